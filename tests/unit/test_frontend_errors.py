@@ -1,0 +1,117 @@
+"""The error body and its headers, as the OpenAI SDKs read them."""
+
+import httpx2
+import openai
+import orjson
+import pytest
+
+from frontend.errors import ApiError, encodable
+from lifecycle.errors import SHAPES
+from lifecycle.model import ErrorType
+
+
+def test_the_body_is_openai_s() -> None:
+    error = ApiError(ErrorType.NOT_FOUND, "no such model", code="model_not_found", param="model")
+    assert error.status == 404
+    assert error.body() == (
+        b'{"error":{"message":"no such model","type":"not_found_error","code":"model_not_found","param":"model"}}'
+    )
+
+
+def test_a_request_that_failed_after_admission_is_named() -> None:
+    error = ApiError(ErrorType.RESPONSE_TIMEOUT, "silent for 5 s", request_id="r-1")
+    assert error.status == 504
+    assert orjson.loads(error.body())["error"] == {
+        "message": "silent for 5 s",
+        "type": "timeout_error",
+        "code": None,
+        "param": None,
+        "error_type": "response_timeout",
+        "request_id": "r-1",
+    }
+
+
+@pytest.mark.parametrize("error_type", list(SHAPES))
+def test_every_error_type_has_a_body_and_headers(error_type: ErrorType) -> None:
+    error = ApiError(error_type, "why")
+    assert orjson.loads(error.body())["error"]["type"] == SHAPES[error_type].type
+    assert error.headers()["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("error_type", "status", "repeat", "retry_after"),
+    [
+        (ErrorType.VALIDATION, None, False, None),
+        (ErrorType.NOT_FOUND, None, False, None),
+        (ErrorType.VALIDATION, 405, False, None),
+        (ErrorType.VALIDATION, 409, False, None),
+        (ErrorType.VALIDATION, 413, False, None),
+        (ErrorType.CANCELLED, None, False, None),
+        (ErrorType.NOT_IMPLEMENTED, None, False, None),
+        (ErrorType.OVERLOAD, None, True, "1"),
+        (ErrorType.OVERLOAD, 503, True, "1"),
+        (ErrorType.UNAVAILABLE, None, True, "1"),
+        (ErrorType.STATE_LOST, None, True, "1"),
+        (ErrorType.INTERNAL, None, True, None),
+        (ErrorType.DEADLINE, None, True, None),
+    ],
+)
+def test_who_should_repeat_and_when(
+    error_type: ErrorType, status: int | None, repeat: bool, retry_after: str | None
+) -> None:
+    headers = ApiError(error_type, "why", status=status).headers()
+    assert headers.get("x-should-retry") == (None if repeat else "false")
+    assert headers.get("retry-after") == retry_after
+
+
+def test_the_caller_may_know_better() -> None:
+    headers = ApiError(ErrorType.UNAVAILABLE, "why", retry=False, retry_after_secs=7).headers()
+    assert headers["x-should-retry"] == "false"
+    assert headers["retry-after"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (ApiError(ErrorType.VALIDATION, "the id is in use", status=409), 1),
+        (ApiError(ErrorType.NOT_IMPLEMENTED, "no"), 1),
+        (ApiError(ErrorType.UNAVAILABLE, "later", retry_after_secs=0), 2),
+    ],
+)
+def test_the_sdk_repeats_only_what_is_worth_it(error: ApiError, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(error.status, headers=error.headers(), content=error.body())
+
+    client = openai.OpenAI(
+        api_key="-",
+        base_url="http://server/v1",
+        max_retries=1,
+        http_client=httpx2.Client(transport=httpx2.MockTransport(answer)),
+    )
+    with pytest.raises(openai.APIStatusError, match=error.message) as raised:
+        client.models.list()
+    assert raised.value.type == error.type
+    assert len(seen) == calls
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("plain", "plain"),
+        ("é 😀 \u2028 \ufeff \x00", "é 😀 \u2028 \ufeff \x00"),
+        ("a\ud800b", "a\ufffdb"),
+        ("\udc00", "\ufffd"),
+        ("end\ud83d", "end\ufffd"),
+        ("\ud83d\ude00", "😀"),
+    ],
+)
+def test_encodable(text: str, clean: str) -> None:
+    assert encodable(text) == clean
+
+
+def test_a_message_that_is_not_utf8_is_still_sent() -> None:
+    assert orjson.loads(ApiError(ErrorType.INTERNAL, "bad \ud800").body())["error"]["message"] == "bad \ufffd"
