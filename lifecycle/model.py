@@ -1,0 +1,180 @@
+"""The words of the system: what a request is, the states it passes through, how each can end.
+
+Everything here is plain data without I/O. Times are Unix seconds by Redis's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class Status(StrEnum):
+    """Where a request is. It only moves forward, but for a retry: `running` → `queued`."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+
+class ErrorType(StrEnum):
+    """Why a request did not succeed: one closed list for frames, records, metric labels and logs."""
+
+    NONE = ""
+    VALIDATION = "validation"
+    NOT_FOUND = "not_found"
+    OVERLOAD = "overload"
+    UNAVAILABLE = "unavailable"
+    NOT_IMPLEMENTED = "not_implemented"
+    CANCELLED = "cancelled"
+    RESPONSE_TIMEOUT = "response_timeout"
+    QUEUE_TIMEOUT = "queue_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    DEADLINE = "deadline"
+    WORKER_LOST = "worker_lost"
+    FRONTEND_LOST = "frontend_lost"
+    STATE_LOST = "state_lost"
+    SLOW_CONSUMER = "slow_consumer"
+    INTERNAL = "internal"
+
+
+class Role(StrEnum):
+    FRONTEND = "frontend"
+    WORKER = "worker"
+
+
+class CancelMode(StrEnum):
+    """`stop`: produce no more, deliver what is there. `kill`: end now; final, a later stop never weakens it."""
+
+    STOP = "stop"
+    KILL = "kill"
+
+
+class OnDisconnect(StrEnum):
+    CANCEL = "cancel"
+    CONTINUE = "continue"
+
+
+class Endpoint(StrEnum):
+    CHAT_COMPLETIONS = "chat_completions"
+    COMPLETIONS = "completions"
+
+
+class RequestType(StrEnum):
+    STREAM = "stream"
+    UNARY = "unary"
+
+
+class Labels(NamedTuple):
+    """What an inflight request is counted under."""
+
+    model: str
+    endpoint: str
+    request_type: str
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """The record of one request, as `GET /v1/requests/{id}` shows it. What has not happened is None."""
+
+    id: str
+    model: str
+    endpoint: str
+    request_type: str
+    status: Status
+    error_type: str
+    error_message: str | None
+    cancel_requested_at: float | None
+    cancel_reason: str | None
+    cancel_mode: str | None
+    on_disconnect: str
+    frontend: str | None
+    worker: str | None
+    attempt: int
+    created_at: float
+    started_at: float | None
+    first_token_at: float | None
+    last_token_at: float | None
+    finished_at: float | None
+    output_tokens: int
+    finish_reason: str | None
+    input_tokens: int | None = None  # internal: for the histograms and `usage`; not part of the record
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(self.model, self.endpoint, self.request_type)
+
+    @classmethod
+    def from_hash(cls, raw: Mapping[str, str]) -> Request:
+        """Build from the Redis hash; an absent or empty field is None."""
+
+        def number(name: str) -> float | None:
+            value = raw.get(name)
+            return float(value) if value else None
+
+        return cls(
+            id=raw["id"],
+            model=raw["model"],
+            endpoint=raw["endpoint"],
+            request_type=raw["request_type"],
+            status=Status(raw["status"]),
+            error_type=raw.get("error_type", ""),
+            error_message=raw.get("error_message") or None,
+            cancel_requested_at=number("cancel_requested_at"),
+            cancel_reason=raw.get("cancel_reason") or None,
+            cancel_mode=raw.get("cancel_mode") or None,
+            on_disconnect=raw["on_disconnect"],
+            frontend=raw.get("frontend") or None,
+            worker=raw.get("worker") or None,
+            attempt=int(raw.get("attempt") or 0),
+            created_at=float(raw["created_at"]),
+            started_at=number("started_at"),
+            first_token_at=number("first_token_at"),
+            last_token_at=number("last_token_at"),
+            finished_at=number("finished_at"),
+            output_tokens=int(raw.get("output_tokens") or 0),
+            finish_reason=raw.get("finish_reason") or None,
+            input_tokens=int(raw["input_tokens"]) if raw.get("input_tokens") else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as the HTTP API and `--json` show it."""
+        return {"id": self.id, "object": "request"} | {
+            name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"
+        }
+
+
+_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name != "input_tokens")
+
+
+@dataclass(slots=True, frozen=True)
+class Replica:
+    """One living frontend or worker, as `GET /v1/replicas` shows it."""
+
+    id: str
+    role: Role
+    host: str
+    pid: int
+    started_at: float
+    lease_expires_in_ms: int
+    state: str  # "ready" | "draining"
+    inflight: int
+    models: tuple[str, ...]
+    concurrency: int | None
+    url: str | None
+    stuck: int = 0  # engines that did not end when killed; internal to the metrics
+
+    def to_json(self) -> dict[str, Any]:
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "stuck"}
+        return shown | {"models": list(self.models)}

@@ -1,0 +1,140 @@
+"""Every key in Redis: its name, type, life time and meaning. Nothing else in Python or Lua invents one.
+
+A shard key starts with `<namespace>:{<tag>}:`, so everything about a request is in one slot and every
+transition is one script. Control keys start with `<namespace>:{ctl}:`. The Lua scripts are given a prefix as
+KEYS[1] and append the names below; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+CONTROL_TAG = "ctl"
+SLOTS = 16384
+
+
+class Key(NamedTuple):
+    """One family of keys. `life` says what removes it: a TTL, its owner, or nothing (`permanent`)."""
+
+    name: str
+    type: str
+    life: str
+    what: str
+
+
+SHARD_KEYS = (
+    Key("request:", "hash", "retention after the end; before it, the reaper owns it", "<rid>: the record"),
+    Key("tokens:", "stream", "retention after the end", "<rid>: the token stream, ids <attempt>-<number>"),
+    Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
+    Key("inbox:", "stream", "TTL renewed by renew", "<frontend>: packed frames of tokens and events"),
+    Key("queue:", "stream", "permanent, one per known model", "<model>: requests not started; group `workers`"),
+    Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again, read first"),
+    Key("inflight:", "hash", "its frontend's lease; the reaper deletes it", "<frontend>: rid → labels"),
+    Key(
+        "counts:",
+        "hash",
+        "its frontend's lease; the reaper deletes it",
+        "<frontend>: state and labels → number",
+    ),
+    Key("running:", "set", "its worker's lease; the reaper deletes it", "<worker>: rids it runs"),
+    Key(
+        "orders:",
+        "set",
+        "its worker's lease; the reaper deletes it",
+        "<worker>: rids whose cancel it must hear of",
+    ),
+    Key("dead:", "string", "TTL of a day", "<replica>: buried; admit, start, append and renew refuse it"),
+    Key("created", "zset", "members trimmed by sweep", "rid by created_at, for the listing"),
+    Key("active", "zset", "members removed at the end", "rid by created_at, not terminal"),
+    Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
+    Key("expiries", "zset", "members trimmed by sweep", "rid by the time its record expires"),
+    Key("totals", "hash", "permanent, bounded by labels", "terminal counters and reaped counters"),
+    Key("epoch", "string", "permanent", "changes when this shard has lost its data"),
+)
+
+CONTROL_KEYS = (
+    Key("frontends", "zset", "members removed when buried", "frontend by lease expiry"),
+    Key("workers", "zset", "members removed when buried", "worker by lease expiry"),
+    Key("replica:", "hash", "TTL renewed by beat", "<replica>: what it says of itself"),
+    Key(
+        "models",
+        "zset",
+        "permanent, at most 1000 members",
+        "known model by when a live worker last served it",
+    ),
+    Key("config", "hash", "permanent", "the settings that must be common"),
+    Key("tombstones", "zset", "members trimmed after a day", "buried replica by when"),
+    Key(
+        "graves",
+        "hash",
+        "members removed once every shard is reaped",
+        "buried replica → what the reaper needs",
+    ),
+    Key("clock", "hash", "permanent", "last time seen, and the grace after a silence"),
+)
+
+
+def crc16(data: bytes) -> int:
+    """CRC-16/XMODEM, the hash of Redis Cluster's key slots."""
+    crc = 0
+    for byte in data:
+        crc = ((crc << 8) & 0xFFFF) ^ _CRC16[(crc >> 8) ^ byte]
+    return crc
+
+
+def _crc16_entry(byte: int) -> int:
+    crc = byte << 8
+    for _ in range(8):
+        crc = ((crc << 1) ^ 0x1021) if crc & 0x8000 else crc << 1
+    return crc & 0xFFFF
+
+
+_CRC16 = tuple(_crc16_entry(byte) for byte in range(256))
+
+
+@cache
+def shard_tags(shards: int) -> tuple[str, ...]:
+    """One hash tag a shard; the slots of the tags lie evenly over the 16384, so a Cluster shares them evenly."""
+    if shards == 1:
+        return ("0",)
+    width = SLOTS / shards
+    return tuple(_tag_in(k, int(k * width), int((k + 1) * width)) for k in range(shards))
+
+
+def _tag_in(shard: int, low: int, high: int) -> str:
+    suffix = 0
+    while True:
+        tag = f"{shard}.{suffix}"
+        if low <= crc16(tag.encode()) % SLOTS < high:
+            return tag
+        suffix += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key space of one namespace."""
+
+    namespace: str
+    shards: int
+
+    @property
+    def control(self) -> str:
+        """Prefix of the control keys."""
+        return f"{self.namespace}:{{{CONTROL_TAG}}}:"
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Prefix of each shard."""
+        return tuple(f"{self.namespace}:{{{tag}}}:" for tag in shard_tags(self.shards))
+
+    def shard_of(self, rid: str) -> int:
+        return crc16(rid.encode()) % self.shards if self.shards > 1 else 0
+
+    def prefix_of(self, rid: str) -> str:
+        return self.prefixes[self.shard_of(rid)]
+
+    def channel(self, rid: str) -> str:
+        """Where a request's `connection`, `cancel` and `terminal` messages are published."""
+        return f"{self.namespace}:request:{rid}"

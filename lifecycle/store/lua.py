@@ -1,0 +1,42 @@
+"""Loads the Lua scripts: one file a transition, shared functions from `lua/include/` put in at `--- @include`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
+_SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
+_FOLDER = files("lifecycle.store") / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    source: str
+    sha: str
+
+    def without_shebang(self) -> Script:
+        """For servers that cannot parse the `#!lua flags=…` line (fakeredis)."""
+        return _script(self.name, _SHEBANG.sub("\n", self.source))
+
+
+def _script(name: str, source: str) -> Script:
+    return Script(name, source, hashlib.sha1(source.encode()).hexdigest())
+
+
+@cache
+def load(name: str) -> Script:
+    source = (_FOLDER / f"{name}.lua").read_text()
+
+    def include(match: re.Match[str]) -> str:
+        return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text() for part in match[1].split())
+
+    return _script(name, _INCLUDE.sub(include, source))
+
+
+def names() -> list[str]:
+    return sorted(entry.name.removesuffix(".lua") for entry in _FOLDER.iterdir() if entry.name.endswith(".lua"))

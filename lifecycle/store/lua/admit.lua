@@ -1,0 +1,42 @@
+#!lua
+-- admit: accept a request, queue it and count it.
+-- KEYS[1] shard prefix
+-- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
+--         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent
+-- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth}
+--         or {'fenced'}.
+-- No allow-oom: when memory is full a new request is what must be refused.
+
+local P = KEYS[1]
+local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
+  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent = unpack(ARGV)
+--- @include clock record events counts
+
+local key = P .. 'request:' .. rid
+local known = redis.call('HMGET', key, 'nonce', 'created_at')
+if known[2] then
+  if known[1] == nonce then return {'admitted', known[2]} end
+  return {'exists'}
+end
+if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
+local depth = redis.call('XLEN', P .. 'queue:' .. model) + redis.call('XLEN', P .. 'retry:' .. model)
+if depth >= tonumber(queue_limit) then return {'full', depth} end
+
+local now = clock(shift)
+local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
+local record = {model = model, endpoint = endpoint, request_type = request_type}
+redis.call('HSET', key,
+  'id', rid, 'nonce', nonce, 'model', model, 'endpoint', endpoint, 'request_type', request_type,
+  'status', 'queued', 'error_type', '', 'frontend', frontend, 'attempt', '0', 'body', body,
+  'on_disconnect', on_disconnect, 'grace_secs', grace_secs, 'created_at', secs(now),
+  'queue', 'queue', 'entry', entry, 'output_tokens', '0', 'queue_timeout_secs', queue_timeout_secs,
+  'first_token_timeout_secs', first_token_timeout_secs, 'deadline_secs', deadline_secs, 'traceparent', traceparent)
+redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
+count_in(frontend, rid, record, 'queued')
+redis.call('ZADD', P .. 'created', secs(now), rid)
+redis.call('ZADD', P .. 'active', secs(now), rid)
+local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
+for kind, limit in pairs(limits) do
+  if tonumber(limit) > 0 then redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(limit)), kind .. '|' .. rid) end
+end
+return {'admitted', secs(now)}

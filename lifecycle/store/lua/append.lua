@@ -1,0 +1,57 @@
+#!lua
+-- append: one worker's flush, the tokens of many requests at once, and the frames their readers get.
+-- KEYS[1] shard prefix
+-- ARGV    shift, worker, then for each request: rid, entry id <attempt>-<number of its last token>,
+--         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
+-- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
+--         killed), 'fenced' (a later attempt owns it). A repeated entry is accepted silently and pushed to nobody.
+--         {'fenced'} alone: this worker was buried.
+-- No allow-oom: under full memory tokens wait in their worker.
+
+local P = KEYS[1]
+local shift, worker = ARGV[1], ARGV[2]
+--- @include clock record
+
+if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
+local now = clock(shift)
+local at = string.format('%.0f', now * 1000)
+local refused, frames, dead = {}, {}, {}
+
+local function why_refused(rid, id)
+  local attempt, number = string.match(id, '(%d+)-(%d+)')
+  local _, _, closed, last_attempt = stream_end(rid)
+  if closed then return 'closed' end
+  if tonumber(last_attempt) > tonumber(attempt) then return 'fenced' end
+  return nil  -- the same entry again
+end
+
+for i = 3, #ARGV, 4 do
+  local rid, id, tokens, first = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local added = redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  if type(added) == 'string' then
+    if first == '1' then
+      redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))
+      redis.call('ZREM', P .. 'deadlines', 'first_token|' .. rid)
+    end
+    local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ']'
+    for _, frontend in ipairs(redis.call('HKEYS', P .. 'readers:' .. rid)) do
+      if dead[frontend] == nil then dead[frontend] = redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 end
+      if not dead[frontend] then
+        local frame = frames[frontend]
+        if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
+      end
+    end
+  elseif not added then
+    refused[#refused + 1] = {(i - 3) / 4, 'gone'}
+  elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
+    local why = why_refused(rid, id)
+    if why then refused[#refused + 1] = {(i - 3) / 4, why} end
+  else
+    return added
+  end
+end
+
+for frontend, frame in pairs(frames) do
+  redis.call('XADD', P .. 'inbox:' .. frontend, 'MAXLEN', '~', 2048, '*', 'f', '[' .. table.concat(frame, ',') .. ']')
+end
+return refused

@@ -1,0 +1,16 @@
+#!lua flags=allow-oom
+-- cancel: an intent to stop or kill, from any replica; ends a queued request at once.
+-- KEYS[1] shard prefix
+-- ARGV    shift, rid, mode (`stop` | `kill`), reason, retention_secs
+-- Returns {'terminal', record}, {'pending', record} while its worker has not confirmed, or {'unknown'}.
+-- A kill closes the token stream here, so that nothing reaches a reader after it; it is final: a later stop is a no-op.
+
+local P = KEYS[1]
+local shift, rid, mode, reason, retention_secs = unpack(ARGV)
+--- @include clock record events counts terminal cancelling
+
+local record = load_record(rid)
+if not record then return {'unknown'} end
+local state
+state, record = cancel_request(rid, record, clock(shift), tonumber(retention_secs), mode, reason)
+return {state, public_record(rid, record)}

@@ -1,0 +1,46 @@
+#!lua flags=allow-oom
+-- finish: a worker reports the end of its attempt, with the last tokens, and thereby confirms a cancel.
+-- KEYS[1] shard prefix
+-- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message, finish_reason,
+--         number of the last token, entry id of the remainder ('' if none), its tokens, input_tokens ('' unknown),
+--         retention_secs
+-- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
+--         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream does not
+--         end where the worker says it ends: the worker then appends what is missing and calls again.
+
+local P = KEYS[1]
+local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id, remainder,
+  input_tokens, retention_secs = unpack(ARGV)
+--- @include clock record events counts terminal
+
+redis.call('SREM', P .. 'orders:' .. worker, rid)
+local record = load_record(rid)
+if not record then return {'unknown'} end
+if is_terminal(record) then return {'already', public_record(rid, record)} end
+if record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then return {'fenced'} end
+
+local now = clock(shift)
+if input_tokens ~= '' then
+  redis.call('HSET', P .. 'request:' .. rid, 'input_tokens', input_tokens)
+  record.input_tokens = input_tokens
+end
+if record.cancel_mode == 'kill' then
+  record = terminate(rid, record, now, tonumber(retention_secs), cancelled_outcome(record, (stream_end(rid))))
+  return {'done', public_record(rid, record)}
+end
+
+local number, _, closed = stream_end(rid)
+if not closed and remainder_id ~= '' and number < tonumber(last) then
+  local _, count = 0, #cjson.decode(remainder)
+  if number + count == tonumber(last) then
+    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', string.format('%.0f', now * 1000))
+    push_event(rid, remainder_id, remainder)
+    if number == 0 then record.first_token_at = secs(now) end
+    number = tonumber(last)
+  end
+end
+if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
+if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
+record = terminate(rid, record, now, tonumber(retention_secs),
+  outcome_of(status, error_type, message, finish_reason, number))
+return {'done', public_record(rid, record)}

@@ -1,0 +1,47 @@
+-- What a cancel does, whoever asks: a caller by id, a lost client, a sweep.
+-- Returns 'terminal' or 'pending', and the record as it is now.
+local function cancel_request(rid, record, now, retention, mode, reason)
+  if is_terminal(record) then return 'terminal', record end
+  if record.cancel_mode == 'kill' or (record.cancel_mode == 'stop' and mode == 'stop') then
+    return 'pending', record
+  end
+  if not record.cancel_requested_at or record.cancel_requested_at == '' then
+    record.cancel_requested_at = secs(now)
+  end
+  record.cancel_mode, record.cancel_reason = mode, reason
+  redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
+    'cancel_mode', mode, 'cancel_reason', reason)
+  local number = stream_end(rid)
+  if record.status == 'queued' then
+    return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number))
+  end
+  if mode == 'kill' then
+    local outcome = cancelled_outcome(record, number)
+    close_stream(rid, outcome)
+    push_event(rid, CLOSED .. '-' .. CLOSED, cjson.encode(outcome))
+  end
+  order(record.worker, rid, mode, reason)
+  return 'pending', record
+end
+
+-- How many HTTP readers are attached at living frontends.
+local function live_readers(rid)
+  local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
+  for i = 1, #flat, 2 do
+    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
+      total = total + tonumber(flat[i + 1])
+    end
+  end
+  return total
+end
+
+-- The last reader has gone: cancel, wait out the grace, or go on, as the request says.
+local function reader_gone(rid, record, now, retention)
+  if record.on_disconnect == 'continue' or live_readers(rid) > 0 then return 'continues', record end
+  local grace = tonumber(record.grace_secs)
+  if grace <= 0 then
+    return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
+  end
+  redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + grace), 'grace|' .. rid)
+  return 'grace', record
+end

@@ -1,0 +1,36 @@
+-- The inflight counts of a frontend: `inflight:<frontend>` (rid → labels) is the fence, `counts:<frontend>` the sum.
+-- They change together, only here.
+
+local function labels_of(record)
+  return cjson.encode({record.model, record.endpoint, record.request_type})
+end
+
+local function add_count(frontend, state, labels, by)
+  local key = P .. 'counts:' .. frontend
+  if redis.call('HINCRBY', key, state .. labels, by) == 0 then
+    redis.call('HDEL', key, state .. labels)
+  end
+end
+
+local function count_in(frontend, rid, record, state)
+  local labels = labels_of(record)
+  if redis.call('HSETNX', P .. 'inflight:' .. frontend, rid, labels) == 1 then
+    add_count(frontend, state, labels, 1)
+  end
+end
+
+local function count_out(frontend, rid, state)
+  local labels = redis.call('HGET', P .. 'inflight:' .. frontend, rid)
+  if labels then
+    redis.call('HDEL', P .. 'inflight:' .. frontend, rid)
+    add_count(frontend, state, labels, -1)
+  end
+end
+
+local function count_moves(frontend, rid, from, to)
+  local labels = redis.call('HGET', P .. 'inflight:' .. frontend, rid)
+  if labels then
+    add_count(frontend, from, labels, -1)
+    add_count(frontend, to, labels, 1)
+  end
+end

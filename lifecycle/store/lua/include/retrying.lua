@@ -1,0 +1,29 @@
+-- What becomes of a request whose worker is gone or gives it back.
+
+-- Puts a queued record into the retry queue, which workers read first.
+local function queue_again(rid, record)
+  record.queue = 'retry'
+  record.entry = redis.call('XADD', P .. 'retry:' .. record.model, '*', 'rid', rid)
+  redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
+end
+
+-- A pending cancel is confirmed, a request without a token is tried again, the rest fails.
+local function lose_worker(rid, record, now, retention, max_attempts)
+  local number = stream_end(rid)
+  local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
+  if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
+    return ends(cancelled_outcome(record, number))
+  end
+  if number > 0 or tonumber(record.attempt) >= max_attempts then
+    return ends(outcome_of('failed', 'worker_lost', 'Disconnected: Stream ended before generation completed', '', number))
+  end
+  if record.worker and record.worker ~= '' then
+    redis.call('SREM', P .. 'running:' .. record.worker, rid)
+  end
+  record.status, record.worker, record.started_at = 'queued', '', ''
+  redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
+  count_moves(record.frontend, rid, 'running', 'queued')
+  queue_again(rid, record)
+  push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
+  return 'requeued', record
+end

@@ -1,0 +1,123 @@
+#!lua flags=allow-oom
+-- reap: draws the consequences of a buried replica in one shard. Bounded per call; repeat until it is done.
+-- KEYS[1] shard prefix
+-- ARGV    shift, replica, role, heirs (JSON list of living frontends), models (JSON list it may hold deliveries of),
+--         retention_secs, max_attempts, limit
+-- Returns {done, ended, moved, waiting}: done 1 when nothing is left; moved were re-queued or given to an heir;
+--         waiting must go on but there is no living frontend yet.
+-- The mark goes first: from then on the replica can write nothing here.
+
+local P = KEYS[1]
+local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
+--- @include clock record events counts terminal cancelling retrying
+
+local DAY_SECS = 86400
+redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)
+local now, retention = clock(shift), tonumber(retention_secs)
+local ended, moved, waiting, left = 0, 0, 0, 0
+limit = tonumber(limit)
+
+local function reap_running()
+  local key = P .. 'running:' .. replica
+  for _, rid in ipairs(redis.call('SRANDMEMBER', key, limit)) do
+    local record = load_record(rid)
+    if record and record.status == 'running' and record.worker == replica then
+      local what = lose_worker(rid, record, now, retention, tonumber(max_attempts))
+      if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
+    end
+    redis.call('SREM', key, rid)
+  end
+  left = left + redis.call('SCARD', key)
+end
+
+-- What it was handed and never started: delivered entries wait in its name, for nobody else to see.
+local function reap_deliveries(queue, model)
+  local key = P .. queue .. ':' .. model
+  if redis.call('EXISTS', key) == 0 then return end
+  local pending = redis.pcall('XPENDING', key, 'workers', '-', '+', limit, replica)
+  if pending.err then return end
+  for _, delivery in ipairs(pending) do
+    local entry = redis.call('XRANGE', key, delivery[1], delivery[1])[1]
+    redis.call('XACK', key, 'workers', delivery[1])
+    redis.call('XDEL', key, delivery[1])
+    local rid = entry and entry[2][2]
+    local record = rid and load_record(rid)
+    if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
+      queue_again(rid, record)
+      moved = moved + 1
+    end
+  end
+  if #pending < limit then
+    redis.call('XGROUP', 'DELCONSUMER', key, 'workers', replica)
+  else
+    left = left + 1
+  end
+end
+
+local function heir_of(rid)
+  local flat = redis.call('HGETALL', P .. 'readers:' .. rid)
+  for i = 1, #flat, 2 do
+    if flat[i] ~= replica and tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
+      return flat[i], true
+    end
+  end
+  if #heirs == 0 then return nil, false end
+  return heirs[(tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % #heirs + 1], false
+end
+
+local function adopt(rid, record, heir, read)
+  count_out(replica, rid, record.status)
+  redis.call('HDEL', P .. 'readers:' .. rid, replica)
+  redis.call('HSETNX', P .. 'readers:' .. rid, heir, 0)
+  redis.call('HSET', P .. 'request:' .. rid, 'frontend', heir)
+  record.frontend = heir
+  count_in(heir, rid, record, record.status)
+  push_event(rid, '0-0', cjson.encode({type = 'adopted', frontend = heir}))
+  if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
+    redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.grace_secs)), 'grace|' .. rid)
+  end
+  moved = moved + 1
+end
+
+-- A dead frontend took its client's connection along. What may outlive the connection goes on under an heir.
+local function reap_inflight()
+  local key = P .. 'inflight:' .. replica
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
+    local record = load_record(rid)
+    if not record or is_terminal(record) or record.frontend ~= replica then
+      redis.call('HDEL', key, rid)
+    else
+      local heir, read = heir_of(rid)
+      local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs) > 0
+        or (record.status == 'running' and record.cancel_mode == 'kill')
+      if not outlives then
+        local worker, running = record.worker, record.status == 'running'
+        terminate(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
+          'The frontend that held the connection was lost', '', (stream_end(rid))))
+        if running then order(worker, rid, 'kill', 'frontend_lost') end
+        ended = ended + 1
+      elseif heir then
+        adopt(rid, record, heir, read)
+      else
+        waiting = waiting + 1
+      end
+    end
+  end
+  left = left + redis.call('HLEN', key)
+end
+
+heirs, models = cjson.decode(heirs), cjson.decode(models)
+if role == 'worker' then
+  reap_running()
+  for _, model in ipairs(models) do
+    reap_deliveries('queue', model)
+    reap_deliveries('retry', model)
+  end
+  if left == 0 then redis.call('DEL', P .. 'orders:' .. replica) end
+else
+  if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
+  redis.call('DEL', P .. 'inbox:' .. replica)
+  if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
+end
+if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
+return {left == 0 and 1 or 0, ended, moved, waiting}

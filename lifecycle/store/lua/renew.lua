@@ -1,0 +1,49 @@
+#!lua flags=allow-oom
+-- renew: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
+-- KEYS[1] shard prefix
+-- ARGV    shift, replica, role, how many requests it believes to hold in this shard, rids ('' or, after a mismatch, the
+--         JSON list of them), inbox_ttl_ms, orders_limit
+-- Returns {'dead'} when buried, else {'ok', epoch, held, orders, lost, unheld}: held is Redis's number; orders are
+--         {rid, mode, reason}… for a worker; lost are given rids Redis does not count as this replica's; unheld those it
+--         counts that were not given.
+
+local P = KEYS[1]
+local shift, replica, role, believed, rids, inbox_ttl_ms, orders_limit = unpack(ARGV)
+--- @include clock record
+
+if redis.call('EXISTS', P .. 'dead:' .. replica) == 1 then return {'dead'} end
+local epoch = redis.call('GET', P .. 'epoch')
+if not epoch then
+  epoch = secs(clock(shift)) .. '-' .. replica
+  redis.call('SET', P .. 'epoch', epoch)
+end
+
+local held, members = 0, nil
+local orders, lost, unheld = {}, {}, {}
+if role == 'worker' then
+  held = redis.call('SCARD', P .. 'running:' .. replica)
+  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'orders:' .. replica, tonumber(orders_limit))) do
+    local cancel = redis.call('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
+    local mode = cancel[1] or 'kill'
+    -- Ended by others or handed on: whatever the cancel said, this worker has nothing more to do for it.
+    if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
+    orders[#orders + 1] = {rid, mode, cancel[2] or ''}
+  end
+  if rids ~= '' then members = redis.call('SMEMBERS', P .. 'running:' .. replica) end
+else
+  held = redis.call('HLEN', P .. 'inflight:' .. replica)
+  redis.call('PEXPIRE', P .. 'inbox:' .. replica, inbox_ttl_ms)
+  if rids ~= '' then members = redis.call('HKEYS', P .. 'inflight:' .. replica) end
+end
+if members then
+  local given, counted = {}, {}
+  for _, rid in ipairs(cjson.decode(rids)) do given[rid] = true end
+  for _, rid in ipairs(members) do
+    counted[rid] = true
+    if not given[rid] then unheld[#unheld + 1] = rid end
+  end
+  for rid in pairs(given) do
+    if not counted[rid] then lost[#lost + 1] = rid end
+  end
+end
+return {'ok', epoch, held, orders, lost, unheld}

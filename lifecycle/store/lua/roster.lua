@@ -1,0 +1,23 @@
+#!lua flags=no-writes,allow-oom
+-- roster: the living replicas and the known models.
+-- KEYS[1] control prefix
+-- ARGV    shift, lease_secs
+-- Returns {now, replicas, models}: replicas are {id, role, lease_expires_in_ms, about}…, models {name, last served at}….
+
+local P = KEYS[1]
+--- @include clock membership
+
+local now = clock(ARGV[1])
+local deadline = judged_at(now, tonumber(ARGV[2]))
+local replicas, models = {}, {}
+for _, role in ipairs(ROLES) do
+  local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')
+  for i = 1, #flat, 2 do
+    local left_ms = math.max(0, math.floor((tonumber(flat[i + 1]) - now) * 1000))
+    local about = redis.call('HGET', P .. 'replica:' .. flat[i], 'about') or '{}'
+    replicas[#replicas + 1] = {flat[i], role, left_ms, about}
+  end
+end
+local flat = redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES')
+for i = 1, #flat, 2 do models[#models + 1] = {flat[i], flat[i + 1]} end
+return {secs(now), replicas, models}

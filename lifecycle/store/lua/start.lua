@@ -1,0 +1,61 @@
+#!lua flags=allow-oom
+-- start: a worker takes a delivered request; opens an attempt, whose entry id fences all earlier ones.
+-- KEYS[1] shard prefix
+-- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry id, retention_secs
+-- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at} (the same
+--         again when repeated for the same delivery), {'drop', why} when there is nothing to do, or {'fenced'}.
+-- A request that is overdue, cancelled or terminal is dropped here: overdue work never starts.
+
+local P = KEYS[1]
+local shift, rid, worker, queue, model, entry, retention_secs = unpack(ARGV)
+--- @include clock record events counts terminal limits
+
+local function acknowledge()
+  local key = P .. queue .. ':' .. model
+  if redis.call('EXISTS', key) == 1 then
+    pcall(redis.call, 'XACK', key, 'workers', entry)
+    redis.call('XDEL', key, entry)
+  end
+end
+
+if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
+local record = load_record(rid)
+if not record then acknowledge(); return {'drop', 'unknown'} end
+if is_terminal(record) then acknowledge(); return {'drop', record.status} end
+
+local function answer()
+  return {'run', record.attempt, tostring(stream_end(rid)), record.body or '', record.request_type,
+          record.cancel_mode or '', record.cancel_reason or '', record.traceparent or '', record.created_at}
+end
+
+if record.status == 'running' then
+  if record.worker == worker and record.started_entry == queue .. entry then return answer() end
+  acknowledge()
+  return {'drop', 'taken'}
+end
+if record.queue ~= queue or record.entry ~= entry then acknowledge(); return {'drop', 'moved'} end
+
+local now = clock(shift)
+for _, kind in ipairs({'queue', 'first_token', 'deadline'}) do
+  local due = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
+  if due and tonumber(due) <= now then
+    terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, 0))
+    return {'drop', 'overdue'}
+  end
+end
+
+local number = stream_end(rid)
+record.attempt = tostring(tonumber(record.attempt) + 1)
+record.status, record.worker, record.started_at = 'running', worker, secs(now)
+acknowledge()
+redis.call('HDEL', P .. 'request:' .. rid, 'entry')
+redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', record.attempt,
+  'started_at', record.started_at, 'started_entry', queue .. entry)
+redis.call('SADD', P .. 'running:' .. worker, rid)
+count_moves(record.frontend, rid, 'queued', 'running')
+redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid)
+local id = record.attempt .. '-' .. number
+redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker)
+push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(record.attempt),
+  base = number, started_at = record.started_at}))
+return answer()

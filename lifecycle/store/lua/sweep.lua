@@ -1,0 +1,69 @@
+#!lua flags=allow-oom
+-- sweep: what is due by Redis's clock in one shard: overdue requests, expired listings, queues nobody serves.
+-- KEYS[1] shard prefix
+-- ARGV    shift, unserved (JSON list of models without a live worker for one lease), retention_secs, limit
+-- Returns {ended, more}: more is 1 when the limit was reached and it should be called again.
+
+local P = KEYS[1]
+local shift, unserved, retention_secs, limit = unpack(ARGV)
+--- @include clock record events counts terminal limits cancelling
+
+local now, retention = clock(shift), tonumber(retention_secs)
+local ended, more = 0, 0
+
+local expired = redis.call('ZRANGEBYSCORE', P .. 'expiries', '-inf', secs(now), 'LIMIT', 0, limit)
+if #expired > 0 then
+  redis.call('ZREM', P .. 'created', unpack(expired))
+  redis.call('ZREM', P .. 'expiries', unpack(expired))
+end
+if #expired == tonumber(limit) then more = 1 end
+
+local function ends(rid, record, outcome)
+  local worker, running = record.worker, record.status == 'running'
+  terminate(rid, record, now, retention, outcome)
+  if running then order(worker, rid, 'kill', outcome.error_type) end
+  ended = ended + 1
+end
+
+local function due(kind, rid)
+  local record = load_record(rid)
+  if not record or is_terminal(record) then return end
+  if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker's to confirm
+  if kind == 'grace' then
+    if record.on_disconnect == 'cancel' and live_readers(rid) == 0 then
+      local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
+      if state == 'terminal' then ended = ended + 1 end
+    end
+    return
+  end
+  local number = stream_end(rid)
+  if kind == 'queue' and record.status ~= 'queued' then return end
+  if kind == 'first_token' and number > 0 then return end
+  ends(rid, record, limit_outcome(kind, record, number))
+end
+
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(now), 'LIMIT', 0, limit)
+for _, member in ipairs(overdue) do
+  redis.call('ZREM', P .. 'deadlines', member)
+  due(string.match(member, '^([^|]+)|(.+)$'))
+end
+if #overdue == tonumber(limit) then more = 1 end
+
+for _, model in ipairs(cjson.decode(unserved)) do
+  for _, queue in ipairs({'queue', 'retry'}) do
+    local key = P .. queue .. ':' .. model
+    local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', limit)
+    for _, entry in ipairs(entries) do
+      local rid = entry[2][2]
+      local record = load_record(rid)
+      if record and record.status == 'queued' and record.entry == entry[1] then
+        ends(rid, record, outcome_of('failed', 'unavailable', 'No worker serves the model', '', 0))
+      else
+        pcall(redis.call, 'XACK', key, 'workers', entry[1])
+        redis.call('XDEL', key, entry[1])
+      end
+    end
+    if #entries == tonumber(limit) then more = 1 end
+  end
+end
+return {ended, more}

@@ -1,0 +1,165 @@
+"""Redis clients, one for each way of waiting, and auto-pipelining of commands.
+
+- `Commands`: short commands and scripts. All callers share one connection; while a pipeline is under way the next
+  one gathers, so an idle system adds no wait and a busy one sends large pipelines. No command is ever repeated
+  by the client: every retry is ours, because every write is idempotent and only we know its bound.
+- `blocking_client`: for blocking reads; its socket timeout lies above the BLOCK time.
+- `pubsub_client`: for subscriptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MaxConnectionsError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from lifecycle.errors import StoreUnavailable
+
+BLOCK_MS = 2000
+BATCH_LIMIT = 512
+QUEUE_LIMIT = 100_000
+_PASSING = (
+    "LOADING",
+    "READONLY",
+    "OOM",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "UNKILLABLE",
+    "BUSY",
+    "NOREPLICAS",
+)
+
+
+def make_client(url: str, *, socket_timeout_secs: float, max_connections: int = 8) -> Redis:
+    """A client that never retries by itself and never changes its connections behind our back."""
+    tcp_only = {} if url.startswith("unix") else {"socket_keepalive": True}
+    return Redis.from_url(
+        url,
+        decode_responses=False,
+        socket_timeout=socket_timeout_secs,
+        socket_connect_timeout=min(socket_timeout_secs, 5.0),
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        max_connections=max_connections,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+        protocol=2,
+        **tcp_only,
+    )
+
+
+def blocking_client(url: str, timeout_secs: float) -> Redis:
+    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, max_connections=2048)
+
+
+def unavailable(failure: BaseException) -> StoreUnavailable | None:
+    """The error as "Redis is away for now", or None when it is something else (a bug, a wrong type)."""
+    if isinstance(failure, AuthenticationError):
+        return StoreUnavailable(f"Redis refused the credentials: {failure}")
+    if isinstance(failure, (RedisConnectionError, RedisTimeoutError, BusyLoadingError, MaxConnectionsError, OSError)):
+        return StoreUnavailable(f"Redis cannot be reached: {failure or type(failure).__name__}")
+    if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
+        return StoreUnavailable(f"Redis refuses writes: {failure}")
+    if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_PASSING):
+        return StoreUnavailable(f"Redis refuses commands for now: {failure}")
+    return None
+
+
+class Commands:
+    """Auto-pipelining over one connection: `await execute("HGET", …)`.
+
+    Raises StoreUnavailable when Redis is away, redis.ResponseError when it refuses the command itself. A failed
+    connection fails everything that was under way or waiting; whether it was executed is then unknown.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._waiting: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def execute(self, *args: Any) -> Any:
+        if self._closed or len(self._waiting) >= QUEUE_LIMIT:
+            raise StoreUnavailable(
+                "The Redis connection is closed" if self._closed else "Too many commands wait for Redis"
+            )
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="redis-commands")
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((args, reply))
+        self._wake.set()
+        return await reply
+
+    async def execute_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Replies in order; the first failure is raised after all have been answered."""
+        replies = await asyncio.gather(*(self.execute(*c) for c in commands), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException):
+                raise reply
+        return list(replies)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._fail(list(self._waiting), StoreUnavailable("The Redis connection is closed"))
+        self._waiting.clear()
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))]
+            if not self._waiting:
+                self._wake.clear()
+            batch = [(args, reply) for args, reply in batch if not reply.done()]
+            if batch:
+                try:
+                    await self._send(batch)
+                except asyncio.CancelledError:
+                    self._fail(batch, StoreUnavailable("The Redis connection is closed"))
+                    raise
+
+    async def _send(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for args, _ in batch:
+            pipeline.execute_command(*args)
+        try:
+            replies = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as failure:
+            self._fail(batch, unavailable(failure) or failure)
+            return
+        for (_, reply), value in zip(batch, replies, strict=True):
+            if reply.done():
+                continue
+            if isinstance(value, Exception):
+                reply.set_exception(unavailable(value) or value)
+            else:
+                reply.set_result(value)
+
+    @staticmethod
+    def _fail(batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]], failure: Exception) -> None:
+        for _, reply in batch:
+            if not reply.done():
+                reply.set_exception(failure)

@@ -1,0 +1,135 @@
+"""What the scripts answer, typed."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from lifecycle.model import Request
+
+Refusal = Literal["gone", "closed", "fenced"]
+
+
+class Admission(NamedTuple):
+    """`admitted` (created_at set), `exists`, `full` (depth set) or `fenced`."""
+
+    outcome: Literal["admitted", "exists", "full", "fenced"]
+    created_at: float = 0.0
+    depth: int = 0
+
+
+class Start(NamedTuple):
+    """A worker's right to run one attempt. `base` is the number of tokens earlier attempts have left."""
+
+    attempt: int
+    base: int
+    body: bytes
+    request_type: str
+    cancel_mode: str
+    cancel_reason: str
+    traceparent: str
+    created_at: float
+
+
+class Drop(NamedTuple):
+    """Nothing to run: why is `unknown`, a terminal status, `taken`, `moved`, `overdue` or `fenced`."""
+
+    why: str
+
+
+class Append(NamedTuple):
+    """One request's tokens in a flush; `number` is that of the last one."""
+
+    rid: str
+    attempt: int
+    number: int
+    tokens: bytes  # JSON list of strings
+    first: bool
+
+
+class Outcome(NamedTuple):
+    """How an attempt ended, as its worker reports it."""
+
+    status: Literal["completed", "failed", "cancelled"]
+    error_type: str = ""
+    message: str = ""
+    finish_reason: str = ""
+
+
+class Ended(NamedTuple):
+    """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved`, `killing`."""
+
+    what: str
+    record: Request | None = None
+    last: int = 0
+
+
+class Cancellation(NamedTuple):
+    """`terminal` or `pending` (the worker has not confirmed)."""
+
+    what: Literal["terminal", "pending"]
+    record: Request
+
+
+class Disconnection(NamedTuple):
+    """What a lost connection meant: `unknown`, `terminal`, `pending`, `grace` or `continues`."""
+
+    what: str
+    first: bool
+    record: Request | None
+
+
+class Order(NamedTuple):
+    """A cancel its worker may have missed."""
+
+    rid: str
+    mode: str
+    reason: str
+
+
+class Renewal(NamedTuple):
+    """What a heartbeat brought back from one shard: exceptions only."""
+
+    epoch: str
+    held: int
+    orders: list[Order]
+    lost: list[str]
+    unheld: list[str]
+
+
+class Grave(NamedTuple):
+    """A buried replica whose consequences are still to be drawn."""
+
+    replica: str
+    role: str
+    models: list[str]
+
+
+class Reaped(NamedTuple):
+    done: bool
+    ended: int
+    moved: int
+    waiting: int
+
+
+class Page(NamedTuple):
+    """One page of a listing and where to go on; `exhausted` when there is nothing further."""
+
+    records: list[Request]
+    exhausted: bool
+    created_at: str
+    rid: str
+
+
+class RosterEntry(NamedTuple):
+    id: str
+    role: str
+    lease_expires_in_ms: int
+    about: bytes
+
+
+class Roster(NamedTuple):
+    """Who lives and which models are known (name → when a live worker last served it), at `now`."""
+
+    now: float
+    replicas: list[RosterEntry]
+    models: dict[str, float]

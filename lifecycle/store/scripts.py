@@ -1,0 +1,340 @@
+"""The Store: every transition of a request as a typed method. Each is one Lua script in one slot.
+
+Every method may be repeated: a call whose reply was lost is sent again, within `patience_secs`, and changes nothing
+the second time. Raises StoreUnavailable when Redis is away for longer than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import orjson
+from redis.exceptions import NoScriptError
+
+from lifecycle.errors import ConfigurationConflict, Fenced, StoreUnavailable
+from lifecycle.model import CancelMode, Labels, Request, Role
+from lifecycle.settings import Settings
+from lifecycle.store import lua
+from lifecycle.store.keys import Keys
+from lifecycle.store.redis import Commands
+from lifecycle.store.results import (
+    Admission,
+    Append,
+    Cancellation,
+    Disconnection,
+    Drop,
+    Ended,
+    Grave,
+    Order,
+    Outcome,
+    Page,
+    Reaped,
+    Refusal,
+    Renewal,
+    Roster,
+    RosterEntry,
+    Start,
+)
+
+_FIRST_PAUSE_SECS = 0.02
+_LONGEST_PAUSE_SECS = 0.5
+_BATCH = 200  # requests a reap or a sweep handles in one call: bounds how long Redis is busy
+_MESSAGE_CHARS = 4096
+SCHEMA_VERSION = "1"
+
+
+class Store:
+    """Typed transitions over Redis. `clock_shift_secs` and `plain_lua` are for tests."""
+
+    def __init__(
+        self,
+        commands: Commands,
+        settings: Settings,
+        *,
+        clock_shift_secs: float = 0.0,
+        plain_lua: bool = False,
+    ) -> None:
+        self.commands = commands
+        self.settings = settings
+        self.keys = Keys(settings.namespace, settings.shards)
+        self.clock_shift_secs = clock_shift_secs
+        self._prefixes = self.keys.prefixes
+        self._scripts = {
+            name: lua.load(name).without_shebang() if plain_lua else lua.load(name) for name in lua.names()
+        }
+
+    async def admit(
+        self,
+        rid: str,
+        nonce: str,
+        labels: Labels,
+        frontend: str,
+        body: bytes,
+        *,
+        on_disconnect: str,
+        grace_secs: float,
+        queue_timeout_secs: float,
+        first_token_timeout_secs: float,
+        deadline_secs: float,
+        traceparent: str = "",
+        patience_secs: float = 1.0,
+    ) -> Admission:
+        limit = -(-self.settings.queue_limit // self.settings.shards)
+        reply = await self._in_shard(
+            "admit", rid, patience_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
+            queue_timeout_secs, first_token_timeout_secs, deadline_secs, limit, traceparent,
+        )  # fmt: skip
+        outcome = cast(Literal["admitted", "exists", "full", "fenced"], _text(reply[0]))
+        if outcome == "admitted":
+            return Admission(outcome, created_at=float(reply[1]))
+        return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
+
+    async def start(
+        self, rid: str, worker: str, queue: str, model: str, entry: str, *, patience_secs: float = 0.0
+    ) -> Start | Drop:
+        reply = await self._in_shard(
+            "start", rid, patience_secs, rid, worker, queue, model, entry, self.settings.retention_secs
+        )
+        if _text(reply[0]) == "fenced":
+            raise Fenced("This worker's lease has expired")
+        if _text(reply[0]) == "drop":
+            return Drop(_text(reply[1]))
+        return Start(
+            int(reply[1]), int(reply[2]), reply[3], _text(reply[4]), _text(reply[5]), _text(reply[6]),
+            _text(reply[7]), float(reply[8]),
+        )  # fmt: skip
+
+    async def append(self, shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:
+        """One flush. Not retried here: the writer does, because tokens gather meanwhile. Raises Fenced."""
+        args: list[Any] = [worker]
+        for a in batch:
+            args += (a.rid, f"{a.attempt}-{a.number}", a.tokens, "1" if a.first else "0")
+        reply = await self._call("append", self._prefixes[shard], *args)
+        if reply and reply[0] == b"fenced":
+            raise Fenced("This worker's lease has expired")
+        return [(batch[int(index)], cast(Refusal, _text(why))) for index, why in reply]
+
+    async def finish(
+        self,
+        rid: str,
+        worker: str,
+        attempt: int,
+        outcome: Outcome,
+        last: int,
+        *,
+        remainder: Append | None = None,
+        input_tokens: int | None = None,
+        patience_secs: float = 0.0,
+    ) -> Ended:
+        reply = await self._in_shard(
+            "finish", rid, patience_secs, rid, worker, attempt, outcome.status, outcome.error_type,
+            outcome.message[:_MESSAGE_CHARS], outcome.finish_reason, last,
+            f"{attempt}-{remainder.number}" if remainder else "", remainder.tokens if remainder else "",
+            "" if input_tokens is None else input_tokens, self.settings.retention_secs,
+        )  # fmt: skip
+        return _ended(reply)
+
+    async def fail(
+        self, rid: str, error_type: str, message: str, *, seen: int | None = None, patience_secs: float = 0.0
+    ) -> Ended:
+        """End a request from its frontend; with `seen`, only if no token came after that number."""
+        reply = await self._in_shard(
+            "fail", rid, patience_secs, rid, error_type, message[:_MESSAGE_CHARS], "" if seen is None else seen,
+            self.settings.retention_secs,
+        )  # fmt: skip
+        return _ended(reply)
+
+    async def cancel(
+        self, rid: str, mode: CancelMode, reason: str, *, patience_secs: float = 0.0
+    ) -> Cancellation | None:
+        """None when unknown."""
+        reply = await self._in_shard(
+            "cancel",
+            rid,
+            patience_secs,
+            rid,
+            mode.value,
+            reason[:_MESSAGE_CHARS],
+            self.settings.retention_secs,
+        )
+        record = _record(reply[1]) if len(reply) > 1 else None
+        return Cancellation(cast(Any, _text(reply[0])), record) if record else None
+
+    async def attach(self, rid: str, frontend: str, readers: int, *, patience_secs: float = 0.0) -> Request | None:
+        """Subscribe this frontend's inbox to a request. None when unknown. Raises Fenced."""
+        reply = await self._in_shard("attach", rid, patience_secs, rid, frontend, readers)
+        if reply == [b"fenced"]:
+            raise Fenced("This frontend's lease has expired")
+        return _record(reply)
+
+    async def disconnect(
+        self,
+        rid: str,
+        frontend: str,
+        readers: int,
+        connection: str,
+        *,
+        admitting: bool,
+        patience_secs: float = 0.0,
+    ) -> Disconnection:
+        reply = await self._in_shard(
+            "disconnect", rid, patience_secs, rid, frontend, readers, connection, int(admitting),
+            self.settings.retention_secs,
+        )  # fmt: skip
+        return Disconnection(_text(reply[0]), bool(reply[1]), _record(reply[2]))
+
+    async def requeue(
+        self, rid: str, worker: str, *, attempt: int | None = None, queue: str = "", entry: str = "",
+        patience_secs: float = 0.0,
+    ) -> str:  # fmt: skip
+        """Give back a running attempt without tokens, or (by queue and entry) a delivery not started.
+
+        Returns `requeued`, `ended`, `not` or `unknown`.
+        """
+        reply = await self._in_shard(
+            "requeue", rid, patience_secs, rid, worker, "" if attempt is None else attempt, queue, entry,
+            self.settings.max_attempts, self.settings.retention_secs,
+        )  # fmt: skip
+        return _text(reply[0])
+
+    async def renew(
+        self, shard: int, replica: str, role: Role, believed: int, rids: Sequence[str] | None = None
+    ) -> Renewal:
+        """A heartbeat in one shard. Raises Fenced."""
+        inbox_ttl_ms = int(self.settings.lease_secs * 4000)
+        listed = "" if rids is None else orjson.dumps(list(rids))
+        reply = await self._call(
+            "renew", self._prefixes[shard], replica, role.value, believed, listed, inbox_ttl_ms, 1000
+        )
+        if reply[0] == b"dead":
+            raise Fenced("This replica's lease has expired")
+        orders = [Order(_text(r), _text(m), _text(why)) for r, m, why in reply[3]]
+        return Renewal(
+            _text(reply[1]), int(reply[2]), orders, [_text(r) for r in reply[4]], [_text(r) for r in reply[5]]
+        )
+
+    async def reap(self, shard: int, grave: Grave, heirs: Sequence[str]) -> Reaped:
+        reply = await self._call(
+            "reap", self._prefixes[shard], grave.replica, grave.role, orjson.dumps(list(heirs)),
+            orjson.dumps(grave.models), self.settings.retention_secs, self.settings.max_attempts, _BATCH,
+        )  # fmt: skip
+        return Reaped(bool(reply[0]), int(reply[1]), int(reply[2]), int(reply[3]))
+
+    async def sweep(self, shard: int, unserved: Sequence[str] = ()) -> tuple[int, bool]:
+        """Draw the consequences of what is due; returns how many ended and whether there is more to do."""
+        reply = await self._call(
+            "sweep", self._prefixes[shard], orjson.dumps(list(unserved)), self.settings.retention_secs, _BATCH
+        )
+        return int(reply[0]), bool(reply[1])
+
+    async def read(self, rid: str, *, patience_secs: float = 0.0) -> Request | None:
+        return _record(await self._in_shard("read", rid, patience_secs, rid))
+
+    async def list_page(
+        self,
+        shard: int,
+        *,
+        active: bool,
+        upper: str,
+        before: str,
+        status: str,
+        model: str,
+        endpoint: str,
+        frontend: str,
+        worker: str,
+        limit: int,
+    ) -> Page:
+        reply = await self._call(
+            "list", self._prefixes[shard], "active" if active else "created", upper, before, status, model,
+            endpoint, frontend, worker, limit, max(1000, limit),
+        )  # fmt: skip
+        records = [r for r in map(_record, reply[3:]) if r is not None]
+        return Page(records, bool(reply[0]), _text(reply[1]), _text(reply[2]))
+
+    async def beat(
+        self,
+        replica: str,
+        role: Role,
+        about: dict[str, Any],
+        models: Sequence[str],
+        *,
+        patience_secs: float = 0.0,
+    ) -> float:
+        """Join or renew the lease; returns Redis's time. Raises Fenced or ConfigurationConflict."""
+        s = self.settings
+        common = {"shards": str(s.shards), "lease_secs": f"{s.lease_secs:g}", "version": SCHEMA_VERSION}
+        reply = await self._patiently(
+            patience_secs, "beat", self.keys.control, replica, role.value, s.lease_secs, orjson.dumps(about),
+            orjson.dumps(list(models)), orjson.dumps(common),
+        )  # fmt: skip
+        what = _text(reply[0])
+        if what == "dead":
+            raise Fenced("This replica's lease has expired")
+        if what == "conflict":
+            name, theirs = _text(reply[1]), _text(reply[2])
+            ours = common[name]
+            raise ConfigurationConflict(
+                f"LIFECYCLE_{name.upper()}={ours} differs from {theirs}, with which the living replicas of namespace "
+                f"{s.namespace!r} run: give all the same value, or stop them all first"
+            )
+        return float(reply[1])
+
+    async def bury(self, leaving: str = "") -> list[Grave]:
+        reply = await self._call("bury", self.keys.control, self.settings.lease_secs, leaving, _BATCH)
+        return [Grave(_text(r), _text(role), orjson.loads(models)) for r, role, models in reply]
+
+    async def close_grave(self, replica: str) -> None:
+        """Every shard has been reaped; the tombstone stays."""
+        control = self.keys.control
+        await self.commands.execute_many(
+            [("HDEL", control + "graves", replica), ("DEL", control + "replica:" + replica)]
+        )
+
+    async def roster(self) -> Roster:
+        reply = await self._call("roster", self.keys.control, self.settings.lease_secs)
+        replicas = [RosterEntry(_text(i), _text(role), int(ms), about) for i, role, ms, about in reply[1]]
+        return Roster(float(reply[0]), replicas, {_text(m): float(at) for m, at in reply[2]})
+
+    async def _in_shard(self, name: str, rid: str, patience_secs: float, *args: Any) -> Any:
+        return await self._patiently(patience_secs, name, self._prefixes[self.keys.shard_of(rid)], *args)
+
+    async def _patiently(self, patience_secs: float, name: str, prefix: str, *args: Any) -> Any:
+        """Repeat while Redis is away, with growing pauses, for at most `patience_secs`."""
+        give_up_at, pause = time.monotonic() + patience_secs, _FIRST_PAUSE_SECS
+        while True:
+            try:
+                return await self._call(name, prefix, *args)
+            except StoreUnavailable:
+                if time.monotonic() + pause > give_up_at:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECS)
+
+    async def _call(self, name: str, prefix: str, *args: Any) -> Any:
+        script = self._scripts[name]
+        arguments = (prefix, self.clock_shift_secs, *args)
+        try:
+            return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
+        except NoScriptError:  # a fresh or flushed server: EVAL also loads it
+            return await self.commands.execute("EVAL", script.source, 1, *arguments)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _record(flat: list[bytes]) -> Request | None:
+    if not flat:
+        return None
+    texts = [_text(v) for v in flat]
+    return Request.from_hash(dict(zip(texts[::2], texts[1::2], strict=True)))
+
+
+def _ended(reply: list[Any]) -> Ended:
+    what = _text(reply[0])
+    if what == "incomplete":
+        return Ended(what, last=int(reply[1]))
+    return Ended(what, _record(reply[1]) if len(reply) > 1 else None)
