@@ -2,7 +2,8 @@
 
 What is done to fakeredis, in this process only:
 - Nagle's algorithm is off: with it a round trip can wait for a delayed acknowledgement.
-- An error reply is sent and that is all; fakeredis hangs up after it.
+- An error reply is sent and that is all; fakeredis hangs up after it. And it is one line, as the protocol wants it,
+  where fakeredis sends Lua's whole traceback.
 - It cannot parse the `#!lua flags=...` line of a script. The line is blanked where the source meets the interpreter,
   below the script cache, so EVALSHA finds a script by the SHA1 of the source as the client sent it.
 """
@@ -44,13 +45,13 @@ class _Interpreter(_Wrapper):
 
 
 class _Connection(_Wrapper):
-    """A connection to the fake server that returns error replies; raised, they end the handler's loop."""
+    """A connection to the fake server that returns error replies, in one line; raised, they end the handler's loop."""
 
     def read_response(self) -> Any:
         try:
             return self._wrapped.read_response()
         except ResponseError as reply:
-            return reply
+            return type(reply)(" ".join(str(reply).splitlines()))
 
 
 class _Handler(TCPFakeRequestHandler):

@@ -331,6 +331,12 @@ class TestFakeRedis:
         assert isinstance(refused, redis.ResponseError)
         assert value == "value"
 
+    def test_a_failing_script_answers_with_one_line(self) -> None:
+        with FakeRedisServer() as server, client(server) as connection:
+            with pytest.raises(redis.ResponseError, match="of nothing"):
+                connection.eval("#!lua flags=allow-oom\nerror('of nothing')", 0)
+            assert connection.ping()
+
     def test_line_numbers_stay(self) -> None:
         assert blank_flags(b"#!lua flags=allow-oom\nreturn 1") == b"\nreturn 1"
         assert blank_flags(b"return '#!'") == b"return '#!'"
