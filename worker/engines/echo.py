@@ -1,0 +1,127 @@
+"""The echo engine: answers with the prompt's own words, at a settable pace. For demos, tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from lifecycle.context import EngineContext
+from worker.engine import EngineError
+
+# A word takes the white space before it, the last one also what follows: joined they are the text again.
+_WORD = re.compile(r"\s*\S+(?:\s+\Z)?")
+_TOKENS_PER_TURN = 16  # how many tokens may be late in a row before the event loop gets a turn
+
+
+class EchoEngine:
+    """Yields the prompt word by word: of a chat the text of the last user message.
+
+    Joined, the tokens are the prompt, byte for byte. Honoured are `max_tokens`, `max_completion_tokens`, `stop`, and
+    `echo_repeat` (this engine's own): say the prompt so many times, with a space in between.
+    """
+
+    def __init__(self, tokens_per_sec: float) -> None:
+        """A pace of 0 is as fast as it goes."""
+        self._tokens_per_sec = tokens_per_sec
+
+    async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        prompt = prompt_of(request)
+        context.input_tokens = len(prompt.split())
+        limit = _limit(request)
+        words = _words(*_until_stop_sequence(request, prompt, _repeat(request)))
+        with _Pace(self._tokens_per_sec, context) as pace:
+            for number, word in enumerate(words):
+                if number == limit:
+                    context.finish_reason = "length"
+                    return
+                await pace.due(number)
+                if context.is_stopped:
+                    return
+                yield word
+
+
+class _Pace:
+    """Makes token n due n / rate after the start, so that late wake-ups do not add up. A stop ends the wait."""
+
+    def __init__(self, tokens_per_sec: float, context: EngineContext) -> None:
+        self._interval = 1 / tokens_per_sec if tokens_per_sec else 0.0
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._start = self._loop.time()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> _Pace:
+        self._unlisten = self._context.add_listener(self._wake)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlisten()
+
+    async def due(self, number: int) -> None:
+        """Returns when token `number`, counted from 0, is due or the context is stopped."""
+        due = self._start + number * self._interval
+        if due <= self._loop.time() or self._context.is_stopped:
+            if number % _TOKENS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            return
+        self._waiter = self._loop.create_future()
+        timer = self._loop.call_at(due, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def prompt_of(request: dict[str, Any]) -> str:
+    """The text to echo. Parts of a message that are no text are passed over."""
+    if "messages" not in request:
+        prompt = request.get("prompt") or ""
+        return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+    content = next((m.get("content") for m in reversed(request["messages"]) if m.get("role") == "user"), None)
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def _words(text: str, repeat: int) -> Iterator[str]:
+    """`text`, `repeat` times with a space in between, in words. Lazy: neither factor costs memory."""
+    if not text.strip():  # no word that could take the white space
+        if whole := " ".join([text] * min(repeat, 1)):
+            yield whole
+        return
+    for turn in range(repeat):
+        for match in _WORD.finditer(text):
+            yield " " + match[0] if turn and match.start() == 0 else match[0]
+
+
+def _until_stop_sequence(request: dict[str, Any], text: str, repeat: int) -> tuple[str, int]:
+    """The text and its repetitions, cut before the first stop sequence."""
+    stop = request.get("stop") or []
+    sequences = [s for s in ([stop] if isinstance(stop, str) else stop) if s]
+    if not sequences:
+        return text, repeat
+    # The answer repeats itself: a sequence that occurs at all begins within the first repetition.
+    longest = max(map(len, sequences))
+    opening = " ".join([text] * min(repeat, 2 + longest // (len(text) + 1)))
+    found = [at for at in map(opening.find, sequences) if at >= 0]
+    return (opening[: min(found)], 1) if found else (text, repeat)
+
+
+def _limit(request: dict[str, Any]) -> int | None:
+    limit = request.get("max_completion_tokens")
+    limit = request.get("max_tokens") if limit is None else limit
+    return None if limit is None else int(limit)
+
+
+def _repeat(request: dict[str, Any]) -> int:
+    repeat = request.get("echo_repeat", 1)
+    if type(repeat) is not int or repeat < 1:  # a bool is an int, too
+        raise EngineError("echo_repeat must be a whole number, at least 1")
+    return repeat
