@@ -92,6 +92,7 @@ class Commands:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
+        client.response_callbacks.clear()  # replies as Redis gives them, whatever command they answer
         self._waiting: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

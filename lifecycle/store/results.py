@@ -76,6 +76,7 @@ class Disconnection(NamedTuple):
     what: str
     first: bool
     record: Request | None
+    grace_secs: float = 0.0
 
 
 class Order(NamedTuple):
@@ -133,3 +134,4 @@ class Roster(NamedTuple):
     now: float
     replicas: list[RosterEntry]
     models: dict[str, float]
+    grace: bool  # Redis was away or its clock jumped: nobody is judged for one lease

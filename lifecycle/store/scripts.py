@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, cast
 
 import orjson
@@ -184,7 +184,8 @@ class Store:
             "disconnect", rid, patience_secs, rid, frontend, readers, connection, int(admitting),
             self.settings.retention_secs,
         )  # fmt: skip
-        return Disconnection(_text(reply[0]), bool(reply[1]), _record(reply[2]))
+        grace_secs = float(reply[3]) if len(reply) > 3 else 0.0
+        return Disconnection(_text(reply[0]), bool(reply[1]), _record(reply[2]), grace_secs)
 
     async def requeue(
         self, rid: str, worker: str, *, attempt: int | None = None, queue: str = "", entry: str = "",
@@ -296,17 +297,26 @@ class Store:
     async def roster(self) -> Roster:
         reply = await self._call("roster", self.keys.control, self.settings.lease_secs)
         replicas = [RosterEntry(_text(i), _text(role), int(ms), about) for i, role, ms, about in reply[1]]
-        return Roster(float(reply[0]), replicas, {_text(m): float(at) for m, at in reply[2]})
+        models = {_text(m): float(at) for m, at in reply[2]}
+        return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+
+    async def command(self, *args: Any, patience_secs: float = 0.0) -> Any:
+        """A plain command that may be repeated, with the same patience as the transitions."""
+        return await self._repeat(patience_secs, lambda: self.commands.execute(*args))
 
     async def _in_shard(self, name: str, rid: str, patience_secs: float, *args: Any) -> Any:
         return await self._patiently(patience_secs, name, self._prefixes[self.keys.shard_of(rid)], *args)
 
     async def _patiently(self, patience_secs: float, name: str, prefix: str, *args: Any) -> Any:
+        return await self._repeat(patience_secs, lambda: self._call(name, prefix, *args))
+
+    @staticmethod
+    async def _repeat(patience_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:
         """Repeat while Redis is away, with growing pauses, for at most `patience_secs`."""
         give_up_at, pause = time.monotonic() + patience_secs, _FIRST_PAUSE_SECS
         while True:
             try:
-                return await self._call(name, prefix, *args)
+                return await call()
             except StoreUnavailable:
                 if time.monotonic() + pause > give_up_at:
                     raise

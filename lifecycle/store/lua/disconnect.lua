@@ -3,7 +3,7 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, frontend, number of its HTTP readers now (absolute), connection status (`closed_unexpectedly`,
 --         `closed_gracefully`), admitting ('1' for the connection that brought the request), retention_secs
--- Returns {what, first, record}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
+-- Returns {what, first, record, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
 --         or 'continues'; first is 1 when this was the request's first unexpected loss of its client.
 
 local P = KEYS[1]
@@ -30,4 +30,4 @@ local what = 'continues'
 if connection == 'closed_unexpectedly' then
   what, record = reader_gone(rid, record, now, tonumber(retention_secs))
 end
-return {what, first, public_record(rid, record)}
+return {what, first, public_record(rid, record), record.grace_secs}

@@ -2,13 +2,14 @@
 -- roster: the living replicas and the known models.
 -- KEYS[1] control prefix
 -- ARGV    shift, lease_secs
--- Returns {now, replicas, models}: replicas are {id, role, lease_expires_in_ms, about}…, models {name, last served at}….
+-- Returns {now, replicas, models, grace}: replicas are {id, role, lease_expires_in_ms, about}…, models {name, last served at}…;
+--         grace is 1 while nobody is judged.
 
 local P = KEYS[1]
 --- @include clock membership
 
 local now = clock(ARGV[1])
-local deadline = judged_at(now, tonumber(ARGV[2]))
+local deadline, grace = judged_at(now, tonumber(ARGV[2]))
 local replicas, models = {}, {}
 for _, role in ipairs(ROLES) do
   local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')
@@ -20,4 +21,4 @@ for _, role in ipairs(ROLES) do
 end
 local flat = redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES')
 for i = 1, #flat, 2 do models[#models + 1] = {flat[i], flat[i + 1]} end
-return {secs(now), replicas, models}
+return {secs(now), replicas, models, grace and 1 or 0}

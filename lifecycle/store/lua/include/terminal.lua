@@ -41,6 +41,7 @@ end
 local function terminate(rid, record, now, retention, outcome)
   local was = record.status
   if was == 'queued' then leave_queue(record) end
+  outcome.input_tokens = record.input_tokens
   close_stream(rid, outcome)
   local number, at = stream_end(rid)
   record.status = outcome.status

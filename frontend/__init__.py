@@ -1,0 +1,1 @@
+"""The HTTP frontend: OpenAI wire format in, lifecycle transitions out."""

@@ -1,0 +1,126 @@
+"""`/metrics`: the process's own series, and the cluster's from a snapshot of Redis.
+
+The cluster's series are the same on every replica, to be combined with `max`. When Redis is away they disappear
+rather than lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from lifecycle import cluster
+from lifecycle.errors import StoreError
+from lifecycle.metrics import Metrics
+from lifecycle.model import Labels, Role
+from lifecycle.store.scripts import Store
+
+_FRESH_SECS = 1.0
+_LABELS = ["model", "endpoint", "request_type"]
+
+
+class Exporter(Collector):
+    """`await refresh()`, then `render()`, which does not block on anything and may run in a thread."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._registry = metrics.registry
+        self._cluster_registry = CollectorRegistry()
+        self._cluster_registry.register(self)
+        self._snapshot: cluster.Snapshot | None = None
+        self._taken_at = float("-inf")
+        self._refreshing = asyncio.Lock()
+        self._totals: dict[tuple[str, ...], int] = {}
+        self._reaped: dict[str, int] = {}
+        self._epochs: tuple[str, ...] = ()
+
+    async def refresh(self) -> None:
+        """A new snapshot unless the last one is fresh; none when Redis is away."""
+        async with self._refreshing:
+            if time.monotonic() - self._taken_at < _FRESH_SECS:
+                return
+            try:
+                snapshot = await cluster.snapshot(self._store)
+            except StoreError:
+                self._snapshot = None
+                return
+            self._clamp(snapshot)
+            self._snapshot = snapshot
+            self._taken_at = time.monotonic()
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry) + generate_latest(self._cluster_registry)
+
+    def _clamp(self, snapshot: cluster.Snapshot) -> None:
+        """A counter that steps back after a failover would read as a burst: within an epoch it never does."""
+        if snapshot.epochs != self._epochs:
+            self._epochs, self._totals, self._reaped = snapshot.epochs, {}, {}
+        for labels, number in snapshot.totals.items():
+            self._totals[labels] = max(number, self._totals.get(labels, 0))
+        for role in Role:
+            self._reaped[role] = max(snapshot.reaped.get(role, 0), self._reaped.get(role, 0))
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return
+        groups = snapshot.inflight.groups
+        inflight = GaugeMetricFamily(
+            "lifecycle_cluster_inflight_requests", "Requests accepted and not ended, cluster-wide.", labels=_LABELS
+        )
+        # A group that has been seen stays at 0 instead of vanishing.
+        for labels in sorted({tuple(t[:3]) for t in self._totals} | {tuple(g) for g in groups}):
+            count = groups.get(Labels(*labels), cluster.Count())
+            inflight.add_metric(list(labels), count.inflight)
+        yield inflight
+        queued: dict[str, int] = defaultdict(int)
+        for name in {t[0] for t in self._totals}:
+            queued[name] = 0
+        for group, count in groups.items():
+            queued[group.model] += count.queued
+        yield _gauges("lifecycle_cluster_queued_requests", "Requests that have not started.", "model", queued)
+        total = CounterMetricFamily(
+            "lifecycle_cluster_requests", "Requests ended, cluster-wide.", labels=[*_LABELS, "status", "error_type"]
+        )
+        for key, number in sorted(self._totals.items()):
+            total.add_metric(list(key), number)
+        yield total
+        by_role = {role.value: sum(r.role == role for r in snapshot.replicas) for role in Role}
+        yield _gauges("lifecycle_cluster_replicas", "Living replicas.", "role", by_role)
+        stuck: dict[str, int] = defaultdict(int)
+        for replica in snapshot.replicas:
+            for model in replica.models:
+                stuck[model] += replica.stuck
+        yield _gauges("lifecycle_engines_stuck", "Engines that did not end when killed, cluster-wide.", "model", stuck)
+        reaped = CounterMetricFamily(
+            "lifecycle_cluster_reaped_requests", "Requests of dead replicas that were ended or moved.", labels=["role"]
+        )
+        for role_name, number in sorted(self._reaped.items()):
+            reaped.add_metric([role_name], number)
+        yield reaped
+        now, oldest = snapshot.inflight.as_of, snapshot.oldest_created_at
+        yield GaugeMetricFamily(
+            "lifecycle_cluster_oldest_inflight_seconds", "Age of the oldest request that has not ended.",
+            value=max(0.0, now - oldest) if oldest is not None else 0.0,
+        )  # fmt: skip
+        yield GaugeMetricFamily(
+            "lifecycle_cluster_snapshot_age_seconds", "Age of what the cluster's series show.",
+            value=time.monotonic() - self._taken_at,
+        )  # fmt: skip
+
+
+def _gauges(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in sorted(values.items()):
+        family.add_metric([value], number)
+    return family

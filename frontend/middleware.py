@@ -1,0 +1,47 @@
+"""Pure ASGI middleware: every response names its request, and a client's own id is checked first."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from frontend.errors import ApiError
+from lifecycle.ids import is_request_id, new_request_id
+from lifecycle.model import ErrorType
+
+_PREFIXES = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
+
+
+class RequestIdMiddleware:
+    """Puts the id into `scope["state"]["request_id"]` and on the response as `X-Request-Id`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id")
+        valid = given is not None and is_request_id(given)
+        request_id = given if given and valid else new_request_id(_PREFIXES.get(scope["path"], "req"))
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        if given is not None and not valid:
+            refusal = ApiError(
+                ErrorType.VALIDATION, "X-Request-Id must be 1 to 128 of A-Z a-z 0-9 . _ -", param="X-Request-Id"
+            )
+            await error_response(refusal)(scope, receive, send_named)
+            return
+        await self._app(scope, receive, send_named)
+
+
+def error_response(error: ApiError) -> ASGIApp:
+    from starlette.responses import Response
+
+    return Response(error.body(), error.status, error.headers())

@@ -1,0 +1,58 @@
+"""What runs where: models, inflight counts, replicas, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from frontend.deps import get_tracker
+from frontend.errors import ApiError
+from lifecycle import cluster
+from lifecycle.model import ErrorType
+
+router = APIRouter()
+
+
+def _json(content: Any) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _model(name: str, created_at: float) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": int(created_at), "owned_by": "lifecycle"}
+
+
+@router.get("/v1/models")
+async def list_models(request: Request) -> Response:
+    live = cluster.models_of(await get_tracker(request).refresh_roster())
+    return _json({"object": "list", "data": [_model(name, at) for name, at in sorted(live.items())]})
+
+
+@router.get("/v1/models/{name:path}")
+async def read_model(request: Request, name: str) -> Response:
+    live = cluster.models_of(await get_tracker(request).refresh_roster())
+    if name not in live:
+        raise ApiError(ErrorType.NOT_FOUND, f"The model {name!r} does not exist", code="model_not_found", param="model")
+    return _json(_model(name, live[name]))
+
+
+@router.get("/v1/inflight")
+async def inflight(request: Request) -> Response:
+    counts = await cluster.inflight(get_tracker(request).store, request.query_params.get("model", ""))
+    return _json(counts.to_json())
+
+
+@router.get("/v1/replicas")
+async def replicas(request: Request) -> Response:
+    living = await cluster.replicas(get_tracker(request).store)
+    return _json({"object": "list", "data": [replica.to_json() for replica in living]})
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    exporter = request.app.state.exporter
+    await exporter.refresh()
+    return Response(await asyncio.to_thread(exporter.render), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,155 @@
+"""`POST /v1/chat/completions` and `POST /v1/completions`: validate, admit, then stream or fold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from frontend import openai, params
+from frontend.deps import get_tracker
+from frontend.errors import ApiError
+from frontend.sse import ChunkEncoder, fold
+from frontend.stream import TokenStreamResponse
+from lifecycle.model import Endpoint, ErrorType, Labels, RequestType, Status
+from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.reader import TokenReader
+from lifecycle.tracker import Admit, Flight, Rejected, Tracker
+
+router = APIRouter()
+
+_REJECTIONS = {
+    "draining": "This frontend is draining; another one will take the request",
+    "full": "The queue of this model is full",
+}
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request) -> Response:
+    return await _complete(request, Endpoint.CHAT_COMPLETIONS)
+
+
+@router.post("/v1/completions")
+async def completions(request: Request) -> Response:
+    return await _complete(request, Endpoint.COMPLETIONS)
+
+
+async def _complete(request: Request, endpoint: Endpoint) -> Response:
+    tracker = get_tracker(request)
+    call = await _validated(request, endpoint, tracker)
+    flight = await _admitted(request, call, tracker)
+    if call.request_type is RequestType.STREAM:
+        return _streaming(flight, call, tracker)
+    return await _unary(request, flight, call, tracker)
+
+
+async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> openai.Call:
+    try:
+        return openai.parse(endpoint, await params.read_body(request, tracker.settings.max_body_bytes))
+    except ApiError as error:
+        tracker.metrics.rejections.labels("", endpoint, error.error_type).inc()
+        raise
+
+
+async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Flight:
+    """Raises ApiError; a call that is refused has started no request."""
+    settings, headers, model = tracker.settings, request.headers, ""
+    try:
+        admit = Admit(
+            rid=request.state.request_id,
+            labels=Labels(call.model, call.endpoint, call.request_type),
+            body=orjson.dumps(call.body),
+            on_disconnect=params.on_disconnect(headers, settings),
+            grace_secs=params.grace_secs(headers, settings),
+            limits=params.limits(headers, settings),
+            traceparent=headers.get("traceparent", "")[:64],
+        )
+        state = await tracker.model_state(call.model)
+        if state == "unknown":
+            raise ApiError(
+                ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
+            )
+        model = call.model  # known, so it may become a label
+        if state == "known" and not settings.queue_without_workers:
+            raise ApiError(ErrorType.UNAVAILABLE, f"No worker serves the model {call.model!r} now", code="no_worker")
+        if tracker.readers >= settings.max_readers:
+            raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
+        try:
+            return await tracker.admit(admit)
+        except Rejected as rejected:
+            if rejected.reason == "exists":
+                raise ApiError(
+                    ErrorType.VALIDATION, f"The request id {admit.rid!r} is in use", status=409,
+                    code="request_id_in_use", param="X-Request-Id",
+                ) from None  # fmt: skip
+            raise ApiError(
+                ErrorType.UNAVAILABLE, _REJECTIONS[rejected.reason],
+                code="queue_full" if rejected.reason == "full" else rejected.reason,
+            ) from None  # fmt: skip
+    except ApiError as error:
+        tracker.metrics.rejections.labels(model, call.endpoint, error.code or error.error_type).inc()
+        raise
+
+
+def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
+    encoder = ChunkEncoder(call.endpoint, flight.rid, call.model, int(flight.created_at), call.include_usage)
+
+    def on_begin() -> None:
+        flight.stream.arm()
+        flight.connection.disarm()
+        flight.connection.close()
+
+    async def on_closed(gracefully: bool) -> None:
+        if gracefully:
+            flight.stream.disarm()
+        flight.stream.close()
+
+    async def on_slow(message: str) -> None:
+        await tracker.give_up_reader(flight.reader, message)
+
+    return TokenStreamResponse(
+        flight.reader, encoder, request_id=flight.rid, include_usage=call.include_usage,
+        slow_consumer_secs=tracker.settings.slow_consumer_secs, on_begin=on_begin, on_closed=on_closed,
+        on_slow=on_slow,
+    )  # fmt: skip
+
+
+async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
+    """Fold the token stream into one body, listening for the client's disconnect all the while."""
+    with flight.stream, flight.connection as connection:
+        folding = asyncio.create_task(_fold(flight.reader), name="fold")
+        listening = asyncio.create_task(_until_disconnect(request), name="disconnect listener")
+        try:
+            await asyncio.wait((folding, listening), return_when=asyncio.FIRST_COMPLETED)
+            if not folding.done():
+                return Response(status_code=499)  # nobody is there to read it
+            texts, end = folding.result()
+            connection.disarm()
+        finally:
+            for task in (folding, listening):
+                task.cancel()
+            await asyncio.gather(folding, listening, return_exceptions=True)
+    if end.status != Status.COMPLETED:
+        raise ApiError(ErrorType(end.error_type), end.message, request_id=flight.rid)
+    body = fold(
+        call.endpoint, flight.rid, call.model, int(flight.created_at), "".join(texts), end.finish_reason or "stop",
+        end.input_tokens, end.last,
+    )  # fmt: skip
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+async def _fold(reader: TokenReader) -> tuple[list[str], End]:
+    texts: list[str] = []
+    while True:
+        item: Any = await reader.next()
+        if isinstance(item, Tokens):
+            texts += item.texts
+        elif isinstance(item, End):
+            return texts, item
+
+
+async def _until_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

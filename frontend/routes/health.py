@@ -1,0 +1,54 @@
+"""`/live`: the process runs. `/ready`: it should be given requests. `/health`: as ready, with the details."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from frontend.deps import get_tracker
+from lifecycle.errors import StoreError
+from lifecycle.tracker import Tracker
+
+router = APIRouter()
+
+
+@router.get("/live")
+async def live() -> Response:
+    return _answer(True, {"status": "live"})
+
+
+@router.get("/ready")
+async def ready(request: Request) -> Response:
+    reason = await _why_not_ready(get_tracker(request))
+    return _answer(not reason, {"status": "not ready", "reason": reason} if reason else {"status": "ready"})
+
+
+@router.get("/health")
+async def health(request: Request) -> Response:
+    tracker = get_tracker(request)
+    reason = await _why_not_ready(tracker)
+    details: dict[str, Any] = {
+        "status": "unhealthy" if reason else "healthy",
+        "frontend": tracker.id,
+        "inflight": tracker.inflight,
+        "readers": tracker.readers,
+        "lease_age_ms": int(tracker.lease.silence_secs * 1000),
+    }
+    return _answer(not reason, details | ({"reason": reason} if reason else {}))
+
+
+async def _why_not_ready(tracker: Tracker) -> str:
+    if tracker.draining:
+        return "draining"
+    try:
+        await tracker.store.command("PING")
+    except StoreError as failure:
+        return failure.message
+    return ""
+
+
+def _answer(good: bool, content: dict[str, Any]) -> Response:
+    headers = {} if good else {"retry-after": "1"}
+    return Response(orjson.dumps(content), 200 if good else 503, headers, media_type="application/json")

@@ -1,0 +1,102 @@
+"""Runs one frontend: uvicorn around the application, and a drain that ends streams before the process.
+
+uvicorn alone waits for open streams for ever. Here the first signal drains: `/ready` turns 503, nothing new is
+admitted, open streams finish until DRAIN_TIMEOUT_SECS, what is left ends with an error frame. A second signal ends
+at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from frontend.app import create_app
+from lifecycle.errors import LifecycleError
+from lifecycle.metrics import Metrics
+from lifecycle.model import ErrorType
+from lifecycle.settings import Settings
+from lifecycle.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+_LAST_WORDS_SECS = 2.0  # for error frames to leave the process
+
+
+class Protocol(HttpToolsProtocol):
+    """Lets a response drop its connection: closing alone waits for a buffer that a stalled client never takes."""
+
+    def on_headers_complete(self) -> None:
+        extensions: dict[str, Any] = {"lifecycle.abort": self.transport.abort}
+        super().on_headers_complete()
+        self.scope.setdefault("extensions", {}).update(extensions)
+
+
+class Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, tracker: Tracker) -> None:
+        super().__init__(config)
+        self._tracker = tracker
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None:
+            self._tracker.draining = True
+            self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+        else:
+            self._tracker.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
+            super().handle_exit(sig, frame)
+
+    async def _drain(self) -> None:
+        """Bounded by DRAIN_TIMEOUT_SECS; ends the server."""
+        tracker = self._tracker
+        log.info("draining: %d requests, %d readers", tracker.inflight, tracker.readers)
+        await tracker.announce()
+        await tracker.wait_until_quiet(tracker.settings.drain_timeout_secs)
+        await tracker.hand_over()
+        await tracker.wait_until_quiet(_LAST_WORDS_SECS)
+        self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bound before anything is announced, so that a port in use is an error of one line. Raises LifecycleError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as failure:
+        listener.close()
+        raise LifecycleError(f"cannot listen on {host}:{port}: {failure.strerror or failure}") from None
+    return listener
+
+
+async def serve(settings: Settings, host: str, port: int) -> None:
+    """Until a signal. Raises LifecycleError with one line when it cannot start."""
+    listener = listen(host, port)
+    try:
+        host_shown = f"[{host}]" if ":" in host else host
+        url = f"http://{host_shown}:{listener.getsockname()[1]}"
+        async with Tracker.open(settings, Metrics(), url) as tracker:
+            config = uvicorn.Config(
+                create_app(tracker), http=Protocol, loop="none", log_level="warning", access_log=False,
+                timeout_keep_alive=75, timeout_graceful_shutdown=2, backlog=4096, lifespan="off", server_header=False,
+            )  # fmt: skip
+            server = Server(config, tracker)
+            log.info("frontend %s listens on %s", tracker.id, url)
+            # uvicorn raises the signal again once it has ended; the drain was the answer to it already.
+            previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+            for sig in previous:
+                signal.signal(sig, signal.SIG_IGN)
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                for sig, handler in previous.items():
+                    signal.signal(sig, handler)
+    finally:
+        listener.close()

@@ -1,0 +1,120 @@
+"""A replica's lease: one heartbeat renews it, and brings back what the replica missed.
+
+The cost of a heartbeat does not grow with what is in flight: Redis compares a number in each shard and returns
+exceptions only. When the numbers disagree twice in a row the ids are compared, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError
+
+from lifecycle.errors import Fenced, StoreError
+from lifecycle.ids import new_replica_id
+from lifecycle.model import Role
+from lifecycle.store.results import Order
+from lifecycle.store.scripts import Store
+
+log = logging.getLogger(__name__)
+
+_MISMATCHES = 2
+
+
+class Holder(Protocol):
+    """Who holds requests under the lease: the frontend's tracker, the worker's loop."""
+
+    def held(self, shard: int) -> Collection[str]:
+        """The rids this replica believes to hold in that shard."""
+
+    def about(self) -> dict[str, Any]:
+        """What /v1/replicas shows of it."""
+
+    async def on_orders(self, orders: Sequence[Order]) -> None:
+        """Cancels that may have been missed. They come again until they are confirmed."""
+
+    async def on_lost(self, rids: Sequence[str]) -> None:
+        """Redis does not count these as this replica's."""
+
+    async def on_unheld(self, rids: Sequence[str]) -> None:
+        """Redis counts these as this replica's, and it does not know them."""
+
+    def on_new_epoch(self, shard: int) -> None:
+        """This shard of Redis has lost its data and begins anew."""
+
+
+class Lease:
+    """Joins, beats, and ends with Fenced when others have buried this replica, or it must assume so."""
+
+    def __init__(self, store: Store, role: Role, holder: Holder, models: Sequence[str] = ()) -> None:
+        self.id = new_replica_id(role.value)
+        self.role = role
+        self.started_at = time.time()
+        self._store = store
+        self._holder = holder
+        self._models = tuple(models)
+        self._renewed_at = time.monotonic()
+        self._mismatches = [0] * store.settings.shards
+        self._epochs: list[str | None] = [None] * store.settings.shards
+
+    @property
+    def silence_secs(self) -> float:
+        """Since Redis last confirmed the lease."""
+        return time.monotonic() - self._renewed_at
+
+    async def join(self, patience_secs: float) -> None:
+        """First heartbeat. Raises StoreUnavailable, or ConfigurationConflict when replicas disagree."""
+        await self.beat(patience_secs)
+
+    async def beat(self, patience_secs: float = 0.0) -> None:
+        asked_at = time.monotonic()
+        about = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self.started_at}
+        await self._store.beat(
+            self.id, self.role, about | self._holder.about(), self._models, patience_secs=patience_secs
+        )
+        self._renewed_at = asked_at
+
+    async def run(self) -> None:
+        """Beat for ever. Raises Fenced.
+
+        Without an answer for two leases the replica fences itself: others may have drawn the consequences, and
+        whoever waits on it deserves an end.
+        """
+        settings = self._store.settings
+        while True:
+            await asyncio.sleep(settings.heartbeat_secs)
+            try:
+                await self.beat()
+                await asyncio.gather(*(self._renew(shard) for shard in range(settings.shards)))
+            except StoreError as failure:
+                log.warning("heartbeat failed: %s", failure)
+                if self.silence_secs > 2 * settings.lease_secs:
+                    raise Fenced("Redis was out of reach for two leases") from failure
+            except RedisError:
+                log.exception("heartbeat refused")
+
+    async def _renew(self, shard: int) -> None:
+        held = self._holder.held(shard)
+        compare = self._mismatches[shard] >= _MISMATCHES
+        rids = list(held) if compare else None
+        renewal = await self._store.renew(shard, self.id, self.role, len(held), rids)
+        if self._epochs[shard] not in (None, renewal.epoch):
+            log.warning("Redis has lost the data of shard %d", shard)
+            self._holder.on_new_epoch(shard)
+        self._epochs[shard] = renewal.epoch
+        if compare or renewal.held == len(held):
+            self._mismatches[shard] = 0
+        else:
+            self._mismatches[shard] += 1
+        if renewal.orders:
+            await self._holder.on_orders(renewal.orders)
+        if renewal.lost:
+            await self._holder.on_lost(renewal.lost)
+        if renewal.unheld:
+            await self._holder.on_unheld(renewal.unheld)

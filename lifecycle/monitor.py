@@ -1,0 +1,171 @@
+"""The stream monitor: watches one request on the frontend that owns it, until the request has ended.
+
+It sees tokens, the engine's error, the end, a cancel, and inactivity. A token only moves a timestamp; the timer is
+looked at when it fires. Whatever ends the request, the inflight guard is released once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.inflight import InflightGuard
+from lifecycle.metrics import Metrics
+from lifecycle.model import ErrorType, Labels, Request
+from lifecycle.store.scripts import Store
+from lifecycle.tokens.feed import Feed
+from lifecycle.tokens.history import End, Tokens
+
+log = logging.getLogger("lifecycle.request")
+
+_RETRY_SECS = 0.25  # before something that was due and could not be done is tried again
+
+
+@dataclass(slots=True, frozen=True)
+class Limits:
+    """One request's time limits in seconds; 0 is off. All but inactivity run from admission."""
+
+    queue_secs: float = 0.0
+    first_token_secs: float = 0.0
+    deadline_secs: float = 0.0
+
+
+class StreamMonitor:
+    """`run()` is a task of the tracker's; `feed` must be pinned while it runs."""
+
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        feed: Feed,
+        guard: InflightGuard,
+        labels: Labels,
+        limits: Limits,
+    ) -> None:
+        self.rid = feed.rid
+        self.labels = labels
+        self.feed = feed
+        self.guard = guard
+        self._store = store
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._inactivity_secs = store.settings.frontend_inactivity_secs
+        self._look_secs = store.settings.sse_keepalive_secs
+        self._wake = asyncio.Event()
+        self._over = False
+        self._output_tokens = metrics.output_tokens.labels(labels.model)
+        now = self._loop.time()
+        self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
+        self._looked_at = now
+        feed.on_tokens = self._on_tokens
+        feed.on_started = self._on_started
+        feed.on_requeued = self._on_requeued
+        feed.on_terminal = self._wake.set
+
+    async def run(self) -> None:
+        with self.guard:
+            while self.feed.record is None and not self._over:
+                wait_secs = max(0.0, self._next_check() - self._loop.time())
+                try:
+                    async with asyncio.timeout(wait_secs):
+                        await self._wake.wait()
+                except TimeoutError:
+                    await self._check()
+                self._wake.clear()
+            record = self.feed.record
+            if record is not None:
+                self.guard.mark(record)
+                self._metrics.observe_end(record)
+                log.info("request ended", extra={"request": record.to_json()})
+
+    def watch_until(self, delay_secs: float) -> None:
+        """Something falls due in Redis then: a reader's grace, say."""
+        self._due.append(self._loop.time() + delay_secs)
+        self._wake.set()
+
+    def lose(self, error_type: ErrorType, message: str) -> None:
+        """End here without Redis's word: this replica is fenced, or Redis has lost the request."""
+        self.guard.mark_error(error_type)
+        self._over = True
+        self.feed.lose(error_type, message)
+        self._wake.set()
+
+    def leave(self) -> None:
+        """The request goes on under another frontend."""
+        self.guard.drop()
+        self._over = True
+        self._wake.set()
+
+    def _on_tokens(self, tokens: Tokens, gap_secs: float) -> None:
+        count = len(tokens.texts)
+        self._output_tokens.inc(count)
+        if tokens.first > 1:
+            self._metrics.token_gaps.observe(self.labels.model, gap_secs, count)
+
+    def _on_started(self) -> None:
+        self.guard.mark_queued(False)
+        self._wake.set()  # the inactivity timeout runs from here
+
+    def _on_requeued(self) -> None:
+        self.guard.mark_queued(True)
+
+    def _inactive_at(self) -> float:
+        """When the worker has been silent for too long; a pending kill waits for its confirmation instead."""
+        if self._inactivity_secs <= 0 or not self.feed.started or self.feed.end is not None:
+            return float("inf")
+        return self.feed.active_at + self._inactivity_secs
+
+    def _next_check(self) -> float:
+        look_at = max(self._looked_at, self.feed.active_at) + self._look_secs
+        return min(look_at, self._inactive_at(), *self._due)
+
+    async def _check(self) -> None:
+        """Do what is due. What fails is due again soon."""
+        now = self._loop.time()
+        try:
+            if now >= self._inactive_at():
+                await self._give_up()
+            elif any(due <= now for due in self._due):
+                await self._store.sweep(self._store.keys.shard_of(self.rid))
+                self._due = [due for due in self._due if due > now]
+                await self.look()
+            elif now >= max(self._looked_at, self.feed.active_at) + self._look_secs:
+                await self.look()
+        except StoreUnavailable:
+            await asyncio.sleep(_RETRY_SECS)  # the lease decides when to stop waiting for Redis
+
+    async def _give_up(self) -> None:
+        """Silence at twice the worker's own limit: the worker hangs. Releases the gauge and kills the request."""
+        message = f"The worker was silent for {self._inactivity_secs:g} seconds (response timeout)"
+        ended = await self._store.fail(self.rid, ErrorType.RESPONSE_TIMEOUT, message, seen=self.feed.number)
+        if ended.what == "unknown":
+            self.lose(ErrorType.STATE_LOST, "Redis lost the request")
+        elif ended.record is not None:
+            self.end_with(ended.record)
+        else:  # tokens came that the inbox has not brought, or a kill waits for its worker
+            self.feed.active_at = self._loop.time()
+
+    async def look(self) -> None:
+        """Read the record: a message that got lost costs seconds, not a gauge that never falls."""
+        self._looked_at = self._loop.time()
+        record = await self._store.read(self.rid)
+        if record is None:
+            self.lose(ErrorType.STATE_LOST, "Redis lost the request")
+        elif record.status.terminal:
+            self.end_with(record)
+
+    def end_with(self, record: Request) -> None:
+        """The record is terminal, whichever way that was learnt."""
+        if self.feed.record is None:
+            self.feed.take_terminal(
+                record,
+                End(
+                    record.status,
+                    record.error_type,
+                    record.error_message or "",
+                    record.finish_reason or "",
+                    record.output_tokens,
+                ),
+            )

@@ -1,0 +1,74 @@
+"""The reaper: every replica runs one, none is the leader. It buries the dead, draws the consequences, and ends what is
+overdue. Each step is idempotent, so reapers may work side by side or die half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from redis.exceptions import RedisError
+
+from lifecycle.errors import StoreError
+from lifecycle.model import Role
+from lifecycle.store.results import Grave, Roster
+from lifecycle.store.scripts import Store
+
+log = logging.getLogger(__name__)
+
+_CALLS = 1000  # of reap or sweep in one round at most; the next round goes on
+
+
+class Reaper:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self) -> None:
+        while True:
+            # A little jitter keeps the replicas' sweeps apart.
+            await asyncio.sleep(self._store.settings.sweep_secs * random.uniform(0.8, 1.0))
+            try:
+                await self.sweep()
+            except StoreError as failure:
+                log.debug("sweep put off: %s", failure)
+            except RedisError:
+                log.exception("sweep refused")
+
+    async def sweep(self, leaving: str = "") -> None:
+        """One round. With `leaving`, that replica says goodbye: it is buried whatever its lease."""
+        graves = await self._store.bury(leaving)
+        roster = await self._store.roster()
+        for grave in graves:
+            await self._reap(grave, roster)
+        unserved = self._unserved(roster)
+        for shard in range(self._store.settings.shards):
+            for _ in range(_CALLS):
+                _, more = await self._store.sweep(shard, unserved)
+                if not more:
+                    break
+
+    async def _reap(self, grave: Grave, roster: Roster) -> None:
+        heirs = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
+        models = grave.models or sorted(roster.models)
+        done = True
+        for shard in range(self._store.settings.shards):
+            for _ in range(_CALLS):
+                reaped = await self._store.reap(shard, grave._replace(models=models), heirs)
+                if reaped.ended or reaped.moved:
+                    log.warning(
+                        "%s %s is gone: %d requests ended, %d go on elsewhere",
+                        grave.role, grave.replica, reaped.ended, reaped.moved,
+                    )  # fmt: skip
+                if reaped.done or not (reaped.ended or reaped.moved):
+                    break
+            done = done and reaped.done
+        if done:
+            await self._store.close_grave(grave.replica)
+
+    def _unserved(self, roster: Roster) -> list[str]:
+        """Known models without a sign of a live worker for one lease. Nobody is judged during a grace."""
+        settings = self._store.settings
+        if settings.queue_without_workers or roster.grace:
+            return []
+        return [m for m, served_at in roster.models.items() if roster.now - served_at > settings.lease_secs]

@@ -1,0 +1,114 @@
+"""A request as one frontend sees it: what its inbox brings goes to the request's readers and to its monitor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lifecycle.model import Request
+from lifecycle.tokens.history import End, Tokens
+
+if TYPE_CHECKING:
+    from lifecycle.tokens.reader import TokenReader
+
+
+class Feed:
+    """Fans items out; keeps no tokens itself. All methods are called from the event loop."""
+
+    def __init__(self, rid: str, on_empty: Callable[[Feed], None]) -> None:
+        self.rid = rid
+        self.readers: set[TokenReader] = set()
+        self.number = 0  # of the last token seen
+        self.started = False
+        self.active_at = asyncio.get_running_loop().time()  # of the last sign of life: start or token
+        self.record: Request | None = None  # once terminal
+        self.end: End | None = None  # once the token stream is closed
+        self.on_tokens: Callable[[Tokens, float], None] | None = None
+        self.on_terminal: Callable[[], None] | None = None
+        self.on_started: Callable[[], None] | None = None
+        self.on_requeued: Callable[[], None] | None = None
+        self.attaching = asyncio.Lock()  # keeps the reader counts told to Redis in order
+        self._on_empty = on_empty
+        self._pinned = False
+
+    @property
+    def http_readers(self) -> int:
+        return len(self.readers)
+
+    def pin(self) -> None:
+        """Keep the feed without readers: this frontend owns the request and monitors it."""
+        self._pinned = True
+
+    def unpin(self) -> None:
+        self._pinned = False
+        self._release_if_empty()
+
+    def add(self, reader: TokenReader) -> None:
+        self.readers.add(reader)
+
+    def remove(self, reader: TokenReader) -> None:
+        self.readers.discard(reader)
+        self._release_if_empty()
+
+    def _release_if_empty(self) -> None:
+        if not self.readers and not self._pinned:
+            self._on_empty(self)
+
+    def take_tokens(self, entry_id: str, texts: list[str]) -> None:
+        attempt, _, number = entry_id.partition("-")
+        last = int(number)
+        if last <= self.number:
+            return  # older than what is known: a repeated frame
+        tokens = Tokens(int(attempt), last - len(texts) + 1, texts)
+        now = asyncio.get_running_loop().time()
+        self.started = True
+        self.number = last
+        if self.on_tokens is not None:
+            self.on_tokens(tokens, now - self.active_at)
+        self.active_at = now
+        for reader in self.readers:
+            reader.offer(tokens)
+
+    def take_started(self) -> None:
+        self.started = True
+        self.active_at = asyncio.get_running_loop().time()
+        if self.on_started is not None:
+            self.on_started()
+
+    def take_requeued(self) -> None:
+        self.started = False
+        if self.on_requeued is not None:
+            self.on_requeued()
+
+    def take_end(self, end: End) -> None:
+        """The token stream is closed; the request itself may still wait for its worker's confirmation."""
+        self.end = end
+        for reader in list(self.readers):
+            reader.offer(end)
+
+    def take_terminal(self, record: Request, end: End) -> None:
+        if self.end is None:
+            self.take_end(end)
+        self.record = record
+        if self.on_terminal is not None:
+            self.on_terminal()
+
+    def lose(self, error_type: str, message: str) -> None:
+        """End every reader now, whatever Redis says: the state is lost or out of reach."""
+        self.end = End("failed", error_type, message, "", self.number)
+        for reader in list(self.readers):
+            reader.abort(self.end)
+
+    def take_event(self, event: dict[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "started":
+            self.take_started()
+        elif kind == "requeued":
+            self.take_requeued()
+        elif kind == "end":
+            self.take_end(End.from_event(event))
+        elif kind == "terminal":
+            flat = event["record"]
+            record = Request.from_hash(dict(zip(flat[::2], flat[1::2], strict=True)))
+            self.take_terminal(record, End.from_event(event["outcome"]))

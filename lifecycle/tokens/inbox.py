@@ -1,0 +1,64 @@
+"""The frontend's side of the push: one blocking read a shard, frames unpacked and handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from lifecycle.store.redis import BLOCK_MS
+
+log = logging.getLogger(__name__)
+
+_FRAMES = 256
+_LONGEST_PAUSE_SECS = 1.0
+
+Dispatch = Callable[[str, str, Any], None]
+"""Called with request id, entry id and payload: a list of token texts, or an event object with a `type`."""
+
+
+class Inbox:
+    """Reads one shard's inbox of one frontend, for ever. A missed frame is no loss: readers see the gap."""
+
+    def __init__(self, client: Redis, key: str, dispatch: Dispatch) -> None:
+        self._client = client
+        self._key = key
+        self._dispatch = dispatch
+        self._last = "0-0"
+
+    def rewind(self) -> None:
+        """Redis has lost its data: ids may start again from anywhere."""
+        self._last = "0-0"
+
+    async def run(self) -> None:
+        pause = 0.0
+        while True:
+            try:
+                reply: Any = await self._client.xread({self._key: self._last}, count=_FRAMES, block=BLOCK_MS)
+            except (RedisError, OSError) as failure:
+                pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
+                log.debug("inbox read failed, again in %.2f s: %s", pause, failure)
+                await asyncio.sleep(pause)
+                continue
+            pause = 0.0
+            for _, entries in reply or ():
+                for entry_id, values in entries:
+                    self._last = entry_id
+                    self._unpack(values)
+
+    def _unpack(self, values: dict[bytes, bytes]) -> None:
+        try:
+            items = orjson.loads(values[b"f"])
+        except (KeyError, orjson.JSONDecodeError):
+            log.error("an inbox frame could not be read; its readers will fill the gap")
+            return
+        for rid, entry_id, payload in items:
+            try:
+                self._dispatch(rid, entry_id, payload)
+            except Exception:  # one request's trouble must not stop the others
+                log.exception("an inbox item of %s could not be handled", rid)

@@ -1,0 +1,208 @@
+"""One client's view of a token stream: resumable, bounded, never out of order.
+
+A reader follows the feed while it keeps up. When it starts in the middle, sees a gap, or holds more than its bound, it
+goes back to the stream in Redis, page by page, and follows again from where that ends. A gap that the stream cannot
+fill ends it with `state_lost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import Enum
+from typing import Literal
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.ids import START, TokenId
+from lifecycle.model import ErrorType, Status
+from lifecycle.store.scripts import Store
+from lifecycle.tokens.feed import Feed
+from lifecycle.tokens.history import End, Tokens, read_history
+
+
+class Silence(Enum):
+    """Nothing came for a keepalive interval; the record was looked at and the request still lives."""
+
+    SILENCE = 0
+
+
+SILENCE: Literal[Silence.SILENCE] = Silence.SILENCE
+Item = Tokens | End | Literal[Silence.SILENCE]
+
+_GAP = "Redis lost a part of the token stream"
+
+
+class TokenReader:
+    """Items by `await next()`; an End is the last. The owner calls `close()`."""
+
+    def __init__(
+        self,
+        store: Store,
+        feed: Feed,
+        *,
+        after: TokenId = START,
+        fresh: bool = False,
+        buffer_tokens: int,
+        keepalive_secs: float,
+        patience_secs: float,
+    ) -> None:
+        """`fresh`: the request is only being admitted, so there is no history to read."""
+        self.attempt, self.number = after
+        self.feed = feed
+        self._store = store
+        self._history: deque[Tokens | End] = deque()  # read from the stream, delivered first
+        self._live: deque[Tokens | End] = deque()  # pushed by the feed
+        self._live_tokens = 0
+        self._buffer_tokens = buffer_tokens
+        self._behind = not fresh  # the stream must be read before the feed can be followed
+        self._over = False  # the record is terminal: the stream must hold an end
+        self._aborted: End | None = None
+        self._patience_secs = patience_secs
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._keepalive_secs = keepalive_secs
+        self._silent = False
+        self._active_at = self._loop.time()
+        self._timer = self._loop.call_later(keepalive_secs, self._tick)
+        feed.add(self)
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._live.clear()
+        self._history.clear()
+        self.feed.remove(self)
+
+    def offer(self, item: Tokens | End) -> None:
+        """From the feed. Past the bound everything held is dropped: the stream in Redis has it."""
+        if self._behind:
+            return
+        self._live.append(item)
+        if isinstance(item, Tokens):
+            self._live_tokens += len(item.texts)
+            if self._live_tokens > self._buffer_tokens:
+                self._fall_behind()
+        self._wake()
+
+    def abort(self, end: End) -> None:
+        """End now with this, whatever is still held."""
+        self._aborted = end
+        self._wake()
+
+    async def next(self) -> Item:
+        """The next item, waiting for it. No token comes twice, out of order, or behind a gap."""
+        while True:
+            item = self.next_nowait()
+            if item is not None:
+                self._active_at = self._loop.time()
+                return item
+            if self._behind:
+                await self._catch_up()
+            elif self._silent:
+                self._silent = False
+                if await self._still_lives():
+                    return SILENCE
+            else:
+                await self._wait()
+
+    def next_nowait(self) -> Tokens | End | None:
+        """What is there already, so that several items can share one write; None when there is nothing."""
+        if self._aborted is not None:
+            return self._aborted
+        while self._history:
+            item = self._accept(self._history.popleft())
+            if item is not None:
+                return item
+            if self._behind:  # a gap in the stream itself
+                self.abort(self._lost(_GAP))
+                return self._aborted
+        while self._live and not self._behind:
+            held = self._live.popleft()
+            if isinstance(held, Tokens):
+                self._live_tokens -= len(held.texts)
+            item = self._accept(held)
+            if item is not None:
+                return item
+        return None
+
+    def _accept(self, item: Tokens | End) -> Tokens | End | None:
+        """Trim what was delivered before. At a gap: None, and behind."""
+        if isinstance(item, End):
+            if item.last > self.number:
+                self._fall_behind()
+                return None
+            return item
+        if item.last <= self.number:
+            return None
+        if item.first > self.number + 1:
+            self._fall_behind()
+            return None
+        texts = item.texts[self.number + 1 - item.first :] if item.first <= self.number else item.texts
+        accepted = Tokens(item.attempt, self.number + 1, texts)
+        self.attempt, self.number = item.attempt, item.last
+        return accepted
+
+    def _fall_behind(self) -> None:
+        self._behind = True
+        self._live.clear()
+        self._live_tokens = 0
+
+    async def _catch_up(self) -> None:
+        """Read one page. What the feed pushes meanwhile is held, so that nothing falls in between."""
+        self._behind = False
+        try:
+            after = f"{self.attempt}-{self.number}"
+            page = await read_history(self._store, self.feed.rid, after, self._patience_secs)
+        except StoreUnavailable as failure:
+            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+            return
+        self._history.extend(page.items)
+        if not page.exhausted:
+            self._fall_behind()  # the next page, not the feed, comes next
+        elif not page.items and not self._live:
+            await self._still_lives(caught_up=True)
+
+    async def _still_lives(self, *, caught_up: bool = False) -> bool:
+        """A lost message costs seconds, not a hanging client: the record tells whether there is more to come."""
+        try:
+            record = await self._store.read(self.feed.rid, patience_secs=self._patience_secs)
+        except StoreUnavailable as failure:
+            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+            return False
+        if record is None:
+            self.abort(self._lost("Redis lost the request"))
+        elif self.number > record.output_tokens:
+            self.abort(self._lost("Redis lost the part of the token stream that was read"))
+        elif self._live or self._aborted is not None:
+            return True
+        elif record.status.terminal and caught_up and self._over:
+            self.abort(self._lost(_GAP))
+        elif record.status.terminal or record.output_tokens > self.number:
+            self._over = record.status.terminal
+            self._fall_behind()
+        else:
+            return True
+        return False
+
+    def _lost(self, message: str) -> End:
+        return End(Status.FAILED, ErrorType.STATE_LOST, message, "", self.number)
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _tick(self) -> None:
+        """Re-armed lazily: a token costs no timer."""
+        left = self._active_at + self._keepalive_secs - self._loop.time()
+        if left <= 0.001:
+            self._silent = True
+            self._active_at = self._loop.time()
+            self._wake()
+            left = self._keepalive_secs
+        self._timer = self._loop.call_later(left, self._tick)

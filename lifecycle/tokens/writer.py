@@ -1,0 +1,203 @@
+"""The worker's side: tokens of all its requests, appended in natural batches.
+
+One flush is under way in each shard; what the engines yield meanwhile is the next one. So an idle worker adds no wait
+and a busy one sends large batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+import orjson
+from redis.exceptions import RedisError
+
+from lifecycle.errors import Fenced, StoreUnavailable
+from lifecycle.store.results import Append, Ended, Outcome, Refusal
+from lifecycle.store.scripts import Store
+
+log = logging.getLogger(__name__)
+
+FLUSH_REQUESTS = 256
+SINK_TOKENS = 256  # unflushed tokens of one request above which its engine waits
+ENTRY_TOKENS = 128  # tokens in one stream entry at most
+_LONGEST_PAUSE_SECS = 0.5
+
+
+def encode_tokens(texts: list[str]) -> bytes:
+    """A JSON list; lone surrogates, which have no UTF-8 form, are replaced."""
+    try:
+        return orjson.dumps(texts)
+    except TypeError:
+        return orjson.dumps([t.encode("utf-8", "replace").decode() for t in texts])
+
+
+class TokenSink:
+    """Where one attempt's engine puts its tokens. Numbers continue from `base`."""
+
+    def __init__(
+        self, writer: TokenWriter, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]
+    ) -> None:
+        self.rid = rid
+        self.attempt = attempt
+        self.shard = writer.store.keys.shard_of(rid)
+        self.on_refused = on_refused
+        self._writer = writer
+        self._lane = writer.lanes[self.shard]
+        self._texts: list[str] = []
+        self._number = base  # of the last token taken for a flush
+        self._flushing = False
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._queued = False
+
+    @property
+    def number(self) -> int:
+        """Of the last token put."""
+        return self._number + len(self._texts)
+
+    def put(self, text: str) -> bool:
+        """Take one token. False when the engine should await `drained()` before the next."""
+        if self._closed:
+            return True
+        self._texts.append(text)
+        if not self._queued:
+            self._queued = True
+            self._lane.add(self)
+        return len(self._texts) < SINK_TOKENS
+
+    async def drained(self) -> None:
+        while len(self._texts) >= SINK_TOKENS and not self._closed:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def discard(self) -> None:
+        """Drop what is not flushed and take nothing more: the request is over or someone else's."""
+        self._closed = True
+        self._texts.clear()
+        self._idle.set()
+
+    async def finish(self, outcome: Outcome, input_tokens: int | None, patience_secs: float) -> Ended:
+        """Close the attempt; the last tokens travel along. See Store.finish for the answers."""
+        while self._flushing:
+            self._idle.clear()
+            await self._idle.wait()
+        while len(self._texts) > ENTRY_TOKENS and not self._closed:
+            self._idle.clear()
+            await self._idle.wait()
+        remainder = self.take(first_entry_only=False) if self._texts else None
+        self._closed = True
+        return await self._writer.store.finish(
+            self.rid,
+            self._writer.worker,
+            self.attempt,
+            outcome,
+            self._number,
+            remainder=remainder,
+            input_tokens=input_tokens,
+            patience_secs=patience_secs,
+        )
+
+    def take(self, *, first_entry_only: bool = True) -> Append | None:
+        """The next entry to append; None when there is nothing."""
+        texts = self._texts
+        if not texts:
+            return None
+        if first_entry_only and len(texts) > ENTRY_TOKENS:
+            texts, self._texts = texts[:ENTRY_TOKENS], texts[ENTRY_TOKENS:]
+        else:
+            self._texts = []
+        first = self._number == 0
+        self._number += len(texts)
+        return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)
+
+    def begin_flush(self) -> Append | None:
+        self._queued = False
+        entry = self.take()
+        self._flushing = entry is not None
+        return entry
+
+    def end_flush(self) -> None:
+        self._flushing = False
+        self._idle.set()
+        if self._texts and not self._queued and not self._closed:
+            self._queued = True
+            self._lane.add(self)
+
+
+class _Lane:
+    """The sinks of one shard that have something to flush."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[TokenSink] = deque()
+        self.wake = asyncio.Event()
+
+    def add(self, sink: TokenSink) -> None:
+        self.waiting.append(sink)
+        self.wake.set()
+
+
+class TokenWriter:
+    """One a worker. `run()` is owned by the caller's task group; it ends with Fenced when the worker was buried."""
+
+    def __init__(self, store: Store, worker: str) -> None:
+        self.store = store
+        self.worker = worker
+        self.lanes = [_Lane() for _ in range(store.settings.shards)]
+
+    def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
+        return TokenSink(self, rid, attempt, base, on_refused)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for shard in range(len(self.lanes)):
+                group.create_task(self._flush_shard(shard), name=f"flush-{shard}")
+
+    async def _flush_shard(self, shard: int) -> None:
+        lane = self.lanes[shard]
+        while True:
+            await lane.wake.wait()
+            sinks: list[TokenSink] = []
+            batch: list[Append] = []
+            while lane.waiting and len(batch) < FLUSH_REQUESTS:
+                sink = lane.waiting.popleft()
+                entry = sink.begin_flush()
+                if entry is not None:
+                    sinks.append(sink)
+                    batch.append(entry)
+            if not lane.waiting:
+                lane.wake.clear()
+            if batch:
+                try:
+                    await self._append(shard, batch, {s.rid: s for s in sinks})
+                finally:
+                    for sink in sinks:
+                        sink.end_flush()
+
+    async def _append(self, shard: int, batch: list[Append], sinks: dict[str, TokenSink]) -> None:
+        """Repeat until Redis has answered: entry ids make a repetition harmless."""
+        pause = 0.01
+        while True:
+            try:
+                refused = await self.store.append(shard, self.worker, batch)
+            except Fenced:
+                for sink in sinks.values():
+                    sink.on_refused("fenced")
+                raise
+            except StoreUnavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECS)
+                batch = [entry for entry in batch if not sinks[entry.rid]._closed]
+                if not batch:
+                    return
+                continue
+            except RedisError:
+                # Redis refuses the flush itself (a foreign key of the wrong type, say): no repetition can help.
+                log.exception("an append was refused")
+                refused = [(entry, "gone") for entry in batch]
+            for entry, why in refused:
+                sinks[entry.rid].on_refused(why)
+            return

@@ -1,0 +1,1 @@
+"""The worker: takes requests from Redis, runs an engine, streams tokens back."""

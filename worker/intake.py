@@ -1,0 +1,139 @@
+"""Takes deliveries from one shard's queues, as many as the worker has free slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from lifecycle.errors import StoreError
+from lifecycle.store.redis import BLOCK_MS
+from lifecycle.store.scripts import Store
+
+log = logging.getLogger(__name__)
+
+GROUP = "workers"
+_QUEUES = ("retry", "queue")  # in this order
+_BATCH = 32
+_LONGEST_PAUSE_SECS = 1.0
+
+
+class Delivery(NamedTuple):
+    rid: str
+    queue: str
+    entry: str
+
+
+class Slots:
+    """How many requests the worker may still take."""
+
+    def __init__(self, size: int) -> None:
+        self.free = size
+        self._available = asyncio.Event()
+        self._available.set()
+
+    async def wait(self) -> None:
+        await self._available.wait()
+
+    def take(self) -> bool:
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        if self.free == 0:
+            self._available.clear()
+        return True
+
+    def give_back(self) -> None:
+        self.free += 1
+        self._available.set()
+
+
+class Intake:
+    """`run()` until cancelled, then `give_back_pending()`: a cancelled read may have parked entries in our name."""
+
+    def __init__(
+        self, store: Store, client: Redis, shard: int, model: str, worker: str, slots: Slots,
+        launch: Callable[[Delivery], bool],
+    ) -> None:  # fmt: skip
+        """`launch` takes a delivery that holds a slot; False when it is already being handled."""
+        prefix = store.keys.prefixes[shard]
+        self._store = store
+        self._client = client
+        self._model = model
+        self._worker = worker
+        self._slots = slots
+        self._launch = launch
+        self._keys = {f"{prefix}{queue}:{model}": queue for queue in _QUEUES}
+        self._pending = True  # what is pending in our name is read before anything new
+
+    async def run(self) -> None:
+        pause = 0.0
+        while True:
+            await self._slots.wait()
+            try:
+                for delivery in await self._read():
+                    await self._take(delivery)
+                pause = 0.0
+                continue
+            except ResponseError as failure:
+                if str(failure).startswith("NOGROUP"):
+                    with suppress(RedisError, OSError):
+                        await self._create_groups()
+                else:
+                    log.warning("taking requests failed: %s", failure)
+            except (RedisError, OSError, StoreError) as failure:
+                log.debug("taking requests failed: %s", failure)
+            self._pending = True
+            pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
+            await asyncio.sleep(pause)
+
+    async def give_back_pending(self) -> None:
+        """Requeue what was delivered to us and not started."""
+        self._pending = True
+        for delivery in await self._read():
+            await self._requeue(delivery)
+
+    async def _read(self) -> list[Delivery]:
+        """New deliveries; after a start or an error first those that are pending in our name."""
+        start = "0" if self._pending else ">"
+        reply: Any = await self._client.xreadgroup(
+            GROUP,
+            self._worker,
+            dict.fromkeys(self._keys, start),
+            count=max(1, min(_BATCH, self._slots.free)),
+            block=None if self._pending else BLOCK_MS,
+        )
+        deliveries = [
+            Delivery(values[b"rid"].decode(), self._keys[key.decode()], entry.decode())
+            for key, entries in reply or ()
+            for entry, values in entries
+            if values  # a deleted entry that is still pending has none
+        ]
+        self._pending = False
+        return deliveries
+
+    async def _take(self, delivery: Delivery) -> None:
+        if not self._slots.take():
+            await self._requeue(delivery)  # two queues answered at once: another worker may have room
+        elif not self._launch(delivery):
+            self._slots.give_back()
+
+    async def _requeue(self, delivery: Delivery) -> None:
+        await self._store.requeue(
+            delivery.rid, self._worker, queue=delivery.queue, entry=delivery.entry,
+            patience_secs=self._store.settings.lease_secs,
+        )  # fmt: skip
+
+    async def _create_groups(self) -> None:
+        """From 0: after Redis lost its data, what was queued since must not be passed over."""
+        for key in self._keys:
+            try:
+                await self._client.xgroup_create(key, GROUP, id="0", mkstream=True)
+            except ResponseError as failure:
+                if not str(failure).startswith("BUSYGROUP"):
+                    raise

@@ -1,0 +1,249 @@
+"""The worker: a lease, an intake for each shard, one writer for all tokens, and an attempt for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from lifecycle.errors import Fenced, StoreError, StoreUnavailable
+from lifecycle.lease import Lease
+from lifecycle.model import ErrorType, Role
+from lifecycle.reaper import Reaper
+from lifecycle.settings import Settings
+from lifecycle.store.connect import Connections
+from lifecycle.store.pubsub import Message
+from lifecycle.store.results import Drop, Order, Outcome
+from lifecycle.tokens.writer import TokenWriter
+from worker.attempt import Attempt
+from worker.engine import Engine, close_engine
+from worker.intake import Delivery, Intake, Slots
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """`run()` until `drain()` was called and everything has ended or moved. A fenced worker comes back by itself."""
+
+    def __init__(self, settings: Settings, connections: Connections, model: str, engine: Engine) -> None:
+        self.settings = settings
+        self.model = model
+        self._store = connections.store
+        self._connections = connections
+        self._engine = engine
+        self._reaper = Reaper(self._store)
+        self._attempts: dict[str, Attempt] = {}
+        self._held: list[set[str]] = [set() for _ in range(settings.shards)]
+        self._handling: set[Delivery] = set()
+        self._slots = Slots(settings.concurrency)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = asyncio.Event()
+        self._new_identity()
+
+    def _new_identity(self) -> None:
+        self._lease = Lease(self._store, Role.WORKER, self, [self.model])
+        self._writer = TokenWriter(self._store, self._lease.id)
+
+    @property
+    def id(self) -> str:
+        return self._lease.id
+
+    def drain(self) -> None:
+        """Take nothing new, let what runs finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
+        self._draining.set()
+
+    async def run(self, *, patience_secs: float = 10.0) -> None:
+        """Raises StoreUnavailable or ConfigurationConflict when it cannot join at first."""
+        await self._lease.join(patience_secs)
+        log.info("worker %s serves %s with %d slots", self.id, self.model, self.settings.concurrency)
+        try:
+            async with asyncio.TaskGroup() as group:
+                subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
+                reaper = group.create_task(self._reaper.run(), name="reaper")
+                while not await self._serve():
+                    await self._come_back()
+                reaper.cancel()
+                subscriptions.cancel()
+        finally:
+            await close_engine(self._engine)
+
+    async def _serve(self) -> bool:
+        """Work under one identity. True when drained, False when fenced."""
+        intakes = [
+            Intake(self._store, client, shard, self.model, self.id, self._slots, self._launch)
+            for shard, client in enumerate(self._connections.blocking)
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(self._lease.run(), name="lease"),
+                    group.create_task(self._writer.run(), name="writer"),
+                ]
+                taking = [group.create_task(intake.run(), name="intake") for intake in intakes]
+                await self._draining.wait()
+                for task in taking:
+                    task.cancel()
+                await asyncio.wait(taking)
+                await self._finish_up(intakes)
+                for task in background:
+                    task.cancel()
+        except* Fenced as fenced:
+            log.error("fenced: %s; every engine ends, and this worker comes back under a new id", fenced)
+            await self._abandon()
+        else:
+            return True
+        return self._draining.is_set()
+
+    async def _come_back(self) -> None:
+        self._new_identity()
+        while True:
+            with suppress(StoreError):
+                await self._lease.join(self.settings.lease_secs)
+                return
+            await asyncio.sleep(self.settings.heartbeat_secs)
+
+    # Requests
+
+    def _launch(self, delivery: Delivery) -> bool:
+        if delivery in self._handling or delivery.rid in self._attempts:
+            return False
+        self._handling.add(delivery)
+        task = asyncio.create_task(self._handle(delivery), name=f"request {delivery.rid}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def _handle(self, delivery: Delivery) -> None:
+        """One delivery from start to end; owned by `_tasks`, awaited when draining or fenced."""
+        try:
+            await self._work(delivery)
+        except StoreUnavailable as failure:
+            log.warning("%s could not be started: %s", delivery.rid, failure)
+        except Fenced:
+            log.warning("%s was not started: this worker is fenced", delivery.rid)
+        except Exception:
+            log.exception("%s failed in its worker", delivery.rid)
+        finally:
+            self._handling.discard(delivery)
+            self._slots.give_back()
+
+    async def _work(self, delivery: Delivery) -> None:
+        rid = delivery.rid
+        missed: list[str] = []  # cancels that came before there was anything to cancel
+        attempt: Attempt | None = None
+
+        def on_message(message: Message) -> None:
+            if message["type"] == "cancel":
+                if attempt is not None:
+                    attempt.cancel(message["mode"])
+                else:
+                    missed.append(message["mode"])
+
+        # A gap needs no reading here: what was ordered meanwhile comes again with the next heartbeat.
+        subscription = await self._connections.subscriptions.subscribe(
+            self._store.keys.channel(rid), on_message, on_gap=lambda: None
+        )
+        try:
+            start = await self._store.start(
+                rid, self.id, delivery.queue, self.model, delivery.entry, patience_secs=self.settings.lease_secs
+            )
+            if isinstance(start, Drop):
+                log.debug("%s is not started: %s", rid, start.why)
+                return
+            attempt = self._attempts[rid] = Attempt(rid, start, self._engine, self._writer, self.settings)
+            shard = self._held[self._store.keys.shard_of(rid)]
+            shard.add(rid)
+            try:
+                for mode in (*missed, start.cancel_mode):
+                    if mode:
+                        attempt.cancel(mode)
+                await attempt.run()
+            finally:
+                shard.discard(rid)
+                self._attempts.pop(rid, None)
+        finally:
+            await self._connections.subscriptions.unsubscribe(subscription)
+
+    async def _finish_up(self, intakes: list[Intake]) -> None:
+        """Drain: what is left at the deadline moves to another worker, or fails if a token is out."""
+        with suppress(StoreError):
+            await self._lease.beat()
+        for intake in intakes:
+            with suppress(StoreError, RedisError, OSError):
+                await intake.give_back_pending()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.settings.drain_timeout_secs)
+        for attempt in list(self._attempts.values()):
+            if attempt.context.is_stopped or attempt.has_tokens or not await self._move(attempt):
+                attempt.fail(ErrorType.WORKER_LOST, "The worker shut down before the generation completed")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.settings.kill_grace_secs)
+        for task in list(self._tasks):
+            task.cancel()
+        with suppress(StoreError):
+            await self._reaper.sweep(leaving=self.id)
+
+    async def _move(self, attempt: Attempt) -> bool:
+        with suppress(StoreError):
+            if await self._store.requeue(attempt.rid, self.id, attempt=attempt.attempt) in ("requeued", "ended"):
+                attempt.abandon()
+                return True
+        return False
+
+    async def _abandon(self) -> None:
+        """Fenced: nothing of ours can be written any more, so the engines only cost."""
+        for attempt in list(self._attempts.values()):
+            attempt.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.settings.kill_grace_secs)
+
+    # The lease's holder
+
+    def held(self, shard: int) -> Collection[str]:
+        return self._held[shard]
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "state": "draining" if self._draining.is_set() else "ready",
+            "models": [self.model],
+            "concurrency": self.settings.concurrency,
+            "stuck": sum(attempt.stuck for attempt in self._attempts.values()),
+        }
+
+    async def on_orders(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            attempt = self._attempts.get(order.rid)
+            if attempt is not None:
+                attempt.cancel(order.mode)
+            elif not any(delivery.rid == order.rid for delivery in self._handling):
+                await self._confirm_unknown(order.rid)
+
+    async def _confirm_unknown(self, rid: str) -> None:
+        """Nothing of it runs here: a report says so, which confirms the cancel and settles the order."""
+        record = await self._store.read(rid)
+        attempt = record.attempt if record is not None else 0
+        nothing = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+        await self._store.finish(rid, self.id, attempt, nothing, 0)
+
+    async def on_lost(self, rids: Sequence[str]) -> None:
+        """Redis does not count these as ours: ended, moved, or forgotten with its data."""
+        for rid in rids:
+            attempt = self._attempts.get(rid)
+            if attempt is not None:
+                attempt.abandon()
+
+    async def on_unheld(self, rids: Sequence[str]) -> None:
+        """Ours by Redis's word, and not running: the reply to our start was lost. Another try is due."""
+        for rid in rids:
+            if rid in self._attempts or any(delivery.rid == rid for delivery in self._handling):
+                continue
+            record = await self._store.read(rid)
+            if record is not None and record.worker == self.id:
+                await self._store.requeue(rid, self.id, attempt=record.attempt)
+
+    def on_new_epoch(self, shard: int) -> None:
+        """The intake recreates its groups when it finds them gone."""
