@@ -1,0 +1,154 @@
+"""A real server for every test, a namespace of its own for each, and a look at what each has left behind.
+
+`LIFECYCLE_REDIS_URL` names the server; without it the tests bring their own. All share it: a test sees nothing but its
+namespace. Tests that stop, freeze or fill a server start one themselves (`lifecycle.embedded.EmbeddedRedis`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
+
+import pytest
+
+from lifecycle.embedded import open_redis
+from lifecycle.settings import Settings
+from lifecycle.store.redis import Commands, make_client
+from lifecycle.store.scripts import Store
+from tests import processes
+from tests.leaks import leaks
+from tests.waiting import wait_until
+
+T = TypeVar("T")
+_LEAVES_INFLIGHT = "leaves_inflight: the test leaves requests unended on purpose"
+_UNLINK_AT_ONCE = 500
+_session_children: set[int] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _LEAVES_INFLIGHT)
+
+
+class MakeSettings(Protocol):
+    def __call__(self, **overrides: Any) -> Settings: ...
+
+
+class MakeStore(Protocol):
+    def __call__(self, chosen: Settings | None = None, *, clock_shift_secs: float = 0.0) -> Store: ...
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The server of this test run. Do not flush or stop it."""
+    with ExitStack() as stack:
+        before = set(processes.children())
+        url = stack.enter_context(open_redis(os.environ.get("LIFECYCLE_REDIS_URL") or None))
+        _session_children.update(set(processes.children()) - before)
+        yield url
+
+
+@pytest.fixture
+def namespace() -> str:
+    """Unique for each test."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def make_settings(redis_url: str, namespace: str) -> MakeSettings:
+    """Settings for this test's server and namespace, with leases short enough to wait for."""
+
+    def make(**overrides: Any) -> Settings:
+        quick = {"heartbeat_secs": 0.25, "lease_secs": 1.0, "sweep_secs": 0.25}
+        return Settings(**{"redis_url": redis_url, "namespace": namespace, **quick, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def make_store(settings: Settings) -> AsyncIterator[MakeStore]:
+    """Stores over connections of their own; closed after the test."""
+    made: list[Store] = []
+
+    def make(chosen: Settings | None = None, *, clock_shift_secs: float = 0.0) -> Store:
+        chosen = chosen or settings
+        store = Store(connect(chosen), chosen, clock_shift_secs=clock_shift_secs)
+        made.append(store)
+        return store
+
+    yield make
+    for store in made:
+        await store.commands.aclose()
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    return make_store()
+
+
+def connect(settings: Settings) -> Commands:
+    return Commands(make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After everything else of the test has been torn down: no process, no key and no task is left over."""
+    if request.node.get_closest_marker("asyncio") is not None:
+        request.getfixturevalue("_no_task_left")
+    uses_redis = {"redis_url", "namespace"} <= set(request.fixturenames)
+    url, namespace = (request.getfixturevalue(f) if uses_redis else "" for f in ("redis_url", "namespace"))
+    before = set(processes.children())
+    yield
+    left = processes.left_over(before | _session_children)
+    processes.end(left)
+    assert not left, f"processes left over: {left}"
+    if uses_redis:
+        inflight_allowed = request.node.get_closest_marker("leaves_inflight") is not None
+        found = _aside(_inspect_and_clear(url, namespace, inflight_allowed))
+        assert not found, "left in Redis:\n  " + "\n  ".join(found)
+
+
+@pytest.fixture
+async def _no_task_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+
+    def others() -> set[str]:
+        return {repr(task) for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+
+    try:
+        await wait_until(lambda: not others(), timeout=2.0)
+    except AssertionError:
+        pytest.fail(f"tasks left over: {others()}")
+
+
+def _aside(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine in a loop of its own, without touching the one the test has used."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        loop.close()
+
+
+async def _inspect_and_clear(url: str, namespace: str, inflight_allowed: bool) -> list[str]:
+    commands = Commands(make_client(url, socket_timeout_secs=10.0))
+    try:
+        found = await leaks(commands, namespace, inflight_allowed=inflight_allowed)
+        cursor = b"0"
+        while True:
+            cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _UNLINK_AT_ONCE)
+            if keys:
+                await commands.execute("UNLINK", *keys)
+            if int(cursor) == 0:
+                return found
+    finally:
+        await commands.aclose()

@@ -1,0 +1,187 @@
+"""What a test may leave behind in Redis: what is declared to stay, what expires, and what somebody living will remove.
+
+Every key of the namespace is held to its declaration in `lifecycle.store.keys`. A key that is not declared, has
+another type, lacks its TTL or has lost its owner is a leak: on a server that runs for months it would stay for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from lifecycle.store.keys import CONTROL_KEYS, CONTROL_TAG, SHARD_KEYS, Key
+from lifecycle.store.redis import Commands
+from lifecycle.store.scripts import Store
+
+_TERMINAL = {"completed", "failed", "cancelled"}
+_SCAN_COUNT = 1000
+
+
+async def assert_no_leaks(store: Store, *, inflight_allowed: bool = False) -> None:
+    """Fails with one line for each leak in the store's namespace.
+
+    `inflight_allowed`: requests that have not ended belong to the test, and so does what they need. Else they are
+    leaks themselves: a request that nobody ends keeps its keys for ever.
+    """
+    found = await leaks(store.commands, store.settings.namespace, inflight_allowed=inflight_allowed)
+    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+
+
+async def leaks(commands: Commands, namespace: str, *, inflight_allowed: bool = False) -> list[str]:
+    keyspace = await _Keyspace.scan(commands, namespace, inflight_allowed)
+    return [f"{place.key}: {why}" for place in keyspace.places if (why := await _judge(keyspace, place))]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One key, taken apart: the hash tag it lies under, its declaration and what follows the declared name."""
+
+    key: str
+    tag: str
+    declared: Key | None
+    suffix: str
+
+    @property
+    def prefix(self) -> str:
+        return self.key.removesuffix((self.declared.name if self.declared else "") + self.suffix)
+
+
+@dataclass
+class _Keyspace:
+    commands: Commands
+    inflight_allowed: bool
+    places: list[_Place] = field(default_factory=list)
+    owners: set[str] = field(default_factory=set)  # replicas that live, or whose grave a reaper will still find
+    inflight: set[str] = field(default_factory=set)  # requests that have not ended
+
+    @classmethod
+    async def scan(cls, commands: Commands, namespace: str, inflight_allowed: bool) -> _Keyspace:
+        space = cls(commands, inflight_allowed)
+        cursor = b"0"
+        found: set[str] = set()
+        while True:
+            cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _SCAN_COUNT)
+            found.update(key.decode() for key in keys)
+            if int(cursor) == 0:
+                break
+        space.places = [_place(key, namespace) for key in sorted(found)]
+        control = f"{namespace}:{{{CONTROL_TAG}}}:"
+        for role in ("frontends", "workers"):
+            space.owners |= _texts(await commands.execute("ZRANGE", control + role, 0, -1))
+        space.owners |= _texts(await commands.execute("HKEYS", control + "graves"))
+        for place in space.places:
+            if place.declared is not None and place.declared.name == "request:":
+                status = await commands.execute("HGET", place.key, "status")
+                if status is None or status.decode() not in _TERMINAL:
+                    space.inflight.add(place.suffix)
+        return space
+
+
+def _place(key: str, namespace: str) -> _Place:
+    match = re.fullmatch(re.escape(namespace) + r":\{([^}]*)\}:(.*)", key, re.DOTALL)
+    if match is None:
+        return _Place(key, "", None, "")
+    tag, rest = match[1], match[2]
+    for declared in CONTROL_KEYS if tag == CONTROL_TAG else SHARD_KEYS:
+        if rest == declared.name or (declared.name.endswith(":") and rest.startswith(declared.name)):
+            return _Place(key, tag, declared, rest.removeprefix(declared.name))
+    return _Place(key, tag, None, rest)
+
+
+_Rule = Callable[[_Keyspace, _Place], Awaitable[str]]
+
+
+async def _judge(space: _Keyspace, place: _Place) -> str:
+    """Why this key is a leak, '' when it is none."""
+    if place.declared is None:
+        return "not declared in lifecycle/store/keys.py"
+    kind = (await space.commands.execute("TYPE", place.key)).decode()
+    if kind not in (place.declared.type, "none"):
+        return f"is a {kind}, declared as a {place.declared.type}"
+    return "" if kind == "none" else await RULES[place.declared.name](space, place)
+
+
+async def _permanent(space: _Keyspace, place: _Place) -> str:
+    return ""
+
+
+async def _expires(space: _Keyspace, place: _Place) -> str:
+    ttl_ms = await space.commands.execute("PTTL", place.key)
+    return "has no TTL" if ttl_ms == -1 else ""
+
+
+async def _expires_or_is_owned(space: _Keyspace, place: _Place) -> str:
+    return "" if place.suffix in space.owners else await _expires(space, place)
+
+
+async def _is_owned(space: _Keyspace, place: _Place) -> str:
+    return "" if place.suffix in space.owners else f"its owner {place.suffix!r} neither lives nor waits to be reaped"
+
+
+async def _expires_after_the_end(space: _Keyspace, place: _Place) -> str:
+    if place.suffix not in space.inflight:
+        return await _expires(space, place)
+    return "" if space.inflight_allowed else "was not ended (if that is meant: @pytest.mark.leaves_inflight)"
+
+
+async def _ends_with_the_request(space: _Keyspace, place: _Place) -> str:
+    return "" if place.suffix in space.inflight else "outlived its request"
+
+
+async def _members_are_inflight(space: _Keyspace, place: _Place) -> str:
+    members = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1))
+    strays = {m for m in members if m.rpartition("|")[2] not in space.inflight}
+    return f"holds requests that have ended: {sorted(strays)}" if strays else ""
+
+
+async def _members_are_inflight_or_expire(space: _Keyspace, place: _Place) -> str:
+    members = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1))
+    expiring = _texts(await space.commands.execute("ZRANGE", place.prefix + "expiries", 0, -1))
+    strays = members - expiring - space.inflight
+    return f"holds requests that nothing will trim: {sorted(strays)}" if strays else ""
+
+
+async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
+    strays = []
+    for entry_id, fields in await space.commands.execute("XRANGE", place.key, "-", "+"):
+        rid = fields[b"rid"] if isinstance(fields, dict) else fields[1]
+        record = place.prefix + "request:" + rid.decode()
+        status, entry = await space.commands.execute("HMGET", record, "status", "entry")
+        if status != b"queued" or entry != entry_id:
+            strays.append(rid.decode())
+    return f"holds entries of requests that do not wait in it: {strays}" if strays else ""
+
+
+RULES: dict[str, _Rule] = {
+    "request:": _expires_after_the_end,
+    "tokens:": _expires_after_the_end,
+    "readers:": _ends_with_the_request,
+    "inbox:": _expires_or_is_owned,
+    "queue:": _entries_are_queued,
+    "retry:": _entries_are_queued,
+    "inflight:": _is_owned,
+    "counts:": _is_owned,
+    "running:": _is_owned,
+    "orders:": _is_owned,
+    "dead:": _expires,
+    "created": _members_are_inflight_or_expire,
+    "active": _members_are_inflight,
+    "deadlines": _members_are_inflight,
+    "expiries": _permanent,
+    "totals": _permanent,
+    "epoch": _permanent,
+    "frontends": _permanent,
+    "workers": _permanent,
+    "replica:": _expires,
+    "models": _permanent,
+    "config": _permanent,
+    "tombstones": _permanent,
+    "graves": _permanent,
+    "clock": _permanent,
+}
+"""One rule for each declared key, the code to what `Key.life` says in words; a test holds the two together."""
+
+
+def _texts(values: list[bytes]) -> set[str]:
+    return {value.decode() for value in values}

@@ -1,0 +1,50 @@
+"""Child processes of the test run, so that a test which leaves one behind is told so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+_PATIENCE_SECS = 3.0
+_POLL_SECS = 0.01
+_OF_THE_INTERPRETER = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+
+def children() -> dict[int, str]:
+    """Pid and command line of each child; a zombie too: nobody has waited for it. Empty where there is no /proc."""
+    found: dict[int, str] = {}
+    for listing in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        try:
+            pids = [int(word) for word in listing.read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+        for pid in pids:
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if not any(name in words for name in _OF_THE_INTERPRETER):
+                found[pid] = words.strip() or "(a zombie: nobody waited for it)"
+    return found
+
+
+def left_over(before: set[int]) -> dict[int, str]:
+    """Children that were not there before, once those that are just ending have had the time to."""
+    give_up_at = time.monotonic() + _PATIENCE_SECS
+    while True:
+        found = {pid: words for pid, words in children().items() if pid not in before}
+        if not found or time.monotonic() > give_up_at:
+            return found
+        time.sleep(_POLL_SECS)
+
+
+def end(pids: Iterable[int]) -> None:
+    """So that what one test leaves behind does not disturb the next."""
+    for pid in pids:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

@@ -1,0 +1,29 @@
+"""Waiting for a condition instead of for a time: a test is as fast as the machine allows and no faster."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_FIRST_PAUSE_SECS = 0.002
+_LONGEST_PAUSE_SECS = 0.05
+
+
+async def wait_until(
+    condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, what: str = "the condition"
+) -> T:
+    """The first truthy result of `condition`, plain or async. Fails with the last result after `timeout` seconds."""
+    give_up_at, pause = time.monotonic() + timeout, _FIRST_PAUSE_SECS
+    while True:
+        result = condition()
+        value: T = await result if inspect.isawaitable(result) else result
+        if value:
+            return value
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"{what} did not come true within {timeout:g} s; it was {value!r} last")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_SECS)
