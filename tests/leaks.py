@@ -144,8 +144,7 @@ async def _members_are_inflight_or_expire(space: _Keyspace, place: _Place) -> st
 
 async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
     strays = []
-    for entry_id, fields in await space.commands.execute("XRANGE", place.key, "-", "+"):
-        rid = fields[b"rid"] if isinstance(fields, dict) else fields[1]
+    for entry_id, (_, rid) in await space.commands.execute("XRANGE", place.key, "-", "+"):
         record = place.prefix + "request:" + rid.decode()
         status, entry = await space.commands.execute("HMGET", record, "status", "entry")
         if status != b"queued" or entry != entry_id:
