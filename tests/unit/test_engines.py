@@ -241,9 +241,9 @@ async def test_echo_leaves_the_loop_its_turns() -> None:
 async def test_echo_stops_while_it_waits(end: Any) -> None:
     context = EngineContext("r")
     answer = EchoEngine(1 / 3600)(chat("now in-an-hour"), context)
-    assert await anext(answer) == "now"
-    asyncio.get_running_loop().call_soon(end, context)
     async with asyncio.timeout(BOUND_SECS):
+        assert await anext(answer) == "now"
+        asyncio.get_running_loop().call_soon(end, context)
         assert [token async for token in answer] == []
 
 
@@ -256,7 +256,7 @@ async def test_echo_says_nothing_once_it_is_stopped() -> None:
 async def test_echo_can_be_cancelled_while_it_waits() -> None:
     context = EngineContext("r")
     answer = EchoEngine(1 / 3600)(chat("now in-an-hour"), context)
-    await anext(answer)
+    await asyncio.wait_for(anext(answer), BOUND_SECS)
     waiting = asyncio.ensure_future(anext(answer))
     asyncio.get_running_loop().call_soon(waiting.cancel)
     with pytest.raises(asyncio.CancelledError):
@@ -279,15 +279,32 @@ async def test_an_interruption_passes_results_and_errors_through() -> None:
 
 async def test_an_interruption_cuts_every_later_await_short() -> None:
     context = EngineContext("r")
-    with Interruption(context) as interruption:
-        asyncio.get_running_loop().call_soon(context.stop)
-        asyncio.get_running_loop().call_soon(context.kill)
-        for _ in range(3):
-            with pytest.raises(Interrupted):
-                await interruption.run(asyncio.get_running_loop().create_future())
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(BOUND_SECS):
+        with Interruption(context) as interruption:
+            loop.call_soon(context.stop)
+            loop.call_soon(context.kill)
+            for _ in range(3):
+                with pytest.raises(Interrupted):
+                    await interruption.run(loop.create_future())
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+async def test_a_kill_may_come_while_a_stop_is_cleaned_up() -> None:
+    context = EngineContext("r")
+
+    async def read() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            context.kill()
+
+    with Interruption(context) as interruption:
+        asyncio.get_running_loop().call_soon(context.stop)
+        with pytest.raises(Interrupted):
+            await asyncio.wait_for(interruption.run(read()), BOUND_SECS)
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
