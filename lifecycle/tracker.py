@@ -34,7 +34,6 @@ from lifecycle.tokens.reader import TokenReader
 log = logging.getLogger(__name__)
 
 _POLL_SECS = 0.5  # while waiting for a cancel's confirmation, should its message get lost
-_FRESH_SECS = 0.2  # a roster younger than this is not asked for again
 
 ModelState = Literal["live", "known", "unknown"]
 
@@ -143,7 +142,7 @@ class Tracker:
 
     async def model_state(self, model: str) -> ModelState:
         """Known by Redis or by this frontend; live when a living worker serves it now."""
-        if self._state_of(model) != "live" and asyncio.get_running_loop().time() - self._roster_at > _FRESH_SECS:
+        if self._state_of(model) != "live":
             await self.refresh_roster()
         return self._state_of(model)
 
@@ -158,12 +157,14 @@ class Tracker:
         return models_of(self.roster) if self.roster else {}
 
     async def refresh_roster(self) -> Roster:
+        """A roster no older than this call; callers that wait for one together share it."""
+        asked_at = asyncio.get_running_loop().time()
         async with self._roster_lock:
-            if self.roster is None or asyncio.get_running_loop().time() - self._roster_at > _FRESH_SECS / 4:
-                self.roster = await self.store.roster()
+            if self.roster is None or self._roster_at < asked_at:
                 self._roster_at = asyncio.get_running_loop().time()
+                self.roster = await self.store.roster()
                 self._known_models.update(self.roster.models)
-        return self.roster
+            return self.roster
 
     async def admit(self, admit: Admit) -> Flight:
         """Queue and count a request. Raises Rejected, Fenced or StoreUnavailable; nothing is left behind then."""

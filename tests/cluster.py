@@ -1,0 +1,163 @@
+"""A cluster for a test: real frontends and workers as processes, started as a user starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from lifecycle.settings import Settings, as_environment
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parent.parent
+START_SECS = 20.0
+LAUNCH = ["/tmp/launch.py"] if not (ROOT / "lifecycle/cli/main.py").exists() else ["-m", "lifecycle.cli.main"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(eq=False)
+class Process:
+    """One replica. `url` is a frontend's."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    url: str = ""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def signal(self, sig: signal.Signals) -> None:
+        self.process.send_signal(sig)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing is cleaned up by the process itself."""
+        self.signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def terminate(self, timeout_secs: float = 15.0) -> int:
+        if self.process.returncode is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        async with asyncio.timeout(timeout_secs):
+            return await self.process.wait()
+
+
+@dataclass
+class Cluster:
+    settings: Settings
+    directory: Path
+    http: httpx2.AsyncClient
+    frontends: list[Process] = field(default_factory=list)
+    workers: list[Process] = field(default_factory=list)
+
+    async def frontend(self, **overrides: Any) -> Process:
+        """Start one and wait until it is ready."""
+        port = free_port()
+        process = await self._start("frontend", ["--port", str(port)], overrides)
+        process.url = f"http://127.0.0.1:{port}"
+        self.frontends.append(process)
+        await wait_until(lambda: self._ready(process), timeout=START_SECS)
+        return process
+
+    async def worker(self, model: str = "echo", engine: str = "echo", **overrides: Any) -> Process:
+        """Start one and wait until the cluster shows it."""
+        process = await self._start("worker", ["--model", model, "--engine", engine], overrides)
+        self.workers.append(process)
+        await wait_until(lambda: self._joined(process), timeout=START_SECS)
+        return process
+
+    async def get(self, path: str, frontend: Process | None = None) -> Any:
+        """JSON of a GET that must succeed, from the first frontend unless another is named."""
+        answer = await self.http.get((frontend or self.frontends[0]).url + path)
+        answer.raise_for_status()
+        return answer.json()
+
+    async def record(self, rid: str, frontend: Process | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = await self.get(f"/v1/requests/{rid}", frontend)
+        return found
+
+    async def inflight(self, frontend: Process | None = None) -> int:
+        return int((await self.get("/v1/inflight", frontend))["total"])
+
+    async def metric(self, name: str, frontend: Process | None = None, **labels: str) -> float:
+        """Sum of a metric's samples that carry these labels; 0 when there are none."""
+        text = (await self.http.get((frontend or self.frontends[0]).url + "/metrics")).text
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.split("{")[0].split(" ")[0] == name and all(w in line for w in wanted)
+        )
+
+    async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
+        settings = Settings(**{**self.settings.model_dump(), **overrides})
+        log = self.directory / f"{role}-{len(self.frontends) + len(self.workers)}.log"
+        environment = as_environment(settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(self.directory)])}
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *LAUNCH, role, *argv,
+                env=environment, cwd=self.directory, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        return Process(process, log)
+
+    async def _ready(self, process: Process) -> bool:
+        self._must_run(process)
+        try:
+            return (await self.http.get(process.url + "/ready")).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    async def _joined(self, process: Process) -> bool:
+        self._must_run(process)
+        if not self.frontends:
+            return True
+        replicas = (await self.get("/v1/replicas"))["data"]
+        return any(replica["pid"] == process.pid for replica in replicas)
+
+    @staticmethod
+    def _must_run(process: Process) -> None:
+        assert process.process.returncode is None, process.log.read_text()
+
+    async def close(self) -> None:
+        for process in (*self.frontends, *self.workers):
+            if process.process.returncode is None:
+                process.signal(signal.SIGCONT)
+                process.signal(signal.SIGTERM)
+        for process in (*self.frontends, *self.workers):
+            try:
+                async with asyncio.timeout(10):
+                    await process.process.wait()
+            except TimeoutError:
+                await process.kill()
+                raise AssertionError(f"a replica did not end on SIGTERM:\n{process.log.read_text()}") from None
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, directory: Path, *, frontends: int = 1, workers: int = 1
+) -> AsyncIterator[Cluster]:
+    """A cluster with echo workers; everything is ended afterwards, and must end by itself when told to."""
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        cluster = Cluster(settings, directory, http)
+        try:
+            await asyncio.gather(*(cluster.frontend() for _ in range(frontends)))
+            await asyncio.gather(*(cluster.worker() for _ in range(workers)))
+            yield cluster
+        finally:
+            await cluster.close()

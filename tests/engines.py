@@ -1,0 +1,74 @@
+"""Engines for the tests, named as a user names them: `tests.engines:three_then_raise`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from lifecycle.context import EngineContext
+
+STREAM_ENDED = "Disconnected: Stream ended before generation completed"
+SEND_ERROR = "Failed to send response: SendError { .. }"
+
+
+def prompt(request: dict[str, Any]) -> str:
+    if "messages" in request:
+        return str(request["messages"][-1]["content"])
+    return str(request["prompt"])
+
+
+async def three_then_raise(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Three tokens, then an error whose words are the prompt."""
+    for text in ("one", " two", " three"):
+        yield text
+    raise RuntimeError(prompt(request))
+
+
+async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """As many tokens as the prompt says, then nothing until it is killed."""
+    for number in range(int(prompt(request))):
+        yield f"{number} "
+    await context.killed()
+
+
+async def paced(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <seconds between>`: numbers at a pace; ignores its context, so that only cancelling it helps."""
+    count, pause = prompt(request).split()
+    for number in range(int(count)):
+        yield f"{number} "
+        await asyncio.sleep(float(pause))
+
+
+async def stubborn(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Cannot be ended until the file named by the prompt exists."""
+    yield "started"
+    while not Path(prompt(request)).exists():
+        try:
+            await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            continue
+
+
+async def marked(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Writes `start` and `stop` lines with its id to the file named by the prompt; generates until it is ended."""
+    journal = Path(prompt(request))
+
+    def note(word: str) -> None:
+        with journal.open("a") as file:
+            file.write(f"{word} {context.id} {context.attempt}\n")
+
+    note("start")
+    try:
+        number = 0
+        while not context.is_stopped:
+            yield f"{number} "
+            number += 1
+            await asyncio.sleep(0.01)
+    finally:
+        note("stop")
+
+
+async def wrong_type(request: dict[str, Any], context: EngineContext) -> AsyncIterator[Any]:
+    yield 42
