@@ -1,0 +1,98 @@
+"""Every setting as a flag: generated from `Settings`, so that a new setting needs no second place.
+
+    @with_settings(OPERATOR)
+    def ps(settings: Settings, limit: ...) -> int: ...
+
+The command is called with the settings that flags and environment give; flags win. Values are validated by `Settings`
+alone: a wrong one gives the same line whichever way it came.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+from lifecycle.settings import Settings, SettingsError, environment_name, load
+
+EVERY = tuple(Settings.model_fields)
+OPERATOR = ("redis_url", "redis_timeout_secs", "namespace", "shards")
+
+Command = Callable[..., int]
+
+
+def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
+    """Gives a command a flag for each of these settings, and the settings as its first argument."""
+
+    def decorate(command: Command) -> Command:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        flags = [_flag(name) for name in names]
+
+        @functools.wraps(command)
+        def run(**arguments: Any) -> int:
+            given = {name: arguments.pop(name) for name in names}
+            return command(read_settings(given), **arguments)
+
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *flags)]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
+    """Raises SettingsError, for a Redis URL that nothing can be made of too."""
+    settings = load(given)
+    if "redis_url" in settings.model_fields_set:
+        _check_redis_url(settings)
+    return settings
+
+
+def _check_redis_url(settings: Settings) -> None:
+    from lifecycle.store.redis import make_client  # costs a quarter of a second
+
+    try:
+        make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs)
+    except (ValueError, TypeError) as failure:  # the URL is not shown: it may hold a password
+        raise SettingsError(f"{environment_name('redis_url')}: {_one_line(failure)}") from None
+
+
+def _flag(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    dashed = name.replace("_", "-")
+    switch = field.annotation is bool
+    option = typer.Option(
+        f"--{dashed}/--no-{dashed}" if switch else f"--{dashed}",
+        help=f"{field.description} ({_shown(field.default)}{environment_name(name)})",
+        metavar=None if switch else _metavar(name, field.annotation),
+        show_default=False,
+    )
+    kind: Any = bool if switch else str
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _metavar(name: str, kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(str(member.value) for member in kind)
+    if kind is int and not name.endswith(("_secs", "_bytes")):
+        return "N"
+    return name.rpartition("_")[2].upper() if kind in (int, float) else "TEXT"
+
+
+def _shown(default: Any) -> str:
+    if default == "":
+        return ""
+    if isinstance(default, bool):
+        return "off; " if not default else "on; "
+    return f"{default:g}; " if isinstance(default, float) else f"{default}; "
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())

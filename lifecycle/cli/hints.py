@@ -1,0 +1,58 @@
+"""What `up` shows once everything is ready: where it is, and what to copy into another terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from lifecycle.settings import Settings, environment_name
+
+DEMO_ID = "demo-1"
+_PROMPT = "The quick brown fox jumps over the lazy dog and runs on."
+_DEMO_SECS = 60  # long enough to cancel it by hand
+_LONGEST_REPEAT = 10_000
+
+
+def text(urls: Sequence[str], model: str, engine: str, settings: Settings, *, own_redis: bool) -> str:
+    first, other = urls[0], urls[-1]
+    elsewhere = "through the other frontend" if other != first else "from another terminal"
+    where = "\n".join(f"  {url}/" for url in urls)
+    redis = f"export {environment_name('redis_url')}={shlex.quote(settings.redis_url)}\n  " if own_redis else ""
+    return f"""
+Ready. The dashboard and the API:
+{where}
+
+Stream an answer (each request needs an id of its own, or none):
+  {stream_command(first, model, engine, settings)}
+
+Meanwhile, see what is inflight, and cancel it {elsewhere}:
+  curl {other}/v1/inflight
+  curl -X POST {other}/v1/requests/{DEMO_ID}/cancel
+
+The same from the command line:
+  {redis}lifecycle ps
+
+Ctrl-C stops everything.
+"""
+
+
+def stream_command(url: str, model: str, engine: str, settings: Settings) -> str:
+    body = orjson.dumps(demo_body(model, engine, settings)).decode()
+    return (
+        f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -H 'X-Request-Id: {DEMO_ID}'"
+        f" -d {shlex.quote(body)}"
+    )
+
+
+def demo_body(model: str, engine: str, settings: Settings) -> dict[str, Any]:
+    """A request that takes its time, as far as the engine lets us say so."""
+    if engine != "echo":
+        messages = [{"role": "user", "content": "Count slowly from one to a thousand, in words."}]
+        return {"model": model, "stream": True, "messages": messages}
+    words_per_sec = settings.echo_tokens_per_sec or 1e6
+    repeat = min(_LONGEST_REPEAT, max(1, round(words_per_sec * _DEMO_SECS / len(_PROMPT.split()))))
+    messages = [{"role": "user", "content": _PROMPT}]
+    return {"model": model, "stream": True, "echo_repeat": repeat, "messages": messages}

@@ -1,0 +1,125 @@
+"""`ps`, `inflight`, `replicas`: what runs, how much of it, and where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lifecycle.cli import output
+from lifecycle.cli.flags import OPERATOR, with_settings
+from lifecycle.cli.options import Json
+from lifecycle.cli.output import NONE, Cell, duration
+from lifecycle.model import Replica, Request, Status
+from lifecycle.settings import Settings
+
+if TYPE_CHECKING:
+    from lifecycle.cluster import Inflight
+    from lifecycle.store.scripts import Store
+
+_STATUSES = ("inflight", *Status)
+PS_HEADS = ["ID", "MODEL", "ENDPOINT", "STATUS", "AGE", "TOKENS", "SILENCE", "FRONTEND", "WORKER", "ATTEMPT"]
+REPLICA_HEADS = ["ID", "ROLE", "STATE", "INFLIGHT", "SLOTS", "MODELS", "HOST", "PID", "UP", "LEASE", "URL"]
+INFLIGHT_HEADS = ["MODEL", "ENDPOINT", "TYPE", "QUEUED", "RUNNING", "INFLIGHT"]
+
+
+def _known_status(value: str) -> str:
+    if value and value not in _STATUSES:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(_STATUSES)}")
+    return value
+
+
+@with_settings(OPERATOR)
+def ps(
+    settings: Settings,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Finished requests too.")] = False,
+    status: Annotated[
+        str, typer.Option(help="Only these: inflight, queued, running, completed, …", callback=_known_status)
+    ] = "",
+    model: Annotated[str, typer.Option(help="Only this model's.")] = "",
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
+    json: Json = False,
+) -> int:
+    """List what is inflight, newest first."""
+    from lifecycle import cluster
+    from lifecycle.cli.operate import operate, redis_time
+
+    wanted = cluster.Filter(status=status or ("" if every else cluster.INFLIGHT), model=model)
+
+    async def work(store: Store) -> int:
+        records, has_more = await cluster.list_requests(store, wanted, limit)
+        if json:
+            output.write_json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
+            return 0
+        now = await redis_time(store)
+        output.write("\n".join(output.table(PS_HEADS, (request_row(record, now) for record in records))))
+        if has_more:
+            output.complain(f"There are more than {limit}; see --limit")
+        return 0
+
+    return operate(settings, work)
+
+
+@with_settings(OPERATOR)
+def inflight(
+    settings: Settings, model: Annotated[str, typer.Option(help="Only this model's.")] = "", json: Json = False
+) -> int:
+    """Count what is inflight, cluster-wide."""
+    from lifecycle import cluster
+    from lifecycle.cli.operate import operate
+
+    async def work(store: Store) -> int:
+        counts = await cluster.inflight(store, model)
+        if json:
+            output.write_json(counts.to_json())
+            return 0
+        output.write("\n".join(output.table(INFLIGHT_HEADS, inflight_rows(counts))))
+        return 0
+
+    return operate(settings, work)
+
+
+@with_settings(OPERATOR)
+def replicas(settings: Settings, json: Json = False) -> int:
+    """List the living frontends and workers."""
+    from lifecycle import cluster
+    from lifecycle.cli.operate import operate, redis_time
+
+    async def work(store: Store) -> int:
+        living = await cluster.replicas(store)
+        if json:
+            output.write_json({"object": "list", "data": [replica.to_json() for replica in living]})
+            return 0
+        now = await redis_time(store)
+        output.write("\n".join(output.table(REPLICA_HEADS, (replica_row(replica, now) for replica in living))))
+        return 0
+
+    return operate(settings, work)
+
+
+def request_row(record: Request, now: float) -> list[str | Cell]:
+    running_since = record.last_token_at or record.started_at
+    silence = now - running_since if record.status is Status.RUNNING and running_since is not None else None
+    return [
+        record.id, record.model, record.endpoint, output.status_cell(record), duration(now - record.created_at),
+        str(record.output_tokens), duration(silence), record.frontend or NONE, record.worker or NONE,
+        str(record.attempt),
+    ]  # fmt: skip
+
+
+def replica_row(replica: Replica, now: float) -> list[str | Cell]:
+    state = Cell(replica.state, output.GREEN if replica.state == "ready" else output.YELLOW)
+    return [
+        replica.id, replica.role, state, str(replica.inflight), str(replica.concurrency or NONE),
+        ",".join(replica.models), replica.host, str(replica.pid), duration(now - replica.started_at),
+        duration(replica.lease_expires_in_ms / 1000), replica.url or NONE,
+    ]  # fmt: skip
+
+
+def inflight_rows(counts: Inflight) -> list[list[str | Cell]]:
+    rows: list[list[str | Cell]] = [
+        [*labels, str(count.queued), str(count.running), str(count.inflight)]
+        for labels, count in sorted(counts.groups.items())
+    ]
+    total = counts.total
+    return [*rows, ["total", NONE, NONE, str(total.queued), str(total.running), str(total.inflight)]]

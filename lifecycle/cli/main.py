@@ -1,0 +1,87 @@
+"""The command line: its commands, and how each failure becomes one line and an exit code.
+
+0 fine, 1 failed, 2 wrong usage or setting, 130 interrupted.
+
+Commands import what is heavy when they run: `lifecycle ps` starts without a web framework.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+import lifecycle
+from lifecycle.cli import cancel, doctor, listing, output, replica, tail, top, up
+from lifecycle.errors import ConfigurationConflict, LifecycleError
+from lifecycle.settings import SettingsError
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="lifecycle",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels cut off the long names of settings
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Tracks the life of language-model requests across frontends and workers, on Redis."""
+    if version:
+        typer.echo(f"lifecycle {lifecycle.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+for command in (
+    up.up, replica.frontend, replica.worker,
+    listing.ps, listing.inflight, listing.replicas, cancel.cancel, tail.tail, top.top, doctor.doctor,
+):  # fmt: skip
+    app.command()(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code; what went wrong is one line on standard error."""
+    try:
+        code: Any = app(args=list(arguments), prog_name="lifecycle", standalone_mode=False)
+    except typer.TyperException as failure:
+        where = getattr(getattr(failure, "ctx", None), "command_path", "lifecycle")
+        output.complain(f"{where}: {failure.format_message()} (see {where} --help)")
+        return failure.exit_code
+    except (SettingsError, ConfigurationConflict) as failure:
+        output.complain(f"lifecycle: {failure}")
+        return WRONG_USAGE
+    except LifecycleError as failure:
+        output.complain(f"lifecycle: {failure.message}")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as failure:
+        if not _is_redis_error(failure):
+            raise
+        output.complain(f"lifecycle: Redis refused a command: {failure}")
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _is_redis_error(failure: Exception) -> bool:
+    """Without importing redis for it: whoever raised the error has."""
+    redis = sys.modules.get("redis")
+    return redis is not None and isinstance(failure, redis.RedisError)
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""`frontend`, `worker`: one process each, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from lifecycle.cli import logs
+from lifecycle.cli.flags import with_settings
+from lifecycle.cli.logs import LogFormat
+from lifecycle.cli.options import Host
+from lifecycle.settings import Settings
+
+Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: human on a terminal, else JSON lines.")]
+
+
+@with_settings()
+def frontend(
+    settings: Settings,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 is a free one.", min=0, max=65_535)] = 8000,
+    log_format: Format = LogFormat.AUTO,
+) -> int:
+    """Run one frontend: the OpenAI API, requests, metrics, the dashboard."""
+    logs.configure(settings.log_level, log_format)
+    from frontend.server import serve
+
+    _run(serve(settings, host, port))
+    return 0
+
+
+@with_settings()
+def worker(
+    settings: Settings,
+    model: Annotated[str, typer.Option(help="The name clients ask for.")],
+    engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")],
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="Upstream of the openai engine: short for --openai-base-url.")
+    ] = "",
+    log_format: Format = LogFormat.AUTO,
+) -> int:
+    """Run one worker: takes requests for a model and runs its engine."""
+    logs.configure(settings.log_level, log_format)
+    from worker.server import serve
+
+    if upstream:
+        settings = settings.model_copy(update={"openai_base_url": upstream})
+    _run(serve(settings, model, engine))
+    return 0
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """On uvloop where there is one."""
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with suppress(ImportError):
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(work)

@@ -1,0 +1,163 @@
+"""`tail`: the text of a request as it is generated, straight from its token stream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from lifecycle.cli import output
+from lifecycle.cli.flags import OPERATOR, with_settings
+from lifecycle.errors import StateLost, StoreUnavailable
+from lifecycle.ids import START, TokenId, is_request_id
+from lifecycle.model import Status
+from lifecycle.settings import Settings
+
+if TYPE_CHECKING:
+    from lifecycle.store.scripts import Store
+    from lifecycle.tokens.history import End, Tokens
+
+_LAYOUT = "\n\t"
+
+
+def _token_id(value: str) -> str:
+    if value and TokenId.parse(value) is None:
+        raise typer.BadParameter(f"{value!r} is no token id: <attempt>-<number>, as in 1-42")
+    return value
+
+
+@with_settings(OPERATOR)
+def tail(
+    settings: Settings,
+    rid: Annotated[str, typer.Argument(metavar="ID", help="The request.")],
+    after: Annotated[str, typer.Option(help="Begin behind this token (1-42).", callback=_token_id)] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per token, and one for the end.")] = False,
+) -> int:
+    """Print what a request generates, from its start, live, to its end. Exits 1 unless it completed."""
+    from lifecycle.cli.operate import operate
+    from lifecycle.tokens.history import End
+
+    async def work(store: Store) -> int:
+        record = await store.read(rid) if is_request_id(rid) else None
+        if record is None:
+            output.complain(f"{rid}: unknown or expired")
+            return 1
+        printer = _JsonPrinter() if json else _TextPrinter()
+        position = TokenId.parse(after) or START
+        try:
+            async for item in follow(store, rid, position):
+                if isinstance(item, End):
+                    return printer.end(item)
+                position = TokenId(item.attempt, item.last)
+                printer.tokens(item)
+        except StoreUnavailable as failure:
+            raise StoreUnavailable(f"{failure.message} (go on with --after {position})") from None
+        raise AssertionError("a stream was left without its end")
+
+    return operate(settings, work)
+
+
+async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
+    """Tokens behind `after`, without gap or repeat; the End comes last. Raises StateLost, StoreUnavailable."""
+    from lifecycle.tokens.history import End, read_history
+
+    number, cursor = after.number, str(after)
+    bell = _Doorbell(store, rid)
+    over = False
+    try:
+        while True:
+            page = await read_history(store, rid, cursor)
+            for item in page.items:
+                if isinstance(item, End):
+                    if item.last > number:
+                        raise StateLost(f"{rid}: Redis lost a part of the token stream")
+                    yield item
+                    return
+                if item.first > number + 1:
+                    raise StateLost(f"{rid}: Redis lost a part of the token stream")
+                if item.last > number:
+                    yield item._replace(first=number + 1, texts=item.texts[number + 1 - item.first :])
+                    number = item.last
+            cursor = page.next_id
+            if over and not page.items:
+                raise StateLost(f"{rid}: Redis lost the end of the token stream")
+            if page.exhausted and not await bell.wait(cursor):
+                record = await store.read(rid)
+                if record is None:
+                    raise StateLost(f"{rid}: Redis lost the request, or it has expired")
+                over = record.status.terminal
+    finally:
+        await bell.close()
+
+
+class _Doorbell:
+    """Waits until the token stream has something further; what it is, is read by others."""
+
+    def __init__(self, store: Store, rid: str) -> None:
+        from lifecycle.store.redis import blocking_client
+
+        self._key = store.keys.prefix_of(rid) + "tokens:" + rid
+        self._client = blocking_client(store.settings.redis_url, store.settings.redis_timeout_secs)
+
+    async def wait(self, cursor: str) -> bool:
+        """False when nothing came within BLOCK_MS."""
+        from redis.exceptions import RedisError
+
+        from lifecycle.store.redis import BLOCK_MS, unavailable
+
+        try:
+            rung = await self._client.xread({self._key: cursor}, count=1, block=BLOCK_MS)
+        except (RedisError, OSError) as failure:
+            raise unavailable(failure) or failure from None
+        return bool(rung)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class _TextPrinter:
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._ends_line = True
+
+    def tokens(self, tokens: Tokens) -> None:
+        text = "".join(tokens.texts)
+        if not text:
+            return
+        self._ends_line = text.endswith("\n")
+        sys.stdout.write(output.printable(text, _LAYOUT) if self._terminal else text)
+        sys.stdout.flush()
+
+    def end(self, end: End) -> int:
+        if self._terminal and not self._ends_line:
+            output.write("")
+        if end.status == Status.COMPLETED:
+            return 0
+        output.complain(f"{end.status}: {end.error_type}: {end.message}")
+        return 1
+
+
+class _JsonPrinter:
+    def tokens(self, tokens: Tokens) -> None:
+        for number, text in enumerate(tokens.texts, tokens.first):
+            _write_line({"id": f"{tokens.attempt}-{number}", "text": text})
+        sys.stdout.flush()
+
+    def end(self, end: End) -> int:
+        _write_line(
+            {
+                "status": end.status,
+                "error_type": end.error_type,
+                "error_message": end.message or None,
+                "finish_reason": end.finish_reason or None,
+                "output_tokens": end.last,
+            }
+        )
+        return 0 if end.status == Status.COMPLETED else 1
+
+
+def _write_line(value: dict[str, object]) -> None:
+    sys.stdout.write(orjson.dumps(value).decode() + "\n")
