@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lifecycle import tasks
 from lifecycle.cluster import models_of
 from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
@@ -122,8 +123,7 @@ class Tracker:
                             await tracker.hand_over()
                     if tracker._tasks:
                         await asyncio.wait(tracker._tasks, timeout=settings.redis_timeout_secs)
-                    for task in (*background, *tracker._tasks):
-                        task.cancel()
+                    await tasks.end((*background, *tracker._tasks))
 
     @property
     def id(self) -> str:

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 START_SECS = 20.0
-LAUNCH = ["/tmp/launch.py"] if not (ROOT / "lifecycle/cli/main.py").exists() else ["-m", "lifecycle.cli.main"]
+LAUNCH = ["/tmp/launch.py"] if not (ROOT / "lifecycle/cli/doctor.py").exists() else ["-m", "lifecycle.cli.main"]
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from lifecycle import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.lease import Lease
 from lifecycle.model import ErrorType, Role
@@ -66,8 +67,7 @@ class Worker:
                 reaper = group.create_task(self._reaper.run(), name="reaper")
                 while not await self._serve():
                     await self._come_back()
-                reaper.cancel()
-                subscriptions.cancel()
+                await tasks.end((reaper, subscriptions))
         finally:
             await close_engine(self._engine)
 
@@ -85,12 +85,9 @@ class Worker:
                 ]
                 taking = [group.create_task(intake.run(), name="intake") for intake in intakes]
                 await self._draining.wait()
-                for task in taking:
-                    task.cancel()
-                await asyncio.wait(taking)
+                await tasks.end(taking)
                 await self._finish_up(intakes)
-                for task in background:
-                    task.cancel()
+                await tasks.end(background)
         except* Fenced as fenced:
             log.error("fenced: %s; every engine ends, and this worker comes back under a new id", fenced)
             await self._abandon()
@@ -182,8 +179,7 @@ class Worker:
                 attempt.fail(ErrorType.WORKER_LOST, "The worker shut down before the generation completed")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.kill_grace_secs)
-        for task in list(self._tasks):
-            task.cancel()
+        await tasks.end(self._tasks)
         with suppress(StoreError):
             await self._reaper.sweep(leaving=self.id)
 

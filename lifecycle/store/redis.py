@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -31,6 +30,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
+from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 
 BLOCK_MS = 2000
@@ -121,9 +121,7 @@ class Commands:
     async def aclose(self) -> None:
         self._closed = True
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await tasks.end((self._task,))
         self._fail(list(self._waiting), StoreUnavailable("The Redis connection is closed"))
         self._waiting.clear()
         await self._client.aclose()

@@ -1,0 +1,22 @@
+"""Ending tasks for certain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+_AGAIN_SECS = 0.2
+
+
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel and await them. Cancels again until each has ended.
+
+    A cancellation that meets a timeout in the same turn of the loop can be swallowed by a library that turns the one
+    into the other (redis-py's reads do): the task then runs on as if it had never been asked to end.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECS)
