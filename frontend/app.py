@@ -7,6 +7,7 @@ import logging
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 import lifecycle
 from frontend.errors import ApiError
@@ -20,13 +21,12 @@ from lifecycle.tracker import Tracker
 log = logging.getLogger(__name__)
 
 
-def create_app(tracker: Tracker) -> FastAPI:
+def create_app(tracker: Tracker) -> ASGIApp:
     app = FastAPI(title="lifecycle", version=lifecycle.__version__, redoc_url=None)
     app.state.tracker = tracker
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
     for routes in (completions, requests, cluster, health, page):
         app.include_router(routes.router)
-    app.add_middleware(RequestIdMiddleware)
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
@@ -55,4 +55,5 @@ def create_app(tracker: Tracker) -> FastAPI:
     async def internal(request: Request, error: Exception) -> Response:
         return await api_error(request, ApiError(ErrorType.INTERNAL, "An internal error occurred", retry=False))
 
-    return app
+    # Outermost, so that an internal error carries the id too.
+    return RequestIdMiddleware(app)

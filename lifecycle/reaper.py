@@ -10,6 +10,7 @@ import random
 
 from redis.exceptions import RedisError
 
+from lifecycle import tasks
 from lifecycle.errors import StoreError
 from lifecycle.model import Role
 from lifecycle.store.results import Grave, Roster
@@ -31,6 +32,7 @@ class Reaper:
             try:
                 await self.sweep()
             except StoreError as failure:
+                tasks.check_cancelled()
                 log.debug("sweep put off: %s", failure)
             except RedisError:
                 log.exception("sweep refused")

@@ -9,6 +9,13 @@ from typing import Any
 _AGAIN_SECS = 0.2
 
 
+def check_cancelled() -> None:
+    """In a loop that outlives errors: raise the cancellation that such an error has swallowed (see `end`)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel and await them. Cancels again until each has ended.
 

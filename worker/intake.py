@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from lifecycle import tasks
 from lifecycle.errors import StoreError
 from lifecycle.store.redis import BLOCK_MS
 from lifecycle.store.scripts import Store
@@ -88,9 +89,14 @@ class Intake:
                     log.warning("taking requests failed: %s", failure)
             except (RedisError, OSError, StoreError) as failure:
                 log.debug("taking requests failed: %s", failure)
+            tasks.check_cancelled()
             self._pending = True
             pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
             await asyncio.sleep(pause)
+
+    def recheck(self) -> None:
+        """A delivery could not be started: it is still pending in our name, and is read again."""
+        self._pending = True
 
     async def give_back_pending(self) -> None:
         """Requeue what was delivered to us and not started."""
@@ -100,22 +106,21 @@ class Intake:
 
     async def _read(self) -> list[Delivery]:
         """New deliveries; after a start or an error first those that are pending in our name."""
-        start = "0" if self._pending else ">"
+        pending, self._pending = self._pending, False
+        start = "0" if pending else ">"
         reply: Any = await self._client.xreadgroup(
             GROUP,
             self._worker,
             dict.fromkeys(self._keys, start),
             count=max(1, min(_BATCH, self._slots.free)),
-            block=None if self._pending else BLOCK_MS,
+            block=None if pending else BLOCK_MS,
         )
-        deliveries = [
+        return [
             Delivery(values[b"rid"].decode(), self._keys[key.decode()], entry.decode())
             for key, entries in reply or ()
             for entry, values in entries
             if values  # a deleted entry that is still pending has none
         ]
-        self._pending = False
-        return deliveries
 
     async def _take(self, delivery: Delivery) -> None:
         if not self._slots.take():

@@ -41,6 +41,7 @@ class Worker:
         self._held: list[set[str]] = [set() for _ in range(settings.shards)]
         self._handling: set[Delivery] = set()
         self._slots = Slots(settings.concurrency)
+        self._intakes: list[Intake] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._new_identity()
@@ -73,7 +74,7 @@ class Worker:
 
     async def _serve(self) -> bool:
         """Work under one identity. True when drained, False when fenced."""
-        intakes = [
+        intakes = self._intakes = [
             Intake(self._store, client, shard, self.model, self.id, self._slots, self._launch)
             for shard, client in enumerate(self._connections.blocking)
         ]
@@ -120,6 +121,7 @@ class Worker:
             await self._work(delivery)
         except StoreUnavailable as failure:
             log.warning("%s could not be started: %s", delivery.rid, failure)
+            self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
         except Fenced:
             log.warning("%s was not started: this worker is fenced", delivery.rid)
         except Exception:

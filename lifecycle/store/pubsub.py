@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class Subscriptions:
             try:
                 await self._serve()
             except (RedisError, OSError) as failure:
+                tasks.check_cancelled()
                 log.warning("subscriptions lost: %s", failure)
             finally:
                 await self._drop()

@@ -80,7 +80,7 @@ class Store:
         first_token_timeout_secs: float,
         deadline_secs: float,
         traceparent: str = "",
-        patience_secs: float = 1.0,
+        patience_secs: float = 0.3,
     ) -> Admission:
         limit = -(-self.settings.queue_limit // self.settings.shards)
         reply = await self._in_shard(

@@ -11,6 +11,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from lifecycle import tasks
 from lifecycle.store.redis import BLOCK_MS
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Inbox:
             try:
                 reply: Any = await self._client.xread({self._key: self._last}, count=_FRAMES, block=BLOCK_MS)
             except (RedisError, OSError) as failure:
+                tasks.check_cancelled()
                 pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
                 log.debug("inbox read failed, again in %.2f s: %s", pause, failure)
                 await asyncio.sleep(pause)

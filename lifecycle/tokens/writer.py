@@ -14,6 +14,7 @@ from collections.abc import Callable
 import orjson
 from redis.exceptions import RedisError
 
+from lifecycle import tasks
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.scripts import Store
@@ -188,6 +189,7 @@ class TokenWriter:
                     sink.on_refused("fenced")
                 raise
             except StoreUnavailable:
+                tasks.check_cancelled()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECS)
                 batch = [entry for entry in batch if not sinks[entry.rid]._closed]

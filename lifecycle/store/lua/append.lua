@@ -4,7 +4,7 @@
 -- ARGV    shift, worker, then for each request: rid, entry id <attempt>-<number of its last token>,
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
 -- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
---         killed), 'fenced' (a later attempt owns it). A repeated entry is accepted silently and pushed to nobody.
+--         killed), 'fenced' (its attempt was given back, or a later one owns it). A repeated entry is accepted silently and pushed to nobody.
 --         {'fenced'} alone: this worker was buried.
 -- No allow-oom: under full memory tokens wait in their worker.
 
@@ -19,9 +19,9 @@ local refused, frames, dead = {}, {}, {}
 
 local function why_refused(rid, id)
   local attempt, number = string.match(id, '(%d+)-(%d+)')
-  local _, _, closed, last_attempt = stream_end(rid)
+  local last_number, _, closed, last_attempt = stream_end(rid)
   if closed then return 'closed' end
-  if tonumber(last_attempt) > tonumber(attempt) then return 'fenced' end
+  if tonumber(last_attempt) > tonumber(attempt) or tonumber(number) > last_number then return 'fenced' end
   return nil  -- the same entry again
 end
 

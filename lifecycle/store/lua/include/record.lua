@@ -15,7 +15,8 @@ local function is_terminal(record)
   return record.status == 'completed' or record.status == 'failed' or record.status == 'cancelled'
 end
 
--- Number of the last token, the time of the last entry (milliseconds) and whether the stream is closed.
+-- Number of the last token, the time of the last entry (milliseconds), whether the stream is closed, and the attempt
+-- of the last entry. `<attempt>-<CLOSED>` ends an attempt that was given back without a token.
 local function stream_end(rid)
   local closed = false
   for _, entry in ipairs(redis.call('XREVRANGE', P .. 'tokens:' .. rid, '+', '-', 'COUNT', 2)) do
@@ -27,7 +28,7 @@ local function stream_end(rid)
       for i = 1, #entry[2], 2 do
         if entry[2][i] == 'at' then at = entry[2][i + 1] end
       end
-      return tonumber(number), at, closed, attempt
+      return number == CLOSED and 0 or tonumber(number), at, closed, attempt
     end
   end
   return 0, nil, closed, '0'

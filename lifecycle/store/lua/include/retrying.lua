@@ -23,6 +23,8 @@ local function lose_worker(rid, record, now, retention, max_attempts)
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, rid, 'running', 'queued')
+  -- A flush of this attempt may still be on its way. The next attempt's entry would refuse it, but only once it starts.
+  redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', 'given back')
   queue_again(rid, record)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
