@@ -30,14 +30,14 @@ class Readiness:
         await self._http.aclose()
 
     def conditions(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
-        """One for each child, under its name; and the model, if a worker is to serve it."""
+        """One for each child, under its name, frontends first; and one for the model."""
+        children = iter(pids.items())
         conditions: dict[str, Condition] = {}
-        for url, (name, pid) in zip(self._urls, pids.items(), strict=False):
+        for url, (name, pid) in zip(self._urls, children, strict=False):
             conditions[name] = partial(self._frontend_ready, url, pid)
-        for name, pid in list(pids.items())[len(self._urls) :]:
+        for name, pid in children:
             conditions[name] = partial(self._listed, "/v1/replicas", _is("pid", pid))
-        if len(pids) > len(self._urls):
-            conditions[f"model {model}"] = partial(self._listed, "/v1/models", _is("id", model))
+        conditions[f"model {model}"] = partial(self._listed, "/v1/models", _is("id", model))
         return conditions
 
     async def _frontend_ready(self, url: str, pid: int) -> bool:

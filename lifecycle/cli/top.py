@@ -163,10 +163,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Render
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*heads, box=None, pad_edge=False, header_style="dim", padding=(0, 1))
-    for row in rows:
-        cells = (value if isinstance(value, Cell) else Cell(value) for value in row)
-        table.add_row(*(Text(output.printable(c.text) or "-", _RICH_COLORS.get(c.color, "")) for c in cells))
+    cells = [[value if isinstance(value, Cell) else Cell(value) for value in row] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
+    for index, head in enumerate(heads):
+        # Where it gets narrow, ids are the last to be cut: they are there to be copied.
+        width = max((len(row[0].text) for row in cells), default=0) if index == 0 else None
+        table.add_column(head, no_wrap=True, min_width=width)
+    for row in cells:
+        table.add_row(*(Text(output.printable(c.text) or output.NONE, _RICH_COLORS.get(c.color, "")) for c in row))
     return table
 
 

@@ -30,7 +30,7 @@ _SELF = (sys.executable, "-P", "-m", "lifecycle.cli.main")  # -P: nothing in thi
 def up(
     settings: Settings,
     frontends: Annotated[int, typer.Option(help="How many frontends.", min=1, max=_LIMIT)] = 2,
-    workers: Annotated[int, typer.Option(help="How many workers.", min=0, max=_LIMIT)] = 2,
+    workers: Annotated[int, typer.Option(help="How many workers.", min=1, max=_LIMIT)] = 2,
     port: Annotated[
         int, typer.Option(help="The first frontend's; the others follow. 0: free ones.", min=0, max=65_535)
     ] = 8000,

@@ -1,0 +1,262 @@
+"""The command line without a cluster: usage, exit codes, settings as flags, what output looks like."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import lifecycle
+from lifecycle.cli import check_server, hints, output
+from lifecycle.cli.finding import Level
+from lifecycle.cli.flags import EVERY, OPERATOR, read_settings, with_settings
+from lifecycle.cli.listing import PS_HEADS, request_row
+from lifecycle.cli.logs import HumanFormatter, JsonFormatter
+from lifecycle.cli.main import app, run
+from lifecycle.cli.ports import choose_ports
+from lifecycle.errors import LifecycleError
+from lifecycle.model import Request
+from lifecycle.settings import Settings, SettingsError, environment_name, load
+
+OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
+OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
+RECORD = Request.from_hash(
+    {
+        "id": "r1", "model": "m", "endpoint": "completions", "request_type": "stream", "status": "running",
+        "on_disconnect": "cancel", "frontend": "f", "worker": "w", "attempt": "2", "created_at": "100",
+        "started_at": "101", "last_token_at": "107.5", "output_tokens": "42",
+    }
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EVERY:
+        monkeypatch.delenv(environment_name(name), raising=False)
+    monkeypatch.setattr(sys, "argv", ["lifecycle"])
+
+
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit code and the one line that goes with it."""
+    code = run(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    return code, err
+
+
+def test_alone_it_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in ("up", "frontend", "worker", *OPERATORS))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"lifecycle {lifecycle.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nosuch"], "nosuch"),
+        (["ps", "--nosuch"], "--nosuch"),
+        (["ps", "--limit", "0"], "--limit"),
+        (["ps", "--status", "odd"], "--status"),
+        (["cancel"], "ID"),
+        (["cancel", "r1", "--mode", "maim"], "--mode"),
+        (["tail", "r1", "--after", "yesterday"], "--after"),
+        (["worker", "--model", "m"], "--engine"),
+        (["worker", "--model", "m", "--engine", "nosuch"], "nosuch"),
+        (["worker", "--model", "m", "--engine", "echo", "--concurrency", "0"], "LIFECYCLE_CONCURRENCY"),
+        (["frontend", "--lease-secs", "1"], "LIFECYCLE_LEASE_SECS"),
+        (["frontend", "--port", "70000"], "--port"),
+        (["up", "--frontends", "0"], "--frontends"),
+        (["up", "--port", "65535"], "--port"),
+        (["up", "--on-disconnect", "sulk"], "LIFECYCLE_ON_DISCONNECT"),
+        (["ps", "--redis-url", "nosuch://here"], "LIFECYCLE_REDIS_URL"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_it(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    code, line = failing(capsys, *arguments)
+    assert code == 2
+    assert named in line
+
+
+def test_a_wrong_setting_in_the_environment_is_named_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFECYCLE_SHARDS", "many")
+    code, line = failing(capsys, "ps")
+    assert (code, "LIFECYCLE_SHARDS" in line) == (2, True)
+
+
+@pytest.mark.parametrize("command", OPERATORS)
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_redis_out_of_reach_is_one_line(capsys: pytest.CaptureFixture[str], command: str, json_too: list[str]) -> None:
+    ids = ["r1"] if command in ("cancel", "tail") else []
+    code, line = failing(capsys, command, *ids, *OUT_OF_REACH, *json_too)
+    assert code == 1
+    assert "Redis" in line
+
+
+def test_a_password_in_a_malformed_url_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    _, line = failing(capsys, "ps", "--redis-url", "ps://:secret@host")
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("command", ["up", "frontend", "worker"])
+def test_every_setting_is_a_flag_of_what_runs(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')} " in shown
+        assert environment_name(name) in shown
+
+
+@pytest.mark.parametrize("command", OPERATORS)
+def test_operators_have_the_settings_that_concern_them(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in shown for name in OPERATOR)
+    assert "--json" in shown
+
+
+def test_every_flag_reaches_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Settings] = []
+
+    @with_settings()
+    def command(settings: Settings) -> int:
+        got.append(settings)
+        return 0
+
+    assert set(inspect.signature(command).parameters) == set(Settings.model_fields)
+    monkeypatch.setenv("LIFECYCLE_MAX_ATTEMPTS", "9")
+    monkeypatch.setenv("LIFECYCLE_SHARDS", "2")
+    given: dict[str, Any] = dict.fromkeys(Settings.model_fields)
+    command(**{**given, "shards": "4", "queue_without_workers": True, "backend_stream_timeout_secs": "junk"})
+    assert (got[0].shards, got[0].max_attempts, got[0].queue_without_workers) == (4, 9, True)
+    assert got[0].backend_stream_timeout_secs == 0
+
+
+def test_the_commands_take_what_they_generate() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names == {"up", "frontend", "worker", *OPERATORS}
+
+
+def test_settings_of_a_malformed_redis_url_are_refused() -> None:
+    with pytest.raises(SettingsError, match="LIFECYCLE_REDIS_URL"):
+        read_settings({"redis_url": "http://example.org"})
+
+
+@pytest.mark.parametrize(
+    ("secs", "shown"),
+    [
+        (None, "-"), (-0.2, "0.0s"), (0.44, "0.4s"), (9.96, "10s"), (59.4, "59s"), (59.6, "1m00s"),
+        (125, "2m05s"), (3599.7, "1h00m"), (86_399, "23h59m"), (86_400 * 3 + 3600 * 4, "3d04h"),
+    ],
+)  # fmt: skip
+def test_duration(secs: float | None, shown: str) -> None:
+    assert output.duration(secs) == shown
+
+
+def test_a_table_lines_up_and_numbers_are_to_the_right() -> None:
+    lines = output.table(["ID", "TOKENS"], [["r1", "7"], ["request-2", "1234"], ["x\x1b[2J\n", ""]])
+    assert lines == ["ID         TOKENS", "r1              7", "request-2    1234", "x�[2J�          -"]
+    assert output.table(["ID", "TOKENS"], []) == ["ID  TOKENS"]
+
+
+def test_a_row_of_ps() -> None:
+    row = [str(value[0]) if isinstance(value, output.Cell) else value for value in request_row(RECORD, now=110.0)]
+    assert dict(zip(PS_HEADS, row, strict=True)) == {
+        "ID": "r1", "MODEL": "m", "ENDPOINT": "completions", "STATUS": "running", "AGE": "10s", "TOKENS": "42",
+        "SILENCE": "2.5s", "FRONTEND": "f", "WORKER": "w", "ATTEMPT": "2",
+    }  # fmt: skip
+    assert output.status_cell(replace(RECORD, cancel_mode="kill")).text == "running (kill)"
+
+
+def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert output.use_color(Terminal())  # type: ignore[arg-type]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not output.use_color(Terminal())  # type: ignore[arg-type]
+    assert output.paint("x", output.RED) == "x"
+
+
+def test_log_lines_carry_the_request() -> None:
+    record = logging.LogRecord("lifecycle.request", logging.INFO, __file__, 1, "request ended", None, None)
+    record.request = RECORD.to_json()
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["message"], line["logger"], line["level"]) == ("request ended", "lifecycle.request", "info")
+    assert (line["request_id"], line["status"], line["error_type"], line["output_tokens"]) == ("r1", "running", "", 42)
+    human = HumanFormatter().format(record)
+    assert "\n" not in human
+    assert "request ended r1 model=m endpoint=completions status=running" in human
+
+
+def test_an_exception_stays_on_its_json_line() -> None:
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, "no", None, sys.exc_info())
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert "RuntimeError: broken" in json.loads(line)["exception"]
+
+
+def test_ports_are_free_and_different() -> None:
+    assert len(set(choose_ports("127.0.0.1", 0, 3))) == 3
+
+
+def test_a_port_in_use_is_named() -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LifecycleError, match=f"127.0.0.1:{port}: Address already in use"):
+            choose_ports("127.0.0.1", port, 1)
+
+
+def test_the_demo_is_long_enough_to_cancel_it_by_hand() -> None:
+    body = hints.demo_body("m", "echo", load({"echo_tokens_per_sec": 20}))
+    words = len(body["messages"][0]["content"].split()) * body["echo_repeat"]
+    assert 30 < words / 20 < 120
+    assert "echo_repeat" not in hints.demo_body("m", "openai", load())
+
+
+@pytest.mark.parametrize(
+    ("check", "info", "level"),
+    [
+        (check_server.version, {"redis_version": "7.0.15"}, Level.OK),
+        (check_server.version, {"redis_version": "7.2.4", "valkey_version": "9.1.0"}, Level.OK),
+        (check_server.version, {"redis_version": "6.2.14"}, Level.FAIL),
+        (check_server.version, {}, Level.FAIL),
+        (check_server.role, {"role": "slave"}, Level.FAIL),
+        (check_server.eviction, {"maxmemory_policy": "noeviction", "maxmemory": "10"}, Level.OK),
+        (check_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "10"}, Level.FAIL),
+        (check_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "0"}, Level.WARN),
+        (check_server.memory, {"used_memory": "10", "maxmemory": "0"}, Level.OK),
+        (check_server.memory, {"used_memory": "80", "maxmemory": "100"}, Level.WARN),
+        (check_server.memory, {"used_memory": "100", "maxmemory": "100"}, Level.FAIL),
+        (check_server.persistence, {"aof_enabled": "1"}, Level.OK),
+        (check_server.persistence, {"aof_enabled": "0"}, Level.WARN),
+        (check_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
+    ],
+)
+def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: Level) -> None:
+    finding = check(info)
+    assert finding.level is level
+    assert bool(finding.advice) == (level is not Level.OK)
