@@ -67,13 +67,16 @@ async def _configuration(store: Store, living: Sequence[Replica]) -> Finding:
 async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
     """Replicas that no longer count, and that no reaper has buried."""
     control, expired = store.keys.control, dict[str, float]()
+    counted = {replica.id for replica in roster.replicas}  # during a grace an expired lease counts on
     for role in Role:
-        flat = await store.command("ZRANGEBYSCORE", f"{control}{role}s", "-inf", f"({roster.now:.6f}", "WITHSCORES")
-        expired |= {rid.decode(): roster.now - float(at) for rid, at in zip(flat[::2], flat[1::2], strict=True)}
+        flat = await store.command("ZRANGE", f"{control}{role}s", 0, -1, "WITHSCORES")
+        leases = {replica.decode(): float(at) for replica, at in zip(flat[::2], flat[1::2], strict=True)}
+        expired |= {replica: roster.now - at for replica, at in leases.items() if replica not in counted}
+    expired = {replica: age for replica, age in expired.items() if age > 0}
     if not expired:
         return ok("leases", "none expired")
     message = f"expired, not buried yet: {', '.join(f'{i} ({duration(age)})' for i, age in sorted(expired.items()))}"
-    if living and max(expired.values()) > store.settings.sweep_secs * 2 and not roster.grace:
+    if living and max(expired.values()) > store.settings.sweep_secs * 2:
         return fail("leases", message, "every living replica should do it within LIFECYCLE_SWEEP_SECS: see their logs")
     if living:
         return warn("leases", message, "wait for the next sweep")
