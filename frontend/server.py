@@ -43,9 +43,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._tracker = tracker
         self._draining: asyncio.Task[None] | None = None
+        self.interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
+            self.interrupted = sig == signal.SIGINT
             self._tracker.draining = True
             self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
         else:
@@ -55,11 +57,11 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         """Bounded by DRAIN_TIMEOUT_SECS; ends the server."""
         tracker = self._tracker
-        log.info("draining: %d requests, %d readers", tracker.inflight, tracker.readers)
+        log.info("draining: %d requests, %d readers", len(tracker.owned), len(tracker.readers))
         await tracker.announce()
-        await tracker.wait_until_quiet(tracker.settings.drain_timeout_secs)
+        await tracker.readers.wait_until_quiet(tracker.settings.drain_timeout_secs)
         await tracker.hand_over()
-        await tracker.wait_until_quiet(_LAST_WORDS_SECS)
+        await tracker.readers.wait_until_quiet(_LAST_WORDS_SECS)
         self.should_exit = True
 
 
@@ -77,14 +79,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:
-    """Until a signal. Raises LifecycleError with one line when it cannot start."""
+    """Until a signal. Raises LifecycleError with one line when it cannot start, KeyboardInterrupt after Ctrl-C."""
     listener = listen(host, port)
     try:
         host_shown = f"[{host}]" if ":" in host else host
         url = f"http://{host_shown}:{listener.getsockname()[1]}"
         async with Tracker.open(settings, Metrics(), url) as tracker:
             config = uvicorn.Config(
-                create_app(tracker), http=Protocol, loop="none", log_level="warning", access_log=False,
+                create_app(tracker), http=Protocol, loop="none", log_config=None, log_level="warning", access_log=False,
                 timeout_keep_alive=75, timeout_graceful_shutdown=2, backlog=4096, lifespan="off", server_header=False,
             )  # fmt: skip
             server = Server(config, tracker)
@@ -98,5 +100,8 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             finally:
                 for sig, handler in previous.items():
                     signal.signal(sig, handler)
+            interrupted = server.interrupted
     finally:
         listener.close()
+    if interrupted:
+        raise KeyboardInterrupt

@@ -16,19 +16,18 @@ from typing import Any, Literal
 from lifecycle import tasks
 from lifecycle.cluster import models_of
 from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
-from lifecycle.errors import Fenced, StoreError, StoreUnavailable
+from lifecycle.errors import Fenced, StoreError
 from lifecycle.ids import START, TokenId, new_nonce
-from lifecycle.inflight import InflightGuard
 from lifecycle.lease import Lease
 from lifecycle.metrics import Metrics
 from lifecycle.model import CancelMode, ErrorType, Labels, OnDisconnect, Request, Role
-from lifecycle.monitor import Limits, StreamMonitor
+from lifecycle.monitor import Limits
+from lifecycle.owned import OwnedRequests
+from lifecycle.readers import Readers
 from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.results import Cancellation, Order, Roster
-from lifecycle.store.scripts import Store
-from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.reader import TokenReader
 
@@ -62,39 +61,35 @@ class Rejected(Exception):
 
 @dataclass(slots=True)
 class Flight:
-    """A request this frontend owns, with the reader and the connection handles of the client that brought it."""
+    """A request as its client sees it: a reader, and the handles of its connection and of its response's stream."""
 
     rid: str
     created_at: float
     reader: TokenReader
-    monitor: StreamMonitor
     connection: ConnectionHandle
     stream: ConnectionHandle
 
 
 class Tracker:
-    """Use `async with Tracker.open(…)`."""
+    """Use `async with Tracker.open(…)`. It is the holder of its lease."""
 
     def __init__(self, settings: Settings, connections: Connections, metrics: Metrics, url: str) -> None:
         self.settings = settings
-        self.store: Store = connections.store
+        self.store = connections.store
         self.metrics = metrics
         self.url = url
         self.draining = False
-        self.roster: Roster | None = None
+        self._leaving = False
         self.lease = Lease(self.store, Role.FRONTEND, self)
+        self.readers = Readers(self.store, lambda: self.id)
+        self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
         self._connections = connections
         self._reaper = Reaper(self.store)
-        self._feeds: dict[str, Feed] = {}
-        self._monitors: dict[str, StreamMonitor] = {}
-        self._owned: list[set[str]] = [set() for _ in range(settings.shards)]
-        self._known_models: set[str] = set()
+        self._inboxes: list[Inbox] = []
+        self._roster: Roster | None = None
         self._roster_at = float("-inf")
         self._roster_lock = asyncio.Lock()
-        self._inboxes: list[Inbox] = []
-        self._readers = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._known_models: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,16 +124,7 @@ class Tracker:
     def id(self) -> str:
         return self.lease.id
 
-    @property
-    def inflight(self) -> int:
-        return len(self._monitors)
-
-    @property
-    def readers(self) -> int:
-        """Open streams here, and clients that wait for a unary answer."""
-        return self._readers
-
-    # Admission
+    # Models
 
     async def model_state(self, model: str) -> ModelState:
         """Known by Redis or by this frontend; live when a living worker serves it now."""
@@ -147,34 +133,31 @@ class Tracker:
         return self._state_of(model)
 
     def _state_of(self, model: str) -> ModelState:
-        if model in self.live_models:
+        if self._roster is not None and model in models_of(self._roster):
             return "live"
         return "known" if model in self._known_models else "unknown"
-
-    @property
-    def live_models(self) -> dict[str, float]:
-        """Models of living workers, with the earliest time one of them started."""
-        return models_of(self.roster) if self.roster else {}
 
     async def refresh_roster(self) -> Roster:
         """A roster no older than this call; callers that wait for one together share it."""
         asked_at = asyncio.get_running_loop().time()
         async with self._roster_lock:
-            if self.roster is None or self._roster_at < asked_at:
+            if self._roster is None or self._roster_at < asked_at:
                 self._roster_at = asyncio.get_running_loop().time()
-                self.roster = await self.store.roster()
-                self._known_models.update(self.roster.models)
-            return self.roster
+                self._roster = await self.store.roster()
+                self._known_models.update(self._roster.models)
+            return self._roster
+
+    # Admission
 
     async def admit(self, admit: Admit) -> Flight:
         """Queue and count a request. Raises Rejected, Fenced or StoreUnavailable; nothing is left behind then."""
         if self.draining:
             raise Rejected("draining")
-        if admit.rid in self._feeds:
+        if admit.rid in self.readers.feeds:
             raise Rejected("exists")
-        feed = self._open_feed(admit.rid)
+        feed = self.readers.feed(admit.rid)
         feed.pin()
-        reader = self._reader(feed, fresh=True)
+        reader = self.readers.fresh(feed)
         try:
             limits = admit.limits
             admission = await self.store.admit(
@@ -188,33 +171,14 @@ class Tracker:
             if admission.outcome != "admitted":
                 raise Rejected(admission.outcome)
         except BaseException:
-            self._close(reader)
+            self.readers.close(reader)
             feed.unpin()
             raise
         self.metrics.started.labels(*admit.labels).inc()
-        monitor = self._own(feed, admit.labels, limits, queued=not feed.started)
-        flight = Flight(
-            admit.rid, admission.created_at, reader, monitor, ConnectionHandle.armed(), ConnectionHandle.disabled()
-        )
+        self.owned.own(feed, admit.labels, limits, queued=not feed.started)
+        flight = Flight(admit.rid, admission.created_at, reader, ConnectionHandle.armed(), ConnectionHandle.disabled())
         self._spawn(self._watch_client(flight.connection.told, flight.stream.told, reader, admit.labels), "connection")
         return flight
-
-    def _own(self, feed: Feed, labels: Labels, limits: Limits, *, queued: bool) -> StreamMonitor:
-        guard = InflightGuard(self.metrics, labels)
-        guard.mark_queued(queued)
-        monitor = StreamMonitor(self.store, self.metrics, feed, guard, labels, limits)
-        self._monitors[feed.rid] = monitor
-        self._owned[self.store.keys.shard_of(feed.rid)].add(feed.rid)
-        self._spawn(self._monitor(monitor), "monitor")
-        return monitor
-
-    async def _monitor(self, monitor: StreamMonitor) -> None:
-        try:
-            await monitor.run()
-        finally:
-            self._monitors.pop(monitor.rid, None)
-            self._owned[self.store.keys.shard_of(monitor.rid)].discard(monitor.rid)
-            monitor.feed.unpin()
 
     async def _watch_client(
         self,
@@ -226,8 +190,7 @@ class Tracker:
         """One disconnect and one cancellation at most come of one client."""
 
         async def on_closed(status: ConnectionStatus) -> None:
-            first = await self._detach(reader, status, admitting=True)
-            if first:
+            if await self._detach(reader, status, admitting=True):
                 self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
 
         await monitor_connection(connection, stream, on_closed)
@@ -236,18 +199,7 @@ class Tracker:
 
     async def open_reader(self, rid: str, after: TokenId = START) -> tuple[Request, TokenReader] | None:
         """Read any request of the cluster from any point. None when it is unknown or expired."""
-        feed = self._feeds.get(rid) or self._open_feed(rid)
-        reader = self._reader(feed, after=after)
-        try:
-            async with feed.attaching:
-                record = await self.store.attach(rid, self.id, feed.http_readers)
-        except BaseException:
-            self._close(reader)
-            raise
-        if record is None:
-            self._close(reader)
-            return None
-        return record, reader
+        return await self.readers.attach(rid, after)
 
     async def close_reader(self, reader: TokenReader, status: ConnectionStatus) -> None:
         """For readers from `open_reader`; the loss of the last one may cancel the request."""
@@ -255,54 +207,22 @@ class Tracker:
 
     async def _detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> bool:
         """Returns whether this was the request's first unexpected loss of its client."""
-        feed = reader.feed
-        self._close(reader)
-        if feed.record is not None and not admitting:
-            return False  # ended: its readers are no longer counted
-        try:
-            async with feed.attaching:
-                gone = await self.store.disconnect(
-                    feed.rid, self.id, feed.http_readers, status.value, admitting=admitting,
-                    patience_secs=self.settings.lease_secs,
-                )  # fmt: skip
-        except StoreUnavailable as failure:
-            log.warning("a disconnect of %s could not be written: %s", feed.rid, failure)
-            return status is ConnectionStatus.CLOSED_UNEXPECTEDLY and admitting
-        monitor = self._monitors.get(feed.rid)
-        if monitor is not None and gone.what == "grace" and gone.record is not None:
+        gone = await self.readers.detach(reader, status, admitting=admitting)
+        if gone is None:
+            return False
+        monitor = self.owned.get(reader.feed.rid)
+        if monitor is not None and gone.what == "grace":
             monitor.watch_until(gone.grace_secs)
         return gone.first
 
     async def give_up_reader(self, reader: TokenReader, message: str) -> None:
         """Its socket takes nothing. The request ends with it, unless it goes on for others or by itself."""
-        feed, monitor = reader.feed, self._monitors.get(reader.feed.rid)
-        if monitor is None or len(feed.readers) > 1 or feed.end is not None:
+        feed = reader.feed
+        if feed.rid not in self.owned or len(feed.readers) > 1 or feed.end is not None:
             return
         record = await self.store.read(feed.rid, patience_secs=self.settings.lease_secs)
         if record is not None and record.on_disconnect == OnDisconnect.CANCEL:
             await self.store.fail(feed.rid, ErrorType.SLOW_CONSUMER, message, patience_secs=self.settings.lease_secs)
-
-    def _reader(self, feed: Feed, *, after: TokenId = START, fresh: bool = False) -> TokenReader:
-        self._readers += 1
-        self._quiet.clear()
-        return TokenReader(
-            self.store, feed, after=after, fresh=fresh, buffer_tokens=self.settings.reader_buffer_tokens,
-            keepalive_secs=self.settings.sse_keepalive_secs, patience_secs=self.settings.lease_secs,
-        )  # fmt: skip
-
-    def _close(self, reader: TokenReader) -> None:
-        reader.close()
-        self._readers -= 1
-        if self._readers == 0:
-            self._quiet.set()
-
-    def _open_feed(self, rid: str) -> Feed:
-        feed = self._feeds[rid] = Feed(rid, self._close_feed)
-        return feed
-
-    def _close_feed(self, feed: Feed) -> None:
-        if self._feeds.get(feed.rid) is feed:
-            del self._feeds[feed.rid]
 
     # Cancellation
 
@@ -318,7 +238,6 @@ class Tracker:
 
     async def _wait_for_end(self, rid: str, wait_secs: float) -> Request | None:
         ended = asyncio.Event()
-        channel = self.store.keys.channel(rid)
         subscriptions = self._connections.subscriptions
         record: Request | None = None
 
@@ -326,7 +245,7 @@ class Tracker:
             if message["type"] == "terminal":
                 ended.set()
 
-        subscription = await subscriptions.subscribe(channel, on_message, on_gap=ended.set)
+        subscription = await subscriptions.subscribe(self.store.keys.channel(rid), on_message, on_gap=ended.set)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_secs):
@@ -344,12 +263,6 @@ class Tracker:
 
     # Leaving
 
-    async def wait_until_quiet(self, timeout_secs: float) -> None:
-        """Until no client waits for an answer here, or the time is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_secs):
-                await self._quiet.wait()
-
     async def announce(self) -> None:
         """Show the cluster at once that this frontend drains."""
         with suppress(StoreError):
@@ -357,63 +270,21 @@ class Tracker:
 
     async def hand_over(self) -> None:
         """Say goodbye: what may outlive the connection goes on under another frontend, the rest ends."""
+        self._leaving = True
         with suppress(StoreError):
             await self._reaper.sweep(leaving=self.id)
-            for monitor in list(self._monitors.values()):
-                record = await self.store.read(monitor.rid)
-                if record is not None and not record.status.terminal:
-                    monitor.leave()
+            await self.owned.leave_what_lives()
         self.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
 
     def end_streams(self, error_type: ErrorType, message: str) -> None:
         """Every client here gets an error frame now."""
-        for monitor in list(self._monitors.values()):
-            monitor.lose(error_type, message)
-        for feed in list(self._feeds.values()):
-            feed.lose(error_type, message)
-
-    # What the inbox brings
-
-    def _dispatch(self, rid: str, entry_id: str, payload: Any) -> None:
-        feed = self._feeds.get(rid)
-        if feed is None:
-            if isinstance(payload, dict) and payload["type"] == "adopted" and payload["frontend"] == self.id:
-                self._spawn(self._adopt(rid), "adopt")
-            return
-        if isinstance(payload, list):
-            feed.take_tokens(entry_id, payload)
-        elif payload["type"] == "adopted":
-            if payload["frontend"] == self.id and rid not in self._monitors:
-                self._spawn(self._adopt(rid), "adopt")
-        else:
-            feed.take_event(payload)
-
-    async def _adopt(self, rid: str) -> None:
-        """Own a request that Redis says is ours: its frontend died, or our own admission's reply was lost."""
-        if rid in self._monitors:
-            return
-        record = await self.store.read(rid, patience_secs=self.settings.lease_secs)
-        if record is None or record.status.terminal or record.frontend != self.id or rid in self._monitors:
-            return
-        feed = self._feeds.get(rid) or self._open_feed(rid)
-        feed.pin()
-        feed.started = record.started_at is not None
-        feed.number = max(feed.number, record.output_tokens)
-        monitor = self._own(feed, record.labels, Limits(), queued=record.status == "queued")
-        if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
-            # Nobody reads it here; a sweep, by Redis's clock, decides whether it may go on.
-            async with feed.attaching:
-                gone = await self.store.disconnect(
-                    rid, self.id, feed.http_readers, ConnectionStatus.CLOSED_UNEXPECTEDLY.value, admitting=False,
-                    patience_secs=self.settings.lease_secs,
-                )  # fmt: skip
-            if gone.what == "grace":
-                monitor.watch_until(gone.grace_secs)
+        self.owned.lose_all(error_type, message)
+        self.readers.end_all(error_type, message)
 
     # The lease's holder
 
     def held(self, shard: int) -> Collection[str]:
-        return self._owned[shard]
+        return self.owned.held(shard)
 
     def about(self) -> dict[str, Any]:
         return {"state": "draining" if self.draining else "ready", "url": self.url}
@@ -422,53 +293,65 @@ class Tracker:
         """Orders are for workers."""
 
     async def on_lost(self, rids: Sequence[str]) -> None:
-        for rid in rids:
-            monitor = self._monitors.get(rid)
-            if monitor is None:
-                continue
-            record = await self.store.read(rid)
-            if record is None:
-                monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
-            elif record.status.terminal:
-                monitor.end_with(record)
-            elif record.frontend != self.id:
-                monitor.leave()
+        await self.owned.check_lost(rids)
 
     async def on_unheld(self, rids: Sequence[str]) -> None:
-        for rid in rids:
-            self._spawn(self._adopt(rid), "adopt")
+        self.owned.adopt(rids)
 
     def on_new_epoch(self, shard: int) -> None:
         self._inboxes[shard].rewind()
 
+    # Background
+
     async def _live(self) -> None:
-        """Beat; when fenced, end every stream with an error and come back under a new id."""
+        """Beat and read the inboxes; when fenced, end every stream with an error and come back under a new id."""
         while True:
             try:
-                async with asyncio.TaskGroup() as group:
-                    self._inboxes = [
-                        Inbox(client, f"{prefix}inbox:{self.id}", self._dispatch)
-                        for client, prefix in zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
-                    ]
-                    for inbox in self._inboxes:
-                        group.create_task(inbox.run(), name="inbox")
-                    group.create_task(self._refresh(), name="roster")
-                    group.create_task(self.lease.run(), name="beat")
+                await self._live_once()
             except* Fenced as fenced:
-                log.error("fenced: %s; every stream ends, and this frontend comes back under a new id", fenced)
+                cause = fenced.exceptions[0]
+            if self._leaving:
+                return  # buried by its own goodbye
+            log.error("fenced: %s; every stream ends, and this frontend comes back under a new id", cause)
             self.end_streams(ErrorType.FRONTEND_LOST, "The frontend lost its lease")
             self.lease = Lease(self.store, Role.FRONTEND, self)
             while True:
                 with suppress(StoreError):
                     await self.lease.join(self.settings.lease_secs)
                     break
+                tasks.check_cancelled()
                 await asyncio.sleep(self.settings.heartbeat_secs)
+
+    async def _live_once(self) -> None:
+        """Under one identity. Raises Fenced in a group."""
+        self._inboxes = [
+            Inbox(client, f"{prefix}inbox:{self.id}", self._dispatch)
+            for client, prefix in zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
+        ]
+        async with asyncio.TaskGroup() as group:
+            for inbox in self._inboxes:
+                group.create_task(inbox.run(), name="inbox")
+            group.create_task(self._refresh(), name="roster")
+            group.create_task(self.lease.run(), name="beat")
 
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(self.settings.heartbeat_secs)
             with suppress(StoreError):
                 await self.refresh_roster()
+            tasks.check_cancelled()
+
+    def _dispatch(self, rid: str, entry_id: str, payload: Any) -> None:
+        """One item of an inbox's frame: tokens, or an event."""
+        feed = self.readers.feeds.get(rid)
+        if isinstance(payload, list):
+            if feed is not None:
+                feed.take_tokens(entry_id, payload)
+        elif payload["type"] == "adopted":
+            if payload["frontend"] == self.id:
+                self.owned.adopt([rid])
+        elif feed is not None:
+            feed.take_event(payload)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         assert self._group is not None

@@ -20,7 +20,6 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 START_SECS = 20.0
-LAUNCH = ["/tmp/launch.py"] if not (ROOT / "lifecycle/cli/doctor.py").exists() else ["-m", "lifecycle.cli.main"]
 
 
 def free_port() -> int:
@@ -111,7 +110,7 @@ class Cluster:
         environment = as_environment(settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(self.directory)])}
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *LAUNCH, role, *argv,
+                sys.executable, "-m", "lifecycle.cli.main", role, *argv,
                 env=environment, cwd=self.directory, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         return Process(process, log)

@@ -90,7 +90,8 @@ class Worker:
                 await self._finish_up(intakes)
                 await tasks.end(background)
         except* Fenced as fenced:
-            log.error("fenced: %s; every engine ends, and this worker comes back under a new id", fenced)
+            cause = fenced.exceptions[0]
+            log.error("fenced: %s; every engine ends, and this worker comes back under a new id", cause)
             await self._abandon()
         else:
             return True

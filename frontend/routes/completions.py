@@ -74,7 +74,7 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
         model = call.model  # known, so it may become a label
         if state == "known" and not settings.queue_without_workers:
             raise ApiError(ErrorType.UNAVAILABLE, f"No worker serves the model {call.model!r} now", code="no_worker")
-        if tracker.readers >= settings.max_readers:
+        if len(tracker.readers) >= settings.max_readers:
             raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
         try:
             return await tracker.admit(admit)

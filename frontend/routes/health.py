@@ -32,8 +32,8 @@ async def health(request: Request) -> Response:
     details: dict[str, Any] = {
         "status": "unhealthy" if reason else "healthy",
         "frontend": tracker.id,
-        "inflight": tracker.inflight,
-        "readers": tracker.readers,
+        "inflight": len(tracker.owned),
+        "readers": len(tracker.readers),
         "lease_age_ms": int(tracker.lease.silence_secs * 1000),
     }
     return _answer(not reason, details | ({"reason": reason} if reason else {}))

@@ -73,7 +73,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     after = TokenId.parse(given) if given else START
     if after is None:
         raise params.bad("Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>", "Last-Event-ID")
-    if tracker.readers >= tracker.settings.max_readers:
+    if len(tracker.readers) >= tracker.settings.max_readers:
         raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
     opened = await tracker.open_reader(rid, after) if is_request_id(rid) else None
     if opened is None:

@@ -1,0 +1,112 @@
+"""The requests one frontend owns: admitted here, or inherited from a frontend that died."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any
+
+from lifecycle.connection import ConnectionStatus
+from lifecycle.inflight import InflightGuard
+from lifecycle.metrics import Metrics
+from lifecycle.model import ErrorType, Labels, OnDisconnect, Status
+from lifecycle.monitor import Limits, StreamMonitor
+from lifecycle.readers import Readers
+from lifecycle.store.scripts import Store
+from lifecycle.tokens.feed import Feed
+
+log = logging.getLogger(__name__)
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+
+
+class OwnedRequests:
+    """Each has a monitor, whose task ends with the request."""
+
+    def __init__(
+        self, store: Store, metrics: Metrics, readers: Readers, spawn: Spawn, frontend_id: Callable[[], str]
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._readers = readers
+        self._spawn = spawn
+        self._frontend_id = frontend_id
+        self._monitors: dict[str, StreamMonitor] = {}
+        self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
+
+    def __len__(self) -> int:
+        return len(self._monitors)
+
+    def __contains__(self, rid: str) -> bool:
+        return rid in self._monitors
+
+    def held(self, shard: int) -> Collection[str]:
+        return self._by_shard[shard]
+
+    def get(self, rid: str) -> StreamMonitor | None:
+        return self._monitors.get(rid)
+
+    def own(self, feed: Feed, labels: Labels, limits: Limits, *, queued: bool) -> StreamMonitor:
+        """`feed` is pinned by the caller, and let go of when the request has ended."""
+        guard = InflightGuard(self._metrics, labels)
+        guard.mark_queued(queued)
+        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits)
+        self._monitors[feed.rid] = monitor
+        self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
+        self._spawn(self._watch(monitor), "monitor")
+        return monitor
+
+    async def _watch(self, monitor: StreamMonitor) -> None:
+        try:
+            await monitor.run()
+        finally:
+            self._monitors.pop(monitor.rid, None)
+            self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
+            monitor.feed.unpin()
+
+    def adopt(self, rids: Sequence[str]) -> None:
+        """Redis says they are this frontend's: their own died, or the reply to an admission was lost."""
+        for rid in rids:
+            if rid not in self._monitors:
+                self._spawn(self._adopt(rid), "adopt")
+
+    async def _adopt(self, rid: str) -> None:
+        record = await self._store.read(rid, patience_secs=self._store.settings.lease_secs)
+        if record is None or record.status.terminal or record.frontend != self._frontend_id() or rid in self:
+            return
+        log.info("%s goes on under this frontend", rid)
+        feed = self._readers.feed(rid)
+        feed.pin()
+        feed.started = record.started_at is not None
+        feed.number = max(feed.number, record.output_tokens)
+        # Its limits are still written in Redis, where the sweeps find them.
+        monitor = self.own(feed, record.labels, Limits(), queued=record.status is Status.QUEUED)
+        if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
+            gone = await self._readers.tell(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+            if gone.what == "grace":
+                monitor.watch_until(gone.grace_secs)
+
+    async def check_lost(self, rids: Sequence[str]) -> None:
+        """Redis does not count these as this frontend's: ended, moved, or forgotten with its data."""
+        for rid in rids:
+            monitor = self._monitors.get(rid)
+            if monitor is None:
+                continue
+            record = await self._store.read(rid)
+            if record is None:
+                monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
+            elif record.status.terminal:
+                monitor.end_with(record)
+            elif record.frontend != self._frontend_id():
+                monitor.leave()
+
+    async def leave_what_lives(self) -> None:
+        """After this frontend said goodbye: what has not ended goes on under an heir, who counts its end."""
+        for monitor in list(self._monitors.values()):
+            record = await self._store.read(monitor.rid)
+            if record is not None and not record.status.terminal:
+                monitor.leave()
+
+    def lose_all(self, error_type: ErrorType, message: str) -> None:
+        for monitor in list(self._monitors.values()):
+            monitor.lose(error_type, message)

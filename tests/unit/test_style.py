@@ -1,0 +1,60 @@
+"""The style guide as a test: types, lint, import layers, and what must not be in the files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("lifecycle", "frontend", "worker")
+LONGEST_FILE = 400
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", *PACKAGES],
+        ["mypy"],
+        ["lint-imports", "--no-cache"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_the_tools_find_nothing(command: list[str]) -> None:
+    tool = Path(sys.executable).parent / command[0]
+    run = subprocess.run([tool, *command[1:]], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def _sources() -> list[Path]:
+    return [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".lua")]
+
+
+def test_no_file_is_two_rooms_in_one() -> None:
+    long = {str(p.relative_to(ROOT)): n for p in _sources() if (n := len(p.read_text().splitlines())) > LONGEST_FILE}
+    assert not long
+
+
+def test_nothing_is_left_open_or_switched_off() -> None:
+    marks = re.compile(r"TODO|FIXME|XXX|NotImplementedError")
+    found = [f"{p.relative_to(ROOT)}:{n}" for p in _sources() for n, line in enumerate(p.read_text().splitlines(), 1)
+             if marks.search(line)]  # fmt: skip
+    assert not found
+
+
+def test_no_task_is_fired_and_forgotten() -> None:
+    """A task that is created must be kept by somebody: assigned, collected or handed on."""
+    forgotten = re.compile(r"^\s*(asyncio\.create_task|loop\.create_task|asyncio\.ensure_future)\(")
+    found = [f"{p.relative_to(ROOT)}:{n}" for p in _sources() for n, line in enumerate(p.read_text().splitlines(), 1)
+             if forgotten.search(line)]  # fmt: skip
+    assert not found
+
+
+def test_the_client_library_is_given_no_retries() -> None:
+    """An implicit retry executes a write twice; every repetition must be ours."""
+    found = [str(p.relative_to(ROOT)) for p in _sources() if re.search(r"\bRedis(\.from_url|\()", p.read_text())]
+    assert found == ["lifecycle/store/redis.py"]
