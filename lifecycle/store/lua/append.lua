@@ -4,8 +4,8 @@
 -- ARGV    shift, worker, then for each request: rid, entry id <attempt>-<number of its last token>,
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
 -- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
---         killed), 'fenced' (its attempt was given back, or a later one owns it). A repeated entry is accepted silently and pushed to nobody.
---         {'fenced'} alone: this worker was buried.
+--         killed), 'fenced' (its attempt was given back, or a later one owns it). A repeated entry is accepted silently
+--         and pushed to nobody. {'fenced'} alone: this worker was buried.
 -- No allow-oom: under full memory tokens wait in their worker.
 
 local P = KEYS[1]

@@ -106,7 +106,16 @@ local function reap_inflight()
   left = left + redis.call('HLEN', key)
 end
 
-heirs, models = cjson.decode(heirs), cjson.decode(models)
+-- The list of the living may be older than the last death, and the dead have no reaper to come.
+local function living(frontends)
+  local found = {}
+  for _, frontend in ipairs(frontends) do
+    if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then found[#found + 1] = frontend end
+  end
+  return found
+end
+
+heirs, models = living(cjson.decode(heirs)), cjson.decode(models)
 if role == 'worker' then
   reap_running()
   for _, model in ipairs(models) do

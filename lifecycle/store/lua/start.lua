@@ -8,7 +8,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, retention_secs = unpack(ARGV)
---- @include clock record events counts terminal limits
+--- @include clock record events counts terminal limits retrying
 
 local function acknowledge()
   local key = P .. queue .. ':' .. model
@@ -18,8 +18,15 @@ local function acknowledge()
   end
 end
 
-if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
 local record = load_record(rid)
+if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then
+  -- Delivered to a worker that was reaped before: its reaper does not come again, so it goes to another from here.
+  if record and record.status == 'queued' and record.queue == queue and record.entry == entry then
+    leave_queue(record)
+    queue_again(rid, record)
+  end
+  return {'fenced'}
+end
 if not record then acknowledge(); return {'drop', 'unknown'} end
 if is_terminal(record) then acknowledge(); return {'drop', record.status} end
 
