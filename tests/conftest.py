@@ -20,12 +20,13 @@ from lifecycle.settings import Settings
 from lifecycle.store.redis import Commands, make_client
 from lifecycle.store.scripts import Store
 from tests import processes
-from tests.leaks import leaks
+from tests.leaks import clear, leaks
 from tests.waiting import wait_until
+
+pytest.register_assert_rewrite("tests.machine")  # its assertions are to show what differs
 
 T = TypeVar("T")
 _LEAVES_INFLIGHT = "leaves_inflight: the test leaves requests unended on purpose"
-_UNLINK_AT_ONCE = 500
 _session_children: set[int] = set()
 
 
@@ -143,12 +144,7 @@ async def _inspect_and_clear(url: str, namespace: str, inflight_allowed: bool) -
     commands = Commands(make_client(url, socket_timeout_secs=10.0))
     try:
         found = await leaks(commands, namespace, inflight_allowed=inflight_allowed)
-        cursor = b"0"
-        while True:
-            cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _UNLINK_AT_ONCE)
-            if keys:
-                await commands.execute("UNLINK", *keys)
-            if int(cursor) == 0:
-                return found
+        await clear(commands, namespace)
+        return found
     finally:
         await commands.aclose()

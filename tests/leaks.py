@@ -33,6 +33,23 @@ async def leaks(commands: Commands, namespace: str, *, inflight_allowed: bool = 
     return [f"{place.key}: {why}" for place in keyspace.places if (why := await _judge(keyspace, place))]
 
 
+async def clear(commands: Commands, namespace: str) -> None:
+    """Removes the namespace, so that a server shared by many tests stays small."""
+    keys = await _scan(commands, namespace)
+    for start in range(0, len(keys), _SCAN_COUNT):
+        await commands.execute("UNLINK", *keys[start : start + _SCAN_COUNT])
+
+
+async def _scan(commands: Commands, namespace: str) -> list[str]:
+    found: set[str] = set()
+    cursor = b"0"
+    while True:
+        cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _SCAN_COUNT)
+        found.update(key.decode() for key in keys)
+        if int(cursor) == 0:
+            return sorted(found)
+
+
 @dataclass(frozen=True)
 class _Place:
     """One key, taken apart: the hash tag it lies under, its declaration and what follows the declared name."""
@@ -58,14 +75,7 @@ class _Keyspace:
     @classmethod
     async def scan(cls, commands: Commands, namespace: str, inflight_allowed: bool) -> _Keyspace:
         space = cls(commands, inflight_allowed)
-        cursor = b"0"
-        found: set[str] = set()
-        while True:
-            cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _SCAN_COUNT)
-            found.update(key.decode() for key in keys)
-            if int(cursor) == 0:
-                break
-        space.places = [_place(key, namespace) for key in sorted(found)]
+        space.places = [_place(key, namespace) for key in await _scan(commands, namespace)]
         control = f"{namespace}:{{{CONTROL_TAG}}}:"
         for role in ("frontends", "workers"):
             space.owners |= _texts(await commands.execute("ZRANGE", control + role, 0, -1))

@@ -1,0 +1,136 @@
+"""The store, its answers reduced to what the model predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from lifecycle.errors import Fenced
+from lifecycle.model import CancelMode, Labels, Role
+from lifecycle.store.results import Append, Drop, Ended, Grave, Outcome
+from lifecycle.store.scripts import Store
+from tests.machine.model import FENCED, Delivery, Limits, Piece
+
+GROUP = "workers"
+
+
+class Actual:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.prefix = store.keys.prefixes[0]
+
+    async def admit(
+        self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
+    ) -> tuple[object, ...]:
+        answer = await self.store.admit(
+            rid, nonce, labels, frontend, b"{}", on_disconnect=on_disconnect, grace_secs=grace_secs,
+            queue_timeout_secs=limits.queue, first_token_timeout_secs=limits.first_token, deadline_secs=limits.deadline,
+        )  # fmt: skip
+        return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
+
+    async def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
+        return _ended(await self.store.fail(rid, error_type, "why", seen=seen))
+
+    async def attach(self, rid: str, frontend: str, readers: int) -> tuple[object, ...]:
+        try:
+            record = await self.store.attach(rid, frontend, readers)
+        except Fenced:
+            return FENCED
+        assert record is not None
+        return (record.status.value,)
+
+    async def disconnect(
+        self, rid: str, frontend: str, readers: int, connection: str, admitting: bool
+    ) -> tuple[object, ...]:
+        answer = await self.store.disconnect(rid, frontend, readers, connection, admitting=admitting)
+        return (answer.what, answer.first)
+
+    async def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
+        answer = await self.store.cancel(rid, CancelMode(mode), "why")
+        assert answer is not None
+        return (answer.what, answer.record.status.value)
+
+    async def take(self, worker: str, queue: str, model: str) -> Delivery | None:
+        key = f"{self.prefix}{queue}:{model}"
+        reply = await self.store.command("XREADGROUP", "GROUP", GROUP, worker, "COUNT", 1, "STREAMS", key, ">")
+        if not reply:
+            return None
+        entry, (_, rid) = reply[0][1][0]
+        return Delivery(rid.decode(), queue, model, entry.decode())
+
+    async def start(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+        rid, queue, model, entry = delivery
+        try:
+            answer = await self.store.start(rid, worker, queue, model, entry)
+        except Fenced:
+            return FENCED
+        if isinstance(answer, Drop):
+            return ("drop", answer.why)
+        return ("run", answer.attempt, answer.base, answer.cancel_mode)
+
+    async def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
+        batch = [_append(piece) for piece in pieces]
+        try:
+            refused = await self.store.append(0, worker, batch)
+        except Fenced:
+            return FENCED
+        return tuple((batch.index(item), why) for item, why in refused)
+
+    async def finish(
+        self,
+        rid: str,
+        worker: str,
+        attempt: int,
+        outcome: tuple[str, str, str],
+        last: int,
+        remainder: Piece | None,
+    ) -> tuple[object, ...]:
+        status, error_type, finish_reason = outcome
+        answer = await self.store.finish(
+            rid, worker, attempt, Outcome(status, error_type, "why", finish_reason), last,  # type: ignore[arg-type]
+            remainder=_append(remainder) if remainder else None,
+        )  # fmt: skip
+        return _ended(answer)
+
+    async def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+        return (await self.store.requeue(delivery.rid, worker, queue=delivery.queue, entry=delivery.entry),)
+
+    async def requeue_attempt(self, rid: str, worker: str, attempt: int) -> tuple[object, ...]:
+        return (await self.store.requeue(rid, worker, attempt=attempt),)
+
+    async def renew(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
+        try:
+            answer = await self.store.renew(0, replica, role, 0, rids)
+        except Fenced:
+            return FENCED
+        orders = {(order.rid, order.mode) for order in answer.orders}
+        return (answer.held, orders, set(answer.lost), set(answer.unheld))
+
+    async def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
+        ended, more = await self.store.sweep(0, unserved)
+        assert not more
+        return (ended,)
+
+    async def reap(self, replica: str, role: Role, heirs: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
+        return tuple(await self.store.reap(0, Grave(replica, role.value, list(models)), heirs))
+
+    async def beat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
+        try:
+            await self.store.beat(replica, role, {}, models)
+        except Fenced:
+            return False
+        return True
+
+    async def bury(self, leaving: str) -> set[str]:
+        return {grave.replica for grave in await self.store.bury(leaving)}
+
+
+def _append(piece: Piece) -> Append:
+    return Append(piece.rid, piece.attempt, piece.number, orjson.dumps(piece.texts), piece.first)
+
+
+def _ended(answer: Ended) -> tuple[object, ...]:
+    if answer.what == "incomplete":
+        return (answer.what, answer.last)
+    return (answer.what, answer.record.status.value) if answer.record else (answer.what,)

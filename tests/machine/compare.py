@@ -1,0 +1,151 @@
+"""Redis against the model, after every step: what must hold is said here, how it came about is of no interest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from tests.machine.actual import Actual
+from tests.machine.model import Model, Piece, Tracked
+
+_FIELDS = ("status", "attempt", "error_type", "finish_reason", "cancel_mode", "worker", "frontend", "output_tokens")
+
+
+class Comparison:
+    """Holds for the replicas given to `check`: all that ever were, the dead too."""
+
+    def __init__(self, actual: Actual, model: Model, models: Iterable[str]) -> None:
+        self.actual = actual
+        self.model = model
+        self.models = tuple(models)
+
+    async def check(self, frontends: Iterable[str], workers: Iterable[str]) -> None:
+        checks = [self._check_queues(), self._check_active(), self._check_totals()]
+        checks += [self._check_stream(request) for request in self.model.requests.values()]
+        for frontend in frontends:
+            checks += [self._check_counts(frontend), self._check_inbox(frontend)]
+        checks += [self._check_running(worker) for worker in workers]
+        # First the records: they say where in the queues the requests now are.
+        await asyncio.gather(*map(self._check_record, self.model.requests.values()))
+        await asyncio.gather(*checks)  # at once: they share pipelines
+
+    async def _do(self, command: str, name: str, *args: Any) -> Any:
+        return await self.actual.store.command(command, self.actual.prefix + name, *args)
+
+    async def _check_record(self, request: Tracked) -> None:
+        key = f"request:{request.rid}"
+        *values, entry = await self._do("HMGET", key, *_FIELDS, "entry")
+        found = dict(zip(_FIELDS, (_text(v) for v in values), strict=True))
+        if not request.terminal:
+            found.pop("output_tokens")  # of a running request it is read from the stream
+        expected = {
+            "status": request.status, "attempt": str(request.attempt), "error_type": request.error_type,
+            "finish_reason": request.finish_reason, "cancel_mode": request.cancel_mode, "worker": request.worker,
+            "frontend": request.frontend, "output_tokens": str(request.number),
+        }  # fmt: skip
+        assert found == {name: expected[name] for name in found}, request.rid
+        assert (entry is not None) == (request.status == "queued"), "only what is queued has a place in the queue"
+        if request.status == "queued" and request.entry is None:
+            request.entry = _text(entry)
+        assert _text(entry) == (request.entry or ""), "it moved in the queue"
+        readers = await self._do("HGETALL", f"readers:{request.rid}")
+        assert {_text(f): int(n) for f, n in _pairs(readers)} == request.readers
+
+    async def _check_stream(self, request: Tracked) -> None:
+        pieces, closed = await self._stream(request.rid)
+        assert pieces == request.pieces, f"the token stream of {request.rid}"
+        assert closed == request.closed
+        attempts = [piece.attempt for piece in pieces]
+        assert attempts == sorted(attempts), "a token of an older attempt after one of a newer"
+        number = 0
+        for piece in pieces:
+            number += len(piece.texts)
+            assert piece.number == number, "a gap or a repetition in the stream"
+
+    async def _stream(self, rid: str) -> tuple[list[Piece], bool]:
+        pieces, closed = [], False
+        for entry_id, flat in await self._do("XRANGE", f"tokens:{rid}", "-", "+"):
+            values = dict(_pairs(flat))
+            assert not closed, "something follows the end"
+            if b"t" in values:
+                pieces.append(_piece(rid, entry_id.decode(), orjson.loads(values[b"t"])))
+            closed = b"e" in values
+        return pieces, closed
+
+    async def _check_queues(self) -> None:
+        for queue in ("queue", "retry"):
+            for model in self.models:
+                entries = await self._do("XRANGE", f"{queue}:{model}", "-", "+")
+                found = {(entry.decode(), flat[1].decode()) for entry, flat in entries}
+                expected = {
+                    (request.entry, request.rid)
+                    for request in self.model.requests.values()
+                    if request.status == "queued" and (request.queue, request.labels.model) == (queue, model)
+                }
+                assert found == expected, f"{queue}:{model}"
+
+    async def _check_active(self) -> None:
+        active = {_text(rid) for rid in await self._do("ZRANGE", "active", 0, -1)}
+        assert active == {r.rid for r in self.model.requests.values() if not r.terminal}
+        deadlines = {_text(member) for member in await self._do("ZRANGE", "deadlines", 0, -1)}
+        assert deadlines == {f"{kind}|{r.rid}" for r in self.model.requests.values() for kind in r.deadlines}
+
+    async def _check_totals(self) -> None:
+        totals = Counter(
+            {tuple(orjson.loads(name)): int(number) for name, number in _pairs(await self._do("HGETALL", "totals"))}
+        )
+        for role in ("frontend", "worker"):
+            totals.pop(("reaped", role), None)
+        assert totals == self.model.totals
+        assert totals.total() == sum(r.terminal for r in self.model.requests.values()), "each is counted once"
+
+    async def _check_counts(self, frontend: str) -> None:
+        counts = {_text(name): int(number) for name, number in _pairs(await self._do("HGETALL", f"counts:{frontend}"))}
+        held = [r for r in self.model.requests.values() if r.frontend == frontend and not r.terminal]
+        assert counts == Counter(r.status + orjson.dumps(tuple(r.labels)).decode() for r in held)
+        inflight = await self._do("HKEYS", f"inflight:{frontend}")
+        assert {_text(rid) for rid in inflight} == {r.rid for r in held}
+
+    async def _check_inbox(self, frontend: str) -> None:
+        """Who owns a request has been pushed its stream to the end: from the start, or from when it was adopted."""
+        frames = await self._do("XRANGE", f"inbox:{frontend}", "-", "+")
+        assert not frames or frontend not in self.model.dead, "something was pushed to the dead"
+        pushed: defaultdict[str, list[Piece]] = defaultdict(list)
+        for _, (_, frame) in frames:
+            for rid, entry_id, payload in orjson.loads(frame):
+                if isinstance(payload, list):
+                    pushed[rid].append(_piece(rid, entry_id, payload))
+        for rid, pieces in pushed.items():
+            stream = self.model.requests[rid].pieces
+            assert [p for p in stream if p in pieces] == pieces, (
+                "pushed what is not in the stream, twice or out of order"
+            )
+        for request in self.model.requests.values():
+            if request.frontend == frontend and frontend not in self.model.dead:
+                got = pushed[request.rid]
+                assert got == request.pieces[len(request.pieces) - len(got) :], "the owner was not pushed the tail"
+                if not request.adopted:
+                    assert got == request.pieces, "the owner was not pushed everything"
+
+    async def _check_running(self, worker: str) -> None:
+        running = {_text(rid) for rid in await self._do("SMEMBERS", f"running:{worker}")}
+        assert running == {r.rid for r in self.model.requests.values() if r.worker == worker and r.status == "running"}
+        orders = {_text(rid) for rid in await self._do("SMEMBERS", f"orders:{worker}")}
+        assert orders == self.model.orders[worker]
+
+
+def _piece(rid: str, entry_id: str, texts: list[str]) -> Piece:
+    attempt, _, number = entry_id.partition("-")
+    return Piece(rid, int(attempt), int(number), tuple(texts))
+
+
+def _pairs(flat: list[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()

@@ -1,0 +1,414 @@
+"""What the scripts are meant to do, in plain Python: no Redis, and no clock but the one it is given.
+
+Methods have the names of the store's and return what `actual.Actual` reduces the store's answers to. Time is whole
+seconds; `_tick` orders what happens within one, as Redis's microseconds do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lifecycle.model import Labels, Role
+from tests.machine.members import Members
+
+DISCONNECTED = "The client disconnected"
+TERMINAL = ("completed", "failed", "cancelled")
+FENCED = ("fenced",)
+LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
+
+
+class Limits(NamedTuple):
+    """Seconds; 0 is off."""
+
+    queue: int
+    first_token: int
+    deadline: int
+
+
+class Delivery(NamedTuple):
+    rid: str
+    queue: str
+    model: str
+    entry: str
+
+
+class Piece(NamedTuple):
+    """Tokens of one attempt that end with `number`."""
+
+    rid: str
+    attempt: int
+    number: int
+    texts: tuple[str, ...]
+
+    @property
+    def first(self) -> bool:
+        return self.number == len(self.texts)
+
+
+@dataclass
+class Tracked:
+    """One request as it should be."""
+
+    rid: str
+    nonce: str
+    labels: Labels
+    frontend: str
+    on_disconnect: str
+    grace_secs: int
+    deadlines: dict[str, tuple[int, int]]  # kind → when it is due
+    readers: dict[str, int]
+    status: str = "queued"
+    attempt: int = 0
+    worker: str = ""
+    queue: str = "queue"
+    entry: str | None = None  # None: queued anew, its id is not known yet
+    started: tuple[str, str] | None = None  # the queue and entry of the delivery that runs
+    cancel_mode: str = ""
+    error_type: str = ""
+    finish_reason: str = ""
+    connection: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    closed: bool = False
+    adopted: bool = False  # by another frontend than the one that admitted it
+    given_back: int = 0  # the last attempt that was given back: nothing of it can follow
+
+    @property
+    def number(self) -> int:
+        return self.pieces[-1].number if self.pieces else 0
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where it is queued."""
+        return (self.queue, self.labels.model, self.entry or "")
+
+    @property
+    def kill_pending(self) -> bool:
+        return self.status == "running" and self.cancel_mode == "kill"
+
+
+class Model:
+    def __init__(self, *, lease_secs: int, queue_limit: int, max_attempts: int) -> None:
+        self.members = Members(lease_secs)
+        self.queue_limit = queue_limit
+        self.max_attempts = max_attempts
+        self.requests: dict[str, Tracked] = {}
+        self.dead: set[str] = set()  # marked in the shard: they can write nothing there
+        self.orders: defaultdict[str, set[str]] = defaultdict(set)
+        self.pending: dict[tuple[str, str, str], str] = {}  # (queue, model, entry) → the worker it was delivered to
+        self.totals: Counter[tuple[str, ...]] = Counter()
+        self._ticks = 0
+
+    # what a frontend does
+
+    def admit(
+        self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
+    ) -> tuple[object, ...]:
+        known = self.requests.get(rid)
+        if known:
+            return ("admitted",) if known.nonce == nonce else ("exists",)
+        if frontend in self.dead:
+            return FENCED
+        depth = sum(r.status == "queued" and r.labels.model == labels.model for r in self.requests.values())
+        if depth >= self.queue_limit:
+            return ("full", depth)
+        now, tick = self._due(0)
+        deadlines = {kind: (now + secs, tick) for kind, secs in limits._asdict().items() if secs}
+        self.requests[rid] = Tracked(
+            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers={frontend: 1}
+        )
+        return ("admitted",)
+
+    def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
+        request = self.requests[rid]
+        if request.terminal:
+            return ("already", request.status)
+        if request.kill_pending:
+            return ("killing",)
+        if seen is not None and request.number > seen:
+            return ("moved",)
+        self._end_from_outside(request, "failed", error_type)
+        return ("done", "failed")
+
+    def attach(self, rid: str, frontend: str, readers: int) -> tuple[object, ...]:
+        if frontend in self.dead:
+            return FENCED
+        request = self.requests[rid]
+        if not request.terminal:
+            request.readers[frontend] = readers
+            if readers:
+                request.deadlines.pop("grace", None)
+        return (request.status,)
+
+    def disconnect(self, rid: str, frontend: str, readers: int, connection: str, admitting: bool) -> tuple[object, ...]:
+        request = self.requests[rid]
+        first = False
+        if admitting and not request.connection:
+            request.connection = connection
+            first = connection == "closed_unexpectedly"
+        if request.terminal:
+            return ("terminal", first)
+        if readers or request.frontend == frontend:
+            request.readers[frontend] = readers
+        else:
+            request.readers.pop(frontend, None)
+        if connection != "closed_unexpectedly" or request.on_disconnect == "continue" or self._read(request):
+            return ("continues", first)
+        if request.grace_secs:
+            request.deadlines.setdefault("grace", self._due(request.grace_secs))
+            return ("grace", first)
+        return (self._cancel(request, "kill"), first)
+
+    def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
+        request = self.requests[rid]
+        return (self._cancel(request, mode), request.status)
+
+    # what a worker does
+
+    def take(self, worker: str, delivery: Delivery) -> None:
+        """What Redis delivers must be a request that waits there and has been given to nobody."""
+        request = self.requests[delivery.rid]
+        assert (request.status, request.queue, request.entry) == ("queued", delivery.queue, delivery.entry)
+        assert request.place not in self.pending, "delivered twice"
+        self.pending[request.place] = worker
+
+    def start(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+        request = self.requests[delivery.rid]
+        waits_there = request.status == "queued" and (request.queue, request.entry) == (delivery.queue, delivery.entry)
+        if worker in self.dead:
+            if waits_there:
+                self._queue_again(request)
+            return FENCED
+        if request.terminal:
+            return ("drop", request.status)
+        if request.status == "running":
+            if (request.worker, request.started) == (worker, (delivery.queue, delivery.entry)):
+                return ("run", request.attempt, request.number, request.cancel_mode)
+            return ("drop", "taken")
+        if not waits_there:
+            return ("drop", "moved")
+        for kind, error_type in LIMIT_ERRORS.items():
+            if self._is_due(request.deadlines.get(kind)):
+                self._terminate(request, "failed", error_type)
+                return ("drop", "overdue")
+        self._leave_queue(request)
+        request.status, request.worker = "running", worker
+        request.attempt += 1
+        request.started = (delivery.queue, delivery.entry)
+        request.deadlines.pop("queue", None)
+        return ("run", request.attempt, 0, "")
+
+    def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
+        if worker in self.dead:
+            return FENCED
+        refused = []
+        for index, piece in enumerate(pieces):
+            why = self._append(piece)
+            if why:
+                refused.append((index, why))
+        return tuple(refused)
+
+    def _append(self, piece: Piece) -> str:
+        request = self.requests[piece.rid]
+        if request.closed:
+            return "closed"
+        if piece.attempt < request.attempt or piece.attempt <= request.given_back:
+            return "fenced"
+        if piece.number > request.number:
+            request.pieces.append(piece)
+            if piece.first:
+                request.deadlines.pop("first_token", None)
+        return ""
+
+    def finish(
+        self,
+        rid: str,
+        worker: str,
+        attempt: int,
+        outcome: tuple[str, str, str],
+        last: int,
+        remainder: Piece | None,
+    ) -> tuple[object, ...]:
+        status, error_type, finish_reason = outcome
+        request = self.requests[rid]
+        self.orders[worker].discard(rid)
+        if request.terminal:
+            return ("already", request.status)
+        if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
+            return FENCED
+        if request.cancel_mode == "kill":
+            self._terminate(request, "cancelled", "cancelled")
+            return ("done", "cancelled")
+        if remainder and request.number < last and request.number + len(remainder.texts) == last:
+            request.pieces.append(remainder)
+        if status == "completed" and request.number != last:
+            return ("incomplete", request.number)
+        if status == "completed" and request.cancel_mode == "stop":
+            finish_reason = "stop"
+        self._terminate(request, status, error_type, finish_reason)
+        return ("done", status)
+
+    def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+        request = self.requests[delivery.rid]
+        if request.status != "queued" or (request.queue, request.entry) != (delivery.queue, delivery.entry):
+            return ("not",)
+        self._queue_again(request)
+        return ("requeued",)
+
+    def requeue_attempt(self, rid: str, worker: str, attempt: int) -> tuple[object, ...]:
+        request = self.requests[rid]
+        if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
+            return ("not",)
+        return (self._lose_worker(request),)
+
+    # what any replica does
+
+    def renew(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
+        if replica in self.dead:
+            return FENCED
+        owner = "worker" if role == Role.WORKER else "frontend"
+        held = {r.rid for r in self.requests.values() if not r.terminal and getattr(r, owner) == replica}
+        orders = {(rid, self._order_mode(rid, replica)) for rid in self.orders[replica]}
+        lost = set(rids) - held if rids is not None else set()
+        unheld = held - set(rids) if rids is not None else set()
+        return (len(held), orders if role == Role.WORKER else set(), lost, unheld)
+
+    def _order_mode(self, rid: str, worker: str) -> str:
+        request = self.requests[rid]
+        runs_here = request.status == "running" and request.worker == worker
+        return request.cancel_mode if runs_here and request.cancel_mode else "kill"
+
+    def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
+        before = sum(self.totals.values())
+        overdue = sorted(
+            (due, kind, request.rid)
+            for request in self.requests.values()
+            for kind, due in request.deadlines.items()
+            if self._is_due(due)
+        )
+        for _, kind, rid in overdue:
+            request = self.requests[rid]
+            if request.deadlines.pop(kind, None) is not None and not request.kill_pending:
+                self._overdue(request, kind)
+        for request in list(self.requests.values()):
+            if request.status == "queued" and request.labels.model in unserved:
+                self._terminate(request, "failed", "unavailable")
+        return (sum(self.totals.values()) - before,)
+
+    def _overdue(self, request: Tracked, kind: str) -> None:
+        if kind == "grace":
+            if request.on_disconnect == "cancel" and not self._read(request):
+                self._cancel(request, "kill")
+        elif not (kind == "queue" and request.status != "queued") and not (kind == "first_token" and request.number):
+            self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
+
+    def reap(self, replica: str, role: Role, heirs: Sequence[str], heir_of: Mapping[str, str]) -> tuple[object, ...]:
+        """`heir_of`: who got each request in fact. The choice among those who may have it is Redis's."""
+        self.dead.add(replica)
+        ended = moved = waiting = 0
+        if role == Role.WORKER:
+            for request in self._running_on(replica):
+                requeued = self._lose_worker(request) == "requeued"
+                moved, ended = moved + requeued, ended + (not requeued)
+            for request in self.requests.values():
+                if request.entry and self.pending.get(request.place) == replica:
+                    self._queue_again(request)
+                    moved += 1
+            self.orders[replica].clear()
+            return (True, ended, moved, waiting)
+        for request in [r for r in self.requests.values() if r.frontend == replica and not r.terminal]:
+            readers = {f for f, n in request.readers.items() if n and f != replica and f not in self.dead}
+            candidates = readers or {heir for heir in heirs if heir not in self.dead}
+            may_outlive = request.on_disconnect == "continue" or request.grace_secs or request.kill_pending
+            if not readers and not may_outlive:
+                self._end_from_outside(request, "failed", "frontend_lost")
+                ended += 1
+            elif not candidates:
+                waiting += 1
+            else:
+                self._adopt(request, replica, heir_of[request.rid], candidates, bool(readers))
+                moved += 1
+        return (waiting == 0, ended, moved, waiting)
+
+    def _adopt(self, request: Tracked, dead: str, heir: str, candidates: set[str], read: bool) -> None:
+        assert heir in candidates, f"{request.rid} was given to {heir}, not to one of {candidates}"
+        request.readers.pop(dead, None)
+        request.readers.setdefault(heir, 0)
+        request.frontend, request.adopted = heir, True
+        if request.on_disconnect == "cancel" and not read and request.cancel_mode != "kill":
+            request.deadlines.setdefault("grace", self._due(request.grace_secs))
+
+    # transitions shared by the above
+
+    def _running_on(self, worker: str) -> list[Tracked]:
+        return [r for r in self.requests.values() if r.status == "running" and r.worker == worker]
+
+    def _read(self, request: Tracked) -> bool:
+        return any(count and frontend not in self.dead for frontend, count in request.readers.items())
+
+    def _due(self, secs: int) -> tuple[int, int]:
+        self._ticks += 1
+        return self.members.now + secs, self._ticks
+
+    def _is_due(self, due: tuple[int, int] | None) -> bool:
+        return due is not None and due[0] <= self.members.now
+
+    def _order(self, worker: str, rid: str) -> None:
+        if worker not in self.dead:
+            self.orders[worker].add(rid)
+
+    def _cancel(self, request: Tracked, mode: str) -> str:
+        if request.terminal:
+            return "terminal"
+        if request.cancel_mode == "kill" or (request.cancel_mode == "stop" and mode == "stop"):
+            return "pending"
+        request.cancel_mode = mode
+        if request.status == "queued":
+            self._terminate(request, "cancelled", "cancelled")
+            return "terminal"
+        request.closed = mode == "kill"
+        self._order(request.worker, request.rid)
+        return "pending"
+
+    def _lose_worker(self, request: Tracked) -> str:
+        if request.cancel_mode:
+            self._terminate(request, "cancelled", "cancelled")
+        elif request.pieces or request.attempt >= self.max_attempts:
+            self._terminate(request, "failed", "worker_lost")
+        else:
+            request.status, request.worker, request.given_back = "queued", "", request.attempt
+            self._queue_again(request)
+            return "requeued"
+        return "ended"
+
+    def _leave_queue(self, request: Tracked) -> None:
+        self.pending.pop(request.place, None)
+        request.entry = None
+
+    def _queue_again(self, request: Tracked) -> None:
+        self._leave_queue(request)
+        request.queue = "retry"
+
+    def _end_from_outside(self, request: Tracked, status: str, error_type: str) -> None:
+        """Ended by another than its worker, which is told to stop."""
+        worker, running = request.worker, request.status == "running"
+        self._terminate(request, status, error_type)
+        if running:
+            self._order(worker, request.rid)
+
+    def _terminate(self, request: Tracked, status: str, error_type: str, finish_reason: str = "") -> None:
+        assert not request.terminal, f"{request.rid} would end twice"
+        self._leave_queue(request)
+        if request.worker:
+            self.orders[request.worker].discard(request.rid)
+        request.status, request.error_type, request.finish_reason = status, error_type, finish_reason
+        request.closed = True
+        request.deadlines.clear()
+        request.readers.clear()
+        self.totals[(*request.labels, "success" if status == "completed" else "error", error_type)] += 1

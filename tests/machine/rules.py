@@ -1,0 +1,397 @@
+"""Random histories. Every call may come twice, and any past call may come again, however stale it is by then."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from lifecycle.model import Labels, Role
+from lifecycle.settings import Settings, load
+from lifecycle.store.scripts import Store
+from tests.leaks import assert_no_leaks, clear
+from tests.machine.actual import GROUP, Actual
+from tests.machine.compare import Comparison
+from tests.machine.model import Delivery, Limits, Model, Piece
+
+T = TypeVar("T")
+MODELS = ("a", "b")
+TICK_SECS = 10
+LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
+QUEUE_LIMIT = 4
+MAX_ATTEMPTS = 2
+MOST_REQUESTS = 4
+MOST_TOKENS = 3
+LONGEST_TICKS = 12
+STEPS = 40
+
+SETTINGS = load(
+    {
+        "lease_secs": LEASE_SECS,
+        "heartbeat_secs": TICK_SECS,
+        "queue_limit": QUEUE_LIMIT,
+        "max_attempts": MAX_ATTEMPTS,
+    }
+)
+frontends = st.sampled_from(("f0", "f1", "f2"))
+workers = st.sampled_from(("w0", "w1"))
+seconds = st.sampled_from((0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
+twice = st.sampled_from((1, 1, 2))
+OUTCOMES = (
+    ("completed", "", "stop"),
+    ("completed", "", "length"),
+    ("failed", "internal", ""),
+    ("cancelled", "cancelled", ""),
+)
+
+
+@dataclass
+class Run:
+    """What a worker believes to be doing; nobody tells it when it is over."""
+
+    rid: str
+    worker: str
+    attempt: int
+    number: int = 0
+
+    def piece(self, count: int) -> Piece:
+        texts = tuple(f"{self.attempt}.{self.number + i + 1} " for i in range(count))
+        return Piece(self.rid, self.attempt, self.number + count, texts)
+
+
+@dataclass
+class Slot:
+    """A place that a replica fills, and another after its death: "w0" stands for "w0.0", "w0.1", …"""
+
+    role: Role
+    generation: int = 0
+    silent: bool = False
+
+
+def run_machine(open_store: Callable[[Settings], Store], *, examples: int) -> None:
+    """Fixed seeds: the same histories each time. Not shrunk: what Redis chooses itself (who inherits, in which order
+    it lists a set) differs from run to run, and a history that is short already says more than a flaky shorter one."""
+    machine = type("Machine", (LifecycleMachine,), {"open_store": staticmethod(open_store)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=STEPS,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+class LifecycleMachine(RuleBasedStateMachine):
+    """Subclasses say which server: `open_store` is called in the machine's own event loop."""
+
+    open_store: ClassVar[Callable[[Settings], Store]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.store = self.run(self._open())
+        self.actual = Actual(self.store)
+        self.model = Model(lease_secs=LEASE_SECS, queue_limit=QUEUE_LIMIT, max_attempts=MAX_ATTEMPTS)
+        self.comparison = Comparison(self.actual, self.model, MODELS)
+        self.slots = {f"f{i}": Slot(Role.FRONTEND) for i in range(3)} | {f"w{i}": Slot(Role.WORKER) for i in range(2)}
+        self.replicas: dict[str, Role] = {}
+        self.deliveries: list[tuple[Delivery, str]] = []
+        self.runs: list[Run] = []
+        self.past: list[Callable[[], None]] = []
+        for name in self.slots:
+            self.beat(name)
+        for model in MODELS:
+            for queue in ("queue", "retry"):
+                key = f"{self.actual.prefix}{queue}:{model}"
+                self.run(self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"))
+
+    async def _open(self) -> Store:
+        return type(self).open_store(SETTINGS)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def replica(self, slot: str) -> str:
+        return f"{slot}.{self.slots[slot].generation}"
+
+    def both(self, name: str, *args: Any, times: int = 1) -> Any:
+        """Calls the script and the model, and remembers the call, so that it can come again later."""
+
+        def call() -> Any:
+            found = self.run(getattr(self.actual, name)(*args))
+            expected = getattr(self.model, name)(*args)
+            assert found == expected, f"{name}{args} answered {found}, not {expected}"
+            return found
+
+        self.past.append(call)
+        answers = [call() for _ in range(times)]
+        return answers[0]
+
+    # frontends
+
+    @precondition(lambda self: len(self.model.requests) < MOST_REQUESTS)
+    @rule(
+        frontend=frontends, model=st.sampled_from(MODELS), kind=st.sampled_from(("stream", "unary")),
+        on_disconnect=st.sampled_from(("cancel", "continue")), grace=seconds,
+        limits=st.builds(Limits, seconds, seconds, seconds), times=twice,
+    )  # fmt: skip
+    def admit(
+        self, frontend: str, model: str, kind: str, on_disconnect: str, grace: int, limits: Limits, times: int
+    ) -> None:
+        rid = f"r{len(self.model.requests)}"
+        labels = Labels(model, "completions", kind)
+        self.both("admit", rid, "nonce", labels, self.replica(frontend), on_disconnect, grace, limits, times=times)
+        if rid in self.model.requests:
+            assert self.both("admit", rid, "other", labels, self.replica(frontend), "cancel", 0, limits) == ("exists",)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), seen=st.sampled_from((None, 0, MOST_TOKENS)), times=twice)
+    def fail(self, data: st.DataObject, seen: int | None, times: int) -> None:
+        self.both("fail", self.some_rid(data), "response_timeout", seen, times=times)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), frontend=frontends, readers=st.integers(0, 2), times=twice)
+    def attach(self, data: st.DataObject, frontend: str, readers: int, times: int) -> None:
+        self.both("attach", self.some_rid(data), self.replica(frontend), readers, times=times)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), readers=st.sampled_from((0, 0, 1)), gracefully=st.booleans(), times=twice)
+    def disconnect_admitting(self, data: st.DataObject, readers: int, gracefully: bool, times: int) -> None:
+        rid = self.some_rid(data)
+        connection = "closed_gracefully" if gracefully else "closed_unexpectedly"
+        self.both("disconnect", rid, self.model.requests[rid].frontend, readers, connection, True, times=times)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), frontend=frontends, readers=st.sampled_from((0, 0, 1)), times=twice)
+    def disconnect_reader(self, data: st.DataObject, frontend: str, readers: int, times: int) -> None:
+        rid = self.some_rid(data)
+        self.both("disconnect", rid, self.replica(frontend), readers, "closed_unexpectedly", False, times=times)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), mode=st.sampled_from(("stop", "kill")), times=twice)
+    def cancel(self, data: st.DataObject, mode: str, times: int) -> None:
+        self.both("cancel", self.some_rid(data), mode, times=times)
+
+    # workers
+
+    @precondition(lambda self: any(r.status == "queued" for r in self.model.requests.values()))
+    @rule(worker=workers)
+    def take(self, worker: str) -> None:
+        """One of the dead that has not heard of it takes too; what it then starts must go to another."""
+        name = self.replica(worker)
+        for queue in ("retry", "queue"):
+            for model in MODELS:
+                delivery = self.run(self.actual.take(name, queue, model))
+                if delivery:
+                    self.model.take(name, delivery)
+                    self.deliveries.append((delivery, name))
+                    if name in self.model.dead:
+                        self.both("start", delivery, name)
+
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), times=twice)
+    def start(self, data: st.DataObject, times: int) -> None:
+        delivery, worker = self.recent(data, self.deliveries)
+        answer = self.both("start", delivery, worker, times=times)
+        if answer[0] == "run":
+            _, attempt, base, _ = answer
+            if not any((r.rid, r.attempt) == (delivery.rid, attempt) for r in self.runs):
+                self.runs.append(Run(delivery.rid, worker, attempt, base))
+
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), times=twice)
+    def requeue_delivery(self, data: st.DataObject, times: int) -> None:
+        delivery, worker = self.recent(data, self.deliveries)
+        self.both("requeue_delivery", delivery, worker, times=times)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), counts=st.tuples(st.integers(1, 2), st.integers(0, 2)), times=twice)
+    def append(self, data: st.DataObject, counts: tuple[int, int], times: int) -> None:
+        """One flush of one worker: up to two of its runs, whatever has become of them."""
+        first = self.recent(data, self.runs)
+        others = [r for r in self.runs if r.worker == first.worker and r is not first]
+        runs = [first, *(others[:1] if counts[1] else [])]
+        runs = [run for run in runs if run.number < MOST_TOKENS]
+        pieces = [run.piece(count) for run, count in zip(runs, counts, strict=False)]
+        if not pieces:
+            return
+        refused = self.both("append", first.worker, pieces, times=times)
+        indexes = range(len(runs)) if refused == ("fenced",) else [index for index, _ in refused]
+        for index, run in enumerate(runs):
+            if index not in indexes:
+                run.number = pieces[index].number
+
+    @precondition(lambda self: self.runs)
+    @rule(
+        data=st.data(),
+        outcome=st.sampled_from(OUTCOMES),
+        remainder=st.integers(0, 2),
+        lost=st.integers(0, 1),
+        times=twice,
+    )
+    def finish(self, data: st.DataObject, outcome: tuple[str, str, str], remainder: int, lost: int, times: int) -> None:
+        """`lost`: the worker has generated a token more than it could append."""
+        run = self.recent(data, self.runs)
+        piece = run.piece(remainder) if remainder and not lost else None
+        last = run.number + remainder + lost
+        self.both("finish", run.rid, run.worker, run.attempt, outcome, last, piece, times=times)
+
+    @precondition(lambda self: self.runs)
+    @rule(data=st.data(), times=twice)
+    def requeue_attempt(self, data: st.DataObject, times: int) -> None:
+        run = self.recent(data, self.runs)
+        self.both("requeue_attempt", run.rid, run.worker, run.attempt, times=times)
+
+    # membership and time
+
+    @rule(data=st.data(), listed=st.booleans())
+    def renew(self, data: st.DataObject, listed: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.replicas)))
+        rids = data.draw(st.lists(st.sampled_from(("r0", "r1", "gone")), unique=True)) if listed else None
+        self.both("renew", name, self.replicas[name], rids)
+
+    @rule(slot=st.sampled_from(("f0", "f1", "f2", "w0", "w1")))
+    def beat(self, slot: str) -> None:
+        """A buried replica is refused, and comes back under a new id."""
+        self.slots[slot].silent = False
+        if not self._beat(self.replica(slot)):
+            self.slots[slot].generation += 1
+            assert self._beat(self.replica(slot))
+
+    def _beat(self, name: str) -> bool:
+        role = self.slots[name.partition(".")[0]].role
+        self.replicas[name] = role
+        found = self.run(self.actual.beat(name, role, MODELS if role == Role.WORKER else ()))
+        assert found == self.model.members.beat(name, role)
+        return found
+
+    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
+    @rule()
+    def time_passes(self) -> None:
+        self._advance(TICK_SECS)
+        for slot, state in self.slots.items():
+            if not state.silent and self.replica(slot) not in self.model.members.tombstones:
+                self._beat(self.replica(slot))
+
+    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
+    @rule()
+    def redis_was_away(self) -> None:
+        """Nobody could beat for longer than a lease: nobody is judged for it."""
+        self._advance(LEASE_SECS + TICK_SECS)
+
+    def _advance(self, secs: int) -> None:
+        self.model.members.now += secs
+        self.store.clock_shift_secs = self.model.members.now
+
+    @rule(slot=st.sampled_from(("f0", "f1", "w0", "w1")), reap=st.booleans())
+    def crash(self, slot: str, reap: bool) -> None:
+        """Its lease runs out while the others beat; then it is buried, and reaped now or later."""
+        self.slots[slot].silent = True
+        for _ in range(LEASE_SECS // TICK_SECS):
+            self.time_passes()
+        self.bury("")
+        if reap:
+            self.reap(True)
+
+    @rule(leaving=st.sampled_from(("", "", "f0", "w0")))
+    def bury(self, leaving: str) -> None:
+        name = self.replica(leaving) if leaving else ""
+        assert self.run(self.actual.bury(name)) == self.model.members.bury(name)
+
+    @rule(fresh=st.booleans())
+    def reap(self, fresh: bool) -> None:
+        """`fresh` or not: the reaper's list of living frontends may be older than the last death."""
+        heirs = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
+        if fresh:
+            heirs = [name for name in heirs if name in self.model.members.leases]
+        for name, role in list(self.model.members.graves.items()):
+            self._reap(name, role, heirs)
+
+    @rule(data=st.data())
+    def reap_again(self, data: st.DataObject) -> None:
+        if self.model.dead:
+            name = data.draw(st.sampled_from(sorted(self.model.dead)))
+            self._reap(name, self.replicas[name], sorted(self.model.members.leases))
+
+    def _reap(self, name: str, role: Role, heirs: list[str]) -> None:
+        heirs = [heir for heir in heirs if self.replicas[heir] == Role.FRONTEND]
+        found = self.run(self.actual.reap(name, role, heirs, MODELS if role == Role.WORKER else ()))
+        heir_of = {rid: self._owner(rid) for rid in self.model.requests}
+        expected = self.model.reap(name, role, heirs, heir_of)
+        assert found == expected, f"reap of {name} answered {found}, not {expected}"
+        if found[0]:
+            self.run(self.store.close_grave(name))
+            self.model.members.graves.pop(name, None)
+
+    def _owner(self, rid: str) -> str:
+        owner: bytes = self.run(self.store.command("HGET", f"{self.actual.prefix}request:{rid}", "frontend"))
+        return owner.decode()
+
+    @rule(unserved=st.sampled_from(((), (), (), ("a",))), times=twice)
+    def sweep(self, unserved: tuple[str, ...], times: int) -> None:
+        self.both("sweep", unserved, times=times)
+
+    @precondition(lambda self: self.past)
+    @rule(data=st.data())
+    def a_past_call_comes_again(self, data: st.DataObject) -> None:
+        self.past[data.draw(st.integers(0, len(self.past) - 1))]()
+
+    # choices
+
+    def some_rid(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.model.requests)))
+
+    @staticmethod
+    def recent(data: st.DataObject, things: list[T]) -> T:
+        """The latest are likelier; shrinks towards the last."""
+        return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]
+
+    # what must hold
+
+    @invariant()
+    def redis_is_as_the_model(self) -> None:
+        by_role = {role: [n for n, r in self.replicas.items() if r == role] for role in Role}
+        self.run(self.comparison.check(by_role[Role.FRONTEND], by_role[Role.WORKER]))
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None:  # else it would hide what has failed
+                self._everything_ends()
+        finally:
+            self.run(clear(self.store.commands, self.store.settings.namespace))
+            self.run(self.store.commands.aclose())
+            self.loop.close()
+
+    def _everything_ends(self) -> None:
+        """All replicas die, one frontend comes: every request ends, and nothing is left."""
+        for slot in self.slots.values():
+            slot.silent = True
+        self.slots["f9"] = Slot(Role.FRONTEND)
+        self.beat("f9")
+        for _ in range(3 * LEASE_SECS // TICK_SECS):
+            self._advance(TICK_SECS)
+            self._beat("f9.0")
+            self.bury("")
+        self.reap(True)
+        self.both("sweep", MODELS)
+        self.redis_is_as_the_model()
+        assert not self.model.members.graves
+        assert all(r.terminal for r in self.model.requests.values()), "a request that never ends"
+        self.run(assert_no_leaks(self.store))
