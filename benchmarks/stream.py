@@ -20,7 +20,8 @@ from benchmarks.caller import Address, encode
 MODEL = "benchmark"
 PATH = "/v1/chat/completions"
 _TOKEN = re.compile(rb'"content":"(\d+)@(\d+)"')
-_ID = re.compile(rb"^id: \d+-(\d+)$", re.MULTILINE)
+_ID = re.compile(rb"id: \d+-(\d+)\n")
+_NEXT_ID = b"\nid: "
 _ERROR = b'data: {"error"'
 _DONE = b"data: [DONE]"
 _KEPT_ERRORS = 5
@@ -43,6 +44,9 @@ class Tally:
     refused: int = 0
     error_frames: int = 0
     errors: list[str] = field(default_factory=list)  # the first few, in their own words
+
+    def forget_delays(self) -> None:
+        del self.delays_ns[:]
 
     def note(self, error: str) -> None:
         if len(self.errors) < _KEPT_ERRORS:
@@ -130,15 +134,22 @@ class Stream(asyncio.Protocol):
                     self._number = int(number)
                 tally.delays_ns.append(now_ns - int(yielded_ns))
             tally.tokens += len(tokens)
-            ids = _ID.findall(events)
-            if ids and (len(ids) != len(tokens) or int(ids[0]) != before + 1 or int(ids[-1]) != self._number):
-                tally.gaps += 1
-                tally.note(f"ids {int(ids[0])} to {int(ids[-1])} came with tokens {before + 1} to {self._number}")
+            self._check_ids(events, before + 1, len(tokens))
         if _ERROR in events:
             tally.error_frames += 1
             tally.note(events[events.index(_ERROR) :].split(b"\n", 1)[0].decode(errors="replace"))
         if _DONE in events:
             self._done = True
+
+    def _check_ids(self, events: bytes, first: int, count: int) -> None:
+        """Their first, their last and their number: to parse each would cost more than all the rest."""
+        if (opening := _ID.match(events)) is None:
+            return  # a system without ids
+        ids = 1 + events.count(_NEXT_ID)
+        closing = _ID.match(events, events.rfind(_NEXT_ID) + 1)
+        if closing is None or ids != count or int(opening[1]) != first or int(closing[1]) != first + count - 1:
+            self._tally.gaps += 1
+            self._tally.note(f"{ids} ids from {int(opening[1])} came with {count} tokens from {first}")
 
     def _end(self, why: str) -> None:
         if self.ended.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -119,8 +118,8 @@ class Lifecycle:
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 tether.command([sys.executable, "-m", "lifecycle.cli.main", role, *argv]),
-                env=as_environment(self._settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-                cwd=self._log.parent, stdin=tether.stdin, stdout=log, stderr=log, start_new_session=True,
+                env=as_environment(self._settings) | {"PYTHONPATH": str(ROOT)},
+                stdin=tether.stdin, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         tether.handed_over()
         self._stack.callback(tether.close)

@@ -58,7 +58,7 @@ async def paced(system: System, effort: Effort) -> Measurement:
     """Streams at a reader's pace: latency of each token, and CPU time of each part while they are under way."""
     found = Measurement()
     tokens = int((effort.paced_lead_secs + effort.paced_secs + _TAIL_SECS) * _TOKENS_PER_SEC)
-    plan = Plan(system.urls, f"paced {tokens} {_TOKENS_PER_SEC}", effort.paced_streams, tokens)
+    plan = Plan(system.urls, f"paced {tokens} {_TOKENS_PER_SEC}", effort.paced_streams, tokens, effort.paced_lead_secs)
     accountant = Accountant(system.pids, system.redis_url)
     async with generate(plan) as load:
         await asyncio.sleep(effort.paced_lead_secs)
