@@ -80,6 +80,7 @@ class Tracker:
         self.url = url
         self.draining = False
         self._leaving = False
+        self._admitting: set[str] = set()
         self.lease = Lease(self.store, Role.FRONTEND, self)
         self.readers = Readers(self.store, lambda: self.id)
         self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
@@ -153,8 +154,15 @@ class Tracker:
         """Queue and count a request. Raises Rejected, Fenced or StoreUnavailable; nothing is left behind then."""
         if self.draining:
             raise Rejected("draining")
-        if admit.rid in self.readers.feeds:
+        if admit.rid in self.owned or admit.rid in self._admitting:
             raise Rejected("exists")
+        self._admitting.add(admit.rid)
+        try:
+            return await self._admit(admit)
+        finally:
+            self._admitting.discard(admit.rid)
+
+    async def _admit(self, admit: Admit) -> Flight:
         feed = self.readers.feed(admit.rid)
         feed.pin()
         reader = self.readers.fresh(feed)
