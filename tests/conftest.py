@@ -113,7 +113,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not left, f"processes left over: {left}"
     if uses_redis:
         inflight_allowed = request.node.get_closest_marker("leaves_inflight") is not None
-        found = _aside(_inspect_and_clear(url, namespace, inflight_allowed))
+        found = _aside(inspect_and_clear(url, namespace, inflight_allowed))
         assert not found, "left in Redis:\n  " + "\n  ".join(found)
 
 
@@ -140,7 +140,7 @@ def _aside(work: Coroutine[Any, Any, T]) -> T:
         loop.close()
 
 
-async def _inspect_and_clear(url: str, namespace: str, inflight_allowed: bool) -> list[str]:
+async def inspect_and_clear(url: str, namespace: str, inflight_allowed: bool) -> list[str]:
     commands = Commands(make_client(url, socket_timeout_secs=10.0))
     try:
         found = await leaks(commands, namespace, inflight_allowed=inflight_allowed)

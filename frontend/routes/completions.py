@@ -132,7 +132,9 @@ async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: T
                 task.cancel()
             await asyncio.gather(folding, listening, return_exceptions=True)
     if end.status != Status.COMPLETED:
-        raise ApiError(ErrorType(end.error_type), end.message, request_id=flight.rid)
+        # An id the client chose is spent: repeating the call under it would only be told so.
+        retry = False if "x-request-id" in request.headers else None
+        raise ApiError(ErrorType(end.error_type), end.message, request_id=flight.rid, retry=retry)
     body = fold(
         call.endpoint, flight.rid, call.model, int(flight.created_at), "".join(texts), end.finish_reason or "stop",
         end.input_tokens, end.last,

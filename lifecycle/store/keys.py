@@ -99,8 +99,8 @@ def shard_tags(shards: int) -> tuple[str, ...]:
     """One hash tag a shard; the slots of the tags lie evenly over the 16384, so a Cluster shares them evenly."""
     if shards == 1:
         return ("0",)
-    width = SLOTS / shards
-    return tuple(_tag_in(k, int(k * width), int((k + 1) * width)) for k in range(shards))
+    bounds = [-(-k * SLOTS // shards) for k in range(shards + 1)]  # rounded up: each part is a whole range of slots
+    return tuple(_tag_in(k, bounds[k], bounds[k + 1]) for k in range(shards))
 
 
 def _tag_in(shard: int, low: int, high: int) -> str:

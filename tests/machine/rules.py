@@ -6,12 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -32,9 +33,9 @@ TICK_SECS = 10
 LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
 QUEUE_LIMIT = 4
 MAX_ATTEMPTS = 2
-MOST_REQUESTS = 4
-MOST_TOKENS = 3
-LONGEST_TICKS = 12
+MOST_REQUESTS = 8
+MOST_INFLIGHT = 5
+LONGEST_TICKS = 20
 STEPS = 40
 
 SETTINGS = load(
@@ -45,16 +46,42 @@ SETTINGS = load(
         "max_attempts": MAX_ATTEMPTS,
     }
 )
-frontends = st.sampled_from(("f0", "f1", "f2"))
-workers = st.sampled_from(("w0", "w1"))
-seconds = st.sampled_from((0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
-twice = st.sampled_from((1, 1, 2))
 OUTCOMES = (
     ("completed", "", "stop"),
     ("completed", "", "length"),
     ("failed", "internal", ""),
     ("cancelled", "cancelled", ""),
 )
+
+
+class Call(NamedTuple):
+    """What a client asks for."""
+
+    frontend: str
+    labels: Labels
+    on_disconnect: str
+    grace_secs: int
+    limits: Limits
+
+
+frontends = st.sampled_from(("f0", "f1", "f2"))
+workers = st.sampled_from(("w0", "w1"))
+slots = frontends | workers
+twice = st.sampled_from((1, 1, 2))
+limits = st.sampled_from((0, 0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
+calls = st.builds(
+    Call,
+    frontend=frontends,
+    labels=st.builds(Labels, st.sampled_from(MODELS), st.just("completions"), st.sampled_from(("stream", "unary"))),
+    on_disconnect=st.sampled_from(("cancel", "continue")),
+    grace_secs=st.sampled_from((0, 2 * TICK_SECS)),
+    limits=st.builds(Limits, limits, limits, limits),
+)
+
+
+def recent(data: st.DataObject, things: list[T]) -> T:
+    """One of the latest."""
+    return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]
 
 
 @dataclass
@@ -66,9 +93,11 @@ class Run:
     attempt: int
     number: int = 0
 
-    def piece(self, count: int) -> Piece:
-        texts = tuple(f"{self.attempt}.{self.number + i + 1} " for i in range(count))
-        return Piece(self.rid, self.attempt, self.number + count, texts)
+    def piece(self, count: int, after: int = 0) -> Piece:
+        """The next tokens, or those that come `after` so many more."""
+        number = self.number + after
+        texts = tuple(f"{self.attempt}.{number + i + 1} " for i in range(count))
+        return Piece(self.rid, self.attempt, number + count, texts)
 
 
 @dataclass
@@ -144,56 +173,57 @@ class LifecycleMachine(RuleBasedStateMachine):
         answers = [call() for _ in range(times)]
         return answers[0]
 
-    # frontends
+    # what a frontend and its clients do
 
-    @precondition(lambda self: len(self.model.requests) < MOST_REQUESTS)
-    @rule(
-        frontend=frontends, model=st.sampled_from(MODELS), kind=st.sampled_from(("stream", "unary")),
-        on_disconnect=st.sampled_from(("cancel", "continue")), grace=seconds,
-        limits=st.builds(Limits, seconds, seconds, seconds), times=twice,
-    )  # fmt: skip
-    def admit(
-        self, frontend: str, model: str, kind: str, on_disconnect: str, grace: int, limits: Limits, times: int
-    ) -> None:
+    @initialize(calls=st.lists(calls, min_size=3, max_size=3))
+    def requests_run(self, calls: list[Call]) -> None:
+        """Most of what can go wrong needs a request that runs."""
+        for call in calls:
+            self.admit(call, 1)
+        self.redis_is_as_the_model()
+        for worker in ("w0", "w1"):
+            self.take(worker, True)
+
+    @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.model.requests) < MOST_REQUESTS)
+    @rule(call=calls, times=twice)
+    def admit(self, call: Call, times: int) -> None:
         rid = f"r{len(self.model.requests)}"
-        labels = Labels(model, "completions", kind)
-        self.both("admit", rid, "nonce", labels, self.replica(frontend), on_disconnect, grace, limits, times=times)
+        args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits)
+        self.both("admit", rid, "nonce", *args, times=times)
         if rid in self.model.requests:
-            assert self.both("admit", rid, "other", labels, self.replica(frontend), "cancel", 0, limits) == ("exists",)
+            assert self.both("admit", rid, "other", *args) == ("exists",)
 
     @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), seen=st.sampled_from((None, 0, MOST_TOKENS)), times=twice)
-    def fail(self, data: st.DataObject, seen: int | None, times: int) -> None:
-        self.both("fail", self.some_rid(data), "response_timeout", seen, times=times)
-
-    @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), frontend=frontends, readers=st.integers(0, 2), times=twice)
+    @rule(data=st.data(), frontend=frontends, readers=st.sampled_from((0, 1, 2)), times=twice)
     def attach(self, data: st.DataObject, frontend: str, readers: int, times: int) -> None:
         self.both("attach", self.some_rid(data), self.replica(frontend), readers, times=times)
 
     @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), readers=st.sampled_from((0, 0, 1)), gracefully=st.booleans(), times=twice)
-    def disconnect_admitting(self, data: st.DataObject, readers: int, gracefully: bool, times: int) -> None:
+    @rule(
+        data=st.data(), frontend=frontends, admitting=st.booleans(), readers=st.sampled_from((0, 0, 1)),
+        connection=st.sampled_from(("closed_unexpectedly", "closed_unexpectedly", "closed_gracefully")), times=twice,
+    )  # fmt: skip
+    def disconnect(
+        self, data: st.DataObject, frontend: str, admitting: bool, readers: int, connection: str, times: int
+    ) -> None:
         rid = self.some_rid(data)
-        connection = "closed_gracefully" if gracefully else "closed_unexpectedly"
-        self.both("disconnect", rid, self.model.requests[rid].frontend, readers, connection, True, times=times)
+        name = self.model.requests[rid].frontend if admitting else self.replica(frontend)
+        self.both("disconnect", rid, name, readers, connection, admitting, times=times)
 
     @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), frontend=frontends, readers=st.sampled_from((0, 0, 1)), times=twice)
-    def disconnect_reader(self, data: st.DataObject, frontend: str, readers: int, times: int) -> None:
+    @rule(data=st.data(), how=st.sampled_from(("stop", "kill", "fail")), seen=st.sampled_from((None, 0)), times=twice)
+    def end(self, data: st.DataObject, how: str, seen: int | None, times: int) -> None:
         rid = self.some_rid(data)
-        self.both("disconnect", rid, self.replica(frontend), readers, "closed_unexpectedly", False, times=times)
+        if how == "fail":
+            self.both("fail", rid, "response_timeout", seen, times=times)
+        else:
+            self.both("cancel", rid, how, times=times)
 
-    @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), mode=st.sampled_from(("stop", "kill")), times=twice)
-    def cancel(self, data: st.DataObject, mode: str, times: int) -> None:
-        self.both("cancel", self.some_rid(data), mode, times=times)
-
-    # workers
+    # what a worker does
 
     @precondition(lambda self: any(r.status == "queued" for r in self.model.requests.values()))
-    @rule(worker=workers)
-    def take(self, worker: str) -> None:
+    @rule(worker=workers, starts=st.sampled_from((True, True, False)))
+    def take(self, worker: str, starts: bool) -> None:
         """One of the dead that has not heard of it takes too; what it then starts must go to another."""
         name = self.replica(worker)
         for queue in ("retry", "queue"):
@@ -202,36 +232,29 @@ class LifecycleMachine(RuleBasedStateMachine):
                 if delivery:
                     self.model.take(name, delivery)
                     self.deliveries.append((delivery, name))
-                    if name in self.model.dead:
-                        self.both("start", delivery, name)
+                    if starts or name in self.model.dead:
+                        self._start(delivery, name, 1)
 
     @precondition(lambda self: self.deliveries)
     @rule(data=st.data(), times=twice)
     def start(self, data: st.DataObject, times: int) -> None:
-        delivery, worker = self.recent(data, self.deliveries)
+        self._start(*recent(data, self.deliveries), times)
+
+    def _start(self, delivery: Delivery, worker: str, times: int) -> None:
         answer = self.both("start", delivery, worker, times=times)
         if answer[0] == "run":
             _, attempt, base, _ = answer
             if not any((r.rid, r.attempt) == (delivery.rid, attempt) for r in self.runs):
                 self.runs.append(Run(delivery.rid, worker, attempt, base))
 
-    @precondition(lambda self: self.deliveries)
-    @rule(data=st.data(), times=twice)
-    def requeue_delivery(self, data: st.DataObject, times: int) -> None:
-        delivery, worker = self.recent(data, self.deliveries)
-        self.both("requeue_delivery", delivery, worker, times=times)
-
     @precondition(lambda self: self.runs)
     @rule(data=st.data(), counts=st.tuples(st.integers(1, 2), st.integers(0, 2)), times=twice)
     def append(self, data: st.DataObject, counts: tuple[int, int], times: int) -> None:
         """One flush of one worker: up to two of its runs, whatever has become of them."""
-        first = self.recent(data, self.runs)
+        first = recent(data, self.runs)
         others = [r for r in self.runs if r.worker == first.worker and r is not first]
         runs = [first, *(others[:1] if counts[1] else [])]
-        runs = [run for run in runs if run.number < MOST_TOKENS]
         pieces = [run.piece(count) for run, count in zip(runs, counts, strict=False)]
-        if not pieces:
-            return
         refused = self.both("append", first.worker, pieces, times=times)
         indexes = range(len(runs)) if refused == ("fenced",) else [index for index, _ in refused]
         for index, run in enumerate(runs):
@@ -240,34 +263,33 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(
-        data=st.data(),
-        outcome=st.sampled_from(OUTCOMES),
-        remainder=st.integers(0, 2),
-        lost=st.integers(0, 1),
-        times=twice,
-    )
+        data=st.data(), outcome=st.sampled_from(OUTCOMES), remainder=st.integers(0, 2),
+        lost=st.sampled_from((0, 0, 1)), times=twice,
+    )  # fmt: skip
     def finish(self, data: st.DataObject, outcome: tuple[str, str, str], remainder: int, lost: int, times: int) -> None:
-        """`lost`: the worker has generated a token more than it could append."""
-        run = self.recent(data, self.runs)
-        piece = run.piece(remainder) if remainder and not lost else None
-        last = run.number + remainder + lost
+        """`lost`: a token before the remainder has not been appended."""
+        run = recent(data, self.runs)
+        piece = run.piece(remainder, after=lost) if remainder else None
+        last = run.number + lost + remainder
         self.both("finish", run.rid, run.worker, run.attempt, outcome, last, piece, times=times)
 
-    @precondition(lambda self: self.runs)
-    @rule(data=st.data(), times=twice)
-    def requeue_attempt(self, data: st.DataObject, times: int) -> None:
-        run = self.recent(data, self.runs)
-        self.both("requeue_attempt", run.rid, run.worker, run.attempt, times=times)
+    @precondition(lambda self: self.deliveries)
+    @rule(data=st.data(), started=st.sampled_from((True, True, False)), times=twice)
+    def give_back(self, data: st.DataObject, started: bool, times: int) -> None:
+        if started and self.runs:
+            run = recent(data, self.runs)
+            self.both("requeue_attempt", run.rid, run.worker, run.attempt, times=times)
+        else:
+            self.both("requeue_delivery", *recent(data, self.deliveries), times=times)
 
     # membership and time
 
-    @rule(data=st.data(), listed=st.booleans())
-    def renew(self, data: st.DataObject, listed: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.replicas)))
+    @rule(data=st.data(), slot=slots, listed=st.booleans())
+    def heartbeat(self, data: st.DataObject, slot: str, listed: bool) -> None:
         rids = data.draw(st.lists(st.sampled_from(("r0", "r1", "gone")), unique=True)) if listed else None
-        self.both("renew", name, self.replicas[name], rids)
+        self.both("renew", self.replica(slot), self.slots[slot].role, rids)
+        self.beat(slot)
 
-    @rule(slot=st.sampled_from(("f0", "f1", "f2", "w0", "w1")))
     def beat(self, slot: str) -> None:
         """A buried replica is refused, and comes back under a new id."""
         self.slots[slot].silent = False
@@ -283,55 +305,53 @@ class LifecycleMachine(RuleBasedStateMachine):
         return found
 
     @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
-    @rule()
-    def time_passes(self) -> None:
+    @rule(away=st.sampled_from((False, False, False, True)))
+    def time_passes(self, away: bool) -> None:
+        """`away`: Redis was, for longer than a lease; nobody could beat, so nobody is judged for it."""
+        if away:
+            self._advance(LEASE_SECS + TICK_SECS)
+            return
         self._advance(TICK_SECS)
         for slot, state in self.slots.items():
             if not state.silent and self.replica(slot) not in self.model.members.tombstones:
                 self._beat(self.replica(slot))
 
-    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
-    @rule()
-    def redis_was_away(self) -> None:
-        """Nobody could beat for longer than a lease: nobody is judged for it."""
-        self._advance(LEASE_SECS + TICK_SECS)
-
     def _advance(self, secs: int) -> None:
         self.model.members.now += secs
         self.store.clock_shift_secs = self.model.members.now
 
-    @rule(slot=st.sampled_from(("f0", "f1", "w0", "w1")), reap=st.booleans())
-    def crash(self, slot: str, reap: bool) -> None:
-        """Its lease runs out while the others beat; then it is buried, and reaped now or later."""
-        self.slots[slot].silent = True
-        for _ in range(LEASE_SECS // TICK_SECS):
-            self.time_passes()
-        self.bury("")
+    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
+    @rule(slot=slots, leaves=st.booleans(), reap=st.booleans(), fresh=st.booleans())
+    def death(self, slot: str, leaves: bool, reap: bool, fresh: bool) -> None:
+        """It says goodbye, or its lease runs out while the others beat. It is reaped now or later."""
+        if leaves:
+            self.bury(self.replica(slot))
+        else:
+            self.slots[slot].silent = True
+            for _ in range(LEASE_SECS // TICK_SECS):
+                self.time_passes(False)
+            self.bury("")
         if reap:
-            self.reap(True)
+            self.reap(fresh)
 
-    @rule(leaving=st.sampled_from(("", "", "f0", "w0")))
     def bury(self, leaving: str) -> None:
-        name = self.replica(leaving) if leaving else ""
-        assert self.run(self.actual.bury(name)) == self.model.members.bury(name)
+        assert self.run(self.actual.bury(leaving)) == self.model.members.bury(leaving)
 
+    @precondition(lambda self: self.model.members.graves or self.model.dead)
     @rule(fresh=st.booleans())
     def reap(self, fresh: bool) -> None:
-        """`fresh` or not: the reaper's list of living frontends may be older than the last death."""
+        """Not `fresh`: the reaper's list of living frontends is older than the last death.
+
+        Who has been reaped is reaped again: a slow reaper may still be at it.
+        """
+        self.bury("")
         heirs = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
         if fresh:
             heirs = [name for name in heirs if name in self.model.members.leases]
-        for name, role in list(self.model.members.graves.items()):
-            self._reap(name, role, heirs)
-
-    @rule(data=st.data())
-    def reap_again(self, data: st.DataObject) -> None:
-        if self.model.dead:
-            name = data.draw(st.sampled_from(sorted(self.model.dead)))
-            self._reap(name, self.replicas[name], sorted(self.model.members.leases))
+        for name in [*self.model.members.graves, *sorted(self.model.dead)]:
+            self._reap(name, self.replicas[name], heirs)
 
     def _reap(self, name: str, role: Role, heirs: list[str]) -> None:
-        heirs = [heir for heir in heirs if self.replicas[heir] == Role.FRONTEND]
         found = self.run(self.actual.reap(name, role, heirs, MODELS if role == Role.WORKER else ()))
         heir_of = {rid: self._owner(rid) for rid in self.model.requests}
         expected = self.model.reap(name, role, heirs, heir_of)
@@ -353,15 +373,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     def a_past_call_comes_again(self, data: st.DataObject) -> None:
         self.past[data.draw(st.integers(0, len(self.past) - 1))]()
 
-    # choices
+    def inflight(self) -> list[str]:
+        return [r.rid for r in self.model.requests.values() if not r.terminal]
 
     def some_rid(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from(sorted(self.model.requests)))
-
-    @staticmethod
-    def recent(data: st.DataObject, things: list[T]) -> T:
-        """The latest are likelier; shrinks towards the last."""
-        return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]
+        """One that has not ended is likelier."""
+        return data.draw(st.sampled_from(self.inflight() * 3 + list(self.model.requests)))
 
     # what must hold
 

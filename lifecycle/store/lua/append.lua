@@ -1,7 +1,7 @@
 #!lua
 -- append: one worker's flush, the tokens of many requests at once, and the frames their readers get.
 -- KEYS[1] shard prefix
--- ARGV    shift, worker, then for each request: rid, entry id <attempt>-<number of its last token>,
+-- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
 -- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
 --         killed), 'fenced' (its attempt was given back, or a later one owns it). A repeated entry is accepted silently

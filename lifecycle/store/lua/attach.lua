@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- attach: a frontend reads a request from now on; later frames of it go to that frontend's inbox too.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, frontend, number of its HTTP readers now (absolute, so that a repetition changes nothing)
+-- ARGV    shift, rid, frontend, readers (how many over HTTP it has now; absolute, so that a repetition changes nothing)
 -- Returns the record (empty when unknown), or {'fenced'}. A terminal request is not attached to: its stream is whole.
 
 local P = KEYS[1]

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- disconnect: an HTTP connection of a request has ended; decides what that means for the request.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, frontend, number of its HTTP readers now (absolute), connection status (`closed_unexpectedly`,
---         `closed_gracefully`), admitting ('1' for the connection that brought the request), retention_secs
+-- ARGV    shift, rid, frontend, readers (how many over HTTP it has now, absolute), connection
+--         (`closed_unexpectedly` | `closed_gracefully`), admitting ('1' for the connection that brought the request), retention_secs
 -- Returns {what, first, record, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
 --         or 'continues'; first is 1 when this was the request's first unexpected loss of its client.
 

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- fail: a frontend gives up on a request it owns: its worker is silent, its reader takes nothing, it must shut down.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, error_type, message, number of the last token seen ('' for whatever came since), retention_secs
+-- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' for whatever came since),
+--         retention_secs
 -- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
 --         {'killing'} when a kill is pending: the end is then the worker's to confirm.
 -- The worker is ordered to kill; the gauge is released now.

@@ -2,8 +2,8 @@
 -- finish: a worker reports the end of its attempt, with the last tokens, and thereby confirms a cancel.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message, finish_reason,
---         number of the last token, entry id of the remainder ('' if none), its tokens, input_tokens ('' unknown),
---         retention_secs
+--         last (number of the last token), remainder_id (entry id of tokens not yet appended, '' if none), remainder
+--         (those tokens), input_tokens ('' unknown), retention_secs
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream does not
 --         end where the worker says it ends: the worker then appends what is missing and calls again.

@@ -1,8 +1,8 @@
 #!lua flags=no-writes,allow-oom
 -- list: one page of one shard's requests, newest first. Bounded by what it looks at, so a caller may have to go on.
 -- KEYS[1] shard prefix
--- ARGV    shift, index (`created` | `active`), upper bound of created_at ('+inf' to begin), rid at that bound ('' to begin),
---         status, model, endpoint, frontend, worker ('' each for any), limit, scan_limit
+-- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound, ''
+--         to begin), status, model, endpoint, frontend, worker ('' each for any), limit, scan_limit
 -- Returns {exhausted, created_at, rid, record…}: created_at and rid are where to go on.
 
 local P = KEYS[1]

@@ -1,9 +1,11 @@
 #!lua flags=no-writes,allow-oom
 -- read: one record, with the live progress of a running request.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid
+-- ARGV    shift (unused), rid
 -- Returns the record as a flat field list, empty when unknown or expired.
 
 local P = KEYS[1]
+local _, rid = unpack(ARGV)
 --- @include clock record
-return public_record(ARGV[2], load_record(ARGV[2]))
+
+return public_record(rid, load_record(rid))

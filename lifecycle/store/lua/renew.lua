@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- renew: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, how many requests it believes to hold in this shard, rids ('' or, after a mismatch, the
---         JSON list of them), inbox_ttl_ms, orders_limit
+-- ARGV    shift, replica, role, believed (how many requests it thinks to hold in this shard), rids ('' or, after a
+--         mismatch, the JSON list of them), inbox_ttl_ms, orders_limit
 -- Returns {'dead'} when buried, else {'ok', epoch, held, orders, lost, unheld}: held is Redis's number; orders are
 --         {rid, mode, reason}… for a worker; lost are given rids Redis does not count as this replica's; unheld those it
 --         counts that were not given.

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- requeue: a worker gives a request back: one it was handed and cannot start, or one without a token when it drains.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry id, max_attempts,
+-- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry, max_attempts,
 --         retention_secs
 -- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's to give
 --         back (already moved, ended, or a token is out), or {'unknown'}.

@@ -6,10 +6,11 @@
 --         grace is 1 while nobody is judged.
 
 local P = KEYS[1]
+local shift, lease_secs = unpack(ARGV)
 --- @include clock membership
 
-local now = clock(ARGV[1])
-local deadline, grace = judged_at(now, tonumber(ARGV[2]))
+local now = clock(shift)
+local deadline, grace = judged_at(now, tonumber(lease_secs))
 local replicas, models = {}, {}
 for _, role in ipairs(ROLES) do
   local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- start: a worker takes a delivered request; opens an attempt, whose entry id fences all earlier ones.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry id, retention_secs
+-- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, retention_secs
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at} (the same
 --         again when repeated for the same delivery), {'drop', why} when there is nothing to do, or {'fenced'}.
 -- A request that is overdue, cancelled or terminal is dropped here: overdue work never starts.

@@ -1,0 +1,86 @@
+"""What the tests of this folder say and hear, in their own words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.cluster import Cluster, Process
+from tests.sse import chat
+from tests.waiting import wait_until
+
+TERMINAL = ("completed", "failed", "cancelled")
+RECORD_FIELDS = {
+    "id", "object", "model", "endpoint", "request_type", "status", "error_type", "error_message",
+    "cancel_requested_at", "cancel_reason", "cancel_mode", "on_disconnect", "frontend", "worker", "attempt",
+    "created_at", "started_at", "first_token_at", "last_token_at", "finished_at", "output_tokens", "finish_reason",
+}  # fmt: skip
+
+
+def endless(model: str = "echo", **fields: Any) -> dict[str, Any]:
+    """Generates until it is ended."""
+    return chat("again", model, echo_repeat=1_000_000_000, **fields)
+
+
+def journaled(journal: Path, **fields: Any) -> dict[str, Any]:
+    """Endless on the one slot of `single`; the engine's starts and stops are in the journal."""
+    return chat(str(journal), "single", **fields)
+
+
+def lines(journal: Path) -> list[str]:
+    return journal.read_text().splitlines() if journal.exists() else []
+
+
+def refusal(answer: httpx2.Response, status: int) -> dict[str, Any]:
+    """The error of a call that was refused: OpenAI's body, and an id on the response."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["x-request-id"]
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+    error: dict[str, Any] = answer.json()["error"]
+    assert {"message", "type", "code", "param"} <= error.keys()
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    return error
+
+
+def lists(answer: httpx2.Response) -> list[str]:
+    """The ids of a listing."""
+    assert answer.status_code == 200, answer.text
+    return [record["id"] for record in answer.json()["data"]]
+
+
+async def send(cluster: Cluster, body: Any, frontend: Process | None = None, **headers: str) -> httpx2.Response:
+    """A call that is answered as a whole. A body that is no dict goes out as it is."""
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    content = json.dumps(body) if isinstance(body, dict) else body
+    url = (frontend or cluster.frontends[0]).url + "/v1/chat/completions"
+    return await cluster.http.post(url, content=content, headers=names)
+
+
+async def cancel(
+    cluster: Cluster, rid: str, frontend: Process | None = None, wait_ms: int = 10_000, **fields: Any
+) -> httpx2.Response:
+    url = f"{(frontend or cluster.frontends[0]).url}/v1/requests/{rid}/cancel"
+    return await cluster.http.post(url, json={"wait_ms": wait_ms, **fields})
+
+
+async def until(cluster: Cluster, rid: str, *statuses: str, frontend: Process | None = None) -> dict[str, Any]:
+    """The record, once it has one of these statuses; waits for its creation, too."""
+    url = f"{(frontend or cluster.frontends[0]).url}/v1/requests/{rid}"
+
+    async def look() -> dict[str, Any] | None:
+        answer = await cluster.http.get(url)
+        record: dict[str, Any] = answer.json()
+        return record if answer.status_code == 200 and record["status"] in statuses else None
+
+    found = await wait_until(look, what=f"{rid} being {' or '.join(statuses)}")
+    assert found is not None
+    return found
+
+
+async def ended(cluster: Cluster, rid: str, frontend: Process | None = None) -> dict[str, Any]:
+    return await until(cluster, rid, *TERMINAL, frontend=frontend)

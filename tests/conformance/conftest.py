@@ -1,0 +1,91 @@
+"""One cluster for the whole folder: two frontends, and a model for each way a request can go.
+
+| model | engine | for |
+|---|---|---|
+| `echo` | echo, two workers, fast | what goes well, and with `calls.endless()` what never ends by itself |
+| `raiser` | `three_then_raise` | what fails |
+| `silent` | `silent` | what stops talking |
+| `single` | `marked`, concurrency 1 | what has to queue; the engine keeps a journal |
+| `brief` | echo, forgets at once | what has expired |
+| `away` | its worker has left | what is known and not served |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from lifecycle.settings import Settings
+from tests.cluster import Cluster, running
+from tests.conftest import inspect_and_clear
+from tests.waiting import wait_until
+
+QUEUE_LIMIT = 3
+MAX_BODY_BYTES = 64 * 1024
+TIMEOUT_SECS = 30.0
+
+
+@pytest.fixture(scope="package")
+def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The processes. Tests take `cluster`, which lives in their own event loop."""
+    settings = Settings(
+        redis_url=redis_url, namespace=f"conformance-{secrets.token_hex(4)}",
+        heartbeat_secs=0.5, lease_secs=6.0, sweep_secs=0.25, retention_secs=300.0,
+        sse_keepalive_secs=0.25, stop_grace_secs=0.3, echo_tokens_per_sec=200.0,
+        queue_limit=QUEUE_LIMIT, max_body_bytes=MAX_BODY_BYTES, openai_base_url="", backend_stream_timeout_secs=0,
+    )  # fmt: skip
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        started = _every_model(settings, tmp_path_factory.mktemp("conformance"))
+        cluster = runner.run(stack.enter_async_context(started))
+        try:
+            yield cluster
+        finally:
+            runner.run(stack.aclose())
+        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
+    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+
+
+@asynccontextmanager
+async def _every_model(settings: Settings, directory: Path) -> AsyncIterator[Cluster]:
+    async with running(settings, directory, frontends=2, workers=2) as cluster:
+        *_, away = await asyncio.gather(
+            cluster.worker("raiser", "tests.engines:three_then_raise"),
+            cluster.worker("silent", "tests.engines:silent"),
+            cluster.worker("single", "tests.engines:marked", concurrency=1),
+            cluster.worker("brief", retention_secs=0.2),
+            cluster.worker("away"),
+        )
+        await away.terminate()
+        cluster.workers.remove(away)
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    """The shared cluster, with a client of the test's own. Whatever the test did, nothing stays inflight."""
+    async with httpx2.AsyncClient(timeout=TIMEOUT_SECS, trust_env=False) as http:
+        own = Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
+        yield own
+
+        async def idle() -> bool:
+            return await own.inflight() == 0
+
+        await wait_until(idle, what="an idle cluster")
+
+
+@pytest.fixture
+def new_id(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Request ids that say whose they are."""
+    return lambda: f"{request.node.originalname[:80]}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def rid(new_id: Callable[[], str]) -> str:
+    return new_id()

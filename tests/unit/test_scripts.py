@@ -1,0 +1,183 @@
+"""Each script's header, the names it binds, the wrapper that calls it and the declared keys say the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from lifecycle.model import CancelMode, Labels, Role
+from lifecycle.settings import load
+from lifecycle.store import lua
+from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.results import Append, Grave, Outcome
+from lifecycle.store.scripts import Store
+from tests.leaks import RULES
+
+FOLDER = Path(lua.__file__).parent / "lua"
+FILES = sorted(FOLDER.rglob("*.lua"))
+CONTROL_FILES = {"beat", "bury", "roster", "membership"}
+
+# Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
+COMPOSED = {"frontends", "workers", "queue:", "retry:", "created", "active"}
+
+
+class Header(NamedTuple):
+    purpose: str
+    keys: str
+    argv: list[str]
+    repeated: list[str]  # what follows "then for each …:"
+    returns: str
+
+
+def header_of(source: str) -> Header:
+    match = re.match(
+        r"#!lua[^\n]*\n-- (?P<purpose>.+?)\n-- KEYS\[1\] (?P<keys>.+?)\n"
+        r"-- ARGV    (?P<argv>.+?)\n-- Returns (?P<returns>.+?)\n\n",
+        source,
+        re.DOTALL,
+    )
+    assert match, "no header with purpose, KEYS, ARGV and Returns"
+    argv = re.sub(r"\s*\n--\s+", " ", match["argv"])
+    once, _, repeated = argv.partition(", then for each ")
+    return Header(match["purpose"], match["keys"], _names(once), _names(repeated.partition(":")[2]), match["returns"])
+
+
+def _names(text: str) -> list[str]:
+    """Names up to each comma, without what is said about them: `rids ('' or a JSON list)` is `rids`."""
+    plain = re.sub(r"\([^()]*\)", "", text)
+    return [re.sub(r"'.*", "", part).strip() for part in plain.split(",") if part.strip()]
+
+
+def source_of(name: str) -> str:
+    return (FOLDER / f"{name}.lua").read_text()
+
+
+@pytest.mark.parametrize("name", lua.names())
+def test_a_script_says_what_it_does_and_takes(name: str) -> None:
+    source = source_of(name)
+    header = header_of(source)
+    assert header.purpose.startswith(f"{name}: ")
+    assert header.keys.startswith("control prefix" if name in CONTROL_FILES else "shard prefix")
+    if header.repeated:
+        bound = re.search(r"^local ([\w, ]+) = ARGV\[1\], ARGV\[2\]$", source, re.MULTILINE)
+        loop = re.search(r"local ([\w, ]+) = ARGV\[i\]", source)
+        assert loop
+        assert loop[1].split(", ") == header.repeated
+    else:
+        bound = re.search(r"^local ([\w,\s]+?) = unpack\(ARGV\)$", source, re.MULTILINE)
+    assert bound, "the arguments are not bound to names"
+    names = re.split(r",\s+", bound[1])
+    assert [given for name, given in zip(names, header.argv, strict=True) if name not in ("_", given)] == []
+
+
+@pytest.mark.parametrize("name", lua.names())
+def test_only_admission_and_append_are_refused_when_memory_is_full(name: str) -> None:
+    flags = source_of(name).partition("\n")[0]
+    assert ("allow-oom" in flags) == (name not in ("admit", "append"))
+
+
+class Recorded(Exception):
+    pass
+
+
+class Recorder:
+    """In the place of Commands: keeps what would be sent."""
+
+    def __init__(self) -> None:
+        self.sent: tuple[Any, ...] = ()
+
+    async def execute(self, *args: Any) -> Any:
+        self.sent = args
+        raise Recorded
+
+
+LABELS = Labels("m", "completions", "stream")
+GRAVE = Grave("w", "worker", ["m"])
+PIECE = Append("r", 1, 1, b'["t"]', True)
+LISTING: dict[str, Any] = dict.fromkeys(("upper", "before", "status", "model", "endpoint", "frontend", "worker"), "")
+LIMITS: dict[str, Any] = dict.fromkeys(
+    ("grace_secs", "queue_timeout_secs", "first_token_timeout_secs", "deadline_secs"), 0.0
+)
+CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
+    "admit": lambda s: s.admit("r", "n", LABELS, "f", b"{}", on_disconnect="cancel", **LIMITS, patience_secs=0),
+    "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
+    "attach": lambda s: s.attach("r", "f", 1),
+    "beat": lambda s: s.beat("w", Role.WORKER, {}, ["m"]),
+    "bury": lambda s: s.bury(),
+    "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
+    "fail": lambda s: s.fail("r", "internal", "why"),
+    "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
+    "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
+    "read": lambda s: s.read("r"),
+    "reap": lambda s: s.reap(0, GRAVE, []),
+    "renew": lambda s: s.renew(0, "w", Role.WORKER, 0),
+    "requeue": lambda s: s.requeue("r", "w", attempt=1),
+    "roster": lambda s: s.roster(),
+    "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
+    "sweep": lambda s: s.sweep(0),
+}
+
+
+@pytest.mark.parametrize("name", lua.names())
+async def test_the_wrapper_passes_as_many_arguments_as_the_header_names(name: str) -> None:
+    recorder = Recorder()
+    store = Store(recorder, load({}))  # type: ignore[arg-type]
+    with pytest.raises(Recorded):
+        await CALLS[name](store)
+    command, sha, keys, prefix, *argv = recorder.sent
+    assert (command, sha, keys) == ("EVALSHA", lua.load(name).sha, 1)
+    assert prefix == (store.keys.control if name in CONTROL_FILES else store.keys.prefixes[0])
+    header = header_of(source_of(name))
+    assert len(argv) == len(header.argv) + 2 * len(header.repeated)  # append was given two
+
+
+def literals(files: list[Path]) -> set[str]:
+    return {name for file in files for name in re.findall(r"P \.\. '([a-z_]+:?)'", file.read_text())}
+
+
+def test_the_scripts_use_the_declared_keys_and_no_others() -> None:
+    control = literals([f for f in FILES if f.stem in CONTROL_FILES])
+    shard = literals([f for f in FILES if f.stem not in CONTROL_FILES])
+    declared_control = {key.name for key in CONTROL_KEYS}
+    declared_shard = {key.name for key in SHARD_KEYS}
+    assert control <= declared_control
+    assert shard <= declared_shard
+    assert declared_control - control - COMPOSED == set()
+    assert declared_shard - shard - COMPOSED == set()
+
+
+def test_every_declared_key_has_a_rule_about_what_may_be_left_of_it() -> None:
+    assert set(RULES) == {key.name for key in SHARD_KEYS + CONTROL_KEYS}
+
+
+def test_every_include_is_used_and_exists() -> None:
+    included = {part for f in FOLDER.glob("*.lua") for line in re.findall(r"--- @include (.+)", f.read_text())
+                for part in line.split()}  # fmt: skip
+    assert included == {f.stem for f in (FOLDER / "include").glob("*.lua")}
+
+
+@pytest.mark.parametrize(("data", "crc"), [(b"", 0), (b"123456789", 0x31C3), (b"foo", 44950)])
+def test_crc16_is_the_one_of_redis_cluster(data: bytes, crc: int) -> None:
+    assert crc16(data) == crc
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7, 64, 1000])
+def test_shard_tags_spread_evenly_over_the_slots(shards: int) -> None:
+    tags = shard_tags(shards)
+    assert len(set(tags)) == shards
+    if shards > 1:
+        places = [crc16(tag.encode()) % SLOTS * shards // SLOTS for tag in tags]
+        assert places == list(range(shards)), "one in each equal part of the slots"
+
+
+def test_requests_spread_evenly_over_the_shards() -> None:
+    store = Store(Recorder(), load({"shards": 4}))  # type: ignore[arg-type]
+    counts = [0] * 4
+    for number in range(4000):
+        counts[store.keys.shard_of(f"chatcmpl-{number}")] += 1
+    assert min(counts) > 850
