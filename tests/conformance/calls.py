@@ -12,6 +12,7 @@ from tests.cluster import Cluster, Process
 from tests.sse import chat
 from tests.waiting import wait_until
 
+MAX_BODY_BYTES = 64 * 1024
 TERMINAL = ("completed", "failed", "cancelled")
 RECORD_FIELDS = {
     "id", "object", "model", "endpoint", "request_type", "status", "error_type", "error_message",
