@@ -30,6 +30,7 @@ SILENCE: Literal[Silence.SILENCE] = Silence.SILENCE
 Item = Tokens | End | Literal[Silence.SILENCE]
 
 _GAP = "Redis lost a part of the token stream"
+_READ_IS_LOST = "Redis lost the part of the token stream that was read"
 
 
 class TokenReader:
@@ -130,7 +131,7 @@ class TokenReader:
             if item.last > self.number:
                 self._fall_behind()
                 return None
-            return item
+            return item if item.last == self.number else self._lost(_READ_IS_LOST)
         if item.last <= self.number:
             return None
         if item.first > self.number + 1:
@@ -171,7 +172,7 @@ class TokenReader:
         if record is None:
             self.abort(self._lost("Redis lost the request"))
         elif self.number > record.output_tokens:
-            self.abort(self._lost("Redis lost the part of the token stream that was read"))
+            self.abort(self._lost(_READ_IS_LOST))
         elif self._live or self._aborted is not None:
             return True
         elif record.status.terminal and caught_up and self._over:
