@@ -304,9 +304,10 @@ function show() {
   write($("running"), String(counts.running));
   document.title = `${counts.total} inflight – lifecycle`;
   showInflight();
-  replicaTable.show(replicas, now);
+  const age = (a, b) => a.role.localeCompare(b.role) || a.started_at - b.started_at; // leases change order all the time
+  replicaTable.show(replicas.toSorted(age), now);
   write($("replicas-note"), replicas.some((r) => r.role === "worker") ? "" : "No worker is alive.");
-  const finished = recent.filter((r) => r.finished_at !== null).sort((a, b) => b.finished_at - a.finished_at);
+  const finished = recent.filter((r) => r.finished_at !== null).toSorted((a, b) => b.finished_at - a.finished_at);
   finishedTable.show(finished, now);
   const none = recent.length ? `None among the newest ${recent.length} requests.` : "No requests yet.";
   write($("finished-note"), finished.length ? "" : none);
