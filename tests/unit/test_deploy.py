@@ -43,12 +43,38 @@ def test_a_drain_is_not_cut_short(name: str) -> None:
 
 
 def test_the_balancer_knows_the_frontends_and_buffers_nothing() -> None:
-    servers = set(re.findall(r"server (frontend-\d):8000", NGINX))
-    assert servers == {name for name in OURS if name.startswith("frontend")}
+    frontends = [name for name in OURS if name.startswith("frontend")]
+    upstreams = re.findall(r"upstream \w+ \{(.*?)\}", NGINX, re.DOTALL)
+    assert [re.findall(r"server ([\w-]+):8000", upstream) for upstream in upstreams] == [frontends, frontends]
     assert "proxy_buffering off;" in NGINX
-    assert "non_idempotent;" not in NGINX, "a POST must not be sent twice"
     published = {port.split(":")[1] for port in COMPOSE["services"]["nginx"]["ports"]}
     assert set(re.findall(r"listen (\d+);", NGINX)) == published
+
+
+def test_a_post_is_sent_twice_only_after_a_503_and_under_the_same_id() -> None:
+    before, again = NGINX.split("location @again {")
+    assert "non_idempotent;" not in before
+    assert "http_503 non_idempotent;" in again
+    assert "proxy_set_header X-Request-Id $id;" in before
+    assert "proxy_set_header" not in again, "one in a location would undo those of the server"
+
+
+def test_dependencies_exist_and_can_become_healthy() -> None:
+    services = COMPOSE["services"]
+    for service in services.values():
+        for name, needed in service.get("depends_on", {}).items():
+            assert needed["condition"] == "service_healthy"
+            assert services[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_image_copies_what_is_there() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    copied = [line.split()[1:-1] for line in dockerfile.splitlines() if re.match(r"COPY (?!--from)", line)]
+    assert all((ROOT / name).exists() for names in copied for name in names)
+    assert {"lifecycle", "frontend", "worker"} <= {name for names in copied for name in names}
+    users = re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)
+    assert users
+    assert users[-1] not in ("0", "root")
 
 
 def test_redis_never_evicts() -> None:
