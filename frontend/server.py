@@ -18,7 +18,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.app import create_app
+from frontend.errors import ApiError
 from lifecycle.errors import LifecycleError
+from lifecycle.ids import new_request_id
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType
 from lifecycle.settings import Settings
@@ -30,7 +32,22 @@ _LAST_WORDS_SECS = 2.0  # for error frames to leave the process
 
 
 class Protocol(HttpToolsProtocol):
-    """Lets a response drop its connection: closing alone waits for a buffer that a stalled client never takes."""
+    """Lets a response drop its connection: closing alone waits for a buffer that a stalled client never takes.
+
+    What is no HTTP at all is answered like every other wrong call.
+    """
+
+    def send_400_response(self, msg: str) -> None:
+        refusal = ApiError(ErrorType.VALIDATION, msg)
+        body = refusal.body()
+        headers = refusal.headers() | {
+            "x-request-id": new_request_id("req"),
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n".encode() + body)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         extensions: dict[str, Any] = {"lifecycle.abort": self.transport.abort}

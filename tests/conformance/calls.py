@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
@@ -12,6 +14,7 @@ from tests.cluster import Cluster, Process
 from tests.sse import chat
 from tests.waiting import wait_until
 
+T = TypeVar("T")
 MAX_BODY_BYTES = 64 * 1024
 TERMINAL = ("completed", "failed", "cancelled")
 RECORD_FIELDS = {
@@ -85,3 +88,37 @@ async def until(cluster: Cluster, rid: str, *statuses: str, frontend: Process | 
 
 async def ended(cluster: Cluster, rid: str, frontend: Process | None = None) -> dict[str, Any]:
     return await until(cluster, rid, *TERMINAL, frontend=frontend)
+
+
+async def settles_to(expected: T, look: Callable[[], Awaitable[T]]) -> None:
+    """What `look` sees becomes this; the difference is shown if it does not."""
+    seen = await look()
+
+    async def settled() -> bool:
+        nonlocal seen
+        seen = await look()
+        return seen == expected
+
+    with suppress(AssertionError):
+        await wait_until(settled)
+    assert seen == expected
+
+
+@asynccontextmanager
+async def extra_worker(cluster: Cluster, model: str, engine: str = "echo", **settings: Any) -> AsyncIterator[Process]:
+    """For what the shared workers cannot show."""
+    worker = await cluster.worker(model, engine, **settings)
+    try:
+        yield worker
+    finally:
+        await worker.terminate()
+
+
+@asynccontextmanager
+async def extra_frontend(cluster: Cluster, **settings: Any) -> AsyncIterator[Process]:
+    """For what the shared frontends must not do: have limits of their own, or drain."""
+    frontend = await cluster.frontend(**settings)
+    try:
+        yield frontend
+    finally:
+        await frontend.terminate()

@@ -23,11 +23,11 @@ import pytest
 
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
+from tests.conformance.calls import MAX_BODY_BYTES
 from tests.conftest import inspect_and_clear
 from tests.waiting import wait_until
 
 QUEUE_LIMIT = 3
-MAX_BODY_BYTES = 64 * 1024
 TIMEOUT_SECS = 30.0
 
 

@@ -140,11 +140,41 @@ async def test_half_a_body_and_then_nothing_starts_nothing(cluster: Cluster) -> 
     assert await cluster.metric("lifecycle_requests_started_total") == before
 
 
-async def test_garbage_on_the_wire_is_answered_and_survived(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01 this is not HTTP\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+    ],
+)
+async def test_garbage_on_the_wire_is_answered_and_survived(cluster: Cluster, garbage: bytes) -> None:
     host, port = cluster.frontends[0].url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+    writer.write(garbage)
     await writer.drain()
-    assert b"400" in await reader.read(1000)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\nx-request-id: req-" in head
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert (await cluster.http.get(cluster.frontends[0].url + "/live")).status_code == 200
+
+
+async def test_a_very_long_url_is_only_not_found(cluster: Cluster) -> None:
+    refusal(await cluster.http.get(cluster.frontends[0].url + "/v1/" + "x" * 60_000), 404)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/requests", "/nowhere"])
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PATCH"])
+async def test_other_methods_are_refused(cluster: Cluster, method: str, path: str) -> None:
+    answer = await cluster.http.request(method, cluster.frontends[0].url + path)
+    status = 404 if path == "/nowhere" else 405
+    assert answer.headers["x-request-id"]
+    if method == "HEAD":  # has no body by definition
+        assert (answer.status_code, answer.content) == (status, b"")
+    else:
+        refusal(answer, status)
+    if status == 405:
+        assert answer.headers["allow"]

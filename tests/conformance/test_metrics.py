@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster import Cluster
-from tests.conformance.calls import cancel, endless, send
+from tests.conformance.calls import cancel, ended, endless, extra_worker, send, settles_to
 from tests.sse import chat, post
 from tests.waiting import wait_until
 
@@ -61,6 +64,11 @@ async def _mixed(cluster: Cluster, rid: str) -> None:
     await wait_until(idle)
 
 
+async def _read(cluster: Cluster, body: dict[str, Any], rid: str) -> None:
+    async with post(cluster.http, cluster.frontends[0].url, body, X_Request_Id=rid) as stream:
+        await stream.read()
+
+
 async def _text(cluster: Cluster, frontend: int = 0) -> str:
     return (await cluster.http.get(cluster.frontends[frontend].url + "/metrics")).text
 
@@ -77,41 +85,64 @@ async def test_every_metric_is_there_with_its_labels(cluster: Cluster, rid: str)
     assert set(families) <= set(PROCESS | CLUSTER)
 
 
-async def test_the_counts_are_exact(cluster: Cluster, rid: str) -> None:
-    names = {
-        "started": ("lifecycle_requests_started_total", {}),
-        "ok": ("lifecycle_requests_total", {"status": "success"}),
-        "internal": ("lifecycle_requests_total", {"error_type": "internal"}),
-        "cancelled": ("lifecycle_requests_total", {"error_type": "cancelled"}),
-        "cancellations": ("lifecycle_cancellations_total", {}),
-        "disconnects": ("lifecycle_client_disconnects_total", {}),
-        "rejections": ("lifecycle_rejections_total", {}),
-        "durations": ("lifecycle_request_duration_seconds_count", {}),
-        "stops": ("lifecycle_cancel_to_stop_seconds_count", {}),
-        "cluster_ok": ("lifecycle_cluster_requests_total", {"status": "success"}),
-    }
-    a = cluster.frontends[0]
+async def test_the_counts_are_exact(cluster: Cluster, new_id: Callable[[], str]) -> None:
+    """A model nobody else asks for, so that its series begin at nothing."""
+    stream, failure, cancelled, left, unary = ids = [new_id() for _ in range(5)]
+    a, model = cluster.frontends[0], "metered"
+    async with extra_worker(cluster, model):
+        await _read(cluster, chat("a b c", model), stream)
+        await _read(cluster, chat("no", model, echo_repeat=0), failure)
+        for rid in (cancelled, left):
+            async with post(cluster.http, a.url, endless(model), X_Request_Id=rid) as response:
+                await response.read_tokens(1)
+                if rid == cancelled:
+                    await cancel(cluster, rid)
+        body = {"model": model, "prompt": "a b"}
+        await cluster.http.post(a.url + "/v1/completions", json=body, headers={"X-Request-Id": unary})
+        await send(cluster, chat("again", model), X_Request_Id=unary)
+        tokens = sum([(await ended(cluster, rid))["output_tokens"] for rid in ids])
 
-    async def read() -> dict[str, float]:
-        return {key: await cluster.metric(name, a, **labels) for key, (name, labels) in names.items()}
+    chats = {"endpoint": "chat_completions", "request_type": "stream"}
+    completions = {"endpoint": "completions", "request_type": "unary"}
+    by_outcome: list[tuple[dict[str, str], float]] = [
+        ({**chats, "status": "success", "error_type": ""}, 1),
+        ({**chats, "status": "error", "error_type": "internal"}, 1),
+        ({**chats, "status": "error", "error_type": "cancelled"}, 2),
+        ({**completions, "status": "success", "error_type": ""}, 1),
+        ({}, 5),
+    ]
+    expected: list[tuple[str, dict[str, str], float]] = [
+        ("requests_started_total", chats, 4),
+        ("requests_started_total", completions, 1),
+        *(("requests_total", *outcome) for outcome in by_outcome),
+        *(("cluster_requests_total", *outcome) for outcome in by_outcome),
+        ("client_disconnects_total", {"endpoint": "chat_completions"}, 1),
+        ("client_disconnects_total", {}, 1),
+        ("cancellations_total", chats, 2),
+        ("cancellations_total", {}, 2),
+        ("rejections_total", {"endpoint": "chat_completions", "reason": "request_id_in_use"}, 1),
+        ("rejections_total", {}, 1),
+        ("output_tokens_total", {}, tokens),
+        ("inflight_requests", {}, 0),
+        ("queued_requests", {}, 0),
+        ("cluster_inflight_requests", {}, 0),
+        ("cluster_queued_requests", {}, 0),
+        ("request_duration_seconds_count", {}, 5),
+        ("queue_wait_seconds_count", {}, 5),
+        ("time_to_first_token_seconds_count", {}, 4),
+        ("cancel_to_stop_seconds_count", {}, 2),
+        ("output_sequence_tokens_count", {}, 5),
+        ("output_sequence_tokens_sum", {}, tokens),
+        ("input_sequence_tokens_count", {}, 5),
+        ("input_sequence_tokens_sum", {}, 3 + 1 + 1 + 1 + 2),
+    ]
 
-    async def settled() -> bool:  # what earlier tests ended may still be told
-        return await cluster.metric("lifecycle_inflight_requests", a) == 0 and await read() == await read()
+    async def wrong() -> list[str]:
+        seen = [await cluster.metric(f"lifecycle_{name}", a, model=model, **labels) for name, labels, _ in expected]
+        pairs = zip(expected, seen, strict=True)
+        return [f"{name}{labels} is {now:g}, not {want:g}" for (name, labels, want), now in pairs if now != want]
 
-    await wait_until(settled)
-    before = await read()
-    await _mixed(cluster, rid)
-    wanted = {
-        "started": 4, "ok": 1, "internal": 1, "cancelled": 2, "cancellations": 2, "disconnects": 1, "rejections": 1,
-        "durations": 4, "stops": 2, "cluster_ok": 1,
-    }  # fmt: skip
-
-    async def risen() -> bool:  # the cluster's snapshot may be a second old
-        after = await read()
-        return {key: after[key] - before[key] for key in names} == wanted
-
-    await wait_until(risen)
-    assert await cluster.metric("lifecycle_inflight_requests", a) == 0
+    await settles_to([], wrong)  # the cluster's snapshot may be a second old
 
 
 async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: str) -> None:
@@ -131,6 +162,21 @@ async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: s
 async def test_an_unknown_model_makes_no_label_value(cluster: Cluster) -> None:
     await send(cluster, chat("x", "made-up-by-a-client"))
     assert "made-up-by-a-client" not in await _text(cluster)
+
+
+async def test_the_exposition_follows_the_naming_rules(cluster: Cluster, rid: str) -> None:
+    await _mixed(cluster, rid)
+    text = await _text(cluster)
+    for family in text_string_to_metric_families(text):
+        assert re.fullmatch(r"lifecycle_[a-z][a-z_]*[a-z]", family.name)
+        for keyword in ("HELP", "TYPE"):
+            name = family.name + ("_total" if family.type == "counter" else "")
+            assert len(re.findall(rf"^# {keyword} {name} \S", text, re.MULTILINE)) == 1
+        suffixes = {"counter": {"_total"}, "gauge": {""}, "histogram": {"_bucket", "_sum", "_count"}}[family.type]
+        assert {sample.name.removeprefix(family.name) for sample in family.samples} <= suffixes
+        assert not re.search(r"_(total|count|sum|bucket|gauge|counter|histogram|milliseconds|ms)$", family.name)
+    series = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(series) == len(set(series))
 
 
 async def test_promtool_finds_nothing(cluster: Cluster, rid: str) -> None:

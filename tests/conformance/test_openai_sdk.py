@@ -132,9 +132,7 @@ async def test_models_are_listed_and_retrieved(sdk: Sdk) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_request_id_is_the_clients_own_everywhere(
-    cluster: Cluster, sdk: Sdk, rid: str, stream: bool
-) -> None:
+async def test_the_request_id_is_the_clients_own_everywhere(cluster: Cluster, sdk: Sdk, rid: str, stream: bool) -> None:
     raw = await sdk.client.chat.completions.with_raw_response.create(
         model="echo", messages=says(), stream=stream, extra_headers={"X-Request-Id": rid}
     )
@@ -251,9 +249,7 @@ async def test_a_cancel_by_id_reaches_the_sdk_with_its_reason(
 
 
 async def test_closing_the_stream_cancels_the_request(cluster: Cluster, sdk: Sdk) -> None:
-    stream = await sdk.client.chat.completions.create(
-        model="echo", messages=says(), stream=True, extra_body=ENDLESS
-    )
+    stream = await sdk.client.chat.completions.create(model="echo", messages=says(), stream=True, extra_body=ENDLESS)
     first = await anext(aiter(stream))
     await stream.close()
     record = await ended(cluster, first.id)
