@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, endless, journaled, lines, refusal, send
 from tests.conformance.conftest import QUEUE_LIMIT
-from tests.sse import chat, error_of, post
+from tests.sse import Stream, chat, error_of, post
 
 NewId = Callable[[], str]
 
@@ -65,10 +65,12 @@ async def test_a_first_token_in_time_lifts_its_limit(cluster: Cluster, rid: str)
 async def test_a_full_queue_refuses_and_says_so(cluster: Cluster, new_id: NewId, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         ids = [new_id() for _ in range(QUEUE_LIMIT + 1)]
+        held: list[Stream] = []  # a stream that nobody holds is closed: its client has gone
         for number, name in enumerate(ids):
             stream = await stack.enter_async_context(
                 post(cluster.http, cluster.frontends[number % 2].url, journaled(tmp_path / "j"), X_Request_Id=name)
             )
+            held.append(stream)
             assert stream.response.status_code == 200
             if number == 0:
                 await stream.read_tokens(1)
