@@ -1,7 +1,5 @@
 -- The one way a request ends. Callers have checked that the record is not terminal.
 
-local DEADLINES = {'queue', 'first_token', 'deadline', 'grace'}
-
 -- Removes a not started request from its queue: acknowledged and deleted, so that XLEN stays the depth.
 local function leave_queue(record)
   if record.entry and record.entry ~= '' then
@@ -69,7 +67,7 @@ local function terminate(rid, record, now, retention, outcome)
     redis.call('SREM', P .. 'orders:' .. record.worker, rid)
   end
   redis.call('ZREM', P .. 'active', rid)
-  for _, kind in ipairs(DEADLINES) do redis.call('ZREM', P .. 'deadlines', kind .. '|' .. rid) end
+  redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
   redis.call('ZADD', P .. 'expiries', secs(now + retention), rid)
   local label = outcome.status == 'completed' and 'success' or 'error'
   redis.call('HINCRBY', P .. 'totals', cjson.encode(
