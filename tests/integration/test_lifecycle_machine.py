@@ -16,4 +16,4 @@ def test_no_history_breaks_the_lifecycle(redis_url: str) -> None:
         settings = settings.model_copy(update=own)
         return Store(connect(settings), settings)
 
-    run_machine(real_store, examples=60)
+    run_machine(real_store, examples=70)
