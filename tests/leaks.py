@@ -9,10 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from lifecycle.store.keys import CONTROL_KEYS, CONTROL_TAG, SHARD_KEYS, Key
-from lifecycle.store.redis import Commands
 from lifecycle.store.scripts import Store
+
+
+class Sends(Protocol):
+    """Whatever a store sends its commands through."""
+
+    async def execute(self, *args: Any) -> Any: ...
+
 
 _TERMINAL = {"completed", "failed", "cancelled"}
 _SCAN_COUNT = 1000
@@ -28,19 +35,19 @@ async def assert_no_leaks(store: Store, *, inflight_allowed: bool = False) -> No
     assert not found, "left in Redis:\n  " + "\n  ".join(found)
 
 
-async def leaks(commands: Commands, namespace: str, *, inflight_allowed: bool = False) -> list[str]:
+async def leaks(commands: Sends, namespace: str, *, inflight_allowed: bool = False) -> list[str]:
     keyspace = await _Keyspace.scan(commands, namespace, inflight_allowed)
     return [f"{place.key}: {why}" for place in keyspace.places if (why := await _judge(keyspace, place))]
 
 
-async def clear(commands: Commands, namespace: str) -> None:
+async def clear(commands: Sends, namespace: str) -> None:
     """Removes the namespace, so that a server shared by many tests stays small."""
     keys = await _scan(commands, namespace)
     for start in range(0, len(keys), _SCAN_COUNT):
         await commands.execute("UNLINK", *keys[start : start + _SCAN_COUNT])
 
 
-async def _scan(commands: Commands, namespace: str) -> list[str]:
+async def _scan(commands: Sends, namespace: str) -> list[str]:
     found: set[str] = set()
     cursor = b"0"
     while True:
@@ -66,14 +73,14 @@ class _Place:
 
 @dataclass
 class _Keyspace:
-    commands: Commands
+    commands: Sends
     inflight_allowed: bool
     places: list[_Place] = field(default_factory=list)
     owners: set[str] = field(default_factory=set)  # replicas that live, or whose grave a reaper will still find
     inflight: set[str] = field(default_factory=set)  # requests that have not ended
 
     @classmethod
-    async def scan(cls, commands: Commands, namespace: str, inflight_allowed: bool) -> _Keyspace:
+    async def scan(cls, commands: Sends, namespace: str, inflight_allowed: bool) -> _Keyspace:
         space = cls(commands, inflight_allowed)
         space.places = [_place(key, namespace) for key in await _scan(commands, namespace)]
         control = f"{namespace}:{{{CONTROL_TAG}}}:"

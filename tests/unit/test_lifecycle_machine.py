@@ -7,4 +7,4 @@ from tests.unit.fake import fake_store
 
 
 def test_no_history_breaks_the_lifecycle() -> None:
-    run_machine(fake_store, examples=70)
+    run_machine(fake_store, examples=45)
