@@ -1,0 +1,139 @@
+"""A small cluster for tests of the scripts: two frontends, two workers, and short words for what they do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from lifecycle.model import CancelMode, Labels, Request, Role
+from lifecycle.store.results import Admission, Append, Ended, Grave, Outcome, Start
+from lifecycle.store.scripts import Store
+
+MODEL = "m"
+LABELS = Labels(MODEL, "chat_completions", "stream")
+GROUP = "workers"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    rid: str
+    queue: str
+    entry: str
+
+
+class World:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.prefix = store.keys.prefixes[0]
+
+    async def open(self) -> None:
+        for queue in ("queue", "retry"):
+            key = f"{self.prefix}{queue}:{MODEL}"
+            await self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
+        await self.beat()
+
+    async def beat(self, *silent: str) -> None:
+        """All but the `silent` renew their leases."""
+        for name, role in {"f0": Role.FRONTEND, "f1": Role.FRONTEND, "w0": Role.WORKER, "w1": Role.WORKER}.items():
+            if name not in silent:
+                await self.store.beat(name, role, {}, [MODEL] if role == Role.WORKER else [])
+
+    async def admit(
+        self,
+        rid: str = "r",
+        *,
+        nonce: str = "n",
+        frontend: str = "f0",
+        on_disconnect: str = "cancel",
+        grace_secs: float = 0,
+        queue_timeout_secs: float = 0,
+        first_token_timeout_secs: float = 0,
+        deadline_secs: float = 0,
+    ) -> Admission:
+        return await self.store.admit(
+            rid, nonce, LABELS, frontend, b"{}", on_disconnect=on_disconnect, grace_secs=grace_secs,
+            queue_timeout_secs=queue_timeout_secs, first_token_timeout_secs=first_token_timeout_secs,
+            deadline_secs=deadline_secs, patience_secs=0,
+        )  # fmt: skip
+
+    async def take(self, worker: str = "w0") -> Delivery:
+        for queue in ("retry", "queue"):
+            key = f"{self.prefix}{queue}:{MODEL}"
+            reply = await self.store.command("XREADGROUP", "GROUP", GROUP, worker, "COUNT", 1, "STREAMS", key, ">")
+            if reply:
+                entry, (_, rid) = reply[0][1][0]
+                return Delivery(rid.decode(), queue, entry.decode())
+        raise AssertionError("nothing waits in the queues")
+
+    async def start(self, delivery: Delivery, worker: str = "w0") -> Any:
+        return await self.store.start(delivery.rid, worker, delivery.queue, MODEL, delivery.entry)
+
+    async def run(self, rid: str = "r", worker: str = "w0", **admission: Any) -> Delivery:
+        """Admitted, delivered and started."""
+        await self.admit(rid, **admission)
+        delivery = await self.take(worker)
+        assert isinstance(await self.start(delivery, worker), Start)
+        return delivery
+
+    async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:
+        """One token; 'accepted' or why not."""
+        token = orjson.dumps([f"{attempt}.{number} "])
+        refused = await self.store.append(0, worker, [Append(rid, attempt, number, token, number == 1)])
+        return refused[0][1] if refused else "accepted"
+
+    async def finish(
+        self, last: int = 0, *, rid: str = "r", worker: str = "w0", attempt: int = 1, outcome: Outcome | None = None
+    ) -> Ended:
+        outcome = outcome or Outcome("completed", finish_reason="stop")
+        return await self.store.finish(rid, worker, attempt, outcome, last)
+
+    async def cancel(self, mode: str = "kill", rid: str = "r") -> str:
+        answer = await self.store.cancel(rid, CancelMode(mode), f"{mode} was asked for")
+        return answer.what if answer else "unknown"
+
+    async def bury(self, name: str) -> Grave:
+        """As if it had said goodbye: at once."""
+        graves = {grave.replica: grave for grave in await self.store.bury(name)}
+        return graves[name]
+
+    async def reap(self, name: str, heirs: tuple[str, ...] = ("f0", "f1")) -> tuple[int, int, int]:
+        """Buried and reaped; how many ended, moved and wait."""
+        answer = await self.store.reap(0, await self.bury(name), heirs)
+        return answer.ended, answer.moved, answer.waiting
+
+    async def record(self, rid: str = "r") -> Request:
+        record = await self.store.read(rid)
+        assert record is not None
+        return record
+
+    async def tokens(self, rid: str = "r") -> str:
+        """What a reader of the whole stream gets."""
+        text = ""
+        for _, flat in await self.store.command("XRANGE", f"{self.prefix}tokens:{rid}", "-", "+"):
+            values = dict(zip(flat[::2], flat[1::2], strict=True))
+            text += "".join(orjson.loads(values.get(b"t", b"[]")))
+        return text
+
+    async def counts(self, frontend: str) -> dict[str, int]:
+        """By status."""
+        flat = await self.store.command("HGETALL", f"{self.prefix}counts:{frontend}")
+        counts: Counter[str] = Counter()
+        for field, number in zip(flat[::2], flat[1::2], strict=True):
+            counts[field.decode().partition("[")[0]] += int(number)
+        return dict(counts)
+
+    async def totals(self) -> dict[tuple[str, str], int]:
+        """(status, error type) → how many; a request counts once, whatever was done to it."""
+        flat = await self.store.command("HGETALL", f"{self.prefix}totals")
+        totals: dict[tuple[str, str], int] = {}
+        for field, number in zip(flat[::2], flat[1::2], strict=True):
+            name = orjson.loads(field)
+            if name[0] != "reaped":
+                totals[name[3], name[4]] = int(number)
+        return totals
+
+    def shift_clock(self, secs: float) -> None:
+        self.store.clock_shift_secs += secs
