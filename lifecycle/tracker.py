@@ -184,6 +184,7 @@ class Tracker:
             raise
         self.metrics.started.labels(*admit.labels).inc()
         self.owned.own(feed, admit.labels, limits, queued=not feed.started)
+        self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
         flight = Flight(admit.rid, admission.created_at, reader, ConnectionHandle.armed(), ConnectionHandle.disabled())
         self._spawn(self._watch_client(flight.connection.told, flight.stream.told, reader, admit.labels), "connection")
         return flight
