@@ -101,7 +101,7 @@ async def settles_to(expected: T, look: Callable[[], Awaitable[T]]) -> None:
 
     with suppress(AssertionError):
         await wait_until(settled)
-    assert seen == expected
+    assert seen == expected, f"it stays {seen!r}"
 
 
 @asynccontextmanager

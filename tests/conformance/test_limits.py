@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster
-from tests.conformance.calls import cancel, endless, journaled, lines, refusal, send
+from tests.conformance.calls import cancel, endless, extra_frontend, journaled, lines, refusal, send
 from tests.conformance.conftest import QUEUE_LIMIT
 from tests.sse import Stream, chat, error_of, post
 
@@ -81,3 +81,25 @@ async def test_a_full_queue_refuses_and_says_so(cluster: Cluster, new_id: NewId,
         assert await cluster.metric("lifecycle_rejections_total", model="single", reason="queue_full") >= 1
         for name in reversed(ids):
             assert (await cancel(cluster, name)).status_code == 200
+
+
+async def test_a_header_makes_a_limit_shorter_and_never_longer(cluster: Cluster, rid: str, tmp_path: Path) -> None:
+    names = {"queue_timeout": "X-Queue-Timeout-Secs", "first_token_timeout": "X-First-Token-Timeout-Secs",
+             "deadline": "X-Deadline-Secs"}  # fmt: skip
+    journal = tmp_path / "journal"
+    bodies = {"queue_timeout": journaled(journal), "first_token_timeout": chat("0", "silent"),
+              "deadline": chat("1", "silent")}  # fmt: skip
+    limits = {"queue_timeout_secs": 0.3, "first_token_timeout_secs": 0.4, "deadline_secs": 0.5}
+    async with (
+        extra_frontend(cluster, **limits) as strict,
+        post(cluster.http, cluster.frontends[0].url, journaled(journal), X_Request_Id=rid) as blocking,
+    ):
+        await blocking.read_tokens(1)
+        for (error_type, header), limit in zip(names.items(), limits.values(), strict=True):
+            for asked, granted in (("60", limit), ("0.1", 0.1)):
+                async with post(cluster.http, strict.url, bodies[error_type], **{header: asked}) as stream:
+                    error = error_of(await stream.read())
+                assert error is not None
+                assert error["error_type"] == error_type
+                assert f"{granted:g} seconds" in error["message"]
+        await cancel(cluster, rid)
