@@ -6,21 +6,23 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 _FIRST_PAUSE_SECS = 0.002
 _LONGEST_PAUSE_SECS = 0.05
 
 
-async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = 10.0, what: str = "the condition"
-) -> T:
+@overload
+async def wait_until(condition: Callable[[], Awaitable[T]], timeout: float = ..., what: str = ...) -> T: ...
+@overload
+async def wait_until(condition: Callable[[], T], timeout: float = ..., what: str = ...) -> T: ...
+async def wait_until(condition: Callable[[], Any], timeout: float = 10.0, what: str = "the condition") -> Any:
     """The first truthy result of `condition`, plain or async. Fails with the last result after `timeout` seconds."""
     give_up_at, pause = time.monotonic() + timeout, _FIRST_PAUSE_SECS
     while True:
         result = condition()
-        value: T = await result if inspect.isawaitable(result) else result
+        value = await result if inspect.isawaitable(result) else result
         if value:
             return value
         if time.monotonic() > give_up_at:
