@@ -95,12 +95,18 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _url(host: str, port: int) -> str:
+    """Where others find this frontend; an address that means "all of mine" tells them nothing."""
+    if host in ("", "0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 async def serve(settings: Settings, host: str, port: int) -> None:
     """Until a signal. Raises LifecycleError with one line when it cannot start, KeyboardInterrupt after Ctrl-C."""
     listener = listen(host, port)
     try:
-        host_shown = f"[{host}]" if ":" in host else host
-        url = f"http://{host_shown}:{listener.getsockname()[1]}"
+        url = _url(host, listener.getsockname()[1])
         async with Tracker.open(settings, Metrics(), url) as tracker:
             config = uvicorn.Config(
                 create_app(tracker), http=Protocol, loop="none", log_config=None, log_level="warning", access_log=False,
