@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, endless, journaled, refusal, until
-from tests.sse import post
+from tests.sse import chat, post
+from tests.waiting import wait_until
 
 NewId = Callable[[], str]
 
@@ -72,9 +73,6 @@ async def test_probes(cluster: Cluster) -> None:
 
 async def test_an_expired_record_is_unknown(cluster: Cluster, rid: str) -> None:
     """`brief` writes its ends with a retention of a fifth of a second."""
-    from tests.sse import chat
-    from tests.waiting import wait_until
-
     async with post(cluster.http, cluster.frontends[0].url, chat("x", "brief"), X_Request_Id=rid) as stream:
         await stream.read()
     url = f"{cluster.frontends[1].url}/v1/requests/{rid}"

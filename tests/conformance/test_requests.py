@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,8 +164,6 @@ async def test_a_cancelled_queued_request_never_starts(
 
 
 async def test_a_unary_request_cancelled_by_id_answers_499(cluster: Cluster, rid: str) -> None:
-    import asyncio
-
     body = {**endless(), "stream": False}
     async with asyncio.TaskGroup() as group:
         calling = group.create_task(send(cluster, body, X_Request_Id=rid))
