@@ -10,7 +10,8 @@ from lifecycle.errors import Fenced
 from lifecycle.model import CancelMode, Labels, Role
 from lifecycle.store.results import Append, Drop, Ended, Grave, Outcome
 from lifecycle.store.scripts import Store
-from tests.machine.model import FENCED, Delivery, Limits, Piece
+from tests.machine.model import FENCED
+from tests.machine.words import Delivery, Limits, Piece
 
 GROUP = "workers"
 

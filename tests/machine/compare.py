@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from tests.machine.actual import Actual
-from tests.machine.model import Model, Piece, Tracked
+from tests.machine.model import Model
+from tests.machine.words import Piece, Tracked
 
 _FIELDS = ("status", "attempt", "error_type", "finish_reason", "cancel_mode", "worker", "frontend", "output_tokens")
 

@@ -1,96 +1,20 @@
 """What the scripts are meant to do, in plain Python: no Redis, and no clock but the one it is given.
 
 Methods have the names of the store's and return what `actual.Actual` reduces the store's answers to. Time is whole
-seconds; `_tick` orders what happens within one, as Redis's microseconds do.
+seconds; ticks order what happens within one, as Redis's microseconds do.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from lifecycle.model import Labels, Role
 from tests.machine.members import Members
+from tests.machine.words import Delivery, Limits, Piece, Tracked
 
-DISCONNECTED = "The client disconnected"
-TERMINAL = ("completed", "failed", "cancelled")
 FENCED = ("fenced",)
 LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
-
-
-class Limits(NamedTuple):
-    """Seconds; 0 is off."""
-
-    queue: int
-    first_token: int
-    deadline: int
-
-
-class Delivery(NamedTuple):
-    rid: str
-    queue: str
-    model: str
-    entry: str
-
-
-class Piece(NamedTuple):
-    """Tokens of one attempt that end with `number`."""
-
-    rid: str
-    attempt: int
-    number: int
-    texts: tuple[str, ...]
-
-    @property
-    def first(self) -> bool:
-        return self.number == len(self.texts)
-
-
-@dataclass
-class Tracked:
-    """One request as it should be."""
-
-    rid: str
-    nonce: str
-    labels: Labels
-    frontend: str
-    on_disconnect: str
-    grace_secs: int
-    deadlines: dict[str, tuple[int, int]]  # kind → when it is due
-    readers: dict[str, int]
-    status: str = "queued"
-    attempt: int = 0
-    worker: str = ""
-    queue: str = "queue"
-    entry: str | None = None  # None: queued anew, its id is not known yet
-    started: tuple[str, str] | None = None  # the queue and entry of the delivery that runs
-    cancel_mode: str = ""
-    error_type: str = ""
-    finish_reason: str = ""
-    connection: str = ""
-    pieces: list[Piece] = field(default_factory=list)
-    closed: bool = False
-    adopted: bool = False  # by another frontend than the one that admitted it
-    given_back: int = 0  # the last attempt that was given back: nothing of it can follow
-
-    @property
-    def number(self) -> int:
-        return self.pieces[-1].number if self.pieces else 0
-
-    @property
-    def terminal(self) -> bool:
-        return self.status in TERMINAL
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Where it is queued."""
-        return (self.queue, self.labels.model, self.entry or "")
-
-    @property
-    def kill_pending(self) -> bool:
-        return self.status == "running" and self.cancel_mode == "kill"
 
 
 class Model:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -19,94 +18,35 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lifecycle.model import Labels, Role
-from lifecycle.settings import Settings, load
+from lifecycle.model import Role
+from lifecycle.settings import Settings
 from lifecycle.store.scripts import Store
 from tests.leaks import assert_no_leaks, clear
 from tests.machine.actual import GROUP, Actual
 from tests.machine.compare import Comparison
-from tests.machine.model import Delivery, Limits, Model, Piece
+from tests.machine.drawing import (
+    LEASE_SECS,
+    LONGEST_TICKS,
+    MAX_ATTEMPTS,
+    MODELS,
+    MOST_INFLIGHT,
+    MOST_REQUESTS,
+    OUTCOMES,
+    QUEUE_LIMIT,
+    SETTINGS,
+    TICK_SECS,
+    calls,
+    frontends,
+    recent,
+    slots,
+    twice,
+    workers,
+)  # fmt: skip
+from tests.machine.model import Model
+from tests.machine.words import Call, Delivery, Run, Slot
 
 T = TypeVar("T")
-MODELS = ("a", "b")
-TICK_SECS = 10
-LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
-QUEUE_LIMIT = 3
-MAX_ATTEMPTS = 2
-MOST_REQUESTS = 8
-MOST_INFLIGHT = 5
-LONGEST_TICKS = 20
 STEPS = 40
-
-SETTINGS = load(
-    {
-        "lease_secs": LEASE_SECS,
-        "heartbeat_secs": TICK_SECS,
-        "queue_limit": QUEUE_LIMIT,
-        "max_attempts": MAX_ATTEMPTS,
-    }
-)
-OUTCOMES = (
-    ("completed", "", "stop"),
-    ("completed", "", "length"),
-    ("failed", "internal", ""),
-    ("cancelled", "cancelled", ""),
-)
-
-
-class Call(NamedTuple):
-    """What a client asks for."""
-
-    frontend: str
-    labels: Labels
-    on_disconnect: str
-    grace_secs: int
-    limits: Limits
-
-
-frontends = st.sampled_from(("f0", "f1", "f2"))
-workers = st.sampled_from(("w0", "w1"))
-slots = frontends | workers
-twice = st.sampled_from((1, 1, 2))
-limits = st.sampled_from((0, 0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
-calls = st.builds(
-    Call,
-    frontend=frontends,
-    labels=st.builds(Labels, st.sampled_from(MODELS), st.just("completions"), st.sampled_from(("stream", "unary"))),
-    on_disconnect=st.sampled_from(("cancel", "continue")),
-    grace_secs=st.sampled_from((0, 2 * TICK_SECS)),
-    limits=st.builds(Limits, limits, limits, limits),
-)
-
-
-def recent(data: st.DataObject, things: list[T]) -> T:
-    """One of the latest."""
-    return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]
-
-
-@dataclass
-class Run:
-    """What a worker believes to be doing; nobody tells it when it is over."""
-
-    rid: str
-    worker: str
-    attempt: int
-    number: int = 0
-
-    def piece(self, count: int, after: int = 0) -> Piece:
-        """The next tokens, or those that come `after` so many more."""
-        number = self.number + after
-        texts = tuple(f"{self.attempt}.{number + i + 1} " for i in range(count))
-        return Piece(self.rid, self.attempt, number + count, texts)
-
-
-@dataclass
-class Slot:
-    """A place that a replica fills, and another after its death: "w0" stands for "w0.0", "w0.1", …"""
-
-    role: Role
-    generation: int = 0
-    silent: bool = False
 
 
 def run_machine(open_store: Callable[[Settings], Store], *, examples: int) -> None:

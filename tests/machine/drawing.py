@@ -1,0 +1,55 @@
+"""What histories are drawn from, and how large they get."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from lifecycle.model import Labels
+from lifecycle.settings import load
+from tests.machine.words import Call, Limits
+
+T = TypeVar("T")
+MODELS = ("a", "b")
+TICK_SECS = 10
+LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
+QUEUE_LIMIT = 3
+MAX_ATTEMPTS = 2
+MOST_REQUESTS = 8
+MOST_INFLIGHT = 5
+LONGEST_TICKS = 20
+
+SETTINGS = load(
+    {
+        "lease_secs": LEASE_SECS,
+        "heartbeat_secs": TICK_SECS,
+        "queue_limit": QUEUE_LIMIT,
+        "max_attempts": MAX_ATTEMPTS,
+    }
+)
+OUTCOMES = (
+    ("completed", "", "stop"),
+    ("completed", "", "length"),
+    ("failed", "internal", ""),
+    ("cancelled", "cancelled", ""),
+)
+
+frontends = st.sampled_from(("f0", "f1", "f2"))
+workers = st.sampled_from(("w0", "w1"))
+slots = frontends | workers
+twice = st.sampled_from((1, 1, 2))
+limits = st.sampled_from((0, 0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
+calls = st.builds(
+    Call,
+    frontend=frontends,
+    labels=st.builds(Labels, st.sampled_from(MODELS), st.just("completions"), st.sampled_from(("stream", "unary"))),
+    on_disconnect=st.sampled_from(("cancel", "continue")),
+    grace_secs=st.sampled_from((0, 2 * TICK_SECS)),
+    limits=st.builds(Limits, limits, limits, limits),
+)
+
+
+def recent(data: st.DataObject, things: list[T]) -> T:
+    """One of the latest."""
+    return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]

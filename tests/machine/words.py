@@ -1,0 +1,118 @@
+"""What the model, the actors and the histories speak of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lifecycle.model import Labels, Role
+
+_TERMINAL = ("completed", "failed", "cancelled")
+
+
+class Limits(NamedTuple):
+    """Seconds; 0 is off."""
+
+    queue: int
+    first_token: int
+    deadline: int
+
+
+class Delivery(NamedTuple):
+    rid: str
+    queue: str
+    model: str
+    entry: str
+
+
+class Piece(NamedTuple):
+    """Tokens of one attempt that end with `number`."""
+
+    rid: str
+    attempt: int
+    number: int
+    texts: tuple[str, ...]
+
+    @property
+    def first(self) -> bool:
+        return self.number == len(self.texts)
+
+
+@dataclass
+class Tracked:
+    """One request as it should be."""
+
+    rid: str
+    nonce: str
+    labels: Labels
+    frontend: str
+    on_disconnect: str
+    grace_secs: int
+    deadlines: dict[str, tuple[int, int]]  # kind → when it is due
+    readers: dict[str, int]
+    status: str = "queued"
+    attempt: int = 0
+    worker: str = ""
+    queue: str = "queue"
+    entry: str | None = None  # None: queued anew, its id is not known yet
+    started: tuple[str, str] | None = None  # the queue and entry of the delivery that runs
+    cancel_mode: str = ""
+    error_type: str = ""
+    finish_reason: str = ""
+    connection: str = ""
+    pieces: list[Piece] = field(default_factory=list)
+    closed: bool = False
+    adopted: bool = False  # by another frontend than the one that admitted it
+    given_back: int = 0  # the last attempt that was given back: nothing of it can follow
+
+    @property
+    def number(self) -> int:
+        return self.pieces[-1].number if self.pieces else 0
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in _TERMINAL
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where it is queued."""
+        return (self.queue, self.labels.model, self.entry or "")
+
+    @property
+    def kill_pending(self) -> bool:
+        return self.status == "running" and self.cancel_mode == "kill"
+
+
+class Call(NamedTuple):
+    """What a client asks for."""
+
+    frontend: str
+    labels: Labels
+    on_disconnect: str
+    grace_secs: int
+    limits: Limits
+
+
+@dataclass
+class Run:
+    """What a worker believes to be doing; nobody tells it when it is over."""
+
+    rid: str
+    worker: str
+    attempt: int
+    number: int = 0
+
+    def piece(self, count: int, after: int = 0) -> Piece:
+        """The next tokens, or those that come `after` so many more."""
+        number = self.number + after
+        texts = tuple(f"{self.attempt}.{number + i + 1} " for i in range(count))
+        return Piece(self.rid, self.attempt, number + count, texts)
+
+
+@dataclass
+class Slot:
+    """A place that a replica fills, and another after its death: "w0" stands for "w0.0", "w0.1", …"""
+
+    role: Role
+    generation: int = 0
+    silent: bool = False
