@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import pytest
@@ -11,28 +11,7 @@ from lifecycle.errors import ConfigurationConflict, Fenced
 from lifecycle.model import Role
 from lifecycle.store.results import Append, Drop, Outcome, Start
 from lifecycle.store.scripts import Store
-from tests.conftest import MakeSettings, MakeStore
-from tests.leaks import assert_no_leaks
-from tests.unit.fake import fake_store
-from tests.unit.world import World
-
-LEASE_SECS = 30.0
-COMMON = {"lease_secs": LEASE_SECS, "heartbeat_secs": 10.0, "max_attempts": 2, "queue_limit": 2}
-
-
-@pytest.fixture(params=["fake", "real"])
-async def world(
-    request: pytest.FixtureRequest, make_settings: MakeSettings, make_store: MakeStore
-) -> AsyncIterator[World]:
-    settings = make_settings(**COMMON)
-    store = fake_store(settings) if request.param == "fake" else make_store(settings)
-    world = World(store)
-    await world.open()
-    yield world
-    await assert_no_leaks(store, inflight_allowed=True)
-    if request.param == "fake":
-        await store.commands.aclose()
-
+from tests.unit.world import LEASE_SECS, World
 
 Act = Callable[[World], Awaitable[object]]
 

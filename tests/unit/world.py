@@ -15,6 +15,7 @@ from lifecycle.store.scripts import Store
 MODEL = "m"
 LABELS = Labels(MODEL, "chat_completions", "stream")
 GROUP = "workers"
+LEASE_SECS = 30.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,12 @@ class World:
             values = dict(zip(flat[::2], flat[1::2], strict=True))
             text += "".join(orjson.loads(values.get(b"t", b"[]")))
         return text
+
+    async def pushed(self, frontend: str) -> list[str]:
+        """Ids of the token entries that the frontend was pushed."""
+        frames = await self.store.command("XRANGE", f"{self.prefix}inbox:{frontend}", "-", "+")
+        items = [item for _, (_, frame) in frames for item in orjson.loads(frame)]
+        return [entry_id for _, entry_id, payload in items if isinstance(payload, list)]
 
     async def counts(self, frontend: str) -> dict[str, int]:
         """By status."""

@@ -1,0 +1,159 @@
+"""What each transition does besides deciding a race: who is told, what is counted, what a repetition answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.errors import Fenced
+from lifecycle.model import Role
+from lifecycle.store.results import Append, Outcome, Start
+from tests.unit.world import Delivery, World
+
+COMPLETED = Outcome("completed", finish_reason="stop")
+
+
+async def test_nothing_follows_the_end(world: World) -> None:
+    await world.run()
+    await world.append(1)
+    assert (await world.finish(1)).what == "done"
+    assert (await world.finish(1)).what == "already"
+    assert await world.append(2) == "closed"
+    assert await world.tokens() == "1.1 "
+
+
+@pytest.mark.leaves_inflight
+async def test_the_counts_follow_the_request(world: World) -> None:
+    await world.admit()
+    assert await world.counts("f0") == {"queued": 1}
+    await world.start(await world.take())
+    assert await world.counts("f0") == {"running": 1}
+    await world.store.requeue("r", "w0", attempt=1)
+    assert await world.counts("f0") == {"queued": 1}
+    assert (await world.store.renew(0, "w0", Role.WORKER, 1, ["r"])).lost == ["r"]
+    await world.start(await world.take())
+    await world.finish(attempt=2)
+    assert await world.counts("f0") == {}
+
+
+@pytest.mark.leaves_inflight
+async def test_of_one_worker_too_only_the_present_attempt_counts(world: World) -> None:
+    await world.run()
+    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
+    assert await world.store.requeue("r", "w0", attempt=1) == "not"
+    await world.start(await world.take())
+    assert (await world.finish(attempt=1)).what == "fenced"
+    assert await world.store.requeue("r", "w0", attempt=1) == "not"
+    assert (await world.record()).status == "running"
+
+
+async def test_a_delivery_is_given_back_once(world: World) -> None:
+    await world.admit()
+    delivery = await world.take()
+    assert await _give_back(world, delivery) == "requeued"
+    assert await _give_back(world, delivery) == "not"
+    assert isinstance(await world.start(await world.take("w1"), "w1"), Start)
+    await world.finish(worker="w1")
+
+
+async def _give_back(world: World, delivery: Delivery) -> str:
+    return await world.store.requeue("r", "w0", queue=delivery.queue, entry=delivery.entry)
+
+
+async def test_the_last_tokens_travel_with_the_end_and_reach_the_readers(world: World) -> None:
+    await world.run()
+    await world.append(1)
+    behind_a_gap = Append("r", 1, 4, b'["1.3 ","1.4 "]', False)
+    ended = await world.store.finish("r", "w0", 1, COMPLETED, 4, remainder=behind_a_gap)
+    assert (ended.what, ended.last) == ("incomplete", 1)
+    whole = Append("r", 1, 3, b'["1.2 ","1.3 "]', False)
+    assert (await world.store.finish("r", "w0", 1, COMPLETED, 3, remainder=whole)).what == "done"
+    assert await world.tokens() == "1.1 1.2 1.3 "
+    assert await world.pushed("f0") == ["1-1", "1-3"]
+
+
+@pytest.mark.leaves_inflight
+async def test_tokens_reach_the_heir_and_nobody_who_is_dead(world: World) -> None:
+    await world.run(on_disconnect="continue")
+    await world.append(1)
+    await world.reap("f0", heirs=("f1",))
+    await world.append(2)
+    assert await world.pushed("f0") == []
+    assert await world.pushed("f1") == ["1-2"]
+
+
+async def test_a_dead_reader_is_pushed_nothing(world: World) -> None:
+    await world.run()
+    await world.store.attach("r", "f1", 1)
+    await world.reap("f1")
+    await world.append(1)
+    await world.finish(1)
+    assert await world.store.command("EXISTS", f"{world.prefix}inbox:f1") == 0
+    assert await world.pushed("f0") == ["1-1"]
+
+
+async def test_one_loss_of_the_client_is_counted_once(world: World) -> None:
+    await world.run(on_disconnect="continue")
+    answers = [
+        await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=admitting)
+        for admitting in (False, True, True)
+    ]
+    assert [answer.first for answer in answers] == [False, True, False]
+    await world.finish()
+
+
+async def test_each_loss_of_the_last_reader_has_its_own_grace(world: World) -> None:
+    await world.run(grace_secs=5)
+    await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
+    world.shift_clock(3)
+    await world.store.attach("r", "f1", 1)
+    await world.store.disconnect("r", "f1", 0, "closed_unexpectedly", admitting=False)
+    world.shift_clock(3)
+    await world.store.sweep(0)
+    assert (await world.record()).cancel_mode is None
+    world.shift_clock(3)
+    await world.store.sweep(0)
+    assert (await world.record()).cancel_mode == "kill"
+    await world.finish()
+
+
+async def test_a_frontend_gives_up_only_on_what_it_has_seen(world: World) -> None:
+    await world.run()
+    await world.append(1)
+    assert (await world.store.fail("r", "response_timeout", "silence", seen=0)).what == "moved"
+    assert (await world.store.fail("r", "response_timeout", "silence", seen=1)).what == "done"
+
+
+async def test_the_worker_of_a_failed_request_is_ordered_to_kill_it_whatever_was_asked_before(world: World) -> None:
+    await world.run()
+    await world.cancel("stop")
+    await world.store.fail("r", "slow_consumer", "takes nothing")
+    renewal = await world.store.renew(0, "w0", Role.WORKER, 1)
+    assert [(order.rid, order.mode) for order in renewal.orders] == [("r", "kill")]
+    assert (await world.finish()).what == "already"
+    assert (await world.store.renew(0, "w0", Role.WORKER, 0)).orders == []
+
+
+async def test_a_buried_replica_is_told_by_its_renewal(world: World) -> None:
+    for name, role in (("w0", Role.WORKER), ("f0", Role.FRONTEND)):
+        await world.reap(name)
+        with pytest.raises(Fenced):
+            await world.store.renew(0, name, role, 0)
+
+
+async def test_an_inbox_outlives_a_missed_heartbeat_and_no_more(world: World) -> None:
+    await world.run()
+    await world.store.renew(0, "f0", Role.FRONTEND, 1)
+    ttl_ms = await world.store.command("PTTL", f"{world.prefix}inbox:f0")
+    lease_ms = world.store.settings.lease_secs * 1000
+    assert lease_ms < ttl_ms <= 10 * lease_ms
+    await world.finish()
+
+
+async def test_renewals_bring_back_exceptions_only(world: World) -> None:
+    await world.run()
+    renewal = await world.store.renew(0, "w0", Role.WORKER, 1)
+    assert (renewal.held, renewal.orders, renewal.lost, renewal.unheld) == (1, [], [], [])
+    renewal = await world.store.renew(0, "w0", Role.WORKER, 1, ["other"])
+    assert (renewal.lost, renewal.unheld) == (["other"], ["r"])
+    assert renewal.epoch == (await world.store.renew(0, "w1", Role.WORKER, 0)).epoch
+    await world.finish()
