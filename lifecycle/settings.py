@@ -12,9 +12,11 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifecycle.address import Kind, kind_of
 from lifecycle.model import OnDisconnect
 
 PREFIX = "LIFECYCLE_"
+CLUSTER_SHARDS = 16
 _BACKEND_TIMEOUT = "backend_stream_timeout_secs"
 _BACKEND_TIMEOUT_ALIAS = "DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"
 
@@ -32,6 +34,10 @@ def parse_backend_timeout(text: str | int | float | None) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
 
 
+def _default_shards(validated: dict[str, Any]) -> int:
+    return CLUSTER_SHARDS if kind_of(validated.get("redis_url", "")) is Kind.CLUSTER else 1
+
+
 class Settings(BaseSettings):
     """One process's settings. Those under "common" must be the same on every replica of a cluster."""
 
@@ -39,13 +45,17 @@ class Settings(BaseSettings):
 
     # Redis
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", description="redis://, rediss://, unix://, sentinel or cluster URL"
+        "redis://127.0.0.1:6379/0",
+        description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,…/SERVICE, redis+cluster://HOST:PORT,…",
     )
     redis_timeout_secs: Seconds = Field(2.0, description="how long one Redis command may take")
 
     # common to all replicas of a cluster
     namespace: str = Field("lc", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of every key and channel")
-    shards: int = Field(1, ge=1, le=1024, description="hash tags over which requests are spread; 1 on a single Redis")
+    shards: int = Field(
+        default_factory=_default_shards, ge=1, le=1024,
+        description="hash tags over which requests are spread; 1, or 16 on a Cluster",
+    )  # fmt: skip
     heartbeat_secs: Seconds = Field(3.0, description="how often a replica renews its lease")
     lease_secs: Seconds = Field(12.0, description="how long a replica counts as alive after its last heartbeat")
     sweep_secs: Seconds = Field(3.0, description="how often each replica looks for dead replicas and overdue requests")

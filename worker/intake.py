@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from lifecycle import tasks
 from lifecycle.errors import StoreError
+from lifecycle.store.connect import Reads
 from lifecycle.store.redis import BLOCK_MS
 from lifecycle.store.scripts import Store
 
@@ -58,7 +58,7 @@ class Intake:
     """`run()` until cancelled, then `give_back_pending()`: a cancelled read may have parked entries in our name."""
 
     def __init__(
-        self, store: Store, client: Redis, shard: int, model: str, worker: str, slots: Slots,
+        self, store: Store, client: Reads, shard: int, model: str, worker: str, slots: Slots,
         launch: Callable[[Delivery], bool],
     ) -> None:  # fmt: skip
         """`launch` takes a delivery that holds a slot; False when it is already being handled."""

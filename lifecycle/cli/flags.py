@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import PydanticUndefined
 
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 
@@ -54,7 +55,7 @@ def read_settings(given: dict[str, Any]) -> Settings:
 
 
 def _check_redis_url(settings: Settings) -> None:
-    from lifecycle.store.redis import make_client  # costs a quarter of a second
+    from lifecycle.store.redis import make_client  # costs a quarter of a second; raises what it cannot make sense of
 
     try:
         make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs)
@@ -87,7 +88,7 @@ def _metavar(name: str, kind: Any) -> str:
 
 
 def _shown(default: Any) -> str:
-    if default == "":
+    if default in ("", PydanticUndefined):
         return ""
     if isinstance(default, bool):
         return "off; " if not default else "on; "

@@ -17,6 +17,7 @@ from lifecycle.model import Status
 from lifecycle.settings import Settings
 
 if TYPE_CHECKING:
+    from lifecycle.store.connect import Reads
     from lifecycle.store.scripts import Store
     from lifecycle.tokens.history import End, Tokens
 
@@ -62,12 +63,13 @@ def tail(
 
 async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
     """Tokens behind `after`, without gap or repeat; the End comes last. Raises StateLost, StoreUnavailable."""
+    from lifecycle.store.connect import open_reads
     from lifecycle.tokens.history import End, read_history
 
     number, cursor = after.number, str(after)
-    bell = _Doorbell(store, rid)
     over = False
-    try:
+    async with open_reads(store.settings, rid) as reads:
+        bell = _Doorbell(reads, store.keys.prefix_of(rid) + "tokens:" + rid)
         while True:
             page = await read_history(store, rid, cursor)
             for item in page.items:
@@ -89,18 +91,14 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
                 if record is None:
                     raise StateLost(f"{rid}: Redis lost the request, or it has expired")
                 over = record.status.terminal
-    finally:
-        await bell.close()
 
 
 class _Doorbell:
     """Waits until the token stream has something further; what it is, is read by others."""
 
-    def __init__(self, store: Store, rid: str) -> None:
-        from lifecycle.store.redis import blocking_client
-
-        self._key = store.keys.prefix_of(rid) + "tokens:" + rid
-        self._client = blocking_client(store.settings.redis_url, store.settings.redis_timeout_secs)
+    def __init__(self, reads: Reads, key: str) -> None:
+        self._reads = reads
+        self._key = key
 
     async def wait(self, cursor: str) -> bool:
         """False when nothing came within BLOCK_MS."""
@@ -109,13 +107,10 @@ class _Doorbell:
         from lifecycle.store.redis import BLOCK_MS, unavailable
 
         try:
-            rung = await self._client.xread({self._key: cursor}, count=1, block=BLOCK_MS)
+            rung = await self._reads.xread({self._key: cursor}, count=1, block=BLOCK_MS)
         except (RedisError, OSError) as failure:
             raise unavailable(failure) or failure from None
         return bool(rung)
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
 
 class _TextPrinter:

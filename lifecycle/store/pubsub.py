@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -50,7 +50,8 @@ class _Channel:
 class Subscriptions:
     """`run()` is owned by the caller's task group; `subscribe` returns once Redis has confirmed."""
 
-    def __init__(self, client: Redis, *, timeout_secs: float) -> None:
+    def __init__(self, client: Callable[[], Awaitable[Redis]], *, timeout_secs: float) -> None:
+        """`client` is asked at each connect: in a Cluster the next one may be another node's."""
         self._client = client
         self._timeout_secs = timeout_secs
         self._channels: dict[str, _Channel] = {}
@@ -105,7 +106,7 @@ class Subscriptions:
         while True:
             try:
                 await self._serve()
-            except (RedisError, OSError) as failure:
+            except (RedisError, OSError, StoreUnavailable) as failure:
                 tasks.check_cancelled()
                 log.warning("subscriptions lost: %s", failure)
             finally:
@@ -114,7 +115,7 @@ class Subscriptions:
             await asyncio.sleep(pause)
 
     async def _serve(self) -> None:
-        pool: Any = self._client.connection_pool
+        pool: Any = (await self._client()).connection_pool
         connection: AbstractConnection = pool.make_connection()
         await cast(Any, connection).connect()
         self._connection = connection

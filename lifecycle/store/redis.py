@@ -4,66 +4,74 @@
   one gathers, so an idle system adds no wait and a busy one sends large pipelines. No command is ever repeated
   by the client: every retry is ours, because every write is idempotent and only we know its bound.
 - `blocking_client`: for blocking reads; its socket timeout lies above the BLOCK time.
-- `pubsub_client`: for subscriptions.
+
+Where the server is (alone, behind Sentinels, in a Cluster) is `lifecycle.store.connect`'s matter.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
     MaxConnectionsError,
+    MovedError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from lifecycle import tasks
+from lifecycle.address import Kind, parse
 from lifecycle.errors import StoreUnavailable
+from lifecycle.store.sentinel import sentinel_client
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
 QUEUE_LIMIT = 100_000
-_PASSING = (
-    "LOADING",
-    "READONLY",
-    "OOM",
-    "MASTERDOWN",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "UNKILLABLE",
-    "BUSY",
-    "NOREPLICAS",
-)
+_AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that did not answer the last one
+_PASSING = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
+
+
+def client_options(socket_timeout_secs: float, max_connections: int = 8) -> dict[str, Any]:
+    """Of every client: it never retries by itself and never changes its connections behind our back."""
+    return {
+        "decode_responses": False,
+        "socket_timeout": socket_timeout_secs,
+        "socket_connect_timeout": min(socket_timeout_secs, 5.0),
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "max_connections": max_connections,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "protocol": 2,
+    }
 
 
 def make_client(url: str, *, socket_timeout_secs: float, max_connections: int = 8) -> Redis:
-    """A client that never retries by itself and never changes its connections behind our back."""
+    """Of one server: the URL's, or the primary that Sentinels name. Raises ValueError for a URL nothing is made of."""
+    address = parse(url)
+    options = client_options(socket_timeout_secs, max_connections)
+    if address.kind is Kind.SENTINEL:
+        return sentinel_client(address, options)
+    if address.kind is Kind.CLUSTER:
+        url = address.node_url(*address.nodes[0])
     tcp_only = {} if url.startswith("unix") else {"socket_keepalive": True}
-    return Redis.from_url(
-        url,
-        decode_responses=False,
-        socket_timeout=socket_timeout_secs,
-        socket_connect_timeout=min(socket_timeout_secs, 5.0),
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        max_connections=max_connections,
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),
-        protocol=2,
-        **tcp_only,
-    )
+    return Redis.from_url(url, **options, **tcp_only)
 
 
 def blocking_client(url: str, timeout_secs: float) -> Redis:
@@ -74,7 +82,13 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
     """The error as "Redis is away for now", or None when it is something else (a bug, a wrong type)."""
     if isinstance(failure, AuthenticationError):
         return StoreUnavailable(f"Redis refused the credentials: {failure}")
-    if isinstance(failure, (RedisConnectionError, RedisTimeoutError, BusyLoadingError, MaxConnectionsError, OSError)):
+    if isinstance(failure, MovedError):
+        return StoreUnavailable("This Redis is one node of a Cluster: give a URL redis+cluster://host:port,host:port")
+    if isinstance(failure, (AskError, TryAgainError)):
+        return StoreUnavailable("Redis Cluster is moving this part of the data, and refuses commands for now")
+    if isinstance(failure, (BusyLoadingError, ClusterDownError, MasterDownError)):
+        return StoreUnavailable(f"Redis refuses commands for now: {failure}")
+    if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
         return StoreUnavailable(f"Redis cannot be reached: {failure or type(failure).__name__}")
     if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
         return StoreUnavailable(f"Redis refuses writes: {failure}")
@@ -83,20 +97,29 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
     return None
 
 
+Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
+
+
 class Commands:
     """Auto-pipelining over one connection: `await execute("HGET", …)`.
 
     Raises StoreUnavailable when Redis is away, redis.ResponseError when it refuses the command itself. A failed
     connection fails everything that was under way or waiting; whether it was executed is then unknown.
+
+    While the server is away nobody waits for it: the first call after a failure probes it, and whoever calls meanwhile
+    is told within a tenth of a second. Nothing but the probe is sent before it has been answered.
     """
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Redis, *, redirected: bool = False) -> None:
+        """`redirected`: MovedError is the caller's to follow."""
         self._client = client
         client.response_callbacks.clear()  # replies as Redis gives them, whatever command they answer
+        self._redirected = redirected
         self._waiting: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._away: StoreUnavailable | None = None  # since the server did not answer, why
 
     async def execute(self, *args: Any) -> Any:
         if self._closed or len(self._waiting) >= QUEUE_LIMIT:
@@ -118,17 +141,22 @@ class Commands:
                 raise reply
         return list(replies)
 
+    async def nodes(self) -> Sequence[Commands]:
+        """Every server that holds a part of the data, for what no key leads to (SCAN, CONFIG, …)."""
+        return (self,)
+
     async def aclose(self) -> None:
         self._closed = True
         if self._task is not None:
             await tasks.end((self._task,))
-        self._fail(list(self._waiting), StoreUnavailable("The Redis connection is closed"))
-        self._waiting.clear()
+        self._fail_waiting(StoreUnavailable("The Redis connection is closed"))
         await self._client.aclose()
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            if self._away is not None and not await self._probe():
+                continue
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))]
             if not self._waiting:
                 self._wake.clear()
@@ -140,25 +168,52 @@ class Commands:
                     self._fail(batch, StoreUnavailable("The Redis connection is closed"))
                     raise
 
-    async def _send(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]) -> None:
+    async def _probe(self) -> bool:
+        """Whether the server answers again. Whoever calls meanwhile is told that it does not, and soon."""
+        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        probe = asyncio.create_task(self._send([(("PING",), pong)]), name="redis-probe")
+        try:
+            while not probe.done():
+                await asyncio.wait((probe,), timeout=_AWAY_WAIT_SECS)
+                if not probe.done():
+                    self._fail_waiting(StoreUnavailable("Redis cannot be reached: it does not answer"))
+        finally:
+            await tasks.end((probe,))
+        if pong.done():
+            pong.exception()  # an error is an answer too
+        if self._away is not None:
+            self._fail_waiting(self._away)
+        return self._away is None
+
+    async def _send(self, batch: Batch) -> None:
         pipeline = self._client.pipeline(transaction=False)
         for args, _ in batch:
             pipeline.execute_command(*args)
         try:
             replies = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as failure:
-            self._fail(batch, unavailable(failure) or failure)
+            away = unavailable(failure)
+            self._away = away or StoreUnavailable(f"Redis cannot be reached: {failure}")
+            self._fail(batch, away or failure)
             return
+        self._away = None
         for (_, reply), value in zip(batch, replies, strict=True):
             if reply.done():
                 continue
-            if isinstance(value, Exception):
+            if isinstance(value, MovedError) and self._redirected:
+                reply.set_exception(value)
+            elif isinstance(value, Exception):
                 reply.set_exception(unavailable(value) or value)
             else:
                 reply.set_result(value)
 
+    def _fail_waiting(self, failure: Exception) -> None:
+        self._fail(self._waiting, failure)
+        self._waiting.clear()
+        self._wake.clear()
+
     @staticmethod
-    def _fail(batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]], failure: Exception) -> None:
+    def _fail(batch: Iterable[tuple[tuple[Any, ...], asyncio.Future[Any]]], failure: Exception) -> None:
         for _, reply in batch:
             if not reply.done():
                 reply.set_exception(failure)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lifecycle import tasks
+from lifecycle.store.connect import Reads
 from lifecycle.store.redis import BLOCK_MS
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ Dispatch = Callable[[str, str, Any], None]
 class Inbox:
     """Reads one shard's inbox of one frontend, for ever. A missed frame is no loss: readers see the gap."""
 
-    def __init__(self, client: Redis, key: str, dispatch: Dispatch) -> None:
+    def __init__(self, client: Reads, key: str, dispatch: Dispatch) -> None:
         self._client = client
         self._key = key
         self._dispatch = dispatch

@@ -1,0 +1,113 @@
+"""Commands and blocking reads over a Redis Cluster: each goes to the node that serves its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import MovedError, RedisError
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.redis import Commands
+from lifecycle.store.topology import REDIRECTS, Node, Topology, slot_of
+
+_KEYLESS = frozenset(
+    {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
+)
+_KEY_SECOND = frozenset({"XINFO", "XGROUP", "OBJECT", "MEMORY"})
+_KEY_THIRD = frozenset({"EVAL", "EVALSHA"})
+
+
+def key_of(args: Sequence[Any]) -> str | bytes | None:
+    """The key that decides where a command goes; None when any node will do."""
+    name = str(args[0]).upper()
+    if name in _KEYLESS:
+        return None
+    position = 3 if name in _KEY_THIRD else 2 if name in _KEY_SECOND else 1
+    key: str | bytes = args[position]
+    return key
+
+
+class ClusterCommands(Commands):
+    """One auto-pipelining connection a node. Keys of one command lie in one slot."""
+
+    def __init__(self, topology: Topology, make: Callable[[str], Redis]) -> None:
+        self._topology = topology
+        self._make = make
+        self._links: dict[Node, Commands] = {}
+
+    async def execute(self, *args: Any) -> Any:
+        key = key_of(args)
+        if key is None:
+            return await self._link(await self._topology.some_node()).execute(*args)
+        slot = slot_of(key)
+        for _ in range(REDIRECTS):
+            node = await self._topology.node_of(slot)
+            try:
+                return await self._link(node).execute(*args)
+            except MovedError as moved:
+                self._topology.moved(slot, (moved.host, moved.port), node)
+            except StoreUnavailable:
+                self._topology.doubt()
+                raise
+        raise StoreUnavailable("Redis Cluster cannot agree on who serves this part of the data")
+
+    async def nodes(self) -> Sequence[Commands]:
+        return [self._link(node) for node in await self._topology.primaries()]
+
+    async def aclose(self) -> None:
+        for link in self._links.values():
+            await link.aclose()
+
+    def _link(self, node: Node) -> Commands:
+        link = self._links.get(node)
+        if link is None:
+            link = self._links[node] = Commands(self._make(self._topology.url(node)), redirected=True)
+        return link
+
+
+class ClusterReads:
+    """Blocking reads of the streams of one shard, wherever its slot lies; named and typed as redis-py's.
+
+    Raises redis-py's errors. The client behind a node is shared by all shards.
+    """
+
+    def __init__(self, topology: Topology, clients: dict[Node, Redis], make: Callable[[str], Redis], key: str) -> None:
+        self._topology = topology
+        self._clients = clients
+        self._make = make
+        self._slot = slot_of(key)
+
+    async def xread(self, streams: Any, **options: Any) -> Any:
+        return await self._on_node(lambda client: client.xread(streams, **options))
+
+    async def xreadgroup(self, *args: Any, **options: Any) -> Any:
+        return await self._on_node(lambda client: client.xreadgroup(*args, **options))
+
+    async def xgroup_create(self, *args: Any, **options: Any) -> Any:
+        return await self._on_node(lambda client: client.xgroup_create(*args, **options))
+
+    async def aclose(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+        self._clients.clear()
+
+    async def _on_node(self, call: Callable[[Redis], Any]) -> Any:
+        for _ in range(REDIRECTS):
+            try:
+                node = await self._topology.node_of(self._slot)
+            except StoreUnavailable as failure:
+                raise RedisConnectionError(failure.message) from failure
+            client = self._clients.get(node)
+            if client is None:
+                client = self._clients[node] = self._make(self._topology.url(node))
+            try:
+                return await call(client)
+            except MovedError as moved:
+                self._topology.moved(self._slot, (moved.host, moved.port), node)
+            except (RedisError, OSError):
+                self._topology.doubt()
+                raise
+        raise RedisConnectionError("Redis Cluster cannot agree on who serves this part of the data")

@@ -1,0 +1,76 @@
+"""The primary that Sentinels name: every new connection asks them, and checks that it has reached a primary."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from lifecycle.address import Address
+
+_SENTINEL_OPTIONS = (
+    "socket_timeout",
+    "socket_connect_timeout",
+    "retry",
+    "retry_on_error",
+    "maint_notifications_config",
+    "protocol",
+)
+
+
+class _Connection(SentinelManagedConnection):
+    """A Sentinel may not know yet that a primary was demoted; the server itself does."""
+
+    async def connect_to(self, address: tuple[str, int]) -> None:
+        await cast(Any, super()).connect_to(address)
+        try:
+            await self.send_command("ROLE")
+            role = (await self.read_response())[0]
+        except BaseException:
+            await self.disconnect()
+            raise
+        if role not in (b"master", "master"):
+            await self.disconnect()
+            raise RedisConnectionError("the server that the Sentinels name is no primary")
+
+
+class _TlsConnection(_Connection, SentinelManagedSSLConnection):
+    pass
+
+
+class _Pool(SentinelConnectionPool):
+    """Owns its connections to the Sentinels."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await self.sentinel_manager.aclose()
+
+
+def sentinel_client(address: Address, options: dict[str, Any]) -> Redis:
+    """A client of the primary of `address.service`; `options` are those of each connection."""
+    given: dict[str, Any] = dict(parse_url(address.node_url("sentinel.invalid", 1)))
+    for name in ("host", "port", "connection_class"):
+        given.pop(name, None)
+    asking: dict[str, Any] = {name: options[name] for name in _SENTINEL_OPTIONS}
+    if address.tls:
+        asking |= {"ssl": True} | {name: value for name, value in given.items() if name.startswith("ssl_")}
+    if address.sentinel_username:
+        asking["username"] = address.sentinel_username
+    if address.sentinel_password:
+        asking["password"] = address.sentinel_password
+    pool: SentinelConnectionPool = cast(Any, _Pool)(
+        address.service,
+        cast(Any, Sentinel)(list(address.nodes), sentinel_kwargs=asking),
+        connection_class=_TlsConnection if address.tls else _Connection,
+        socket_keepalive=True,
+        **(options | given),
+    )
+    return Redis.from_pool(pool)
