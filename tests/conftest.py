@@ -17,6 +17,7 @@ import pytest
 
 from lifecycle.embedded import open_redis
 from lifecycle.settings import Settings
+from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client
 from lifecycle.store.scripts import Store
 from tests import processes
@@ -141,10 +142,7 @@ def _aside(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def inspect_and_clear(url: str, namespace: str, inflight_allowed: bool) -> list[str]:
-    commands = Commands(make_client(url, socket_timeout_secs=10.0))
-    try:
-        found = await leaks(commands, namespace, inflight_allowed=inflight_allowed)
-        await clear(commands, namespace)
+    async with open_store(Settings(redis_url=url, namespace=namespace, redis_timeout_secs=10.0)) as store:
+        found = await leaks(store.commands, namespace, inflight_allowed=inflight_allowed)
+        await clear(store.commands, namespace)
         return found
-    finally:
-        await commands.aclose()

@@ -7,7 +7,7 @@ another type, lacks its TTL or has lost its owner is a leak: on a server that ru
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ class Sends(Protocol):
     """Whatever a store sends its commands through."""
 
     async def execute(self, *args: Any) -> Any: ...
+
+    async def nodes(self) -> Sequence[Sends]: ...
 
 
 _TERMINAL = {"completed", "failed", "cancelled"}
@@ -42,19 +44,20 @@ async def leaks(commands: Sends, namespace: str, *, inflight_allowed: bool = Fal
 
 async def clear(commands: Sends, namespace: str) -> None:
     """Removes the namespace, so that a server shared by many tests stays small."""
-    keys = await _scan(commands, namespace)
-    for start in range(0, len(keys), _SCAN_COUNT):
-        await commands.execute("UNLINK", *keys[start : start + _SCAN_COUNT])
+    for key in await _scan(commands, namespace):
+        await commands.execute("UNLINK", key)
 
 
 async def _scan(commands: Sends, namespace: str) -> list[str]:
     found: set[str] = set()
-    cursor = b"0"
-    while True:
-        cursor, keys = await commands.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _SCAN_COUNT)
-        found.update(key.decode() for key in keys)
-        if int(cursor) == 0:
-            return sorted(found)
+    for node in await commands.nodes():
+        cursor = b"0"
+        while True:
+            cursor, keys = await node.execute("SCAN", cursor, "MATCH", f"{namespace}:*", "COUNT", _SCAN_COUNT)
+            found.update(key.decode() for key in keys)
+            if int(cursor) == 0:
+                break
+    return sorted(found)
 
 
 @dataclass(frozen=True)

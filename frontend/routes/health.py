@@ -43,7 +43,7 @@ async def _why_not_ready(tracker: Tracker) -> str:
     if tracker.draining:
         return "draining"
     try:
-        await tracker.store.command("PING")
+        await tracker.store.ping()
     except StoreError as failure:
         return failure.message
     return ""

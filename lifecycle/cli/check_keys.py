@@ -39,15 +39,13 @@ async def check_keys(store: Store) -> list[Finding]:
 
 
 async def _sample(store: Store) -> tuple[list[str], bool]:
-    cursor, found = b"0", set[str]()
-    for _ in range(_SCAN_CALLS):
-        cursor, keys = await store.command(
-            "SCAN", cursor, "MATCH", store.settings.namespace + ":*", "COUNT", _SCAN_COUNT
-        )
-        found.update(key.decode(errors="replace") for key in keys)
-        if int(cursor) == 0 or len(found) >= _SAMPLE:
-            break
-    return sorted(found)[:_SAMPLE], int(cursor) == 0 and len(found) <= _SAMPLE
+    found, calls = set[str](), 0
+    async for keys in store.scan(store.settings.namespace + ":*", _SCAN_COUNT):
+        found.update(keys)
+        calls += 1
+        if calls == _SCAN_CALLS or len(found) > _SAMPLE:
+            return sorted(found)[:_SAMPLE], False
+    return sorted(found), True
 
 
 async def _owners(store: Store) -> set[str]:

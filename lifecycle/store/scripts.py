@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Literal, cast
 
 import orjson
@@ -299,6 +299,20 @@ class Store:
         replicas = [RosterEntry(_text(i), _text(role), int(ms), about) for i, role, ms, about in reply[1]]
         models = {_text(m): float(at) for m, at in reply[2]}
         return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+
+    async def ping(self) -> None:
+        """Whether the part of Redis that every replica needs answers. Raises StoreUnavailable."""
+        await self.command("EXISTS", self.keys.control + "config")
+
+    async def scan(self, pattern: str, count: int) -> AsyncIterator[list[str]]:
+        """Keys that match, page by page, from every server that holds a part of them; a page may be empty."""
+        for node in await self.commands.nodes():
+            cursor = b"0"
+            while True:
+                cursor, keys = await node.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                yield [key.decode(errors="replace") for key in keys]
+                if int(cursor) == 0:
+                    break
 
     async def command(self, *args: Any, patience_secs: float = 0.0) -> Any:
         """A plain command that may be repeated, with the same patience as the transitions."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from lifecycle.settings import Settings
 from lifecycle.store.redis import Commands, make_client
 from tests.conftest import connect
 from tests.waiting import wait_until
+
+TIMEOUT_SECS = 3.0
 
 
 @pytest.fixture
@@ -191,3 +194,27 @@ async def test_closing_fails_what_waits_and_what_comes(settings: Settings) -> No
     assert all(reply == b"PONG" or isinstance(reply, StoreUnavailable) for reply in replies)
     with pytest.raises(StoreUnavailable, match="closed"):
         await commands.execute("PING")
+
+
+async def test_nobody_waits_for_a_server_that_is_known_to_be_away() -> None:
+    """The first call runs into the timeout; those behind it are told at once, and nothing of theirs is sent later."""
+    with EmbeddedRedis() as server:
+        commands = Commands(make_client(server.url, socket_timeout_secs=TIMEOUT_SECS))
+        await commands.execute("PING")
+        server.freeze()
+        with pytest.raises(StoreUnavailable):
+            await commands.execute("INCR", "first")
+        async with asyncio.timeout(TIMEOUT_SECS / 2):
+            for _ in range(5):
+                with pytest.raises(StoreUnavailable):
+                    await commands.execute("INCR", "told-at-once")
+        server.thaw()
+
+        async def back() -> bool:
+            with suppress(StoreUnavailable):
+                return bool(await commands.execute("PING") == b"PONG")
+            return False
+
+        await wait_until(back)
+        assert await commands.execute("EXISTS", "told-at-once") == 0
+        await commands.aclose()

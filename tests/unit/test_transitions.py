@@ -71,6 +71,31 @@ async def test_the_last_tokens_travel_with_the_end_and_reach_the_readers(world: 
     assert await world.pushed("f0") == ["1-1", "1-3"]
 
 
+async def test_a_worker_whose_start_was_lost_in_a_failover_cannot_write_into_another_s_attempt(world: World) -> None:
+    """Both run attempt 1, so the entry ids alone would let the numbers of the one into the stream of the other."""
+    await world.run()
+    await world.append(1)
+    await _forget_the_start(world)
+    await world.start(await world.take("w1"), "w1")
+    assert await world.append(2, worker="w0") == "fenced"
+    assert await world.append(1, worker="w1") == "accepted"
+    assert await world.tokens() == "1.1 "
+    await world.finish(1, worker="w1")
+
+
+async def _forget_the_start(world: World) -> None:
+    """As a replica that had not heard of it would be promoted."""
+    store, prefix = world.store, world.prefix
+    await store.command("DEL", f"{prefix}tokens:r", f"{prefix}running:w0")
+    entry = await store.command("XADD", f"{prefix}queue:m", "*", "rid", "r")
+    await store.command(
+        "HSET", f"{prefix}request:r", "status", "queued", "worker", "", "attempt", "0", "queue", "queue", "entry", entry
+    )
+    (running, _) = await store.command("HGETALL", f"{prefix}counts:f0")
+    await store.command("HDEL", f"{prefix}counts:f0", running)
+    await store.command("HSET", f"{prefix}counts:f0", running.replace(b"running", b"queued"), 1)
+
+
 @pytest.mark.leaves_inflight
 async def test_tokens_reach_the_heir_and_nobody_who_is_dead(world: World) -> None:
     await world.run(on_disconnect="continue")

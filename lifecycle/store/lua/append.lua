@@ -4,8 +4,9 @@
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
 -- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
---         killed), 'fenced' (its attempt was given back, or a later one owns it). A repeated entry is accepted silently
---         and pushed to nobody. {'fenced'} alone: this worker was buried.
+--         killed), 'fenced' (its attempt was given back, a later one owns it, or Redis has lost this worker's start of
+--         it in a failover). A repeated entry is accepted silently and pushed to nobody. {'fenced'} alone: this worker
+--         was buried.
 -- No allow-oom: under full memory tokens wait in their worker.
 
 local P = KEYS[1]
@@ -17,6 +18,10 @@ local now = clock(shift)
 local at = string.format('%.0f', now * 1000)
 local refused, frames, dead = {}, {}, {}
 
+local rids = {}
+for i = 3, #ARGV, 4 do rids[#rids + 1] = ARGV[i] end
+local owned = redis.call('SMISMEMBER', P .. 'running:' .. worker, unpack(rids))
+
 local function why_refused(rid, id)
   local attempt, number = string.match(id, '(%d+)-(%d+)')
   local last_number, _, closed, last_attempt = stream_end(rid)
@@ -27,7 +32,8 @@ end
 
 for i = 3, #ARGV, 4 do
   local rid, id, tokens, first = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local added = redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  local owns = owned[(i + 1) / 4] == 1
+  local added = owns and redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
   if type(added) == 'string' then
     if first == '1' then
       redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))
@@ -41,6 +47,8 @@ for i = 3, #ARGV, 4 do
         if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
       end
     end
+  elseif not owns and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
+    refused[#refused + 1] = {(i - 3) / 4, why_refused(rid, id) or 'fenced'}
   elseif not added then
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
   elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
