@@ -70,7 +70,7 @@ class StateLost(StoreError):
 
 
 class Fenced(LifecycleError):
-    """This replica was buried: its lease expired. It must come back under a new id."""
+    """This replica was buried, its lease having expired, or must take itself for it. It comes back under a new id."""
 
     error_type = ErrorType.FRONTEND_LOST
 

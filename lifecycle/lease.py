@@ -99,7 +99,7 @@ class Lease:
                 tasks.check_cancelled()
                 log.warning("heartbeat failed: %s", failure)
                 if self.silence_secs > 2 * settings.lease_secs:
-                    raise Fenced("Redis was out of reach for two leases") from failure
+                    raise Fenced("Redis was out of reach for too long", error_type=failure.error_type) from failure
             except RedisError:
                 log.exception("heartbeat refused")
 

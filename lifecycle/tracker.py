@@ -322,7 +322,8 @@ class Tracker:
             if self._leaving:
                 return  # buried by its own goodbye
             log.error("fenced: %s; every stream ends, and this frontend comes back under a new id", cause)
-            self.end_streams(ErrorType.FRONTEND_LOST, "The frontend lost its lease")
+            assert isinstance(cause, Fenced)  # raised by a task of the group itself
+            self.end_streams(cause.error_type, cause.message)
             self.lease = Lease(self.store, Role.FRONTEND, self)
             while True:
                 with suppress(StoreError):
