@@ -107,13 +107,15 @@ class Cluster:
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
         settings = Settings(**{**self.settings.model_dump(), **overrides})
         log = self.directory / f"{role}-{len(self.frontends) + len(self.workers)}.log"
-        environment = as_environment(settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(self.directory)])}
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "lifecycle.cli.main", role, *argv,
-                env=environment, cwd=self.directory, stdout=output, stderr=output, start_new_session=True,
+                sys.executable, "-m", "lifecycle.cli.main", role, *argv, env=self._environment(settings),
+                cwd=self.directory, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         return Process(process, log)
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        return as_environment(settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(self.directory)])}
 
     async def _ready(self, process: Process) -> bool:
         self._must_run(process)

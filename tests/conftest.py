@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -21,6 +22,7 @@ from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client
 from lifecycle.store.scripts import Store
 from tests import processes
+from tests.chaos import faults
 from tests.leaks import clear, leaks
 from tests.waiting import wait_until
 
@@ -31,8 +33,21 @@ _LEAVES_INFLIGHT = "leaves_inflight: the test leaves requests unended on purpose
 _session_children: set[int] = set()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults-table", metavar="PATH", help="write what tests/chaos has measured into the table of this file"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _LEAVES_INFLIGHT)
+    config.addinivalue_line("markers", faults.MARKER)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--faults-table")
+    if path:
+        faults.write(Path(path))
 
 
 class MakeSettings(Protocol):

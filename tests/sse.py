@@ -32,6 +32,7 @@ class Stream:
     response: httpx2.Response
     events: list[Event] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    ended: bool = False  # by the server, in order: the response is whole
 
     def __post_init__(self) -> None:
         self._iterator = self._parse()  # one for all, so that reading can stop and go on
@@ -55,6 +56,7 @@ class Stream:
                 self.events.append(event)
                 yield event
                 event = Event(None)
+        self.ended = True
 
     async def read(self) -> list[Event]:
         """To the end."""

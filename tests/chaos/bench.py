@@ -1,0 +1,181 @@
+"""A cluster that can be broken in every way: each process reaches Redis through a fault proxy of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from lifecycle.settings import Settings
+from lifecycle.store import lua
+from lifecycle.store.redis import Commands, make_client
+from lifecycle.store.scripts import Store
+from tests import sse
+from tests.chaos.invariants import Invariants
+from tests.chaos.proxy import FaultProxy
+from tests.chaos.readings import Reading
+from tests.cluster import Cluster, Process
+from tests.sse import Stream
+from tests.waiting import wait_until
+
+TERMINAL = ("completed", "failed", "cancelled")
+
+
+@dataclass
+class Bench(Cluster):
+    """`store` is the direct line to Redis, for commands and for looking; `proxies` are the processes' lines."""
+
+    store: Store = field(kw_only=True)
+    invariants: Invariants = field(kw_only=True)
+    proxies: dict[Process, FaultProxy] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # of the processes that are started from now on
+
+    def link(self, process: Process) -> FaultProxy:
+        return self.proxies[process]
+
+    async def execute(self, *args: Any) -> Any:
+        """A command to Redis, past every proxy."""
+        return await self.store.commands.execute(*args)
+
+    def key(self, name: str, rid: str = "") -> str:
+        """`key("tokens:" + rid, rid)`: where it lies."""
+        return self.store.keys.prefix_of(rid) + name
+
+    # Processes
+
+    async def kill(self, process: Process) -> None:
+        """`kill -9`; it is no longer asked."""
+        await process.kill()
+        self.forget(process)
+
+    def forget(self, process: Process) -> None:
+        for group in (self.frontends, self.workers):
+            if process in group:
+                group.remove(process)
+
+    def freeze(self, process: Process) -> None:
+        """Returns once it stands still."""
+        process.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def thaw(self, process: Process) -> None:
+        process.signal(signal.SIGCONT)
+
+    async def ids(self, process: Process) -> set[str]:
+        """The ids under which this process holds a lease now; asked past every proxy."""
+        roster = await self.store.roster()
+        return {entry.id for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about}
+
+    async def comes_back(self, process: Process, was: set[str]) -> str:
+        """The new id under which it lives after it was fenced."""
+
+        async def new() -> set[str]:
+            return await self.ids(process) - was
+
+        found = await wait_until(new, timeout=20, what="coming back under a new id")
+        return str(next(iter(found)))
+
+    async def away(self, replica: str) -> None:
+        """Until that id holds no lease."""
+
+        async def gone() -> bool:
+            return all(entry.id != replica for entry in (await self.store.roster()).replicas)
+
+        await wait_until(gone, timeout=20, what=f"{replica} without a lease")
+
+    # Requests
+
+    @asynccontextmanager
+    async def post(self, frontend: Process, body: dict[str, Any], rid: str, **headers: str) -> AsyncIterator[Stream]:
+        """A client; what it reads is held to the promises at the end."""
+        async with sse.post(self.http, frontend.url, body, X_Request_Id=rid, **headers) as stream:
+            self.invariants.readings.append(Reading(rid, stream))
+            yield stream
+
+    @asynccontextmanager
+    async def resume(self, frontend: Process, rid: str, after: str = "") -> AsyncIterator[Stream]:
+        async with sse.resume(self.http, frontend.url, rid, after) as stream:
+            self.invariants.readings.append(Reading(rid, stream, after))
+            yield stream
+
+    async def status(self, rid: str, *wanted: str, timeout: float = 15.0) -> dict[str, str]:
+        """The record's fields, straight from Redis, once its status is one of these."""
+        names = ("status", "error_type", "worker", "frontend", "attempt", "output_tokens", "cancel_mode")
+        key = self.key("request:" + rid, rid)
+        seen: dict[str, str] = {}
+
+        async def reached() -> bool:
+            values = await self.execute("HMGET", key, *names)
+            seen.update({name: (value or b"").decode() for name, value in zip(names, values, strict=True)})
+            return seen["status"] in wanted
+
+        await wait_until(reached, timeout=timeout, what=f"{rid} being {' or '.join(wanted)}")
+        return seen
+
+    async def ended(self, rid: str, timeout: float = 15.0) -> dict[str, str]:
+        return await self.status(rid, *TERMINAL, timeout=timeout)
+
+    async def quiet(self, timeout: float = 15.0) -> None:
+        """Until nothing is inflight, in truth and on the gauge."""
+
+        async def settled() -> bool:
+            return await self.invariants.look() and not self.invariants.unsettled and self.invariants.inflight == 0
+
+        await wait_until(settled, timeout=timeout, what="an idle cluster")
+
+    # Starting
+
+    async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
+        proxy = await FaultProxy(self.settings.redis_url).start()
+        try:
+            process = await super()._start(role, argv, {"redis_url": proxy.url, **overrides})
+        except BaseException:
+            await proxy.close()
+            raise
+        self.proxies[process] = proxy
+        return process
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        return super()._environment(settings) | self.environment
+
+    async def close(self) -> None:
+        """A process must end by itself when it is told to and nothing is broken any more."""
+        for proxy in self.proxies.values():
+            proxy.restore()
+        try:
+            await super().close()
+        finally:
+            for proxy in self.proxies.values():
+                await proxy.close()
+
+
+@asynccontextmanager
+async def open_bench(
+    settings: Settings, directory: Path, *, frontends: int = 1, workers: int = 1, **watching: Any
+) -> AsyncIterator[Bench]:
+    """With echo workers. `watching` goes to the Invariants, which hold at the end or fail the test.
+
+    Every script is loaded beforehand, so that a rule which waits for one meets the call that executes.
+    """
+    async with AsyncExitStack() as stack:
+        commands = Commands(make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs))
+        stack.push_async_callback(commands.aclose)
+        store = Store(commands, settings)
+        for name in lua.names():
+            await commands.execute("SCRIPT", "LOAD", lua.load(name).source)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
+        http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, trust_env=False, limits=limits))
+        bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching))
+        stack.push_async_callback(bench.close)
+        for _ in range(frontends):
+            await bench.frontend()
+        for _ in range(workers):
+            await bench.worker()
+        async with bench.invariants:
+            yield bench

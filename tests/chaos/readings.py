@@ -1,0 +1,79 @@
+"""What clients read, held to the promises: numbers without gap or repeat, an end that says what happened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from lifecycle.store.scripts import Store
+from tests.sse import Event, Stream
+
+
+@dataclass(eq=False)
+class Reading:
+    """One client's stream of one request, from behind `after`."""
+
+    rid: str
+    stream: Stream
+    after: str = ""
+
+    def tokens(self) -> list[tuple[int, int, str]]:
+        """Attempt, number and text of each token event."""
+        found = []
+        for event in self.stream.events:
+            if event.id is not None:
+                attempt, _, number = event.id.partition("-")
+                found.append((int(attempt), int(number), event.text))
+        return found
+
+
+def faults_of(reading: Reading) -> list[str]:
+    """What is wrong with it, whether it was read to its end or left in the middle."""
+    if reading.stream.response.status_code != 200:
+        return []
+    found: list[str] = []
+    attempt, number = 0, 0
+    if reading.after:
+        attempt, number = map(int, reading.after.split("-"))
+    for next_attempt, next_number, _ in reading.tokens():
+        if next_number != number + 1 or next_attempt < attempt:
+            found.append(f"token {next_attempt}-{next_number} came after {attempt}-{number}")
+        attempt, number = next_attempt, next_number
+    events = reading.stream.events
+    errors = [index for index, event in enumerate(events) if _is_error(event)]
+    done = [index for index, event in enumerate(events) if event.data == "[DONE]"]
+    if len(errors) > 1:
+        found.append(f"{len(errors)} error frames")
+    if errors and done and errors[0] != done[0] - 1:
+        found.append("the error frame does not come right before [DONE]")
+    if done and done != [len(events) - 1]:
+        found.append("[DONE] is not the last event, or came twice")
+    if reading.stream.ended and not done:
+        found.append("the server ended the stream without [DONE]")
+    if any(event.event is not None for event in events):
+        found.append("a named event")
+    return [f"{reading.rid}: a client read: {fault}" for fault in found]
+
+
+async def differences(store: Store, reading: Reading) -> list[str]:
+    """Where what was read is not what the token stream in Redis says, as long as that is kept."""
+    key = store.keys.prefix_of(reading.rid) + "tokens:" + reading.rid
+    kept: dict[int, tuple[int, str]] = {}
+    for entry_id, fields in await store.commands.execute("XRANGE", key, "-", "+"):
+        attempt, _, last = entry_id.decode().partition("-")
+        values = dict(zip(fields[::2], fields[1::2], strict=True))
+        if b"t" in values:
+            texts = json.loads(values[b"t"])
+            first = int(last) - len(texts) + 1
+            kept.update({first + index: (int(attempt), text) for index, text in enumerate(texts)})
+    if not kept:
+        return []
+    return [
+        f"{reading.rid}: a client read {attempt}-{number} {text!r}, the token stream has {kept.get(number)}"
+        for attempt, number, text in reading.tokens()
+        if kept.get(number) != (attempt, text)
+    ][:3]
+
+
+def _is_error(event: Event) -> bool:
+    return isinstance(event.data, dict) and "error" in event.data

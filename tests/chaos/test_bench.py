@@ -1,0 +1,85 @@
+"""The bench itself: what the invariant checker is for is seen when it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lifecycle.settings import Settings
+from lifecycle.store.scripts import Store
+from tests.chaos.bench import open_bench
+from tests.chaos.invariants import Invariants, Violated
+from tests.sse import chat, error_of, text_of
+
+Spoil = Callable[[Store, str], Awaitable[None]]
+
+
+async def test_a_healthy_cluster_violates_nothing(settings: Settings, tmp_path: Path) -> None:
+    async with open_bench(settings, tmp_path, frontends=2) as bench:
+        async with bench.post(bench.frontends[0], chat("a b c d"), "r1", X_On_Disconnect="continue") as stream:
+            await stream.read_tokens(2)
+        async with bench.resume(bench.frontends[1], "r1", "1-2") as stream:
+            events = await stream.read()
+        assert (text_of(events), error_of(events)) == (" c d", None)
+        assert len(bench.invariants.readings) == 2
+        assert bench.invariants.polls > 0
+    assert [record.status for record in bench.invariants.ended.values()] == ["completed"]
+
+
+async def _ends_twice(store: Store, prefix: str) -> None:
+    await store.commands.execute("HSET", prefix + "request:r1", "status", "failed")
+
+
+async def _is_counted_twice(store: Store, prefix: str) -> None:
+    field = '["echo","chat_completions","stream","success",""]'
+    await store.commands.execute("HINCRBY", prefix + "totals", field, 1)
+
+
+async def _steps_back(store: Store, prefix: str) -> None:
+    field = '["echo","chat_completions","stream","success",""]'
+    await store.commands.execute("HINCRBY", prefix + "totals", field, -1)
+
+
+async def _grows_after_its_end(store: Store, prefix: str) -> None:
+    key = prefix + "tokens:r1"
+    await store.commands.execute("XDEL", key, "1-1")
+
+
+async def _is_counted_for_ever(store: Store, prefix: str) -> None:
+    frontend = next(entry.id for entry in (await store.roster()).replicas if entry.role == "frontend")
+    field = 'queued["echo","chat_completions","stream"]'
+    await store.commands.execute("HINCRBY", f"{prefix}counts:{frontend}", field, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "seen"),
+    [
+        (_ends_twice, "had ended as"),
+        (_is_counted_twice, "seen to end were"),
+        (_steps_back, "stepped back"),
+        (_grows_after_its_end, "had ended as"),
+        (_is_counted_for_ever, "is counted as"),
+    ],
+)
+async def test_what_must_never_be_seen_is_seen(settings: Settings, tmp_path: Path, spoil: Spoil, seen: str) -> None:
+    started_at = time.monotonic()
+    with pytest.raises(Violated, match=seen):
+        async with open_bench(settings, tmp_path, settle_secs=0.5) as bench:
+            async with bench.post(bench.frontends[0], chat("a b"), "r1") as stream:
+                await stream.read()
+            await bench.invariants.look()
+            await spoil(bench.store, bench.key(""))
+            await bench.invariants.look()
+    assert time.monotonic() - started_at < 60
+
+
+async def test_what_is_left_inflight_is_seen(store: Store) -> None:
+    with pytest.raises(Violated, match="still inflight"):
+        async with Invariants(store, settle_secs=0.2):
+            await store.commands.execute("ZADD", store.keys.prefixes[0] + "created", 1, "r1")
+            key = store.keys.prefixes[0] + "request:r1"
+            await store.commands.execute("HSET", key, "status", "running", "worker", "w", "frontend", "f")
+    await store.commands.execute("DEL", key, store.keys.prefixes[0] + "created")
