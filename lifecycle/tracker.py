@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lifecycle import tasks
+from lifecycle.backlog import Backlog
 from lifecycle.cluster import models_of
 from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
 from lifecycle.errors import Fenced, StoreError
@@ -81,6 +82,7 @@ class Tracker:
         self.draining = False
         self._leaving = False
         self._admitting: set[str] = set()
+        self._backlog = Backlog(self.store)
         self.lease = Lease(self.store, Role.FRONTEND, self)
         self.readers = Readers(self.store, lambda: self.id)
         self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
@@ -158,6 +160,8 @@ class Tracker:
             raise Rejected("exists")
         self._admitting.add(admit.rid)
         try:
+            if await self._backlog.is_full(admit.labels.model):
+                raise Rejected("full")
             return await self._admit(admit)
         finally:
             self._admitting.discard(admit.rid)

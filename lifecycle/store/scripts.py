@@ -82,10 +82,9 @@ class Store:
         traceparent: str = "",
         patience_secs: float = 0.3,
     ) -> Admission:
-        limit = -(-self.settings.queue_limit // self.settings.shards)
         reply = await self._in_shard(
             "admit", rid, patience_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
-            queue_timeout_secs, first_token_timeout_secs, deadline_secs, limit, traceparent,
+            queue_timeout_secs, first_token_timeout_secs, deadline_secs, self.settings.queue_limit, traceparent,
         )  # fmt: skip
         outcome = cast(Literal["admitted", "exists", "full", "fenced"], _text(reply[0]))
         if outcome == "admitted":
@@ -299,6 +298,11 @@ class Store:
         replicas = [RosterEntry(_text(i), _text(role), int(ms), about) for i, role, ms, about in reply[1]]
         models = {_text(m): float(at) for m, at in reply[2]}
         return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+
+    async def queue_depth(self, model: str) -> int:
+        """Requests of all shards that wait for this model."""
+        keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
+        return sum(map(int, await self.commands.execute_many(("XLEN", key) for key in keys)))
 
     async def ping(self) -> None:
         """Whether the part of Redis that every replica needs answers. Raises StoreUnavailable."""

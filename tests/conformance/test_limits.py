@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, endless, extra_frontend, journaled, lines, refusal, send
 from tests.conformance.conftest import QUEUE_LIMIT
-from tests.sse import Stream, chat, error_of, post
+from tests.sse import Stream, chat, error_of, post, resume
 
 NewId = Callable[[], str]
 
@@ -102,4 +102,22 @@ async def test_a_header_makes_a_limit_shorter_and_never_longer(cluster: Cluster,
                 assert error is not None
                 assert error["error_type"] == error_type
                 assert f"{granted:g} seconds" in error["message"]
+        await cancel(cluster, rid)
+
+
+async def test_a_frontend_holds_so_many_streams_and_no_more(cluster: Cluster, new_id: NewId) -> None:
+    rid = new_id()
+    async with (
+        extra_frontend(cluster, max_readers=1) as narrow,
+        post(cluster.http, narrow.url, endless(), X_Request_Id=rid) as stream,
+    ):
+        await stream.read_tokens(1)
+        for answer in (
+            await send(cluster, chat("one more"), narrow),
+            await cluster.http.get(f"{narrow.url}/v1/requests/{rid}/stream"),
+        ):
+            assert refusal(answer, 503)["code"] == "overloaded"
+            assert int(answer.headers["retry-after"]) >= 1
+        async with resume(cluster.http, cluster.frontends[0].url, rid) as elsewhere:
+            await elsewhere.read_tokens(1)
         await cancel(cluster, rid)

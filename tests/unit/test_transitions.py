@@ -9,6 +9,7 @@ from lifecycle.model import Role
 from lifecycle.store.results import Append, Outcome, Start
 from tests.unit.world import Delivery, World
 
+INBOX_FRAMES = 2048
 COMPLETED = Outcome("completed", finish_reason="stop")
 
 
@@ -182,3 +183,12 @@ async def test_renewals_bring_back_exceptions_only(world: World) -> None:
     assert (renewal.lost, renewal.unheld) == (["other"], ["r"])
     assert renewal.epoch == (await world.store.renew(0, "w1", Role.WORKER, 0)).epoch
     await world.finish()
+
+
+async def test_an_inbox_that_nobody_reads_stays_small(world: World) -> None:
+    """A frozen frontend costs Redis a bounded part of its memory, and its readers fill the gap from the stream."""
+    await world.run()
+    for number in range(1, 3 * INBOX_FRAMES):
+        await world.append(number)
+    assert await world.store.command("XLEN", f"{world.prefix}inbox:f0") < 1.5 * INBOX_FRAMES
+    await world.finish(3 * INBOX_FRAMES - 1)

@@ -2,7 +2,7 @@
 -- admit: accept a request, queue it and count it.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
---         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent
+--         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue), traceparent
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth}
 --         or {'fenced'}.
 -- No allow-oom: when memory is full a new request is what must be refused.

@@ -1,0 +1,37 @@
+"""The limit of a queue that lies in several shards."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.backlog import Backlog
+from lifecycle.model import Role
+from tests.conftest import MakeSettings, MakeStore
+from tests.unit.world import LABELS, MODEL
+
+SHARDS = 8
+
+
+@pytest.mark.leaves_inflight
+async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettings, make_store: MakeStore) -> None:
+    store = make_store(make_settings(shards=SHARDS, queue_limit=3))
+    await store.beat("f0", Role.FRONTEND, {}, [])
+    backlog = Backlog(store)
+    full = []
+    for number in range(4):
+        full.append(await backlog.is_full(MODEL))
+        if full[-1]:
+            break
+        await store.admit(
+            f"r{number}", "n", LABELS, "f0", b"{}", on_disconnect="cancel", grace_secs=0, queue_timeout_secs=0,
+            first_token_timeout_secs=0, deadline_secs=0,
+        )  # fmt: skip
+    assert full == [False, False, False, True]
+    assert len({store.keys.shard_of(f"r{number}") for number in range(3)}) > 1
+
+
+async def test_one_shard_asks_nothing(make_settings: MakeSettings, make_store: MakeStore) -> None:
+    """There the admitting script itself compares, and no command is spent."""
+    store = make_store(make_settings(queue_limit=1))
+    await store.commands.aclose()
+    assert not await Backlog(store).is_full(MODEL)
