@@ -62,7 +62,7 @@ CONTROL_KEYS = (
         "models",
         "zset",
         "permanent, at most 1000 members",
-        "known model by when a live worker last served it",
+        "known model by when a live worker last beat, or its lease ended",
     ),
     Key("config", "hash", "permanent", "the settings that must be common"),
     Key("tombstones", "zset", "members trimmed after a day", "buried replica by when"),

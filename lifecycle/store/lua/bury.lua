@@ -13,8 +13,12 @@ local now, lease = clock(shift), tonumber(lease_secs)
 watch_clock(now, lease)
 local _, grace = judged_at(now, lease)
 
-local function bury(role, replica)
+-- Its models were served until its lease ended, not only until its last beat.
+local function bury(role, replica, until_secs)
   local models = redis.call('HGET', P .. 'replica:' .. replica, 'models') or '[]'
+  for _, model in ipairs(cjson.decode(models)) do
+    redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
+  end
   redis.call('ZREM', P .. role .. 's', replica)
   redis.call('ZADD', P .. 'tombstones', secs(now), replica)
   redis.call('HSET', P .. 'graves', replica, cjson.encode({role, models}))
@@ -22,15 +26,14 @@ end
 
 for _, role in ipairs(ROLES) do
   local key = P .. role .. 's'
-  if leaving ~= '' and redis.call('ZSCORE', key, leaving) then bury(role, leaving) end
+  if leaving ~= '' and redis.call('ZSCORE', key, leaving) then bury(role, leaving, secs(now)) end
   -- A lease further ahead than any beat could have set it stems from a clock that was put back.
   for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. secs(now + lease), '+inf', 'LIMIT', 0, limit)) do
     redis.call('ZADD', key, secs(now + lease), replica)
   end
   if not grace then
-    for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'LIMIT', 0, limit)) do
-      bury(role, replica)
-    end
+    local expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
+    for i = 1, #expired, 2 do bury(role, expired[i], expired[i + 1]) end
   end
 end
 local DAY_SECS = 86400
