@@ -71,6 +71,9 @@ class Intake:
         self._launch = launch
         self._keys = {f"{prefix}{queue}:{model}": queue for queue in _QUEUES}
         self._pending = True  # what is pending in our name is read before anything new
+        # Redis hands work to a read that waits, even when its worker stands still: the wait must end before the lease
+        # does, or what is handed over after the reaper has been here is nobody's.
+        self._block_ms = max(1, min(BLOCK_MS, int(store.settings.lease_secs * 1000 / 4)))
 
     async def run(self) -> None:
         pause = 0.0
@@ -113,7 +116,7 @@ class Intake:
             self._worker,
             dict.fromkeys(self._keys, start),
             count=max(1, min(_BATCH, self._slots.free)),
-            block=None if pending else BLOCK_MS,
+            block=None if pending else self._block_ms,
         )
         return [
             Delivery(values[b"rid"].decode(), self._keys[key.decode()], entry.decode())
