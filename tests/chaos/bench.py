@@ -115,7 +115,10 @@ class Bench(Cluster):
             seen.update({name: (value or b"").decode() for name, value in zip(names, values, strict=True)})
             return seen["status"] in wanted
 
-        await wait_until(reached, timeout=timeout, what=f"{rid} being {' or '.join(wanted)}")
+        try:
+            await wait_until(reached, timeout=timeout)
+        except AssertionError:
+            raise AssertionError(f"{rid} did not get {' or '.join(wanted)} within {timeout:g} s: {seen}") from None
         return seen
 
     async def ended(self, rid: str, timeout: float = 15.0) -> dict[str, str]:

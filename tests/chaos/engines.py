@@ -1,0 +1,69 @@
+"""Engines that behave as badly as real ones can, named as a user names them: `tests.chaos.engines:gated`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from lifecycle.context import EngineContext
+from tests.engines import prompt
+
+
+async def gated(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<gate> <count> <seconds between>`: nothing before the file `gate` exists, then numbers at a pace.
+
+    Beside the gate it keeps a journal, `<gate>.journal`: `start` and `stop` lines with request and attempt.
+    """
+    gate, count, pause = prompt(request).split()
+    journal = Path(gate + ".journal")
+
+    def note(word: str) -> None:
+        with journal.open("a") as file:
+            file.write(f"{word} {context.id} {context.attempt}\n")
+
+    note("start")
+    try:
+        while not Path(gate).exists():
+            await asyncio.sleep(0.01)
+        for number in range(int(count)):
+            yield f"{number} "
+            await asyncio.sleep(float(pause))
+    finally:
+        note("stop")
+
+
+async def blocking(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <seconds>`: numbers; between the first and the second its process does nothing else for so long."""
+    count, block = prompt(request).split()
+    for number in range(int(count)):
+        yield f"{number} "
+        await asyncio.sleep(0.05)
+        if number == 0:
+            time.sleep(float(block))
+
+
+async def poisoned(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`poison` takes the process down at once; anything else is `<count> <seconds between>`."""
+    if prompt(request) == "poison":
+        os._exit(1)
+    count, pause = prompt(request).split()
+    for number in range(int(count)):
+        yield f"{number} "
+        await asyncio.sleep(float(pause))
+
+
+async def flood(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Long tokens, as fast as they are taken, until it is stopped."""
+    word = "x" * int(prompt(request))
+    while not context.is_stopped:
+        yield word
+        await asyncio.sleep(0)
+
+
+def numbers(count: int) -> str:
+    """What most of them say."""
+    return "".join(f"{number} " for number in range(count))
