@@ -1,0 +1,184 @@
+"""A frontend dies or hangs while clients wait for it, and others for its requests."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from lifecycle.settings import Settings
+from tests.chaos.bench import open_bench
+from tests.chaos.engines import numbers
+from tests.chaos.faults import Healing
+from tests.conftest import MakeSettings
+from tests.sse import Stream, chat, error_of, text_of
+from tests.waiting import wait_until
+
+WORDS = " ".join(f"w{number}" for number in range(60))
+
+
+async def _breaks_off(stream: Stream) -> None:
+    with suppress(httpx2.TransportError):
+        await stream.read()
+    assert not stream.ended
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.fault(
+    "frontend: `kill -9`, and no reaper runs anywhere", "its share of every count is gone within one lease"
+)
+async def test_counts_without_a_reaper(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    settings = make_settings(sweep_secs=3600.0, echo_tokens_per_sec=5.0)
+    async with open_bench(settings, tmp_path, frontends=2, consequences_secs=None, leaves_inflight=True) as bench:
+        dying, other = bench.frontends
+        async with (
+            bench.post(dying, chat(WORDS), "r1") as lost,
+            bench.post(other, chat("x " * 500), "r2") as kept,
+        ):
+            await lost.read_tokens(1)
+            await kept.read_tokens(1)
+            assert await bench.inflight(other) == 2
+            healing.begins()
+            await bench.kill(dying)
+
+            async def right() -> bool:
+                return await bench.inflight(other) == 1
+
+            await wait_until(right, timeout=settings.lease_secs + 5)
+            healing.is_over()
+            assert (await bench.status("r1", "running"))["status"] == "running"  # nobody has drawn a consequence
+            await _breaks_off(lost)
+            await bench.http.post(other.url + "/v1/requests/r2/cancel", json={"mode": "stop"})
+            assert error_of(await kept.read()) is None
+
+
+@pytest.mark.fault("frontend: `kill -9`", "its requests end as `frontend_lost`, their engines stop; others' go on")
+async def test_killed_with_its_clients(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with open_bench(settings, tmp_path, frontends=2, workers=0) as bench:
+        await bench.worker("gated", "tests.chaos.engines:gated")
+        dying, other = bench.frontends
+        async with (
+            bench.post(dying, chat(f"{gate} 100000 0.01", "gated"), "r1") as lost,
+            bench.post(other, chat(f"{gate} 150 0.02", "gated"), "r2") as kept,
+        ):
+            await lost.read_tokens(3)
+            await kept.read_tokens(3)
+            healing.begins()
+            await bench.kill(dying)
+            await _breaks_off(lost)
+            record = await bench.ended("r1")
+            assert (record["status"], record["error_type"]) == ("failed", "frontend_lost")
+            await wait_until(lambda: "stop r1 1" in (tmp_path / "gate.journal").read_text())
+            healing.is_over()
+            events = await kept.read()
+        assert (text_of(events), error_of(events)) == (numbers(150), None)
+        async with bench.resume(other, "r1") as stream:  # what it said is still there, with the reason of its end
+            error = error_of(await stream.read())
+        assert error is not None
+        assert error["error_type"] == "frontend_lost"
+
+
+@pytest.mark.fault(
+    "frontend: `kill -9`, `X-On-Disconnect: continue`", "an heir owns it, and it is read there to its end, text whole"
+)
+async def test_what_continues_is_inherited(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path, frontends=2) as bench:
+        dying, heir = bench.frontends
+        async with bench.post(dying, chat(WORDS), "r1", X_On_Disconnect="continue") as stream:
+            before = await stream.read_tokens(5)
+            healing.begins()
+            await bench.kill(dying)
+            await _breaks_off(stream)
+        before += text_of([event for event in stream.events if event.id][5:])
+        last = [event.id for event in stream.events if event.id][-1]
+        name = (await bench.get("/health", heir))["frontend"]
+
+        async def inherited() -> bool:
+            return (await bench.status("r1", "running", "completed"))["frontend"] == name
+
+        await wait_until(inherited)
+        healing.is_over()
+        async with bench.resume(heir, "r1", last or "") as rest:
+            assert before + text_of(await rest.read()) == WORDS
+        await bench.quiet()
+        assert await bench.metric("lifecycle_inflight_requests", heir) == 0
+
+
+@pytest.mark.fault(
+    "frontend: `kill -9`, a reader at another one", "the reader keeps the request alive, and reads it whole"
+)
+async def test_a_reader_elsewhere_keeps_it_alive(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path, frontends=3) as bench:
+        dying, other, _ = bench.frontends
+        async with bench.post(dying, chat(WORDS), "r1") as stream:
+            await stream.read_tokens(3)
+            async with bench.resume(other, "r1") as reader:
+                await reader.read_tokens(3)
+                healing.begins()
+                await bench.kill(dying)
+                name = (await bench.get("/health", other))["frontend"]
+
+                async def owned() -> bool:
+                    return (await bench.status("r1", "running", "completed"))["frontend"] == name
+
+                await wait_until(owned)
+                healing.is_over()
+                events = await reader.read()
+            await _breaks_off(stream)
+        assert (text_of(events), error_of(events)) == (WORDS, None)
+
+
+@pytest.mark.fault(
+    "frontend: SIGSTOP beyond its lease, then SIGCONT",
+    "buried; when it wakes its streams end with an error frame, and it serves again under a new id",
+)
+async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path, frontends=2) as bench:
+        frozen, other = bench.frontends
+        was = await bench.ids(frozen)
+        async with (
+            bench.post(frozen, chat("x " * 5000), "r1") as dies,
+            bench.post(frozen, chat(WORDS), "r2", X_On_Disconnect="continue") as lives,
+        ):
+            await dies.read_tokens(2)
+            await lives.read_tokens(2)
+            bench.freeze(frozen)
+            record = await bench.ended("r1")
+            assert (record["status"], record["error_type"]) == ("failed", "frontend_lost")
+            healing.begins()
+            bench.thaw(frozen)
+            errors = [error_of(events) for events in await asyncio.gather(dies.read(), lives.read())]
+            await bench.comes_back(frozen, was)
+            healing.is_over()
+        assert [error and error["error_type"] for error in errors] == ["frontend_lost", "frontend_lost"]
+        async with bench.resume(other, "r2") as stream:
+            assert text_of(await stream.read()) == WORDS
+        async with bench.post(frozen, chat("a b c"), "r3") as stream:
+            events = await stream.read()
+        assert (text_of(events), error_of(events)) == ("a b c", None)
+        await bench.quiet()
+        assert await bench.metric("lifecycle_inflight_requests", frozen) == 0
+
+
+@pytest.mark.fault(
+    "frontend: SIGSTOP below its lease, then SIGCONT", "nothing is lost; the streams go on where they were"
+)
+async def test_frozen_below_its_lease(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(make_settings(lease_secs=8.0), tmp_path, frontends=2) as bench:
+        frozen, _ = bench.frontends
+        was = await bench.ids(frozen)
+        async with bench.post(frozen, chat(WORDS), "r1") as stream:
+            await stream.read_tokens(2)
+            healing.begins()
+            bench.freeze(frozen)
+            await bench.ended("r1")  # the worker does not wait for it
+            bench.thaw(frozen)
+            events = await stream.read()
+            healing.is_over()
+        assert (text_of(events), error_of(events)) == (WORDS, None)
+        assert await bench.ids(frozen) == was

@@ -1,0 +1,106 @@
+"""What nobody here has written turns up in Redis: nobody dies of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lifecycle.settings import Settings
+from tests.chaos.bench import open_bench
+from tests.chaos.faults import Healing
+from tests.conftest import MakeSettings
+from tests.sse import chat, error_of, text_of
+from tests.waiting import wait_until
+
+WORDS = " ".join(f"w{number}" for number in range(40))
+NOT_A_MESSAGE = (
+    b"", b"not json", b"\xff\xfe", b"null", b"5", b"[]", b"{}", b'{"type":5}', b'{"type":"cancel"}',
+    b'{"type":"cancel","mode":"maybe"}', b'{"type":"terminal"}', b'{"type":"unheard-of"}',
+)  # fmt: skip
+NOT_A_FRAME = (
+    b"", b"not json", b"\xff\xfe", b"null", b"5", b"{}", b"[5]", b"[[]]", b'[["r1"]]', b'[["r1","1-1"]]',
+    b'[["r1","x",["t"]]]', b'[["r1","0-0",{}]]', b'[["r1","0-0",{"type":"adopted"}]]', b'[["r1","0-0",null]]',
+    b'[["r1","0-0",{"type":"terminal"}]]', b'[["nobody","0-0",{"type":"started"}]]', b'[[["r1"],"1-1",["t"]]]',
+    b'[["r1","0-0",{"type":"end"}]]',
+)  # fmt: skip
+
+
+@pytest.mark.fault("garbage on a request's channel", "it is passed over; the request goes on, and can be cancelled")
+async def test_on_a_channel(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path) as bench:
+        (frontend,) = bench.frontends
+        replicas = [await bench.ids(process) for process in (frontend, *bench.workers)]
+        async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
+            await stream.read_tokens(2)
+            healing.begins()
+            channel = bench.store.keys.channel("r1")
+            for message in NOT_A_MESSAGE:
+                assert await bench.execute("PUBLISH", channel, message) == 1
+            await stream.read_tokens(10)
+            await bench.http.post(frontend.url + "/v1/requests/r1/cancel", json={"wait_ms": 10_000})
+            await stream.read()
+            healing.is_over()
+        assert [await bench.ids(process) for process in (frontend, *bench.workers)] == replicas
+
+
+@pytest.mark.fault("garbage in a queue", "it is dropped; what is queued behind it runs")
+async def test_in_a_queue(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path) as bench:
+        (frontend,) = bench.frontends
+        replicas = [await bench.ids(process) for process in (frontend, *bench.workers)]
+        healing.begins()
+        for queue in ("queue:echo", "retry:echo"):
+            key = bench.key(queue)
+            for fields in (("foo", "bar"), ("rid", "nobody"), ("rid", b"\xff\xfe"), ("rid", ""), ("a", "1", "b", "2")):
+                await bench.execute("XADD", key, "*", *fields)
+        async with bench.post(frontend, chat(WORDS), "r1") as stream:
+            events = await stream.read()
+        assert (text_of(events), error_of(events)) == (WORDS, None)
+
+        async def gone() -> bool:
+            return not any([await bench.execute("XLEN", bench.key(queue)) for queue in ("queue:echo", "retry:echo")])
+
+        await wait_until(gone)
+        healing.is_over()
+        assert [await bench.ids(process) for process in (frontend, *bench.workers)] == replicas
+
+
+@pytest.mark.fault("a request is in a queue twice", "it runs once; the second delivery is dropped")
+async def test_a_duplicate_delivery(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(settings, tmp_path, workers=2) as bench:
+        (frontend,) = bench.frontends
+        healing.begins()
+        async with bench.post(frontend, chat(WORDS), "r1") as stream:
+            for queue in ("queue:echo", "retry:echo", "queue:echo"):
+                await bench.execute("XADD", bench.key(queue), "*", "rid", "r1")
+            await stream.read_tokens(5)
+            for queue in ("queue:echo", "retry:echo"):
+                await bench.execute("XADD", bench.key(queue), "*", "rid", "r1")
+            events = await stream.read()
+        await bench.execute("XADD", bench.key("queue:echo"), "*", "rid", "r1")
+
+        async def gone() -> bool:
+            return not any([await bench.execute("XLEN", bench.key(queue)) for queue in ("queue:echo", "retry:echo")])
+
+        await wait_until(gone)
+        healing.is_over()
+        assert (text_of(events), error_of(events)) == (WORDS, None)
+        assert (await bench.ended("r1"))["attempt"] == "1"
+
+
+@pytest.mark.fault("garbage in a frontend's inbox", "it is passed over; its readers miss nothing")
+async def test_in_an_inbox(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(make_settings(echo_tokens_per_sec=40.0), tmp_path) as bench:
+        (frontend,) = bench.frontends
+        (name,) = replicas = await bench.ids(frontend)
+        async with bench.post(frontend, chat(WORDS), "r1") as stream:
+            await stream.read_tokens(2)
+            healing.begins()
+            for frame in NOT_A_FRAME:
+                await bench.execute("XADD", bench.key("inbox:" + name), "*", "f", frame)
+            await bench.execute("XADD", bench.key("inbox:" + name), "*", "g", "h")
+            events = await stream.read()
+            healing.is_over()
+        assert (text_of(events), error_of(events)) == (WORDS, None)
+        assert await bench.ids(frontend) == replicas
