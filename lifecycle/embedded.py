@@ -55,14 +55,19 @@ class EmbeddedRedis(ServerProcess):
         if found is None:
             raise NoUsableServer(NO_SERVER)
         super().__init__()
-        self._binary = found
+        self.binary = found
         self._asked_port = port
         self._port = port or 0
         self._config = dict(config or {})
 
     @property
     def server(self) -> str:
-        return str(self._binary)
+        return str(self.binary)
+
+    @property
+    def port(self) -> int:
+        """On loopback TCP, 0 where it does not listen there; known once it has been started."""
+        return self._port
 
     @property
     def unix_url(self) -> str:
@@ -101,7 +106,7 @@ class EmbeddedRedis(ServerProcess):
             "daemonize": "no",
             **self._config,
         }
-        return [str(self._binary.path), *(word for name, value in config.items() for word in (f"--{name}", value))]
+        return [str(self.binary.path), *(word for name, value in config.items() for word in (f"--{name}", value))]
 
 
 class FakeRedisServer(ServerProcess):
