@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -40,6 +41,7 @@ from lifecycle import tasks
 from lifecycle.address import Kind, parse
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.sentinel import sentinel_client
+from lifecycle.store.sockets import GUARDED, UnixConnection
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
@@ -70,8 +72,11 @@ def make_client(url: str, *, socket_timeout_secs: float, max_connections: int = 
         return sentinel_client(address, options)
     if address.kind is Kind.CLUSTER:
         url = address.node_url(*address.nodes[0])
-    tcp_only = {} if url.startswith("unix") else {"socket_keepalive": True}
-    return Redis.from_url(url, **options, **tcp_only)
+    given: dict[str, Any] = dict(parse_url(url))
+    connection_class = GUARDED[given.pop("connection_class", Connection)]
+    if connection_class is not UnixConnection:
+        options["socket_keepalive"] = True
+    return Redis.from_pool(ConnectionPool(connection_class, **(options | given)))
 
 
 def blocking_client(url: str, timeout_secs: float) -> Redis:

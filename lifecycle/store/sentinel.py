@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lifecycle.address import Address
+from lifecycle.store.sockets import Guarded
 
 _SENTINEL_OPTIONS = (
     "socket_timeout",
@@ -26,7 +27,7 @@ _SENTINEL_OPTIONS = (
 )
 
 
-class _Connection(SentinelManagedConnection):
+class _Connection(Guarded, SentinelManagedConnection):
     """A Sentinel may not know yet that a primary was demoted; the server itself does."""
 
     async def connect_to(self, address: tuple[str, int]) -> None:
