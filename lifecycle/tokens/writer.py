@@ -44,15 +44,16 @@ class TokenSink:
         self.rid = rid
         self.attempt = attempt
         self.shard = writer.store.keys.shard_of(rid)
-        self.on_refused = on_refused
+        self.closed = False  # nothing more is taken, and what a flush holds has been withdrawn from it
+        self._on_refused = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._texts: list[str] = []
         self._number = base  # of the last token taken for a flush
-        self._flushing = False
-        self._closed = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._flushing: list[str] = []  # taken for the flush that is under way; not confirmed
+        self._stalled = False  # that flush was refused or not answered, and is being repeated
+        self._ending = False  # `finish` was called: what an engine that was given up on still yields is dropped
+        self._moved = asyncio.Event()  # a flush has ended or stalled, or the sink was closed
         self._queued = False
 
     @property
@@ -62,7 +63,7 @@ class TokenSink:
 
     def put(self, text: str) -> bool:
         """Take one token. False when the engine should await `drained()` before the next."""
-        if self._closed:
+        if self.closed or self._ending:
             return True
         self._texts.append(text)
         if not self._queued:
@@ -71,26 +72,30 @@ class TokenSink:
         return len(self._texts) < SINK_TOKENS
 
     async def drained(self) -> None:
-        while len(self._texts) >= SINK_TOKENS and not self._closed:
-            self._idle.clear()
-            await self._idle.wait()
+        while len(self._texts) >= SINK_TOKENS and not (self.closed or self._ending):
+            await self._move()
 
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request is over or someone else's."""
-        self._closed = True
+        self.closed = True
         self._texts.clear()
-        self._idle.set()
+        self._moved.set()
 
     async def finish(self, outcome: Outcome, input_tokens: int | None, patience_secs: float) -> Ended:
-        """Close the attempt; the last tokens travel along. See Store.finish for the answers."""
-        while self._flushing:
-            self._idle.clear()
-            await self._idle.wait()
-        while len(self._texts) > ENTRY_TOKENS and not self._closed:
-            self._idle.clear()
-            await self._idle.wait()
-        remainder = self.take(first_entry_only=False) if self._texts else None
-        self._closed = True
+        """Close the attempt; the last tokens travel along. See Store.finish for the answers.
+
+        It waits for no flush that Redis refuses or leaves unanswered (full memory refuses tokens, never an end): what
+        that holds travels along too, and Redis drops what it has of it already. Of a cancelled attempt nothing does.
+        """
+        self._ending = True
+        if outcome.status == "cancelled":
+            self.discard()
+        while (self._flushing or len(self._texts) > ENTRY_TOKENS) and not (self._stalled or self.closed):
+            await self._move()
+        if not self.closed:
+            self._withdraw()
+        remainder = self._take(len(self._texts)) if self._texts else None
+        self.closed = True
         return await self._writer.store.finish(
             self.rid,
             self._writer.worker,
@@ -102,31 +107,47 @@ class TokenSink:
             patience_secs=patience_secs,
         )
 
-    def take(self, *, first_entry_only: bool = True) -> Append | None:
+    def begin_flush(self) -> Append | None:
         """The next entry to append; None when there is nothing."""
-        texts = self._texts
-        if not texts:
+        self._queued = False
+        if not self._texts:
             return None
-        if first_entry_only and len(texts) > ENTRY_TOKENS:
-            texts, self._texts = texts[:ENTRY_TOKENS], texts[ENTRY_TOKENS:]
-        else:
-            self._texts = []
+        self._flushing = self._texts[:ENTRY_TOKENS]
+        return self._take(ENTRY_TOKENS)
+
+    def stall(self) -> None:
+        """The flush is going to be repeated."""
+        self._stalled = True
+        self._moved.set()
+
+    def end_flush(self) -> None:
+        self._flushing = []
+        self._stalled = False
+        self._moved.set()
+        if self._texts and not self._queued and not self.closed:
+            self._queued = True
+            self._lane.add(self)
+
+    def refuse(self, why: Refusal) -> None:
+        """Redis does not take the flush. What was withdrawn from it is nobody's concern any more."""
+        if not self.closed:
+            self._on_refused(why)
+
+    def _take(self, count: int) -> Append:
+        texts, self._texts = self._texts[:count], self._texts[count:]
         first = self._number == 0
         self._number += len(texts)
         return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)
 
-    def begin_flush(self) -> Append | None:
-        self._queued = False
-        entry = self.take()
-        self._flushing = entry is not None
-        return entry
+    def _withdraw(self) -> None:
+        """Take back what a stalled flush holds; it may have been executed all the same."""
+        self._texts = self._flushing + self._texts
+        self._number -= len(self._flushing)
+        self._flushing = []
 
-    def end_flush(self) -> None:
-        self._flushing = False
-        self._idle.set()
-        if self._texts and not self._queued and not self._closed:
-            self._queued = True
-            self._lane.add(self)
+    async def _move(self) -> None:
+        self._moved.clear()
+        await self._moved.wait()
 
 
 class _Lane:
@@ -186,13 +207,15 @@ class TokenWriter:
                 refused = await self.store.append(shard, self.worker, batch)
             except Fenced:
                 for sink in sinks.values():
-                    sink.on_refused("fenced")
+                    sink.refuse("fenced")
                 raise
             except StoreUnavailable:
                 tasks.check_cancelled()
+                for sink in sinks.values():
+                    sink.stall()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECS)
-                batch = [entry for entry in batch if not sinks[entry.rid]._closed]
+                batch = [entry for entry in batch if not sinks[entry.rid].closed]
                 if not batch:
                     return
                 continue
@@ -201,5 +224,5 @@ class TokenWriter:
                 log.exception("an append was refused")
                 refused = [(entry, "gone") for entry in batch]
             for entry, why in refused:
-                sinks[entry.rid].on_refused(why)
+                sinks[entry.rid].refuse(why)
             return

@@ -169,8 +169,9 @@ class Model:
         if request.cancel_mode == "kill":
             self._terminate(request, "cancelled", "cancelled")
             return ("done", "cancelled")
-        if remainder and request.number < last and request.number + len(remainder.texts) == last:
-            request.pieces.append(remainder)
+        have = request.number - last + len(remainder.texts) if remainder else -1
+        if remainder and have >= 0 and request.number < last:
+            request.pieces.append(remainder._replace(texts=remainder.texts[have:]))
         if status == "completed" and request.number != last:
             return ("incomplete", request.number)
         if status == "completed" and request.cancel_mode == "stop":

@@ -204,11 +204,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.runs)
     @rule(
         data=st.data(), outcome=st.sampled_from(OUTCOMES), remainder=st.integers(0, 2),
-        lost=st.sampled_from((0, 0, 1)), times=twice,
+        lost=st.sampled_from((0, 0, 1, -1)), times=twice,
     )  # fmt: skip
     def finish(self, data: st.DataObject, outcome: tuple[str, str, str], remainder: int, lost: int, times: int) -> None:
-        """`lost`: a token before the remainder has not been appended."""
+        """`lost`: a token before the remainder has not been appended; or its first has been, and nobody heard of it."""
         run = self.some_run(data)
+        lost = max(lost, -run.number, -remainder)
         piece = run.piece(remainder, after=lost) if remainder else None
         last = run.number + lost + remainder
         self.both("finish", run.rid, run.worker, run.attempt, outcome, last, piece, times=times)

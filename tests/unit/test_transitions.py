@@ -97,6 +97,22 @@ async def _forget_the_start(world: World) -> None:
     await store.command("HSET", f"{prefix}counts:f0", running.replace(b"running", b"queued"), 1)
 
 
+@pytest.mark.parametrize("known", [0, 1, 2, 3])
+async def test_of_the_last_tokens_only_those_are_appended_that_are_not_there_yet(world: World, known: int) -> None:
+    """An append was executed and its reply lost: the worker cannot know how far the stream goes."""
+    await world.run()
+    await world.append(1)
+    for number in range(2, 2 + known):
+        await world.append(number)
+    last = Append("r", 1, 4, b'["1.2 ","1.3 ","1.4 "]', False)
+    assert (await world.store.finish("r", "w0", 1, COMPLETED, 4, remainder=last)).what == "done"
+    assert await world.append(2) == "closed"
+    assert await world.tokens() == "1.1 1.2 1.3 1.4 "
+    assert (await world.record()).output_tokens == 4
+    pushed = [f"1-{number}" for number in range(1, 2 + known)] + (["1-4"] if known < 3 else [])
+    assert await world.pushed("f0") == pushed
+
+
 @pytest.mark.leaves_inflight
 async def test_tokens_reach_the_heir_and_nobody_who_is_dead(world: World) -> None:
     await world.run(on_disconnect="continue")

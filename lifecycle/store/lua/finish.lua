@@ -2,8 +2,8 @@
 -- finish: a worker reports the end of its attempt, with the last tokens, and thereby confirms a cancel.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message, finish_reason,
---         last (number of the last token), remainder_id (entry id of tokens not yet appended, '' if none), remainder
---         (those tokens), input_tokens ('' unknown), retention_secs
+--         last (number of the last token), remainder_id (entry id of tokens not known to be appended, '' if none),
+--         remainder (those tokens, up to the last), input_tokens ('' unknown), retention_secs
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream does not
 --         end where the worker says it ends: the worker then appends what is missing and calls again.
@@ -29,12 +29,22 @@ if record.cancel_mode == 'kill' then
   return {'done', public_record(rid, record)}
 end
 
+-- What the stream lacks of the remainder; an append that was executed without an answer may overlap with it.
+local function missing(texts, number)
+  local have = number - (tonumber(last) - #texts)
+  if have < 0 then return nil end
+  if have == 0 then return remainder end
+  local rest = {}
+  for i = have + 1, #texts do rest[#rest + 1] = texts[i] end
+  return cjson.encode(rest)
+end
+
 local number, _, closed = stream_end(rid)
 if not closed and remainder_id ~= '' and number < tonumber(last) then
-  local _, count = 0, #cjson.decode(remainder)
-  if number + count == tonumber(last) then
-    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', string.format('%.0f', now * 1000))
-    push_event(rid, remainder_id, remainder)
+  local tokens = missing(cjson.decode(remainder), number)
+  if tokens then
+    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', string.format('%.0f', now * 1000))
+    push_event(rid, remainder_id, tokens)
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end

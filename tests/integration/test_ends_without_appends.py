@@ -1,0 +1,149 @@
+"""An attempt ends although Redis takes no tokens, or does not say whether it took them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from lifecycle import tasks
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.results import Outcome
+from lifecycle.store.scripts import Store
+from lifecycle.tokens.writer import ENTRY_TOKENS, TokenSink, TokenWriter
+from tests.conftest import MakeSettings, connect
+from tests.unit.world import World
+from tests.waiting import wait_until
+
+COMPLETED = Outcome("completed", finish_reason="stop")
+PATIENCE_SECS = 20.0
+TIMEOUT_SECS = 0.3
+
+
+class Bench:
+    """One running request on a server of its own, and the sink of its attempt."""
+
+    def __init__(self, server: EmbeddedRedis, world: World, sink: TokenSink, refused: list[str]) -> None:
+        self.server = server
+        self.world = world
+        self.sink = sink
+        self.refused = refused
+
+    def put(self, count: int) -> None:
+        for number in range(self.sink.number + 1, self.sink.number + 1 + count):
+            self.sink.put(f"{number} ")
+
+    async def put_stuck(self, count: int) -> None:
+        """A turn later they are in a flush, which Redis refuses."""
+        self.put(count)
+        await asyncio.sleep(0.05)
+
+    async def put_through(self, count: int) -> None:
+        self.put(count)
+        total = self.sink.number
+
+        async def arrived() -> bool:
+            return (await self.world.record()).output_tokens == total
+
+        await wait_until(arrived)
+
+    async def fill_memory(self) -> None:
+        await self.world.store.command("CONFIG", "SET", "maxmemory", "1mb")
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            for number in range(10_000):
+                await self.world.store.command("SET", f"filler:{number}", b"x" * 16_384)
+
+    async def free_memory(self) -> None:
+        await self.world.store.command("CONFIG", "SET", "maxmemory", "0")
+
+
+@asynccontextmanager
+async def _bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
+    with EmbeddedRedis() as server:
+        settings = make_settings(redis_url=server.url, redis_timeout_secs=TIMEOUT_SECS)
+        store = Store(connect(settings), settings)
+        world = World(store)
+        await world.open()
+        await world.run()
+        writer = TokenWriter(store, "w0")
+        refused: list[str] = []
+        flushing = asyncio.create_task(writer.run())
+        try:
+            yield Bench(server, world, writer.open("r", 1, 0, refused.append), refused)
+        finally:
+            await tasks.end([flushing])
+            await store.commands.aclose()
+
+
+@pytest.fixture
+async def bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
+    async with _bench(make_settings) as bench:
+        yield bench
+
+
+def words(count: int) -> str:
+    return "".join(f"{number} " for number in range(1, count + 1))
+
+
+@pytest.mark.parametrize("held", [3, ENTRY_TOKENS + 50])
+async def test_under_full_memory_a_request_ends_with_all_its_tokens(bench: Bench, held: int) -> None:
+    await bench.put_through(2)
+    await bench.fill_memory()
+    await bench.put_stuck(held)
+    async with asyncio.timeout(10):
+        ended = await bench.sink.finish(COMPLETED, None, PATIENCE_SECS)
+    assert ended.what == "done"
+    assert await bench.world.tokens() == words(2 + held)
+    await bench.free_memory()
+    await bench.world.append(1)  # the flush that was withdrawn from would come now
+    assert bench.refused == []
+    assert await bench.world.tokens() == words(2 + held)
+
+
+async def test_under_full_memory_a_cancel_is_confirmed_at_once(bench: Bench) -> None:
+    await bench.put_through(2)
+    await bench.fill_memory()
+    await bench.put_stuck(3)
+    assert await bench.world.cancel() == "pending"
+    async with asyncio.timeout(10):
+        ended = await bench.sink.finish(Outcome("cancelled", "cancelled"), None, PATIENCE_SECS)
+    assert ended.record is not None
+    assert (ended.record.status, ended.record.output_tokens) == ("cancelled", 2)
+
+
+async def test_under_full_memory_an_engine_given_up_on_is_reported_as_failed(bench: Bench) -> None:
+    """It may go on yielding: what it says after that is of no interest."""
+    await bench.put_through(2)
+    await bench.fill_memory()
+    await bench.put_stuck(3)
+    finishing = asyncio.create_task(
+        bench.sink.finish(Outcome("failed", "response_timeout", "silence"), None, PATIENCE_SECS)
+    )
+    await asyncio.sleep(0)
+    bench.put(3)
+    async with asyncio.timeout(10):
+        ended = await finishing
+    assert ended.record is not None
+    assert (ended.record.error_type, ended.record.output_tokens) == ("response_timeout", 5)
+    assert await bench.world.tokens() == words(5)
+
+
+async def test_tokens_come_once_though_nobody_knows_whether_their_append_was_executed(bench: Bench) -> None:
+    """The server stands still with the append in its socket: it is executed later, and nobody hears the answer."""
+    await bench.put_through(2)
+    bench.server.freeze()
+    try:
+        bench.put(3)
+        await asyncio.sleep(2 * TIMEOUT_SECS)  # they have been sent and given up on by now, and are being repeated
+        bench.put(2)
+        finishing = asyncio.create_task(bench.sink.finish(COMPLETED, None, PATIENCE_SECS))
+        await asyncio.sleep(0)
+    finally:
+        bench.server.thaw()
+    async with asyncio.timeout(10):
+        assert (await finishing).what == "done"
+    assert await bench.world.tokens() == words(7)
+    assert await bench.world.pushed("f0") == ["1-2", "1-5", "1-7"]
