@@ -43,10 +43,10 @@ class Reaper:
         roster = await self._store.roster()
         for grave in graves:
             await self._reap(grave, roster)
-        unserved = self._unserved(roster)
+        unserved, models = self._unserved(roster), sorted(roster.models)
         for shard in range(self._store.settings.shards):
             for _ in range(_CALLS):
-                _, more = await self._store.sweep(shard, unserved)
+                _, more = await self._store.sweep(shard, unserved, models)
                 if not more:
                     break
 

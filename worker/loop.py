@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -37,7 +37,8 @@ class Worker:
         self._connections = connections
         self._engine = engine
         self._reaper = Reaper(self._store)
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, Attempt] = {}  # the latest of each request
+        self._engines: set[Attempt] = set()  # all whose engine has not ended
         self._held: list[set[str]] = [set() for _ in range(settings.shards)]
         self._handling: set[Delivery] = set()
         self._slots = Slots(settings.concurrency)
@@ -108,8 +109,13 @@ class Worker:
     # Requests
 
     def _launch(self, delivery: Delivery) -> bool:
-        if delivery in self._handling or delivery.rid in self._attempts:
+        if delivery in self._handling:
             return False
+        earlier = self._attempts.get(delivery.rid)
+        if earlier is not None:
+            # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
+            log.warning("%s is delivered again while its attempt %d runs here", delivery.rid, earlier.attempt)
+            earlier.abandon()
         self._handling.add(delivery)
         task = asyncio.create_task(self._handle(delivery), name=f"request {delivery.rid}")
         self._tasks.add(task)
@@ -154,19 +160,29 @@ class Worker:
             if isinstance(start, Drop):
                 log.debug("%s is not started: %s", rid, start.why)
                 return
-            attempt = self._attempts[rid] = Attempt(rid, start, self._engine, self._writer, self.settings)
-            shard = self._held[self._store.keys.shard_of(rid)]
-            shard.add(rid)
-            try:
+            attempt = Attempt(rid, start, self._engine, self._writer, self.settings)
+            with self._running(attempt):
                 for mode in (*missed, start.cancel_mode):
                     if mode:
                         attempt.cancel(mode)
                 await attempt.run()
-            finally:
-                shard.discard(rid)
-                self._attempts.pop(rid, None)
         finally:
             await self._connections.subscriptions.unsubscribe(subscription)
+
+    @contextmanager
+    def _running(self, attempt: Attempt) -> Iterator[None]:
+        """Known as what runs of its request. An earlier attempt whose engine does not end is only waited for."""
+        rid, shard = attempt.rid, self._held[self._store.keys.shard_of(attempt.rid)]
+        self._attempts[rid] = attempt
+        self._engines.add(attempt)
+        shard.add(rid)
+        try:
+            yield
+        finally:
+            self._engines.discard(attempt)
+            if self._attempts.get(rid) is attempt:
+                del self._attempts[rid]
+                shard.discard(rid)
 
     async def _finish_up(self, intakes: list[Intake]) -> None:
         """Drain: what is left at the deadline moves to another worker, or fails if a token is out."""
@@ -210,7 +226,7 @@ class Worker:
             "state": "draining" if self._draining.is_set() else "ready",
             "models": [self.model],
             "concurrency": self.settings.concurrency,
-            "stuck": sum(attempt.stuck for attempt in self._attempts.values()),
+            "stuck": sum(attempt.stuck for attempt in self._engines),
         }
 
     async def on_orders(self, orders: Sequence[Order]) -> None:

@@ -223,11 +223,15 @@ class Store:
         )  # fmt: skip
         return Reaped(bool(reply[0]), int(reply[1]), int(reply[2]), int(reply[3]))
 
-    async def sweep(self, shard: int, unserved: Sequence[str] = ()) -> tuple[int, bool]:
-        """Draw the consequences of what is due; returns how many ended and whether there is more to do."""
+    async def sweep(self, shard: int, unserved: Sequence[str] = (), models: Sequence[str] = ()) -> tuple[int, bool]:
+        """Draw the consequences of what is due; returns how many ended and whether there is more to do.
+
+        `models`: in whose queues to look for deliveries to the dead.
+        """
         reply = await self._call(
-            "sweep", self._prefixes[shard], orjson.dumps(list(unserved)), self.settings.retention_secs, _BATCH
-        )
+            "sweep", self._prefixes[shard], orjson.dumps(list(unserved)), orjson.dumps(list(models)),
+            self.settings.retention_secs, _BATCH,
+        )  # fmt: skip
         return int(reply[0]), bool(reply[1])
 
     async def read(self, rid: str, *, patience_secs: float = 0.0) -> Request | None:

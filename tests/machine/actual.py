@@ -108,8 +108,8 @@ class Actual:
         orders = {(order.rid, order.mode) for order in answer.orders}
         return (answer.held, orders, set(answer.lost), set(answer.unheld))
 
-    async def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
-        ended, more = await self.store.sweep(0, unserved)
+    async def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
+        ended, more = await self.store.sweep(0, unserved, models)
         assert not more
         return (ended,)
 

@@ -209,7 +209,7 @@ class Model:
         runs_here = request.status == "running" and request.worker == worker
         return request.cancel_mode if runs_here and request.cancel_mode else "kill"
 
-    def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
+    def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
         before = sum(self.totals.values())
         overdue = sorted(
             (due, kind, request.rid)
@@ -224,6 +224,9 @@ class Model:
         for request in list(self.requests.values()):
             if request.status == "queued" and request.labels.model in unserved:
                 self._terminate(request, "failed", "unavailable")
+        for request in self.requests.values():
+            if request.entry and request.labels.model in models and self.pending.get(request.place) in self.dead:
+                self._queue_again(request)
         return (sum(self.totals.values()) - before,)
 
     def _overdue(self, request: Tracked, kind: str) -> None:

@@ -164,7 +164,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(r.status == "queued" for r in self.model.requests.values()))
     @rule(worker=workers, starts=st.booleans())
     def take(self, worker: str, starts: bool) -> None:
-        """One of the dead that has not heard of it takes too; what it then starts must go to another."""
+        """One of the dead that has not heard of it takes too; started or not, it must go to another."""
         name = self.replica(worker)
         for queue in ("retry", "queue"):
             for model in MODELS:
@@ -172,7 +172,7 @@ class LifecycleMachine(RuleBasedStateMachine):
                 if delivery:
                     self.model.take(name, delivery)
                     self.deliveries.append((delivery, name))
-                    if starts or name in self.model.dead:
+                    if starts:
                         self._start(delivery, name, 1)
 
     @precondition(lambda self: self.deliveries)
@@ -310,9 +310,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         owner: bytes = self.run(self.store.command("HGET", f"{self.actual.prefix}request:{rid}", "frontend"))
         return owner.decode()
 
-    @rule(unserved=st.sampled_from(((), (), (), ("a",))), times=twice)
-    def sweep(self, unserved: tuple[str, ...], times: int) -> None:
-        self.both("sweep", unserved, times=times)
+    @rule(unserved=st.sampled_from(((), (), (), ("a",))), models=st.sampled_from((MODELS, ())), times=twice)
+    def sweep(self, unserved: tuple[str, ...], models: tuple[str, ...], times: int) -> None:
+        self.both("sweep", unserved, models, times=times)
 
     @precondition(lambda self: self.past)
     @rule(data=st.data())
@@ -358,7 +358,10 @@ class LifecycleMachine(RuleBasedStateMachine):
             self._beat("f9.0")
             self.bury("")
         self.reap(True)
-        self.both("sweep", MODELS)
+        self.both("sweep", (), MODELS)
+        self.redis_is_as_the_model()
+        assert not any(name in self.model.dead for name in self.model.pending.values()), "handed to the dead for good"
+        self.both("sweep", MODELS, MODELS)
         self.redis_is_as_the_model()
         assert not self.model.members.graves
         assert all(r.terminal for r in self.model.requests.values()), "a request that never ends"

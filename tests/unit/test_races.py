@@ -284,6 +284,34 @@ async def test_what_a_reaped_worker_still_takes_goes_to_another(world: World) ->
 
 
 @pytest.mark.leaves_inflight
+@pytest.mark.parametrize("queue", ["queue", "retry"])
+async def test_what_a_reaped_worker_was_handed_and_never_starts_goes_to_another(world: World, queue: str) -> None:
+    """Its link was half-open: Redis still answered its blocked read, and nobody is there to start anything."""
+    await world.reap("w0")
+    await world.admit()
+    if queue == "retry":
+        await world.start(await world.take("w1"), "w1")
+        await world.store.requeue("r", "w1", attempt=1)
+    stale = await world.take("w0")
+    assert await world.store.sweep(0, models=["other"]) == (0, False)
+    with pytest.raises(AssertionError, match="nothing waits"):
+        await world.take("w1")
+    for _ in range(2):
+        assert await world.store.sweep(0, models=["m"]) == (0, False)
+    fresh = await world.take("w1")
+    assert await world.start(stale, "w1") == Drop("moved")
+    assert isinstance(await world.start(fresh, "w1"), Start)
+
+
+@pytest.mark.leaves_inflight
+async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> None:
+    await world.admit()
+    delivery = await world.take("w0")
+    assert await world.store.sweep(0, models=["m"]) == (0, False)
+    assert isinstance(await world.start(delivery), Start)
+
+
+@pytest.mark.leaves_inflight
 async def test_a_continue_request_moves_its_count_to_the_heir(world: World) -> None:
     await world.run(on_disconnect="continue")
     assert await world.reap("f0", heirs=("f1",)) == (0, 1, 0)

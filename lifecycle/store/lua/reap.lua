@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock record events counts terminal cancelling retrying
+--- @include clock record events counts terminal cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)
@@ -28,30 +28,6 @@ local function reap_running()
     redis.call('SREM', key, rid)
   end
   left = left + redis.call('SCARD', key)
-end
-
--- What it was handed and never started: delivered entries wait in its name, for nobody else to see.
-local function reap_deliveries(queue, model)
-  local key = P .. queue .. ':' .. model
-  if redis.call('EXISTS', key) == 0 then return end
-  local pending = redis.pcall('XPENDING', key, 'workers', '-', '+', limit, replica)
-  if pending.err then return end
-  for _, delivery in ipairs(pending) do
-    local entry = redis.call('XRANGE', key, delivery[1], delivery[1])[1]
-    redis.call('XACK', key, 'workers', delivery[1])
-    redis.call('XDEL', key, delivery[1])
-    local rid = entry and entry[2][2]
-    local record = rid and load_record(rid)
-    if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
-      queue_again(rid, record)
-      moved = moved + 1
-    end
-  end
-  if #pending < limit then
-    redis.call('XGROUP', 'DELCONSUMER', key, 'workers', replica)
-  else
-    left = left + 1
-  end
 end
 
 local function heir_of(rid)
@@ -119,8 +95,11 @@ heirs, models = living(cjson.decode(heirs)), cjson.decode(models)
 if role == 'worker' then
   reap_running()
   for _, model in ipairs(models) do
-    reap_deliveries('queue', model)
-    reap_deliveries('retry', model)
+    for _, queue in ipairs({'queue', 'retry'}) do
+      local handed_on, all = hand_on(queue, model, replica, limit)
+      moved = moved + handed_on
+      if not all then left = left + 1 end
+    end
   end
   if left == 0 then redis.call('DEL', P .. 'orders:' .. replica) end
 else

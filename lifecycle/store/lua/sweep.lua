@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
--- sweep: what is due by Redis's clock in one shard: overdue requests, expired listings, queues nobody serves.
+-- sweep: what is due by Redis's clock in one shard: overdue requests, expired listings,
+--        queues nobody serves, deliveries to workers that are dead.
 -- KEYS[1] shard prefix
--- ARGV    shift, unserved (JSON list of models without a live worker for one lease), retention_secs, limit
+-- ARGV    shift, unserved (JSON list of models without a live worker for one lease), models (JSON list of those whose
+--         deliveries to look at), retention_secs, limit
 -- Returns {ended, more}: more is 1 when the limit was reached and it should be called again.
 
 local P = KEYS[1]
-local shift, unserved, retention_secs, limit = unpack(ARGV)
---- @include clock record events counts terminal limits cancelling
+local shift, unserved, models, retention_secs, limit = unpack(ARGV)
+--- @include clock record events counts terminal limits cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
@@ -64,6 +66,16 @@ for _, model in ipairs(cjson.decode(unserved)) do
       end
     end
     if #entries == tonumber(limit) then more = 1 end
+  end
+end
+
+-- A worker whose link was half-open can be handed something after it was reaped, and its reaper does not come again.
+for _, model in ipairs(cjson.decode(models)) do
+  for _, queue in ipairs({'queue', 'retry'}) do
+    for _, worker in ipairs(dead_holders(queue, model)) do
+      local _, all = hand_on(queue, model, worker, tonumber(limit))
+      if not all then more = 1 end
+    end
   end
 end
 return {ended, more}

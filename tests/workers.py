@@ -1,0 +1,29 @@
+"""A worker inside the test's own process: real connections, and an engine that the test can look into."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from lifecycle import tasks
+from lifecycle.settings import Settings
+from lifecycle.store.connect import Connections
+from tests.unit.world import MODEL
+from worker.engine import Engine
+from worker.loop import Worker
+
+
+@asynccontextmanager
+async def serving(settings: Settings, engine: Engine) -> AsyncIterator[Worker]:
+    """Serves the world's model; drained afterwards, and must then end."""
+    async with Connections.open(settings) as connections:
+        worker = Worker(settings, connections, MODEL, engine)
+        running = asyncio.create_task(worker.run())
+        try:
+            yield worker
+            worker.drain()
+            async with asyncio.timeout(20):
+                await running
+        finally:
+            await tasks.end([running])
