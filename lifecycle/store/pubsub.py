@@ -144,11 +144,10 @@ class Subscriptions:
         if entry is None:
             return
         if kind == b"message":
-            message = orjson.loads(reply[2])
             for listener in list(entry.listeners):
                 try:
-                    listener.on_message(message)
-                except Exception:
+                    listener.on_message(orjson.loads(reply[2]))
+                except Exception:  # anybody can publish anything
                     log.exception("a message on %s could not be handled", channel)
         elif kind == b"subscribe":
             if not entry.confirmed.done():

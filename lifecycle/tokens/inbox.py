@@ -55,12 +55,13 @@ class Inbox:
 
     def _unpack(self, values: dict[bytes, bytes]) -> None:
         try:
-            items = orjson.loads(values[b"f"])
-        except (KeyError, orjson.JSONDecodeError):
+            items = list(orjson.loads(values[b"f"]))
+        except (KeyError, TypeError, orjson.JSONDecodeError):
             log.error("an inbox frame could not be read; its readers will fill the gap")
             return
-        for rid, entry_id, payload in items:
+        for item in items:
             try:
+                rid, entry_id, payload = item
                 self._dispatch(rid, entry_id, payload)
             except Exception:  # one request's trouble must not stop the others
-                log.exception("an inbox item of %s could not be handled", rid)
+                log.exception("an inbox item could not be handled: %.200r", item)
