@@ -118,12 +118,17 @@ class Intake:
             count=max(1, min(_BATCH, self._slots.free)),
             block=None if pending else self._block_ms,
         )
-        return [
-            Delivery(values[b"rid"].decode(), self._keys[key.decode()], entry.decode())
-            for key, entries in reply or ()
-            for entry, values in entries
-            if values  # a deleted entry that is still pending has none
-        ]
+        deliveries: list[Delivery] = []
+        for key, entries in reply or ():
+            for entry, values in entries:
+                if values:  # a deleted entry that is still pending has none
+                    try:
+                        rid = values[b"rid"].decode()
+                    except (KeyError, UnicodeDecodeError):
+                        await self._discard(key, entry, values)
+                    else:
+                        deliveries.append(Delivery(rid, self._keys[key.decode()], entry.decode()))
+        return deliveries
 
     async def _take(self, delivery: Delivery) -> None:
         if not self._slots.take():
@@ -136,6 +141,12 @@ class Intake:
             delivery.rid, self._worker, queue=delivery.queue, entry=delivery.entry,
             patience_secs=self._store.settings.lease_secs,
         )  # fmt: skip
+
+    async def _discard(self, key: bytes, entry: bytes, values: Any) -> None:
+        """No request: it would be handed out for ever."""
+        log.error("an entry of %s names no request, and is dropped: %.200r", key.decode(), values)
+        await self._store.command("XACK", key, GROUP, entry)
+        await self._store.command("XDEL", key, entry)
 
     async def _create_groups(self) -> None:
         """From 0: after Redis lost its data, what was queued since must not be passed over."""
