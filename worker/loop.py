@@ -41,6 +41,7 @@ class Worker:
         self._engines: set[Attempt] = set()  # all whose engine has not ended
         self._held: list[set[str]] = [set() for _ in range(settings.shards)]
         self._handling: set[Delivery] = set()
+        self._put_off: set[str] = set()  # delivered again while an attempt here had not ended
         self._slots = Slots(settings.concurrency)
         self._intakes: list[Intake] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,6 +137,9 @@ class Worker:
         finally:
             self._handling.discard(delivery)
             self._slots.give_back()
+            if delivery.rid in self._put_off:
+                self._put_off.discard(delivery.rid)
+                self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
 
     async def _work(self, delivery: Delivery) -> None:
         rid = delivery.rid
