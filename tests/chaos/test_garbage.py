@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 WORDS = " ".join(f"w{number}" for number in range(40))
 NOT_A_MESSAGE = (
     b"", b"not json", b"\xff\xfe", b"null", b"5", b"[]", b"{}", b'{"type":5}', b'{"type":"cancel"}',
-    b'{"type":"cancel","mode":"maybe"}', b'{"type":"terminal"}', b'{"type":"unheard-of"}',
+    b'{"type":"terminal"}', b'{"type":"unheard-of"}',
 )  # fmt: skip
 NOT_A_FRAME = (
     b"", b"not json", b"\xff\xfe", b"null", b"5", b"{}", b"[5]", b"[[]]", b'[["r1"]]', b'[["r1","1-1"]]',
