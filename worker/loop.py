@@ -41,7 +41,7 @@ class Worker:
         self._engines: set[Attempt] = set()  # all whose engine has not ended
         self._held: list[set[str]] = [set() for _ in range(settings.shards)]
         self._handling: set[Delivery] = set()
-        self._put_off: set[str] = set()  # delivered again while an attempt here had not ended
+        self._put_off: set[Delivery] = set()  # delivered again while it was being handled
         self._slots = Slots(settings.concurrency)
         self._intakes: list[Intake] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,12 +111,8 @@ class Worker:
 
     def _launch(self, delivery: Delivery) -> bool:
         if delivery in self._handling:
+            self._put_off.add(delivery)
             return False
-        earlier = self._attempts.get(delivery.rid)
-        if earlier is not None:
-            # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
-            log.warning("%s is delivered again while its attempt %d runs here", delivery.rid, earlier.attempt)
-            earlier.abandon()
         self._handling.add(delivery)
         task = asyncio.create_task(self._handle(delivery), name=f"request {delivery.rid}")
         self._tasks.add(task)
@@ -137,8 +133,8 @@ class Worker:
         finally:
             self._handling.discard(delivery)
             self._slots.give_back()
-            if delivery.rid in self._put_off:
-                self._put_off.discard(delivery.rid)
+            if delivery in self._put_off:
+                self._put_off.discard(delivery)
                 self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
 
     async def _work(self, delivery: Delivery) -> None:
@@ -164,6 +160,11 @@ class Worker:
             if isinstance(start, Drop):
                 log.debug("%s is not started: %s", rid, start.why)
                 return
+            earlier = self._attempts.get(rid)
+            if earlier is not None:
+                # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
+                log.warning("%s is started again while its attempt %d runs here", rid, earlier.attempt)
+                earlier.abandon()
             attempt = Attempt(rid, start, self._engine, self._writer, self.settings)
             with self._running(attempt):
                 for mode in (*missed, start.cancel_mode):
