@@ -144,9 +144,14 @@ class Subscriptions:
         if entry is None:
             return
         if kind == b"message":
+            try:
+                message = orjson.loads(reply[2])
+            except ValueError:
+                log.error("a message on %s is not JSON: %.200r", channel, reply[2])
+                return
             for listener in list(entry.listeners):
                 try:
-                    listener.on_message(orjson.loads(reply[2]))
+                    listener.on_message(message)
                 except Exception:  # anybody can publish anything
                     log.exception("a message on %s could not be handled", channel)
         elif kind == b"subscribe":
