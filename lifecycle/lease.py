@@ -15,10 +15,8 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import RedisError
-
 from lifecycle import tasks
-from lifecycle.errors import Fenced, StoreError
+from lifecycle.errors import Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.model import Role
 from lifecycle.store.results import Order
@@ -94,14 +92,31 @@ class Lease:
             await asyncio.sleep(settings.heartbeat_secs)
             try:
                 await self.beat()
-                await asyncio.gather(*(self._renew(shard) for shard in range(settings.shards)))
+                await self._renew_all()
             except StoreError as failure:
                 tasks.check_cancelled()
                 log.warning("heartbeat failed: %s", failure)
                 if self.silence_secs > 2 * settings.lease_secs:
                     raise Fenced("Redis was out of reach for too long", error_type=failure.error_type) from failure
-            except RedisError:
-                log.exception("heartbeat refused")
+            except LifecycleError:
+                raise  # fenced, or at odds with the others: no heartbeat mends that
+            except Exception:
+                tasks.check_cancelled()
+                log.exception("a heartbeat, or what it brought back, failed")
+
+    async def _renew_all(self) -> None:
+        """Every shard's, whatever becomes of another's; then the gravest failure is raised."""
+        shards = range(self._store.settings.shards)
+        outcomes = await asyncio.gather(*(self._renew(shard) for shard in shards), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if isinstance(failure, Fenced):
+                raise failure
+            if not isinstance(failure, StoreError):
+                log.error("a renewal failed", exc_info=failure)
+        for failure in failures:
+            if isinstance(failure, StoreError):
+                raise failure
 
     async def _renew(self, shard: int) -> None:
         held = self._holder.held(shard)

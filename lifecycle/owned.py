@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from lifecycle.connection import ConnectionStatus
 from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
@@ -92,7 +94,11 @@ class OwnedRequests:
             monitor = self._monitors.get(rid)
             if monitor is None:
                 continue
-            record = await self._store.read(rid)
+            try:
+                record = await self._store.read(rid)
+            except RedisError:  # one record's trouble is not the others'
+                log.exception("the record of %s cannot be read", rid)
+                continue
             if record is None:
                 monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
             elif record.status.terminal:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from lifecycle import tasks
 from lifecycle.errors import StoreError
+from lifecycle.ids import is_request_id
 from lifecycle.store.connect import Reads
 from lifecycle.store.redis import BLOCK_MS
 from lifecycle.store.scripts import Store
@@ -121,14 +122,19 @@ class Intake:
         deliveries: list[Delivery] = []
         for key, entries in reply or ():
             for entry, values in entries:
-                if values:  # a deleted entry that is still pending has none
-                    try:
-                        rid = values[b"rid"].decode()
-                    except (KeyError, UnicodeDecodeError):
-                        await self._discard(key, entry, values)
-                    else:
-                        deliveries.append(Delivery(rid, self._keys[key.decode()], entry.decode()))
+                rid = values.get(b"rid", b"").decode(errors="replace")
+                if is_request_id(rid):
+                    deliveries.append(Delivery(rid, self._keys[key.decode()], entry.decode()))
+                else:
+                    await self._remove(key, entry, values)
         return deliveries
+
+    async def _remove(self, key: bytes, entry: bytes, values: dict[bytes, bytes]) -> None:
+        """Nothing that a frontend queued; or an entry that was deleted while it was pending, which has no values."""
+        if values:
+            log.error("entry %s of %s names no request and is removed: %.200r", entry.decode(), key.decode(), values)
+        await self._store.command("XACK", key, GROUP, entry)
+        await self._store.command("XDEL", key, entry)
 
     async def _take(self, delivery: Delivery) -> None:
         if not self._slots.take():
@@ -141,12 +147,6 @@ class Intake:
             delivery.rid, self._worker, queue=delivery.queue, entry=delivery.entry,
             patience_secs=self._store.settings.lease_secs,
         )  # fmt: skip
-
-    async def _discard(self, key: bytes, entry: bytes, values: Any) -> None:
-        """No request: it would be handed out for ever."""
-        log.error("an entry of %s names no request, and is dropped: %.200r", key.decode(), values)
-        await self._store.command("XACK", key, GROUP, entry)
-        await self._store.command("XDEL", key, entry)
 
     async def _create_groups(self) -> None:
         """From 0: after Redis lost its data, what was queued since must not be passed over."""

@@ -239,8 +239,9 @@ class Worker:
             attempt = self._attempts.get(order.rid)
             if attempt is not None:
                 attempt.cancel(order.mode)
-            elif not any(delivery.rid == order.rid for delivery in self._handling):
-                await self._confirm_unknown(order.rid)
+            elif not self._is_handling(order.rid):
+                with self._apart(order.rid):
+                    await self._confirm_unknown(order.rid)
 
     async def _confirm_unknown(self, rid: str) -> None:
         """Nothing of it runs here: a report says so, which confirms the cancel and settles the order."""
@@ -259,11 +260,22 @@ class Worker:
     async def on_unheld(self, rids: Sequence[str]) -> None:
         """Ours by Redis's word, and not running: the reply to our start was lost. Another try is due."""
         for rid in rids:
-            if rid in self._attempts or any(delivery.rid == rid for delivery in self._handling):
+            if rid in self._attempts or self._is_handling(rid):
                 continue
-            record = await self._store.read(rid)
-            if record is not None and record.worker == self.id:
-                await self._store.requeue(rid, self.id, attempt=record.attempt)
+            with self._apart(rid):
+                record = await self._store.read(rid)
+                await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
+
+    def _is_handling(self, rid: str) -> bool:
+        return any(delivery.rid == rid for delivery in self._handling)
+
+    @contextmanager
+    def _apart(self, rid: str) -> Iterator[None]:
+        """What Redis refuses for one request must not keep the others waiting, heartbeat after heartbeat."""
+        try:
+            yield
+        except RedisError:
+            log.exception("%s could not be settled", rid)
 
     def on_new_epoch(self, shard: int) -> None:
         """The intake recreates its groups when it finds them gone."""

@@ -55,13 +55,12 @@ class Inbox:
 
     def _unpack(self, values: dict[bytes, bytes]) -> None:
         try:
-            items = list(orjson.loads(values[b"f"]))
-        except (KeyError, TypeError, orjson.JSONDecodeError):
+            items = [(str(rid), str(entry_id), payload) for rid, entry_id, payload in orjson.loads(values[b"f"])]
+        except (KeyError, TypeError, ValueError):
             log.error("an inbox frame could not be read; its readers will fill the gap")
             return
-        for item in items:
+        for rid, entry_id, payload in items:
             try:
-                rid, entry_id, payload = item
                 self._dispatch(rid, entry_id, payload)
             except Exception:  # one request's trouble must not stop the others
-                log.exception("an inbox item could not be handled: %.200r", item)
+                log.exception("an inbox item of %s could not be handled", rid)

@@ -10,6 +10,7 @@ import pytest
 
 from lifecycle.context import EngineContext
 from lifecycle.settings import Settings
+from lifecycle.store.results import Grave
 from lifecycle.store.scripts import Store
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
@@ -79,3 +80,85 @@ async def test_a_request_delivered_again_is_not_held_up_by_an_engine_that_does_n
 async def _pending(store: Store, queue: str) -> int:
     summary = await store.command("XPENDING", f"{store.keys.prefixes[0]}{queue}:m", "workers")
     return int(summary[0])
+
+
+@pytest.mark.parametrize("field", [("rid", b"\xff\xfe"), ("rid", "no id {at} all"), ("other", "r")])
+@pytest.mark.parametrize("queue", ["queue", "retry"])
+async def test_garbage_in_a_queue_is_removed_and_what_is_behind_it_runs(
+    settings: Settings, world: World, queue: str, field: tuple[str, Any]
+) -> None:
+    await world.store.command("XADD", f"{world.prefix}{queue}:m", "*", *field)
+    async with serving(settings, two_words):
+        await world.admit()
+        await _until(world, "completed")
+    assert await world.store.command("XLEN", f"{world.prefix}{queue}:m") == 0
+    assert await _pending(world.store, queue) == 0
+
+
+async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Settings, world: World) -> None:
+    """Ids of requests that are unknown, queued, another's or over, in the sets of what it runs and what it must end."""
+    for rid in ("over", "theirs"):
+        await world.run(rid, "w1")
+    await world.finish(rid="over", worker="w1")
+    await world.admit("queued")
+    delivery = await world.take("w1")  # so that the worker is not given it
+    assert delivery.rid == "queued"
+    async with serving(settings, two_words) as worker:
+        strays = ("unknown", "queued", "theirs", "over")
+        for name in ("running", "orders"):
+            await world.store.command("SADD", f"{world.prefix}{name}:{worker.id}", *strays)
+
+        async def empty() -> bool:
+            keys = [f"{world.prefix}{name}:{worker.id}" for name in ("running", "orders")]
+            return await world.store.command("EXISTS", *keys) == 0
+
+        await wait_until(empty)
+        assert [await _status(world, rid) for rid in strays[1:]] == ["queued", "running", "completed"]
+        assert worker.id not in {(await world.record(rid)).worker for rid in strays[1:]}
+    await world.start(delivery, "w1")
+    for rid in ("queued", "theirs"):
+        await world.finish(rid=rid, worker="w1")
+
+
+async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, world: World) -> None:
+    """Its key has another type. Heartbeats, reaps and the orders of others go on."""
+    poison = [f"poison-{number}" for number in range(3)]
+    for rid in poison:
+        await world.store.command("SET", f"{world.prefix}request:{rid}", "x", "EX", 60)
+    await world.run("theirs", "w1")
+    async with serving(settings, two_words) as worker:
+        names = (f"{world.prefix}running:{worker.id}", f"{world.prefix}orders:{worker.id}")
+        for name in names:
+            await world.store.command("SADD", name, *poison)
+
+        async def settled() -> bool:
+            return await world.store.command("EXISTS", *names) == 0
+
+        await wait_until(settled)
+        await world.store.command("SADD", f"{world.prefix}running:w1", *poison)
+        reaped = await world.store.reap(0, Grave("w1", "worker", ["m"]), [])
+        assert (reaped.done, reaped.moved) == (True, 1)
+        await _until(world, "completed", "theirs")
+    await world.store.command("DEL", *(f"{world.prefix}request:{rid}" for rid in poison))
+
+
+async def test_a_message_that_is_no_json_is_passed_over(settings: Settings, world: World) -> None:
+    stopped = asyncio.Event()
+
+    async def until_killed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "one"
+        try:
+            await context.killed()
+        finally:
+            stopped.set()
+
+    slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
+    async with serving(slow, until_killed):
+        await world.admit()
+        await _until(world, "running")
+        for garbage in (b"\xff{", b"", b"[1", b"[]", b"7", b"{}"):
+            await world.store.command("PUBLISH", world.store.keys.channel("r"), garbage)
+        await world.cancel()
+        async with asyncio.timeout(10):
+            await stopped.wait()
+        await _until(world, "cancelled")

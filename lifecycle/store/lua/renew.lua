@@ -23,7 +23,8 @@ local orders, lost, unheld = {}, {}, {}
 if role == 'worker' then
   held = redis.call('SCARD', P .. 'running:' .. replica)
   for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'orders:' .. replica, tonumber(orders_limit))) do
-    local cancel = redis.call('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
+    local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
+    if cancel.err then cancel = {} end  -- no record at all: one such key must not end the heartbeats
     local mode = cancel[1] or 'kill'
     -- Ended by others or handed on: whatever the cancel said, this worker has nothing more to do for it.
     if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end

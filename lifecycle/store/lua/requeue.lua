@@ -4,13 +4,15 @@
 -- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry, max_attempts,
 --         retention_secs
 -- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's to give
---         back (already moved, ended, or a token is out), or {'unknown'}.
+--         back (already moved or ended), or {'unknown'}. What does not run there stops being counted as running there.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, queue, entry, max_attempts, retention_secs = unpack(ARGV)
 --- @include clock record events counts terminal retrying
 
 local record = load_record(rid)
+local runs_here = record and record.status == 'running' and record.worker == worker
+if not runs_here then redis.call('SREM', P .. 'running:' .. worker, rid) end
 if not record then return {'unknown'} end
 if record.status == 'queued' and attempt == '' then
   if record.queue ~= queue or record.entry ~= entry then return {'not'} end
@@ -18,7 +20,7 @@ if record.status == 'queued' and attempt == '' then
   queue_again(rid, record)
   return {'requeued'}
 end
-if record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then return {'not'} end
+if not runs_here or record.attempt ~= attempt then return {'not'} end
 local what
 what, record = lose_worker(rid, record, clock(shift), tonumber(retention_secs), tonumber(max_attempts))
 if what == 'requeued' then return {'requeued'} end

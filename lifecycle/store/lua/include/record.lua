@@ -2,10 +2,11 @@
 
 local CLOSED = '18446744073709551615'  -- the attempt no append can exceed: an entry with it closes the stream
 
--- The record as a table, or nil when unknown or expired.
+-- The record as a table, or nil when unknown or expired. A key of another type is no record either: one such must not
+-- end a reap or a sweep on its way to the others.
 local function load_record(rid)
-  local flat = redis.call('HGETALL', P .. 'request:' .. rid)
-  if #flat == 0 then return nil end
+  local flat = redis.pcall('HGETALL', P .. 'request:' .. rid)
+  if flat.err or #flat == 0 then return nil end
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
   return record
