@@ -2,7 +2,7 @@
 
 The cost of a heartbeat does not grow with what is in flight: Redis compares a number in each shard and returns
 exceptions only. Under load the numbers differ by what is just ending; so the ids are compared only when the numbers
-disagree twice in a row, and once a lease at most.
+disagree twice in a row, and once a lease at most; or at once, when Redis has lost its data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lifecycle import tasks
 from lifecycle.errors import Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.model import Role
-from lifecycle.store.results import Order
+from lifecycle.store.results import Order, Renewal
 from lifecycle.store.scripts import Store
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Holder(Protocol):
     async def on_unheld(self, rids: Sequence[str]) -> None:
         """Redis counts these as this replica's, and it does not know them."""
 
-    def on_new_epoch(self, shard: int) -> None:
-        """This shard of Redis has lost its data and begins anew."""
+    async def on_new_epoch(self, shard: int) -> None:
+        """This shard of Redis has lost its data and begins anew; what was held is told by `on_lost` right after."""
 
 
 class Lease:
@@ -122,12 +122,13 @@ class Lease:
         held = self._holder.held(shard)
         now = time.monotonic()
         compare = self._mismatches[shard] >= _MISMATCHES and now >= self._compare_at[shard]
-        rids = list(held) if compare else None
-        renewal = await self._store.renew(shard, self.id, self.role, len(held), rids)
+        renewal = await self._ask(shard, held, compare)
         if self._epochs[shard] not in (None, renewal.epoch):
             log.warning("Redis has lost the data of shard %d", shard)
-            self._holder.on_new_epoch(shard)
-        self._epochs[shard] = renewal.epoch
+            await self._holder.on_new_epoch(shard)
+            compare = True
+            renewal = await self._ask(shard, held, compare)
+        self._epochs[shard] = renewal.epoch  # only now: what failed on the way comes again
         if compare:
             self._compare_at[shard] = now + self._store.settings.lease_secs
         if compare or renewal.held == len(held):
@@ -140,3 +141,6 @@ class Lease:
             await self._holder.on_lost(renewal.lost)
         if renewal.unheld:
             await self._holder.on_unheld(renewal.unheld)
+
+    async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Renewal:
+        return await self._store.renew(shard, self.id, self.role, len(held), list(held) if compare else None)

@@ -311,7 +311,7 @@ class Tracker:
     async def on_unheld(self, rids: Sequence[str]) -> None:
         self.owned.adopt(rids)
 
-    def on_new_epoch(self, shard: int) -> None:
+    async def on_new_epoch(self, shard: int) -> None:
         self._inboxes[shard].rewind()
 
     # Background

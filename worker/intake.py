@@ -88,7 +88,7 @@ class Intake:
             except ResponseError as failure:
                 if str(failure).startswith("NOGROUP"):
                     with suppress(RedisError, OSError):
-                        await self._create_groups()
+                        await self.create_groups()
                 else:
                     log.warning("taking requests failed: %s", failure)
             except (RedisError, OSError, StoreError) as failure:
@@ -148,7 +148,7 @@ class Intake:
             patience_secs=self._store.settings.lease_secs,
         )  # fmt: skip
 
-    async def _create_groups(self) -> None:
+    async def create_groups(self) -> None:
         """From 0: after Redis lost its data, what was queued since must not be passed over."""
         for key in self._keys:
             try:

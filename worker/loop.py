@@ -277,5 +277,6 @@ class Worker:
         except RedisError:
             log.exception("%s could not be settled", rid)
 
-    def on_new_epoch(self, shard: int) -> None:
-        """The intake recreates its groups when it finds them gone."""
+    async def on_new_epoch(self, shard: int) -> None:
+        with suppress(RedisError, OSError):  # the intake then finds them gone itself
+            await self._intakes[shard].create_groups()

@@ -1,0 +1,126 @@
+"""Redis lost its data: who has lost what is told within about a heartbeat, and what comes next is served at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from lifecycle import tasks
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.lease import Lease
+from lifecycle.model import Role
+from lifecycle.settings import Settings
+from lifecycle.store.results import Order
+from lifecycle.store.scripts import Store
+from tests.cluster import running
+from tests.conftest import MakeSettings, connect
+from tests.sse import chat, error_of, post, text_of
+from tests.unit.world import World
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+class Noting:
+    """A holder that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.rids: list[str] = []
+        self.beats = 0
+        self.told: list[tuple[str, Any]] = []
+
+    def held(self, shard: int) -> Collection[str]:
+        return self.rids
+
+    def about(self) -> dict[str, Any]:
+        self.beats += 1
+        return {}
+
+    async def on_orders(self, orders: Sequence[Order]) -> None:
+        self.told.append(("orders", orders))
+
+    async def on_lost(self, rids: Sequence[str]) -> None:
+        self.told.append(("lost", sorted(rids)))
+
+    async def on_unheld(self, rids: Sequence[str]) -> None:
+        self.told.append(("unheld", sorted(rids)))
+
+    async def on_new_epoch(self, shard: int) -> None:
+        self.told.append(("new epoch", shard))
+
+
+@pytest.fixture
+async def store(server: EmbeddedRedis, make_settings: MakeSettings) -> AsyncIterator[Store]:
+    settings = make_settings(redis_url=server.url, lease_secs=60.0, heartbeat_secs=0.1)
+    store = Store(connect(settings), settings)
+    yield store
+    await store.commands.aclose()
+
+
+async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store) -> None:
+    """Before it there was a comparison already, and the next would be due a lease later."""
+    holder = Noting()
+    lease = Lease(store, Role.FRONTEND, holder)
+    await lease.join(1)
+    world = World(store)
+    await world.open()
+    await world.admit("kept", frontend=lease.id)
+    beating = asyncio.create_task(lease.run())
+    try:
+        await wait_until(lambda: ("unheld", ["kept"]) in holder.told)
+        holder.rids = ["kept", "lost"]
+        beats = holder.beats
+        await wait_until(lambda: holder.beats > beats + 4)
+        assert not [what for what, _ in holder.told if what == "lost"], "a comparison once a lease"
+        await store.command("FLUSHALL")
+        beats = holder.beats
+        await wait_until(lambda: ("lost", ["kept", "lost"]) in holder.told)
+        assert holder.beats <= beats + 3
+        assert holder.told[-2:] == [("new epoch", 0), ("lost", ["kept", "lost"])]
+    finally:
+        await tasks.end([beating])
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_client_is_told_and_the_next_request_runs(
+    server: EmbeddedRedis, make_settings: MakeSettings, tmp_path: Path, restarts: bool
+) -> None:
+    chosen: Settings = make_settings(redis_url=server.url, lease_secs=30.0, sse_keepalive_secs=30.0)
+    async with running(chosen, tmp_path) as cluster:
+        await cluster.worker("silent", "tests.engines:silent")
+        url = cluster.frontends[0].url
+        async with post(cluster.http, url, chat("0", "silent"), X_Request_Id="r0"):
+            pass  # cancelled: its numbers are compared and agree again
+        async with post(cluster.http, url, chat("2", "silent"), X_Request_Id="r1") as stream:
+            assert await stream.read_tokens(2) == "0 1 "
+            if restarts:
+                server.restart()
+            else:
+                _flush(server)
+            async with asyncio.timeout(10):
+                error = error_of(await stream.read())
+        assert error is not None
+        assert (error["error_type"], error["code"]) == ("state_lost", 503)
+        assert await cluster.metric("lifecycle_inflight_requests") == 0
+
+        async def served() -> bool:
+            answer = await cluster.http.get(url + "/v1/models")
+            return answer.status_code == 200 and any(m["id"] == "echo" for m in answer.json()["data"])
+
+        await wait_until(served)
+        async with asyncio.timeout(10), post(cluster.http, url, chat("hello")) as stream:
+            assert text_of(await stream.read()) == "hello"
+
+
+def _flush(server: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
