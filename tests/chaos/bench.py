@@ -34,6 +34,7 @@ class Bench(Cluster):
     store: Store = field(kw_only=True)
     invariants: Invariants = field(kw_only=True)
     proxies: dict[Process, FaultProxy] = field(default_factory=dict)
+    proxied: bool = True
     environment: dict[str, str] = field(default_factory=dict)  # of the processes that are started from now on
 
     def link(self, process: Process) -> FaultProxy:
@@ -130,11 +131,20 @@ class Bench(Cluster):
         async def settled() -> bool:
             return await self.invariants.look() and not self.invariants.unsettled and self.invariants.inflight == 0
 
-        await wait_until(settled, timeout=timeout, what="an idle cluster")
+        try:
+            await wait_until(settled, timeout=timeout)
+        except AssertionError:
+            seen = self.invariants
+            raise AssertionError(
+                f"after {timeout:g} s {sorted(seen.unsettled)[:10]} of {len(seen.unsettled)} have not ended, "
+                f"the gauge shows {seen.inflight}; {seen.unanswered} looks at Redis failed; {seen.violations[:3]}"
+            ) from None
 
     # Starting
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
+        if not self.proxied:
+            return await super()._start(role, argv, overrides)
         proxy = await FaultProxy(self.settings.redis_url).start()
         try:
             process = await super()._start(role, argv, {"redis_url": proxy.url, **overrides})
@@ -160,10 +170,17 @@ class Bench(Cluster):
 
 @asynccontextmanager
 async def open_bench(
-    settings: Settings, directory: Path, *, frontends: int = 1, workers: int = 1, **watching: Any
+    settings: Settings,
+    directory: Path,
+    *,
+    frontends: int = 1,
+    workers: int = 1,
+    proxied: bool = True,
+    **watching: Any,
 ) -> AsyncIterator[Bench]:
     """With echo workers. `watching` goes to the Invariants, which hold at the end or fail the test.
 
+    Not `proxied`, for load that one process could not pass on: no link can be broken then.
     Every script is loaded beforehand, so that a rule which waits for one meets the call that executes.
     """
     async with AsyncExitStack() as stack:
@@ -174,7 +191,7 @@ async def open_bench(
             await commands.execute("SCRIPT", "LOAD", lua.load(name).source)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, trust_env=False, limits=limits))
-        bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching))
+        bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching), proxied=proxied)
         stack.push_async_callback(bench.close)
         for _ in range(frontends):
             await bench.frontend()

@@ -64,6 +64,16 @@ async def flood(request: dict[str, Any], context: EngineContext) -> AsyncIterato
         await asyncio.sleep(0)
 
 
+async def idle(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """One token, then nothing until it is ended, at no cost; its end goes into the file named by the prompt."""
+    try:
+        yield "begun"
+        await context.killed()
+    finally:
+        with Path(prompt(request)).open("a") as file:
+            file.write(context.id + "\n")
+
+
 def numbers(count: int) -> str:
     """What most of them say."""
     return "".join(f"{number} " for number in range(count))

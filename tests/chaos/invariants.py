@@ -61,6 +61,7 @@ class Invariants:
         self.violations: list[str] = []
         self.readings: list[Reading] = []
         self.polls = 0
+        self.unanswered = 0
         self.inflight = 0
         self.ended: dict[str, Record] = {}  # every request that was seen to have ended
         self.unsettled: set[str] = set()  # requests of the last snapshot that have not ended
@@ -129,6 +130,7 @@ class Invariants:
             await self._look()
         except (StoreError, OSError):
             tasks.check_cancelled()
+            self.unanswered += 1
             return False
         self.polls += 1
         return True
