@@ -1,0 +1,204 @@
+"""Single things done to Redis while it works: connections killed, clients paused, scripts flushed, memory full, …"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.settings import Settings
+from tests.chaos.bench import Bench
+from tests.chaos.faults import Healing
+from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.cluster import Process
+from tests.conftest import MakeSettings
+from tests.servers import ask
+from tests.sse import error_of, text_of
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(server: EmbeddedRedis) -> str:
+    """The server of each test alone: these tests break it."""
+    return server.url
+
+
+@pytest.mark.fault("Redis: `CLIENT KILL` of every connection, again and again", "every stream whole, nothing refused")
+@pytest.mark.parametrize("kind", ["normal", "pubsub"])
+async def test_connections_are_killed(
+    kind: str, settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    async with straight_bench(settings, tmp_path) as bench, Load(bench) as load:
+        healing.begins()
+        killed = 0
+        for _ in range(5):
+            killed += int(ask(server, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"))
+            await load.whole(3)
+        healing.is_over()
+        assert killed >= len(bench.frontends) + len(bench.workers)
+    assert set(load.kinds) == {WHOLE}
+
+
+@pytest.mark.fault("Redis: cancel right after `CLIENT KILL TYPE pubsub`", "the engine stops all the same")
+async def test_a_cancel_whose_message_met_no_subscriber(
+    settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    async with (
+        straight_bench(settings, tmp_path) as bench,
+        bench.post(bench.frontends[0], paced(100_000), "r1") as stream,
+    ):
+        await stream.read_tokens(2)
+        healing.begins()
+        ask(server, "CLIENT", "KILL", "TYPE", "pubsub")
+        answer = await bench.http.post(bench.frontends[1].url + "/v1/requests/r1/cancel", json={"wait_ms": 15_000})
+        healing.is_over()
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        error = error_of(await stream.read())
+        assert error is not None
+        assert error["error_type"] == "cancelled"
+
+
+@pytest.mark.fault("Redis: `CLIENT PAUSE`, `SCRIPT FLUSH`", "every stream whole")
+@pytest.mark.parametrize("command", [("CLIENT", "PAUSE", "700", "ALL"), ("CLIENT", "PAUSE", "700", "WRITE"),
+                                     ("SCRIPT", "FLUSH", "SYNC")], ids=" ".join)  # fmt: skip
+async def test_paused_and_flushed(
+    command: tuple[str, ...], settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    async with straight_bench(settings, tmp_path) as bench, Load(bench) as load:
+        healing.begins()
+        for _ in range(2):
+            ask(server, *command)
+            await load.whole(6)
+        healing.is_over()
+    assert set(load.kinds) <= {WHOLE, REFUSED}
+
+
+async def _is_refused(bench: Bench, process: Process) -> bool:
+    """An admission is answered 503, with Retry-After and promptly, and `/ready` and `/live` say what is so."""
+    asked_at = time.monotonic()
+    answer = await bench.http.post(process.url + "/v1/chat/completions", json=paced(1))
+    assert time.monotonic() - asked_at < 10
+    if answer.status_code != 503:
+        return False
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["type"] == "service_unavailable"
+    assert (await bench.http.get(process.url + "/live")).status_code == 200
+    return True
+
+
+@pytest.mark.fault(
+    "Redis: demoted to a replica (`READONLY`) and back", "admission 503; streams go on afterwards, whole"
+)
+async def test_read_only_for_a_while(
+    make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    settings = make_settings(lease_secs=4.0, redis_timeout_secs=0.5)
+    async with (
+        straight_bench(settings, tmp_path) as bench,
+        bench.post(bench.frontends[0], paced(60), "r1") as stream,
+    ):
+        await stream.read_tokens(3)
+        was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
+        healing.begins()
+        ask(server, "REPLICAOF", "127.0.0.1", 1)
+        for frontend in bench.frontends:
+            assert await _is_refused(bench, frontend)
+            await _ready_is(bench, frontend, 503)
+        ask(server, "REPLICAOF", "NO", "ONE")
+        events = await stream.read()
+        for frontend in bench.frontends:
+            await _ready_is(bench, frontend, 200)
+        healing.is_over()
+        assert (text_of(events), error_of(events)) == (numbers(60), None)
+        assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+
+
+async def _ready_is(bench: Bench, process: Process, status: int) -> None:
+    async def said() -> bool:
+        return (await bench.http.get(process.url + "/ready")).status_code == status
+
+    await wait_until(said, what=f"/ready being {status}")
+
+
+async def _fill(server: EmbeddedRedis) -> None:
+    ask(server, "CONFIG", "SET", "maxmemory", "1")
+
+
+async def _empty(server: EmbeddedRedis) -> None:
+    ask(server, "CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.fault(
+    "Redis: out of memory (`noeviction`)", "admission 503; cancelling works; tokens wait, then go on, whole, once"
+)
+async def test_out_of_memory(settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing) -> None:
+    async with (
+        straight_bench(settings, tmp_path) as bench,
+        bench.post(bench.frontends[0], paced(40), "r1") as waits,
+        bench.post(bench.frontends[1], paced(100_000), "r2") as cancelled,
+    ):
+        await waits.read_tokens(3)
+        await cancelled.read_tokens(3)
+        was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
+        healing.begins()
+        await _fill(server)
+        assert await _is_refused(bench, bench.frontends[0])
+        answer = await bench.http.post(bench.frontends[0].url + "/v1/requests/r2/cancel", json={"wait_ms": 15_000})
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        error = error_of(await cancelled.read())
+        assert error is not None
+        assert error["error_type"] == "cancelled"
+        await asyncio.sleep(settings.lease_secs * 1.5)  # heartbeats go on, nobody is buried
+        assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+        await _empty(server)
+        events = await waits.read()
+        healing.is_over()
+        assert (text_of(events), error_of(events)) == (numbers(40), None)
+
+
+@pytest.mark.fault("Redis: out of memory while an engine ends", "the request finishes, with its last tokens")
+async def test_a_request_ends_while_memory_is_full(
+    settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    async with (
+        straight_bench(settings, tmp_path) as bench,
+        bench.post(bench.frontends[0], paced(15), "r1") as stream,
+    ):
+        await stream.read_tokens(3)
+        healing.begins()
+        await _fill(server)
+        try:
+            assert (await bench.ended("r1"))["status"] == "completed"
+            events = await stream.read()
+        finally:
+            await _empty(server)
+        healing.is_over()
+        assert (text_of(events), error_of(events)) == (numbers(15), None)
+        await bench.quiet()
+        assert (await bench.execute("GET", bench.key("epoch"))) is not None
+
+
+@pytest.mark.fault("Redis: out of memory, again and again under load", "whole streams or 503, nothing else")
+async def test_memory_comes_and_goes_under_load(
+    settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    async with straight_bench(settings, tmp_path) as bench, Load(bench) as load:
+        healing.begins()
+        for _ in range(3):
+            await _fill(server)
+            refused = load.kinds[REFUSED]
+            await wait_until(lambda: load.kinds[REFUSED] > refused)  # noqa: B023
+            await _empty(server)
+            await load.whole(4)
+        healing.is_over()
+    assert set(load.kinds) == {WHOLE, REFUSED}
