@@ -309,8 +309,8 @@ class Store:
         return sum(map(int, await self.commands.execute_many(("XLEN", key) for key in keys)))
 
     async def ping(self) -> None:
-        """Whether the part of Redis that every replica needs answers. Raises StoreUnavailable."""
-        await self.command("EXISTS", self.keys.control + "config")
+        """Whether the part of Redis that every replica needs answers, and takes writes. Raises StoreUnavailable."""
+        await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[str]]:
         """Keys that match, page by page, from every server that holds a part of them; a page may be empty."""
