@@ -68,9 +68,9 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
-                while not await self._serve():
-                    await self._come_back()
-                await tasks.end((reaper, subscriptions))
+                while not await self._serve() and await self._come_back():
+                    pass
+                await tasks.end((reaper, subscriptions, *self._tasks))
         finally:
             await close_engine(self._engine)
 
@@ -99,13 +99,19 @@ class Worker:
             return True
         return self._draining.is_set()
 
-    async def _come_back(self) -> None:
+    async def _come_back(self) -> bool:
+        """Join under a new id, however long Redis is away. False when told to drain meanwhile: nothing is held."""
         self._new_identity()
-        while True:
+        heartbeat_secs = self.settings.heartbeat_secs
+        while not self._draining.is_set():
             with suppress(StoreError):
-                await self._lease.join(self.settings.lease_secs)
-                return
-            await asyncio.sleep(self.settings.heartbeat_secs)
+                await self._lease.join(heartbeat_secs)
+                return True
+            tasks.check_cancelled()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(heartbeat_secs):
+                    await self._draining.wait()
+        return False
 
     # Requests
 
