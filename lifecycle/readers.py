@@ -91,6 +91,13 @@ class Readers:
             async with asyncio.timeout(timeout_secs):
                 await self._quiet.wait()
 
+    def doubt(self, shard: int) -> None:
+        """That shard of Redis has lost data; nobody else tells those who read here what others admitted."""
+        for feed in list(self.feeds.values()):
+            if self._store.keys.shard_of(feed.rid) == shard:
+                for reader in feed.readers:
+                    reader.doubt()
+
     def end_all(self, error_type: str, message: str) -> None:
         for feed in list(self.feeds.values()):
             feed.lose(error_type, message)

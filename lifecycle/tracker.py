@@ -313,6 +313,7 @@ class Tracker:
 
     async def on_new_epoch(self, shard: int) -> None:
         self._inboxes[shard].rewind()
+        self.readers.doubt(shard)
 
     # Background
 

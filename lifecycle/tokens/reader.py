@@ -84,6 +84,11 @@ class TokenReader:
                 self._fall_behind()
         self._wake()
 
+    def doubt(self) -> None:
+        """Look at the record now: Redis may have lost it."""
+        self._silent = True
+        self._wake()
+
     def abort(self, end: End) -> None:
         """End now with this, whatever is still held."""
         self._aborted = end
