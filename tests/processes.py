@@ -5,13 +5,28 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lifecycle.server_process import ServerProcess
 
 _PATIENCE_SECS = 3.0
 _POLL_SECS = 0.01
 _OF_THE_INTERPRETER = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+_kept: list[ServerProcess] = []
+
+
+@contextmanager
+def kept(*servers: ServerProcess) -> Iterator[None]:
+    """They belong to a fixture that ends them: whatever process each of them is at the moment, it is not left over."""
+    _kept.extend(servers)
+    try:
+        yield
+    finally:
+        for server in servers:
+            _kept.remove(server)
 
 
 def children() -> dict[int, str]:
@@ -36,7 +51,8 @@ def left_over(before: set[int]) -> dict[int, str]:
     """Children that were not there before, once those that are just ending have had the time to."""
     give_up_at = time.monotonic() + _PATIENCE_SECS
     while True:
-        found = {pid: words for pid, words in children().items() if pid not in before}
+        expected = before | {server.pid for server in _kept if server.running}
+        found = {pid: words for pid, words in children().items() if pid not in expected}
         if not found or time.monotonic() > give_up_at:
             return found
         time.sleep(_POLL_SECS)
