@@ -347,7 +347,9 @@ class Tracker:
             for inbox in self._inboxes:
                 group.create_task(inbox.run(), name="inbox")
             group.create_task(self._refresh(), name="roster")
-            group.create_task(self.lease.run(), name="beat")
+            # Not a task: one that fails while the group only waits leaves its parent marked as cancelled (CPython 3.11
+            # and 3.12), and who looks at that mark later, as the coming back does, would end without a word.
+            await self.lease.run()
 
     async def _refresh(self) -> None:
         while True:
