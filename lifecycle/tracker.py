@@ -29,6 +29,7 @@ from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.results import Cancellation, Order, Roster
+from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.reader import TokenReader
 
@@ -105,6 +106,7 @@ class Tracker:
         async with Connections.open(settings) as connections:
             tracker = cls(settings, connections, metrics, url)
             await tracker.lease.join(patience_secs)
+            await warn_of_eviction(connections.store)
             await tracker.refresh_roster()
             async with asyncio.TaskGroup() as group:
                 tracker._group = group

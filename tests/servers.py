@@ -21,10 +21,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from lifecycle.cli.check_server import parse_info
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.redis_binary import ServerBinary
 from lifecycle.server_process import Address, ServerProcess, UnixAddress, free_port
+from lifecycle.store.server_info import parse_info
 from tests.waiting import wait_until
 
 SLOTS = 16384

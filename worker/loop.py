@@ -19,6 +19,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message
 from lifecycle.store.results import Drop, Order, Outcome
+from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.writer import TokenWriter
 from worker.attempt import Attempt
 from worker.engine import Engine, close_engine
@@ -63,6 +64,7 @@ class Worker:
     async def run(self, *, patience_secs: float = 10.0) -> None:
         """Raises StoreUnavailable or ConfigurationConflict when it cannot join at first."""
         await self._lease.join(patience_secs)
+        await warn_of_eviction(self._store)
         log.info("worker %s serves %s with %d slots", self.id, self.model, self.settings.concurrency)
         try:
             async with asyncio.TaskGroup() as group:

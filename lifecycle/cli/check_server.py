@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
-from lifecycle.cli.finding import Finding, fail, ok, warn
+from lifecycle.cli.finding import Finding, Level, fail, ok, warn
 from lifecycle.cli.operate import redis_time
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.scripts import Store
+from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, read_infos
 
 _OLDEST = (7, 0)
 _SLOW_MS = 50.0
 _FULL = 0.75
 _CLOCK_OFFSET_SECS = 1.0
-
-Info = Mapping[str, str]
+_SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
 
 
 async def check_server(store: Store) -> list[Finding]:
-    """Raises StoreUnavailable when it is out of reach."""
+    """Of a Cluster's servers the worst is shown. Raises StoreUnavailable when one is out of reach."""
     asked_at = time.monotonic()
     await store.command("PING")
     findings = [_reachable((time.monotonic() - asked_at) * 1000), await _clock(store)]
     try:
-        info = parse_info((await store.command("INFO")).decode(errors="replace"))
+        infos = await read_infos(store)
     except StoreUnavailable:
         raise
     except RedisError as failure:
         advice = "use a real Redis or Valkey, and allow this user the command INFO"
         return [*findings, warn("version", f"the server does not describe itself: {failure}", advice)]
-    return [*findings, version(info), role(info), eviction(info), memory(info), persistence(info)]
-
-
-def parse_info(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines() if ":" in line and not line.startswith("#"))
-    return {name: value.strip() for name, _, value in pairs}
+    checks = (version, role, eviction, memory, persistence)
+    return [*findings, *(max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks)]
 
 
 def _reachable(took_ms: float) -> Finding:
@@ -74,11 +69,10 @@ def role(info: Info) -> Finding:
 
 
 def eviction(info: Info) -> Finding:
-    policy = info.get("maxmemory_policy", "unknown")
-    if policy == "noeviction":
+    policy = eviction_policy(info)
+    if policy == FIT_POLICY:
         return ok("eviction", policy)
-    advice = "it removes live requests when memory is full: CONFIG SET maxmemory-policy noeviction"
-    return (warn if info.get("maxmemory", "0") == "0" else fail)("eviction", policy, advice)
+    return (warn if info.get("maxmemory", "0") == "0" else fail)("eviction", policy, EVICTION_ADVICE)
 
 
 def memory(info: Info) -> Finding:

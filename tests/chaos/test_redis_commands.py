@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from lifecycle.settings import Settings
 from tests.chaos.bench import Bench
 from tests.chaos.faults import Healing
 from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.chaos.operators import lifecycle
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.servers import ask
@@ -202,3 +204,38 @@ async def test_memory_comes_and_goes_under_load(
             await load.whole(4)
         healing.is_over()
     assert set(load.kinds) == {WHOLE, REFUSED}
+
+
+@pytest.mark.fault("Redis: an eviction policy that removes live requests", "every replica warns, `doctor` fails")
+async def test_the_wrong_eviction_policy(
+    settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    ask(server, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    ask(server, "CONFIG", "SET", "maxmemory", "1gb")
+    healing.begins()
+    async with straight_bench(settings, tmp_path, frontends=1) as bench:
+        for process in (*bench.frontends, *bench.workers):
+            warnings = [line for line in process.log.read_text().splitlines() if "maxmemory-policy" in line]
+            assert len(warnings) == 1
+            assert "allkeys-lru" in warnings[0]
+        doctor = await lifecycle(settings, "doctor", "--json")
+        assert doctor.status == 1
+        (finding,) = [f for f in json.loads(doctor.output)["findings"] if f["check"] == "eviction"]
+        assert (finding["level"], finding["message"]) == ("fail", "allkeys-lru")
+        healing.is_over()
+
+
+@pytest.mark.fault("Redis: forbids `INFO` and `CONFIG` (managed services)", "everything works")
+async def test_a_server_that_does_not_describe_itself(
+    make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    ask(server, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-info", "-config")
+    settings = make_settings(redis_url=server.url.replace("redis://", "redis://app:secret@"))
+    healing.begins()
+    async with straight_bench(settings, tmp_path, frontends=1) as bench:
+        async with bench.post(bench.frontends[0], paced(3), "r1") as stream:
+            events = await stream.read()
+        assert (text_of(events), error_of(events)) == (numbers(3), None)
+        healing.is_over()
+        for process in (*bench.frontends, *bench.workers):
+            assert '"level":"warning"' not in process.log.read_text()
