@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -32,10 +32,11 @@ class Delivery(NamedTuple):
 
 
 class Slots:
-    """How many requests the worker may still take."""
+    """How many requests the worker may still take. `turn` is held by the shard that asks for the last few."""
 
     def __init__(self, size: int) -> None:
         self.free = size
+        self.turn = asyncio.Lock()
         self._available = asyncio.Event()
         self._available.set()
 
@@ -72,6 +73,7 @@ class Intake:
         self._launch = launch
         self._keys = {f"{prefix}{queue}:{model}": queue for queue in _QUEUES}
         self._pending = True  # what is pending in our name is read before anything new
+        self._shards = store.settings.shards
         # Redis hands work to a read that waits, even when its worker stands still: the wait must end before the lease
         # does, or what is handed over after the reaper has been here is nobody's.
         self._block_ms = max(1, min(BLOCK_MS, int(store.settings.lease_secs * 1000 / 4)))
@@ -81,8 +83,9 @@ class Intake:
         while True:
             await self._slots.wait()
             try:
-                for delivery in await self._read():
-                    await self._take(delivery)
+                if self._pending or not await self._take_in_turn():
+                    for delivery in await self._wait_for_more():
+                        await self._take(delivery)
                 pause = 0.0
                 continue
             except ResponseError as failure:
@@ -105,19 +108,39 @@ class Intake:
     async def give_back_pending(self) -> None:
         """Requeue what was delivered to us and not started."""
         self._pending = True
-        for delivery in await self._read():
+        for delivery in await self._read(tuple(self._keys), _BATCH, None):
             await self._requeue(delivery)
 
-    async def _read(self) -> list[Delivery]:
-        """New deliveries; after a start or an error first those that are pending in our name."""
-        pending, self._pending = self._pending, False
+    async def _take_in_turn(self) -> bool:
+        """Whether anything was taken. With few free slots, reads that wait on every queue would be handed more than
+        fits, over and over. So each queue is looked at without waiting, one after the other, in one shard at a time;
+        only when nothing is queued do all wait together.
+        """
+        if self._slots.free >= len(self._keys) * self._shards:
+            return False
+        taken = 0
+        async with self._slots.turn:
+            for key in self._keys:
+                if self._slots.free > 0:
+                    deliveries = await self._read((key,), min(_BATCH, self._slots.free), None)
+                    taken += len(deliveries)
+                    for delivery in deliveries:
+                        await self._take(delivery)
+        return taken > 0 or self._slots.free == 0
+
+    async def _wait_for_more(self) -> list[Delivery]:
+        """From all queues, no more than fits if every shard is handed as much."""
+        share = self._slots.free // (len(self._keys) * self._shards)
+        return await self._read(tuple(self._keys), max(1, min(_BATCH, share)), self._block_ms)
+
+    async def _read(self, keys: Sequence[str], count: int, block_ms: int | None) -> list[Delivery]:
+        """New deliveries; after a start or an error first those that are pending in our name. None: do not wait."""
+        pending = self._pending and len(keys) == len(self._keys)
+        if pending:
+            self._pending = False
         start = "0" if pending else ">"
         reply: Any = await self._client.xreadgroup(
-            GROUP,
-            self._worker,
-            dict.fromkeys(self._keys, start),
-            count=max(1, min(_BATCH, self._slots.free)),
-            block=None if pending else self._block_ms,
+            GROUP, self._worker, dict.fromkeys(keys, start), count=count, block=None if pending else block_ms
         )
         deliveries: list[Delivery] = []
         for key, entries in reply or ():
