@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Bench(Cluster):
     invariants: Invariants = field(kw_only=True)
     proxies: dict[Process, FaultProxy] = field(default_factory=dict)
     proxied: bool = True
+    serving: list[Process] = field(default_factory=list)  # frontends that a balancer would send requests to
     environment: dict[str, str] = field(default_factory=dict)  # of the processes that are started from now on
 
     def link(self, process: Process) -> FaultProxy:
@@ -56,7 +57,7 @@ class Bench(Cluster):
         self.forget(process)
 
     def forget(self, process: Process) -> None:
-        for group in (self.frontends, self.workers):
+        for group in (self.frontends, self.workers, self.serving):
             if process in group:
                 group.remove(process)
 
@@ -96,14 +97,22 @@ class Bench(Cluster):
     async def post(self, frontend: Process, body: dict[str, Any], rid: str, **headers: str) -> AsyncIterator[Stream]:
         """A client; what it reads is held to the promises at the end."""
         async with sse.post(self.http, frontend.url, body, X_Request_Id=rid, **headers) as stream:
-            self.invariants.readings.append(Reading(rid, stream))
-            yield stream
+            with self._reading(Reading(rid, stream)):
+                yield stream
 
     @asynccontextmanager
     async def resume(self, frontend: Process, rid: str, after: str = "") -> AsyncIterator[Stream]:
         async with sse.resume(self.http, frontend.url, rid, after) as stream:
-            self.invariants.readings.append(Reading(rid, stream, after))
-            yield stream
+            with self._reading(Reading(rid, stream, after)):
+                yield stream
+
+    @contextmanager
+    def _reading(self, reading: Reading) -> Iterator[None]:
+        self.invariants.readings.append(reading)
+        try:
+            yield
+        finally:
+            reading.over = True
 
     async def status(self, rid: str, *wanted: str, timeout: float = 15.0) -> dict[str, str]:
         """The record's fields, straight from Redis, once its status is one of these."""
@@ -141,6 +150,15 @@ class Bench(Cluster):
             ) from None
 
     # Starting
+
+    async def frontend(self, **overrides: Any) -> Process:
+        process = await super().frontend(**overrides)
+        self.serving.append(process)
+        return process
+
+    async def _joined(self, process: Process) -> bool:
+        self._must_run(process)
+        return bool(await self.ids(process))
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
         if not self.proxied:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from lifecycle.settings import Settings
 from tests.chaos.faults import Healing
+from tests.conftest import MakeSettings
 
 
 @pytest.fixture
 def healing(request: pytest.FixtureRequest) -> Healing:
     return Healing(f"{request.node.path.name}::{request.node.originalname}")
+
+
+@pytest.fixture
+def calm(make_settings: MakeSettings) -> Settings:
+    """For what has nothing to do with leases: nobody loses one because the machine is busy."""
+    return make_settings(lease_secs=8.0)
+
+
+@pytest.fixture
+def steady(make_settings: MakeSettings) -> Settings:
+    """For deaths that others are to survive on a busy machine."""
+    return make_settings(lease_secs=2.0)

@@ -65,6 +65,8 @@ class Invariants:
         self.inflight = 0
         self.ended: dict[str, Record] = {}  # every request that was seen to have ended
         self.unsettled: set[str] = set()  # requests of the last snapshot that have not ended
+        self.orphans: set[str] = set()  # those of them whose frontend or worker holds no lease
+        self.living: set[int] = set()  # processes of the replicas with a lease
         self._store = store
         self._poll_secs = poll_secs
         self._consequences_secs = consequences_secs
@@ -108,16 +110,23 @@ class Invariants:
             if seen and not self.unsettled and self.inflight == 0:
                 return
             if time.monotonic() > give_up_at:
-                self._note(f"still inflight: {sorted(self.unsettled)}; the gauge shows {self.inflight}")
+                self.note(f"still inflight: {sorted(self.unsettled)}; the gauge shows {self.inflight}")
                 return
             await asyncio.sleep(self._poll_secs)
 
     async def check_readings(self) -> None:
-        """Every client stream so far; they are forgotten then."""
-        readings, self.readings = self.readings, []
-        for reading in readings:
-            for fault in faults_of(reading) or await differences(self._store, reading):
-                self._note(fault)
+        """Every client stream that is over; they are forgotten then, unless Redis does not answer."""
+        over = [reading for reading in self.readings if reading.over]
+        self.readings = [reading for reading in self.readings if not reading.over]
+        for reading in over:
+            try:
+                found = faults_of(reading) or await differences(self._store, reading)
+            except StoreError:
+                tasks.check_cancelled()
+                self.readings.append(reading)  # another time
+            else:
+                for fault in found:
+                    self.note(fault)
 
     async def _run(self) -> None:
         while True:
@@ -155,7 +164,7 @@ class Invariants:
         self.unsettled, self.inflight = unsettled, gauge.total.inflight
         shown = {entry.id: count for entry, count in gauge.frontends}
         if stable and any(frontends.get(f, 0) != count for f, count in shown.items()):
-            self._note(f"the gauge shows {shown}, the frontends hold {frontends}")
+            self.note(f"the gauge shows {shown}, the frontends hold {frontends}")
         self._check_deaths(roster, shards)
 
     def _check_shard(self, index: int, shard: Shard, before: Shard | None) -> None:
@@ -163,11 +172,11 @@ class Invariants:
         if before is None:  # what was there already
             counted.update(shard.totals)
         elif before.epoch and shard.epoch != before.epoch and not self._may_lose:
-            self._note(f"the epoch changed from {before.epoch} to {shard.epoch}")
+            self.note(f"the epoch changed from {before.epoch} to {shard.epoch}")
         for rid, record in shard.records.items():
             known = self.ended.get(rid)
             if known is not None and known != record and not self._may_lose:
-                self._note(f"{rid} had ended as {known}, and is now {record}")
+                self.note(f"{rid} had ended as {known}, and is now {record}")
             if record.ended and known is None:
                 self.ended[rid] = record
                 if before is not None:
@@ -176,67 +185,69 @@ class Invariants:
         if before is not None and not self._may_lose:
             vanished = {rid for rid, r in before.records.items() if not r.ended} - set(shard.records)
             if vanished:
-                self._note(f"not ended, and gone: {sorted(vanished)}")
+                self.note(f"not ended, and gone: {sorted(vanished)}")
             totals = {labels: n for labels, n in shard.totals.items() if labels[0] != "reaped"}
             seen = {labels: n for labels, n in counted.items() if n and labels[0] != "reaped"}
             if totals != seen:
-                self._note(f"the totals say {totals}, seen to end were {seen}")
+                self.note(f"the totals say {totals}, seen to end were {seen}")
             back = [labels for labels, n in before.totals.items() if shard.totals.get(labels, 0) < n]
             if back:
-                self._note(f"totals stepped back: {back}")
+                self.note(f"totals stepped back: {back}")
         self._check_membership(shard)
 
     def _check_membership(self, shard: Shard) -> None:
         """Everything that is kept about who holds what is one script's doing, so it always agrees."""
         inflight = {rid: r for rid, r in shard.records.items() if not r.ended}
         if shard.active != set(inflight):
-            self._note(f"`active` holds {sorted(shard.active ^ set(inflight))} too much or too little")
+            self.note(f"`active` holds {sorted(shard.active ^ set(inflight))} too much or too little")
         for frontend in shard.members:
             held = {rid for rid, r in inflight.items() if r.frontend == frontend}
             counts = Counter((r.status, *r.labels) for rid, r in inflight.items() if rid in held)
             if shard.members[frontend] != held or shard.counts.get(frontend, {}) != counts:
-                self._note(
+                self.note(
                     f"{frontend} is counted as {shard.counts.get(frontend)} for {sorted(shard.members[frontend])}, "
                     f"and holds {sorted(held)}"
                 )
         for worker, rids in shard.running.items():
             runs = {rid for rid, r in inflight.items() if r.status == "running" and r.worker == worker}
             if rids != runs:
-                self._note(f"{worker} is said to run {sorted(rids)}, the records say {sorted(runs)}")
+                self.note(f"{worker} is said to run {sorted(rids)}, the records say {sorted(runs)}")
         lost = sorted(rid for rid, r in inflight.items() if r.status == "queued" and r.waits != "1")
         if lost:
-            self._note(f"queued, and in no queue: {lost}")
+            self.note(f"queued, and in no queue: {lost}")
 
     def _check_deaths(self, roster: Roster, shards: list[Shard]) -> None:
         """Within one lease the dead do not count; soon after, their requests have ended or moved."""
         now = time.monotonic()
-        if roster.grace:  # nobody is judged: Redis was away
-            self._gone_since.clear()
-            self._orphaned_since.clear()
-            return
         living = {entry.id for entry in roster.replicas}
-        gone = {entry.id for entry in roster.replicas if not _runs(orjson.loads(entry.about).get("pid", 0))}
-        limit_secs = self._store.settings.lease_secs + _SLACK_SECS
-        _keep_since(self._gone_since, gone, now)
-        for replica, since in self._gone_since.items():
-            if now - since > limit_secs:
-                self._note(f"{replica} has no process for {now - since:.1f} s, and still a lease")
-                self._gone_since[replica] = now
-        if self._consequences_secs is None or not living:
-            return
-        orphans = {
+        self.living = {int(orjson.loads(entry.about).get("pid", 0)) for entry in roster.replicas}
+        self.orphans = {
             rid
             for shard in shards
             for rid, r in shard.records.items()
             if not r.ended and (r.frontend not in living or (r.status == "running" and r.worker not in living))
         }
-        _keep_since(self._orphaned_since, orphans, now)
+        if roster.grace:  # nobody is judged: Redis was away
+            self._gone_since.clear()
+            self._orphaned_since.clear()
+            return
+        gone = {entry.id for entry in roster.replicas if not _runs(orjson.loads(entry.about).get("pid", 0))}
+        limit_secs = self._store.settings.lease_secs + _SLACK_SECS
+        _keep_since(self._gone_since, gone, now)
+        for replica, since in self._gone_since.items():
+            if now - since > limit_secs:
+                self.note(f"{replica} has no process for {now - since:.1f} s, and still a lease")
+                self._gone_since[replica] = now
+        if self._consequences_secs is None or not living:
+            return
+        _keep_since(self._orphaned_since, self.orphans, now)
         for rid, since in self._orphaned_since.items():
             if now - since > self._consequences_secs:
-                self._note(f"{rid} belongs to the dead for {now - since:.1f} s, and nobody has dealt with it")
+                self.note(f"{rid} belongs to the dead for {now - since:.1f} s, and nobody has dealt with it")
                 self._orphaned_since[rid] = now
 
-    def _note(self, violation: str) -> None:
+    def note(self, violation: str) -> None:
+        """Said once, however often it is seen."""
         if violation not in self.violations:
             self.violations.append(violation)
 

@@ -16,6 +16,7 @@ class Reading:
     rid: str
     stream: Stream
     after: str = ""
+    over: bool = False  # the client reads no more
 
     def tokens(self) -> list[tuple[int, int, str]]:
         """Attempt, number and text of each token event."""

@@ -36,10 +36,10 @@ async def _is_cancelled(bench: Bench, rid: str, disconnects: int) -> None:
     "client: gone while queued, before its first token, mid-stream, with its last tokens",
     "cancelled once, its engine stops; counted as one disconnect",
 )
-async def test_gone_at_every_phase(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_gone_at_every_phase(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     gate, shut = tmp_path / "gate", tmp_path / "shut"
     gate.touch()
-    async with open_bench(settings, tmp_path, workers=0) as bench:
+    async with open_bench(calm, tmp_path, workers=0) as bench:
         (frontend,) = bench.frontends
         await bench.worker("gated", GATED, concurrency=1)
 
@@ -80,10 +80,10 @@ async def test_gone_at_every_phase(settings: Settings, tmp_path: Path, healing: 
 
 
 @pytest.mark.fault("client: gone while it waits for a unary answer", "cancelled once, its engine stops")
-async def test_gone_while_unary(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_gone_while_unary(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    async with open_bench(settings, tmp_path, workers=0) as bench:
+    async with open_bench(calm, tmp_path, workers=0) as bench:
         (frontend,) = bench.frontends
         await bench.worker("gated", GATED)
         body = chat(f"{gate} 100000 0.01", "gated") | {"stream": False}

@@ -31,7 +31,7 @@ async def _breaks_off(stream: Stream) -> None:
     "frontend: `kill -9`, and no reaper runs anywhere", "its share of every count is gone within one lease"
 )
 async def test_counts_without_a_reaper(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    settings = make_settings(sweep_secs=3600.0, echo_tokens_per_sec=5.0)
+    settings = make_settings(lease_secs=2.0, sweep_secs=3600.0, echo_tokens_per_sec=5.0)
     async with open_bench(settings, tmp_path, frontends=2, consequences_secs=None, leaves_inflight=True) as bench:
         dying, other = bench.frontends
         async with (
@@ -56,10 +56,10 @@ async def test_counts_without_a_reaper(make_settings: MakeSettings, tmp_path: Pa
 
 
 @pytest.mark.fault("frontend: `kill -9`", "its requests end as `frontend_lost`, their engines stop; others' go on")
-async def test_killed_with_its_clients(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    async with open_bench(settings, tmp_path, frontends=2, workers=0) as bench:
+    async with open_bench(steady, tmp_path, frontends=2, workers=0) as bench:
         await bench.worker("gated", "tests.chaos.engines:gated")
         dying, other = bench.frontends
         async with (
@@ -86,8 +86,8 @@ async def test_killed_with_its_clients(settings: Settings, tmp_path: Path, heali
 @pytest.mark.fault(
     "frontend: `kill -9`, `X-On-Disconnect: continue`", "an heir owns it, and it is read there to its end, text whole"
 )
-async def test_what_continues_is_inherited(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path, frontends=2) as bench:
+async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(steady, tmp_path, frontends=2) as bench:
         dying, heir = bench.frontends
         async with bench.post(dying, chat(WORDS), "r1", X_On_Disconnect="continue") as stream:
             before = await stream.read_tokens(5)
@@ -112,8 +112,8 @@ async def test_what_continues_is_inherited(settings: Settings, tmp_path: Path, h
 @pytest.mark.fault(
     "frontend: `kill -9`, a reader at another one", "the reader keeps the request alive, and reads it whole"
 )
-async def test_a_reader_elsewhere_keeps_it_alive(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path, frontends=3) as bench:
+async def test_a_reader_elsewhere_keeps_it_alive(steady: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(steady, tmp_path, frontends=3) as bench:
         dying, other, _ = bench.frontends
         async with bench.post(dying, chat(WORDS), "r1") as stream:
             await stream.read_tokens(3)

@@ -9,7 +9,6 @@ import pytest
 from lifecycle.settings import Settings
 from tests.chaos.bench import open_bench
 from tests.chaos.faults import Healing
-from tests.conftest import MakeSettings
 from tests.sse import chat, error_of, text_of
 from tests.waiting import wait_until
 
@@ -27,8 +26,8 @@ NOT_A_FRAME = (
 
 
 @pytest.mark.fault("garbage on a request's channel", "it is passed over; the request goes on, and can be cancelled")
-async def test_on_a_channel(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path) as bench:
+async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
         replicas = [await bench.ids(process) for process in (frontend, *bench.workers)]
         async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
@@ -45,8 +44,8 @@ async def test_on_a_channel(settings: Settings, tmp_path: Path, healing: Healing
 
 
 @pytest.mark.fault("garbage in a queue", "it is dropped; what is queued behind it runs")
-async def test_in_a_queue(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path) as bench:
+async def test_in_a_queue(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
         replicas = [await bench.ids(process) for process in (frontend, *bench.workers)]
         healing.begins()
@@ -67,8 +66,8 @@ async def test_in_a_queue(settings: Settings, tmp_path: Path, healing: Healing) 
 
 
 @pytest.mark.fault("a request is in a queue twice", "it runs once; the second delivery is dropped")
-async def test_a_duplicate_delivery(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path, workers=2) as bench:
+async def test_a_duplicate_delivery(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(calm, tmp_path, workers=2) as bench:
         (frontend,) = bench.frontends
         healing.begins()
         async with bench.post(frontend, chat(WORDS), "r1") as stream:
@@ -90,8 +89,8 @@ async def test_a_duplicate_delivery(settings: Settings, tmp_path: Path, healing:
 
 
 @pytest.mark.fault("garbage in a frontend's inbox", "it is passed over; its readers miss nothing")
-async def test_in_an_inbox(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(make_settings(echo_tokens_per_sec=40.0), tmp_path) as bench:
+async def test_in_an_inbox(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
         (name,) = replicas = await bench.ids(frontend)
         async with bench.post(frontend, chat(WORDS), "r1") as stream:

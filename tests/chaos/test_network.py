@@ -125,8 +125,8 @@ async def test_a_short_cut(long_lease: Settings, tmp_path: Path, healing: Healin
 
 
 @pytest.mark.fault("a cancel's message is lost on its way to the worker", "it comes again with the next heartbeat")
-async def test_a_lost_cancel_message(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path, frontends=2) as bench:
+async def test_a_lost_cancel_message(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(calm, tmp_path, frontends=2) as bench:
         rule = bench.link(bench.workers[0]).on_reply(b'"type":"cancel"', Then.DROP)
         async with bench.post(bench.frontends[0], chat("x " * 5000), "r1") as stream:
             await stream.read_tokens(2)
@@ -143,7 +143,7 @@ async def test_a_lost_cancel_message(settings: Settings, tmp_path: Path, healing
 
 @pytest.mark.fault("the end's messages are lost on their way to a frontend", "who waits for it looks at the record")
 async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    settings = make_settings(sse_keepalive_secs=0.5)
+    settings = make_settings(sse_keepalive_secs=0.5, lease_secs=8.0)
     async with open_bench(settings, tmp_path) as bench:
         (frontend,) = bench.frontends
         async with bench.post(frontend, chat("x " * 5000), "r1") as stream:

@@ -50,8 +50,8 @@ async def test_killed_before_the_first_token(settings: Settings, tmp_path: Path,
 @pytest.mark.fault(
     "worker: `kill -9` mid-stream", "error frame `worker_lost` and `[DONE]`; counts right; other workers' go on"
 )
-async def test_killed_mid_stream(settings: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(settings, tmp_path, workers=0) as bench:
+async def test_killed_mid_stream(steady: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(steady, tmp_path, workers=0) as bench:
         for _ in range(2):
             await bench.worker("paced", "tests.engines:paced", concurrency=1)
         url = bench.frontends[0]
@@ -186,7 +186,7 @@ async def test_blocked_beyond_its_lease(settings: Settings, tmp_path: Path, heal
     "`worker_lost` after MAX_ATTEMPTS; other requests and the queue are served on",
 )
 async def test_a_request_that_kills_every_worker(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(make_settings(max_attempts=2), tmp_path, workers=0) as bench:
+    async with open_bench(make_settings(max_attempts=2, lease_secs=2.0), tmp_path, workers=0) as bench:
         frontend = bench.frontends[0]
         for _ in range(3):
             await bench.worker("poisoned", "tests.chaos.engines:poisoned", concurrency=1)
