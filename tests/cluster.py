@@ -64,6 +64,7 @@ class Cluster:
     http: httpx2.AsyncClient
     frontends: list[Process] = field(default_factory=list)
     workers: list[Process] = field(default_factory=list)
+    started: int = 0  # numbers the logs
 
     async def frontend(self, **overrides: Any) -> Process:
         """Start one and wait until it is ready."""
@@ -106,7 +107,8 @@ class Cluster:
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
         settings = Settings(**{**self.settings.model_dump(), **overrides})
-        log = self.directory / f"{role}-{len(self.frontends) + len(self.workers)}.log"
+        log = self.directory / f"{role}-{self.started}.log"
+        self.started += 1
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "lifecycle.cli.main", role, *argv, env=self._environment(settings),
