@@ -14,7 +14,7 @@ import httpx2
 
 from lifecycle.settings import Settings
 from lifecycle.store import lua
-from lifecycle.store.redis import Commands, make_client
+from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
 from tests import sse
 from tests.chaos.invariants import Invariants
@@ -161,11 +161,11 @@ class Bench(Cluster):
         return bool(await self.ids(process))
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
-        if not self.proxied:
+        if not self.proxied or "redis_url" in overrides:  # it reaches Redis by itself
             return await super()._start(role, argv, overrides)
         proxy = await FaultProxy(self.settings.redis_url).start()
         try:
-            process = await super()._start(role, argv, {"redis_url": proxy.url, **overrides})
+            process = await super()._start(role, argv, {**overrides, "redis_url": proxy.url})
         except BaseException:
             await proxy.close()
             raise
@@ -202,11 +202,10 @@ async def open_bench(
     Every script is loaded beforehand, so that a rule which waits for one meets the call that executes.
     """
     async with AsyncExitStack() as stack:
-        commands = Commands(make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs))
-        stack.push_async_callback(commands.aclose)
-        store = Store(commands, settings)
-        for name in lua.names():
-            await commands.execute("SCRIPT", "LOAD", lua.load(name).source)
+        store = await stack.enter_async_context(open_store(settings))
+        for node in await store.commands.nodes():
+            for name in lua.names():
+                await node.execute("SCRIPT", "LOAD", lua.load(name).source)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, trust_env=False, limits=limits))
         bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching), proxied=proxied)
