@@ -23,7 +23,6 @@ from lifecycle.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 
 PROBE_SECS = 2.0
-_MISSES = 2
 _LONGEST_PAUSE_SECS = 1.0
 
 Message = dict[str, Any]
@@ -121,20 +120,18 @@ class Subscriptions:
         self._connection = connection
         for channel in list(self._channels):
             await self._send("SUBSCRIBE", channel)
-        misses = 0
+        probing = False
         while True:
-            try:
-                reply = await connection.read_response(timeout=PROBE_SECS, disconnect_on_error=False)
-            except (TimeoutError, RedisError) as failure:
-                if not isinstance(failure, TimeoutError) and "imeout" not in type(failure).__name__:
-                    raise
-                misses += 1
-                if misses > _MISSES:
-                    raise ConnectionError("the subscription link is silent") from failure
+            wait_secs = self._timeout_secs if probing else PROBE_SECS
+            reply: Any = await connection.read_response(timeout=wait_secs, disconnect_on_error=False)
+            if reply is not None:
+                probing = False
+                self._take(reply)
+            elif probing:
+                raise ConnectionError("the subscription link does not answer")
+            else:  # nothing came, which redis-py answers with None where a timeout is given
+                probing = True
                 await self._send("PING")
-                continue
-            misses = 0
-            self._take(reply)
 
     def _take(self, reply: Any) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
