@@ -59,7 +59,7 @@ def faults_of(reading: Reading) -> list[str]:
 async def differences(store: Store, reading: Reading, *, may_lose: bool = False) -> list[str]:
     """Where what was read is not what the token stream in Redis says, as long as that is kept.
 
-    `may_lose`: Redis may have forgotten tokens that it had given out, but not have others in their place.
+    `may_lose`: Redis may have forgotten an attempt, or its last tokens, but not have others in their place.
     """
     key = store.keys.prefix_of(reading.rid) + "tokens:" + reading.rid
     kept: dict[int, tuple[int, str]] = {}
@@ -75,7 +75,7 @@ async def differences(store: Store, reading: Reading, *, may_lose: bool = False)
     return [
         f"{reading.rid}: a client read {attempt}-{number} {text!r}, the token stream has {kept.get(number)}"
         for attempt, number, text in reading.tokens()
-        if kept.get(number) != (attempt, text) and not (may_lose and number not in kept)
+        if kept.get(number) != (attempt, text) and not (may_lose and kept.get(number, (0, ""))[0] != attempt)
     ][:3]
 
 

@@ -101,7 +101,7 @@ async def test_off_a_frozen_primary_that_thaws(
 async def test_the_primary_is_killed_mid_stream(
     make_settings: MakeSettings, sentinels: SentinelSetup, tmp_path: Path, healing: Healing
 ) -> None:
-    settings = make_settings(lease_secs=3.0, redis_timeout_secs=1.0)
+    settings = make_settings(lease_secs=6.0, redis_timeout_secs=1.0)  # two of them outlast any election
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
         async with (
             bench.post(bench.frontends[0], paced(150, 0.03), "r1") as one,
