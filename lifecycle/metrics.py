@@ -108,7 +108,8 @@ class Metrics:
             self.duration.labels(model).observe(max(0.0, record.finished_at - created))
             if record.cancel_requested_at is not None:
                 self.cancel_to_stop.labels(model).observe(max(0.0, record.finished_at - record.cancel_requested_at))
-        if record.started_at is not None:
+        resumed = record.first_token_at is not None and (record.started_at or 0.0) > record.first_token_at
+        if record.started_at is not None and not resumed:  # then the first start, and the wait for it, are not known
             self.queue_wait.labels(model).observe(max(0.0, record.started_at - created))
         if record.first_token_at is not None:
             self.first_token.labels(model).observe(max(0.0, record.first_token_at - created))

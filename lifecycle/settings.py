@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     retention_secs: Annotated[float, Field(ge=0.1, le=30 * 86_400)] = Field(
         600.0, description="how long a finished record and its token stream stay readable"
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="how often a request without a token is tried")
+    max_attempts: int = Field(3, ge=1, le=100, description="how often a request is tried that its worker can pass on")
     queue_limit: int = Field(10_000, ge=1, le=10_000_000, description="queued requests per model; above it 503")
 
     # what a request lives through

@@ -15,7 +15,7 @@ from lifecycle.model import CancelMode, ErrorType
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from worker.engine import Engine
+from worker.engine import Engine, is_resumable
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +23,16 @@ log = logging.getLogger(__name__)
 class Attempt:
     """`run()` returns once the engine has ended and Redis knows; until then its slot is taken."""
 
-    def __init__(self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings) -> None:
+    def __init__(
+        self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings, emitted: list[str]
+    ) -> None:
+        """`emitted`: the tokens that earlier attempts have left, `start.base` of them."""
         self.rid = rid
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
+        self.context.emitted = emitted
         self.stuck = False  # killed, and still running
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
-        self._base = start.base
         self._body = start.body
         self._engine = engine
         self._settings = settings
@@ -42,8 +45,9 @@ class Attempt:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
-    def has_tokens(self) -> bool:
-        return self.sink.number > 0
+    def can_move(self) -> bool:
+        """Whether another worker can take over from here."""
+        return self.sink.number == 0 or is_resumable(self._engine)
 
     def cancel(self, mode: str) -> None:
         """From a message or a heartbeat; repeats are harmless, and a stop never weakens a kill."""

@@ -17,6 +17,14 @@ request, with `str()` of the exception as the message.
 """
 
 
+def is_resumable(engine: Engine) -> bool:
+    """Whether it says of itself, by `resumable = True`, that it goes on behind `context.emitted`.
+
+    Then a request whose worker dies in the middle is tried again by another, and its client sees one answer.
+    """
+    return getattr(engine, "resumable", False) is True
+
+
 class EngineError(LifecycleError):
     """Raised when an engine cannot answer. The message is what the client reads."""
 

@@ -18,11 +18,12 @@ from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, Order, Outcome
+from lifecycle.store.results import Drop, Order, Outcome, Start
 from lifecycle.store.server_info import warn_of_eviction
+from lifecycle.tokens.history import read_emitted
 from lifecycle.tokens.writer import TokenWriter
 from worker.attempt import Attempt
-from worker.engine import Engine, close_engine
+from worker.engine import Engine, close_engine, is_resumable
 from worker.intake import Delivery, Intake, Slots
 
 log = logging.getLogger(__name__)
@@ -163,8 +164,9 @@ class Worker:
         )
         try:
             start = await self._store.start(
-                rid, self.id, delivery.queue, self.model, delivery.entry, patience_secs=self.settings.lease_secs
-            )
+                rid, self.id, delivery.queue, self.model, delivery.entry, resumable=is_resumable(self._engine),
+                patience_secs=self.settings.lease_secs,
+            )  # fmt: skip
             if isinstance(start, Drop):
                 log.debug("%s is not started: %s", rid, start.why)
                 return
@@ -173,7 +175,10 @@ class Worker:
                 # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
                 log.warning("%s is started again while its attempt %d runs here", rid, earlier.attempt)
                 earlier.abandon()
-            attempt = Attempt(rid, start, self._engine, self._writer, self.settings)
+            emitted = await self._emitted(rid, start)
+            if emitted is None:
+                return
+            attempt = Attempt(rid, start, self._engine, self._writer, self.settings, emitted)
             with self._running(attempt):
                 for mode in (*missed, start.cancel_mode):
                     if mode:
@@ -181,6 +186,17 @@ class Worker:
                 await attempt.run()
         finally:
             await self._connections.subscriptions.unsubscribe(subscription)
+
+    async def _emitted(self, rid: str, start: Start) -> list[str] | None:
+        """What earlier attempts have left. None when Redis has lost some of it; the request has then failed."""
+        if start.base == 0:
+            return []
+        patience_secs = self.settings.lease_secs
+        emitted = await read_emitted(self._store, rid, start.base, patience_secs)
+        if emitted is None:
+            lost = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream")
+            await self._store.finish(rid, self.id, start.attempt, lost, start.base, patience_secs=patience_secs)
+        return emitted
 
     @contextmanager
     def _running(self, attempt: Attempt) -> Iterator[None]:
@@ -198,7 +214,7 @@ class Worker:
                 shard.discard(rid)
 
     async def _finish_up(self, intakes: list[Intake]) -> None:
-        """Drain: what is left at the deadline moves to another worker, or fails if a token is out."""
+        """Drain: what is left at the deadline moves to another worker if it can, or fails."""
         with suppress(StoreError):
             await self._lease.beat()
         for intake in intakes:
@@ -207,7 +223,7 @@ class Worker:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.drain_timeout_secs)
         for attempt in list(self._attempts.values()):
-            if attempt.context.is_stopped or attempt.has_tokens or not await self._move(attempt):
+            if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
                 attempt.fail(ErrorType.WORKER_LOST, "The worker shut down before the generation completed")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.kill_grace_secs)

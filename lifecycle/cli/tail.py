@@ -64,7 +64,7 @@ def tail(
 async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
     """Tokens behind `after`, without gap or repeat; the End comes last. Raises StateLost, StoreUnavailable."""
     from lifecycle.store.connect import open_reads
-    from lifecycle.tokens.history import End, read_history
+    from lifecycle.tokens.history import End, Opened, read_history
 
     number, cursor = after.number, str(after)
     over = False
@@ -78,6 +78,10 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
                         raise StateLost(f"{rid}: Redis lost a part of the token stream")
                     yield item
                     return
+                if isinstance(item, Opened):
+                    if item.base != number:  # nothing is spliced: what was read is lost, or what comes before it
+                        raise StateLost(f"{rid}: Redis lost a part of the token stream")
+                    continue
                 if item.first > number + 1:
                     raise StateLost(f"{rid}: Redis lost a part of the token stream")
                 if item.last > number:

@@ -31,7 +31,7 @@ class Start(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Nothing to run: why is `unknown`, a terminal status, `taken`, `moved`, `overdue` or `fenced`."""
+    """Nothing to run: why is `unknown`, a terminal status, `taken`, `moved`, `overdue` or `worker_lost`."""
 
     why: str
 

@@ -92,10 +92,11 @@ class Store:
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
 
     async def start(
-        self, rid: str, worker: str, queue: str, model: str, entry: str, *, patience_secs: float = 0.0
-    ) -> Start | Drop:
+        self, rid: str, worker: str, queue: str, model: str, entry: str, *, resumable: bool = False,
+        patience_secs: float = 0.0,
+    ) -> Start | Drop:  # fmt: skip
         reply = await self._in_shard(
-            "start", rid, patience_secs, rid, worker, queue, model, entry, self.settings.retention_secs
+            "start", rid, patience_secs, rid, worker, queue, model, entry, int(resumable), self.settings.retention_secs
         )
         if _text(reply[0]) == "fenced":
             raise Fenced("This worker's lease has expired")
@@ -190,7 +191,7 @@ class Store:
         self, rid: str, worker: str, *, attempt: int | None = None, queue: str = "", entry: str = "",
         patience_secs: float = 0.0,
     ) -> str:  # fmt: skip
-        """Give back a running attempt without tokens, or (by queue and entry) a delivery not started.
+        """Give back a running attempt, or (by queue and entry) a delivery not started.
 
         Returns `requeued`, `ended`, `not` or `unknown`.
         """

@@ -47,8 +47,15 @@ class Tokens(NamedTuple):
         return self.first + len(self.texts) - 1
 
 
+class Opened(NamedTuple):
+    """An attempt begins, behind `base` tokens of earlier ones."""
+
+    attempt: int
+    base: int
+
+
 class HistoryPage(NamedTuple):
-    items: list[Tokens | End]
+    items: list[Tokens | End | Opened]
     exhausted: bool  # nothing further is in the stream now
     next_id: str  # where to go on
 
@@ -57,7 +64,7 @@ async def read_history(store: Store, rid: str, after: str, patience_secs: float 
     """One page of entries whose id is greater than `after` (an entry id; "0-0" for all)."""
     key = store.keys.prefix_of(rid) + "tokens:" + rid
     entries = await store.command("XRANGE", key, f"({after}", "+", "COUNT", PAGE_ENTRIES, patience_secs=patience_secs)
-    items: list[Tokens | End] = []
+    items: list[Tokens | End | Opened] = []
     for entry_id, flat in entries:
         after = entry_id.decode()
         values = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -67,4 +74,22 @@ async def read_history(store: Store, rid: str, after: str, patience_secs: float 
             items.append(Tokens(token_id.attempt, token_id.number - len(texts) + 1, texts))
         elif b"e" in values:
             items.append(End.from_event(orjson.loads(values[b"e"])))
+        elif b"s" in values:
+            items.append(Opened(*map(int, after.split("-"))))
     return HistoryPage(items, len(entries) < PAGE_ENTRIES, after)
+
+
+async def read_emitted(store: Store, rid: str, base: int, patience_secs: float) -> list[str] | None:
+    """The texts of all tokens before an attempt that begins behind `base`. None when they are not exactly so many."""
+    texts: list[str] = []
+    after = "0-0"
+    while True:
+        page = await read_history(store, rid, after, patience_secs)
+        for item in page.items:
+            if isinstance(item, Tokens):
+                if item.first != len(texts) + 1:
+                    return None
+                texts += item.texts
+        if page.exhausted:
+            return texts if len(texts) == base else None
+        after = page.next_id

@@ -17,7 +17,7 @@ from lifecycle.ids import START, TokenId
 from lifecycle.model import ErrorType, Status
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.history import End, Tokens, read_history
+from lifecycle.tokens.history import End, Opened, Tokens, read_history
 
 
 class Silence(Enum):
@@ -51,12 +51,12 @@ class TokenReader:
         self.attempt, self.number = after
         self.feed = feed
         self._store = store
-        self._history: deque[Tokens | End] = deque()  # read from the stream, delivered first
+        self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
         self._live: deque[Tokens | End] = deque()  # pushed by the feed
         self._live_tokens = 0
         self._buffer_tokens = buffer_tokens
         self._behind = not fresh  # the stream must be read before the feed can be followed
-        self._over = False  # the record is terminal: the stream must hold an end
+        self._more = False  # by the record there is more in the stream than was read: tokens, or the end
         self._aborted: End | None = None
         self._patience_secs = patience_secs
         self._loop = asyncio.get_running_loop()
@@ -125,13 +125,23 @@ class TokenReader:
             held = self._live.popleft()
             if isinstance(held, Tokens):
                 self._live_tokens -= len(held.texts)
+                if held.attempt > self.attempt and self.number > 0 and held.last > self.number:
+                    self._fall_behind()  # the stream says where that attempt begins: nothing is spliced unseen
+                    break
             item = self._accept(held)
             if item is not None:
                 return item
         return None
 
-    def _accept(self, item: Tokens | End) -> Tokens | End | None:
+    def _accept(self, item: Tokens | End | Opened) -> Tokens | End | None:
         """Trim what was delivered before. At a gap: None, and behind."""
+        if isinstance(item, Opened):
+            if item.base < self.number:
+                return self._lost(_READ_IS_LOST)
+            if item.base > self.number:
+                self._fall_behind()
+            self.attempt = item.attempt
+            return None
         if isinstance(item, End):
             if item.last > self.number:
                 self._fall_behind()
@@ -145,6 +155,7 @@ class TokenReader:
         texts = item.texts[self.number + 1 - item.first :] if item.first <= self.number else item.texts
         accepted = Tokens(item.attempt, self.number + 1, texts)
         self.attempt, self.number = item.attempt, item.last
+        self._more = False
         return accepted
 
     def _fall_behind(self) -> None:
@@ -180,11 +191,12 @@ class TokenReader:
             self.abort(self._lost(_READ_IS_LOST))
         elif self._live or self._aborted is not None:
             return True
-        elif record.status.terminal and caught_up and self._over:
-            self.abort(self._lost(_GAP))
         elif record.status.terminal or record.output_tokens > self.number:
-            self._over = record.status.terminal
-            self._fall_behind()
+            if caught_up and self._more:
+                self.abort(self._lost(_GAP))
+            else:
+                self._more = True
+                self._fall_behind()
         else:
             return True
         return False

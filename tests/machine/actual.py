@@ -60,10 +60,10 @@ class Actual:
         entry, (_, rid) = reply[0][1][0]
         return Delivery(rid.decode(), queue, model, entry.decode())
 
-    async def start(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+    async def start(self, delivery: Delivery, worker: str, resumable: bool) -> tuple[object, ...]:
         rid, queue, model, entry = delivery
         try:
-            answer = await self.store.start(rid, worker, queue, model, entry)
+            answer = await self.store.start(rid, worker, queue, model, entry, resumable=resumable)
         except Fenced:
             return FENCED
         if isinstance(answer, Drop):

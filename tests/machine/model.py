@@ -102,7 +102,7 @@ class Model:
         assert request.place not in self.pending, "delivered twice"
         self.pending[request.place] = worker
 
-    def start(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
+    def start(self, delivery: Delivery, worker: str, resumable: bool) -> tuple[object, ...]:
         request = self.requests[delivery.rid]
         waits_there = request.status == "queued" and (request.queue, request.entry) == (delivery.queue, delivery.entry)
         if worker in self.dead:
@@ -121,12 +121,16 @@ class Model:
             if self._is_due(request.deadlines.get(kind)):
                 self._terminate(request, "failed", error_type)
                 return ("drop", "overdue")
+        if request.pieces and not resumable:
+            self._terminate(request, "failed", "worker_lost")
+            return ("drop", "worker_lost")
+        request.resumable = resumable
         self._leave_queue(request)
         request.status, request.worker = "running", worker
         request.attempt += 1
         request.started = (delivery.queue, delivery.entry)
         request.deadlines.pop("queue", None)
-        return ("run", request.attempt, 0, "")
+        return ("run", request.attempt, request.number, "")
 
     def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
         if worker in self.dead:
@@ -307,7 +311,7 @@ class Model:
     def _lose_worker(self, request: Tracked) -> str:
         if request.cancel_mode:
             self._terminate(request, "cancelled", "cancelled")
-        elif request.pieces or request.attempt >= self.max_attempts:
+        elif (request.pieces and not request.resumable) or request.attempt >= self.max_attempts:
             self._terminate(request, "failed", "worker_lost")
         else:
             request.status, request.worker, request.given_back = "queued", "", request.attempt

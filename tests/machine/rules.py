@@ -38,6 +38,7 @@ from tests.machine.drawing import (
     calls,
     frontends,
     recent,
+    resumable,
     slots,
     twice,
     workers,
@@ -122,7 +123,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.admit(call, 1)
         self.redis_is_as_the_model()
         for worker in ("w0", "w1"):
-            self.take(worker, True)
+            self.take(worker, True, True)
 
     @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.model.requests) < MOST_REQUESTS)
     @rule(call=calls, times=twice)
@@ -162,8 +163,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     # what a worker does
 
     @precondition(lambda self: any(r.status == "queued" for r in self.model.requests.values()))
-    @rule(worker=workers, starts=st.booleans())
-    def take(self, worker: str, starts: bool) -> None:
+    @rule(worker=workers, starts=st.booleans(), resumable=resumable)
+    def take(self, worker: str, starts: bool, resumable: bool) -> None:
         """One of the dead that has not heard of it takes too; started or not, it must go to another."""
         name = self.replica(worker)
         for queue in ("retry", "queue"):
@@ -173,15 +174,15 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.model.take(name, delivery)
                     self.deliveries.append((delivery, name))
                     if starts:
-                        self._start(delivery, name, 1)
+                        self._start(delivery, name, resumable, 1)
 
     @precondition(lambda self: self.deliveries)
-    @rule(data=st.data(), times=twice)
-    def start(self, data: st.DataObject, times: int) -> None:
-        self._start(*recent(data, self.deliveries), times)
+    @rule(data=st.data(), resumable=resumable, times=twice)
+    def start(self, data: st.DataObject, resumable: bool, times: int) -> None:
+        self._start(*recent(data, self.deliveries), resumable, times)
 
-    def _start(self, delivery: Delivery, worker: str, times: int) -> None:
-        answer = self.both("start", delivery, worker, times=times)
+    def _start(self, delivery: Delivery, worker: str, resumable: bool, times: int) -> None:
+        answer = self.both("start", delivery, worker, resumable, times=times)
         if answer[0] == "run":
             _, attempt, base, _ = answer
             if not any((r.rid, r.attempt) == (delivery.rid, attempt) for r in self.runs):

@@ -63,6 +63,7 @@ class Tracked:
     pieces: list[Piece] = field(default_factory=list)
     closed: bool = False
     adopted: bool = False  # by another frontend than the one that admitted it
+    resumable: bool = False  # by the worker that started it last
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
 
     @property

@@ -69,14 +69,16 @@ class World:
                 return Delivery(rid.decode(), queue, entry.decode())
         raise AssertionError("nothing waits in the queues")
 
-    async def start(self, delivery: Delivery, worker: str = "w0") -> Any:
-        return await self.store.start(delivery.rid, worker, delivery.queue, MODEL, delivery.entry)
+    async def start(self, delivery: Delivery, worker: str = "w0", *, resumable: bool = False) -> Any:
+        return await self.store.start(
+            delivery.rid, worker, delivery.queue, MODEL, delivery.entry, resumable=resumable
+        )
 
-    async def run(self, rid: str = "r", worker: str = "w0", **admission: Any) -> Delivery:
+    async def run(self, rid: str = "r", worker: str = "w0", *, resumable: bool = False, **admission: Any) -> Delivery:
         """Admitted, delivered and started."""
         await self.admit(rid, **admission)
         delivery = await self.take(worker)
-        assert isinstance(await self.start(delivery, worker), Start)
+        assert isinstance(await self.start(delivery, worker, resumable=resumable), Start)
         return delivery
 
     async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:

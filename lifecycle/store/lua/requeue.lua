@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- requeue: a worker gives a request back: one it was handed and cannot start, or one without a token when it drains.
+-- requeue: a worker gives a request back: one it was handed and cannot start, or one that it runs and that
+--          can be tried again, when it drains.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry, max_attempts,
 --         retention_secs

@@ -1,13 +1,15 @@
 #!lua flags=allow-oom
 -- start: a worker takes a delivered request; opens an attempt, whose entry id fences all earlier ones.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, retention_secs
+-- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can go on behind
+--         the tokens of another attempt), retention_secs
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at} (the same
 --         again when repeated for the same delivery), {'drop', why} when there is nothing to do, or {'fenced'}.
--- A request that is overdue, cancelled or terminal is dropped here: overdue work never starts.
+-- A request that is overdue, cancelled or terminal is dropped here: overdue work never starts. One with tokens, handed
+-- to an engine that would begin anew, fails as `worker_lost`: no two answers are spliced.
 
 local P = KEYS[1]
-local shift, rid, worker, queue, model, entry, retention_secs = unpack(ARGV)
+local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
 --- @include clock record events counts terminal limits retrying
 
 local function acknowledge()
@@ -43,26 +45,30 @@ end
 if record.queue ~= queue or record.entry ~= entry then acknowledge(); return {'drop', 'moved'} end
 
 local now = clock(shift)
+local number, at = stream_end(rid)
 for _, kind in ipairs({'queue', 'first_token', 'deadline'}) do
   local due = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
   if due and tonumber(due) <= now then
-    terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, 0))
+    terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, number))
     return {'drop', 'overdue'}
   end
 end
+if number > 0 and resumable ~= '1' then
+  terminate(rid, record, now, tonumber(retention_secs), lost_outcome(number))
+  return {'drop', 'worker_lost'}
+end
 
-local number = stream_end(rid)
 record.attempt = tostring(tonumber(record.attempt) + 1)
 record.status, record.worker, record.started_at = 'running', worker, secs(now)
 acknowledge()
 redis.call('HDEL', P .. 'request:' .. rid, 'entry')
 redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', record.attempt,
-  'started_at', record.started_at, 'started_entry', queue .. entry)
+  'started_at', record.started_at, 'started_entry', queue .. entry, 'resumable', resumable)
 redis.call('SADD', P .. 'running:' .. worker, rid)
 count_moves(record.frontend, rid, 'queued', 'running')
 redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid)
 local id = record.attempt .. '-' .. number
-redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker)
+redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
 push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(record.attempt),
   base = number, started_at = record.started_at}))
 return answer()

@@ -59,7 +59,8 @@ for _, model in ipairs(cjson.decode(unserved)) do
       local rid = entry[2][2]
       local record = load_record(rid)
       if record and record.status == 'queued' and record.entry == entry[1] then
-        ends(rid, record, outcome_of('failed', 'unavailable', 'No worker serves the model', '', 0))
+        ends(rid, record, outcome_of('failed', 'unavailable', 'No worker serves the model', '',
+          (stream_end(rid))))
       else
         pcall(redis.call, 'XACK', key, 'workers', entry[1])
         redis.call('XDEL', key, entry[1])

@@ -17,7 +17,7 @@ local function is_terminal(record)
 end
 
 -- Number of the last token, the time of the last entry (milliseconds), whether the stream is closed, and the attempt
--- of the last entry. `<attempt>-<CLOSED>` ends an attempt that was given back without a token.
+-- of the last entry. `<attempt>-<CLOSED>` ends an attempt that was given back, and says how far the tokens go.
 local function stream_end(rid)
   local closed = false
   for _, entry in ipairs(redis.call('XREVRANGE', P .. 'tokens:' .. rid, '+', '-', 'COUNT', 2)) do
@@ -25,11 +25,10 @@ local function stream_end(rid)
     if attempt == CLOSED then
       closed = true
     else
-      local at = nil
-      for i = 1, #entry[2], 2 do
-        if entry[2][i] == 'at' then at = entry[2][i + 1] end
-      end
-      return number == CLOSED and 0 or tonumber(number), at, closed, attempt
+      local fields = {}
+      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+      if number == CLOSED then number = fields.g end
+      return tonumber(number) or 0, fields.at ~= '' and fields.at or nil, closed, attempt
     end
   end
   return 0, nil, closed, '0'
@@ -38,7 +37,7 @@ end
 -- Flat field list for the caller: the record without what only Redis needs, live progress filled in.
 local function public_record(rid, record)
   if not record then return {} end
-  if record.status == 'running' then
+  if record.status == 'running' or (record.status == 'queued' and record.attempt ~= '0') then
     local number, at = stream_end(rid)
     record.output_tokens = tostring(number)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end

@@ -7,15 +7,20 @@ local function queue_again(rid, record)
   redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
 end
 
--- A pending cancel is confirmed, a request without a token is tried again, the rest fails.
+local function lost_outcome(number)
+  return outcome_of('failed', 'worker_lost', 'Disconnected: Stream ended before generation completed', '', number)
+end
+
+-- A pending cancel is confirmed. What has no token yet, or an engine that can go on behind its tokens, is tried again;
+-- the rest fails.
 local function lose_worker(rid, record, now, retention, max_attempts)
-  local number = stream_end(rid)
+  local number, at = stream_end(rid)
   local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
     return ends(cancelled_outcome(record, number))
   end
-  if number > 0 or tonumber(record.attempt) >= max_attempts then
-    return ends(outcome_of('failed', 'worker_lost', 'Disconnected: Stream ended before generation completed', '', number))
+  if (number > 0 and record.resumable ~= '1') or tonumber(record.attempt) >= max_attempts then
+    return ends(lost_outcome(number))
   end
   if record.worker and record.worker ~= '' then
     redis.call('SREM', P .. 'running:' .. record.worker, rid)
@@ -24,7 +29,7 @@ local function lose_worker(rid, record, now, retention, max_attempts)
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, rid, 'running', 'queued')
   -- A flush of this attempt may still be on its way. The next attempt's entry would refuse it, but only once it starts.
-  redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', 'given back')
+  redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
   queue_again(rid, record)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
