@@ -1,0 +1,233 @@
+"""A Redis Cluster: a primary dies, slots move, and the shards that are elsewhere do not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from lifecycle.embedded import find_server
+from lifecycle.redis_binary import BUNDLED
+from lifecycle.settings import Settings
+from lifecycle.store.keys import Keys
+from tests.chaos.bench import Bench
+from tests.chaos.faults import Healing
+from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.chaos.operators import lifecycle
+from tests.conftest import MakeSettings
+from tests.processes import kept
+from tests.servers import ClusterNode, ClusterSetup
+from tests.sse import Stream, error_of, text_of
+from tests.waiting import wait_until
+
+SHARDS = 6  # two for each of the three primaries
+LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
+
+
+@pytest.fixture
+def redis_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterSetup]:
+    """The bundled Valkey, with as many replicas of each primary as the test asks for."""
+    with ClusterSetup(find_server(BUNDLED), replicas=getattr(request, "param", 0)) as setup, kept(*setup.nodes):
+        yield setup
+
+
+@pytest.fixture
+def redis_url(redis_cluster: ClusterSetup) -> str:
+    return redis_cluster.url
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    return make_settings(shards=SHARDS, lease_secs=3.0, redis_timeout_secs=1.0)
+
+
+class Places:
+    """Where things lie."""
+
+    def __init__(self, settings: Settings, cluster: ClusterSetup) -> None:
+        self.keys = Keys(settings.namespace, settings.shards)
+        self._cluster = cluster
+        self._numbers = itertools.count()
+
+    def slot(self, shard: int) -> int:
+        return int(key_slot(self.keys.prefixes[shard].encode()))
+
+    @property
+    def control_slot(self) -> int:
+        return int(key_slot(self.keys.control.encode()))
+
+    def new_rid(self, shard: int) -> str:
+        """A request id of that shard."""
+        return next(rid for n in self._numbers if self.keys.shard_of(rid := f"r{n}") == shard)
+
+    def shards_of(self, node: ClusterNode) -> set[int]:
+        return {shard for shard in range(SHARDS) if self._cluster.node_of(self.slot(shard)) is node}
+
+
+@asynccontextmanager
+async def _a_stream_in_every_shard(bench: Bench, places: Places, count: int) -> AsyncIterator[dict[int, Stream]]:
+    async with AsyncExitStack() as stack:
+        streams: dict[int, Stream] = {}
+        for shard in range(SHARDS):
+            frontend = bench.frontends[shard % len(bench.frontends)]
+            opened = bench.post(frontend, paced(count, 0.03), places.new_rid(shard))
+            streams[shard] = await stack.enter_async_context(opened)
+        for stream in streams.values():
+            await stream.read_tokens(2)
+        yield streams
+
+
+async def _every_shard_serves(bench: Bench, places: Places) -> None:
+    async def serves(shard: int) -> bool:
+        async with bench.post(bench.frontends[0], paced(2), places.new_rid(shard)) as stream:
+            if stream.response.status_code != 200:
+                return False
+            events = await stream.read()
+        return (text_of(events), error_of(events)) == (numbers(2), None)
+
+    for shard in range(SHARDS):
+        await wait_until(partial(serves, shard), timeout=20, what=f"shard {shard} serving")
+
+
+async def _is_right(bench: Bench) -> None:
+    async def right() -> bool:
+        return await bench.inflight() == 0 and not any(
+            [await bench.metric("lifecycle_inflight_requests", frontend) for frontend in bench.frontends]
+        )
+
+    await wait_until(right, timeout=20, what="nothing inflight")
+
+
+@pytest.mark.fault(
+    "Cluster: a primary is killed mid-stream",
+    "only its shards' streams may end, with an error frame; the others' are unharmed; then every shard serves",
+)
+@pytest.mark.parametrize("redis_cluster", [1], indirect=True, ids=["one replica each"])
+@pytest.mark.parametrize("which", ["control", "another"])
+async def test_a_primary_is_killed(
+    which: str, settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    async with straight_bench(settings, tmp_path, may_lose=True) as bench:
+        async with _a_stream_in_every_shard(bench, places, 150) as streams:
+            control = redis_cluster.node_of(places.control_slot)
+            victim = control if which == "control" else next(n for n in redis_cluster.primaries if n is not control)
+            hit = places.shards_of(victim)
+            assert 0 < len(hit) < SHARDS
+            was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
+            healing.begins()
+            victim.kill()
+            for shard, stream in streams.items():
+                events = await stream.read()
+                error = error_of(events)
+                if shard in hit and error is not None:
+                    assert error["error_type"] in LOST
+                    continue
+                assert (text_of(events), error) == (numbers(150), None), shard
+        await redis_cluster.taken_over(victim)
+        await _every_shard_serves(bench, places)
+        healing.is_over()
+        await _is_right(bench)
+        assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+
+
+@pytest.mark.fault(
+    "Cluster: a primary freezes under load", "text, error frame or 503; its replica takes over; counts right"
+)
+@pytest.mark.parametrize("redis_cluster", [1], indirect=True, ids=["one replica each"])
+async def test_a_primary_freezes_under_load(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    async with straight_bench(settings, tmp_path, may_lose=True) as bench:
+        async with Load(bench) as load:
+            await load.whole(3)
+            victim = redis_cluster.primaries[1]
+            healing.begins()
+            victim.freeze()
+            try:
+                await redis_cluster.taken_over(victim)
+                await load.whole(12)
+                healing.is_over()
+            finally:
+                victim.thaw()
+            await load.whole(12)
+        assert set(load.kinds) <= {WHOLE, REFUSED} | LOST
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)
+
+
+@pytest.mark.fault("Cluster: the slot of a shard moves under load, key by key", "whole streams or 503; counts right")
+@pytest.mark.parametrize("what", ["shard", "control"])
+async def test_a_slot_moves_key_by_key(
+    what: str, settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    async with straight_bench(settings, tmp_path) as bench:
+        was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
+        async with _a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
+            slot = places.slot(2) if what == "shard" else places.control_slot
+            healing.begins()
+            for _ in range(3):  # once around
+                here = redis_cluster.primaries.index(redis_cluster.node_of(slot))
+                target = redis_cluster.primaries[(here + 1) % 3]
+                assert await redis_cluster.migrate_slot(slot, target) > 3
+                await load.whole(4)
+            healing.is_over()
+            for shard, stream in streams.items():
+                events = await stream.read()
+                assert (text_of(events), error_of(events)) == (numbers(100), None), shard
+        assert set(load.kinds) <= {WHOLE, REFUSED}
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)
+        assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+
+
+@pytest.mark.fault("Cluster: every slot in use moves under load, atomically", "whole streams or 503; counts right")
+async def test_slots_move_atomically(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    if not redis_cluster.migrates_atomically:
+        pytest.skip("the server cannot")
+    places = Places(settings, redis_cluster)
+    async with straight_bench(settings, tmp_path) as bench:
+        async with _a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
+            healing.begins()
+            for slot in (*map(places.slot, range(SHARDS)), places.control_slot):
+                here = redis_cluster.primaries.index(redis_cluster.node_of(slot))
+                await redis_cluster.migrate_slot_atomically(slot, redis_cluster.primaries[(here + 1) % 3])
+                await load.whole(2)
+            healing.is_over()
+            for shard, stream in streams.items():
+                events = await stream.read()
+                assert (text_of(events), error_of(events)) == (numbers(100), None), shard
+        assert set(load.kinds) <= {WHOLE, REFUSED}
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)
+
+
+async def test_the_command_line_sees_every_shard(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path
+) -> None:
+    places = Places(settings, redis_cluster)
+    async with (
+        straight_bench(settings, tmp_path, frontends=1) as bench,
+        _a_stream_in_every_shard(bench, places, 100_000) as streams,
+    ):
+        ids = {stream.response.headers["x-request-id"] for stream in streams.values()}
+        shown = await lifecycle(settings, "ps", "--json")
+        assert {record["id"] for record in json.loads(shown.output)["data"]} == ids
+        assert json.loads((await lifecycle(settings, "inflight", "--json")).output)["total"] == SHARDS
+        assert (await lifecycle(settings, "doctor")).status == 0
+        tails = [asyncio.create_task(lifecycle(settings, "tail", rid)) for rid in sorted(ids)[:2]]
+        cancelled = await lifecycle(settings, "cancel", *ids, "--wait")
+        assert cancelled.status == 0, cancelled
+        for tail in tails:
+            assert (await tail).status == 1
