@@ -14,7 +14,7 @@ import pytest
 from redis.crc import key_slot
 
 from lifecycle.embedded import find_server
-from lifecycle.redis_binary import BUNDLED
+from lifecycle.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
 from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
@@ -34,7 +34,10 @@ LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
 @pytest.fixture
 def redis_cluster(request: pytest.FixtureRequest) -> Iterator[ClusterSetup]:
     """The bundled Valkey, with as many replicas of each primary as the test asks for."""
-    with ClusterSetup(find_server(BUNDLED), replicas=getattr(request, "param", 0)) as setup, kept(*setup.nodes):
+    with (
+        ClusterSetup(find_server(BUNDLED) if bundled_path() else None, replicas=getattr(request, "param", 0)) as setup,
+        kept(*setup.nodes),
+    ):
         yield setup
 
 

@@ -1,5 +1,7 @@
 """One cluster for the whole folder: two frontends, and a model for each way a request can go.
 
+Everything runs twice: on the test run's one server, and on a Redis Cluster of the bundled one.
+
 | model | engine | for |
 |---|---|---|
 | `echo` | echo, two workers, fast | what goes well, and with `calls.endless()` what never ends by itself |
@@ -21,21 +23,34 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from lifecycle.redis_binary import BUNDLED, bundled_path, find_server
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.conformance.calls import MAX_BODY_BYTES
 from tests.conftest import inspect_and_clear
+from tests.processes import kept
+from tests.servers import ClusterSetup
 from tests.waiting import wait_until
 
 QUEUE_LIMIT = 3
 TIMEOUT_SECS = 30.0
 
 
+@pytest.fixture(scope="package", params=["one server", "Redis Cluster"])
+def deployment(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL."""
+    if request.param == "one server":
+        yield request.getfixturevalue("redis_url")
+    else:
+        with ClusterSetup(find_server(BUNDLED) if bundled_path() else None) as setup, kept(*setup.nodes):
+            yield setup.url
+
+
 @pytest.fixture(scope="package")
-def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def shared(deployment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The processes. Tests take `cluster`, which lives in their own event loop."""
     settings = Settings(
-        redis_url=redis_url, namespace=f"conformance-{secrets.token_hex(4)}",
+        redis_url=deployment, namespace=f"conformance-{secrets.token_hex(4)}",
         heartbeat_secs=0.5, lease_secs=6.0, sweep_secs=0.25, retention_secs=300.0,
         sse_keepalive_secs=0.25, stop_grace_secs=0.3, echo_tokens_per_sec=200.0,
         queue_limit=QUEUE_LIMIT, max_body_bytes=MAX_BODY_BYTES, openai_base_url="", backend_stream_timeout_secs=0,
@@ -48,7 +63,7 @@ def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield cluster
         finally:
             runner.run(stack.aclose())
-        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
+        found = runner.run(inspect_and_clear(deployment, settings.namespace, False))
     assert not found, "left in Redis:\n  " + "\n  ".join(found)
 
 
