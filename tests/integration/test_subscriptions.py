@@ -1,0 +1,67 @@
+"""The subscription link when the network does not say that it is broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from lifecycle import tasks
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.pubsub import Message, Subscriptions
+from lifecycle.store.redis import make_client
+from lifecycle.store.scripts import Store
+from tests.chaos.proxy import FaultProxy, Then
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+async def proxy(redis_url: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(redis_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def subscriptions(proxy: FaultProxy) -> AsyncIterator[Subscriptions]:
+    client = make_client(proxy.url, socket_timeout_secs=0.5)
+
+    async def same() -> Redis:
+        return client
+
+    subscriptions = Subscriptions(same, timeout_secs=0.5)
+    running = asyncio.create_task(subscriptions.run())
+    yield subscriptions
+    await tasks.end((running,))
+    await client.aclose()
+
+
+async def test_a_link_that_is_open_on_one_side_only_is_rebuilt(
+    store: Store, namespace: str, proxy: FaultProxy, subscriptions: Subscriptions
+) -> None:
+    """What is sent is lost, and nothing is ever answered: no error comes of it by itself."""
+    messages: list[Message] = []
+    gaps: list[str] = []
+    first, second = f"{namespace}:first", f"{namespace}:second"
+    await subscriptions.subscribe(first, messages.append, lambda: gaps.append(first))
+    rule = proxy.on_request(second.encode(), Then.LOSE)
+    with pytest.raises(StoreUnavailable):
+        await subscriptions.subscribe(second, messages.append, lambda: gaps.append(second))
+    await rule.fired()
+    await wait_until(lambda: gaps == [first], timeout=20, what="a rebuilt link")
+    await subscriptions.subscribe(second, messages.append, lambda: gaps.append(second))
+    await store.command("PUBLISH", second, b'{"n":1}')
+    await store.command("PUBLISH", first, b'{"n":2}')
+    await wait_until(lambda: messages == [{"n": 1}, {"n": 2}])
+
+
+async def test_a_quiet_link_is_left_alone(
+    namespace: str, proxy: FaultProxy, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle.store.pubsub.PROBE_SECS", 0.02)
+    gaps: list[str] = []
+    await subscriptions.subscribe(f"{namespace}:quiet", lambda _: None, lambda: gaps.append("gap"))
+    await asyncio.sleep(0.5)  # two dozen probes
+    assert not gaps
+    assert proxy.links == 1
