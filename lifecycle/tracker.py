@@ -17,7 +17,7 @@ from lifecycle import tasks
 from lifecycle.backlog import Backlog
 from lifecycle.cluster import models_of
 from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
-from lifecycle.errors import Fenced, StoreError
+from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.ids import START, TokenId, new_nonce
 from lifecycle.lease import Lease
 from lifecycle.metrics import Metrics
@@ -91,7 +91,8 @@ class Tracker:
         self._reaper = Reaper(self.store)
         self._inboxes: list[Inbox] = []
         self._roster: Roster | None = None
-        self._roster_at = float("-inf")
+        self._roster_at = float("-inf")  # when Redis was last asked for it
+        self._roster_failure = ""  # of that time
         self._roster_lock = asyncio.Lock()
         self._known_models: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
@@ -143,13 +144,20 @@ class Tracker:
         return "known" if model in self._known_models else "unknown"
 
     async def refresh_roster(self) -> Roster:
-        """A roster no older than this call; callers that wait for one together share it."""
-        asked_at = asyncio.get_running_loop().time()
+        """A roster no older than this call; callers that wait for one together share it, or its failure."""
+        clock = asyncio.get_running_loop().time
+        asked_at = clock()
         async with self._roster_lock:
-            if self._roster is None or self._roster_at < asked_at:
-                self._roster_at = asyncio.get_running_loop().time()
-                self._roster = await self.store.roster()
-                self._known_models.update(self._roster.models)
+            if self._roster_at < asked_at:
+                looked_at = clock()
+                try:
+                    self._roster, self._roster_failure = await self.store.roster(), ""
+                    self._known_models.update(self._roster.models)
+                except StoreUnavailable as failure:
+                    self._roster_failure = failure.message
+                self._roster_at = looked_at
+            if self._roster is None or self._roster_failure:
+                raise StoreUnavailable(self._roster_failure)
             return self._roster
 
     # Admission

@@ -105,6 +105,30 @@ async def test_a_frontend_behind_a_blackhole(impatient: Settings, tmp_path: Path
         assert await bench.metric("lifecycle_inflight_requests", victim) == 0
 
 
+@pytest.mark.fault(
+    "frontend: link to Redis half-open while a model's first worker comes", "503 to whoever asks for the model, not 404"
+)
+async def test_a_model_that_cannot_be_looked_up(impatient: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(impatient, tmp_path) as bench:
+        (victim,) = bench.frontends
+        bench.link(victim).blackhole()
+        await bench.worker("late")
+
+        async def asks() -> int:
+            answer = await bench.http.post(victim.url + "/v1/chat/completions", json=chat("x", "late"))
+            return answer.status_code
+
+        assert await asyncio.gather(*(asks() for _ in range(10))) == [503] * 10
+        healing.begins()
+        bench.link(victim).restore()
+
+        async def served() -> bool:
+            return await asks() == 200
+
+        await wait_until(served, timeout=20)
+        healing.is_over()
+
+
 @pytest.mark.parametrize("role", ["worker", "frontend"])
 @pytest.mark.fault("link to Redis cut for less than a lease", "the stream pauses, then goes on; nothing is lost")
 async def test_a_short_cut(long_lease: Settings, tmp_path: Path, healing: Healing, role: str) -> None:
