@@ -75,11 +75,13 @@ class Server(uvicorn.Server):
         """Bounded by DRAIN_TIMEOUT_SECS; ends the server."""
         tracker = self._tracker
         log.info("draining: %d requests, %d readers", len(tracker.owned), len(tracker.readers))
-        await tracker.announce()
-        await tracker.readers.wait_until_quiet(tracker.settings.drain_timeout_secs)
-        await tracker.hand_over()
-        await tracker.readers.wait_until_quiet(_LAST_WORDS_SECS)
-        self.should_exit = True
+        try:
+            await tracker.announce()
+            await tracker.readers.wait_until_quiet(tracker.settings.drain_timeout_secs)
+            await tracker.hand_over()
+            await tracker.readers.wait_until_quiet(_LAST_WORDS_SECS)
+        finally:
+            self.should_exit = True  # whatever goes wrong: a process that was told to end must
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -287,8 +287,8 @@ class Tracker:
     # Leaving
 
     async def announce(self) -> None:
-        """Show the cluster at once that this frontend drains."""
-        with suppress(StoreError):
+        """Show the cluster at once that this frontend drains, unless it has been buried."""
+        with suppress(StoreError, Fenced):
             await self.lease.beat()
 
     async def hand_over(self) -> None:
