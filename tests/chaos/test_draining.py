@@ -151,3 +151,21 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
             over = True
         assert outcomes["whole"] > 20
         assert set(outcomes) <= {"whole", "draining"}
+
+
+@pytest.mark.parametrize("role", ["worker", "frontend"])
+@pytest.mark.fault("SIGTERM for a replica that was buried and does not know it yet", "it ends by itself all the same")
+async def test_a_buried_one_is_told_to_leave(
+    make_settings: MakeSettings, tmp_path: Path, healing: Healing, role: str
+) -> None:
+    settings = make_settings(heartbeat_secs=4.0, lease_secs=10.0)  # it does not beat before it is told to leave
+    async with open_bench(settings, tmp_path, frontends=2, workers=2) as bench:
+        buried = (bench.workers if role == "worker" else bench.frontends)[0]
+        (name,) = await bench.ids(buried)
+        await bench.store.bury(name)
+        healing.begins()
+        buried.signal(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            assert await buried.process.wait() == 0
+        healing.is_over()
+        bench.forget(buried)
