@@ -41,6 +41,17 @@ async def paced(request: dict[str, Any], context: EngineContext) -> AsyncIterato
         await asyncio.sleep(float(pause))
 
 
+async def resumed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """As `paced`, but goes on behind what earlier attempts have left"""
+    count, pause = prompt(request).split()
+    for number in range(len(context.emitted), int(count)):
+        yield f"{number} "
+        await asyncio.sleep(float(pause))
+
+
+resumed.resumable = True  # type: ignore[attr-defined]
+
+
 async def stubborn(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """Cannot be ended until the file named by the prompt exists."""
     yield "started"

@@ -187,7 +187,7 @@ class TokenReader:
             return False
         if record is None:
             self.abort(self._lost("Redis lost the request"))
-        elif self.number > record.output_tokens:
+        elif self.number > record.output_tokens or self.attempt > record.attempt:
             self.abort(self._lost(_READ_IS_LOST))
         elif self._live or self._aborted is not None:
             return True

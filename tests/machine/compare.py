@@ -75,6 +75,9 @@ class Comparison:
             if b"t" in values:
                 pieces.append(_piece(rid, entry_id.decode(), orjson.loads(values[b"t"])))
             closed = b"e" in values
+            if closed:
+                last = pieces[-1].number if pieces else 0
+                assert orjson.loads(values[b"e"])["last"] == last, "the end says where the tokens end"
         return pieces, closed
 
     async def _check_queues(self) -> None:

@@ -1,0 +1,118 @@
+"""A reader against a stream that is not what its client has read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from lifecycle.ids import START, TokenId
+from lifecycle.tokens.feed import Feed
+from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.reader import TokenReader
+from tests.unit.world import World
+
+Open = Callable[..., TokenReader]
+
+
+@pytest.fixture
+async def feed() -> Feed:
+    return Feed("r", lambda feed: None)
+
+
+@pytest.fixture
+async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
+    opened: list[TokenReader] = []
+
+    def open_one(after: TokenId = START, *, fresh: bool = False, keepalive_secs: float = 0.05) -> TokenReader:
+        reader = TokenReader(
+            world.store, feed, after=after, fresh=fresh, buffer_tokens=100, keepalive_secs=keepalive_secs,
+            patience_secs=0.0,
+        )  # fmt: skip
+        opened.append(reader)
+        return reader
+
+    yield open_one
+    for reader in opened:
+        reader.close()
+
+
+async def _two_attempts(world: World) -> None:
+    """Two tokens, a death, and two more."""
+    await world.run(resumable=True)
+    for number in (1, 2):
+        await world.append(number)
+    await world.store.requeue("r", "w0", attempt=1)
+    await world.start(await world.take("w1"), "w1", resumable=True)
+    for number in (3, 4):
+        await world.append(number, worker="w1", attempt=2)
+
+
+async def _read(reader: TokenReader, tokens: int) -> tuple[list[str], End | None]:
+    """So many tokens, or up to the end."""
+    texts: list[str] = []
+    async with asyncio.timeout(5):
+        while len(texts) < tokens:
+            item = await reader.next()
+            if isinstance(item, End):
+                return texts, item
+            if isinstance(item, Tokens):
+                texts += item.texts
+    return texts, None
+
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize("after", ["1-0", "1-1", "1-2", "2-2", "2-3"])
+async def test_a_stream_is_read_across_its_attempts(world: World, open_reader: Open, after: str) -> None:
+    await _two_attempts(world)
+    position = TokenId.parse(after)
+    assert position is not None
+    expected = ["1.1 ", "1.2 ", "2.3 ", "2.4 "][position.number :]
+    assert await _read(open_reader(position), len(expected)) == (expected, None)
+
+
+@pytest.mark.leaves_inflight
+async def test_who_follows_live_is_given_the_next_attempt_too(world: World, feed: Feed, open_reader: Open) -> None:
+    reader = open_reader(fresh=True)
+    await world.run(resumable=True)
+    await world.append(1)
+    feed.take_tokens("1-1", ["1.1 "])
+    assert await _read(reader, 1) == (["1.1 "], None)
+    await world.store.requeue("r", "w0", attempt=1)
+    await world.start(await world.take("w1"), "w1", resumable=True)
+    await world.append(2, worker="w1", attempt=2)
+    feed.take_tokens("2-2", ["2.2 "])
+    assert await _read(reader, 1) == (["2.2 "], None)
+    await world.append(3, worker="w1", attempt=2)
+    feed.take_tokens("2-3", ["2.3 "])
+    assert await _read(reader, 1) == (["2.3 "], None)
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize("after", ["1-3", "1-4", "1-5", "9-1", "9-4", "2-99"])
+async def test_an_id_that_the_stream_never_had_ends_with_a_loss(world: World, open_reader: Open, after: str) -> None:
+    """A client has read what Redis has lost since; or it made the id up, and must not keep this frontend busy."""
+    await _two_attempts(world)
+    position = TokenId.parse(after)
+    assert position is not None
+    texts, end = await _read(open_reader(position), 1)
+    assert (texts, end and end.error_type) == ([], "state_lost")
+
+
+@pytest.mark.leaves_inflight
+async def test_the_next_attempt_is_not_spliced_to_tokens_that_are_lost(
+    world: World, feed: Feed, open_reader: Open
+) -> None:
+    """Four tokens were pushed, two have survived in Redis: the next attempt goes on behind the two."""
+    reader = open_reader(fresh=True)
+    feed.take_tokens("1-4", ["a", "b", "c", "d"])
+    assert await _read(reader, 4) == (["a", "b", "c", "d"], None)
+    await _two_attempts(world)
+    await world.append(5, worker="w1", attempt=2)
+    feed.take_tokens("2-3", ["2.3 "])
+    feed.take_tokens("2-4", ["2.4 "])
+    feed.take_tokens("2-5", ["2.5 "])
+    texts, end = await _read(reader, 1)
+    assert (texts, end and end.error_type) == ([], "state_lost")

@@ -1,0 +1,161 @@
+"""A request whose engine can go on behind its tokens, between two workers: what is kept, what is refused, how it ends."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from lifecycle.model import CancelMode, Role
+from lifecycle.store.results import Append, Drop, Outcome, Start
+from tests.unit.world import World
+
+
+async def _move(world: World, **admission: float) -> None:
+    """Two tokens of the first attempt, then its worker dies."""
+    await world.run(resumable=True, **admission)
+    await world.append(1)
+    await world.append(2)
+    assert await world.reap("w0") == (0, 1, 0)
+
+
+async def _resume(world: World, worker: str = "w1") -> Start:
+    started = await world.start(await world.take(worker), worker, resumable=True)
+    assert isinstance(started, Start)
+    return started
+
+
+async def _finish(world: World, last: int, attempt: int = 2) -> None:
+    assert (await world.finish(last, worker="w1", attempt=attempt)).what == "done"
+
+
+async def test_the_next_attempt_begins_behind_the_tokens_of_the_first(world: World) -> None:
+    await _move(world)
+    record = await world.record()
+    assert (record.status, record.output_tokens, record.started_at) == ("queued", 2, None)
+    assert record.first_token_at is not None
+    assert record.last_token_at is not None
+    assert await world.counts("f0") == {"queued": 1}
+    started = await _resume(world)
+    assert (started.attempt, started.base) == (2, 2)
+    assert (await world.record()).output_tokens == 2
+    assert await world.append(3, worker="w1", attempt=2) == "accepted"
+    await _finish(world, 3)
+    ended = await world.record()
+    assert (ended.status, ended.output_tokens, ended.attempt) == ("completed", 3, 2)
+    assert ended.first_token_at == record.first_token_at
+    assert await world.tokens() == "1.1 1.2 2.3 "
+    assert await world.pushed("f0") == ["1-1", "1-2", "2-3"]
+
+
+async def test_nothing_of_the_first_attempt_follows(world: World) -> None:
+    """Given back, not reaped: only the entry ids stand between its worker and the stream."""
+    await world.run(resumable=True)
+    await world.append(1)
+    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
+    assert await world.append(1) == "accepted", "a repetition: it is there"
+    assert await world.append(2) == "fenced"
+    await _resume(world)
+    assert await world.append(2) == "fenced"
+    assert await world.append(2, worker="w1", attempt=2) == "accepted"
+    assert await world.append(3) == "fenced"
+    assert (await world.finish(3)).what == "fenced"
+    await _finish(world, 2)
+    assert await world.tokens() == "1.1 2.2 "
+
+
+async def test_an_engine_that_would_begin_anew_is_not_given_it(world: World) -> None:
+    await _move(world)
+    delivery = await world.take("w1")
+    assert await world.start(delivery, "w1") == Drop("worker_lost")
+    assert await world.start(delivery, "w1") == Drop("failed")
+    record = await world.record()
+    assert (record.error_type, record.output_tokens, record.attempt) == ("worker_lost", 2, 1)
+    assert record.error_message == "Disconnected: Stream ended before generation completed"
+
+
+async def test_only_so_many_attempts_are_made(world: World) -> None:
+    await _move(world)
+    await _resume(world)
+    assert await world.append(3, worker="w1", attempt=2) == "accepted"
+    assert await world.reap("w1") == (1, 0, 0)
+    record = await world.record()
+    assert (record.status, record.error_type, record.output_tokens) == ("failed", "worker_lost", 3)
+
+
+async def test_an_attempt_that_adds_nothing_keeps_what_was_there(world: World) -> None:
+    await _move(world)
+    await _resume(world)
+    assert await world.reap("w1") == (1, 0, 0)
+    record = await world.record()
+    assert (record.output_tokens, record.error_type) == (2, "worker_lost")
+    assert record.last_token_at is not None
+    assert record.first_token_at is not None
+    assert record.last_token_at == pytest.approx(record.first_token_at, abs=5.0)
+
+
+@pytest.mark.parametrize("mode", ["kill", "stop"])
+async def test_between_two_attempts_it_is_cancelled_at_once(world: World, mode: str) -> None:
+    await _move(world)
+    assert await world.cancel(mode) == "terminal"
+    record = await world.record()
+    assert (record.status, record.output_tokens) == ("cancelled", 2)
+    assert await world.tokens() == "1.1 1.2 "
+    assert await _last_told(world) == 2
+
+
+async def test_a_stop_that_was_asked_of_the_dead_is_not_passed_on(world: World) -> None:
+    await world.run(resumable=True)
+    await world.append(1)
+    await world.store.cancel("r", CancelMode.STOP, "enough")
+    assert await world.reap("w0") == (1, 0, 0)
+    assert (await world.record()).status == "cancelled"
+
+
+async def test_who_ends_it_between_two_attempts_says_where_its_tokens_end(world: World) -> None:
+    await _move(world, deadline_secs=10)
+    delivery = await world.take("w1")
+    world.shift_clock(11)
+    assert await world.start(delivery, "w1", resumable=True) == Drop("overdue")
+    assert (await world.record()).error_type == "deadline"
+    assert await _last_told(world) == 2
+
+
+async def test_a_queue_that_nobody_serves_any_more_says_so_too(world: World) -> None:
+    await _move(world)
+    assert await world.store.sweep(0, ["m"]) == (1, False)
+    assert (await world.record()).error_type == "unavailable"
+    assert await _last_told(world) == 2
+
+
+async def test_the_limits_that_were_met_do_not_count_again(world: World) -> None:
+    await _move(world, first_token_timeout_secs=5, queue_timeout_secs=5)
+    world.shift_clock(6)
+    assert await world.store.sweep(0) == (0, False)
+    await _resume(world)
+    assert await world.store.sweep(0) == (0, False)
+    await _finish(world, 2)
+
+
+async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(world: World) -> None:
+    await _move(world)
+    await _resume(world)
+    renewal = await world.store.renew(0, "w1", Role.WORKER, 0, [])
+    assert renewal.unheld == ["r"]
+    assert await world.store.requeue("r", "w1", attempt=2) == "ended", "both attempts are used up"
+    assert await _last_told(world) == 2
+
+
+async def test_the_last_tokens_of_a_later_attempt_are_trimmed_as_those_of_the_first(world: World) -> None:
+    await _move(world)
+    await _resume(world)
+    await world.append(3, worker="w1", attempt=2)
+    last = Append("r", 2, 4, b'["2.3 ","2.4 "]', False)
+    done = Outcome("completed", finish_reason="stop")
+    assert (await world.store.finish("r", "w1", 2, done, 4, remainder=last)).what == "done"
+    assert await world.tokens() == "1.1 1.2 2.3 2.4 "
+
+
+async def _last_told(world: World) -> int:
+    """Where the tokens end, by the end of the stream: a reader that has more or less is told of a loss."""
+    (_, flat) = (await world.store.command("XREVRANGE", f"{world.prefix}tokens:r", "+", "-", "COUNT", 1))[0]
+    return int(orjson.loads(dict(zip(flat[::2], flat[1::2], strict=True))[b"e"])["last"])
