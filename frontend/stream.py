@@ -96,8 +96,10 @@ class TokenStreamResponse(Response):
                     writer.result()
                     gracefully = True
             except SlowConsumer:
-                await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
-                _abort(scope)
+                try:
+                    await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
+                finally:
+                    _abort(scope)
             finally:
                 writer.cancel()
                 await asyncio.gather(writer, return_exceptions=True)

@@ -28,15 +28,16 @@ class TokenGaps(Collector):
         self._counts: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
 
-    def observe(self, model: str, gap_secs: float, tokens: int) -> None:
-        """`tokens` arrived together after `gap_secs`: the first waited, the others did not."""
+    def observe(self, model: str, gap_secs: float | None, tokens: int) -> None:
+        """`tokens` arrived together after `gap_secs`: the first waited, the others did not. None: none came before."""
         counts = self._counts.get(model)
         if counts is None:
             counts = self._counts[model] = [0] * (len(_SHORT_SECONDS) + 1)
             self._sums[model] = 0.0
-        counts[bisect_left(_SHORT_SECONDS, gap_secs)] += 1
         counts[0] += tokens - 1
-        self._sums[model] += gap_secs
+        if gap_secs is not None:
+            counts[bisect_left(_SHORT_SECONDS, gap_secs)] += 1
+            self._sums[model] += gap_secs
 
     def describe(self) -> list[Metric]:
         return [self._family()]

@@ -10,13 +10,15 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError
+
 from lifecycle.errors import StoreUnavailable
 from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, Request
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.history import End
 
 log = logging.getLogger("lifecycle.request")
 
@@ -74,9 +76,11 @@ class StreamMonitor:
                 except TimeoutError:
                     await self._check()
                 self._wake.clear()
+            self.feed.on_tokens = None
             record = self.feed.record
             if record is not None:
                 self.guard.mark(record)
+                self._output_tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that got lost
                 self._metrics.observe_end(record)
                 log.info("request ended", extra={"request": record.to_json()})
 
@@ -98,11 +102,10 @@ class StreamMonitor:
         self._over = True
         self._wake.set()
 
-    def _on_tokens(self, tokens: Tokens, gap_secs: float) -> None:
-        count = len(tokens.texts)
+    def _on_tokens(self, count: int, gap_secs: float) -> None:
         self._output_tokens.inc(count)
-        if tokens.first > 1:
-            self._metrics.token_gaps.observe(self.labels.model, gap_secs, count)
+        first = self.feed.number == count
+        self._metrics.token_gaps.observe(self.labels.model, None if first else gap_secs, count)
 
     def _on_started(self) -> None:
         self.guard.mark_queued(False)
@@ -135,6 +138,9 @@ class StreamMonitor:
                 await self.look()
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECS)  # the lease decides when to stop waiting for Redis
+        except RedisError:
+            log.exception("what is due for %s was refused", self.rid)
+            await asyncio.sleep(_RETRY_SECS)
 
     async def _give_up(self) -> None:
         """Silence at twice the worker's own limit: the worker hangs. Releases the gauge and kills the request."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 from redis.exceptions import RedisError
 
@@ -13,13 +12,11 @@ from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, OnDisconnect, Status
 from lifecycle.monitor import Limits, StreamMonitor
-from lifecycle.readers import Readers
+from lifecycle.readers import Readers, Spawn
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 
 log = logging.getLogger(__name__)
-
-Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class OwnedRequests:

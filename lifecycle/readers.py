@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from lifecycle.connection import ConnectionStatus
-from lifecycle.errors import StoreUnavailable
+from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.model import Request
 from lifecycle.store.results import Disconnection
@@ -18,15 +19,18 @@ from lifecycle.tokens.reader import TokenReader
 
 log = logging.getLogger(__name__)
 
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+
 
 class Readers:
     """Redis is told the number of a request's readers here, in order, so that a repetition changes nothing."""
 
-    def __init__(self, store: Store, frontend_id: Callable[[], str]) -> None:
+    def __init__(self, store: Store, frontend_id: Callable[[], str], spawn: Spawn) -> None:
         self.feeds: dict[str, Feed] = {}
         self._store = store
         self._settings = store.settings
         self._frontend_id = frontend_id
+        self._spawn = spawn
         self._open = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -52,8 +56,12 @@ class Readers:
         try:
             async with feed.attaching:
                 record = await self._store.attach(rid, self._frontend_id(), feed.http_readers)
-        except BaseException:
+        except BaseException as failure:
             self.close(reader)
+            if not isinstance(failure, Fenced):
+                # It may have been executed all the same, and a reader that is none would keep the request alive.
+                feed.pin()
+                self._spawn(self._take_back(feed), "detach")
             raise
         if record is None:
             self.close(reader)
@@ -63,14 +71,24 @@ class Readers:
     async def detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> Disconnection | None:
         """Close a reader and tell Redis. None when there was nothing to tell, or Redis was away for a whole lease."""
         feed = reader.feed
+        feed.pin()  # who comes meanwhile shares it, and is told of after this
         self.close(reader)
-        if feed.record is not None and not admitting:
-            return None  # ended: its readers are no longer counted
         try:
+            if feed.record is not None and not admitting:
+                return None  # ended: its readers are no longer counted
             return await self.tell(feed, status, admitting=admitting)
         except StoreUnavailable as failure:
             log.warning("the end of a connection of %s could not be written: %s", feed.rid, failure)
             return None
+        finally:
+            feed.unpin()
+
+    async def _take_back(self, feed: Feed) -> None:
+        """A reader that did not come to be, and that Redis may count."""
+        try:
+            await self.tell(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+        finally:
+            feed.unpin()
 
     async def tell(self, feed: Feed, status: ConnectionStatus, *, admitting: bool) -> Disconnection:
         async with feed.attaching:

@@ -85,7 +85,7 @@ class Tracker:
         self._admitting: set[str] = set()
         self._backlog = Backlog(self.store)
         self.lease = Lease(self.store, Role.FRONTEND, self)
-        self.readers = Readers(self.store, lambda: self.id)
+        self.readers = Readers(self.store, lambda: self.id, self._spawn)
         self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
         self._connections = connections
         self._reaper = Reaper(self.store)
@@ -254,7 +254,9 @@ class Tracker:
         cancellation = await self.store.cancel(rid, mode, reason, patience_secs=1.0)
         if cancellation is None or cancellation.what == "terminal" or wait_secs <= 0:
             return cancellation
-        record = await self._wait_for_end(rid, wait_secs)
+        record = None
+        with suppress(StoreUnavailable):  # it is asked for, and remembered, whether or not its end can be waited for
+            record = await self._wait_for_end(rid, wait_secs)
         if record is None:
             return cancellation
         return Cancellation("terminal" if record.status.terminal else "pending", record)
@@ -319,7 +321,7 @@ class Tracker:
         await self.owned.check_lost(rids)
 
     async def on_unheld(self, rids: Sequence[str]) -> None:
-        self.owned.adopt(rids)
+        self._adopt(rids)
 
     async def on_new_epoch(self, shard: int) -> None:
         self._inboxes[shard].rewind()
@@ -376,9 +378,13 @@ class Tracker:
                 feed.take_tokens(entry_id, payload)
         elif payload["type"] == "adopted":
             if payload["frontend"] == self.id:
-                self.owned.adopt([rid])
+                self._adopt([rid])
         elif feed is not None:
             feed.take_event(payload)
+
+    def _adopt(self, rids: Sequence[str]) -> None:
+        """Not what is only being admitted: the answer to that is still on its way, and would count it again."""
+        self.owned.adopt([rid for rid in rids if rid not in self._admitting])
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         assert self._group is not None

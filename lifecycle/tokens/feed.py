@@ -24,24 +24,24 @@ class Feed:
         self.active_at = asyncio.get_running_loop().time()  # of the last sign of life: start or token
         self.record: Request | None = None  # once terminal
         self.end: End | None = None  # once the token stream is closed
-        self.on_tokens: Callable[[Tokens, float], None] | None = None
+        self.on_tokens: Callable[[int, float], None] | None = None  # how many are new, and the wait for them
         self.on_terminal: Callable[[], None] | None = None
         self.on_started: Callable[[], None] | None = None
         self.on_requeued: Callable[[], None] | None = None
         self.attaching = asyncio.Lock()  # keeps the reader counts told to Redis in order
         self._on_empty = on_empty
-        self._pinned = False
+        self._pins = 0
 
     @property
     def http_readers(self) -> int:
         return len(self.readers)
 
     def pin(self) -> None:
-        """Keep the feed without readers: this frontend owns the request and monitors it."""
-        self._pinned = True
+        """Keep the feed without readers: this frontend owns the request and monitors it, or still speaks of it."""
+        self._pins += 1
 
     def unpin(self) -> None:
-        self._pinned = False
+        self._pins -= 1
         self._release_if_empty()
 
     def add(self, reader: TokenReader) -> None:
@@ -52,7 +52,7 @@ class Feed:
         self._release_if_empty()
 
     def _release_if_empty(self) -> None:
-        if not self.readers and not self._pinned:
+        if not self.readers and self._pins == 0:
             self._on_empty(self)
 
     def take_tokens(self, entry_id: str, texts: list[str]) -> None:
@@ -63,9 +63,9 @@ class Feed:
         tokens = Tokens(int(attempt), last - len(texts) + 1, texts)
         now = asyncio.get_running_loop().time()
         self.started = True
-        self.number = last
+        new, self.number = last - self.number, last  # by number: frames overlap, or get lost
         if self.on_tokens is not None:
-            self.on_tokens(tokens, now - self.active_at)
+            self.on_tokens(new, now - self.active_at)
         self.active_at = now
         for reader in self.readers:
             reader.offer(tokens)

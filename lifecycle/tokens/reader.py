@@ -8,9 +8,12 @@ fill ends it with `state_lost`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from enum import Enum
 from typing import Literal
+
+from redis.exceptions import RedisError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
@@ -18,6 +21,8 @@ from lifecycle.model import ErrorType, Status
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End, Opened, Tokens, read_history
+
+log = logging.getLogger(__name__)
 
 
 class Silence(Enum):
@@ -169,8 +174,8 @@ class TokenReader:
         try:
             after = f"{self.attempt}-{self.number}"
             page = await read_history(self._store, self.feed.rid, after, self._patience_secs)
-        except StoreUnavailable as failure:
-            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+        except (StoreUnavailable, RedisError, ValueError) as failure:
+            self._fail(failure)
             return
         self._history.extend(page.items)
         if not page.exhausted:
@@ -182,8 +187,8 @@ class TokenReader:
         """A lost message costs seconds, not a hanging client: the record tells whether there is more to come."""
         try:
             record = await self._store.read(self.feed.rid, patience_secs=self._patience_secs)
-        except StoreUnavailable as failure:
-            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+        except (StoreUnavailable, RedisError, ValueError) as failure:
+            self._fail(failure)
             return False
         if record is None:
             self.abort(self._lost("Redis lost the request"))
@@ -200,6 +205,14 @@ class TokenReader:
         else:
             return True
         return False
+
+    def _fail(self, failure: StoreUnavailable | RedisError | ValueError) -> None:
+        """Redis is away, or holds what is no token stream: whoever waits deserves an end all the same."""
+        if isinstance(failure, StoreUnavailable):
+            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+        else:
+            log.error("the token stream of %s cannot be read", self.feed.rid, exc_info=failure)
+            self.abort(End(Status.FAILED, ErrorType.INTERNAL, "The token stream cannot be read", "", self.number))
 
     def _lost(self, message: str) -> End:
         return End(Status.FAILED, ErrorType.STATE_LOST, message, "", self.number)

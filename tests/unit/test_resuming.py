@@ -1,4 +1,4 @@
-"""A request whose engine can go on behind its tokens, between two workers: what is kept, what is refused, how it ends."""
+"""A request whose engine can resume, between two workers: what is kept, what is refused, how it ends."""
 
 from __future__ import annotations
 

@@ -1,0 +1,92 @@
+"""How many read a request, when Redis hears of it late: the last word is how many there are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from lifecycle.connection import ConnectionStatus
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.errors import StoreUnavailable
+from lifecycle.ids import START
+from lifecycle.readers import Readers
+from lifecycle.store.scripts import Store
+from lifecycle.tokens.reader import TokenReader
+from tests.conftest import MakeSettings, connect
+from tests.unit.world import World
+from tests.waiting import wait_until
+
+TIMEOUT_SECS = 0.3
+
+
+class Bench:
+    """A running request, owned by f0 and read at f1, on a server that can stand still."""
+
+    def __init__(self, server: EmbeddedRedis, world: World, group: asyncio.TaskGroup) -> None:
+        def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
+            self.tasks.append(group.create_task(work, name=name))
+
+        self.server = server
+        self.world = world
+        self.tasks: list[asyncio.Task[None]] = []
+        self.readers = Readers(world.store, lambda: "f1", spawn)
+
+    async def attach(self) -> TokenReader:
+        attached = await self.readers.attach("r", START)
+        assert attached is not None
+        return attached[1]
+
+    async def counted(self) -> int | None:
+        count = await self.world.store.command("HGET", f"{self.world.prefix}readers:r", "f1")
+        return None if count is None else int(count)
+
+
+@pytest.fixture
+async def bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
+    with EmbeddedRedis() as server:
+        settings = make_settings(redis_url=server.url, redis_timeout_secs=TIMEOUT_SECS, lease_secs=20.0)
+        store = Store(connect(settings), settings)
+        world = World(store)
+        await world.open()
+        await world.run(on_disconnect="continue")
+        async with asyncio.TaskGroup() as group:
+            yield Bench(server, world, group)
+        await store.commands.aclose()
+
+
+async def test_who_comes_while_the_last_reader_leaves_is_counted(bench: Bench) -> None:
+    first = await bench.attach()
+    bench.server.freeze()
+    try:
+        leaving = asyncio.create_task(
+            bench.readers.detach(first, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+        )
+        await asyncio.sleep(2 * TIMEOUT_SECS)  # it has not been heard, and is being repeated
+    finally:
+        bench.server.thaw()
+    async with asyncio.timeout(10):
+        second = await bench.attach()
+        await leaving
+    assert await bench.counted() == 1
+    await bench.readers.detach(second, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+    assert await bench.counted() is None
+    assert bench.readers.feeds == {}
+
+
+async def test_a_reader_that_did_not_come_to_be_is_not_counted(bench: Bench) -> None:
+    """Redis has executed the attach, and its answer came too late."""
+    bench.server.freeze()
+    try:
+        with pytest.raises(StoreUnavailable):
+            await bench.attach()
+    finally:
+        bench.server.thaw()
+
+    async def settled() -> bool:
+        return bool(bench.tasks) and all(task.done() for task in bench.tasks) and await bench.counted() is None
+
+    await wait_until(settled)
+    assert bench.readers.feeds == {}

@@ -1,0 +1,55 @@
+"""What a frontend counts of the tokens that its inbox brings: by their numbers, whatever the frames were."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lifecycle.inflight import InflightGuard
+from lifecycle.metrics import Metrics
+from lifecycle.monitor import Limits, StreamMonitor
+from lifecycle.tokens.feed import Feed
+from tests.unit.world import LABELS, World
+
+
+def _counted(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("lifecycle_output_tokens_total", {"model": LABELS.model})
+
+
+def _gaps(metrics: Metrics) -> float:
+    name = "lifecycle_inter_token_latency_seconds_count"
+    return metrics.registry.get_sample_value(name, {"model": LABELS.model}) or 0.0
+
+
+def _monitor(world: World, metrics: Metrics, feed: Feed) -> StreamMonitor:
+    feed.pin()
+    return StreamMonitor(world.store, metrics, feed, InflightGuard(metrics, LABELS), LABELS, Limits())
+
+
+async def test_between_n_tokens_there_are_n_less_one_waits(world: World) -> None:
+    metrics, feed = Metrics(), Feed("r", lambda feed: None)
+    monitor = _monitor(world, metrics, feed)
+    feed.take_tokens("1-3", ["a", "b", "c"])
+    assert (_counted(metrics), _gaps(metrics)) == (3, 2)
+    feed.take_tokens("1-4", ["d"])
+    assert (_counted(metrics), _gaps(metrics)) == (4, 3)
+    feed.take_tokens("1-4", ["d"])
+    feed.take_tokens("1-6", ["d", "e", "f"])
+    assert (_counted(metrics), _gaps(metrics)) == (6, 5), "frames that overlap"
+    feed.take_tokens("1-9", ["i"])
+    assert (_counted(metrics), _gaps(metrics)) == (9, 8), "a frame that got lost"
+    monitor.guard.release()
+
+
+async def test_tokens_whose_frames_got_lost_are_counted_with_the_end_and_once(world: World) -> None:
+    await world.run()
+    for number in range(1, 6):
+        await world.append(number)
+    await world.finish(5)
+    metrics, feed = Metrics(), Feed("r", lambda feed: None)
+    monitor = _monitor(world, metrics, feed)
+    feed.take_tokens("1-3", ["a", "b", "c"])
+    await monitor.look()
+    async with asyncio.timeout(5):
+        await monitor.run()
+    feed.take_tokens("1-5", ["d", "e"])
+    assert _counted(metrics) == 5
