@@ -142,6 +142,36 @@ async def test_a_primary_is_killed(
 
 
 @pytest.mark.fault(
+    "Cluster: a primary without a replica comes back empty",
+    "only its shards' streams end, with `state_lost`; the others' are unharmed; then every shard serves",
+)
+@pytest.mark.parametrize("which", ["control", "another"])
+async def test_a_primary_comes_back_empty(
+    which: str, settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    async with straight_bench(settings, tmp_path, may_lose=True) as bench:
+        async with _a_stream_in_every_shard(bench, places, 150) as streams:
+            control = redis_cluster.node_of(places.control_slot)
+            victim = control if which == "control" else next(n for n in redis_cluster.primaries if n is not control)
+            hit = places.shards_of(victim)
+            healing.begins()
+            victim.kill()
+            victim.start()
+            for shard, stream in streams.items():
+                events = await stream.read()
+                error = error_of(events)
+                if shard in hit:
+                    assert error is not None
+                    assert error["error_type"] == "state_lost"
+                else:
+                    assert (text_of(events), error) == (numbers(150), None), shard
+        await _every_shard_serves(bench, places)
+        healing.is_over()
+        await _is_right(bench)
+
+
+@pytest.mark.fault(
     "Cluster: a primary freezes under load", "text, error frame or 503; its replica takes over; counts right"
 )
 @pytest.mark.parametrize("redis_cluster", [1], indirect=True, ids=["one replica each"])
