@@ -174,7 +174,8 @@ class SentinelSetup:
 
     async def fail_over(self) -> None:
         """The clean way: the replica is promoted on command, the old primary follows it."""
-        ask(self.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
+        command = partial(ask, self.sentinels[0], "SENTINEL", "FAILOVER", MASTER_NAME)
+        await wait_until(lambda: _holds(lambda: command() == "OK"), CHANGE_SECS, "a Sentinel that has a fit replica")
         await self.agreed()
         await wait_until(
             lambda: _holds(lambda: _follows(self.replica, self.primary)), CHANGE_SECS, "the old one follows"

@@ -160,7 +160,7 @@ class Invariants:
             for frontend, members in shard.members.items():
                 frontends[frontend] = frontends.get(frontend, 0) + len(members)
             again = await read_shard(store, index, self._replicas)
-            stable = stable and again.counts == shard.counts
+            stable = stable and (again.members, again.counts) == (shard.members, shard.counts)  # by id, not by number
         self.unsettled, self.inflight = unsettled, gauge.total.inflight
         shown = {entry.id: count for entry, count in gauge.frontends}
         if stable and not self._may_lose and any(frontends.get(f, 0) != count for f, count in shown.items()):
