@@ -216,3 +216,5 @@ async def open_bench(
             await bench.worker()
         async with bench.invariants:
             yield bench
+            await bench.invariants.settle()  # while there is somebody to mend things
+            await bench.close()  # what a process does last is looked at too

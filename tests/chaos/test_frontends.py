@@ -61,19 +61,20 @@ async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing
     gate.touch()
     async with open_bench(steady, tmp_path, frontends=2, workers=0) as bench:
         await bench.worker("gated", "tests.chaos.engines:gated")
+        await bench.worker("idle", "tests.chaos.engines:idle")  # no refused token tells it
         dying, other = bench.frontends
         async with (
-            bench.post(dying, chat(f"{gate} 100000 0.01", "gated"), "r1") as lost,
+            bench.post(dying, chat(str(tmp_path / "ends"), "idle"), "r1") as lost,
             bench.post(other, chat(f"{gate} 150 0.02", "gated"), "r2") as kept,
         ):
-            await lost.read_tokens(3)
+            await lost.read_tokens(1)
             await kept.read_tokens(3)
             healing.begins()
             await bench.kill(dying)
             await _breaks_off(lost)
             record = await bench.ended("r1")
             assert (record["status"], record["error_type"]) == ("failed", "frontend_lost")
-            await wait_until(lambda: "stop r1 1" in (tmp_path / "gate.journal").read_text())
+            await wait_until((tmp_path / "ends").exists)
             healing.is_over()
             events = await kept.read()
         assert (text_of(events), error_of(events)) == (numbers(150), None)

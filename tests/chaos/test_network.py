@@ -150,9 +150,10 @@ async def test_a_short_cut(long_lease: Settings, tmp_path: Path, healing: Healin
 
 @pytest.mark.fault("a cancel's message is lost on its way to the worker", "it comes again with the next heartbeat")
 async def test_a_lost_cancel_message(calm: Settings, tmp_path: Path, healing: Healing) -> None:
-    async with open_bench(calm, tmp_path, frontends=2) as bench:
-        rule = bench.link(bench.workers[0]).on_reply(b'"type":"cancel"', Then.DROP)
-        async with bench.post(bench.frontends[0], chat("x " * 5000), "r1") as stream:
+    async with open_bench(calm, tmp_path, frontends=2, workers=0) as bench:
+        worker = await bench.worker("silent", "tests.engines:silent")  # no refused token tells it either
+        rule = bench.link(worker).on_reply(b'"type":"cancel"', Then.DROP)
+        async with bench.post(bench.frontends[0], chat("2", "silent"), "r1") as stream:
             await stream.read_tokens(2)
             healing.begins()
             url = bench.frontends[1].url + "/v1/requests/r1/cancel"
@@ -167,22 +168,35 @@ async def test_a_lost_cancel_message(calm: Settings, tmp_path: Path, healing: He
 
 @pytest.mark.fault("the end's messages are lost on their way to a frontend", "who waits for it looks at the record")
 async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    release = tmp_path / "release"
     settings = make_settings(sse_keepalive_secs=0.5, lease_secs=8.0)
-    async with open_bench(settings, tmp_path) as bench:
+    async with open_bench(settings, tmp_path, workers=0) as bench:
         (frontend,) = bench.frontends
-        async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
-            await stream.read_tokens(2)
+        await bench.worker("stubborn", "tests.engines:stubborn")
+        async with bench.post(frontend, chat(str(release), "stubborn"), "r1") as stream:
+            await stream.read_tokens(1)
+            url = frontend.url + "/v1/requests/r1/cancel"
+            cancelling = asyncio.create_task(bench.http.post(url, json={"wait_ms": 15_000}))
+            channel = bench.store.keys.channel("r1")
+
+            async def waits() -> bool:
+                return (await bench.execute("PUBSUB", "NUMSUB", channel))[1] == 2  # besides the worker
+
+            await wait_until(waits)
             link = bench.link(frontend)
-            link.on_reply(b'"type":"terminal"', Then.DROP)
-            link.on_reply(b'\\"type\\":\\"end\\"', Then.DROP)
+            published = link.on_reply(b"\r\nmessage\r\n", Then.DROP)
+            pushed = link.on_reply(b'"type":"terminal"', Then.DROP)
             healing.begins()
-            answer = await bench.http.post(frontend.url + "/v1/requests/r1/cancel", json={"wait_ms": 15_000})
+            release.touch()
+            answer = await cancelling
             assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
             error = error_of(await stream.read())
+            await bench.quiet()
             healing.is_over()
+            await published.fired()
+            await pushed.fired()
         assert error is not None
         assert error["error_type"] == "cancelled"
-        await bench.quiet()
 
 
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
