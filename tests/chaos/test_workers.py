@@ -104,9 +104,11 @@ async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, heali
         async with (
             bench.post(frontend, chat(f"{gate_open} 100000 0.01", "gated"), "r1") as begun,
             bench.post(frontend, chat(f"{gate} 60 0.02", "gated"), "r2") as waiting,
+            bench.post(frontend, chat(f"{tmp_path / 'never'} 1 0", "gated"), "r3"),
         ):
             await begun.read_tokens(3)
             await bench.status("r2", "running")
+            await bench.status("r3", "running")
             other = await bench.worker("gated", GATED)
             healing.begins()
             bench.freeze(frozen)
@@ -121,6 +123,8 @@ async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, heali
             events = await waiting.read()
             assert (text_of(events), error_of(events)) == (numbers(60), None)
             assert {event.id.partition("-")[0] for event in events if event.id} == {"2"}
+            never = tmp_path / "never.journal"
+            await wait_until(lambda: "stop r3 1" in never.read_text())  # though no token of it was refused
         await bench.comes_back(frozen, was)
         record = await bench.ended("r2")
         assert (record["status"], record["attempt"], record["output_tokens"]) == ("completed", "2", "60")
