@@ -52,7 +52,7 @@ async def test_nothing_of_the_first_attempt_follows(world: World) -> None:
     await world.run(resumable=True)
     await world.append(1)
     assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
-    assert await world.append(1) == "accepted", "a repetition: it is there"
+    assert await world.append(1) == "fenced", "a repetition too: it is no longer its worker's"
     assert await world.append(2) == "fenced"
     await _resume(world)
     assert await world.append(2) == "fenced"
