@@ -16,6 +16,7 @@ from typing import Any, Literal
 from lifecycle import tasks
 from lifecycle.backlog import Backlog
 from lifecycle.cluster import models_of
+from lifecycle.confirmation import wait_for_end
 from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.ids import START, TokenId, new_nonce
@@ -34,8 +35,6 @@ from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.reader import TokenReader
 
 log = logging.getLogger(__name__)
-
-_POLL_SECS = 0.5  # while waiting for a cancel's confirmation, should its message get lost
 
 ModelState = Literal["live", "known", "unknown"]
 
@@ -256,35 +255,10 @@ class Tracker:
             return cancellation
         record = None
         with suppress(StoreUnavailable):  # it is asked for, and remembered, whether or not its end can be waited for
-            record = await self._wait_for_end(rid, wait_secs)
+            record = await wait_for_end(self.store, self._connections.subscriptions, rid, wait_secs)
         if record is None:
             return cancellation
         return Cancellation("terminal" if record.status.terminal else "pending", record)
-
-    async def _wait_for_end(self, rid: str, wait_secs: float) -> Request | None:
-        ended = asyncio.Event()
-        subscriptions = self._connections.subscriptions
-        record: Request | None = None
-
-        def on_message(message: dict[str, Any]) -> None:
-            if message["type"] == "terminal":
-                ended.set()
-
-        subscription = await subscriptions.subscribe(self.store.keys.channel(rid), on_message, on_gap=ended.set)
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_secs):
-                    while True:
-                        record = await self.store.read(rid, patience_secs=1.0)
-                        if record is None or record.status.terminal:
-                            break
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(_POLL_SECS):
-                                await ended.wait()
-                        ended.clear()
-        finally:
-            await subscriptions.unsubscribe(subscription)
-        return record
 
     # Leaving
 
