@@ -7,6 +7,7 @@ namespace. Tests that stop, freeze or fill a server start one themselves (`lifec
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -42,6 +43,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _LEAVES_INFLIGHT)
     config.addinivalue_line("markers", faults.MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a cluster of processes runs in one of the processes of pytest-xdist, a file's tests too."""
+    for item in items:
+        deployment = getattr(item, "callspec", None) and item.callspec.params.get("deployment")  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(f"conformance {deployment}" if deployment else item.path.name))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -113,6 +122,15 @@ def store(make_store: MakeStore) -> Store:
 
 def connect(settings: Settings) -> Commands:
     return Commands(make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Commands that run in the test's own process set it up for theirs."""
+    handlers, level = list(logging.root.handlers), logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

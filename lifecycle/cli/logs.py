@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -26,9 +26,17 @@ class LogFormat(StrEnum):
 def configure(level: str, format: LogFormat) -> None:
     """Sets up the root logger, once a process."""
     human = format is LogFormat.HUMAN or (format is LogFormat.AUTO and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Whatever standard error is at the moment: who runs a command in their own process may have replaced it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def resolve(format: LogFormat, *, terminal: bool) -> LogFormat:
