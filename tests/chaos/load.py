@@ -29,10 +29,8 @@ async def straight_bench(
 ) -> AsyncIterator[Bench]:
     """A bench whose processes reach Redis themselves: what breaks is Redis. Its model is `paced`."""
     async with open_bench(settings, directory, frontends=0, workers=0, **watching) as bench:
-        for _ in range(frontends):
-            await bench.frontend(redis_url=settings.redis_url)
-        for _ in range(workers):
-            await bench.worker("paced", PACED, redis_url=settings.redis_url)
+        await asyncio.gather(*(bench.frontend(redis_url=settings.redis_url) for _ in range(frontends)))
+        await asyncio.gather(*(bench.worker("paced", PACED, redis_url=settings.redis_url) for _ in range(workers)))
         yield bench
 
 
