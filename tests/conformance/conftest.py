@@ -36,14 +36,17 @@ QUEUE_LIMIT = 3
 TIMEOUT_SECS = 30.0
 
 
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    with ClusterSetup(find_server(BUNDLED) if bundled_path() else None) as setup, kept(*setup.nodes):
+        yield setup.url
+
+
 @pytest.fixture(scope="package", params=["one server", "Redis Cluster"])
-def deployment(request: pytest.FixtureRequest) -> Iterator[str]:
+def deployment(request: pytest.FixtureRequest) -> str:
     """The URL."""
-    if request.param == "one server":
-        yield request.getfixturevalue("redis_url")
-    else:
-        with ClusterSetup(find_server(BUNDLED) if bundled_path() else None) as setup, kept(*setup.nodes):
-            yield setup.url
+    url: str = request.getfixturevalue("redis_url" if request.param == "one server" else "cluster_url")
+    return url
 
 
 @pytest.fixture(scope="package")

@@ -137,9 +137,7 @@ async def test_many_readers_at_once_read_the_same(cluster: Cluster, rid: str) ->
 
 
 @pytest.mark.parametrize("frontend", [0, 1])
-async def test_a_reader_at_the_end_of_what_there_is_follows_live(
-    cluster: Cluster, rid: str, frontend: int
-) -> None:
+async def test_a_reader_at_the_end_of_what_there_is_follows_live(cluster: Cluster, rid: str, frontend: int) -> None:
     async with post(cluster.http, cluster.frontends[0].url, chat("2", "silent"), X_Request_Id=rid) as stream:
         await stream.read_tokens(2)
         async with resume(cluster.http, cluster.frontends[frontend].url, rid, "1-2") as follower:
@@ -173,9 +171,7 @@ async def test_a_malformed_place_is_400(cluster: Cluster, rid: str, after: str) 
 
 async def test_a_completion_is_replayed_as_one(cluster: Cluster, rid: str) -> None:
     body = {"model": "echo", "prompt": "a b"}
-    await cluster.http.post(
-        cluster.frontends[0].url + "/v1/completions", json=body, headers={"X-Request-Id": rid}
-    )
+    await cluster.http.post(cluster.frontends[0].url + "/v1/completions", json=body, headers={"X-Request-Id": rid})
     async with resume(cluster.http, cluster.frontends[1].url, rid) as stream:
         events = await stream.read()
     assert text_of(events) == "a b"
