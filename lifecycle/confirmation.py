@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.model import Request
-from lifecycle.store.pubsub import Message, Subscriptions
+from lifecycle.store.pubsub import Message, Subscription, Subscriptions
 from lifecycle.store.scripts import Store
 
 _POLL_SECS = 0.5  # should the message get lost
 
 
 async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wait_secs: float) -> Request | None:
-    """The record as it is once the request has ended or the time is over. None when it is not known.
-
-    Raises StoreUnavailable.
-    """
+    """The record as it was last seen: once the request has ended, or the time is over. None when it was not seen."""
     ended = asyncio.Event()
     record: Request | None = None
 
@@ -24,18 +22,22 @@ async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wai
         if message["type"] == "terminal":
             ended.set()
 
-    subscription = await subscriptions.subscribe(store.keys.channel(rid), on_message, on_gap=ended.set)
+    subscription: Subscription | None = None
+    with suppress(StoreUnavailable):  # the message is a hint: without it the record is looked at now and then
+        subscription = await subscriptions.subscribe(store.keys.channel(rid), on_message, on_gap=ended.set)
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_secs):
                 while True:
-                    record = await store.read(rid, patience_secs=1.0)
-                    if record is None or record.status.terminal:
-                        break
+                    with suppress(StoreUnavailable):
+                        record = await store.read(rid)
+                        if record is None or record.status.terminal:
+                            break
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_POLL_SECS):
                             await ended.wait()
                     ended.clear()
     finally:
-        await subscriptions.unsubscribe(subscription)
+        if subscription is not None:
+            await subscriptions.unsubscribe(subscription)
     return record

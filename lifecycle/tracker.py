@@ -253,9 +253,7 @@ class Tracker:
         cancellation = await self.store.cancel(rid, mode, reason, patience_secs=1.0)
         if cancellation is None or cancellation.what == "terminal" or wait_secs <= 0:
             return cancellation
-        record = None
-        with suppress(StoreUnavailable):  # it is asked for, and remembered, whether or not its end can be waited for
-            record = await wait_for_end(self.store, self._connections.subscriptions, rid, wait_secs)
+        record = await wait_for_end(self.store, self._connections.subscriptions, rid, wait_secs)
         if record is None:
             return cancellation
         return Cancellation("terminal" if record.status.terminal else "pending", record)

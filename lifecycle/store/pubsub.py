@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
+from lifecycle.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Subscriptions:
         subscription = Subscription(channel, on_message, on_gap)
         entry = self._channels.get(channel)
         try:
-            async with asyncio.timeout(self._timeout_secs):
+            async with Patience(self._timeout_secs):
                 if entry is None:
                     entry = self._channels[channel] = _Channel()
                     entry.listeners.append(subscription)
@@ -86,7 +87,7 @@ class Subscriptions:
     async def unsubscribe(self, subscription: Subscription) -> None:
         if self._forget(subscription):
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._timeout_secs):
+                async with Patience(self._timeout_secs):
                     await self._send("UNSUBSCRIBE", subscription.channel)
 
     def _forget(self, subscription: Subscription) -> bool:

@@ -40,12 +40,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 from lifecycle import tasks
 from lifecycle.address import Kind, parse
 from lifecycle.errors import StoreUnavailable
+from lifecycle.patience import Patience
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
 QUEUE_LIMIT = 100_000
+_NO_TIMEOUT_SECS = 3600.0
 _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that did not answer the last one
 _PASSING = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
 
@@ -94,7 +96,7 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
     if isinstance(failure, (BusyLoadingError, ClusterDownError, MasterDownError)):
         return StoreUnavailable(f"Redis refuses commands for now: {failure}")
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
-        return StoreUnavailable(f"Redis cannot be reached: {failure or type(failure).__name__}")
+        return StoreUnavailable(f"Redis cannot be reached: {failure}" if str(failure) else "Redis does not answer")
     if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
         return StoreUnavailable(f"Redis refuses writes: {failure}")
     if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_PASSING):
@@ -118,7 +120,9 @@ class Commands:
     def __init__(self, client: Redis, *, redirected: bool = False) -> None:
         """`redirected`: MovedError is the caller's to follow."""
         self._client = client
-        client.response_callbacks.clear()  # replies as Redis gives them, whatever command they answer
+        options = client.connection_pool.connection_kwargs
+        self._timeout_secs = options.get("socket_timeout") or _NO_TIMEOUT_SECS
+        options["socket_timeout"] = None  # ours is kept instead: a late loop is not taken for a silent server
         self._redirected = redirected
         self._waiting: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
         self._wake = asyncio.Event()
@@ -178,9 +182,12 @@ class Commands:
         pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         probe = asyncio.create_task(self._send([(("PING",), pong)]), name="redis-probe")
         try:
+            clock = asyncio.get_running_loop().time
             while not probe.done():
+                asked_at = clock()
                 await asyncio.wait((probe,), timeout=_AWAY_WAIT_SECS)
-                if not probe.done():
+                # When the loop itself is late, the answer may lie in the socket: that is not Redis's silence.
+                if not probe.done() and clock() - asked_at < 2 * _AWAY_WAIT_SECS:
                     self._fail_waiting(StoreUnavailable("Redis cannot be reached: it does not answer"))
         finally:
             await tasks.end((probe,))
@@ -191,12 +198,9 @@ class Commands:
         return self._away is None
 
     async def _send(self, batch: Batch) -> None:
-        pipeline = self._client.pipeline(transaction=False)
-        for args, _ in batch:
-            pipeline.execute_command(*args)
         try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as failure:
+            replies = await self._exchange([args for args, _ in batch])
+        except (RedisError, OSError) as failure:  # a TimeoutError is an OSError
             away = unavailable(failure)
             self._away = away or StoreUnavailable(f"Redis cannot be reached: {failure}")
             self._fail(batch, away or failure)
@@ -211,6 +215,27 @@ class Commands:
                 reply.set_exception(unavailable(value) or value)
             else:
                 reply.set_result(value)
+
+    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """One pipeline. Each reply has the whole patience; an error reply is a reply."""
+        pool: Any = self._client.connection_pool
+        replies: list[Any] = []
+        async with Patience(self._timeout_secs) as patience:
+            connection = await pool.get_connection()
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands))
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as failure:
+                        replies.append(failure)
+                    patience.renew()
+            except BaseException:
+                await connection.disconnect(nowait=True)  # what it has not read yet must not answer others
+                raise
+            finally:
+                await pool.release(connection)
+        return replies
 
     def _fail_waiting(self, failure: Exception) -> None:
         self._fail(self._waiting, failure)

@@ -40,16 +40,16 @@ async def _id(commands: Commands) -> int:
 
 
 class Counting:
-    """Counts the pipelines that a client makes."""
+    """Counts the pipelines that go over a client's connections."""
 
     def __init__(self, client: Any) -> None:
         self.pipelines = 0
-        self._pipeline = client.pipeline
-        client.pipeline = self._counted
+        self._get_connection = client.connection_pool.get_connection
+        client.connection_pool.get_connection = self._counted
 
-    def _counted(self, **options: Any) -> Any:
+    async def _counted(self) -> Any:
         self.pipelines += 1
-        return self._pipeline(**options)
+        return await self._get_connection()
 
 
 async def test_concurrent_commands_share_a_pipeline(settings: Settings) -> None:

@@ -1,0 +1,46 @@
+"""A bound that counts waiting, and not the loop's own lateness."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from lifecycle.patience import Patience
+
+LIMIT_SECS = 0.4
+
+
+async def test_silence_ends_it() -> None:
+    with pytest.raises(TimeoutError):
+        async with Patience(LIMIT_SECS):
+            await asyncio.Event().wait()
+
+
+async def test_an_answer_that_came_while_the_loop_was_blocked_is_an_answer() -> None:
+    answered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with Patience(LIMIT_SECS):
+        loop.call_later(LIMIT_SECS / 2, answered.set)
+        time.sleep(2 * LIMIT_SECS)  # noqa: ASYNC251 - the loop stands still
+        await answered.wait()
+
+
+async def test_what_comes_renews_it() -> None:
+    async with Patience(LIMIT_SECS) as patience:
+        for _ in range(4):
+            await asyncio.sleep(LIMIT_SECS / 2)
+            patience.renew()
+
+
+async def test_a_cancellation_from_outside_keeps_its_meaning() -> None:
+    async def waits() -> None:
+        async with Patience(60):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
