@@ -23,7 +23,7 @@ async def test_an_answer_that_came_while_the_loop_was_blocked_is_an_answer() -> 
     loop = asyncio.get_running_loop()
     async with Patience(LIMIT_SECS):
         loop.call_later(LIMIT_SECS / 2, answered.set)
-        time.sleep(2 * LIMIT_SECS)  # noqa: ASYNC251 - the loop stands still
+        time.sleep(2 * LIMIT_SECS)
         await answered.wait()
 
 
