@@ -11,6 +11,7 @@ Where the server is (alone, behind Sentinels, in a Cluster) is `lifecycle.store.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -29,7 +30,6 @@ from redis.exceptions import (
     MovedError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisError,
     ResponseError,
     TryAgainError,
 )
@@ -43,6 +43,8 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.patience import Patience
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
+
+log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
@@ -200,10 +202,12 @@ class Commands:
     async def _send(self, batch: Batch) -> None:
         try:
             replies = await self._exchange([args for args, _ in batch])
-        except (RedisError, OSError) as failure:  # a TimeoutError is an OSError
+        except Exception as failure:  # whatever it is: the task that sends every command must not die of it
             away = unavailable(failure)
-            self._away = away or StoreUnavailable(f"Redis cannot be reached: {failure}")
-            self._fail(batch, away or failure)
+            if away is None:
+                log.exception("commands to Redis failed")
+            self._away = away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
+            self._fail(batch, self._away)
             return
         self._away = None
         for (_, reply), value in zip(batch, replies, strict=True):
