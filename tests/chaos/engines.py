@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,3 +78,16 @@ async def idle(request: dict[str, Any], context: EngineContext) -> AsyncIterator
 def numbers(count: int) -> str:
     """What most of them say."""
     return "".join(f"{number} " for number in range(count))
+
+
+async def steadfast(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """The prompt's words, 20 a second; goes on behind what an earlier attempt has left."""
+    words = re.findall(r"\s*\S+", prompt(request))
+    for word in words[len(context.emitted) :]:
+        await asyncio.sleep(0.05)
+        if context.is_stopped:
+            return
+        yield word
+
+
+steadfast.resumable = True  # type: ignore[attr-defined]

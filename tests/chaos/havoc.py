@@ -27,11 +27,15 @@ _SCRIPTS = (
 )
 
 
+Served = tuple[str, dict[str, float]]
+"""An engine, and the settings of a worker that runs it."""
+
+
 class Havoc:
     """`strike()` breaks one thing and mends it; what heals afterwards is the cluster's own affair."""
 
-    def __init__(self, bench: Bench, redis: EmbeddedRedis, seed: int, models: dict[str, dict[str, float]]) -> None:
-        """`models`: with which settings a worker of each is started."""
+    def __init__(self, bench: Bench, redis: EmbeddedRedis, seed: int, models: dict[str, Served]) -> None:
+        """`models`: how a worker of each is started."""
         self._bench = bench
         self._redis = redis
         self._random = random.Random(f"havoc {seed}")
@@ -49,7 +53,8 @@ class Havoc:
         )  # fmt: skip
 
     async def add_worker(self, model: str) -> None:
-        self._model_of[await self._bench.worker(model, "echo", **self._models[model])] = model
+        engine, settings = self._models[model]
+        self._model_of[await self._bench.worker(model, engine, **settings)] = model
 
     async def strike(self) -> tuple[str, str]:
         """The kind of the fault, and on whom."""

@@ -21,14 +21,18 @@ from pathlib import Path
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
-from tests.chaos.havoc import Havoc
+from tests.chaos.havoc import Havoc, Served
 from tests.chaos.invariants import Violated
 from tests.chaos.soak_load import Load
 from tests.leaks import leaks
 
 HEALED_WITHIN_SECS = 30.0
 _PAUSE_SECS = 4.5  # between the beginnings of two faults, if the first has healed
-_MODELS = {"echo": {"echo_tokens_per_sec": 50.0}, "gentle": {"echo_tokens_per_sec": 10.0}}
+_MODELS: dict[str, Served] = {
+    "echo": ("echo", {"echo_tokens_per_sec": 50.0}),
+    "gentle": ("echo", {"echo_tokens_per_sec": 10.0}),
+    "steadfast": ("tests.chaos.engines:steadfast", {}),
+}
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}  # what Redis has answered survives its kill
 
 
@@ -72,7 +76,7 @@ async def soak(seed: int, secs: float, directory: Path, *, frontends: int = 2, c
             async with open_bench(settings, directory, frontends=frontends, workers=0, **watching) as bench:
                 bench.invariants.violations = report.violations
                 havoc = Havoc(bench, redis, seed, _MODELS)
-                for model in ("echo", "echo", "gentle"):
+                for model in ("echo", "echo", "gentle", "steadfast", "steadfast"):
                     await havoc.add_worker(model)
                 await _soak(bench, havoc, Load(bench, seed, clients), report)
                 report.violations += await leaks(bench.store.commands, settings.namespace)

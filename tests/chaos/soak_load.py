@@ -18,7 +18,7 @@ from tests.sse import Stream, chat, error_of, text_of
 PATIENCE_SECS = 60.0  # no client waits longer for its end, whatever is broken
 _PAUSE_SECS = 0.05
 _RESUMES = 20
-_ENGINES = ("echo", "gentle")  # models: at 50 tokens a second, and at 10
+_MODELS = ("echo", "gentle", "steadfast")  # at 50 tokens a second, at 10, and at 20 by an engine that can resume
 
 
 class Load:
@@ -155,7 +155,7 @@ class Load:
         return self._random.choice(self._bench.serving)
 
     def _body(self, words: str) -> dict[str, Any]:
-        return chat(words, self._random.choice(_ENGINES))
+        return chat(words, self._random.choice(_MODELS))
 
     def _words(self) -> str:
         length = self._random.choice((1, 5, 20, 20, 40))
