@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 START_SECS = 20.0
+WEAKENED = "CHAOS_WEAKENED"  # a folder whose sitecustomize.py takes something away from the processes
 
 
 def free_port() -> int:
@@ -117,7 +118,8 @@ class Cluster:
         return Process(process, log)
 
     def _environment(self, settings: Settings) -> dict[str, str]:
-        return as_environment(settings) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(self.directory)])}
+        path = [*filter(None, [os.environ.get(WEAKENED)]), str(ROOT), str(self.directory)]
+        return as_environment(settings) | {"PYTHONPATH": os.pathsep.join(path)}
 
     async def _ready(self, process: Process) -> bool:
         self._must_run(process)

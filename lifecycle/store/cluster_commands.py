@@ -11,7 +11,7 @@ from redis.exceptions import MovedError, RedisError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.redis import Commands
-from lifecycle.store.topology import REDIRECTS, Node, Topology, slot_of
+from lifecycle.store.topology import REDIRECTS, PerNode, Topology, slot_of
 
 _KEYLESS = frozenset(
     {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
@@ -35,18 +35,18 @@ class ClusterCommands(Commands):
 
     def __init__(self, topology: Topology, make: Callable[[str], Redis]) -> None:
         self._topology = topology
-        self._make = make
-        self._links: dict[Node, Commands] = {}
+        self._links = PerNode(topology, lambda url: Commands(make(url), redirected=True), Commands.aclose)
 
     async def execute(self, *args: Any) -> Any:
         key = key_of(args)
         if key is None:
-            return await self._link(await self._topology.some_node()).execute(*args)
+            link = await self._links.get(await self._topology.some_node())
+            return await link.execute(*args)
         slot = slot_of(key)
         for _ in range(REDIRECTS):
             node = await self._topology.node_of(slot)
             try:
-                return await self._link(node).execute(*args)
+                return await (await self._links.get(node)).execute(*args)
             except MovedError as moved:
                 self._topology.moved(slot, (moved.host, moved.port), node)
             except StoreUnavailable:
@@ -55,17 +55,10 @@ class ClusterCommands(Commands):
         raise StoreUnavailable("Redis Cluster cannot agree on who serves this part of the data")
 
     async def nodes(self) -> Sequence[Commands]:
-        return [self._link(node) for node in await self._topology.primaries()]
+        return [await self._links.get(node) for node in await self._topology.primaries()]
 
     async def aclose(self) -> None:
-        for link in self._links.values():
-            await link.aclose()
-
-    def _link(self, node: Node) -> Commands:
-        link = self._links.get(node)
-        if link is None:
-            link = self._links[node] = Commands(self._make(self._topology.url(node)), redirected=True)
-        return link
+        await self._links.aclose()
 
 
 class ClusterReads:
@@ -74,10 +67,9 @@ class ClusterReads:
     Raises redis-py's errors. The client behind a node is shared by all shards.
     """
 
-    def __init__(self, topology: Topology, clients: dict[Node, Redis], make: Callable[[str], Redis], key: str) -> None:
+    def __init__(self, topology: Topology, clients: PerNode[Redis], key: str) -> None:
         self._topology = topology
         self._clients = clients
-        self._make = make
         self._slot = slot_of(key)
 
     async def xread(self, streams: Any, **options: Any) -> Any:
@@ -89,22 +81,14 @@ class ClusterReads:
     async def xgroup_create(self, *args: Any, **options: Any) -> Any:
         return await self._on_node(lambda client: client.xgroup_create(*args, **options))
 
-    async def aclose(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
-        self._clients.clear()
-
     async def _on_node(self, call: Callable[[Redis], Any]) -> Any:
         for _ in range(REDIRECTS):
             try:
                 node = await self._topology.node_of(self._slot)
             except StoreUnavailable as failure:
                 raise RedisConnectionError(failure.message) from failure
-            client = self._clients.get(node)
-            if client is None:
-                client = self._clients[node] = self._make(self._topology.url(node))
             try:
-                return await call(client)
+                return await call(await self._clients.get(node))
             except MovedError as moved:
                 self._topology.moved(self._slot, (moved.host, moved.port), node)
             except (RedisError, OSError):

@@ -15,7 +15,7 @@ from lifecycle.store.keys import Keys
 from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import Commands, blocking_client, make_client
 from lifecycle.store.scripts import Store
-from lifecycle.store.topology import Node, Topology
+from lifecycle.store.topology import PerNode, Topology
 
 Reads = Redis | ClusterReads
 """Blocking reads of one shard's streams: `xread`, `xreadgroup`, `xgroup_create`."""
@@ -100,20 +100,16 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     stack.push_async_callback(topology.aclose)
     commands = ClusterCommands(topology, make)
     stack.push_async_callback(commands.aclose)
-    readers: dict[Node, Redis] = {}
-    listeners: dict[Node, Redis] = {}
+    readers = PerNode(topology, make_blocking, Redis.aclose)
+    stack.push_async_callback(readers.aclose)
+    listeners = PerNode(topology, make, Redis.aclose)
+    stack.push_async_callback(listeners.aclose)
 
     def reads(prefix: str) -> ClusterReads:
-        shard = ClusterReads(topology, readers, make_blocking, prefix)
-        stack.push_async_callback(shard.aclose)
-        return shard
+        return ClusterReads(topology, readers, prefix)
 
     async def listener() -> Redis:
         """Messages reach every node, so any of them will do."""
-        node = await topology.some_node()
-        if node not in listeners:
-            listeners[node] = make(topology.url(node))
-            stack.push_async_callback(listeners[node].aclose)
-        return listeners[node]
+        return await listeners.get(await topology.some_node())
 
     return _Deployment(commands, reads, listener)

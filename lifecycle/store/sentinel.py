@@ -17,14 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from lifecycle.address import Address
 from lifecycle.store.sockets import Guarded
 
-_SENTINEL_OPTIONS = (
-    "socket_timeout",
-    "socket_connect_timeout",
-    "retry",
-    "retry_on_error",
-    "maint_notifications_config",
-    "protocol",
-)
+_SENTINEL_OPTIONS = ("retry", "retry_on_error", "maint_notifications_config", "protocol")
 
 
 class _Connection(Guarded, SentinelManagedConnection):
@@ -61,6 +54,9 @@ def sentinel_client(address: Address, options: dict[str, Any]) -> Redis:
     for name in ("host", "port", "connection_class"):
         given.pop(name, None)
     asking: dict[str, Any] = {name: options[name] for name in _SENTINEL_OPTIONS}
+    # They are asked one after the other: one that hangs must leave time for the others, and for the primary.
+    share_secs = options["socket_timeout"] / (len(address.nodes) + 1)
+    asking |= {"socket_timeout": share_secs, "socket_connect_timeout": share_secs}
     if address.tls:
         asking |= {"ssl": True} | {name: value for name, value in given.items() if name.startswith("ssl_")}
     if address.sentinel_username:

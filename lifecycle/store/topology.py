@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -24,6 +24,7 @@ from lifecycle.store.keys import SLOTS, crc16
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Node = tuple[str, int]
 REDIRECTS = 5
 _PAUSE_SECS = 0.1  # between two looks at the map
@@ -45,8 +46,7 @@ class Topology:
 
     def __init__(self, address: Address, make: Callable[[str], Redis]) -> None:
         self._address = address
-        self._make = make
-        self._asking: dict[Node, Redis] = {}
+        self._asking = PerNode(self, make, Redis.aclose)
         self._slots: dict[int, Node] = {}
         self._primaries: list[Node] = []
         self._doubtful = True
@@ -86,9 +86,13 @@ class Topology:
         """A node failed: another may have taken its place."""
         self._doubtful = True
 
+    def strangers(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those that serve nothing and are not in the URL, as far as is known."""
+        known = {*self._address.nodes, *self._primaries}
+        return [node for node in nodes if node not in known] if self._primaries else []
+
     async def aclose(self) -> None:
-        for client in self._asking.values():
-            await client.aclose()
+        await self._asking.aclose()
 
     async def _look(self) -> None:
         """Ask every known node at once, take the first answer. Without one, what was known stays, and in doubt."""
@@ -119,10 +123,8 @@ class Topology:
             await tasks.end(asked)
 
     async def _ask(self, node: Node) -> list[tuple[int, int, Node]] | None:
-        client = self._asking.get(node)
-        if client is None:
-            client = self._asking[node] = self._make(self.url(node))
-            client.response_callbacks.clear()
+        client = await self._asking.get(node)
+        client.response_callbacks.clear()
         try:
             reply = await cast(Any, client).execute_command("CLUSTER SLOTS")
         except (RedisError, OSError) as failure:
@@ -134,3 +136,26 @@ class Topology:
             with suppress(AttributeError):  # the host may be unknown: nil
                 ranges.append((int(low), int(high), (primary[0].decode() or node[0], int(primary[1]))))
         return ranges
+
+
+class PerNode(Generic[T]):
+    """One of something for each node. When a new node comes, what belongs to nodes that have left is closed."""
+
+    def __init__(self, topology: Topology, make: Callable[[str], T], close: Callable[[T], Awaitable[None]]) -> None:
+        """`make` is given the node's URL."""
+        self._topology = topology
+        self._make = make
+        self._close = close
+        self._kept: dict[Node, T] = {}
+
+    async def get(self, node: Node) -> T:
+        found = self._kept.get(node)
+        if found is None:
+            found = self._kept[node] = self._make(self._topology.url(node))
+            for stranger in self._topology.strangers(set(self._kept) - {node}):
+                await self._close(self._kept.pop(stranger))
+        return found
+
+    async def aclose(self) -> None:
+        while self._kept:
+            await self._close(self._kept.popitem()[1])
