@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from redis.exceptions import RedisError
 
@@ -42,31 +44,41 @@ class Reaper:
         graves = await self._store.bury(leaving)
         roster = await self._store.roster()
         for grave in graves:
-            await self._reap(grave, roster)
+            heirs = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
+            grave = grave._replace(models=grave.models or sorted(roster.models))
+            if all(await self._in_every_shard(partial(self._reap, grave, heirs))):
+                await self._store.close_grave(grave.replica)
         unserved, models = self._unserved(roster), sorted(roster.models)
-        for shard in range(self._store.settings.shards):
-            for _ in range(_CALLS):
-                _, more = await self._store.sweep(shard, unserved, models)
-                if not more:
-                    break
+        await self._in_every_shard(partial(self._sweep, unserved, models))
 
-    async def _reap(self, grave: Grave, roster: Roster) -> None:
-        heirs = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
-        models = grave.models or sorted(roster.models)
-        done = True
-        for shard in range(self._store.settings.shards):
-            for _ in range(_CALLS):
-                reaped = await self._store.reap(shard, grave._replace(models=models), heirs)
-                if reaped.ended or reaped.moved:
-                    log.warning(
-                        "%s %s is gone: %d requests ended, %d go on elsewhere",
-                        grave.role, grave.replica, reaped.ended, reaped.moved,
-                    )  # fmt: skip
-                if reaped.done or not (reaped.ended or reaped.moved):
-                    break
-            done = done and reaped.done
-        if done:
-            await self._store.close_grave(grave.replica)
+    async def _in_every_shard(self, work: Callable[[int], Awaitable[bool]]) -> list[bool]:
+        """Side by side: a shard that is away keeps no other waiting. Its work is not done, and comes again."""
+        shards = range(self._store.settings.shards)
+        outcomes = await asyncio.gather(*(work(shard) for shard in shards), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
+                raise outcome
+        return [outcome is True for outcome in outcomes]
+
+    async def _reap(self, grave: Grave, heirs: list[str], shard: int) -> bool:
+        """Whether nothing is left of it in this shard."""
+        for _ in range(_CALLS):
+            reaped = await self._store.reap(shard, grave, heirs)
+            if reaped.ended or reaped.moved:
+                log.warning(
+                    "%s %s is gone: %d requests ended, %d go on elsewhere",
+                    grave.role, grave.replica, reaped.ended, reaped.moved,
+                )  # fmt: skip
+            if reaped.done or not (reaped.ended or reaped.moved):
+                return reaped.done
+        return False
+
+    async def _sweep(self, unserved: list[str], models: list[str], shard: int) -> bool:
+        for _ in range(_CALLS):
+            _, more = await self._store.sweep(shard, unserved, models)
+            if not more:
+                return True
+        return False
 
     def _unserved(self, roster: Roster) -> list[str]:
         """Known models without a sign of a live worker for one lease. Nobody is judged during a grace."""

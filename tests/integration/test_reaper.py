@@ -1,0 +1,40 @@
+"""The reaper over several shards."""
+
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ResponseError
+
+from lifecycle.model import Role
+from lifecycle.reaper import Reaper
+from tests.conftest import MakeSettings, MakeStore
+from tests.unit.world import LABELS, MODEL
+
+SHARDS = 4
+RIDS = ("r0", "r1", "r2", "r3")  # one in each
+
+
+@pytest.mark.leaves_inflight
+async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSettings, make_store: MakeStore) -> None:
+    store = make_store(make_settings(shards=SHARDS, lease_secs=60.0))
+    assert [store.keys.shard_of(rid) for rid in RIDS] == list(range(SHARDS))
+    await store.beat("f0", Role.FRONTEND, {}, [])
+    await store.beat("w0", Role.WORKER, {}, [MODEL])
+    for rid in RIDS:
+        await store.admit(
+            rid, "n", LABELS, "f0", b"{}", on_disconnect="continue", grace_secs=0, queue_timeout_secs=0,
+            first_token_timeout_secs=0, deadline_secs=0,
+        )  # fmt: skip
+        ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
+        await store.start(rid, "w0", "queue", MODEL, entry.decode())
+    broken = f"{store.keys.prefixes[0]}running:w0"
+    await store.command("SET", broken, "not a set")
+
+    with pytest.raises(ResponseError):
+        await Reaper(store).sweep(leaving="w0")
+
+    records = [await store.read(rid) for rid in RIDS]
+    assert [record.status for record in records if record] == ["running", "queued", "queued", "queued"]
+    await store.command("DEL", broken)
+    await Reaper(store).sweep()
+    assert await store.command("HLEN", store.keys.control + "graves") == 0
