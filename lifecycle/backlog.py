@@ -29,7 +29,7 @@ class Backlog:
         self._depths: dict[str, _Depth] = {}
 
     async def is_full(self, model: str) -> bool:
-        """Raises StoreUnavailable."""
+        """A shard that is away counts as empty: it refuses for itself, and keeps nothing from the others."""
         if self._store.settings.shards == 1:
             return False
         known = self._depths.get(model)

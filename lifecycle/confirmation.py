@@ -23,11 +23,11 @@ async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wai
             ended.set()
 
     subscription: Subscription | None = None
-    with suppress(StoreUnavailable):  # the message is a hint: without it the record is looked at now and then
-        subscription = await subscriptions.subscribe(store.keys.channel(rid), on_message, on_gap=ended.set)
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_secs):
+                with suppress(StoreUnavailable):  # a hint: without it the record is looked at now and then
+                    subscription = await subscriptions.subscribe(store.keys.channel(rid), on_message, on_gap=ended.set)
                 while True:
                     with suppress(StoreUnavailable):
                         record = await store.read(rid)

@@ -166,6 +166,8 @@ class Attempt:
         """The request is over, killed, or another worker's: nothing more may be written."""
         log.info("tokens of %s were refused: %s", self.rid, why)
         self.sink.discard()
+        if why == "gone":
+            self.fail(ErrorType.STATE_LOST, "Redis lost the token stream")
         self.context.kill()
 
     def _watch_inactivity(self) -> None:

@@ -23,6 +23,7 @@ GROUP = "workers"
 _QUEUES = ("retry", "queue")  # in this order
 _BATCH = 32
 _LONGEST_PAUSE_SECS = 1.0
+_TURN_SECS = 0.25
 
 
 class Delivery(NamedTuple):
@@ -122,7 +123,8 @@ class Intake:
         async with self._slots.turn:
             for key in self._keys:
                 if self._slots.free > 0:
-                    deliveries = await self._read((key,), min(_BATCH, self._slots.free), None)
+                    async with asyncio.timeout(_TURN_SECS):  # a shard that hangs must not keep the turn
+                        deliveries = await self._read((key,), min(_BATCH, self._slots.free), None)
                     taken += len(deliveries)
                     for delivery in deliveries:
                         await self._take(delivery)

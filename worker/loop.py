@@ -217,9 +217,10 @@ class Worker:
         """Drain: what is left at the deadline moves to another worker if it can, or fails."""
         with suppress(StoreError):
             await self._lease.beat()
-        for intake in intakes:
-            with suppress(StoreError, RedisError, OSError):
-                await intake.give_back_pending()
+        giving_back = [asyncio.create_task(intake.give_back_pending(), name="give back") for intake in intakes]
+        await asyncio.wait(giving_back, timeout=2 * self.settings.redis_timeout_secs)
+        await tasks.end(giving_back)  # what a shard that is away keeps is the reaper's
+        await asyncio.gather(*giving_back, return_exceptions=True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.drain_timeout_secs)
         for attempt in list(self._attempts.values()):

@@ -11,7 +11,7 @@ from redis.exceptions import MovedError, RedisError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.redis import Commands
-from lifecycle.store.topology import REDIRECTS, PerNode, Topology, slot_of
+from lifecycle.store.topology import REDIRECTS, Node, PerNode, Topology, slot_of
 
 _KEYLESS = frozenset(
     {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
@@ -40,19 +40,22 @@ class ClusterCommands(Commands):
     async def execute(self, *args: Any) -> Any:
         key = key_of(args)
         if key is None:
-            link = await self._links.get(await self._topology.some_node())
-            return await link.execute(*args)
+            return await self._on(await self._topology.some_node(), args)
         slot = slot_of(key)
         for _ in range(REDIRECTS):
             node = await self._topology.node_of(slot)
             try:
-                return await (await self._links.get(node)).execute(*args)
+                return await self._on(node, args)
             except MovedError as moved:
                 self._topology.moved(slot, (moved.host, moved.port), node)
-            except StoreUnavailable:
-                self._topology.doubt()
-                raise
         raise StoreUnavailable("Redis Cluster cannot agree on who serves this part of the data")
+
+    async def _on(self, node: Node, args: Sequence[Any]) -> Any:
+        try:
+            return await (await self._links.get(node)).execute(*args)
+        except StoreUnavailable:
+            self._topology.doubt(node)
+            raise
 
     async def nodes(self) -> Sequence[Commands]:
         return [await self._links.get(node) for node in await self._topology.primaries()]
@@ -92,6 +95,6 @@ class ClusterReads:
             except MovedError as moved:
                 self._topology.moved(self._slot, (moved.host, moved.port), node)
             except (RedisError, OSError):
-                self._topology.doubt()
+                self._topology.doubt(node)
                 raise
         raise RedisConnectionError("Redis Cluster cannot agree on who serves this part of the data")

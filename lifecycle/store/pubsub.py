@@ -127,19 +127,21 @@ class Subscriptions:
             reply: Any = await connection.read_response(timeout=wait_secs, disconnect_on_error=False)
             if reply is not None:
                 probing = False
-                self._take(reply)
+                await self._take(reply)
             elif probing:
                 raise ConnectionError("the subscription link does not answer")
             else:  # nothing came, which redis-py answers with None where a timeout is given
                 probing = True
                 await self._send("PING")
 
-    def _take(self, reply: Any) -> None:
+    async def _take(self, reply: Any) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""
         entry = self._channels.get(channel)
         if entry is None:
+            if kind in (b"subscribe", b"message"):  # of somebody who was cancelled before it was confirmed
+                await self._send("UNSUBSCRIBE", channel)
             return
         if kind == b"message":
             try:

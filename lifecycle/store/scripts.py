@@ -305,9 +305,13 @@ class Store:
         return Roster(float(reply[0]), replicas, models, bool(reply[3]))
 
     async def queue_depth(self, model: str) -> int:
-        """Requests of all shards that wait for this model."""
+        """Requests that wait for this model, in all shards that answer."""
         keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
-        return sum(map(int, await self.commands.execute_many(("XLEN", key) for key in keys)))
+        depths = await asyncio.gather(*(self.commands.execute("XLEN", key) for key in keys), return_exceptions=True)
+        for depth in depths:
+            if isinstance(depth, BaseException) and not isinstance(depth, StoreUnavailable):
+                raise depth
+        return sum(depth for depth in depths if isinstance(depth, int))
 
     async def ping(self) -> None:
         """Whether the part of Redis that every replica needs answers, and takes writes. Raises StoreUnavailable."""

@@ -208,3 +208,16 @@ async def test_an_inbox_that_nobody_reads_stays_small(world: World) -> None:
         await world.append(number)
     assert await world.store.command("XLEN", f"{world.prefix}inbox:f0") < 1.5 * INBOX_FRAMES
     await world.finish(3 * INBOX_FRAMES - 1)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_stream_that_is_none_is_one_request_s_trouble_alone(world: World) -> None:
+    await world.run("r0")
+    await world.run("r1")
+    await world.store.command("DEL", f"{world.prefix}tokens:r0")
+    await world.store.command("SET", f"{world.prefix}tokens:r0", "not a stream")
+    flush = [Append(rid, 1, 1, b'["1.1 "]', True) for rid in ("r0", "r1")]
+    assert await world.store.append(0, "w0", flush) == [(flush[0], "gone")]
+    assert await world.tokens("r1") == "1.1 "
+    assert await world.pushed("f0") == ["1-1"]
+    await world.store.command("DEL", f"{world.prefix}tokens:r0")

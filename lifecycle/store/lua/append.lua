@@ -3,7 +3,7 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
--- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there), 'closed' (it has ended or was
+-- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there, or is none), 'closed' (it has ended or was
 --         killed), 'fenced' (its attempt was given back, a later one owns it, or Redis has lost this worker's start of
 --         it in a failover). A repeated entry is accepted silently and pushed to nobody. {'fenced'} alone: this worker
 --         was buried.
@@ -54,8 +54,8 @@ for i = 3, #ARGV, 4 do
   elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
     local why = why_refused(rid, id)
     if why then refused[#refused + 1] = {(i - 3) / 4, why} end
-  else
-    return added
+  else  -- a key of another type, say: this request's trouble alone
+    refused[#refused + 1] = {(i - 3) / 4, 'gone'}
   end
 end
 
