@@ -10,7 +10,11 @@ _AGAIN_SECS = 0.2
 
 
 def check_cancelled() -> None:
-    """In a loop that outlives errors: raise the cancellation that such an error has swallowed (see `end`)."""
+    """In a loop that outlives errors: raise the cancellation that was swallowed (see `end`), by an error or a result.
+
+    `asyncio.wait_for`, which redis-py sends through, returns what is done when it is cancelled at that moment (CPython
+    3.11). A task group cancels its tasks once: one whose cancellation got lost would hold it up for ever.
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

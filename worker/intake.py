@@ -82,6 +82,7 @@ class Intake:
     async def run(self) -> None:
         pause = 0.0
         while True:
+            tasks.check_cancelled()
             await self._slots.wait()
             try:
                 if self._pending or not await self._take_in_turn():

@@ -123,6 +123,7 @@ class Subscriptions:
             await self._send("SUBSCRIBE", channel)
         probing = False
         while True:
+            tasks.check_cancelled()
             wait_secs = self._timeout_secs if probing else PROBE_SECS
             reply: Any = await connection.read_response(timeout=wait_secs, disconnect_on_error=False)
             if reply is not None:

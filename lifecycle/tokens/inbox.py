@@ -39,6 +39,7 @@ class Inbox:
     async def run(self) -> None:
         pause = 0.0
         while True:
+            tasks.check_cancelled()
             try:
                 reply: Any = await self._client.xread({self._key: self._last}, count=_FRAMES, block=BLOCK_MS)
             except (RedisError, OSError) as failure:
