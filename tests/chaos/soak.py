@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2
+
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
@@ -90,7 +92,7 @@ async def _soak(bench: Bench, havoc: Havoc, load: Load, report: Report) -> None:
         while time.monotonic() < over_at and not loading.done():
             begun_at = time.monotonic()
             kind, what = await havoc.strike()
-            healed = await _heals(bench)
+            healed = await _heals(bench, load)
             took_secs = time.monotonic() - begun_at
             report.faults[kind] += 1
             report.healing_secs[kind] = max(took_secs, report.healing_secs[kind])
@@ -106,14 +108,16 @@ async def _soak(bench: Bench, havoc: Havoc, load: Load, report: Report) -> None:
     report.ended = Counter(" ".join((r.status, r.error_type)).strip() for r in bench.invariants.ended.values())
 
 
-async def _heals(bench: Bench) -> bool:
-    """Every process holds a lease, no request belongs to anyone who does not, and the gauge says so."""
+async def _heals(bench: Bench, load: Load) -> bool:
+    """Every process holds a lease, no request belongs to anyone who does not, the gauge says so, and all is served."""
     give_up_at = time.monotonic() + HEALED_WITHIN_SECS
     invariants = bench.invariants
     while time.monotonic() < give_up_at:
         pids = {process.pid for process in (*bench.frontends, *bench.workers)}
         if await invariants.look() and invariants.living == pids and not invariants.orphans:
-            return True
+            with suppress(httpx2.TransportError):
+                if await load.served(invariants.polls):
+                    return True
         await asyncio.sleep(0.1)
     of_the_dead = sorted(invariants.orphans)
     invariants.note(f"not healed: processes {pids}, with a lease {invariants.living}, of the dead {of_the_dead}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
@@ -31,6 +31,7 @@ class Load:
         self._clients = clients
         self._names = count(1)
         self._over = False
+        self._asked: dict[str, list[Process]] = defaultdict(list)  # by request: whom its client has asked
         self._kinds: dict[str, Callable[[str, str], Awaitable[str]]] = {
             "stream": self._stream, "unary": self._unary, "continue": self._continue, "cancel": self._cancel,
             "stop": self._stop, "disconnect": self._disconnect, "second reader": self._second_reader,
@@ -54,8 +55,12 @@ class Load:
             except TimeoutError:
                 outcome = "waited for ever"
                 self._bench.invariants.note(f"{rid}: its client has waited for {PATIENCE_SECS:g} s")
-            except httpx2.TransportError:
+            except httpx2.TransportError as failure:
                 outcome = "connection lost"
+                if all(f in self._bench.frontends and f.process.returncode is None for f in self._asked[rid]):
+                    self._bench.invariants.note(f"{rid}: a living frontend broke off: {failure!r}")
+            finally:
+                self._asked.pop(rid, None)
             self.outcomes[kind, outcome] += 1
             await self._bench.invariants.check_readings()
             await asyncio.sleep(_PAUSE_SECS * self._random.random())
@@ -63,12 +68,12 @@ class Load:
     # Kinds of clients
 
     async def _stream(self, rid: str, words: str) -> str:
-        async with self._bench.post(self._frontend(), self._body(words), rid) as stream:
+        async with self._bench.post(self._frontend(rid), self._body(words), rid) as stream:
             return await self._whole(stream, rid, words)
 
     async def _unary(self, rid: str, words: str) -> str:
         body = self._body(words) | {"stream": False}
-        url = self._frontend().url + "/v1/chat/completions"
+        url = self._frontend(rid).url + "/v1/chat/completions"
         answer = await self._bench.http.post(url, json=body, headers={"X-Request-Id": rid}, timeout=PATIENCE_SECS)
         if answer.status_code != 200:
             return _refusal(answer)
@@ -79,7 +84,7 @@ class Load:
     async def _continue(self, rid: str, words: str) -> str:
         """Goes away again and again, and reads on elsewhere."""
         text = ""
-        async with self._bench.post(self._frontend(), self._body(words), rid, X_On_Disconnect="continue") as stream:
+        async with self._bench.post(self._frontend(rid), self._body(words), rid, X_On_Disconnect="continue") as stream:
             if stream.response.status_code != 200:
                 return await _refused(stream)
             try:
@@ -92,8 +97,9 @@ class Load:
                 return self._compared(rid, text, words)
         for _ in range(_RESUMES):
             try:
-                async with self._bench.resume(self._frontend(), rid, after) as stream:
-                    if stream.response.status_code == 404:  # not admitted after all, or already forgotten
+                async with self._bench.resume(self._frontend(rid), rid, after) as stream:
+                    if stream.response.status_code == 404:
+                        self._bench.invariants.note(f"{rid}: admitted, and unknown")
                         return "unknown"
                     if stream.response.status_code == 200:
                         await stream.read()
@@ -110,6 +116,7 @@ class Load:
             if record is not None and record.status.terminal and record.error_type:
                 return record.error_type
             await asyncio.sleep(0.2)
+        self._bench.invariants.note(f"{rid}: not read to its end in {_RESUMES} tries")
         return "gave up"
 
     async def _cancel(self, rid: str, words: str) -> str:
@@ -120,39 +127,52 @@ class Load:
 
     async def _told_to_end(self, rid: str, words: str, mode: str) -> str:
         """By its id, at any replica, while it is read."""
-        async with self._bench.post(self._frontend(), self._body(words), rid) as stream:
+        async with self._bench.post(self._frontend(rid), self._body(words), rid) as stream:
             if stream.response.status_code != 200:
                 return await _refused(stream)
             await stream.read_tokens(2)
-            url = f"{self._frontend().url}/v1/requests/{rid}/cancel"
+            url = f"{self._frontend(rid).url}/v1/requests/{rid}/cancel"
             answer = await self._bench.http.post(url, json={"mode": mode, "wait_ms": 5000}, timeout=PATIENCE_SECS)
             await stream.read()
         error = error_of(stream.events)
         return f"{answer.status_code}, {error['error_type'] if error else 'no error'}"
 
     async def _disconnect(self, rid: str, words: str) -> str:
-        async with self._bench.post(self._frontend(), self._body(words), rid) as stream:
+        async with self._bench.post(self._frontend(rid), self._body(words), rid) as stream:
             if stream.response.status_code != 200:
                 return await _refused(stream)
             await stream.read_tokens(self._random.randint(1, 5))
         return "left"
 
     async def _second_reader(self, rid: str, words: str) -> str:
-        async with self._bench.post(self._frontend(), self._body(words), rid) as stream:
+        async with self._bench.post(self._frontend(rid), self._body(words), rid) as stream:
             if stream.response.status_code != 200:
                 return await _refused(stream)
             await stream.read_tokens(1)
-            async with self._bench.resume(self._frontend(), rid) as second:
+            async with self._bench.resume(self._frontend(rid), rid) as second:
                 if second.response.status_code != 200:
                     await second.response.aread()
                     return await self._whole(stream, rid, words)
                 first, _ = await asyncio.gather(self._whole(stream, rid, words), second.read())
                 return first
 
+    async def served(self, number: int) -> bool:
+        """Whether every model answers a short request, whole, at every frontend."""
+        answers = [
+            await self._bench.http.post(
+                frontend.url + "/v1/chat/completions", json=chat("served", model) | {"stream": False},
+                headers={"X-Request-Id": f"served-{number}-{next(self._names)}"}, timeout=PATIENCE_SECS,
+            )
+            for frontend in list(self._bench.frontends)
+            for model in _MODELS
+        ]  # fmt: skip
+        return all(answer.status_code == 200 for answer in answers)
+
     # What they have in common
 
-    def _frontend(self) -> Process:
-        return self._random.choice(self._bench.serving)
+    def _frontend(self, rid: str) -> Process:
+        self._asked[rid].append(self._random.choice(self._bench.serving))
+        return self._asked[rid][-1]
 
     def _body(self, words: str) -> dict[str, Any]:
         return chat(words, self._random.choice(_MODELS))
