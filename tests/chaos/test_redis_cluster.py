@@ -23,7 +23,7 @@ from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_benc
 from tests.chaos.operators import lifecycle
 from tests.conftest import MakeSettings
 from tests.processes import kept
-from tests.servers import ClusterNode, ClusterSetup
+from tests.servers import ClusterNode, ClusterSetup, ask
 from tests.sse import Stream, error_of, text_of
 from tests.waiting import wait_until
 
@@ -221,6 +221,31 @@ async def test_a_slot_moves_key_by_key(
         await _every_shard_serves(bench, places)
         await _is_right(bench)
         assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+
+
+@pytest.mark.fault("Cluster: a slot is left half-way of its move", "its shard answers 503; the others admit and stream")
+async def test_a_slot_stays_half_way(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places, moving = Places(settings, redis_cluster), 2
+    slot = places.slot(moving)
+    async with straight_bench(settings, tmp_path) as bench:
+        await _every_shard_serves(bench, places)
+        source = redis_cluster.node_of(slot)
+        target = redis_cluster.primaries[(redis_cluster.primaries.index(source) + 1) % 3]
+        ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+        queues = [f"{places.keys.prefixes[moving]}{queue}:paced" for queue in ("queue", "retry")]
+        ask(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *queues)
+        for shard in range(SHARDS):
+            async with bench.post(bench.frontends[0], paced(2), places.new_rid(shard)) as stream:
+                assert stream.response.status_code == (503 if shard == moving else 200)
+                assert shard == moving or text_of(await stream.read()) == numbers(2)
+        healing.begins()
+        await redis_cluster.migrate_slot(slot, target)
+        await _every_shard_serves(bench, places)
+        healing.is_over()
+        await _is_right(bench)
 
 
 @pytest.mark.fault("Cluster: every slot in use moves under load, atomically", "whole streams or 503; counts right")
