@@ -71,7 +71,8 @@ class Havoc:
 
     async def _kill_frontend(self) -> str:
         victim = self._random.choice(self._bench.frontends)
-        await self._bench.kill(victim)
+        self._bench.forget(victim)  # before its clients can notice
+        await victim.kill()
         await self._bench.frontend()
         return victim.log.stem
 

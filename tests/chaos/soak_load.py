@@ -96,18 +96,22 @@ class Load:
             if stream.events and stream.events[-1].data == "[DONE]" and error_of(stream.events) is None:
                 return self._compared(rid, text, words)
         for _ in range(_RESUMES):
+            opened: Stream | None = None
             try:
-                async with self._bench.resume(self._frontend(rid), rid, after) as stream:
-                    if stream.response.status_code == 404:
+                async with self._bench.resume(self._frontend(rid), rid, after) as opened:
+                    if opened.response.status_code == 404:
                         self._bench.invariants.note(f"{rid}: admitted, and unknown")
                         return "unknown"
-                    if stream.response.status_code == 200:
-                        await stream.read()
+                    if opened.response.status_code == 200:
+                        await opened.read()
             except httpx2.TransportError:
                 pass
-            text += text_of(stream.events) if stream.response.status_code == 200 else ""
-            after = _last(stream, after)
-            error = error_of(stream.events) if stream.ended and stream.events else {"error_type": ""}
+            error: dict[str, Any] | None = {"error_type": ""}
+            if opened is not None and opened.response.status_code == 200:
+                text += text_of(opened.events)
+                after = _last(opened, after)
+                if opened.ended and opened.events:
+                    error = error_of(opened.events)
             if error is None:
                 return self._compared(rid, text, words)
             if error["error_type"] not in ("", "unavailable", "frontend_lost"):
