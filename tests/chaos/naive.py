@@ -82,7 +82,7 @@ def survivors(weakening: Weakening) -> list[str]:
         changed = _PATCH.format(changes=weakening.changes)
         (Path(folder) / "sitecustomize.py").write_text(changed)
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--tb=no", "--timeout=60"]
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--tb=no", "--timeout=25"]
             + [f"tests/chaos/{test}" for test in (CONTROL, *weakening.tests)],
             cwd=ROOT, env=os.environ | {WEAKENED: folder}, capture_output=True, text=True, check=False,
         )  # fmt: skip
