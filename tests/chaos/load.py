@@ -13,11 +13,14 @@ from typing import Any, NamedTuple, Self
 from lifecycle import tasks
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
+from tests.chaos.engines import numbers
 from tests.sse import chat, error_of, text_of
 from tests.waiting import wait_until
 
 WHOLE = "whole"
 REFUSED = "refused"
+LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
+"""What an asynchronous replication may have lost ends so, and never as a wrong text."""
 PACED = "tests.engines:paced"
 _ANSWER_SECS = 40.0  # nothing hangs: no client waits longer than this for its end
 _REFUSED_PAUSE_SECS = 0.1
@@ -37,10 +40,6 @@ async def straight_bench(
 def paced(count: int, pause_secs: float = 0.02) -> dict[str, Any]:
     """A request for so many numbers, so far apart."""
     return chat(f"{count} {pause_secs}", "paced")
-
-
-def numbers(count: int) -> str:
-    return "".join(f"{number} " for number in range(count))
 
 
 class Answer(NamedTuple):

@@ -12,8 +12,9 @@ import redis.exceptions
 
 from lifecycle.embedded import EmbeddedRedis
 from tests.chaos.bench import Bench
+from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
-from tests.chaos.load import numbers, paced, straight_bench
+from tests.chaos.load import paced, straight_bench
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.processes import kept

@@ -18,8 +18,9 @@ from lifecycle.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
 from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
+from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
-from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.chaos.load import LOST, REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
 from tests.conftest import MakeSettings
 from tests.processes import kept
@@ -28,7 +29,6 @@ from tests.sse import Stream, error_of, text_of
 from tests.waiting import wait_until
 
 SHARDS = 6  # two for each of the three primaries
-LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
 
 
 @pytest.fixture
@@ -69,6 +69,11 @@ class Places:
     def new_rid(self, shard: int) -> str:
         """A request id of that shard."""
         return next(rid for n in self._numbers if self.keys.shard_of(rid := f"r{n}") == shard)
+
+    def primary(self, which: str) -> ClusterNode:
+        """The one with the control keys (`control`), or another."""
+        control = self._cluster.node_of(self.control_slot)
+        return control if which == "control" else next(n for n in self._cluster.primaries if n is not control)
 
     def shards_of(self, node: ClusterNode) -> set[int]:
         return {shard for shard in range(SHARDS) if self._cluster.node_of(self.slot(shard)) is node}
@@ -120,8 +125,7 @@ async def test_a_primary_is_killed(
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
         async with _a_stream_in_every_shard(bench, places, 150) as streams:
-            control = redis_cluster.node_of(places.control_slot)
-            victim = control if which == "control" else next(n for n in redis_cluster.primaries if n is not control)
+            victim = places.primary(which)
             hit = places.shards_of(victim)
             assert 0 < len(hit) < SHARDS
             was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
@@ -152,8 +156,7 @@ async def test_a_primary_comes_back_empty(
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
         async with _a_stream_in_every_shard(bench, places, 150) as streams:
-            control = redis_cluster.node_of(places.control_slot)
-            victim = control if which == "control" else next(n for n in redis_cluster.primaries if n is not control)
+            victim = places.primary(which)
             hit = places.shards_of(victim)
             healing.begins()
             victim.kill()

@@ -14,8 +14,9 @@ import pytest
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench
+from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
-from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.chaos.load import REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
 from tests.cluster import Process
 from tests.conftest import MakeSettings

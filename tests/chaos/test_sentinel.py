@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.bench import Bench
+from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
-from tests.chaos.load import REFUSED, WHOLE, Load, numbers, paced, straight_bench
+from tests.chaos.load import LOST, REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
 from tests.cluster import Process
 from tests.conftest import MakeSettings
@@ -18,9 +19,6 @@ from tests.processes import kept
 from tests.servers import SentinelSetup, ask
 from tests.sse import error_of, text_of
 from tests.waiting import wait_until
-
-LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
-"""What an asynchronous replication may have lost ends so, and never as a wrong text."""
 
 
 @pytest.fixture
