@@ -11,6 +11,7 @@ from redis.exceptions import MovedError
 
 from lifecycle.redis_binary import ServerBinary, bundled_path, find_server, inspect
 from tests.servers import SLOTS, ClusterSetup, SentinelSetup, ask, info
+from tests.waiting import wait_until
 
 
 def _binaries() -> list[ServerBinary]:
@@ -40,6 +41,8 @@ def cluster(binary: ServerBinary) -> Iterator[ClusterSetup]:
 async def test_a_clean_failover_loses_nothing_and_the_old_primary_follows(sentinels: SentinelSetup) -> None:
     old, url = sentinels.primary, sentinels.url
     ask(old, "SET", "kept", "1")
+    # Replication is asynchronous: a failover may lose what no replica has yet, a clean one too.
+    await wait_until(lambda: ask(sentinels.replica, "GET", "kept") == "1", 10.0, "the replica has the write")
     await sentinels.fail_over()
     assert sentinels.replica is old
     assert sentinels.url == url
@@ -54,7 +57,7 @@ async def test_a_frozen_primary_is_replaced_and_a_killed_one_too(sentinels: Sent
     ask(sentinels.primary, "SET", "written", "meanwhile")
     old.thaw()
     await sentinels.rejoined()
-    assert ask(old, "GET", "written") == "meanwhile"
+    await wait_until(lambda: ask(old, "GET", "written") == "meanwhile", 10.0, "the old primary has what it missed")
     sentinels.primary.kill()
     await sentinels.agreed()
     assert sentinels.primary is old
