@@ -324,8 +324,8 @@ class Tracker:
     async def _live_once(self) -> None:
         """Under one identity. Raises Fenced in a group."""
         self._inboxes = [
-            Inbox(client, f"{prefix}inbox:{self.id}", self._dispatch)
-            for client, prefix in zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
+            Inbox(blocking, f"{prefix}inbox:{self.id}", self._dispatch)
+            for blocking, prefix in zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
         ]
         async with asyncio.TaskGroup() as group:
             for inbox in self._inboxes:

@@ -13,8 +13,7 @@ from redis.exceptions import RedisError, ResponseError
 from lifecycle import tasks
 from lifecycle.errors import StoreError
 from lifecycle.ids import is_request_id
-from lifecycle.store.connect import Reads
-from lifecycle.store.redis import BLOCK_MS
+from lifecycle.store.redis import BLOCK_MS, Commands
 from lifecycle.store.scripts import Store
 
 log = logging.getLogger(__name__)
@@ -61,13 +60,13 @@ class Intake:
     """`run()` until cancelled, then `give_back_pending()`: a cancelled read may have parked entries in our name."""
 
     def __init__(
-        self, store: Store, client: Reads, shard: int, model: str, worker: str, slots: Slots,
+        self, store: Store, blocking: Commands, shard: int, model: str, worker: str, slots: Slots,
         launch: Callable[[Delivery], bool],
     ) -> None:  # fmt: skip
         """`launch` takes a delivery that holds a slot; False when it is already being handled."""
         prefix = store.keys.prefixes[shard]
         self._store = store
-        self._client = client
+        self._blocking = blocking
         self._model = model
         self._worker = worker
         self._slots = slots
@@ -92,11 +91,11 @@ class Intake:
                 continue
             except ResponseError as failure:
                 if str(failure).startswith("NOGROUP"):
-                    with suppress(RedisError, OSError):
+                    with suppress(RedisError, StoreError):
                         await self.create_groups()
                 else:
                     log.warning("taking requests failed: %s", failure)
-            except (RedisError, OSError, StoreError) as failure:
+            except (RedisError, StoreError, TimeoutError) as failure:
                 log.debug("taking requests failed: %s", failure)
             tasks.check_cancelled()
             self._pending = True
@@ -142,12 +141,14 @@ class Intake:
         if pending:
             self._pending = False
         start = "0" if pending else ">"
-        reply: Any = await self._client.xreadgroup(
-            GROUP, self._worker, dict.fromkeys(keys, start), count=count, block=None if pending else block_ms
+        block = () if pending or block_ms is None else ("BLOCK", block_ms)
+        reply: Any = await self._blocking.execute(
+            "XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count, *block, "STREAMS", *keys, *(start for _ in keys)
         )
         deliveries: list[Delivery] = []
         for key, entries in reply or ():
-            for entry, values in entries:
+            for entry, flat in entries:
+                values = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
                 rid = values.get(b"rid", b"").decode(errors="replace")
                 if is_request_id(rid):
                     deliveries.append(Delivery(rid, self._keys[key.decode()], entry.decode()))
@@ -178,7 +179,7 @@ class Intake:
         """From 0: after Redis lost its data, what was queued since must not be passed over."""
         for key in self._keys:
             try:
-                await self._client.xgroup_create(key, GROUP, id="0", mkstream=True)
+                await self._blocking.execute("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
             except ResponseError as failure:
                 if not str(failure).startswith("BUSYGROUP"):
                     raise

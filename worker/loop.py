@@ -80,8 +80,8 @@ class Worker:
     async def _serve(self) -> bool:
         """Work under one identity. True when drained, False when fenced."""
         intakes = self._intakes = [
-            Intake(self._store, client, shard, self.model, self.id, self._slots, self._launch)
-            for shard, client in enumerate(self._connections.blocking)
+            Intake(self._store, blocking, shard, self.model, self.id, self._slots, self._launch)
+            for shard, blocking in enumerate(self._connections.blocking)
         ]
         try:
             async with asyncio.TaskGroup() as group:

@@ -17,7 +17,7 @@ from lifecycle.model import Status
 from lifecycle.settings import Settings
 
 if TYPE_CHECKING:
-    from lifecycle.store.connect import Reads
+    from lifecycle.store.redis import Commands
     from lifecycle.store.scripts import Store
     from lifecycle.tokens.history import End, Tokens
 
@@ -63,13 +63,13 @@ def tail(
 
 async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
     """Tokens behind `after`, without gap or repeat; the End comes last. Raises StateLost, StoreUnavailable."""
-    from lifecycle.store.connect import open_reads
+    from lifecycle.store.connect import open_blocking
     from lifecycle.tokens.history import End, Opened, read_history
 
     number, cursor = after.number, str(after)
     over = False
-    async with open_reads(store.settings, rid) as reads:
-        bell = _Doorbell(reads, store.keys.prefix_of(rid) + "tokens:" + rid)
+    async with open_blocking(store.settings) as blocking:
+        bell = _Doorbell(blocking, store.keys.prefix_of(rid) + "tokens:" + rid)
         while True:
             page = await read_history(store, rid, cursor)
             for item in page.items:
@@ -100,21 +100,15 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
 class _Doorbell:
     """Waits until the token stream has something further; what it is, is read by others."""
 
-    def __init__(self, reads: Reads, key: str) -> None:
-        self._reads = reads
+    def __init__(self, blocking: Commands, key: str) -> None:
+        self._blocking = blocking
         self._key = key
 
     async def wait(self, cursor: str) -> bool:
         """False when nothing came within BLOCK_MS."""
-        from redis.exceptions import RedisError
+        from lifecycle.store.redis import BLOCK_MS
 
-        from lifecycle.store.redis import BLOCK_MS, unavailable
-
-        try:
-            rung = await self._reads.xread({self._key: cursor}, count=1, block=BLOCK_MS)
-        except (RedisError, OSError) as failure:
-            raise unavailable(failure) or failure from None
-        return bool(rung)
+        return bool(await self._blocking.execute("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", self._key, cursor))
 
 
 class _TextPrinter:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import MovedError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.redis import Commands
@@ -18,6 +17,7 @@ _KEYLESS = frozenset(
 )
 _KEY_SECOND = frozenset({"XINFO", "XGROUP", "OBJECT", "MEMORY"})
 _KEY_THIRD = frozenset({"EVAL", "EVALSHA"})
+_KEY_BEHIND_STREAMS = frozenset({"XREAD", "XREADGROUP"})
 
 
 def key_of(args: Sequence[Any]) -> str | bytes | None:
@@ -25,7 +25,10 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
     name = str(args[0]).upper()
     if name in _KEYLESS:
         return None
-    position = 3 if name in _KEY_THIRD else 2 if name in _KEY_SECOND else 1
+    if name in _KEY_BEHIND_STREAMS:
+        position = args.index("STREAMS") + 1
+    else:
+        position = 3 if name in _KEY_THIRD else 2 if name in _KEY_SECOND else 1
     key: str | bytes = args[position]
     return key
 
@@ -33,9 +36,10 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
 class ClusterCommands(Commands):
     """One auto-pipelining connection a node. Keys of one command lie in one slot."""
 
-    def __init__(self, topology: Topology, make: Callable[[str], Redis]) -> None:
+    def __init__(self, topology: Topology, make: Callable[[str], Redis], kind: type[Commands] = Commands) -> None:
+        """`kind`: what speaks to each node."""
         self._topology = topology
-        self._links = PerNode(topology, lambda url: Commands(make(url), redirected=True), Commands.aclose)
+        self._links = PerNode(topology, lambda url: kind(make(url), redirected=True), Commands.aclose)
 
     async def execute(self, *args: Any) -> Any:
         key = key_of(args)
@@ -62,39 +66,3 @@ class ClusterCommands(Commands):
 
     async def aclose(self) -> None:
         await self._links.aclose()
-
-
-class ClusterReads:
-    """Blocking reads of the streams of one shard, wherever its slot lies; named and typed as redis-py's.
-
-    Raises redis-py's errors. The client behind a node is shared by all shards.
-    """
-
-    def __init__(self, topology: Topology, clients: PerNode[Redis], key: str) -> None:
-        self._topology = topology
-        self._clients = clients
-        self._slot = slot_of(key)
-
-    async def xread(self, streams: Any, **options: Any) -> Any:
-        return await self._on_node(lambda client: client.xread(streams, **options))
-
-    async def xreadgroup(self, *args: Any, **options: Any) -> Any:
-        return await self._on_node(lambda client: client.xreadgroup(*args, **options))
-
-    async def xgroup_create(self, *args: Any, **options: Any) -> Any:
-        return await self._on_node(lambda client: client.xgroup_create(*args, **options))
-
-    async def _on_node(self, call: Callable[[Redis], Any]) -> Any:
-        for _ in range(REDIRECTS):
-            try:
-                node = await self._topology.node_of(self._slot)
-            except StoreUnavailable as failure:
-                raise RedisConnectionError(failure.message) from failure
-            try:
-                return await call(await self._clients.get(node))
-            except MovedError as moved:
-                self._topology.moved(self._slot, (moved.host, moved.port), node)
-            except (RedisError, OSError):
-                self._topology.doubt(node)
-                raise
-        raise RedisConnectionError("Redis Cluster cannot agree on who serves this part of the data")

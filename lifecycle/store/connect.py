@@ -10,21 +10,17 @@ from redis.asyncio import Redis
 
 from lifecycle.address import Kind, parse
 from lifecycle.settings import Settings
-from lifecycle.store.cluster_commands import ClusterCommands, ClusterReads
-from lifecycle.store.keys import Keys
+from lifecycle.store.cluster_commands import ClusterCommands
 from lifecycle.store.pubsub import Subscriptions
-from lifecycle.store.redis import Commands, blocking_client, make_client
+from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.scripts import Store
 from lifecycle.store.topology import PerNode, Topology
-
-Reads = Redis | ClusterReads
-"""Blocking reads of one shard's streams: `xread`, `xreadgroup`, `xgroup_create`."""
 
 
 @dataclass(slots=True, frozen=True)
 class Connections:
     store: Store
-    blocking: list[Reads]  # one a shard
+    blocking: list[Commands]  # blocking reads of one shard's streams, by one reader each
     subscriptions: Subscriptions
 
     @classmethod
@@ -33,7 +29,7 @@ class Connections:
         """Nothing is connected before its first use; `subscriptions.run()` is the caller's to run."""
         async with _Deployment.open(settings) as deployment:
             store = Store(deployment.commands, settings)
-            blocking = [deployment.reads(prefix) for prefix in store.keys.prefixes]
+            blocking = [deployment.blocking() for _ in store.keys.prefixes]
             timeout_secs = settings.redis_timeout_secs
             yield cls(store, blocking, Subscriptions(deployment.listener, timeout_secs=timeout_secs))
 
@@ -46,18 +42,20 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
-async def open_reads(settings: Settings, rid: str) -> AsyncIterator[Reads]:
-    """Blocking reads of one request's streams."""
+async def open_blocking(settings: Settings) -> AsyncIterator[Commands]:
+    """Blocking reads, for the command line."""
     async with _Deployment.open(settings) as deployment:
-        yield deployment.reads(Keys(settings.namespace, settings.shards).prefix_of(rid))
+        yield deployment.blocking()
 
 
 class _Deployment:
     """What is connected to what; closed as a whole."""
 
-    def __init__(self, commands: Commands, reads: Callable[[str], Reads], listener: Callable[[], Awaitable[Redis]]):
+    def __init__(
+        self, commands: Commands, blocking: Callable[[], Commands], listener: Callable[[], Awaitable[Redis]]
+    ) -> None:
         self.commands = commands
-        self.reads = reads
+        self.blocking = blocking
         self.listener = listener
 
     @classmethod
@@ -76,15 +74,15 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     subscriber = make_client(url, socket_timeout_secs=timeout_secs)
     stack.push_async_callback(subscriber.aclose)
 
-    def reads(prefix: str) -> Redis:
-        client = blocking_client(url, timeout_secs)
-        stack.push_async_callback(client.aclose)
-        return client
+    def blocking() -> Commands:
+        opened = BlockingCommands(blocking_client(url, timeout_secs))
+        stack.push_async_callback(opened.aclose)
+        return opened
 
     async def listener() -> Redis:
         return subscriber
 
-    return _Deployment(commands, reads, listener)
+    return _Deployment(commands, blocking, listener)
 
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
@@ -100,16 +98,16 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     stack.push_async_callback(topology.aclose)
     commands = ClusterCommands(topology, make)
     stack.push_async_callback(commands.aclose)
-    readers = PerNode(topology, make_blocking, Redis.aclose)
-    stack.push_async_callback(readers.aclose)
     listeners = PerNode(topology, make, Redis.aclose)
     stack.push_async_callback(listeners.aclose)
 
-    def reads(prefix: str) -> ClusterReads:
-        return ClusterReads(topology, readers, prefix)
+    def blocking() -> Commands:
+        opened = ClusterCommands(topology, make_blocking, BlockingCommands)
+        stack.push_async_callback(opened.aclose)
+        return opened
 
     async def listener() -> Redis:
         """Messages reach every node, so any of them will do."""
         return await listeners.get(await topology.some_node())
 
-    return _Deployment(commands, reads, listener)
+    return _Deployment(commands, blocking, listener)

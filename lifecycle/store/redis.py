@@ -3,7 +3,7 @@
 - `Commands`: short commands and scripts. All callers share one connection; while a pipeline is under way the next
   one gathers, so an idle system adds no wait and a busy one sends large pipelines. No command is ever repeated
   by the client: every retry is ours, because every write is idempotent and only we know its bound.
-- `blocking_client`: for blocking reads; its socket timeout lies above the BLOCK time.
+- `BlockingCommands`: blocking reads, one at a time; the timeout lies above the BLOCK time.
 
 Where the server is (alone, behind Sentinels, in a Cluster) is `lifecycle.store.connect`'s matter.
 """
@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
@@ -41,6 +42,7 @@ from lifecycle import tasks
 from lifecycle.address import Kind, parse
 from lifecycle.errors import StoreUnavailable
 from lifecycle.patience import Patience
+from lifecycle.store.link import Link, Reply
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
 
@@ -48,6 +50,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
+BATCH_BYTES = 1 << 20  # in one pipeline, after which no further command is added
 QUEUE_LIMIT = 100_000
 _NO_TIMEOUT_SECS = 3600.0
 _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that did not answer the last one
@@ -84,7 +87,7 @@ def make_client(url: str, *, socket_timeout_secs: float, max_connections: int = 
 
 
 def blocking_client(url: str, timeout_secs: float) -> Redis:
-    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, max_connections=2048)
+    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs)
 
 
 def unavailable(failure: BaseException) -> StoreUnavailable | None:
@@ -106,9 +109,6 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
     return None
 
 
-Batch = Sequence[tuple[tuple[Any, ...], asyncio.Future[Any]]]
-
-
 class Commands:
     """Auto-pipelining over one connection: `await execute("HGET", …)`.
 
@@ -123,12 +123,13 @@ class Commands:
         """`redirected`: MovedError is the caller's to follow."""
         self._client = client
         options = client.connection_pool.connection_kwargs
-        self._timeout_secs = options.get("socket_timeout") or _NO_TIMEOUT_SECS
+        self._timeout_secs: float = options.get("socket_timeout") or _NO_TIMEOUT_SECS
         options["socket_timeout"] = None  # ours is kept instead: a late loop is not taken for a silent server
         self._redirected = redirected
-        self._waiting: deque[tuple[tuple[Any, ...], asyncio.Future[Any]]] = deque()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[tuple[bytes, Reply]] = deque()
+        self._link: Link | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._scheduled = False  # a flush, for the end of this turn of the loop
         self._closed = False
         self._away: StoreUnavailable | None = None  # since the server did not answer, why
 
@@ -137,12 +138,16 @@ class Commands:
             raise StoreUnavailable(
                 "The Redis connection is closed" if self._closed else "Too many commands wait for Redis"
             )
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="redis-commands")
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((args, reply))
-        self._wake.set()
-        return await reply
+        command = pack_command(args)
+        reply: Reply = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, reply))
+        self._schedule()
+        value = await reply
+        if isinstance(value, Exception):
+            if isinstance(value, MovedError) and self._redirected:
+                raise value
+            raise unavailable(value) or value
+        return value
 
     async def execute_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Replies in order; the first failure is raised after all have been answered."""
@@ -158,96 +163,115 @@ class Commands:
 
     async def aclose(self) -> None:
         self._closed = True
-        if self._task is not None:
-            await tasks.end((self._task,))
-        self._fail_waiting(StoreUnavailable("The Redis connection is closed"))
+        if self._opening is not None:
+            await tasks.end((self._opening,))
+        self._drop(StoreUnavailable("The Redis connection is closed"))
         await self._client.aclose()
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            if self._away is not None and not await self._probe():
-                continue
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_LIMIT))]
-            if not self._waiting:
-                self._wake.clear()
-            batch = [(args, reply) for args, reply in batch if not reply.done()]
-            if batch:
-                try:
-                    await self._send(batch)
-                except asyncio.CancelledError:
-                    self._fail(batch, StoreUnavailable("The Redis connection is closed"))
-                    raise
+    def _schedule(self) -> None:
+        """All that is asked in one turn of the loop is one pipeline."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    async def _probe(self) -> bool:
-        """Whether the server answers again. Whoever calls meanwhile is told that it does not, and soon."""
-        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        probe = asyncio.create_task(self._send([(("PING",), pong)]), name="redis-probe")
+    def _flush(self) -> None:
+        self._scheduled = False
+        if not self._waiting:
+            return
+        if self._link is None:
+            if not self._closed and (self._opening is None or self._opening.done()):
+                self._opening = asyncio.create_task(self._open(), name="redis-connect")
+            return
+        if self._link.busy:
+            return  # the next pipeline gathers
+        commands: list[bytes] = []
+        replies: list[Reply] = []
+        size = 0
+        while self._waiting and len(commands) < BATCH_LIMIT and size < BATCH_BYTES:
+            command, reply = self._waiting.popleft()
+            if not reply.done():
+                commands.append(command)
+                replies.append(reply)
+                size += len(command)
+        if commands:
+            self._link.send(commands, replies)
+
+    async def _open(self) -> None:
+        """Connect, and see that the server answers: one that hangs still accepts connections."""
+        known_away, clock = self._away is not None, asyncio.get_running_loop().time
+        connecting = asyncio.create_task(self._connect(), name="redis-probe")
         try:
-            clock = asyncio.get_running_loop().time
-            while not probe.done():
+            while not connecting.done():
                 asked_at = clock()
-                await asyncio.wait((probe,), timeout=_AWAY_WAIT_SECS)
+                await asyncio.wait((connecting,), timeout=_AWAY_WAIT_SECS)
                 # When the loop itself is late, the answer may lie in the socket: that is not Redis's silence.
-                if not probe.done() and clock() - asked_at < 2 * _AWAY_WAIT_SECS:
+                if known_away and not connecting.done() and clock() - asked_at < 2 * _AWAY_WAIT_SECS:
                     self._fail_waiting(StoreUnavailable("Redis cannot be reached: it does not answer"))
         finally:
-            await tasks.end((probe,))
-        if pong.done():
-            pong.exception()  # an error is an answer too
+            await tasks.end((connecting,))
         if self._away is not None:
             self._fail_waiting(self._away)
-        return self._away is None
+        self._schedule()
 
-    async def _send(self, batch: Batch) -> None:
+    async def _connect(self) -> None:
         try:
-            replies = await self._exchange([args for args, _ in batch])
-        except Exception as failure:  # whatever it is: the task that sends every command must not die of it
-            away = unavailable(failure)
-            if away is None:
-                log.exception("commands to Redis failed")
-            self._away = away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
-            self._fail(batch, self._away)
-            return
-        self._away = None
-        for (_, reply), value in zip(batch, replies, strict=True):
-            if reply.done():
-                continue
-            if isinstance(value, MovedError) and self._redirected:
-                reply.set_exception(value)
-            elif isinstance(value, Exception):
-                reply.set_exception(unavailable(value) or value)
-            else:
-                reply.set_result(value)
+            async with Patience(self._timeout_secs):
+                link = await Link.open(self._client, self._timeout_secs, self._schedule, self._on_lost)
+                pong: Reply = asyncio.get_running_loop().create_future()
+                try:
+                    link.send([pack_command(("PING",))], [pong])
+                    await pong  # an error is an answer too
+                except BaseException:
+                    link.close()
+                    raise
+        except StoreUnavailable as failure:
+            self._away = failure
+        except Exception as failure:  # whatever it is: every later call depends on this
+            self._away = self._why_away(failure)
+        else:
+            self._away, self._link = None, link
 
-    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """One pipeline. Each reply has the whole patience; an error reply is a reply."""
-        pool: Any = self._client.connection_pool
-        replies: list[Any] = []
-        async with Patience(self._timeout_secs) as patience:
-            connection = await pool.get_connection()
-            try:
-                await connection.send_packed_command(connection.pack_commands(commands))
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response())
-                    except ResponseError as failure:
-                        replies.append(failure)
-                    patience.renew()
-            except BaseException:
-                await connection.disconnect(nowait=True)  # what it has not read yet must not answer others
-                raise
-            finally:
-                await pool.release(connection)
-        return replies
-
-    def _fail_waiting(self, failure: Exception) -> None:
-        self._fail(self._waiting, failure)
-        self._waiting.clear()
-        self._wake.clear()
+    def _on_lost(self, failure: Exception, unanswered: Sequence[Reply]) -> None:
+        """An idle connection that the server closes is no sign of its absence; one that owes an answer is."""
+        self._link = None
+        if unanswered:
+            self._away = self._why_away(failure)
+            _fail(unanswered, self._away)
+            self._fail_waiting(self._away)
 
     @staticmethod
-    def _fail(batch: Iterable[tuple[tuple[Any, ...], asyncio.Future[Any]]], failure: Exception) -> None:
-        for _, reply in batch:
-            if not reply.done():
-                reply.set_exception(failure)
+    def _why_away(failure: Exception) -> StoreUnavailable:
+        away = unavailable(failure)
+        if away is None:
+            log.error("commands to Redis failed", exc_info=failure)
+        return away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
+
+    def _drop(self, failure: StoreUnavailable) -> None:
+        """Close the connection; who waits is told so."""
+        link, self._link = self._link, None
+        if link is not None:
+            _fail(link.close(), failure)
+        self._fail_waiting(failure)
+
+    def _fail_waiting(self, failure: StoreUnavailable) -> None:
+        _fail((reply for _, reply in self._waiting), failure)
+        self._waiting.clear()
+
+
+class BlockingCommands(Commands):
+    """Blocking reads, by one caller at a time. One that is cancelled takes its connection along: what Redis would
+    hand to it later would be nobody's.
+    """
+
+    async def execute(self, *args: Any) -> Any:
+        try:
+            return await super().execute(*args)
+        except asyncio.CancelledError:
+            self._drop(StoreUnavailable("The blocking read was cancelled"))
+            raise
+
+
+def _fail(replies: Iterable[Reply], failure: StoreUnavailable) -> None:
+    for reply in replies:
+        if not reply.done():
+            reply.set_exception(failure)

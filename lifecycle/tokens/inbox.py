@@ -11,8 +11,8 @@ import orjson
 from redis.exceptions import RedisError
 
 from lifecycle import tasks
-from lifecycle.store.connect import Reads
-from lifecycle.store.redis import BLOCK_MS
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.redis import BLOCK_MS, Commands
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ Dispatch = Callable[[str, str, Any], None]
 class Inbox:
     """Reads one shard's inbox of one frontend, for ever. A missed frame is no loss: readers see the gap."""
 
-    def __init__(self, client: Reads, key: str, dispatch: Dispatch) -> None:
-        self._client = client
+    def __init__(self, blocking: Commands, key: str, dispatch: Dispatch) -> None:
+        self._blocking = blocking
         self._key = key
         self._dispatch = dispatch
-        self._last = "0-0"
+        self._last: str | bytes = "0-0"
 
     def rewind(self) -> None:
         """Redis has lost its data: ids may start again from anywhere."""
@@ -41,8 +41,10 @@ class Inbox:
         while True:
             tasks.check_cancelled()
             try:
-                reply: Any = await self._client.xread({self._key: self._last}, count=_FRAMES, block=BLOCK_MS)
-            except (RedisError, OSError) as failure:
+                reply: Any = await self._blocking.execute(
+                    "XREAD", "COUNT", _FRAMES, "BLOCK", BLOCK_MS, "STREAMS", self._key, self._last
+                )
+            except (RedisError, StoreUnavailable) as failure:
                 tasks.check_cancelled()
                 pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
                 log.debug("inbox read failed, again in %.2f s: %s", pause, failure)
@@ -54,10 +56,11 @@ class Inbox:
                     self._last = entry_id
                     self._unpack(values)
 
-    def _unpack(self, values: dict[bytes, bytes]) -> None:
+    def _unpack(self, values: list[bytes]) -> None:
         try:
-            items = [(str(rid), str(entry_id), payload) for rid, entry_id, payload in orjson.loads(values[b"f"])]
-        except (KeyError, TypeError, ValueError):
+            _, frame = values
+            items = [(str(rid), str(entry_id), payload) for rid, entry_id, payload in orjson.loads(frame)]
+        except (TypeError, ValueError):
             log.error("an inbox frame could not be read; its readers will fill the gap")
             return
         for rid, entry_id, payload in items:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
@@ -13,6 +12,7 @@ from redis.exceptions import ResponseError
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
+from lifecycle.store.link import Link, Reply
 from lifecycle.store.redis import Commands, make_client
 from tests.conftest import connect
 from tests.waiting import wait_until
@@ -40,22 +40,21 @@ async def _id(commands: Commands) -> int:
 
 
 class Counting:
-    """Counts the pipelines that go over a client's connections."""
+    """Counts the pipelines that are sent, probes excepted."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.pipelines = 0
-        self._get_connection = client.connection_pool.get_connection
-        client.connection_pool.get_connection = self._counted
+        send = Link.send
 
-    async def _counted(self) -> Any:
-        self.pipelines += 1
-        return await self._get_connection()
+        def counted(link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+            self.pipelines += b"PING" not in commands[0]
+            send(link, commands, replies)
+
+        patch.setattr(Link, "send", counted)
 
 
-async def test_concurrent_commands_share_a_pipeline(settings: Settings) -> None:
-    client = make_client(settings.redis_url, socket_timeout_secs=2.0)
-    counting = Counting(client)
-    commands = Commands(client)
+async def test_concurrent_commands_share_a_pipeline(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, counting = connect(settings), Counting(monkeypatch)
     replies = await asyncio.gather(*(commands.execute("ECHO", str(number)) for number in range(100)))
     assert replies == [str(number).encode() for number in range(100)]
     assert counting.pipelines == 1
@@ -63,13 +62,14 @@ async def test_concurrent_commands_share_a_pipeline(settings: Settings) -> None:
     await commands.aclose()
 
 
-async def test_what_comes_while_a_pipeline_is_under_way_is_the_next_one(settings: Settings) -> None:
-    client = make_client(settings.redis_url, socket_timeout_secs=2.0)
-    counting = Counting(client)
-    commands = Commands(client)
-    first = asyncio.create_task(commands.execute("PING"))
-    await wait_until(lambda: counting.pipelines == 1)
-    await asyncio.gather(first, *(commands.execute("PING") for _ in range(50)))
+async def test_what_comes_while_a_pipeline_is_under_way_is_the_next_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, counting = connect(settings), Counting(monkeypatch)
+    first = asyncio.create_task(commands.execute("ECHO", "1"))
+    while counting.pipelines == 0:
+        await asyncio.sleep(0)
+    await asyncio.gather(first, *(commands.execute("ECHO", "2") for _ in range(50)))
     assert counting.pipelines == 2
     await commands.aclose()
 
@@ -171,12 +171,13 @@ async def test_a_cancelled_caller_disturbs_nobody(commands: Commands) -> None:
     assert await commands.execute("ECHO", "still in step") == b"still in step"
 
 
-async def test_callers_cancelled_under_way_leave_the_replies_in_step(settings: Settings) -> None:
-    client = make_client(settings.redis_url, socket_timeout_secs=2.0)
-    counting = Counting(client)
-    commands = Commands(client)
+async def test_callers_cancelled_under_way_leave_the_replies_in_step(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands, counting = connect(settings), Counting(monkeypatch)
     calls = [asyncio.create_task(commands.execute("ECHO", str(number))) for number in range(30)]
-    await wait_until(lambda: counting.pipelines == 1)
+    while counting.pipelines == 0:
+        await asyncio.sleep(0)
     for call in calls[::2]:
         call.cancel()
     replies = await asyncio.gather(*calls, return_exceptions=True)

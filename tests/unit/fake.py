@@ -6,7 +6,7 @@ A stand-in for the server and for nothing else: everything above it is the real 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from fakeredis import FakeAsyncRedis, FakeServer
 from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
@@ -21,7 +21,15 @@ _SERVER_VERSION = (7, 0)
 def fake_store(settings: Settings) -> Store:
     """A store over an empty server of its own. `plain_lua`: fakeredis cannot parse a script's `#!lua` line."""
     client = FakeAsyncRedis(server=FakeServer(version=_SERVER_VERSION, server_type="redis"), protocol=2)
-    return Store(Commands(client), settings, plain_lua=True)
+    return Store(_Commands(client), settings, plain_lua=True)
+
+
+class _Commands(Commands):
+    """Without a socket there is no link."""
+
+    async def execute(self, *args: Any) -> Any:
+        self._client.response_callbacks.clear()
+        return await cast(Any, self._client).execute_command(*args)
 
 
 def _pcall_with_text(self: Any, lua_runtime: Any, expected_globals: Any, op: bytes, *args: Any) -> Any:

@@ -14,12 +14,12 @@ BOUND_SECS = 5.0
 
 
 class Swallows:
-    """A client that answers when it is cancelled, as asyncio.wait_for can."""
+    """A connection that answers when it is cancelled, as asyncio.wait_for can."""
 
     def __init__(self) -> None:
         self.reading = asyncio.Event()
 
-    async def xread(self, *_: Any, **__: Any) -> list[Any]:
+    async def execute(self, *_: Any) -> list[Any]:
         self.reading.set()
         try:
             await asyncio.Event().wait()
