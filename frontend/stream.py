@@ -1,5 +1,7 @@
 """The streaming response: tokens to a socket, events of one write together, an end that says what happened.
 
+While the socket takes everything, tokens go to it in the turn of the loop in which they come, without waking a task.
+
 Notices the client's disconnect by listening for it, not by a failing write, so an idle stream is noticed too.
 """
 
@@ -89,7 +91,7 @@ class TokenStreamResponse(Response):
         listener = asyncio.create_task(_until_disconnect(receive), name="disconnect listener")
         try:
             self._on_begin()
-            writer = asyncio.create_task(self._write(send), name="stream writer")
+            writer = asyncio.create_task(self._write(scope, send), name="stream writer")
             try:
                 await asyncio.wait((writer, listener), return_when=asyncio.FIRST_COMPLETED)
                 if writer.done():
@@ -108,7 +110,7 @@ class TokenStreamResponse(Response):
             await asyncio.gather(listener, return_exceptions=True)
             await self._on_closed(gracefully)
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, scope: Scope, send: Send) -> None:
         writing = asyncio.current_task()
         assert writing is not None
         stalled = False
@@ -119,6 +121,9 @@ class TokenStreamResponse(Response):
             writing.cancel()
 
         watch = SocketWatch(self._slow_consumer_secs, on_stalled)
+        pour = scope.get("extensions", {}).get("lifecycle.pour")
+        if pour is not None:
+            self._reader.tap = lambda tokens: pour(self._encoder.tokens(*tokens))
 
         async def write(data: bytes, more: bool = True) -> None:
             watch.begin()

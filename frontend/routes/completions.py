@@ -144,6 +144,12 @@ async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: T
 
 async def _fold(reader: TokenReader) -> tuple[list[str], End]:
     texts: list[str] = []
+
+    def take(tokens: Tokens) -> bool:
+        texts.extend(tokens.texts)
+        return True
+
+    reader.tap = take
     while True:
         item: Any = await reader.next()
         if isinstance(item, Tokens):

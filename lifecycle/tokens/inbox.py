@@ -13,10 +13,13 @@ from redis.exceptions import RedisError
 from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.redis import BLOCK_MS, Commands
+from lifecycle.tokens.pace import Pace
 
 log = logging.getLogger(__name__)
 
 _FRAMES = 256
+_READ_DISTANCE_SECS = 0.001
+_PAYS_AT = 2  # frames in that time: several workers push
 _LONGEST_PAUSE_SECS = 1.0
 
 Dispatch = Callable[[str, str, Any], None]
@@ -31,6 +34,7 @@ class Inbox:
         self._key = key
         self._dispatch = dispatch
         self._last: str | bytes = "0-0"
+        self._pace = Pace(distance_secs=_READ_DISTANCE_SECS, pays_at=_PAYS_AT)
 
     def rewind(self) -> None:
         """Redis has lost its data: ids may start again from anywhere."""
@@ -40,6 +44,9 @@ class Inbox:
         pause = 0.0
         while True:
             tasks.check_cancelled()
+            wait_secs = self._pace.wait_secs()
+            if wait_secs:
+                await asyncio.sleep(wait_secs)
             try:
                 reply: Any = await self._blocking.execute(
                     "XREAD", "COUNT", _FRAMES, "BLOCK", BLOCK_MS, "STREAMS", self._key, self._last
@@ -52,6 +59,7 @@ class Inbox:
                 continue
             pause = 0.0
             for _, entries in reply or ():
+                self._pace.step(len(entries))
                 for entry_id, values in entries:
                     self._last = entry_id
                     self._unpack(values)

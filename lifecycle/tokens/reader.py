@@ -1,8 +1,8 @@
 """One client's view of a token stream: resumable, bounded, never out of order.
 
-A reader follows the feed while it keeps up. When it starts in the middle, sees a gap, or holds more than its bound, it
-goes back to the stream in Redis, page by page, and follows again from where that ends. A gap that the stream cannot
-fill ends it with `state_lost`.
+A reader follows the feed while it keeps up; while its client waits, tokens go straight to the `tap`. When it starts in
+the middle, sees a gap, or holds more than its bound, it goes back to the stream in Redis, page by page, and follows
+again from where that ends. A gap that the stream cannot fill ends it with `state_lost`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Literal
 
@@ -55,6 +56,7 @@ class TokenReader:
         """`fresh`: the request is only being admitted, so there is no history to read."""
         self.attempt, self.number = after
         self.feed = feed
+        self.tap: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
         self._store = store
         self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
         self._live: deque[Tokens | End] = deque()  # pushed by the feed
@@ -82,12 +84,27 @@ class TokenReader:
         """From the feed. Past the bound everything held is dropped: the stream in Redis has it."""
         if self._behind:
             return
+        if self.tap is not None and isinstance(item, Tokens) and self._follows(item) and self.tap(item):
+            self.attempt, self.number = item.attempt, item.last
+            self._more = False
+            self._active_at = self._loop.time()
+            return
         self._live.append(item)
         if isinstance(item, Tokens):
             self._live_tokens += len(item.texts)
             if self._live_tokens > self._buffer_tokens:
                 self._fall_behind()
         self._wake()
+
+    def _follows(self, tokens: Tokens) -> bool:
+        """Whether this is the very next, and the owner of `next()` waits with nothing held."""
+        return (
+            self._waiter is not None
+            and not self._waiter.done()
+            and not self._live
+            and tokens.first == self.number + 1
+            and (tokens.attempt == self.attempt or self.number == 0)
+        )
 
     def doubt(self) -> None:
         """Look at the record now: Redis may have lost it."""

@@ -1,7 +1,8 @@
 """The worker's side: tokens of all its requests, appended in natural batches.
 
 One flush is under way in each shard; what the engines yield meanwhile is the next one. So an idle worker adds no wait
-and a busy one sends large batches.
+and a busy one sends large batches. Once tokens of several requests come within two milliseconds, flushes keep that
+distance: each wakes this process, Redis, and every frontend that reads.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from lifecycle import tasks
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.scripts import Store
+from lifecycle.tokens.pace import Pace
 
 log = logging.getLogger(__name__)
 
 FLUSH_REQUESTS = 256
 SINK_TOKENS = 256  # unflushed tokens of one request above which its engine waits
 ENTRY_TOKENS = 128  # tokens in one stream entry at most
+_FLUSH_DISTANCE_SECS = 0.002
+_PAYS_AT = 3  # requests with tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
 
 
@@ -67,8 +71,7 @@ class TokenSink:
             return True
         self._texts.append(text)
         if not self._queued:
-            self._queued = True
-            self._lane.add(self)
+            self._queue()
         return len(self._texts) < SINK_TOKENS
 
     async def drained(self) -> None:
@@ -125,13 +128,17 @@ class TokenSink:
         self._stalled = False
         self._moved.set()
         if self._texts and not self._queued and not self.closed:
-            self._queued = True
-            self._lane.add(self)
+            self._queue()
 
     def refuse(self, why: Refusal) -> None:
         """Redis does not take the flush. What was withdrawn from it is nobody's concern any more."""
         if not self.closed:
             self._on_refused(why)
+
+    def _queue(self) -> None:
+        self._queued = True
+        self._lane.waiting.append(self)
+        self._writer.wake()
 
     def _take(self, count: int) -> Append:
         texts, self._texts = self._texts[:count], self._texts[count:]
@@ -157,10 +164,6 @@ class _Lane:
         self.waiting: deque[TokenSink] = deque()
         self.wake = asyncio.Event()
 
-    def add(self, sink: TokenSink) -> None:
-        self.waiting.append(sink)
-        self.wake.set()
-
 
 class TokenWriter:
     """One a worker. `run()` is owned by the caller's task group; it ends with Fenced when the worker was buried."""
@@ -169,14 +172,33 @@ class TokenWriter:
         self.store = store
         self.worker = worker
         self.lanes = [_Lane() for _ in range(store.settings.shards)]
+        self._pace = Pace(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
+        self._waking: asyncio.Handle | None = None
 
     def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
         return TokenSink(self, rid, attempt, base, on_refused)
 
     async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for shard in range(len(self.lanes)):
-                group.create_task(self._flush_shard(shard), name=f"flush-{shard}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for shard in range(len(self.lanes)):
+                    group.create_task(self._flush_shard(shard), name=f"flush-{shard}")
+        finally:
+            if self._waking is not None:
+                self._waking.cancel()
+
+    def wake(self) -> None:
+        """A sink has something. All shards flush in one turn of the loop: over one connection, that is one pipeline."""
+        if self._waking is None:
+            loop, wait_secs = asyncio.get_running_loop(), self._pace.wait_secs()
+            self._waking = loop.call_later(wait_secs, self._wake) if wait_secs else loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._waking = None
+        self._pace.step(sum(len(lane.waiting) for lane in self.lanes))
+        for lane in self.lanes:
+            if lane.waiting:
+                lane.wake.set()
 
     async def _flush_shard(self, shard: int) -> None:
         lane = self.lanes[shard]

@@ -116,3 +116,75 @@ async def test_the_next_attempt_is_not_spliced_to_tokens_that_are_lost(
     feed.take_tokens("2-5", ["2.5 "])
     texts, end = await _read(reader, 1)
     assert (texts, end and end.error_type) == ([], "state_lost")
+
+
+class _Tap:
+    """A socket that takes what it is given, or does not."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.texts: list[str] = []
+
+    def __call__(self, tokens: Tokens) -> bool:
+        if self.open:
+            self.texts += tokens.texts
+        return self.open
+
+
+async def _waits(reader: TokenReader) -> asyncio.Task[object]:
+    waiting = asyncio.create_task(reader.next())
+    await asyncio.sleep(0)
+    return waiting
+
+
+async def test_who_waits_is_poured_what_follows_and_woken_by_the_end(feed: Feed, open_reader: Open) -> None:
+    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
+    reader.tap = tap
+    waiting = await _waits(reader)
+    feed.take_tokens("1-1", ["a"])
+    feed.take_tokens("1-3", ["b", "c"])
+    assert (tap.texts, waiting.done(), str(TokenId(reader.attempt, reader.number))) == (["a", "b", "c"], False, "1-3")
+    end = End("completed", "", "", "stop", 3)
+    feed.take_end(end)
+    assert await waiting == end
+
+
+async def test_nothing_is_poured_past_what_is_held(feed: Feed, open_reader: Open) -> None:
+    """While the owner is busy, or the socket full, tokens are held, and whatever follows queues behind them."""
+    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
+    reader.tap = tap
+    feed.take_tokens("1-1", ["a"])  # nobody waits
+    assert await reader.next() == Tokens(1, 1, ["a"])
+    waiting = await _waits(reader)
+    tap.open = False
+    feed.take_tokens("1-2", ["b"])
+    tap.open = True
+    feed.take_tokens("1-3", ["c"])
+    assert await waiting == Tokens(1, 2, ["b"])
+    assert await reader.next() == Tokens(1, 3, ["c"])
+    assert tap.texts == []
+
+
+@pytest.mark.leaves_inflight
+async def test_behind_a_gap_nothing_is_poured(world: World, feed: Feed, open_reader: Open) -> None:
+    await world.run()
+    for number in (1, 2, 3):
+        await world.append(number)
+    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
+    reader.tap = tap
+    waiting = await _waits(reader)
+    feed.take_tokens("1-3", ["1.3 "])  # the frame before got lost
+    assert tap.texts == []
+    assert await waiting == Tokens(1, 1, ["1.1 "])
+    assert await _read(reader, 2) == (["1.2 ", "1.3 "], None)
+
+
+async def test_another_attempt_is_not_poured_unseen(feed: Feed, open_reader: Open) -> None:
+    """The stream says where it begins."""
+    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
+    reader.tap = tap
+    waiting = await _waits(reader)
+    feed.take_tokens("1-1", ["a"])
+    feed.take_tokens("2-2", ["b"])
+    assert tap.texts == ["a"]
+    waiting.cancel()

@@ -1,0 +1,72 @@
+"""Steps keep a distance only while it pays."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lifecycle.tokens import pace
+from lifecycle.tokens.pace import Pace
+
+DISTANCE_SECS = 0.002
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(pace.asyncio, "get_running_loop", lambda: clock)
+    return clock
+
+
+def _steps(paced: Pace, clock: Clock, *, secs: float, every_secs: float, things: int) -> None:
+    for _ in range(round(secs / every_secs)):
+        clock.now += every_secs
+        paced.step(things)
+
+
+def test_what_comes_seldom_does_not_wait(clock: Clock) -> None:
+    paced = Pace(distance_secs=DISTANCE_SECS, pays_at=4)
+    _steps(paced, clock, secs=1.0, every_secs=0.005, things=1)
+    assert paced.wait_secs() == 0.0
+
+
+def test_what_comes_thick_and_fast_shares_a_step(clock: Clock) -> None:
+    paced = Pace(distance_secs=DISTANCE_SECS, pays_at=4)
+    _steps(paced, clock, secs=0.2, every_secs=0.0005, things=2)
+    assert paced.wait_secs() == pytest.approx(DISTANCE_SECS)
+    clock.now += DISTANCE_SECS / 2
+    assert paced.wait_secs() == pytest.approx(DISTANCE_SECS / 2)
+    clock.now += DISTANCE_SECS
+    assert paced.wait_secs() == 0.0
+
+
+def test_the_distance_is_given_up_when_it_pays_no_longer(clock: Clock) -> None:
+    paced = Pace(distance_secs=DISTANCE_SECS, pays_at=4)
+    _steps(paced, clock, secs=0.2, every_secs=0.0005, things=2)
+    assert paced.steady
+    _steps(paced, clock, secs=0.2, every_secs=0.01, things=1)
+    assert not paced.steady
+
+
+def test_a_long_silence_is_no_rate(clock: Clock) -> None:
+    """One large step after it: the next comes at once."""
+    paced = Pace(distance_secs=DISTANCE_SECS, pays_at=4)
+    clock.now += 3600
+    paced.step(100)
+    assert paced.wait_secs() == 0.0
+
+
+def test_it_takes_the_time_of_the_loop_it_runs_in() -> None:
+    async def made() -> float:
+        return Pace(distance_secs=DISTANCE_SECS, pays_at=1).wait_secs()
+
+    assert asyncio.run(made()) == 0.0
