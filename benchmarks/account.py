@@ -1,4 +1,4 @@
-"""What a run has cost: CPU time and memory of each part from /proc, and Redis's own account of its work."""
+"""What a run has cost: CPU time and memory of each part from the kernel, and Redis's own account of its work."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from typing import Any
 
 from redis import Redis
 
-_TICK_SECS = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_UTIME, _STIME = 11, 12  # of /proc/<pid>/stat, counted behind the command's name
+_WHOLE_PROCESS = 2  # CPUCLOCK_SCHED: all threads of a process, those that have ended too
+_ASKING = ("info", "command", "hello", "client|setinfo")
+_TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
+_IDLE, _IOWAIT = 3, 4  # of the first line of /proc/stat
+GENERATOR = "load"  # the one part that is no server
 
 
-def cpu_secs(pid: int) -> float:
-    """User and system time of a process, to a hundredth of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[_UTIME]) + int(fields[_STIME])) * _TICK_SECS
+def cpu_ns(pid: int) -> int:
+    """User and system time of a process, from its CPU clock (`clock_getcpuclockid`): to the nanosecond."""
+    return time.clock_gettime_ns((~pid << 3) | _WHOLE_PROCESS)
+
+
+def machine_cpu_ns() -> int:
+    """What all processes of the machine have used, and the hypervisor kept from them; to a hundredth of a second."""
+    with Path("/proc/stat").open() as file:
+        ticks = [int(word) for word in file.readline().split()[1:9]]
+    return (sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT]) * _TICK_NS
 
 
 def resident_bytes(pid: int) -> int:
@@ -31,7 +40,8 @@ class Moment:
     """The accounts at one moment."""
 
     at_ns: int
-    cpu_secs: Mapping[str, float]  # by part
+    cpu_ns: Mapping[str, int]  # by part
+    machine_cpu_ns: int
     calls: Mapping[str, int]  # by Redis command, those inside scripts included
     redis_bytes: int  # in and out
 
@@ -40,8 +50,10 @@ class Moment:
 class Bill:
     """What happened between two moments."""
 
-    elapsed_secs: float
+    begins_ns: int
+    ends_ns: int
     cpu_secs: dict[str, float]
+    machine_cpu_secs: float
     calls: dict[str, int]
     redis_bytes: int
 
@@ -49,39 +61,66 @@ class Bill:
     def between(cls, before: Moment, after: Moment) -> Bill:
         calls = {name: count - before.calls.get(name, 0) for name, count in after.calls.items()}
         return cls(
-            (after.at_ns - before.at_ns) / 1e9,
-            {part: secs - before.cpu_secs[part] for part, secs in after.cpu_secs.items()},
-            {name: count for name, count in sorted(calls.items(), key=lambda c: -c[1]) if count and name != "info"},
+            before.at_ns,
+            after.at_ns,
+            {part: (ns - before.cpu_ns[part]) / 1e9 for part, ns in after.cpu_ns.items()},
+            (after.machine_cpu_ns - before.machine_cpu_ns) / 1e9,
+            {
+                name: count
+                for name, count in sorted(calls.items(), key=lambda c: -c[1])
+                if count and name not in _ASKING
+            },
             after.redis_bytes - before.redis_bytes,
         )
 
-    def per_token(self, tokens: float) -> dict[str, float]:
-        figures = {f"{part}_cpu_us_per_token": secs * 1e6 / tokens for part, secs in self.cpu_secs.items()}
-        figures["redis_scripts_per_token"] = self.calls.get("evalsha", 0) / tokens
-        figures["redis_commands_per_token"] = sum(self.calls.values()) / tokens
-        figures["redis_bytes_per_token"] = self.redis_bytes / tokens
+    @property
+    def secs(self) -> float:
+        return (self.ends_ns - self.begins_ns) / 1e9
+
+    @property
+    def servers_secs(self) -> float:
+        """CPU time of all parts but the load generator."""
+        return sum(secs for part, secs in self.cpu_secs.items() if part != GENERATOR)
+
+    def per(self, unit: str, count: float) -> dict[str, float]:
+        """What one of `count` has cost."""
+        count = max(1.0, count)
+        figures = {f"cpu_us_per_{unit}": self.servers_secs * 1e6 / count}
+        figures |= {f"{part}_cpu_us_per_{unit}": secs * 1e6 / count for part, secs in self.cpu_secs.items()}
+        figures[f"redis_commands_per_{unit}"] = sum(self.calls.values()) / count
+        figures[f"redis_scripts_per_{unit}"] = self.calls.get("evalsha", 0) / count
+        figures[f"redis_bytes_per_{unit}"] = self.redis_bytes / count
         return figures
+
+    def cores(self) -> dict[str, float]:
+        """How much of a core each part has used, and all that does not belong here: that is noise."""
+        used = {f"{part}_cores": secs / self.secs for part, secs in self.cpu_secs.items()}
+        return used | {"others_cores": max(0.0, self.machine_cpu_secs / self.secs - sum(used.values()))}
 
 
 class Accountant:
     """Reads the accounts of a running system. Redis itself is the part `redis`."""
 
     def __init__(self, pids: Mapping[str, Sequence[int]], redis_url: str) -> None:
-        self._pids = pids
         self._redis = Redis.from_url(redis_url)
+        self._pids = {**pids, "redis": [int(self._info("server")["process_id"])]}
 
     def now(self) -> Moment:
-        cpu = {part: sum(map(cpu_secs, pids)) for part, pids in self._pids.items()}
-        info = self._info("cpu")
-        cpu["redis"] = float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
         stats = self._info("stats")
         calls = {
             name.removeprefix("cmdstat_"): int(values["calls"]) for name, values in self._info("commandstats").items()
         }
-        traffic = int(stats["total_net_input_bytes"]) + int(stats["total_net_output_bytes"])
-        return Moment(time.monotonic_ns(), cpu, calls, traffic)
+        cpu = {part: sum(map(cpu_ns, pids)) for part, pids in self._pids.items()}
+        return Moment(
+            time.monotonic_ns(),
+            cpu,
+            machine_cpu_ns(),
+            calls,
+            int(stats["total_net_input_bytes"]) + int(stats["total_net_output_bytes"]),
+        )
 
     def resident_bytes(self) -> dict[str, int]:
+        """Of Redis: what its data takes."""
         sizes = {part: sum(map(resident_bytes, pids)) for part, pids in self._pids.items()}
         return sizes | {"redis": int(self._info("memory")["used_memory"])}
 

@@ -2,7 +2,8 @@
 the moment the engine yields it. The clock is common to all processes of a machine, so a client that reads the text
 knows how long the token was under way.
 
-The prompt says what to do: `unpaced <tokens>`, `paced <tokens> <tokens per second>`, `open`, `journal <path>`.
+The prompt says what to do: `unpaced <tokens>`, `paced <tokens> <tokens per second>`, `steps <tokens>`,
+`journal <path> <tokens per second>`, where 0 is one token and then silence.
 """
 
 from __future__ import annotations
@@ -10,34 +11,39 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from lifecycle.context import EngineContext
-
+STEP_SECS = 0.02
 _TOKENS_PER_TURN = 16  # an unpaced stream lets the others, and the sockets, have a turn after so many
+_FOREVER = 1 << 40
+
+
+class Context(Protocol):
+    @property
+    def id(self) -> str: ...
 
 
 def text_of(number: int) -> str:
     return f"{number}@{time.monotonic_ns()}"
 
 
-def stamped(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str]:
     """What the prompt asks for."""
     kind, *words = str(request["messages"][-1]["content"]).split()
     if kind == "unpaced":
         return _unpaced(int(words[0]))
     if kind == "paced":
         return _paced(int(words[0]), float(words[1]))
+    if kind == "steps":
+        return _stepped(int(words[0]))
     if kind == "journal":
-        return _journal(Path(words[0]), context)
-    if kind == "open":
-        return _open()
+        return _journal(Path(words[0]), float(words[1]), context)
     raise ValueError(f"no such load: {kind!r}")
 
 
-async def _unpaced(count: int) -> AsyncIterator[str]:
+async def _unpaced(count: int) -> AsyncGenerator[str]:
     """As fast as it goes."""
     for number in range(1, count + 1):
         yield text_of(number)
@@ -45,8 +51,11 @@ async def _unpaced(count: int) -> AsyncIterator[str]:
             await asyncio.sleep(0)
 
 
-async def _paced(count: int, tokens_per_sec: float) -> AsyncIterator[str]:
+async def _paced(count: int, tokens_per_sec: float) -> AsyncGenerator[str]:
     """By an absolute schedule, so that lateness does not add up; its start is random, so that streams do not march."""
+    if not tokens_per_sec:
+        yield text_of(1)
+        await asyncio.Event().wait()
     clock = asyncio.get_running_loop().time
     begins_at = clock() + random.random() / tokens_per_sec
     for number in range(1, count + 1):
@@ -54,17 +63,53 @@ async def _paced(count: int, tokens_per_sec: float) -> AsyncIterator[str]:
         yield text_of(number)
 
 
-async def _open() -> AsyncIterator[str]:
-    """One token, then silence until it is ended."""
-    yield text_of(1)
-    await asyncio.Event().wait()
+class _Stepper:
+    """One loop for all requests of the process, as real engines have: each step yields a token to each of them."""
+
+    def __init__(self) -> None:
+        self._requests: set[asyncio.Queue[int]] = set()
+        self._loop: asyncio.Task[None] | None = None
+
+    def join(self) -> asyncio.Queue[int]:
+        request: asyncio.Queue[int] = asyncio.Queue()
+        self._requests.add(request)
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._step())
+        return request
+
+    def leave(self, request: asyncio.Queue[int]) -> None:
+        self._requests.discard(request)
+        if not self._requests and self._loop is not None:
+            self._loop.cancel()
+            self._loop = None
+
+    async def _step(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due_at = clock()
+        while True:
+            due_at = max(due_at + STEP_SECS, clock())  # a step that comes late delays those behind it
+            await asyncio.sleep(due_at - clock())
+            for request in self._requests:
+                request.put_nowait(time.monotonic_ns())
 
 
-async def _journal(path: Path, context: EngineContext) -> AsyncIterator[str]:
-    """One token, then silence; `<id> <clock>` goes to the file at the moment it is ended."""
+_stepper = _Stepper()
+
+
+async def _stepped(count: int) -> AsyncGenerator[str]:
+    request = _stepper.join()
     try:
-        yield text_of(1)
-        await asyncio.Event().wait()
+        for number in range(1, count + 1):
+            yield f"{number}@{await request.get()}"
+    finally:
+        _stepper.leave(request)
+
+
+async def _journal(path: Path, tokens_per_sec: float, context: Context) -> AsyncGenerator[str]:
+    """Tokens without end; `<id> <clock>` goes to the file at the moment it is ended."""
+    try:
+        async for text in _paced(_FOREVER, tokens_per_sec):
+            yield text
     finally:
         told_ns = time.monotonic_ns()
         with path.open("a") as file:

@@ -1,38 +1,30 @@
-"""The load generator: N streams in a process of its own, so that its work is nobody else's CPU time.
-
-    python -m benchmarks.load < plan.json        a line when all streams have begun, then a line with the result
-
-`generate(plan)` runs it from a workload.
-"""
+"""The load as a workload sees it: N connections, for so many seconds, in a process of their own (`generator`)."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
-import uvloop
 
-from benchmarks.stream import Stream, Tally, completion
-
-_PROGRESS_SECS = 0.05
-_CONNECTING = 64  # at once
+_CONNECT_SECS = 30.0
 _GRACE_SECS = 10.0
+TAIL_SECS = 0.2  # the load goes on for so long behind the measured seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    urls: Sequence[str]  # streams are dealt out to these in turn
-    prompt: str
-    streams: int
-    tokens: int  # expected of each
-    lead_secs: float = 0.0  # tokens that come earlier are not in the delays: the streams are only starting
-    timeout_secs: float = 120.0
+    urls: Sequence[str]  # connections are dealt out to these in turn
+    request: str  # as it goes over the wire
+    connections: int
+    lead_secs: float  # what comes earlier is not measured: the streams are only starting, evenly over most of it
+    secs: float
+    tokens: int = 0  # that each response should have; 0: the load ends before they do
+    pause_secs: float = 0.0  # between a response and the next request on its connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +41,36 @@ class Spread:
         last = len(ordered) - 1
         return cls(*(ordered[round(last * share)] / 1e6 for share in (0.5, 0.99, 1.0)))
 
+    def figures(self, name: str) -> dict[str, float]:
+        return {f"{name}_p50_ms": self.p50_ms, f"{name}_p99_ms": self.p99_ms}
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    tokens: int
-    elapsed_secs: float  # from the first request's sending to the last stream's end
-    delay: Spread
-    first_token: Spread
-    faults: dict[str, int]  # the kinds that occurred
-    errors: list[str]
-    progress: list[tuple[int, int]] = field(repr=False)  # clock in nanoseconds, tokens until then
+    """What came in the measured seconds; faults and errors: in all of them."""
 
-    def tokens_at(self, clock_ns: int) -> float:
-        """How many had come by then, interpolated."""
+    delay: Spread  # from the engine's yield to our socket
+    gap: Spread  # between two tokens of a stream
+    first_token: Spread  # from the request's sending
+    whole: Spread  # from the request's sending to the response's end
+    faults: dict[str, int]  # the kinds that occurred
+    errors: list[str]  # the first few, in their own words
+    progress: list[tuple[int, int, int]] = field(repr=False)  # clock in nanoseconds, tokens and responses until then
+
+    def between(self, begins_ns: int, ends_ns: int) -> tuple[float, float]:
+        """Tokens and responses that came between two clocks."""
+        began, ended = self._at(begins_ns), self._at(ends_ns)
+        return ended[0] - began[0], ended[1] - began[1]
+
+    def _at(self, clock_ns: int) -> tuple[float, float]:
         before = self.progress[0]
         for sample in self.progress:
             if sample[0] >= clock_ns:
-                width = sample[0] - before[0]
-                return before[1] + (sample[1] - before[1]) * ((clock_ns - before[0]) / width if width else 0.0)
+                share = (clock_ns - before[0]) / width if (width := sample[0] - before[0]) else 0.0
+                share = max(0.0, share)
+                return before[1] + (sample[1] - before[1]) * share, before[2] + (sample[2] - before[2]) * share
             before = sample
-        return before[1]
+        return float(before[1]), float(before[2])
 
 
 class Load:
@@ -78,13 +80,17 @@ class Load:
         self._process = process
         self._plan = plan
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def outcome(self) -> Outcome:
-        result = await self._line(self._plan.timeout_secs + _GRACE_SECS)
-        result |= {name: Spread(**result[name]) for name in ("delay", "first_token")}
+        result = await self._line(self._plan.lead_secs + self._plan.secs + TAIL_SECS + _GRACE_SECS)
+        result |= {name: Spread(**result[name]) for name in ("delay", "gap", "first_token", "whole")}
         return Outcome(**result)
 
-    async def began(self) -> None:
-        await self._line(_GRACE_SECS)
+    async def connected(self) -> None:
+        await self._line(_CONNECT_SECS)
 
     async def _line(self, timeout_secs: float) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -100,7 +106,7 @@ class Load:
 async def generate(plan: Plan) -> AsyncIterator[Load]:
     """The load runs within the block, and is ended with it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.load",
+        sys.executable, "-m", "benchmarks.generator",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
     )  # fmt: skip
     try:
@@ -108,64 +114,9 @@ async def generate(plan: Plan) -> AsyncIterator[Load]:
         process.stdin.write(orjson.dumps(asdict(plan)))
         process.stdin.write_eof()
         load = Load(process, plan)
-        await load.began()
+        await load.connected()
         yield load
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
-
-
-async def _run(plan: Plan) -> Outcome:
-    tally, request = Tally(), completion(plan.prompt)
-    connecting = asyncio.Semaphore(_CONNECTING)
-
-    async def connect(number: int) -> Stream:
-        async with connecting:
-            return await Stream.open(plan.urls[number % len(plan.urls)], request, tally)
-
-    streams = await asyncio.gather(*(connect(number) for number in range(plan.streams)))
-    began_ns = time.monotonic_ns()
-    progress: list[tuple[int, int]] = []
-    sampling = asyncio.create_task(_sample(tally, progress))
-    for stream in streams:
-        stream.begin()
-    if plan.lead_secs:
-        asyncio.get_running_loop().call_later(plan.lead_secs, tally.forget_delays)
-    print(orjson.dumps({"began_ns": began_ns}).decode(), flush=True)
-    _, pending = await asyncio.wait([stream.ended for stream in streams], timeout=plan.timeout_secs)
-    ended_ns = time.monotonic_ns()
-    sampling.cancel()
-    progress.append((ended_ns, tally.tokens))
-    return Outcome(
-        tally.tokens, (ended_ns - began_ns) / 1e9, Spread.of_ns(tally.delays_ns), Spread.of_ns(tally.first_token_ns),
-        _faults(tally, plan, len(pending)), tally.errors, progress,
-    )  # fmt: skip
-
-
-def _faults(tally: Tally, plan: Plan, pending: int) -> dict[str, int]:
-    found = {
-        "gaps": tally.gaps,
-        "streams without [DONE]": tally.without_done,
-        "refused requests": tally.refused,
-        "error frames": tally.error_frames,
-        "streams not ended in time": pending,
-        "missing tokens": plan.streams * plan.tokens - tally.tokens,
-    }
-    return {name: number for name, number in found.items() if number}
-
-
-async def _sample(tally: Tally, progress: list[tuple[int, int]]) -> None:
-    while True:
-        progress.append((time.monotonic_ns(), tally.tokens))
-        await asyncio.sleep(_PROGRESS_SECS)
-
-
-def main() -> None:
-    plan = Plan(**orjson.loads(sys.stdin.buffer.read()))
-    outcome = uvloop.run(_run(plan))
-    sys.stdout.buffer.write(orjson.dumps(asdict(outcome)) + b"\n")
-
-
-if __name__ == "__main__":
-    main()

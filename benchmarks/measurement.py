@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The size of everything: `FULL` for figures, `QUICK` for a look, `TINY` to see that it works."""
+    """`FULL` for figures, `QUICK` for a look, `TINY` to see that it works."""
 
-    unpaced_streams: Sequence[int]
-    unpaced_tokens: int
-    paced_streams: int
-    paced_lead_secs: float  # until the streams are under way and nothing of their start is billed
-    paced_secs: float
+    largest: int  # no workload is larger, whatever its name says
+    lead_secs: float  # until all is under way and nothing of the start is measured
+    secs: float  # measured
     trials: int  # of each latency
-    parked: Sequence[int]
-    idle_streams: int
-    warm_streams: int
-    settle_secs: float
+    settle_secs: float  # until memory is what it will be
+    profiles: Path | None = None  # where profiles go, if any are taken
 
 
-FULL = Effort((1, 32, 256), 200, 200, 3.0, 10.0, 200, (10, 1_000, 10_000), 500, 50, 2.0)
-QUICK = Effort((1, 32, 256), 200, 200, 2.0, 3.0, 40, (10, 1_000), 200, 20, 1.0)
-TINY = Effort((2,), 20, 3, 0.3, 0.3, 2, (3,), 4, 1, 0.1)
+FULL = Effort(1_000_000, 3.0, 8.0, 500, 2.0)
+QUICK = Effort(1_000_000, 2.0, 3.0, 50, 1.0)
+TINY = Effort(3, 0.2, 0.2, 2, 0.1)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -15,76 +15,100 @@ import orjson
 
 from benchmarks.measurement import Measurement
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    workload: str
-    figure: str
-    values: Sequence[float]  # one a repeat
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        shown = [_number(n) for n in (median(self.values), min(self.values), max(self.values))]
-        return self.workload, self.figure, *shown
+_MORE_IS_BETTER = "_per_sec"
+_NO_COMPARISON = ("_cores", "_mib", "load_cpu_us_per_token", "load_cpu_us_per_request", "delivered_of_due", "trials")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Report:
-    system: str
-    measurements: dict[str, list[Measurement]]  # by workload, one a repeat
-    load_average: float  # of the machine, before anything was started
+    systems: Sequence[str]
+    redis_server: str = ""
+    load_average: float = 0.0  # of the machine, before anything was started
+    repeats: dict[str, dict[str, list[Measurement]]] = field(default_factory=dict)  # by workload and system
+
+    def add(self, workload: str, system: str, measurement: Measurement) -> None:
+        self.repeats.setdefault(workload, {}).setdefault(system, []).append(measurement)
 
     @property
-    def rows(self) -> list[Row]:
-        return [
-            Row(workload, figure, [repeat.figures[figure] for repeat in repeats if figure in repeat.figures])
-            for workload, repeats in self.measurements.items()
-            for figure in repeats[0].figures
-        ]
+    def figures(self) -> dict[str, dict[str, dict[str, float]]]:
+        """The medians, by workload, figure and system."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for workload, by_system in self.repeats.items():
+            for system, repeats in by_system.items():
+                for figure in dict.fromkeys(name for repeat in repeats for name in repeat.figures):
+                    values = self._values(workload, system, figure)
+                    found.setdefault(workload, {}).setdefault(figure, {})[system] = median(values)
+        return found
 
     @property
     def faults(self) -> list[str]:
         return [
-            f"{workload}: {fault}"
-            for workload, repeats in self.measurements.items()
+            f"{workload}, {system}: {fault}"
+            for workload, by_system in self.repeats.items()
+            for system, repeats in by_system.items()
             for repeat in repeats
             for fault in repeat.faults
         ]
 
     def markdown(self) -> str:
-        repeats = max((len(runs) for runs in self.measurements.values()), default=0)
+        """Of one system: medians and what they lie between; of several: medians and by how much the first is ahead."""
+        count = max((len(repeats) for by_system in self.repeats.values() for repeats in by_system.values()), default=0)
+        alone = len(self.systems) == 1
+        titles = (self.systems[0], "lowest", "highest") if alone else (*self.systems, "ratio")
         lines = [
-            f"{self.system}: {os.cpu_count()} cores, Python {platform.python_version()}, {repeats} repeats; "
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, {self.redis_server}; medians of {count}; "
             f"load average before: {self.load_average:.2f}",
             "",
-            "| workload | figure | median | lowest | highest |",
-            "|---|---|---:|---:|---:|",
-            *("| " + " | ".join(row.cells) + " |" for row in self.rows),
+            f"| workload | figure | {' | '.join(titles)} |",
+            f"|---|---|{'---:|' * len(titles)}",
         ]
+        for workload, figures in self.figures.items():
+            for figure, by_system in figures.items():
+                cells = self._spread(workload, figure) if alone else _compared(self.systems, figure, by_system)
+                lines.append(f"| {workload} | {figure} | {' | '.join(cells)} |")
         if self.faults:
             lines += ["", "**Faults:**", "", *(f"- {fault}" for fault in self.faults)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "system": self.system,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load_average": self.load_average},
             "python": platform.python_version(),
-            "figures": {
-                name: {row.figure: median(row.values) for row in self.rows if row.workload == name}
-                for name in self.measurements
-            },
+            "redis": self.redis_server,
+            "systems": self.systems,
+            "figures": self.figures,
             "faults": self.faults,
-            "measurements": self.measurements,
+            "repeats": self.repeats,
         }
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2) + b"\n")
 
+    def _values(self, workload: str, system: str, figure: str) -> list[float]:
+        return [repeat.figures[figure] for repeat in self.repeats[workload][system] if figure in repeat.figures]
 
-def _number(value: float) -> str:
+    def _spread(self, workload: str, figure: str) -> list[str]:
+        values = self._values(workload, self.systems[0], figure)
+        return [number(value) for value in (median(values), min(values), max(values))]
+
+
+def ratio(figure: str, ours: float, theirs: float) -> float | None:
+    """By how much ours is the better one; None where that is no question."""
+    if figure.endswith(_NO_COMPARISON) or not ours or not theirs:
+        return None
+    return ours / theirs if figure.endswith(_MORE_IS_BETTER) else theirs / ours
+
+
+def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 100 else f"{value:.1f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _compared(systems: Sequence[str], figure: str, by_system: dict[str, float]) -> list[str]:
+    cells = [number(by_system[system]) if system in by_system else "–" for system in systems]
+    ours, theirs = (by_system.get(system, 0.0) for system in systems[:2])
+    better = ratio(figure, ours, theirs)
+    return [*cells, "" if better is None else f"× {number(better)}"]

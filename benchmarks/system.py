@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import orjson
 
 from benchmarks.caller import Caller, encode
 from benchmarks.parking import parked
-from benchmarks.stream import MODEL
+from benchmarks.stream import MODEL, completion
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.model import Role
 from lifecycle.server_process import free_port
-from lifecycle.settings import as_environment, load
+from lifecycle.settings import Settings, as_environment, load
 from lifecycle.tether import Tether
 
 ROOT = Path(__file__).parent.parent
 ENGINE = "benchmarks.engines:stamped"
 _SETTINGS = {"concurrency": 10_000, "queue_limit": 100_000, "drain_timeout_secs": 0.1, "log_level": "warning"}
+_COMMAND = "lifecycle.cli.main"
+_SHOWN_CHARACTERS = 4_000
 _START_SECS = 20.0
 _STOP_SECS = 10.0
 _POLL_SECS = 0.05
@@ -40,113 +44,150 @@ class Layout:
     workers: int = 1
 
 
-class System(Protocol):
-    """Speaks the OpenAI wire format at each of its urls and runs `benchmarks.engines:stamped` as the model MODEL."""
+class System(ABC):
+    """Speaks the OpenAI wire format at each of its urls and runs `benchmarks.engines:stamped` as the model MODEL.
+
+    Each has a Redis server of its own, the same one under the same settings for all of them.
+    """
 
     name: str
-    redis_url: str
 
-    async def start(self, layout: Layout) -> None:
-        """Returns once every process is ready."""
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._redis = EmbeddedRedis()
+        self._urls: list[str] = []
+        self._processes: dict[str, list[subprocess.Popen[bytes]]] = {"frontend": [], "worker": []}
+        self._log = Path()
 
-    async def stop(self) -> None:
-        """Ends every process, also when the start has failed half-way."""
+    @property
+    def redis_url(self) -> str:
+        return self._redis.url
+
+    @property
+    def redis_server(self) -> str:
+        return self._redis.server
 
     @property
     def urls(self) -> Sequence[str]:
         """Of each frontend."""
-
-    @property
-    def pids(self) -> Mapping[str, Sequence[int]]:
-        """By part (`frontend`, `worker`), Redis excepted."""
-
-    def parked(self, count: int) -> AbstractAsyncContextManager[None]:
-        """Within the block so many requests are inflight that nobody works on."""
-
-
-class Lifecycle:
-    """This project: its frontends and workers, as its own command line starts them."""
-
-    name = "lifecycle"
-
-    def __init__(self) -> None:
-        self._urls: list[str] = []
-        self.redis_url = ""
-        self._settings = load()
-        self._processes: dict[str, list[subprocess.Popen[bytes]]] = {"frontend": [], "worker": []}
-        self._stack = ExitStack()
-        self._log = Path()
-
-    @property
-    def urls(self) -> Sequence[str]:
         return self._urls
 
     @property
     def pids(self) -> Mapping[str, Sequence[int]]:
+        """By part (`frontend`, `worker`), Redis excepted."""
         return {part: [process.pid for process in processes] for part, processes in self._processes.items()}
 
     async def start(self, layout: Layout) -> None:
-        directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="benchmark-")))
-        self._log = directory / "replicas.log"
-        self.redis_url = self._stack.enter_context(EmbeddedRedis()).url
-        self._settings = load({"redis_url": self.redis_url, **_SETTINGS})
-        ports = [free_port() for _ in range(layout.frontends)]
-        self._urls = [f"http://127.0.0.1:{port}" for port in ports]
-        for port in ports:
-            self._launch("frontend", "--port", str(port))
+        """Returns once every process is ready."""
+        self._log = Path(self._stack.enter_context(TemporaryDirectory(prefix="benchmark-"))) / "log"
+        self._stack.enter_context(self._redis)
         for _ in range(layout.workers):
-            self._launch("worker", "--model", MODEL, "--engine", ENGINE)
+            self._launch("worker", self._worker())
+        for _ in range(layout.frontends):
+            port = free_port()
+            self._urls.append(f"http://127.0.0.1:{port}")
+            self._launch("frontend", self._frontend(port))
         async with asyncio.timeout(_START_SECS):
             await asyncio.gather(*(self._wait_ready(url, layout) for url in self.urls))
 
     async def stop(self) -> None:
+        """Ends every process, also when the start has failed half-way."""
         running = [process for processes in self._processes.values() for process in processes]
         for process in running:
             process.send_signal(signal.SIGTERM)
         await asyncio.gather(*(asyncio.to_thread(_wait_or_kill, process) for process in running))
         said = self._log.read_text() if self._log.is_file() else ""
         if said:
-            print(said, file=sys.stderr, flush=True)
-        self._processes = {part: [] for part in self._processes}
+            print(said[:_SHOWN_CHARACTERS], file=sys.stderr, flush=True)
         self._stack.close()
 
-    def parked(self, count: int) -> AbstractAsyncContextManager[None]:
-        return parked(self._settings, count)
+    @abstractmethod
+    def _frontend(self, port: int) -> list[str]:
+        """The arguments to Python that start one."""
 
-    def _launch(self, role: str, *argv: str) -> None:
+    @abstractmethod
+    def _worker(self) -> list[str]: ...
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    @abstractmethod
+    async def _is_ready(self, caller: Caller, layout: Layout) -> bool:
+        """Whether the frontend answers, and knows all workers."""
+
+    def _launch(self, part: str, argv: list[str]) -> None:
         tether = Tether()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                tether.command([sys.executable, "-m", "lifecycle.cli.main", role, *argv]),
-                env=as_environment(self._settings) | {"PYTHONPATH": str(ROOT)},
+                tether.command([sys.executable, *argv]), env=self._environment() | {"PYTHONPATH": str(ROOT)},
                 stdin=tether.stdin, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         tether.handed_over()
         self._stack.callback(tether.close)
-        self._processes[role].append(process)
+        self._processes[part].append(process)
 
     async def _wait_ready(self, url: str, layout: Layout) -> None:
         while True:
-            if await self._is_ready(url, layout):
-                return
+            for process in itertools.chain(*self._processes.values()):
+                if process.poll() is not None:
+                    raise RuntimeError("a process ended at its start")
+            try:
+                caller = await Caller.connect(url)
+            except OSError:
+                await asyncio.sleep(_POLL_SECS)
+                continue
+            try:
+                if await self._is_ready(caller, layout):
+                    return
+            finally:
+                caller.close()
             await asyncio.sleep(_POLL_SECS)
 
-    async def _is_ready(self, url: str, layout: Layout) -> bool:
-        """It answers, and shows all workers."""
-        for processes in self._processes.values():
-            if any(process.poll() is not None for process in processes):
-                raise RuntimeError("a replica ended at its start")
-        try:
-            caller = await Caller.connect(url)
-        except OSError:
+
+class Lifecycle(System):
+    """This project: its frontends and workers, as its own command line starts them."""
+
+    name = "lifecycle"
+
+    def parked(self, count: int) -> AbstractAsyncContextManager[None]:
+        """Within the block so many requests are inflight that nobody works on."""
+        return parked(self._settings, count)
+
+    @property
+    def _settings(self) -> Settings:
+        return load({"redis_url": self.redis_url, **_SETTINGS})
+
+    def _environment(self) -> dict[str, str]:
+        return as_environment(self._settings)
+
+    def _frontend(self, port: int) -> list[str]:
+        return ["-m", _COMMAND, "frontend", "--port", str(port)]
+
+    def _worker(self) -> list[str]:
+        return ["-m", _COMMAND, "worker", "--model", MODEL, "--engine", ENGINE]
+
+    async def _is_ready(self, caller: Caller, layout: Layout) -> bool:
+        if (await caller.call(encode("GET", "/ready"))).status != 200:
             return False
-        try:
-            if (await caller.call(encode("GET", "/ready"))).status != 200:
-                return False
-            shown = orjson.loads((await caller.call(encode("GET", "/v1/replicas"))).body)["data"]
-            return len([replica for replica in shown if replica["role"] == Role.WORKER]) == layout.workers
-        finally:
-            caller.close()
+        shown = orjson.loads((await caller.call(encode("GET", "/v1/replicas"))).body)["data"]
+        return len([replica for replica in shown if replica["role"] == Role.WORKER]) == layout.workers
+
+
+class Naive(System):
+    """See `benchmarks/naive/`."""
+
+    name = "naive"
+
+    def _frontend(self, port: int) -> list[str]:
+        return ["-m", "benchmarks.naive.frontend", self.redis_url, str(port)]
+
+    def _worker(self) -> list[str]:
+        return ["-m", "benchmarks.naive.worker", self.redis_url]
+
+    async def _is_ready(self, caller: Caller, layout: Layout) -> bool:
+        """It shows no workers: they are there once they have answered."""
+        answers = [await caller.call(completion("unpaced 1", stream=False)) for _ in range(layout.workers)]
+        return all(answer.status == 200 for answer in answers)
 
 
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
@@ -157,7 +198,7 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-SYSTEMS: Mapping[str, Callable[[], System]] = {Lifecycle.name: Lifecycle}
+SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in (Lifecycle, Naive)}
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The benchmarks work: every workload at its smallest, on real processes. What they measure is not looked at."""
+"""The benchmarks work: workloads at their smallest, on real processes. What they measure is not looked at."""
 
 from __future__ import annotations
 
@@ -10,35 +10,50 @@ import pytest
 from benchmarks.load import Outcome, Spread
 from benchmarks.measurement import TINY, Measurement
 from benchmarks.report import Report
-from benchmarks.system import Layout, Lifecycle, running
+from benchmarks.system import SYSTEMS, Layout, running
 from benchmarks.workloads import WORKLOADS
 
+_SMOKE = ("unpaced-32", "paced-200", "steps-32", "unary-32", "cancel")
 
-async def test_every_workload_finds_figures_and_no_faults() -> None:
-    async with running(Lifecycle(), Layout(frontends=2)) as system:
-        found = {workload.name: [await workload.run(system, TINY)] for workload in WORKLOADS}
-    report = Report(system.name, found, load_average=0.0)
+
+@pytest.mark.parametrize("name", SYSTEMS)
+async def test_workloads_find_figures_and_no_faults(name: str) -> None:
+    report = Report([name])
+    async with running(SYSTEMS[name](), Layout(frontends=2)) as system:
+        for workload in (workload for workload in WORKLOADS if workload.name in _SMOKE and workload.suits(name)):
+            report.add(workload.name, name, await workload.run(system, TINY))
 
     assert report.faults == []
-    assert {row.workload for row in report.rows} == set(found)
-    assert all(math.isfinite(value) for row in report.rows for value in row.values)
+    assert report.figures
+    assert all(math.isfinite(by_system[name]) for figures in report.figures.values() for by_system in figures.values())
 
 
-def test_a_report_shows_the_median_of_the_repeats_and_every_fault(tmp_path_factory: pytest.TempPathFactory) -> None:
-    repeats = [Measurement({"p50_ms": value}) for value in (3.0, 1.0, 2.0)]
-    repeats[1].faults.append("1 gaps")
-    report = Report("some", {"paced": repeats}, 0.5)
+def test_a_report_shows_the_medians_and_every_fault(tmp_path_factory: pytest.TempPathFactory) -> None:
+    report = Report(["ours"])
+    for value in (3.0, 1.0, 2.0):
+        report.add("paced-10", "ours", Measurement({"p50_ms": value}))
+    report.repeats["paced-10"]["ours"][1].faults.append("1 gaps")
     path = tmp_path_factory.mktemp("results") / "deeper" / "some.json"
 
     report.write(path)
 
-    assert "| paced | p50_ms | 2 | 1 | 3 |" in report.markdown()
-    assert "- paced: 1 gaps" in report.markdown()
-    assert orjson.loads(path.read_bytes())["figures"] == {"paced": {"p50_ms": 2.0}}
+    assert "| paced-10 | p50_ms | 2 | 1 | 3 |" in report.markdown()
+    assert "- paced-10, ours: 1 gaps" in report.markdown()
+    assert orjson.loads(path.read_bytes())["figures"] == {"paced-10": {"p50_ms": {"ours": 2.0}}}
 
 
-def test_tokens_at_a_moment_are_interpolated() -> None:
+def test_a_report_of_two_systems_says_by_how_much_the_first_is_ahead() -> None:
+    report = Report(["ours", "theirs"])
+    report.add("unpaced-1", "ours", Measurement({"tokens_per_sec": 300.0, "cpu_us_per_token": 10.0}))
+    report.add("unpaced-1", "theirs", Measurement({"tokens_per_sec": 100.0, "cpu_us_per_token": 50.0}))
+
+    assert "| unpaced-1 | tokens_per_sec | 300 | 100 | × 3 |" in report.markdown()
+    assert "| unpaced-1 | cpu_us_per_token | 10 | 50 | × 5 |" in report.markdown()
+
+
+def test_what_came_between_two_moments_is_interpolated() -> None:
     nothing = Spread.of_ns([])
-    outcome = Outcome(30, 2.0, nothing, nothing, {}, [], [(100, 0), (200, 10), (300, 30)])
+    outcome = Outcome(nothing, nothing, nothing, nothing, {}, [], [(100, 0, 0), (200, 10, 1), (300, 30, 3)])
 
-    assert [outcome.tokens_at(clock_ns) for clock_ns in (50, 150, 200, 250, 400)] == [0, 5, 10, 20, 30]
+    assert outcome.between(150, 250) == (15.0, 1.5)
+    assert outcome.between(50, 400) == (30.0, 3.0)
