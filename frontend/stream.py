@@ -1,31 +1,27 @@
 """The streaming response: tokens to a socket, events of one write together, an end that says what happened.
 
 While the socket takes everything, tokens go to it in the turn of the loop in which they come, without waking a task.
-
-Notices the client's disconnect by listening for it, not by a failing write, so an idle stream is noticed too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from frontend.hangup import Hangup
 from frontend.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame
 from lifecycle.model import ErrorType, Status
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
 
-log = logging.getLogger(__name__)
-
-HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache, no-transform",
-    "x-accel-buffering": "no",
-}
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
 _WRITE_TOKENS = 256  # in one write at most: a slow socket must not make large buffers
 
 
@@ -75,8 +71,9 @@ class TokenStreamResponse(Response):
         on_closed: Callable[[bool], Awaitable[None]],
         on_slow: Callable[[str], Awaitable[None]],
     ) -> None:
-        super().__init__(headers=HEADERS)
-        del self.headers["content-length"]
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = list(_HEADERS)
         self._reader = reader
         self._encoder = encoder
         self._request_id = request_id
@@ -88,26 +85,17 @@ class TokenStreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gracefully = False
-        listener = asyncio.create_task(_until_disconnect(receive), name="disconnect listener")
         try:
             self._on_begin()
-            writer = asyncio.create_task(self._write(scope, send), name="stream writer")
+            async with Hangup(receive):
+                await self._write(scope, send)
+                gracefully = True
+        except SlowConsumer:
             try:
-                await asyncio.wait((writer, listener), return_when=asyncio.FIRST_COMPLETED)
-                if writer.done():
-                    writer.result()
-                    gracefully = True
-            except SlowConsumer:
-                try:
-                    await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
-                finally:
-                    _abort(scope)
+                await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
             finally:
-                writer.cancel()
-                await asyncio.gather(writer, return_exceptions=True)
+                _abort(scope)
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
             await self._on_closed(gracefully)
 
     async def _write(self, scope: Scope, send: Send) -> None:
@@ -146,6 +134,7 @@ class TokenStreamResponse(Response):
                 return
         except asyncio.CancelledError:
             if stalled:
+                writing.uncancel()
                 raise SlowConsumer from None
             raise
         finally:
@@ -169,11 +158,6 @@ class TokenStreamResponse(Response):
             usage = self._encoder.usage(end.input_tokens, end.last) if self._include_usage else b""
             return self._encoder.finish(end.finish_reason or "stop") + usage + DONE
         return error_frame(ErrorType(end.error_type), end.message, self._request_id) + DONE
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _abort(scope: Scope) -> None:

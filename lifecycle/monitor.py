@@ -82,7 +82,8 @@ class StreamMonitor:
                 self.guard.mark(record)
                 self._output_tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that got lost
                 self._metrics.observe_end(record)
-                log.info("request ended", extra={"request": record.to_json()})
+                if log.isEnabledFor(logging.INFO):
+                    log.info("request ended", extra={"request": record.to_json()})
 
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""
@@ -109,7 +110,8 @@ class StreamMonitor:
 
     def _on_started(self) -> None:
         self.guard.mark_queued(False)
-        self._wake.set()  # the inactivity timeout runs from here
+        if self._inactivity_secs > 0:
+            self._wake.set()  # the timeout runs from here
 
     def _on_requeued(self) -> None:
         self.guard.mark_queued(True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import orjson
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from frontend import openai, params
 from frontend.deps import get_tracker
 from frontend.errors import ApiError
+from frontend.hangup import Hangup
 from frontend.sse import ChunkEncoder, fold
 from frontend.stream import TokenStreamResponse
 from lifecycle.model import Endpoint, ErrorType, Labels, RequestType, Status
@@ -118,19 +118,14 @@ def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
 
 async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
     """Fold the token stream into one body, listening for the client's disconnect all the while."""
+    folded = None
     with flight.stream, flight.connection as connection:
-        folding = asyncio.create_task(_fold(flight.reader), name="fold")
-        listening = asyncio.create_task(_until_disconnect(request), name="disconnect listener")
-        try:
-            await asyncio.wait((folding, listening), return_when=asyncio.FIRST_COMPLETED)
-            if not folding.done():
-                return Response(status_code=499)  # nobody is there to read it
-            texts, end = folding.result()
+        async with Hangup(request.receive):
+            folded = await _fold(flight.reader)
             connection.disarm()
-        finally:
-            for task in (folding, listening):
-                task.cancel()
-            await asyncio.gather(folding, listening, return_exceptions=True)
+    if folded is None:
+        return Response(status_code=499)  # nobody is there to read it
+    texts, end = folded
     if end.status != Status.COMPLETED:
         # An id the client chose is spent: repeating the call under it would only be told so.
         retry = False if "x-request-id" in request.headers else None
@@ -156,8 +151,3 @@ async def _fold(reader: TokenReader) -> tuple[list[str], End]:
             texts += item.texts
         elif isinstance(item, End):
             return texts, item
-
-
-async def _until_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from lifecycle.model import Request
 
 Refusal = Literal["gone", "closed", "fenced"]
+
+
+def record_of(flat: Sequence[bytes]) -> Request | None:
+    """From field, value, field, value, …; none at all is no record."""
+    if not flat:
+        return None
+    texts = [field.decode() for field in flat]
+    return Request.from_hash(dict(zip(texts[::2], texts[1::2], strict=True)))
 
 
 class Admission(NamedTuple):
@@ -59,8 +68,12 @@ class Ended(NamedTuple):
     """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved`, `killing`."""
 
     what: str
-    record: Request | None = None
+    flat: Sequence[bytes] = ()  # the record's fields
     last: int = 0
+
+    @property
+    def record(self) -> Request | None:
+        return record_of(self.flat)
 
 
 class Cancellation(NamedTuple):
@@ -75,8 +88,7 @@ class Disconnection(NamedTuple):
 
     what: str
     first: bool
-    record: Request | None
-    grace_secs: float = 0.0
+    grace_secs: float
 
 
 class Order(NamedTuple):

@@ -37,6 +37,7 @@ from lifecycle.store.results import (
     Roster,
     RosterEntry,
     Start,
+    record_of,
 )
 
 _FIRST_PAUSE_SECS = 0.02
@@ -160,7 +161,7 @@ class Store:
             reason[:_MESSAGE_CHARS],
             self.settings.retention_secs,
         )
-        record = _record(reply[1]) if len(reply) > 1 else None
+        record = record_of(reply[1]) if len(reply) > 1 else None
         return Cancellation(cast(Any, _text(reply[0])), record) if record else None
 
     async def attach(self, rid: str, frontend: str, readers: int, *, patience_secs: float = 0.0) -> Request | None:
@@ -168,7 +169,7 @@ class Store:
         reply = await self._in_shard("attach", rid, patience_secs, rid, frontend, readers)
         if reply == [b"fenced"]:
             raise Fenced("This frontend's lease has expired")
-        return _record(reply)
+        return record_of(reply)
 
     async def disconnect(
         self,
@@ -184,8 +185,7 @@ class Store:
             "disconnect", rid, patience_secs, rid, frontend, readers, connection, int(admitting),
             self.settings.retention_secs,
         )  # fmt: skip
-        grace_secs = float(reply[3]) if len(reply) > 3 else 0.0
-        return Disconnection(_text(reply[0]), bool(reply[1]), _record(reply[2]), grace_secs)
+        return Disconnection(_text(reply[0]), bool(reply[1]), float(reply[2]))
 
     async def requeue(
         self, rid: str, worker: str, *, attempt: int | None = None, queue: str = "", entry: str = "",
@@ -236,7 +236,7 @@ class Store:
         return int(reply[0]), bool(reply[1])
 
     async def read(self, rid: str, *, patience_secs: float = 0.0) -> Request | None:
-        return _record(await self._in_shard("read", rid, patience_secs, rid))
+        return record_of(await self._in_shard("read", rid, patience_secs, rid))
 
     async def list_page(
         self,
@@ -256,7 +256,7 @@ class Store:
             "list", self._prefixes[shard], "active" if active else "created", upper, before, status, model,
             endpoint, frontend, worker, limit, max(1000, limit),
         )  # fmt: skip
-        records = [r for r in map(_record, reply[3:]) if r is not None]
+        records = [r for r in map(record_of, reply[3:]) if r is not None]
         return Page(records, bool(reply[0]), _text(reply[1]), _text(reply[2]))
 
     async def beat(
@@ -363,15 +363,8 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _record(flat: list[bytes]) -> Request | None:
-    if not flat:
-        return None
-    texts = [_text(v) for v in flat]
-    return Request.from_hash(dict(zip(texts[::2], texts[1::2], strict=True)))
-
-
 def _ended(reply: list[Any]) -> Ended:
     what = _text(reply[0])
     if what == "incomplete":
         return Ended(what, last=int(reply[1]))
-    return Ended(what, _record(reply[1]) if len(reply) > 1 else None)
+    return Ended(what, reply[1] if len(reply) > 1 else ())

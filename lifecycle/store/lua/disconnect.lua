@@ -3,7 +3,7 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, frontend, readers (how many over HTTP it has now, absolute), connection
 --         (`closed_unexpectedly` | `closed_gracefully`), admitting ('1' for the connection that brought the request), retention_secs
--- Returns {what, first, record, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
+-- Returns {what, first, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
 --         or 'continues'; first is 1 when this was the request's first unexpected loss of its client.
 
 local P = KEYS[1]
@@ -11,7 +11,7 @@ local shift, rid, frontend, readers, connection, admitting, retention_secs = unp
 --- @include clock record events counts terminal cancelling
 
 local record = load_record(rid)
-if not record then return {'unknown', 0, {}} end
+if not record then return {'unknown', 0, '0'} end
 local now = clock(shift)
 local first = 0
 if admitting == '1' and (record.connection or '') == '' then
@@ -19,7 +19,7 @@ if admitting == '1' and (record.connection or '') == '' then
   publish(rid, {type = 'connection', status = connection})
   if connection == 'closed_unexpectedly' then first = 1 end
 end
-if is_terminal(record) then return {'terminal', first, public_record(rid, record)} end
+if is_terminal(record) then return {'terminal', first, '0'} end
 -- The owner keeps its place among the readers: it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
@@ -30,4 +30,4 @@ local what = 'continues'
 if connection == 'closed_unexpectedly' then
   what, record = reader_gone(rid, record, now, tonumber(retention_secs))
 end
-return {what, first, public_record(rid, record), record.grace_secs}
+return {what, first, record.grace_secs}

@@ -24,8 +24,10 @@ if input_tokens ~= '' then
   redis.call('HSET', P .. 'request:' .. rid, 'input_tokens', input_tokens)
   record.input_tokens = input_tokens
 end
+local number, at, closed = stream_end(rid)
 if record.cancel_mode == 'kill' then
-  record = terminate(rid, record, now, tonumber(retention_secs), cancelled_outcome(record, (stream_end(rid))))
+  record = terminate(rid, record, now, tonumber(retention_secs), cancelled_outcome(record, number),
+    {number, at, closed})
   return {'done', public_record(rid, record)}
 end
 
@@ -39,11 +41,11 @@ local function missing(texts, number)
   return cjson.encode(rest)
 end
 
-local number, _, closed = stream_end(rid)
 if not closed and remainder_id ~= '' and number < tonumber(last) then
   local tokens = missing(cjson.decode(remainder), number)
   if tokens then
-    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', string.format('%.0f', now * 1000))
+    at = string.format('%.0f', now * 1000)
+    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', at)
     push_event(rid, remainder_id, tokens)
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
@@ -52,5 +54,5 @@ end
 if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
 record = terminate(rid, record, now, tonumber(retention_secs),
-  outcome_of(status, error_type, message, finish_reason, number))
+  outcome_of(status, error_type, message, finish_reason, number), {number, at, closed})
 return {'done', public_record(rid, record)}

@@ -32,13 +32,13 @@ end
 if not record then acknowledge(); return {'drop', 'unknown'} end
 if is_terminal(record) then acknowledge(); return {'drop', record.status} end
 
-local function answer()
-  return {'run', record.attempt, tostring(stream_end(rid)), record.body or '', record.request_type,
+local function answer(base)
+  return {'run', record.attempt, tostring(base), record.body or '', record.request_type,
           record.cancel_mode or '', record.cancel_reason or '', record.traceparent or '', record.created_at}
 end
 
 if record.status == 'running' then
-  if record.worker == worker and record.started_entry == queue .. entry then return answer() end
+  if record.worker == worker and record.started_entry == queue .. entry then return answer((stream_end(rid))) end
   acknowledge()
   return {'drop', 'taken'}
 end
@@ -71,4 +71,4 @@ local id = record.attempt .. '-' .. number
 redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
 push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(record.attempt),
   base = number, started_at = record.started_at}))
-return answer()
+return answer(number)

@@ -11,13 +11,13 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   record.cancel_mode, record.cancel_reason = mode, reason
   redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
     'cancel_mode', mode, 'cancel_reason', reason)
-  local number = stream_end(rid)
+  local number, at, closed = stream_end(rid)
   if record.status == 'queued' then
-    return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number))
+    return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
   end
   if mode == 'kill' then
     local outcome = cancelled_outcome(record, number)
-    close_stream(rid, outcome)
+    if not closed then close_stream(rid, outcome) end
     push_event(rid, CLOSED .. '-' .. CLOSED, cjson.encode(outcome))
   end
   order(record.worker, rid, mode, reason)

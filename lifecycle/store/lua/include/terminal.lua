@@ -19,13 +19,9 @@ local function order(worker, rid, mode, reason)
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
 
--- Closes the token stream: no entry can follow. Harmless when repeated.
+-- Closes a token stream that is open: no entry can follow.
 local function close_stream(rid, outcome)
-  local key = P .. 'tokens:' .. rid
-  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)
-  if last[1] and string.match(last[1][1], '^(%d+)') == CLOSED then return false end
-  redis.call('XADD', key, CLOSED .. '-' .. CLOSED, 'e', cjson.encode(outcome))
-  return true
+  redis.call('XADD', P .. 'tokens:' .. rid, CLOSED .. '-' .. CLOSED, 'e', cjson.encode(outcome))
 end
 
 -- What readers are told when the token stream is closed; `last` lets them see a gap before the end.
@@ -35,13 +31,13 @@ local function outcome_of(status, error_type, message, finish_reason, last)
 end
 
 -- Ends the request: record, counts, totals, queue, stream, expiry, then the readers and the subscribers.
--- `outcome` is outcome_of(...). Returns the updated record.
-local function terminate(rid, record, now, retention, outcome)
+-- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it. Returns the updated record.
+local function terminate(rid, record, now, retention, outcome, tail)
   local was = record.status
   if was == 'queued' then leave_queue(record) end
   outcome.input_tokens = record.input_tokens
-  close_stream(rid, outcome)
-  local number, at = stream_end(rid)
+  local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
+  if not closed then close_stream(rid, outcome) end
   record.status = outcome.status
   record.error_type = outcome.error_type
   record.error_message = outcome.message
