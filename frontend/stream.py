@@ -120,7 +120,6 @@ class TokenStreamResponse(Response):
 
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await write(b"")  # the headers go out at admission, not with the first token
             while True:
                 item = await self._reader.next()
                 if item is SILENCE:

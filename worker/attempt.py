@@ -40,7 +40,7 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._token_at = self._loop.time()
         self._outcome: Outcome | None = None  # decided before the engine's own end, by a limit
-        self._decided = asyncio.Event()
+        self._decided: asyncio.Future[None] = self._loop.create_future()
         self._abandoned = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -60,7 +60,7 @@ class Attempt:
         """Give up on the engine: it is reported as failed at once, then killed."""
         if self._outcome is None:
             self._outcome = Outcome("failed", error_type, message)
-            self._decided.set()
+            self._decided.set_result(None)
         self.context.kill()
 
     def abandon(self) -> None:
@@ -76,13 +76,13 @@ class Attempt:
         self._task = asyncio.create_task(self._generate(), name=f"engine {self.rid}")
         if self.context.is_stopped:
             self._on_told()
-        decided = asyncio.create_task(self._decided.wait(), name="decided")
         ended: Ended | None = None
         try:
-            await asyncio.wait((self._task, decided), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._task, self._decided), return_when=asyncio.FIRST_COMPLETED)
             if self._outcome is not None and not self._abandoned:
                 ended = await self._report(self._outcome)
-            await asyncio.wait((self._task,))
+            if not self._task.done():
+                await asyncio.wait((self._task,))
             if ended is None and not self._abandoned:
                 ended = await self._report(self._outcome or self._own_end())
             return ended
@@ -91,9 +91,11 @@ class Attempt:
             for timer in self._timers.values():
                 timer.cancel()
             self.sink.discard()
-            for task in (self._task, decided):
-                task.cancel()
-            await asyncio.gather(self._task, decided, return_exceptions=True)
+            if not self._task.done():
+                self._task.cancel()
+                await asyncio.wait((self._task,))
+            if not self._task.cancelled():
+                self._task.exception()  # of an engine whose end was nobody's concern any more
 
     async def _generate(self) -> None:
         """The engine's tokens into the sink. A kill cancels this task at the engine's next await."""

@@ -145,10 +145,13 @@ async def test_only_so_many_workers_may_die(cluster: Cluster) -> None:
 
 
 async def test_a_drained_worker_passes_on_what_it_cannot_finish(cluster: Cluster) -> None:
-    leaving = await cluster.worker("m", ENGINE, drain_timeout_secs=0.1)
+    workers = [await cluster.worker("m", ENGINE, drain_timeout_secs=0.1) for _ in range(2)]
     async with post(cluster.http, cluster.frontends[0].url, BODY, X_Request_Id="r1") as stream:
         await stream.read_tokens(5)
-        await cluster.worker("m", ENGINE)
+        runs_at = (await cluster.record("r1"))["worker"]
+        replicas = (await cluster.http.get(cluster.frontends[0].url + "/v1/replicas")).json()["data"]
+        pid = next(replica["pid"] for replica in replicas if replica["id"] == runs_at)
+        leaving = next(worker for worker in workers if worker.pid == pid)
         assert await leaving.terminate() == 0
         await _rest(stream)
     assert text_of(stream.events) == WHOLE
