@@ -1,7 +1,8 @@
 """What the system costs and how fast it is, on one machine, with real processes: `python -m benchmarks --help`.
 
 - `__main__`: the command. `report`: its table and its JSON.
-- `workloads`: what is measured, by name. `traffic`, `latency`: how. `measurement`: how much, and what comes of it.
+- `workloads`: what is measured, by name. `traffic`, `latency`, `standing`: how. `measurement`: how much, and
+  what comes of it.
 - `system`: what it is measured on, this one and the one in `naive/`. `engines`: what the workers run.
 - `parking`: requests that nobody works on.
 - `load`, `generator`: the load, made by a process of its own. `stream`, `caller`: the client's side of one connection.

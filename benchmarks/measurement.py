@@ -15,13 +15,14 @@ class Effort:
     lead_secs: float  # until all is under way and nothing of the start is measured
     secs: float  # measured
     trials: int  # of each latency
+    standing_secs: float  # of what goes on while nothing does: several heartbeats and sweeps
     settle_secs: float  # until memory is what it will be
     profiles: Path | None = None  # where profiles go, if any are taken
 
 
-FULL = Effort(1_000_000, 3.0, 8.0, 500, 2.0)
-QUICK = Effort(1_000_000, 2.0, 3.0, 50, 1.0)
-TINY = Effort(3, 0.2, 0.2, 2, 0.1)
+FULL = Effort(1_000_000, 3.0, 8.0, 500, 15.0, 2.0)
+QUICK = Effort(1_000_000, 2.0, 3.0, 50, 6.0, 1.0)
+TINY = Effort(3, 0.2, 0.2, 2, 0.2, 0.1)
 
 
 @dataclass(slots=True)

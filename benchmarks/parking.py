@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from lifecycle import tasks
 from lifecycle.ids import new_nonce, new_replica_id, new_request_id
-from lifecycle.model import CancelMode, Endpoint, Labels, OnDisconnect, RequestType, Role
+from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType, Role
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
 
 _LABELS = Labels("parked", Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)  # a model that nobody has ever served
-_TOGETHER = 200
+_TOGETHER = 500
 
 
 @asynccontextmanager
 async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
-    """Queued under a frontend that exists in Redis only. All of it is gone after the block."""
+    """Queued under a frontend that exists in Redis only, whose lease ends with the block."""
     async with open_store(settings) as store:
         frontend = new_replica_id(Role.FRONTEND)
-        rids = [new_request_id("parked") for _ in range(count)]
         await store.beat(frontend, Role.FRONTEND, {}, [])
         beating = asyncio.create_task(_beat(store, frontend))
         try:
-            await _in_batches(rids, lambda rid: _admit(store, rid, frontend))
+            for start in range(0, count, _TOGETHER):
+                await asyncio.gather(*(_admit(store, frontend) for _ in range(min(_TOGETHER, count - start))))
             yield
         finally:
-            await _in_batches(rids, lambda rid: store.cancel(rid, CancelMode.KILL, "the benchmark is over"))
             await tasks.end((beating,))
             await store.bury(frontend)
 
 
-async def _in_batches(rids: Sequence[str], work: Callable[[str], Coroutine[Any, Any, object]]) -> None:
-    for start in range(0, len(rids), _TOGETHER):
-        await asyncio.gather(*(work(rid) for rid in rids[start : start + _TOGETHER]))
-
-
-async def _admit(store: Store, rid: str, frontend: str) -> None:
+async def _admit(store: Store, frontend: str) -> None:
+    rid = new_request_id("parked")
     admission = await store.admit(
         rid, new_nonce(), _LABELS, frontend, b"{}", on_disconnect=OnDisconnect.CONTINUE, grace_secs=0,
         queue_timeout_secs=0, first_token_timeout_secs=0, deadline_secs=0,

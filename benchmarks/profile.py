@@ -18,7 +18,7 @@ _SHOWN = 40
 
 
 @asynccontextmanager
-async def profiled(system: System, effort: Effort) -> AsyncIterator[None]:
+async def profiled(system: System, effort: Effort, secs: float) -> AsyncIterator[None]:
     """Where `effort` says, if it does: `<system>-<part>-<n>.txt` (collapsed stacks) and `.top` (the dearest lines)."""
     if effort.profiles is None:
         yield
@@ -30,7 +30,7 @@ async def profiled(system: System, effort: Effort) -> AsyncIterator[None]:
             path = effort.profiles / f"{system.name}-{part}-{number}.txt"
             spies.append((path, await asyncio.create_subprocess_exec(
                 _py_spy(), "record", "-p", str(pid), "-o", str(path), "-f", "raw", "-r", str(_RATE_PER_SEC),
-                "-d", str(max(1, round(effort.secs - 1))), "--nonblocking",
+                "-d", str(max(1, round(secs - 1))), "--nonblocking",
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             )))  # fmt: skip
     yield

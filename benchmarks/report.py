@@ -15,7 +15,7 @@ import orjson
 
 from benchmarks.measurement import Measurement
 
-_MORE_IS_BETTER = "_per_sec"
+_MORE_IS_BETTER = ("tokens_per_sec", "requests_per_sec")
 _NO_COMPARISON = ("_cores", "_mib", "load_cpu_us_per_token", "load_cpu_us_per_request", "delivered_of_due", "trials")
 
 

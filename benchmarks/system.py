@@ -28,7 +28,13 @@ from lifecycle.tether import Tether
 
 ROOT = Path(__file__).parent.parent
 ENGINE = "benchmarks.engines:stamped"
-_SETTINGS = {"concurrency": 10_000, "queue_limit": 100_000, "drain_timeout_secs": 0.1, "log_level": "warning"}
+_SETTINGS = {
+    "concurrency": 10_000,
+    "queue_limit": 1_000_000,
+    "queue_without_workers": True,  # or what is parked would fail
+    "drain_timeout_secs": 0.1,
+    "log_level": "warning",
+}
 _COMMAND = "lifecycle.cli.main"
 _SHOWN_CHARACTERS = 4_000
 _START_SECS = 20.0

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.account import GENERATOR, Accountant, Bill
+from benchmarks.caller import encode
 from benchmarks.engines import STEP_SECS
 from benchmarks.load import Outcome, Plan, generate
 from benchmarks.measurement import Effort, Measurement
 from benchmarks.profile import profiled
-from benchmarks.stream import completion
+from benchmarks.stream import Stream, completion
 from benchmarks.system import System
+from lifecycle.ids import new_request_id
 
 _TOKENS = 200
 _TOKENS_PER_SEC = 20
 _PAUSE_SECS = 0.005
+_RESUMED_TOKENS = 4_000
+_READ_PER_SEC = 500
 _FOREVER = 1_000_000
 _STARTS_PER_SEC = 500  # many connections get a longer lead
 _MIB = 1 << 20
@@ -60,6 +64,35 @@ async def first_token(system: System, effort: Effort) -> Measurement:
     return found
 
 
+async def resume(system: System, effort: Effort) -> Measurement:
+    """A finished stream of 4,000 tokens, read from its beginning over and over again by one client."""
+    rid = await _leave_to_itself(system, f"unpaced {_RESUMED_TOKENS}", wait=True)
+    request = encode("GET", f"/v1/requests/{rid}/stream")
+    found, outcome, bill = await _measured(system, effort, request, 1, _RESUMED_TOKENS)
+    tokens, _ = outcome.between(bill.begins_ns, bill.ends_ns)
+    found.figures |= outcome.whole.figures("whole") | {"tokens_per_sec": tokens / bill.secs}
+    found.figures |= bill.per("token", tokens) | bill.cores()
+    return found
+
+
+async def readers(system: System, effort: Effort, count: int) -> Measurement:
+    """So many readers on one stream of 500 tokens/s, from its beginning."""
+    rid = await _leave_to_itself(system, f"paced {_FOREVER} {_READ_PER_SEC}")
+    request = encode("GET", f"/v1/requests/{rid}/stream")
+    found, outcome, bill = await _measured(system, effort, request, count)
+    return _with_pace(_with_tokens(found, outcome, bill), count * _READ_PER_SEC)
+
+
+async def _leave_to_itself(system: System, prompt: str, wait: bool = False) -> str:
+    """The id of a request whose own client has gone, before its end or (`wait`) behind it."""
+    rid = new_request_id("chatcmpl")
+    stream = await Stream.open(system.urls[0], completion(prompt, x_request_id=rid, x_on_disconnect="continue"))
+    stream.begin()
+    await (stream.ended if wait else stream.first)
+    stream.close()
+    return rid
+
+
 async def _measured(
     system: System, effort: Effort, request: bytes, connections: int, tokens: int = 0, pause_secs: float = 0.0
 ) -> tuple[Measurement, Outcome, Bill]:
@@ -69,7 +102,7 @@ async def _measured(
         accountant = Accountant({**system.pids, GENERATOR: [load.pid]}, system.redis_url)
         await asyncio.sleep(lead_secs)
         before = accountant.now()
-        async with profiled(system, effort):
+        async with profiled(system, effort, effort.secs):
             await asyncio.sleep(effort.secs)
         bill, sizes = Bill.between(before, accountant.now()), accountant.resident_bytes()
         accountant.close()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 
-from benchmarks import latency, traffic
+from benchmarks import latency, standing, traffic
 from benchmarks.measurement import Effort, Measurement
-from benchmarks.system import Layout, System
+from benchmarks.system import Layout, Lifecycle, System
 
 Run = Callable[[System, Effort], Awaitable[Measurement]]
 SizedRun = Callable[[System, Effort, int], Awaitable[Measurement]]
@@ -54,6 +54,12 @@ WORKLOADS = (
     Workload("disconnect-slow", latency.disconnect_slow),
     Workload("disconnect-fast", latency.disconnect_fast),
     Workload("disconnect-busy", latency.disconnect_busy),
+    Workload("resume", traffic.resume, only=Lifecycle.name),
+    *_sized("readers", traffic.readers, 50, only=Lifecycle.name),
+    *_sized("memory", standing.memory, 500),
+    Workload("idle", standing.idle, frontends=5, workers=5),
+    *_sized("heartbeat", standing.heartbeat, 0, 10_000, only=Lifecycle.name),
+    *_sized("questions", standing.questions, 10, 1_000, 100_000, only=Lifecycle.name),
 )
 
 

@@ -13,7 +13,7 @@ from benchmarks.report import Report
 from benchmarks.system import SYSTEMS, Layout, running
 from benchmarks.workloads import WORKLOADS
 
-_SMOKE = ("unpaced-32", "paced-200", "steps-32", "unary-32", "cancel")
+_SMOKE = ("unpaced-32", "paced-200", "steps-32", "unary-32", "cancel", "questions-10")
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
