@@ -1,6 +1,6 @@
 """What the system costs and how fast it is, on one machine, with real processes: `python -m benchmarks --help`.
 
-- `__main__`: the command. `report`: its table and its JSON.
+- `__main__`: the command. `report`: its table and its JSON. `chart`, `tables`: docs/performance.md, from the JSON.
 - `workloads`: what is measured, by name. `traffic`, `latency`, `standing`: how. `measurement`: how much, and
   what comes of it.
 - `system`: what it is measured on, this one and the one in `naive/`. `engines`: what the workers run.

@@ -12,6 +12,7 @@ import asyncio
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +64,9 @@ async def _run(workload: Workload, system: System, effort: Effort) -> Measuremen
     try:
         async with asyncio.timeout(_LONGEST_SECS), running(system, workload.layout):
             return await workload.run(system, effort)
-    except TimeoutError:
-        return Measurement(faults=[f"did not come to an end within {_LONGEST_SECS:g} s"])
+    except Exception as failure:  # the others of a long run still count
+        traceback.print_exc()
+        return Measurement(faults=[f"came to no end: {failure!r}"])
 
 
 def raise_file_limit() -> None:

@@ -125,7 +125,8 @@ class Journal:
         """The clock at which the engine was told; None when it has not been in time."""
         give_up_at = time.monotonic() + _PATIENCE_SECS
         while time.monotonic() < give_up_at:
-            noted = dict(line.split() for line in self.path.read_text().splitlines())
+            whole, _, _ = self.path.read_text().rpartition("\n")  # the last line may only be half there
+            noted = dict(line.split() for line in whole.splitlines())
             if rid in noted:
                 return int(noted[rid])
             await asyncio.sleep(_POLL_SECS)

@@ -30,6 +30,11 @@ class Report:
         self.repeats.setdefault(workload, {}).setdefault(system, []).append(measurement)
 
     @property
+    def count(self) -> int:
+        """How often each was repeated."""
+        return max((len(repeats) for by_system in self.repeats.values() for repeats in by_system.values()), default=0)
+
+    @property
     def figures(self) -> dict[str, dict[str, dict[str, float]]]:
         """The medians, by workload, figure and system."""
         found: dict[str, dict[str, dict[str, float]]] = {}
@@ -52,12 +57,11 @@ class Report:
 
     def markdown(self) -> str:
         """Of one system: medians and what they lie between; of several: medians and by how much the first is ahead."""
-        count = max((len(repeats) for by_system in self.repeats.values() for repeats in by_system.values()), default=0)
         alone = len(self.systems) == 1
         titles = (self.systems[0], "lowest", "highest") if alone else (*self.systems, "ratio")
         lines = [
-            f"{os.cpu_count()} cores, Python {platform.python_version()}, {self.redis_server}; medians of {count}; "
-            f"load average before: {self.load_average:.2f}",
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, {self.redis_server}; "
+            f"medians of {self.count}; load average before: {self.load_average:.2f}",
             "",
             f"| workload | figure | {' | '.join(titles)} |",
             f"|---|---|{'---:|' * len(titles)}",
@@ -77,6 +81,7 @@ class Report:
             "python": platform.python_version(),
             "redis": self.redis_server,
             "systems": self.systems,
+            "count": self.count,
             "figures": self.figures,
             "faults": self.faults,
             "repeats": self.repeats,

@@ -98,13 +98,13 @@ class System(ABC):
 
     async def stop(self) -> None:
         """Ends every process, also when the start has failed half-way."""
+        said = self._log.read_text() if self._log.is_file() else ""
+        if said:  # what it says about its own end is not of interest
+            print(said[:_SHOWN_CHARACTERS], file=sys.stderr, flush=True)
         running = [process for processes in self._processes.values() for process in processes]
         for process in running:
             process.send_signal(signal.SIGTERM)
         await asyncio.gather(*(asyncio.to_thread(_wait_or_kill, process) for process in running))
-        said = self._log.read_text() if self._log.is_file() else ""
-        if said:
-            print(said[:_SHOWN_CHARACTERS], file=sys.stderr, flush=True)
         self._stack.close()
 
     @abstractmethod

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from xml.etree import ElementTree
 
 import orjson
 import pytest
 
+from benchmarks import chart
 from benchmarks.load import Outcome, Spread
 from benchmarks.measurement import TINY, Measurement
 from benchmarks.report import Report
@@ -57,3 +59,32 @@ def test_what_came_between_two_moments_is_interpolated() -> None:
 
     assert outcome.between(150, 250) == (15.0, 1.5)
     assert outcome.between(50, 400) == (30.0, 3.0)
+
+
+def test_a_run_becomes_a_chart_and_tables_between_the_marks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    docs = tmp_path_factory.mktemp("docs")
+    page, run = docs / "performance.md", docs / "run.json"
+    page.write_text(f"before\n{chart.BEGINS}\nold\n{chart.ENDS}\nafter\n")
+    report = Report(["ours", "theirs"])
+    figures = {"delivered_of_due": 1.0, "cpu_us_per_token": 10.0, "yield_to_socket_p99_ms": 1.5}
+    report.add("paced-800", "ours", Measurement(figures))
+    report.add("paced-800", "theirs", Measurement(figures | {"delivered_of_due": 0.4, "cpu_us_per_token": 40.0}))
+    report.add("resume", "ours", Measurement({"tokens_per_sec": 1234.0}))
+    report.write(run)
+
+    assert chart.main([str(run), "--docs", str(docs)]) == 0
+    text, drawing = page.read_text(), (docs / "performance.svg").read_text()
+
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| `paced-800` | 100% | 40% | 10 | 40 | **× 4** |" in text
+    assert "| `resume` | 1,234 |" in text
+    assert ElementTree.fromstring(drawing).tag.endswith("svg")
+    assert "falls behind: 40% of what is due" in drawing
+
+
+def test_the_page_has_the_marks_that_the_chart_command_looks_for() -> None:
+    page = (chart.ROOT / "docs" / "performance.md").read_text()
+
+    assert page.index(chart.BEGINS) < page.index(chart.ENDS)
