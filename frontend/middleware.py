@@ -9,11 +9,11 @@ from frontend.errors import ApiError
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.model import ErrorType
 
-_PREFIXES = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
+PREFIXES = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
 
 
 class RequestIdMiddleware:
-    """Puts the id into `scope["state"]["request_id"]` and on the response as `X-Request-Id`."""
+    """Puts the id into `scope["state"]["request_id"]`, and what is there then on the response as `X-Request-Id`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,12 +24,12 @@ class RequestIdMiddleware:
             return
         given = Headers(scope=scope).get("x-request-id")
         valid = given is not None and is_request_id(given)
-        request_id = given if given and valid else new_request_id(_PREFIXES.get(scope["path"], "req"))
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", state["request_id"].encode())]
             await send(message)
 
         if given is not None and not valid:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from frontend.errors import ApiError
+from lifecycle.idempotency import KEY
 from lifecycle.model import ErrorType, OnDisconnect
 from lifecycle.monitor import Limits
 from lifecycle.settings import Settings
@@ -56,7 +57,17 @@ def on_disconnect(headers: Mapping[str, str], settings: Settings) -> OnDisconnec
 
 def grace_secs(headers: Mapping[str, str], settings: Settings) -> float:
     given = _seconds(headers, "X-Disconnect-Grace-Secs", zero=True)
-    return settings.disconnect_grace_secs if given is None else given
+    if given is not None:
+        return given
+    repeated_secs = settings.idempotency_grace_secs if "idempotency-key" in headers else 0.0
+    return max(settings.disconnect_grace_secs, repeated_secs)
+
+
+def idempotency_key(headers: Mapping[str, str]) -> str | None:
+    given = headers.get("idempotency-key")
+    if given is not None and not KEY.fullmatch(given):
+        raise bad("Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key")
+    return given
 
 
 def limits(headers: Mapping[str, str], settings: Settings) -> Limits:

@@ -110,6 +110,7 @@ class Request:
     output_tokens: int
     finish_reason: str | None
     input_tokens: int | None = None  # internal: for the histograms and `usage`; not part of the record
+    idempotency: str = ""  # internal: what a repetition of its call is known by
 
     @property
     def labels(self) -> Labels:
@@ -146,6 +147,7 @@ class Request:
             output_tokens=int(raw.get("output_tokens") or 0),
             finish_reason=raw.get("finish_reason") or None,
             input_tokens=int(raw["input_tokens"]) if raw.get("input_tokens") else None,
+            idempotency=raw.get("idempotency", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -155,7 +157,7 @@ class Request:
         }
 
 
-_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name != "input_tokens")
+_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name not in ("input_tokens", "idempotency"))
 
 
 @dataclass(slots=True, frozen=True)

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     deadline_secs: OptionalSeconds = Field(0.0, description="longest time from admission to end; 0 is off")
     on_disconnect: OnDisconnect = Field(OnDisconnect.CANCEL, description="what a lost client does to its request")
     disconnect_grace_secs: OptionalSeconds = Field(0.0, description="how long a lost reader may take to come back")
+    idempotency_grace_secs: OptionalSeconds = Field(
+        5.0, description="the same for a request with an Idempotency-Key, whose client may be about to repeat its call"
+    )
     stop_grace_secs: Annotated[float, Field(ge=0, le=3600)] = Field(
         5.0, description="how long an engine may take to stop before its worker ends it"
     )

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from lifecycle import tasks
+from lifecycle.admission import Admit, Flight, Rejected
 from lifecycle.backlog import Backlog
 from lifecycle.cluster import models_of
 from lifecycle.confirmation import wait_for_end
@@ -23,7 +23,6 @@ from lifecycle.ids import START, TokenId, new_nonce
 from lifecycle.lease import Lease
 from lifecycle.metrics import Metrics
 from lifecycle.model import CancelMode, ErrorType, Labels, OnDisconnect, Request, Role
-from lifecycle.monitor import Limits
 from lifecycle.owned import OwnedRequests
 from lifecycle.readers import Readers
 from lifecycle.reaper import Reaper
@@ -39,38 +38,6 @@ log = logging.getLogger(__name__)
 ModelState = Literal["live", "known", "unknown"]
 
 
-@dataclass(slots=True, frozen=True)
-class Admit:
-    """What a frontend wants to have done."""
-
-    rid: str
-    labels: Labels
-    body: bytes
-    on_disconnect: OnDisconnect
-    grace_secs: float
-    limits: Limits
-    traceparent: str = ""
-
-
-class Rejected(Exception):
-    """Not admitted: `exists`, `full` or `draining`."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-@dataclass(slots=True)
-class Flight:
-    """A request as its client sees it: a reader, and the handles of its connection and of its response's stream."""
-
-    rid: str
-    created_at: float
-    reader: TokenReader
-    connection: ConnectionHandle
-    stream: ConnectionHandle
-
-
 class Tracker:
     """Use `async with Tracker.open(…)`. It is the holder of its lease."""
 
@@ -81,7 +48,7 @@ class Tracker:
         self.url = url
         self.draining = False
         self._leaving = False
-        self._admitting: set[str] = set()
+        self._admitting: dict[str, asyncio.Event] = {}  # set once it is over
         self._backlog = Backlog(self.store)
         self.lease = Lease(self.store, Role.FRONTEND, self)
         self.readers = Readers(self.store, lambda: self.id, self._spawn)
@@ -167,13 +134,28 @@ class Tracker:
             raise Rejected("draining")
         if admit.rid in self.owned or admit.rid in self._admitting:
             raise Rejected("exists")
-        self._admitting.add(admit.rid)
+        over = self._admitting[admit.rid] = asyncio.Event()
         try:
             if await self._backlog.is_full(admit.labels.model):
                 raise Rejected("full")
             return await self._admit(admit)
         finally:
-            self._admitting.discard(admit.rid)
+            del self._admitting[admit.rid]
+            over.set()
+
+    async def attach(self, rid: str) -> Flight | None:
+        """Read a request from its start as the client that brought it does. None when it is unknown."""
+        opened = await self.open_reader(rid)
+        if opened is None:
+            return None
+        record, reader = opened
+        return self._flight(rid, record.created_at, reader, record.labels, attached=True)
+
+    async def known_here(self, rid: str) -> bool:
+        """Whether this frontend has something to do with the request; waits for an admission that is under way."""
+        while (over := self._admitting.get(rid)) is not None:
+            await over.wait()
+        return rid in self.readers.feeds
 
     async def _admit(self, admit: Admit) -> Flight:
         feed = self.readers.feed(admit.rid)
@@ -185,7 +167,7 @@ class Tracker:
                 admit.rid, new_nonce(), admit.labels, self.id, admit.body,
                 on_disconnect=admit.on_disconnect.value, grace_secs=admit.grace_secs,
                 queue_timeout_secs=limits.queue_secs, first_token_timeout_secs=limits.first_token_secs,
-                deadline_secs=limits.deadline_secs, traceparent=admit.traceparent,
+                deadline_secs=limits.deadline_secs, traceparent=admit.traceparent, idempotency=admit.idempotency,
             )  # fmt: skip
             if admission.outcome == "fenced":
                 raise Fenced("This frontend's lease has expired")
@@ -198,8 +180,12 @@ class Tracker:
         self.metrics.started.labels(*admit.labels).inc()
         self.owned.own(feed, admit.labels, limits, queued=not feed.started)
         self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
-        flight = Flight(admit.rid, admission.created_at, reader, ConnectionHandle.armed(), ConnectionHandle.disabled())
-        self._spawn(self._watch_client(flight.connection.told, flight.stream.told, reader, admit.labels), "connection")
+        return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
+
+    def _flight(self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool) -> Flight:
+        flight = Flight(rid, created_at, reader, ConnectionHandle.armed(), ConnectionHandle.disabled(), attached)
+        watch = self._watch_client(flight.connection.told, flight.stream.told, reader, labels, admitting=not attached)
+        self._spawn(watch, "connection")
         return flight
 
     async def _watch_client(
@@ -208,11 +194,13 @@ class Tracker:
         stream: asyncio.Future[ConnectionStatus],
         reader: TokenReader,
         labels: Labels,
+        *,
+        admitting: bool,
     ) -> None:
         """One disconnect and one cancellation at most come of one client."""
 
         async def on_closed(status: ConnectionStatus) -> None:
-            if await self._detach(reader, status, admitting=True):
+            if await self._detach(reader, status, admitting=admitting):
                 self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
 
         await monitor_connection(connection, stream, on_closed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,19 +12,26 @@ from frontend import openai, params
 from frontend.deps import get_tracker
 from frontend.errors import ApiError
 from frontend.hangup import Hangup
+from frontend.middleware import PREFIXES
 from frontend.sse import ChunkEncoder, fold
 from frontend.stream import TokenStreamResponse
+from lifecycle.admission import Admit, Flight, Rejected
+from lifecycle.errors import SHAPES
+from lifecycle.idempotency import Idempotency
 from lifecycle.model import Endpoint, ErrorType, Labels, RequestType, Status
+from lifecycle.settings import Settings
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracker import Admit, Flight, Rejected, Tracker
+from lifecycle.tracker import Tracker
 
 router = APIRouter()
 
 _REJECTIONS = {
     "draining": "This frontend is draining; another one will take the request",
     "full": "The queue of this model is full",
+    "contended": "Other calls with this Idempotency-Key are being admitted",
 }
+_REPLAYED = {"idempotent-replayed": "true"}
 
 
 @router.post("/v1/chat/completions")
@@ -55,42 +63,61 @@ async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> 
 
 async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Flight:
     """Raises ApiError; a call that is refused has started no request."""
-    settings, headers, model = tracker.settings, request.headers, ""
+    model = ""
     try:
-        admit = Admit(
-            rid=request.state.request_id,
-            labels=Labels(call.model, call.endpoint, call.request_type),
-            body=orjson.dumps(call.body),
-            on_disconnect=params.on_disconnect(headers, settings),
-            grace_secs=params.grace_secs(headers, settings),
-            limits=params.limits(headers, settings),
-            traceparent=headers.get("traceparent", "")[:64],
-        )
+        admit, once = _asked(request, call, tracker.settings)
         state = await tracker.model_state(call.model)
         if state == "unknown":
             raise ApiError(
                 ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
             )
         model = call.model  # known, so it may become a label
-        if state == "known" and not settings.queue_without_workers:
+        if state == "known" and not tracker.settings.queue_without_workers:
             raise ApiError(ErrorType.UNAVAILABLE, f"No worker serves the model {call.model!r} now", code="no_worker")
-        if len(tracker.readers) >= settings.max_readers:
+        if len(tracker.readers) >= tracker.settings.max_readers:
             raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
         try:
-            return await tracker.admit(admit)
+            if once is None:
+                return await tracker.admit(admit)
+            rid = await once.name(tracker.store, PREFIXES[request.scope["path"]], request.headers.get("x-request-id"))
+            request.state.request_id = rid
+            return await once.admit(tracker, replace(admit, rid=rid))
         except Rejected as rejected:
-            if rejected.reason == "exists":
-                raise ApiError(
-                    ErrorType.VALIDATION, f"The request id {admit.rid!r} is in use", status=409,
-                    code="request_id_in_use", param="X-Request-Id",
-                ) from None  # fmt: skip
-            raise ApiError(
-                ErrorType.UNAVAILABLE, _REJECTIONS[rejected.reason],
-                code="queue_full" if rejected.reason == "full" else rejected.reason,
-            ) from None  # fmt: skip
+            raise _refusal(rejected.reason, request.state.request_id) from None
     except ApiError as error:
         tracker.metrics.rejections.labels(model, call.endpoint, error.code or error.error_type).inc()
         raise
+
+
+def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
+    headers, body = request.headers, orjson.dumps(call.body)
+    key = params.idempotency_key(headers)
+    once = Idempotency.of(key, call.endpoint, body) if key else None
+    admit = Admit(
+        rid=request.state.request_id,
+        labels=Labels(call.model, call.endpoint, call.request_type),
+        body=body,
+        on_disconnect=params.on_disconnect(headers, settings),
+        grace_secs=params.grace_secs(headers, settings),
+        limits=params.limits(headers, settings),
+        traceparent=headers.get("traceparent", "")[:64],
+        idempotency=once.mark if once else "",
+    )
+    return admit, once
+
+
+def _refusal(reason: str, rid: str) -> ApiError:
+    if reason == "exists":
+        return ApiError(
+            ErrorType.VALIDATION, f"The request id {rid!r} is in use", status=409, code="request_id_in_use",
+            param="X-Request-Id",
+        )  # fmt: skip
+    if reason == "other_body":
+        return ApiError(
+            ErrorType.VALIDATION, "This Idempotency-Key was used with another body; a new request takes a new key",
+            status=422, code="idempotency_key_reused", param="Idempotency-Key",
+        )  # fmt: skip
+    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
 def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
@@ -109,11 +136,13 @@ def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
     async def on_slow(message: str) -> None:
         await tracker.give_up_reader(flight.reader, message)
 
-    return TokenStreamResponse(
+    response = TokenStreamResponse(
         flight.reader, encoder, request_id=flight.rid, include_usage=call.include_usage,
         slow_consumer_secs=tracker.settings.slow_consumer_secs, on_begin=on_begin, on_closed=on_closed,
         on_slow=on_slow,
     )  # fmt: skip
+    response.headers.update(_REPLAYED if flight.attached else {})
+    return response
 
 
 async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
@@ -127,14 +156,21 @@ async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: T
         return Response(status_code=499)  # nobody is there to read it
     texts, end = folded
     if end.status != Status.COMPLETED:
-        # An id the client chose is spent: repeating the call under it would only be told so.
-        retry = False if "x-request-id" in request.headers else None
-        raise ApiError(ErrorType(end.error_type), end.message, request_id=flight.rid, retry=retry)
+        failure = ErrorType(end.error_type)
+        raise ApiError(failure, end.message, request_id=flight.rid, retry=_may_repeat(request, failure))
     body = fold(
         call.endpoint, flight.rid, call.model, int(flight.created_at), "".join(texts), end.finish_reason or "stop",
         end.input_tokens, end.last,
     )  # fmt: skip
-    return Response(orjson.dumps(body), media_type="application/json")
+    return Response(orjson.dumps(body), headers=_REPLAYED if flight.attached else None, media_type="application/json")
+
+
+def _may_repeat(request: Request, failure: ErrorType) -> bool | None:
+    """None for what the status says."""
+    if "idempotency-key" in request.headers:
+        return SHAPES[failure].status == 503  # the way to the answer was lost; an end stays what it was
+    # An id the client chose is spent: repeating the call under it would only be told so.
+    return False if "x-request-id" in request.headers else None
 
 
 async def _fold(reader: TokenReader) -> tuple[list[str], End]:

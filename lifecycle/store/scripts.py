@@ -81,11 +81,13 @@ class Store:
         first_token_timeout_secs: float,
         deadline_secs: float,
         traceparent: str = "",
+        idempotency: str = "",
         patience_secs: float = 0.3,
     ) -> Admission:
         reply = await self._in_shard(
             "admit", rid, patience_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
             queue_timeout_secs, first_token_timeout_secs, deadline_secs, self.settings.queue_limit, traceparent,
+            idempotency,
         )  # fmt: skip
         outcome = cast(Literal["admitted", "exists", "full", "fenced"], _text(reply[0]))
         if outcome == "admitted":

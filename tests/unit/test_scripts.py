@@ -22,7 +22,8 @@ FILES = sorted(FOLDER.rglob("*.lua"))
 CONTROL_FILES = {"beat", "bury", "roster", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
-COMPOSED = {"frontends", "workers", "queue:", "retry:", "created", "active"}
+# And what one plain command writes: lifecycle/idempotency.py.
+COMPOSED = {"named:", "frontends", "workers", "queue:", "retry:", "created", "active"}
 
 
 class Header(NamedTuple):

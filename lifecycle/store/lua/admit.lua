@@ -2,14 +2,15 @@
 -- admit: accept a request, queue it and count it.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
---         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue), traceparent
+--         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue), traceparent,
+--         idempotency (what a repetition is known by; '' for none)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth}
 --         or {'fenced'}.
 -- No allow-oom: when memory is full a new request is what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
-  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent = unpack(ARGV)
+  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency = unpack(ARGV)
 --- @include clock record events counts
 
 local key = P .. 'request:' .. rid
@@ -30,7 +31,8 @@ redis.call('HSET', key,
   'status', 'queued', 'error_type', '', 'frontend', frontend, 'attempt', '0', 'body', body,
   'on_disconnect', on_disconnect, 'grace_secs', grace_secs, 'created_at', secs(now),
   'queue', 'queue', 'entry', entry, 'output_tokens', '0', 'queue_timeout_secs', queue_timeout_secs,
-  'first_token_timeout_secs', first_token_timeout_secs, 'deadline_secs', deadline_secs, 'traceparent', traceparent)
+  'first_token_timeout_secs', first_token_timeout_secs, 'deadline_secs', deadline_secs, 'traceparent', traceparent,
+  'idempotency', idempotency)
 redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
 count_in(frontend, rid, record, 'queued')
 redis.call('ZADD', P .. 'created', secs(now), rid)
