@@ -13,7 +13,7 @@ import lifecycle
 from frontend.errors import ApiError
 from frontend.exporter import Exporter
 from frontend.middleware import RequestIdMiddleware
-from frontend.routes import cluster, completions, health, page, requests
+from frontend.routes import cluster, completions, health, page, requests, selection
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.model import ErrorType
 from lifecycle.tracker import Tracker
@@ -25,7 +25,7 @@ def create_app(tracker: Tracker) -> ASGIApp:
     app = FastAPI(title="lifecycle", version=lifecycle.__version__, redoc_url=None)
     app.state.tracker = tracker
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
-    for routes in (completions, requests, cluster, health, page):
+    for routes in (completions, selection, requests, cluster, health, page):
         app.include_router(routes.router)
 
     @app.exception_handler(ApiError)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from frontend.errors import ApiError
 from lifecycle.idempotency import KEY
-from lifecycle.model import ErrorType, OnDisconnect
+from lifecycle.ids import is_request_id
+from lifecycle.model import CancelMode, ErrorType, OnDisconnect
+from lifecycle.model import Request as Record
 from lifecycle.monitor import Limits
 from lifecycle.settings import Settings
+from lifecycle.store.scripts import Store
 
 BODY_TIMEOUT_SECS = 60.0
+LABEL_CHARS = 512
 _LONGEST_SECS = 30 * 86_400.0
+_OBJECT_BYTES = 64 * 1024
+_REASON_CHARS = 1024
 
 
 def bad(message: str, param: str) -> ApiError:
@@ -97,6 +105,62 @@ def _seconds(headers: Mapping[str, str], name: str, *, zero: bool) -> float | No
     if not (0 <= value <= _LONGEST_SECS) or (value == 0 and not zero):
         raise bad(f"{name} must be a number of seconds, {'0' if zero else 'above 0'} to {_LONGEST_SECS:g}", name)
     return value
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """A small JSON object; an empty body is an empty one."""
+    body = await read_body(request, _OBJECT_BYTES)
+    if not body.strip():
+        return {}
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise bad("The body is not valid JSON", "body") from None
+    if not isinstance(given, dict):
+        raise bad("The body must be a JSON object", "body")
+    return given
+
+
+def text(asked: Mapping[str, Any], name: str) -> str:
+    value = asked.get(name)
+    if not isinstance(value, str | None) or len(value or "") > LABEL_CHARS:
+        raise bad(f"{name} must be a string of at most {LABEL_CHARS} characters", name)
+    return value or ""
+
+
+def one_of(value: str, name: str, allowed: Sequence[str]) -> str:
+    """Or empty."""
+    if value and value not in allowed:
+        raise bad(f"{name} must be one of {', '.join(allowed)}", name)
+    return value
+
+
+def cancel_mode(asked: Mapping[str, Any]) -> CancelMode:
+    return CancelMode(one_of(str(asked.get("mode") or CancelMode.KILL), "mode", tuple(CancelMode)))
+
+
+def reason(asked: Mapping[str, Any]) -> str:
+    given = asked.get("reason")
+    if not isinstance(given, str | None) or len(given or "") > _REASON_CHARS:
+        raise bad(f"reason must be a string of at most {_REASON_CHARS} characters", "reason")
+    return given or "Cancelled by request"
+
+
+async def known_request(store: Store, rid: str) -> Record | None:
+    """Where a listing goes on: the last request of the page before, None for the first page."""
+    if not rid:
+        return None
+    record = await store.read(rid) if is_request_id(rid) else None
+    if record is None:
+        raise bad(f"after: no request {rid[:128]!r} is known; it may have expired", "after")
+    return record
+
+
+def whole(value: Any, name: str, default: int, low: int, high: int) -> int:
+    """A number as JSON has it, or its digits."""
+    if isinstance(value, bool) or not isinstance(value, int | str | None):
+        raise bad(f"{name} must be a whole number from {low} to {high}", name)
+    return integer(None if value is None else str(value), name, default, low, high)
 
 
 def integer(text: str | None, name: str, default: int, low: int, high: int) -> int:

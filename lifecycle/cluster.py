@@ -189,10 +189,14 @@ async def snapshot(store: Store) -> Snapshot:
 
 
 async def list_requests(
-    store: Store, filter: Filter, limit: int, after: Request | None = None
+    store: Store, filter: Filter, limit: int, after: Request | None = None, older_than_secs: float | None = None
 ) -> tuple[list[Request], bool]:
     """A page, newest first, behind `after`; and whether there is more."""
     bound = (f"{after.created_at:.6f}", after.id) if after else ("+inf", "")
+    if older_than_secs is not None:
+        created_at = await store.now() - older_than_secs
+        if after is None or created_at < after.created_at:
+            bound = (f"{created_at:.6f}", "")
     pages = [await _shard_page(store, shard, filter, limit + 1, bound) for shard in range(store.settings.shards)]
     merged = list(heapq.merge(*pages, key=lambda r: (r.created_at, r.id), reverse=True))
     return merged[:limit], len(merged) > limit

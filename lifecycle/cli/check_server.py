@@ -7,7 +7,6 @@ import time
 from redis.exceptions import RedisError
 
 from lifecycle.cli.finding import Finding, Level, fail, ok, warn
-from lifecycle.cli.operate import redis_time
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.scripts import Store
 from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, read_infos
@@ -44,7 +43,7 @@ def _reachable(took_ms: float) -> Finding:
 
 async def _clock(store: Store) -> Finding:
     before = time.time()
-    theirs = await redis_time(store)
+    theirs = await store.now()
     offset = theirs - (before + time.time()) / 2
     message = f"Redis's clock is {offset:+.3f} s from this machine's"
     if abs(offset) <= _CLOCK_OFFSET_SECS:

@@ -8,7 +8,7 @@ import typer
 
 from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
-from lifecycle.cli.options import Json
+from lifecycle.cli.options import Json, chosen
 from lifecycle.cli.output import NONE, Cell, duration
 from lifecycle.model import Replica, Request, Status
 from lifecycle.settings import Settings
@@ -23,26 +23,21 @@ REPLICA_HEADS = ["ID", "ROLE", "STATE", "INFLIGHT", "SLOTS", "MODELS", "HOST", "
 INFLIGHT_HEADS = ["MODEL", "ENDPOINT", "TYPE", "QUEUED", "RUNNING", "INFLIGHT"]
 
 
-def _known_status(value: str) -> str:
-    if value and value not in _STATUSES:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(_STATUSES)}")
-    return value
-
-
 @with_settings(OPERATOR)
 def ps(
     settings: Settings,
     every: Annotated[bool, typer.Option("--all", "-a", help="Finished requests too.")] = False,
     status: Annotated[
-        str, typer.Option(help="Only these: inflight, queued, running, completed, …", callback=_known_status)
-    ] = "",
+        str | None,
+        typer.Option(help="Only these: inflight, running, completed, …", callback=chosen(*_STATUSES)),
+    ] = None,
     model: Annotated[str, typer.Option(help="Only this model's.")] = "",
     limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
     json: Json = False,
 ) -> int:
     """List what is inflight, newest first."""
     from lifecycle import cluster
-    from lifecycle.cli.operate import operate, redis_time
+    from lifecycle.cli.operate import operate
 
     wanted = cluster.Filter(status=status or ("" if every else cluster.INFLIGHT), model=model)
 
@@ -51,7 +46,7 @@ def ps(
         if json:
             output.write_json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
             return 0
-        now = await redis_time(store)
+        now = await store.now()
         output.write("\n".join(output.table(PS_HEADS, (request_row(record, now) for record in records))))
         if has_more:
             output.complain(f"There are more than {limit}; see --limit")
@@ -83,14 +78,14 @@ def inflight(
 def replicas(settings: Settings, json: Json = False) -> int:
     """List the living frontends and workers."""
     from lifecycle import cluster
-    from lifecycle.cli.operate import operate, redis_time
+    from lifecycle.cli.operate import operate
 
     async def work(store: Store) -> int:
         living = await cluster.replicas(store)
         if json:
             output.write_json({"object": "list", "data": [replica.to_json() for replica in living]})
             return 0
-        now = await redis_time(store)
+        now = await store.now()
         output.write("\n".join(output.table(REPLICA_HEADS, (replica_row(replica, now) for replica in living))))
         return 0
 

@@ -46,9 +46,3 @@ async def _common_settings(store: Store) -> dict[str, int | float]:
     names = list(_COMMON)
     values = await store.command("HMGET", store.keys.control + "config", *names)
     return {name: _COMMON[name](value) for name, value in zip(names, values, strict=True) if value is not None}
-
-
-async def redis_time(store: Store) -> float:
-    """The clock that all times of a record are by."""
-    secs, micros = await store.command("TIME")
-    return int(secs) + int(micros) / 1e6

@@ -76,12 +76,11 @@ def top(
 
 async def _look(store: Store, limit: int) -> View:
     from lifecycle import cluster
-    from lifecycle.cli.operate import redis_time
 
     snapshot, (requests, _), now = await asyncio.gather(
         cluster.snapshot(store),
         cluster.list_requests(store, cluster.Filter(status=cluster.INFLIGHT), limit),
-        redis_time(store),
+        store.now(),
     )
     return View(snapshot, requests, now)
 

@@ -319,6 +319,11 @@ class Store:
         """Whether the part of Redis that every replica needs answers, and takes writes. Raises StoreUnavailable."""
         await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
 
+    async def now(self) -> float:
+        """The clock that all times of a record are by."""
+        secs, micros = await self.command("TIME")
+        return int(secs) + int(micros) / 1e6 + self.clock_shift_secs
+
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[str]]:
         """Keys that match, page by page, from every server that holds a part of them; a page may be empty."""
         for node in await self.commands.nodes():

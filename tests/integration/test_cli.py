@@ -261,6 +261,25 @@ async def test_cancelling_is_idempotent_and_an_unknown_id_fails(store: Store, on
     assert await on_store("tail", "r1") == (1, "", "cancelled: cancelled: Cancelled by an operator\n")
 
 
+async def test_cancelling_what_requests_have_in_common(store: Store, on_store: Operator) -> None:
+    for rid in ("r1", "r2", "r3"):
+        await admitted(store, rid)
+    assert await on_store("cancel", "--model", "nosuch") == (0, "0 matched, 0 told to end\n", "")
+    assert await on_store("cancel", "--model", "m", "--older-than", "1h") == (0, "0 matched, 0 told to end\n", "")
+    code, out, err = await on_store("cancel", "--model", "m", "--dry-run")
+    assert (code, err) == (0, "")
+    head, *rows, last = out.splitlines()
+    assert head.split()[:3] == ["ID", "MODEL", "ENDPOINT"]
+    assert [row.split()[0] for row in rows] == ["r3", "r2", "r1"]
+    assert last == "3 matched, nothing was cancelled (--dry-run)"
+    code, out, err = await on_store("cancel", "--older-than", "0s", "--limit", "2", "--wait")
+    assert (code, out.splitlines()[-1]) == (0, "2 matched, 2 told to end")
+    assert err == "There are more; see --limit\n"
+    rest = await on_store.json("cancel", "--status", "queued", "--reason", "enough")
+    assert [(r["id"], r["status"], r["error_message"]) for r in rest["data"]] == [("r1", "cancelled", "enough")]
+    assert (rest["matched"], rest["requested"], rest["dry_run"]) == (1, 1, False)
+
+
 @pytest.mark.leaves_inflight
 async def test_a_cancel_that_no_worker_confirms(store: Store, on_store: Operator) -> None:
     await admitted(store, "r1", running=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import typer
 
 import lifecycle
 from lifecycle.cli import check_server, hints, output
@@ -18,6 +19,7 @@ from lifecycle.cli.flags import EVERY, OPERATOR, read_settings, with_settings
 from lifecycle.cli.listing import PS_HEADS, request_row
 from lifecycle.cli.logs import HumanFormatter, JsonFormatter
 from lifecycle.cli.main import app, run
+from lifecycle.cli.options import seconds
 from lifecycle.cli.ports import choose_ports
 from lifecycle.errors import LifecycleError
 from lifecycle.model import Request
@@ -68,7 +70,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["ps", "--nosuch"], "--nosuch"),
         (["ps", "--limit", "0"], "--limit"),
         (["ps", "--status", "odd"], "--status"),
-        (["cancel"], "ID"),
+        (["cancel"], "IDs"),
+        (["cancel", "--dry-run"], "IDs"),
+        (["cancel", "r1", "--model", "m"], "not both"),
+        (["cancel", "r1", "--dry-run"], "--dry-run"),
+        (["cancel", "--model", "", "--older-than", "10m"], "--model"),
+        (["cancel", "--older-than", "a while"], "--older-than"),
+        (["cancel", "--older-than", ""], "--older-than"),
+        (["cancel", "--status", "completed"], "--status"),
         (["cancel", "r1", "--mode", "maim"], "--mode"),
         (["tail", "r1", "--after", "yesterday"], "--after"),
         (["worker", "--model", "m"], "--engine"),
@@ -96,6 +105,19 @@ def test_a_wrong_setting_in_the_environment_is_named_too(
     monkeypatch.setenv("LIFECYCLE_SHARDS", "many")
     code, line = failing(capsys, "ps")
     assert (code, "LIFECYCLE_SHARDS" in line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("age", "secs"), [("90", 90), ("90s", 90), ("0.5s", 0.5), ("10m", 600), ("1h30m", 5400), ("2D", 172_800), ("0", 0)]
+)
+def test_ages(age: str, secs: float) -> None:
+    assert float(seconds(age) or "") == secs
+
+
+@pytest.mark.parametrize("age", ["m", "10 minutes", "-5s", "1m1h", "nan", " "])
+def test_what_is_no_age(age: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        seconds(age)
 
 
 @pytest.mark.parametrize("command", OPERATORS)
