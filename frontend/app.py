@@ -9,11 +9,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-import lifecycle
 from frontend.errors import ApiError
 from frontend.exporter import Exporter
 from frontend.middleware import RequestIdMiddleware
-from frontend.routes import cluster, completions, health, page, requests, selection
+from frontend.routes import cluster, completions, health, openapi, page, requests, selection
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.model import ErrorType
 from lifecycle.tracker import Tracker
@@ -22,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 def create_app(tracker: Tracker) -> ASGIApp:
-    app = FastAPI(title="lifecycle", version=lifecycle.__version__, redoc_url=None)
+    app = FastAPI(openapi_url=None)  # it is described by hand: routes/openapi.py
     app.state.tracker = tracker
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
-    for routes in (completions, selection, requests, cluster, health, page):
+    for routes in (completions, selection, requests, cluster, health, page, openapi):
         app.include_router(routes.router)
 
     @app.exception_handler(ApiError)

@@ -18,10 +18,10 @@ from frontend.errors import ApiError
 from lifecycle.model import Endpoint, ErrorType, RequestType
 
 MAX_DEPTH = 100  # far above any real body, far below where encoders on the way to the engine give up
-_MAX_MODEL_CHARS = 256
-_MAX_STOPS = 4
+MAX_MODEL_CHARS = 256
+MAX_STOPS = 4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _MAY_BE_SILENT = ("assistant", "function")  # an assistant's turn may consist of tool calls alone
 
 
@@ -39,9 +39,9 @@ class Call:
 def parse(endpoint: Endpoint, raw: bytes) -> Call:
     """Raises ApiError (`validation` or `not_implemented`) that names the field in `param`."""
     body = _load(raw)
-    rules = _RULES[endpoint]
+    rules = RULES[endpoint]
     given = [(name, value) for name, value in body.items() if value is not None and name in rules]
-    for name in _REQUIRED[endpoint]:
+    for name in REQUIRED[endpoint]:
         if body.get(name) is None:
             raise _invalid(name, f"'{name}' is required")
     for name, value in given:
@@ -174,16 +174,16 @@ _ARRAY = _Rule("an array", _is(list))
 _STRINGS = _Rule("an array of strings", lambda v: _all(str, v))
 _COUNT = _integer(1, 2**63 - 1, "an integer of at least 1")
 _MODEL = _Rule(
-    f"a non-empty string of at most {_MAX_MODEL_CHARS} characters without control characters",
-    lambda v: type(v) is str and 0 < len(v.strip()) <= len(v) <= _MAX_MODEL_CHARS and not _CONTROL.search(v),
+    f"a non-empty string of at most {MAX_MODEL_CHARS} characters without control characters",
+    lambda v: type(v) is str and 0 < len(v.strip()) <= len(v) <= MAX_MODEL_CHARS and not _CONTROL.search(v),
 )
-_ROLE = _Rule(f"one of {', '.join(_ROLES)}", lambda v: v in _ROLES)
+_ROLE = _Rule(f"one of {', '.join(ROLES)}", lambda v: v in ROLES)
 _CONTENT = _Rule("a string or a non-empty array of parts", lambda v: type(v) is str or (type(v) is list and bool(v)))
 _CHOICE = _Rule("a string or an object", lambda v: type(v) in (str, dict)).unless(lambda v: v not in ("none", "auto"))
 
 
 def _is_stop(value: Any) -> bool:
-    return type(value) is str or (_all(str, value) and len(value) <= _MAX_STOPS)
+    return type(value) is str or (_all(str, value) and len(value) <= MAX_STOPS)
 
 
 def _is_bias(value: Any) -> bool:
@@ -213,7 +213,7 @@ _COMMON = {
     "presence_penalty": _number(-2, 2),
     "frequency_penalty": _number(-2, 2),
     "seed": _integer(-(2**63), 2**63 - 1, "a 64-bit integer"),
-    "stop": _Rule(f"a string or an array of at most {_MAX_STOPS} strings", _is_stop),
+    "stop": _Rule(f"a string or an array of at most {MAX_STOPS} strings", _is_stop),
     "n": _COUNT.unless(lambda n: n > 1),
     "logit_bias": _Rule("an object whose values are numbers between -100 and 100", _is_bias),
     "user": _STRING,
@@ -248,5 +248,5 @@ _TEXT = {
     "echo": _BOOLEAN.unless(bool),
     "suffix": _STRING.unless(bool),
 }
-_RULES = {Endpoint.CHAT_COMPLETIONS: _COMMON | _CHAT, Endpoint.COMPLETIONS: _COMMON | _TEXT}
-_REQUIRED = {Endpoint.CHAT_COMPLETIONS: ("model", "messages"), Endpoint.COMPLETIONS: ("model", "prompt")}
+RULES = {Endpoint.CHAT_COMPLETIONS: _COMMON | _CHAT, Endpoint.COMPLETIONS: _COMMON | _TEXT}
+REQUIRED = {Endpoint.CHAT_COMPLETIONS: ("model", "messages"), Endpoint.COMPLETIONS: ("model", "prompt")}

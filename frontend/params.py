@@ -23,7 +23,7 @@ BODY_TIMEOUT_SECS = 60.0
 LABEL_CHARS = 512
 _LONGEST_SECS = 30 * 86_400.0
 _OBJECT_BYTES = 64 * 1024
-_REASON_CHARS = 1024
+REASON_CHARS = 1024
 
 
 def bad(message: str, param: str) -> ApiError:
@@ -141,8 +141,8 @@ def cancel_mode(asked: Mapping[str, Any]) -> CancelMode:
 
 def reason(asked: Mapping[str, Any]) -> str:
     given = asked.get("reason")
-    if not isinstance(given, str | None) or len(given or "") > _REASON_CHARS:
-        raise bad(f"reason must be a string of at most {_REASON_CHARS} characters", "reason")
+    if not isinstance(given, str | None) or len(given or "") > REASON_CHARS:
+        raise bad(f"reason must be a string of at most {REASON_CHARS} characters", "reason")
     return given or "Cancelled by request"
 
 

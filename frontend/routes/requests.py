@@ -20,7 +20,7 @@ from lifecycle.tracker import Tracker
 
 router = APIRouter(prefix="/v1/requests")
 
-_STATUSES = (*Status, cluster.INFLIGHT)
+STATUSES = (*Status, cluster.INFLIGHT)
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
 
@@ -38,7 +38,7 @@ async def list_requests(request: Request) -> Response:
     store, query = get_tracker(request).store, request.query_params
     limit = params.integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     filter = cluster.Filter(
-        status=params.one_of(query.get("status", ""), "status", _STATUSES),
+        status=params.one_of(query.get("status", ""), "status", STATUSES),
         model=query.get("model", "")[: params.LABEL_CHARS],
         endpoint=params.one_of(query.get("endpoint", ""), "endpoint", tuple(Endpoint)),
         frontend=query.get("frontend", "")[: params.LABEL_CHARS],

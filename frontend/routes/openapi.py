@@ -1,0 +1,169 @@
+"""`GET /openapi.json`: the HTTP API described, by hand as bodies are read by hand; tests hold it to the routes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Response
+
+import lifecycle
+from frontend.routes.requests import STATUSES
+from frontend.schemas import (
+    LABEL,
+    RID,
+    SCHEMAS,
+    SECS,
+    STRING,
+    TOKEN_ID,
+    Schema,
+    integer,
+    listing,
+    one_of,
+    ref,
+)
+from lifecycle.idempotency import KEY
+from lifecycle.model import Endpoint, OnDisconnect
+
+router = APIRouter()
+
+_JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
+_WHY = {
+    400: "bad JSON, field, header or parameter",
+    404: "unknown, or expired",
+    408: "the body did not come, or the client took nothing",
+    409: "the id is in use",
+    413: "the body is too large",
+    422: "the Idempotency-Key was used with another body",
+    499: "cancelled before anything was sent",
+    500: "the engine raised, or an internal error",
+    501: "understood but not supported",
+    503: "no worker, draining, queue full or Redis away; Retry-After says when to come back",
+    504: "a timeout before anything was sent",
+}
+
+
+@cache
+def _document() -> bytes:
+    return orjson.dumps(document())
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi() -> Response:
+    return Response(_document(), media_type=_JSON)
+
+
+def document() -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "lifecycle", "version": lifecycle.__version__},
+        "paths": {
+            "/v1/chat/completions": {"post": _completion("ChatCall", "ChatCompletion", "Complete a conversation")},
+            "/v1/completions": {"post": _completion("TextCall", "TextCompletion", "Complete a text")},
+            "/v1/models": {"get": _operation("Models that live workers serve", _ok(listing(ref("Model"))), 503)},
+            "/v1/models/{name}": {
+                "parameters": [_path("name", STRING)],
+                "get": _operation("One of them", _ok(ref("Model")), 404, 503),
+            },
+            "/v1/requests": {"get": _listing()},
+            "/v1/requests/cancel": {
+                "post": _operation(
+                    "Cancel all that match, a page at a time", _ok(ref("Cancelled")), 413, 503, body=ref("Selection")
+                )
+            },
+            "/v1/requests/{rid}": {
+                "parameters": [_path("rid", RID)],
+                "get": _operation("The record", _ok(ref("Request")), 404, 503),
+                "delete": _cancel(),
+            },
+            "/v1/requests/{rid}/cancel": {"parameters": [_path("rid", RID)], "post": _cancel()},
+            "/v1/requests/{rid}/stream": {"parameters": [_path("rid", RID)], "get": _stream()},
+            "/v1/inflight": {
+                "get": _operation("Count what is inflight", _ok(ref("Inflight")), 503, query={"model": LABEL})
+            },
+            "/v1/replicas": {"get": _operation("Who lives", _ok(listing(ref("Replica"))), 503)},
+            "/metrics": {"get": _operation("Prometheus's text", _ok(STRING, _TEXT))},
+            "/live": {"get": _operation("Does it run?", _ok(ref("Health")))},
+            "/ready": {"get": _health("Should it be given requests?")},
+            "/health": {"get": _health("As ready, with details")},
+        },
+        "components": {"schemas": SCHEMAS},
+    }
+
+
+def _completion(call: str, answer: str, summary: str) -> Schema:
+    """`stream` in the body decides which of the two answers it is."""
+    answers = _answer("whole, or as events", {_JSON: {"schema": ref(answer)}, _EVENTS: {"schema": ref("Event")}})
+    headers = {
+        "X-Request-Id": RID,
+        "Idempotency-Key": {"type": "string", "pattern": f"^{KEY.pattern}$"},
+        "X-On-Disconnect": one_of(*OnDisconnect),
+        "X-Disconnect-Grace-Secs": SECS,
+        "X-Queue-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
+        "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
+        "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
+    }
+    return _operation(
+        summary, {"200": answers}, 404, 408, 409, 413, 422, 499, 500, 501, 503, 504, body=ref(call), headers=headers
+    )
+
+
+def _listing() -> Schema:
+    query = {
+        "status": one_of(*STATUSES), "model": LABEL, "endpoint": one_of(*Endpoint), "frontend": LABEL, "worker": LABEL,
+        "limit": integer(1, 1000), "after": RID,
+    }  # fmt: skip
+    answers = _ok(listing(ref("Request"), has_more={"type": "boolean"}))
+    return _operation("Requests of the whole cluster, newest first", answers, 503, query=query)
+
+
+def _cancel() -> Schema:
+    query: dict[str, Schema] = SCHEMAS["Cancel"]["properties"]
+    answers = _ok(ref("Request")) | {"202": _answer("ordered, not confirmed yet", {_JSON: {"schema": ref("Request")}})}
+    return _operation(
+        "Cancel it; options in the query or the body", answers, 404, 408, 413, 503, query=query, body=ref("Cancel"),
+        body_required=False,
+    )  # fmt: skip
+
+
+def _stream() -> Schema:
+    return _operation(
+        "The token stream from its start, or behind a token, then live", _ok(ref("Event"), _EVENTS), 404, 503,
+        query={"after": TOKEN_ID}, headers={"Last-Event-ID": TOKEN_ID},
+    )  # fmt: skip
+
+
+def _health(summary: str) -> Schema:
+    not_ready = _answer("no; why is in the reason", {_JSON: {"schema": ref("Health")}})
+    return _operation(summary, _ok(ref("Health")) | {"503": not_ready})
+
+
+def _operation(
+    summary: str, answers: Schema, *codes: int, query: dict[str, Schema] | None = None,
+    headers: dict[str, Schema] | None = None, body: Schema | None = None, body_required: bool = True,
+) -> Schema:  # fmt: skip
+    errors = {str(code): _answer(_WHY[code], {_JSON: {"schema": ref("Error")}}) for code in sorted({400, 500, *codes})}
+    named = [(place, name, schema) for place, group in (("query", query), ("header", headers))
+             for name, schema in (group or {}).items()]  # fmt: skip
+    operation: Schema = {
+        "summary": summary,
+        "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],
+        "responses": errors | answers,
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": body_required, "content": {_JSON: {"schema": body}}}
+    return operation
+
+
+def _ok(schema: Schema, media_type: str = _JSON) -> Schema:
+    return {"200": _answer("fine", {media_type: {"schema": schema}})}
+
+
+def _answer(description: str, content: Schema) -> Schema:
+    headers = {"X-Request-Id": {"schema": RID, "required": True}}
+    return {"description": description, "headers": headers, "content": content}
+
+
+def _path(name: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
