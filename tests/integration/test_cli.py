@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from lifecycle import cluster
 from lifecycle.cli.main import run
 from lifecycle.model import Labels, Request, Role
 from lifecycle.settings import Settings, as_environment
@@ -289,6 +292,52 @@ async def test_a_cancel_that_no_worker_confirms(store: Store, on_store: Operator
     assert code == 1
     _, out, _ = await on_store("ps")
     assert "running (kill)" in out
+
+
+@pytest.mark.leaves_inflight
+async def test_the_oldest_come_first(store: Store) -> None:
+    for rid in ("r1", "r2", "r3"):
+        await admitted(store, rid)
+    assert [r.id for r in await cluster.oldest(store, 2)] == ["r1", "r2"]
+    assert [r.id for r in await cluster.oldest(store, 9, "m")] == ["r1", "r2", "r3"]
+    assert await cluster.oldest(store, 9, "other") == []
+
+
+@pytest.mark.leaves_inflight
+async def test_top_on_a_terminal_obeys_its_keys(store: Store, settings: Settings) -> None:
+    await admitted(store, "r1", running=True)
+    ours, theirs = pty.openpty()
+    flags = ["--redis-url", settings.redis_url, "--namespace", settings.namespace, "--interval-secs", "0.2"]
+    top = subprocess.Popen(
+        [*LIFECYCLE, "top", *flags], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env={**os.environ, "COLUMNS": "160", "LINES": "40", "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        give_up_at = time.monotonic() + BOUND_SECS
+        while text not in seen:
+            assert time.monotonic() < give_up_at, seen
+            if select.select([ours], [], [], 0.2)[0]:
+                seen += os.read(ours, 65_536)
+
+    def work() -> int:
+        until(b"by age")
+        until(b"r1 ")
+        os.write(ours, b"s")
+        until(b"by silence")
+        os.write(ours, b"q")
+        until(b"\x1b[?1049l")  # it leaves the terminal as it was
+        return top.wait(BOUND_SECS)
+
+    try:
+        assert await asyncio.to_thread(work) == 0
+    finally:
+        top.kill()
+        top.wait()
+        os.close(ours)
 
 
 @pytest.mark.leaves_inflight

@@ -1,0 +1,161 @@
+"""What one refresh of `top` shows, and how it has changed since the refreshes before."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lifecycle.cli import listing, output
+from lifecycle.cli.output import Cell
+from lifecycle.model import Request, Status
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lifecycle.cluster import Snapshot
+
+_RICH_COLORS = {output.RED: "red", output.GREEN: "green", output.YELLOW: "yellow", output.CYAN: "cyan"}
+_RECENT_SECS = 60.0
+_HEADS = [*listing.PS_HEADS[:6], "TOKENS/S", *listing.PS_HEADS[6:]]
+
+
+@dataclass(slots=True, frozen=True)
+class View:
+    """At `now` by Redis's clock; `requests` are the oldest inflight."""
+
+    snapshot: Snapshot
+    requests: list[Request]
+    now: float
+    rates: Mapping[str, float] = field(default_factory=dict)  # tokens a second, by request id
+    recent: Mapping[str, int] = field(default_factory=dict)  # how many ended how, within `recent_secs`
+    recent_secs: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        names = ("model", "endpoint", "request_type", "status", "error_type")
+        return {
+            "object": "top",
+            "as_of": self.now,
+            "inflight": self.snapshot.inflight.to_json(),
+            "replicas": [replica.to_json() for replica in self.snapshot.replicas],
+            "totals": [
+                {**dict(zip(names, labels, strict=True)), "requests": count}
+                for labels, count in sorted(self.snapshot.totals.items())
+            ],
+            "requests": [request.to_json() for request in self.requests],
+        }
+
+
+def silence_secs(request: Request, now: float) -> float:
+    """How long a running request has given nothing."""
+    since = request.last_token_at or request.started_at
+    return now - since if request.status is Status.RUNNING and since is not None else 0.0
+
+
+class Trend:
+    """Feed it each look; it says what changed."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, int] = {}
+        self._looked_at = 0.0
+        self._ended: deque[tuple[float, dict[str, int]]] = deque()
+
+    def follow(self, snapshot: Snapshot, requests: list[Request], now: float) -> View:
+        rates = {request.id: self._rate(request, now) for request in requests}
+        self._tokens, self._looked_at = {request.id: request.output_tokens for request in requests}, now
+        ended = _ended(snapshot)
+        self._ended.append((now, ended))
+        while now - self._ended[0][0] > _RECENT_SECS and len(self._ended) > 1:
+            self._ended.popleft()
+        then, before = self._ended[0]
+        recent = {name: count - before.get(name, 0) for name, count in ended.items() if count > before.get(name, 0)}
+        return View(snapshot, requests, now, rates, recent, now - then)
+
+    def _rate(self, request: Request, now: float) -> float:
+        """Since the look before; at the first look, since the first token."""
+        before = self._tokens.get(request.id)
+        since = self._looked_at if before is not None else request.first_token_at
+        new = request.output_tokens - (before or 0)
+        return new / (now - since) if since is not None and now > since and new > 0 else 0.0
+
+
+def _ended(snapshot: Snapshot) -> dict[str, int]:
+    """How many have ended how: by error type, or completed."""
+    ended: dict[str, int] = defaultdict(int)
+    for (*_, error_type), count in snapshot.totals.items():
+        ended[error_type or "completed"] += count
+    return ended
+
+
+# How the requests can be ordered, by the key that is pressed for it. What is looked for comes first.
+ORDERS: dict[str, tuple[str, Callable[[View, Request], Any]]] = {
+    "a": ("age", lambda view, request: request.created_at),
+    "s": ("silence", lambda view, request: -silence_secs(request, view.now)),
+    "t": ("tokens", lambda view, request: -request.output_tokens),
+    "r": ("rate", lambda view, request: -view.rates.get(request.id, 0.0)),
+    "m": ("model", lambda view, request: request.model),
+    "w": ("worker", lambda view, request: request.worker or ""),
+}
+
+
+def render(view: View, order: str = "a", notice: str = "") -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    counts, total = view.snapshot.inflight, view.snapshot.inflight.total.inflight
+    ordered = sorted(view.requests, key=lambda request: ORDERS[order][1](view, request))
+    replicas = sorted(view.snapshot.replicas, key=lambda replica: (replica.role, -replica.inflight, replica.id))
+    keys = "  ".join(f"{key} {name}" for key, (name, _) in ORDERS.items())
+    shown = f"the {len(ordered)} oldest of {total}" if len(ordered) < total else f"{len(ordered)} inflight"
+    return Group(
+        *([Text(notice, "bold red")] if notice else []),
+        Text("   ".join(_summary(view)), "bold"),
+        Text("   ".join(_endings(view)), "" if view.recent.keys() <= {"completed"} else "yellow"),
+        _table(listing.INFLIGHT_HEADS, listing.inflight_rows(counts)),
+        _table(listing.REPLICA_HEADS, [listing.replica_row(replica, view.now) for replica in replicas]),
+        Text(f"{shown}, by {ORDERS[order][0]}      order: {keys}      q quits", "dim"),
+        _table(_HEADS, [_row(view, request) for request in ordered]),
+    )
+
+
+def _summary(view: View) -> list[str]:
+    total, oldest = view.snapshot.inflight.total, view.snapshot.oldest_created_at
+    silent = max((silence_secs(request, view.now) for request in view.requests), default=None)
+    rate = sum(view.rates.values())
+    part = "" if len(view.requests) == total.inflight else " (of those shown)"
+    stuck = sum(replica.stuck for replica in view.snapshot.replicas)
+    return [
+        f"inflight {total.inflight}", f"queued {total.queued}", f"running {total.running}",
+        f"tokens/s {rate:.0f}{part}", f"oldest {output.duration(None if oldest is None else view.now - oldest)}",
+        f"longest silence {output.duration(silent)}", *([f"engines stuck {stuck}"] if stuck else []),
+    ]  # fmt: skip
+
+
+def _endings(view: View) -> list[str]:
+    """Of the last minute once that is known; else of all time."""
+    counts, span = view.recent, f"ended in the last {view.recent_secs:.0f} s:"
+    if view.recent_secs < 1:
+        counts, span = _ended(view.snapshot), "ended ever:"
+    return [span, *(f"{name} {count}" for name, count in sorted(counts.items()))] if counts else [f"{span} none"]
+
+
+def _row(view: View, request: Request) -> list[str | Cell]:
+    row = listing.request_row(request, view.now)
+    rate = view.rates.get(request.id, 0.0)
+    return [*row[:6], f"{rate:.1f}" if rate else output.NONE, *row[6:]]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[value if isinstance(value, Cell) else Cell(value) for value in row] for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
+    for index, head in enumerate(heads):
+        # Where it gets narrow, ids are the last to be cut: they are there to be copied.
+        width = max((len(row[0].text) for row in cells), default=0) if index == 0 else None
+        table.add_column(head, no_wrap=True, min_width=width)
+    for row in cells:
+        table.add_row(*(Text(output.printable(c.text) or output.NONE, _RICH_COLORS.get(c.color, "")) for c in row))
+    return table
