@@ -235,3 +235,16 @@ async def oldest(store: Store, limit: int, model: str = "") -> list[Request]:
         records = await asyncio.gather(*(store.read(rid) for rid in some))
         found += [r for r in records if r is not None and not r.status.terminal and model in ("", r.model)]
     return found[:limit]
+
+
+async def known_replicas(store: Store) -> set[str]:
+    """Replicas that a reaper knows: living, expired, or buried and not yet dealt with."""
+    control = store.keys.control
+    replies = await store.commands.execute_many(
+        [
+            ("ZRANGE", control + "frontends", 0, -1),
+            ("ZRANGE", control + "workers", 0, -1),
+            ("HKEYS", control + "graves"),
+        ]
+    )
+    return {name.decode() for names in replies for name in names}

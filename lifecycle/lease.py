@@ -15,6 +15,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
+import lifecycle
 from lifecycle import tasks
 from lifecycle.errors import Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
@@ -75,7 +76,10 @@ class Lease:
 
     async def beat(self, patience_secs: float = 0.0) -> None:
         asked_at = time.monotonic()
-        about = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self.started_at}
+        about = {
+            "host": socket.gethostname(), "pid": os.getpid(), "started_at": self.started_at,
+            "version": lifecycle.__version__,
+        }  # fmt: skip
         await self._store.beat(
             self.id, self.role, about | self._holder.about(), self._models, patience_secs=patience_secs
         )

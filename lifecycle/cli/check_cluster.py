@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
+import orjson
 from redis.exceptions import ResponseError
 
 from lifecycle import cluster
@@ -15,6 +17,7 @@ from lifecycle.store.scripts import SCHEMA_VERSION, Store
 
 _GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
+_SHOWN = 5
 _MODELS = 50  # looked at; a bound, as known models are up to a thousand
 
 
@@ -24,6 +27,7 @@ async def check_cluster(store: Store) -> list[Finding]:
     return [
         *_replicas(living, roster),
         await _configuration(store, living),
+        _versions(roster),
         await _expired(store, roster, living),
         await _graves(store),
         *await _queues(store, roster, {r.id for r in living}),
@@ -62,6 +66,17 @@ async def _configuration(store: Store, living: Sequence[Replica]) -> Finding:
     if odd:
         return fail("configuration", f"leases longer than {settings.lease_secs:g} s: {', '.join(odd)}", "restart these")
     return ok("configuration", f"version {SCHEMA_VERSION}, shards {settings.shards}, lease {settings.lease_secs:g} s")
+
+
+def _versions(roster: Roster) -> Finding:
+    """Of the software. Replicas of two versions may work together; for longer than an update it is not meant."""
+    running: dict[str, list[str]] = defaultdict(list)
+    for replica in roster.replicas:
+        running[str(orjson.loads(replica.about).get("version", "unknown"))].append(replica.id)
+    if len(running) <= 1:
+        return ok("versions", f"all replicas run {next(iter(running), 'nothing yet')}")
+    each = "; ".join(f"{version}: {', '.join(sorted(ids)[:_SHOWN])}" for version, ids in sorted(running.items()))
+    return warn("versions", each, "an update under way? wait; else restart those that were forgotten")
 
 
 async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:

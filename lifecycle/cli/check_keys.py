@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from lifecycle import cluster
 from lifecycle.cli.finding import Finding, ok, warn
 from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, Key
 from lifecycle.store.scripts import Store
@@ -28,7 +29,8 @@ class _Place(NamedTuple):
 
 async def check_keys(store: Store) -> list[Finding]:
     keys, complete = await _sample(store)
-    owners = await _owners(store)  # after the scan: a key found has an owner now, or is gone by the time it is judged
+    # After the scan: a key found has an owner now, or is gone by the time it is judged.
+    owners = await cluster.known_replicas(store)
     strays = [key for key in keys if await _is_stray(store, _place(store, key), owners)]
     looked_at = f"{len(keys)} keys" + ("" if complete else " (a sample)")
     if not strays:
@@ -46,19 +48,6 @@ async def _sample(store: Store) -> tuple[list[str], bool]:
         if calls == _SCAN_CALLS or len(found) > _SAMPLE:
             return sorted(found)[:_SAMPLE], False
     return sorted(found), True
-
-
-async def _owners(store: Store) -> set[str]:
-    """Replicas that a reaper knows: living, expired, or buried and not yet dealt with."""
-    control = store.keys.control
-    replies = await store.commands.execute_many(
-        [
-            ("ZRANGE", control + "frontends", 0, -1),
-            ("ZRANGE", control + "workers", 0, -1),
-            ("HKEYS", control + "graves"),
-        ]
-    )
-    return {name.decode() for names in replies for name in names}
 
 
 def _place(store: Store, key: str) -> _Place:

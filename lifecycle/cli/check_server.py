@@ -9,12 +9,13 @@ from redis.exceptions import RedisError
 from lifecycle.cli.finding import Finding, Level, fail, ok, warn
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.scripts import Store
-from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, read_infos
+from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, parse_info, read_infos
 
 _OLDEST = (7, 0)
 _SLOW_MS = 50.0
 _FULL = 0.75
 _CLOCK_OFFSET_SECS = 1.0
+_FULL_COVERAGE = "cluster-require-full-coverage"
 _SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
 
 
@@ -30,8 +31,10 @@ async def check_server(store: Store) -> list[Finding]:
     except RedisError as failure:
         advice = "use a real Redis or Valkey, and allow this user the command INFO"
         return [*findings, warn("version", f"the server does not describe itself: {failure}", advice)]
-    checks = (version, role, eviction, memory, persistence)
-    return [*findings, *(max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks)]
+    checks = (version, role, eviction, memory, persistence, clients)
+    worst = [max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks]
+    in_cluster = any(info.get("cluster_enabled") == "1" for info in infos)
+    return [*findings, *worst, *([await _coverage(store)] if in_cluster else [])]
 
 
 def _reachable(took_ms: float) -> Finding:
@@ -95,6 +98,34 @@ def persistence(info: Info) -> Finding:
         return ok("persistence", "append-only file")
     advice = "a restart of Redis loses what is inflight and the totals; where that matters: CONFIG SET appendonly yes"
     return warn("persistence", "no append-only file", advice)
+
+
+def clients(info: Info) -> Finding:
+    connected, most = int(info.get("connected_clients", "0")), int(info.get("maxclients", "0"))
+    message = f"{connected} connected" + (f" of {most}" if most else "")
+    if not most or connected < most * _FULL:
+        return ok("clients", message)
+    advice = "further replicas will be refused: CONFIG SET maxclients, or look for who leaves connections open"
+    return (warn if connected < most else fail)("clients", message, advice)
+
+
+async def _coverage(store: Store) -> Finding:
+    """Of a Cluster: whether all slots are served, and whether one that is not takes the others with it."""
+    strict = False
+    for node in await store.commands.nodes():
+        state = parse_info((await node.execute("CLUSTER", "INFO")).decode(errors="replace"))
+        if state.get("cluster_state") != "ok":
+            message = f"state {state.get('cluster_state')}, {state.get('cluster_slots_ok', '?')} of 16384 slots served"
+            return fail("coverage", message, "see CLUSTER NODES: a primary is away, or slots have no owner")
+        try:
+            _, answer = await node.execute("CONFIG", "GET", _FULL_COVERAGE)
+        except (RedisError, ValueError):
+            return warn("coverage", f"{_FULL_COVERAGE} is not known", "allow this user the command CONFIG|GET")
+        strict = strict or answer == b"yes"
+    if not strict:
+        return ok("coverage", f"{_FULL_COVERAGE} no: what one lost primary does not own goes on")
+    advice = f"one lost primary would stop everything: CONFIG SET {_FULL_COVERAGE} no on every node"
+    return warn("coverage", f"{_FULL_COVERAGE} yes", advice)
 
 
 def _mib(size: int) -> str:

@@ -40,9 +40,11 @@ async def examine(store: Store) -> list[Finding]:
     """All findings. Raises StoreUnavailable when Redis is out of reach."""
     from lifecycle.cli.check_cluster import check_cluster
     from lifecycle.cli.check_keys import check_keys
+    from lifecycle.cli.check_requests import check_requests
     from lifecycle.cli.check_server import check_server
 
-    return [*await check_server(store), *await check_cluster(store), *await check_keys(store)]
+    checks = (check_server, check_cluster, check_requests, check_keys)
+    return [finding for check in checks for finding in await check(store)]
 
 
 def show(findings: Sequence[Finding]) -> None:

@@ -23,11 +23,11 @@ import pytest
 
 from lifecycle import cluster
 from lifecycle.cli.main import run
-from lifecycle.model import Labels, Request, Role
+from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.settings import Settings, as_environment
 from lifecycle.store.results import Start
 from lifecycle.store.scripts import Store
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, MakeStore
 from tests.sse import Stream, error_of, text_of
 from tests.waiting import wait_until
 
@@ -204,7 +204,11 @@ async def test_doctor_finds_nothing_that_fails(on_up: Operator) -> None:
     examined = await on_up.json("doctor")
     levels = {finding["check"]: finding["level"] for finding in examined["findings"]}
     assert examined["ok"]
-    assert {levels[check] for check in ("redis", "version", "eviction", "workers", "leases", "keys")} == {"ok"}
+    checks = (
+        "redis", "version", "eviction", "workers", "leases", "keys", "versions", "clients", "inflight", "cancels",
+        "orphans", "sweeps",
+    )  # fmt: skip
+    assert {levels[check] for check in checks} == {"ok"}
 
 
 async def test_ctrl_c_ends_everything_even_with_a_stream_open() -> None:
@@ -357,3 +361,35 @@ async def test_doctor_sees_the_forgotten(store: Store, on_store: Operator) -> No
     assert found["frontends"]["level"] == "warn"
     assert stray in found["keys"]["message"]
     await store.command("UNLINK", stray)
+
+
+@pytest.mark.leaves_inflight
+async def test_doctor_sees_what_nobody_deals_with(
+    make_store: MakeStore, make_settings: MakeSettings, on_store: Operator
+) -> None:
+    """No replica runs here, so nothing is reaped, swept or confirmed."""
+    store = make_store(make_settings(retention_secs=30.0))
+    await admitted(store, "stubborn", running=True)
+    await store.cancel("stubborn", CancelMode.KILL, "enough")
+    await admitted(store, "orphan", running=True)
+    await store.command("ZREM", store.keys.control + "workers", "w")  # forgotten, where a reaper would have buried it
+    await store.command("ZADD", store.keys.prefix_of("x") + "expiries", 1, "long ago")
+
+    async def all_seen() -> dict[str, Any]:
+        for role, name in ((Role.FRONTEND, "new-f"), (Role.WORKER, "new-w")):
+            await store.beat(name, role, {"version": "0.0.1" if role is Role.WORKER else "0.0.2"}, ["m"])
+        _, out, _ = await on_store("doctor", "--json")
+        found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
+        return found if found["cancels"]["level"] == "fail" else {}
+
+    found = await wait_until(all_seen, timeout=BOUND_SECS)
+    assert "stubborn" in found["cancels"]["message"]
+    assert "restart w" in found["cancels"]["advice"]
+    assert found["orphans"]["level"] == "fail"
+    assert "orphan" in found["orphans"]["message"]
+    assert (found["sweeps"]["level"], found["sweeps"]["message"].split()[0]) == ("warn", "1")
+    assert found["versions"]["level"] == "warn"
+    assert "0.0.1: new-w; 0.0.2: new-f" in found["versions"]["message"]
+    assert "(stubborn)" in found["inflight"]["message"]
+    assert all(finding["advice"] for finding in found.values() if finding["level"] != "ok")
+    await store.command("ZADD", store.keys.control + "workers", 1, "w")  # so that its keys have their owner again

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -216,6 +218,16 @@ def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output.paint("x", output.RED) == "x"
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"), [("lifecycle can", ["cancel"]), ("lifecycle cancel --old", ["--older-than"])]
+)
+def test_a_shell_completes_commands_and_options(line: str, offered: list[str]) -> None:
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1), "_LIFECYCLE_COMPLETE": "complete_bash"}
+    command = [sys.executable, "-c", "from lifecycle.cli.main import main; main()"]
+    shown = subprocess.run(command, env={**os.environ, **words}, capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.split() == offered
+
+
 def test_log_lines_carry_the_request() -> None:
     record = logging.LogRecord("lifecycle.request", logging.INFO, __file__, 1, "request ended", None, None)
     record.request = RECORD.to_json()
@@ -274,6 +286,10 @@ def test_the_demo_is_long_enough_to_cancel_it_by_hand() -> None:
         (check_server.memory, {"used_memory": "80", "maxmemory": "100"}, Level.WARN),
         (check_server.memory, {"used_memory": "100", "maxmemory": "100"}, Level.FAIL),
         (check_server.persistence, {"aof_enabled": "1"}, Level.OK),
+        (check_server.clients, {"connected_clients": "9", "maxclients": "10000"}, Level.OK),
+        (check_server.clients, {"connected_clients": "9"}, Level.OK),
+        (check_server.clients, {"connected_clients": "8", "maxclients": "10"}, Level.WARN),
+        (check_server.clients, {"connected_clients": "10", "maxclients": "10"}, Level.FAIL),
         (check_server.persistence, {"aof_enabled": "0"}, Level.WARN),
         (check_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
     ],
