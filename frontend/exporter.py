@@ -98,9 +98,14 @@ class Exporter(Collector):
         by_role = {role.value: sum(r.role == role for r in snapshot.replicas) for role in Role}
         yield _gauges("lifecycle_cluster_replicas", "Living replicas.", "role", by_role)
         stuck: dict[str, int] = defaultdict(int)
+        slots: dict[str, int] = defaultdict(int)
         for replica in snapshot.replicas:
             for model in replica.models:
                 stuck[model] += replica.stuck
+                slots[model] += replica.concurrency or 0
+        yield _gauges(
+            "lifecycle_cluster_worker_slots", "Requests that the living workers may run at a time.", "model", slots
+        )
         yield _gauges("lifecycle_engines_stuck", "Engines that did not end when killed, cluster-wide.", "model", stuck)
         reaped = CounterMetricFamily(
             "lifecycle_cluster_reaped_requests", "Requests of dead replicas that were ended or moved.", labels=["role"]

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, ended, endless, extra_worker, send, settles_to
+from tests.metrics_doc import Metric, documented
 from tests.sse import chat, post
 from tests.waiting import wait_until
 
@@ -41,6 +42,7 @@ CLUSTER = {
     "lifecycle_cluster_queued_requests": {"model"},
     "lifecycle_cluster_requests": OUTCOME,
     "lifecycle_cluster_replicas": {"role"},
+    "lifecycle_cluster_worker_slots": {"model"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
     "lifecycle_cluster_snapshot_age_seconds": set(),
@@ -83,6 +85,13 @@ async def test_every_metric_is_there_with_its_labels(cluster: Cluster, rid: str)
             assert set(sample.labels) - {"le"} == labels, sample
         assert families[name].samples, f"{name} has no series"
     assert set(families) <= set(PROCESS | CLUSTER)
+    exported = {
+        name + ("_total" if family.type == "counter" else ""): Metric(
+            family.type, frozenset(label for sample in family.samples for label in sample.labels if label != "le")
+        )
+        for name, family in families.items()
+    }
+    assert exported == documented()
 
 
 async def test_the_counts_are_exact(cluster: Cluster, new_id: Callable[[], str]) -> None:

@@ -1,0 +1,37 @@
+"""What docs/metrics.md says there is: the other side of the comparison with what a frontend exports."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+_ROW = re.compile(r"^\| `(lifecycle_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+_USED = re.compile(r"\blifecycle_\w+")
+
+
+@dataclass(frozen=True)
+class Metric:
+    type: str
+    labels: frozenset[str]
+
+
+def documented() -> dict[str, Metric]:
+    """By the name of the series: a counter's with `_total`."""
+    rows = _ROW.findall(PAGE.read_text())
+    assert len({name for name, *_ in rows}) == len(rows), "a metric is listed twice"
+    return {name: Metric(kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+
+
+def series() -> set[str]:
+    """Every name a query may use."""
+    names: set[str] = set()
+    for name, metric in documented().items():
+        names |= {name + suffix for suffix in ("_bucket", "_sum", "_count")} if metric.type == "histogram" else {name}
+    return names
+
+
+def used(text: str) -> set[str]:
+    """The names of series in queries, or in a page with queries."""
+    return set(_USED.findall(text))
