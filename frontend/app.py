@@ -7,12 +7,13 @@ import logging
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from frontend.errors import ApiError
 from frontend.exporter import Exporter
 from frontend.middleware import RequestIdMiddleware
 from frontend.routes import cluster, completions, health, openapi, page, requests, selection
+from lifecycle import tracing
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.model import ErrorType
 from lifecycle.tracker import Tracker
@@ -20,8 +21,20 @@ from lifecycle.tracker import Tracker
 log = logging.getLogger(__name__)
 
 
+def _is_untraced(scope: Scope) -> bool:
+    """Traced is what starts, cancels or reads a request; what only looks at the cluster comes every few seconds."""
+    path: str = scope["path"]
+    return not path.startswith("/v1/") or (scope["method"] == "GET" and not path.endswith("/stream"))
+
+
 def create_app(tracker: Tracker) -> ASGIApp:
-    app = FastAPI(openapi_url=None)  # it is described by hand: routes/openapi.py
+    app = FastAPI(
+        openapi_url=None,  # it is described by hand: routes/openapi.py
+        telemetry={
+            "tracing": tracing.is_on(), "exclude": _is_untraced, "operation_spans": False,
+            "metrics": False, "logs": False,
+        },
+    )  # fmt: skip
     app.state.tracker = tracker
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
     for routes in (completions, selection, requests, cluster, health, page, openapi):

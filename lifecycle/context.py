@@ -28,6 +28,7 @@ class EngineContext:
     - `input_tokens`: the length of the prompt, if it knows
 
     `emitted` holds the tokens of earlier attempts, for an engine that can go on behind them; it is empty normally.
+    `traceparent` is for an engine that calls others: the trace this belongs to, in W3C's form; empty if there is none.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class EngineContext:
         "emitted",
         "finish_reason",
         "input_tokens",
+        "traceparent",
     )
 
     def __init__(self, id: str, attempt: int = 1) -> None:
@@ -59,6 +61,7 @@ class EngineContext:
         self.finish_reason: str | None = None
         self.input_tokens: int | None = None
         self.emitted: list[str] = []
+        self.traceparent = ""
 
     def __repr__(self) -> str:
         return f"<EngineContext {self._id} attempt={self._attempt} {self._level.name.lower()}>"

@@ -104,16 +104,13 @@ class Metrics:
 
     def observe_end(self, record: Request) -> None:
         """Durations from the terminal record: Redis's clock throughout."""
-        model, created = record.model, record.created_at
-        if record.finished_at is not None:
-            self.duration.labels(model).observe(max(0.0, record.finished_at - created))
-            if record.cancel_requested_at is not None:
-                self.cancel_to_stop.labels(model).observe(max(0.0, record.finished_at - record.cancel_requested_at))
-        resumed = record.first_token_at is not None and (record.started_at or 0.0) > record.first_token_at
-        if record.started_at is not None and not resumed:  # then the first start, and the wait for it, are not known
-            self.queue_wait.labels(model).observe(max(0.0, record.started_at - created))
-        if record.first_token_at is not None:
-            self.first_token.labels(model).observe(max(0.0, record.first_token_at - created))
-        if record.input_tokens is not None:
-            self.input_length.labels(model).observe(record.input_tokens)
-        self.output_length.labels(model).observe(record.output_tokens)
+        for histogram, value in (
+            (self.duration, record.duration_secs),
+            (self.cancel_to_stop, record.cancel_to_stop_secs),
+            (self.queue_wait, record.queue_secs),
+            (self.first_token, record.first_token_secs),
+            (self.input_length, record.input_tokens),
+            (self.output_length, record.output_tokens),
+        ):
+            if value is not None:
+                histogram.labels(record.model).observe(value)

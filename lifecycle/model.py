@@ -111,10 +111,29 @@ class Request:
     finish_reason: str | None
     input_tokens: int | None = None  # internal: for the histograms and `usage`; not part of the record
     idempotency: str = ""  # internal: what a repetition of its call is known by
+    traceparent: str = ""  # internal: under which its spans go
 
     @property
     def labels(self) -> Labels:
         return Labels(self.model, self.endpoint, self.request_type)
+
+    @property
+    def queue_secs(self) -> float | None:
+        """From admission to the start. None before it, and when another worker resumed it: the first is not known."""
+        resumed = self.first_token_at is not None and (self.started_at or 0.0) > self.first_token_at
+        return None if resumed else _between(self.created_at, self.started_at)
+
+    @property
+    def first_token_secs(self) -> float | None:
+        return _between(self.created_at, self.first_token_at)
+
+    @property
+    def duration_secs(self) -> float | None:
+        return _between(self.created_at, self.finished_at)
+
+    @property
+    def cancel_to_stop_secs(self) -> float | None:
+        return _between(self.cancel_requested_at, self.finished_at)
 
     @classmethod
     def from_hash(cls, raw: Mapping[str, str]) -> Request:
@@ -148,6 +167,7 @@ class Request:
             finish_reason=raw.get("finish_reason") or None,
             input_tokens=int(raw["input_tokens"]) if raw.get("input_tokens") else None,
             idempotency=raw.get("idempotency", ""),
+            traceparent=raw.get("traceparent", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +177,12 @@ class Request:
         }
 
 
-_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name not in ("input_tokens", "idempotency"))
+_INTERNAL = ("input_tokens", "idempotency", "traceparent")
+_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name not in _INTERNAL)
+
+
+def _between(earlier: float | None, later: float | None) -> float | None:
+    return None if earlier is None or later is None else max(0.0, later - earlier)
 
 
 @dataclass(slots=True, frozen=True)

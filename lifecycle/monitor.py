@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
+from lifecycle import request_log
 from lifecycle.errors import StoreUnavailable
 from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
@@ -19,8 +20,9 @@ from lifecycle.model import ErrorType, Labels, Request
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End
+from lifecycle.tracing import RequestSpan
 
-log = logging.getLogger("lifecycle.request")
+log = logging.getLogger(__name__)
 
 _RETRY_SECS = 0.25  # before something that was due and could not be done is tried again
 
@@ -45,11 +47,13 @@ class StreamMonitor:
         guard: InflightGuard,
         labels: Labels,
         limits: Limits,
+        span: RequestSpan,
     ) -> None:
         self.rid = feed.rid
         self.labels = labels
         self.feed = feed
         self.guard = guard
+        self.span = span
         self._store = store
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -57,6 +61,8 @@ class StreamMonitor:
         self._look_secs = store.settings.sse_keepalive_secs
         self._wake = asyncio.Event()
         self._over = False
+        self._left = False
+        self._lost = ErrorType.NONE
         self._output_tokens = metrics.output_tokens.labels(labels.model)
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
@@ -82,8 +88,13 @@ class StreamMonitor:
                 self.guard.mark(record)
                 self._output_tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that got lost
                 self._metrics.observe_end(record)
-                if log.isEnabledFor(logging.INFO):
-                    log.info("request ended", extra={"request": record.to_json()})
+                self.span.end(record)
+                request_log.ended(record, self.span.trace_id)
+            elif self._left:
+                self.span.break_off("moved")
+            else:
+                self.span.break_off(self._lost)
+                request_log.lost(self.rid, self.labels, self._lost, self.span.trace_id)
 
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""
@@ -93,6 +104,7 @@ class StreamMonitor:
     def lose(self, error_type: ErrorType, message: str) -> None:
         """End here without Redis's word: this replica is fenced, or Redis has lost the request."""
         self.guard.mark_error(error_type)
+        self._lost = error_type
         self._over = True
         self.feed.lose(error_type, message)
         self._wake.set()
@@ -100,6 +112,7 @@ class StreamMonitor:
     def leave(self) -> None:
         """The request goes on under another frontend."""
         self.guard.drop()
+        self._left = True
         self._over = True
         self._wake.set()
 
@@ -110,11 +123,13 @@ class StreamMonitor:
 
     def _on_started(self) -> None:
         self.guard.mark_queued(False)
+        self.span.started()
         if self._inactivity_secs > 0:
             self._wake.set()  # the timeout runs from here
 
     def _on_requeued(self) -> None:
         self.guard.mark_queued(True)
+        self.span.queued()
 
     def _inactive_at(self) -> float:
         """When the worker has been silent for too long; a pending kill waits for its confirmation instead."""

@@ -15,6 +15,7 @@ from lifecycle.monitor import Limits, StreamMonitor
 from lifecycle.readers import Readers, Spawn
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
+from lifecycle.tracing import RequestSpan
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,15 @@ class OwnedRequests:
     def get(self, rid: str) -> StreamMonitor | None:
         return self._monitors.get(rid)
 
-    def own(self, feed: Feed, labels: Labels, limits: Limits, *, queued: bool) -> StreamMonitor:
+    def own(self, feed: Feed, labels: Labels, limits: Limits, span: RequestSpan, *, queued: bool) -> StreamMonitor:
         """`feed` is pinned by the caller, and let go of when the request has ended."""
         guard = InflightGuard(self._metrics, labels)
         guard.mark_queued(queued)
-        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits)
+        if queued:
+            span.queued()
+        else:
+            span.started()
+        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits, span)
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
         self._spawn(self._watch(monitor), "monitor")
@@ -79,7 +84,8 @@ class OwnedRequests:
         feed.started = record.started_at is not None
         feed.number = max(feed.number, record.output_tokens)
         # Its limits are still written in Redis, where the sweeps find them.
-        monitor = self.own(feed, record.labels, Limits(), queued=record.status is Status.QUEUED)
+        span = RequestSpan(rid, record.labels, record.traceparent)
+        monitor = self.own(feed, record.labels, Limits(), span, queued=record.status is Status.QUEUED)
         if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
             gone = await self._readers.tell(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
             if gone.what == "grace":

@@ -32,6 +32,7 @@ from lifecycle.store.results import Cancellation, Order, Roster
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.reader import TokenReader
+from lifecycle.tracing import RequestSpan
 
 log = logging.getLogger(__name__)
 
@@ -161,13 +162,15 @@ class Tracker:
         feed = self.readers.feed(admit.rid)
         feed.pin()
         reader = self.readers.fresh(feed)
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # dropped, and so not exported, if refused
+        span.queued()
         try:
             limits = admit.limits
             admission = await self.store.admit(
                 admit.rid, new_nonce(), admit.labels, self.id, admit.body,
                 on_disconnect=admit.on_disconnect.value, grace_secs=admit.grace_secs,
                 queue_timeout_secs=limits.queue_secs, first_token_timeout_secs=limits.first_token_secs,
-                deadline_secs=limits.deadline_secs, traceparent=admit.traceparent, idempotency=admit.idempotency,
+                deadline_secs=limits.deadline_secs, traceparent=span.traceparent, idempotency=admit.idempotency,
             )  # fmt: skip
             if admission.outcome == "fenced":
                 raise Fenced("This frontend's lease has expired")
@@ -178,7 +181,7 @@ class Tracker:
             feed.unpin()
             raise
         self.metrics.started.labels(*admit.labels).inc()
-        self.owned.own(feed, admit.labels, limits, queued=not feed.started)
+        self.owned.own(feed, admit.labels, limits, span, queued=not feed.started)
         self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
         return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
 

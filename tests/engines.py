@@ -26,6 +26,13 @@ async def three_then_raise(request: dict[str, Any], context: EngineContext) -> A
     raise RuntimeError(prompt(request))
 
 
+async def traced(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """The traceparent it would hand on, then nothing until it is killed if the prompt says `wait`."""
+    yield context.traceparent or "none"
+    if prompt(request) == "wait":
+        await context.killed()
+
+
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """As many tokens as the prompt says, then nothing until it is killed."""
     for number in range(int(prompt(request))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,12 @@ from lifecycle.tokens.writer import TokenSink, TokenWriter
 from worker.engine import Engine, is_resumable
 
 log = logging.getLogger(__name__)
+
+
+def _where(failure: BaseException) -> str:
+    """For the log: what an exception says may quote the prompt, and stays in the record."""
+    frames = traceback.extract_tb(failure.__traceback__)
+    return f"{type(failure).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(type(failure))
 
 
 class Attempt:
@@ -124,7 +131,7 @@ class Attempt:
             return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
-            log.warning("the engine failed on %s: %r", self.rid, failure)
+            log.warning("the engine failed on %s: %s", self.rid, _where(failure))
             return Outcome("failed", ErrorType.INTERNAL, str(failure) or type(failure).__name__)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine cancelled itself")

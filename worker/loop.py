@@ -18,10 +18,11 @@ from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, Order, Outcome, Start
+from lifecycle.store.results import Drop, Ended, Order, Outcome, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.history import read_emitted
 from lifecycle.tokens.writer import TokenWriter
+from lifecycle.tracing import AttemptSpan
 from worker.attempt import Attempt
 from worker.engine import Engine, close_engine, is_resumable
 from worker.intake import Delivery, Intake, Slots
@@ -183,9 +184,19 @@ class Worker:
                 for mode in (*missed, start.cancel_mode):
                     if mode:
                         attempt.cancel(mode)
-                await attempt.run()
+                await self._run(attempt, start)
         finally:
             await self._connections.subscriptions.unsubscribe(subscription)
+
+    async def _run(self, attempt: Attempt, start: Start) -> None:
+        span, context = AttemptSpan(attempt.rid, self.model, self.id, start), attempt.context
+        context.traceparent = span.traceparent
+        context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
+        ended: Ended | None = None
+        try:
+            ended = await attempt.run()
+        finally:
+            span.end(ended)
 
     async def _emitted(self, rid: str, start: Start) -> list[str] | None:
         """What earlier attempts have left. None when Redis has lost some of it; the request has then failed."""

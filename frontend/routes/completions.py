@@ -15,6 +15,7 @@ from frontend.hangup import Hangup
 from frontend.middleware import PREFIXES
 from frontend.sse import ChunkEncoder, fold
 from frontend.stream import TokenStreamResponse
+from lifecycle import tracing
 from lifecycle.admission import Admit, Flight, Rejected
 from lifecycle.errors import SHAPES
 from lifecycle.idempotency import Idempotency
@@ -100,7 +101,7 @@ def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Adm
         on_disconnect=params.on_disconnect(headers, settings),
         grace_secs=params.grace_secs(headers, settings),
         limits=params.limits(headers, settings),
-        traceparent=headers.get("traceparent", "")[:64],
+        traceparent=tracing.incoming(headers),
         idempotency=once.mark if once else "",
     )
     return admit, once

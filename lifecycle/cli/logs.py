@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import orjson
 
-_SHOWN = ("model", "endpoint", "status", "error_type", "output_tokens", "attempt", "worker")  # on a human's line
+_MESSAGE_CHARS = 120  # of what an engine or a client says, on a human's line
 
 
 class LogFormat(StrEnum):
@@ -54,7 +54,7 @@ class HumanFormatter(logging.Formatter):
         line = f"{at} {record.levelname} {record.name}: {record.getMessage()}"
         request = _request(record)
         if request:
-            fields = (f"{name}={request[name]}" for name in _SHOWN if request.get(name))
+            fields = (f"{name}={_short(value)}" for name, value in request.items() if name != "id" and value != "")
             line = " ".join((line, str(request.get("id", "")), *fields))
         return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
 
@@ -71,11 +71,17 @@ class JsonFormatter(logging.Formatter):
         }
         request = dict(_request(record))
         if request:
-            request.pop("object", None)
             line |= {"request_id": request.pop("id", None), **request}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def _short(value: object) -> str:
+    """On one line, and readable as one word."""
+    text = str(value)
+    text = text if len(text) <= _MESSAGE_CHARS else text[:_MESSAGE_CHARS] + "…"
+    return text if text.isprintable() and " " not in text else repr(text)
 
 
 def _request(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lifecycle.cli import logs
+from lifecycle.cli import logs, traces
 from lifecycle.cli.flags import with_settings
 from lifecycle.cli.logs import LogFormat
 from lifecycle.cli.options import Host
@@ -18,7 +18,10 @@ from lifecycle.settings import Settings
 
 _GC_THRESHOLDS = (10_000, 20, 20)  # a look at everything takes tens of milliseconds with thousands of streams open
 
-Format = Annotated[LogFormat, typer.Option("--log-format", help="auto: human on a terminal, else JSON lines.")]
+Format = Annotated[
+    LogFormat,
+    typer.Option("--log-format", envvar="LIFECYCLE_LOG_FORMAT", help="auto: human on a terminal, else JSON lines."),
+]
 
 
 @with_settings()
@@ -32,7 +35,8 @@ def frontend(
     logs.configure(settings.log_level, log_format)
     from frontend.server import serve
 
-    _run(serve(settings, host, port))
+    with traces.exported("lifecycle-frontend"):
+        _run(serve(settings, host, port))
     return 0
 
 
@@ -52,7 +56,8 @@ def worker(
 
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
-    _run(serve(settings, model, engine))
+    with traces.exported("lifecycle-worker"):
+        _run(serve(settings, model, engine))
     return 0
 
 

@@ -175,6 +175,7 @@ async def test_a_chat_passes_through(serve: Serve) -> None:
         )
     )
     context = EngineContext("chat-1", attempt=2)
+    context.traceparent = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
     request = {**REQUEST, "temperature": 0.5, "stream": False, "stream_options": {"other": 1}}
     assert await collect(engine, request, context) == ["Hel", "lo", "!"]
     assert (context.finish_reason, context.input_tokens) == ("length", 7)
@@ -183,6 +184,7 @@ async def test_a_chat_passes_through(serve: Serve) -> None:
     assert exchange.path == "/v1/chat/completions"
     assert exchange.headers["authorization"] == "Bearer secret"
     assert exchange.headers["x-request-id"] == "chat-1.2"
+    assert exchange.headers["traceparent"] == context.traceparent
     assert exchange.body == {**request, "stream": True, "stream_options": {"other": 1, "include_usage": True}}
 
 

@@ -15,6 +15,7 @@ import pytest
 import typer
 
 import lifecycle
+from lifecycle import request_log
 from lifecycle.cli import check_server, hints, output
 from lifecycle.cli.finding import Level
 from lifecycle.cli.flags import EVERY, OPERATOR, read_settings, with_settings
@@ -24,7 +25,7 @@ from lifecycle.cli.main import app, run
 from lifecycle.cli.options import seconds
 from lifecycle.cli.ports import choose_ports
 from lifecycle.errors import LifecycleError
-from lifecycle.model import Request
+from lifecycle.model import Request, Status
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 
 OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
@@ -230,13 +231,30 @@ def test_a_shell_completes_commands_and_options(line: str, offered: list[str]) -
 
 def test_log_lines_carry_the_request() -> None:
     record = logging.LogRecord("lifecycle.request", logging.INFO, __file__, 1, "request ended", None, None)
-    record.request = RECORD.to_json()
+    end = {"status": Status.FAILED, "error_type": "deadline", "error_message": "60 s\nare over", "finished_at": 160.5}
+    record.request = request_log.fields(replace(RECORD, **end), "a" * 32)
     line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["logger"], line["level"]) == ("request ended", "lifecycle.request", "info")
-    assert (line["request_id"], line["status"], line["error_type"], line["output_tokens"]) == ("r1", "running", "", 42)
+    assert {**line, "time": ""} == {
+        "time": "", "level": "info", "logger": "lifecycle.request", "message": "request ended", "request_id": "r1",
+        "model": "m", "endpoint": "completions", "request_type": "stream", "status": "failed",
+        "error_type": "deadline", "error_message": "60 s\nare over", "output_tokens": 42, "queue_secs": 1.0,
+        "duration_secs": 60.5, "attempt": 2, "frontend": "f", "worker": "w", "trace_id": "a" * 32,
+    }  # fmt: skip
     human = HumanFormatter().format(record)
     assert "\n" not in human
-    assert "request ended r1 model=m endpoint=completions status=running" in human
+    assert "request ended r1 model=m endpoint=completions request_type=stream status=failed" in human
+    assert r"error_message='60 s\nare over'" in human
+    assert "duration_secs=60.5" in human
+
+
+def test_the_log_format_is_a_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LIFECYCLE_LOG_FORMAT", "xml")
+    assert run(["worker", "--model", "m", "--engine", "echo"]) == 2
+    assert "'xml' is not one of 'auto', 'human', 'json'" in capsys.readouterr().err
+    monkeypatch.setenv("LIFECYCLE_LOG_FORMAT", "json")
+    assert run(["worker", "--model", "m", "--engine", "echo", "--redis-url", "redis://127.0.0.1:1/0"]) == 1
+    assert not isinstance(logging.root.handlers[0].formatter, HumanFormatter)
 
 
 def test_an_exception_stays_on_its_json_line() -> None:

@@ -8,6 +8,7 @@ from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
 from lifecycle.monitor import Limits, StreamMonitor
 from lifecycle.tokens.feed import Feed
+from lifecycle.tracing import RequestSpan
 from tests.unit.world import LABELS, World
 
 
@@ -22,7 +23,8 @@ def _gaps(metrics: Metrics) -> float:
 
 def _monitor(world: World, metrics: Metrics, feed: Feed) -> StreamMonitor:
     feed.pin()
-    return StreamMonitor(world.store, metrics, feed, InflightGuard(metrics, LABELS), LABELS, Limits())
+    guard, span = InflightGuard(metrics, LABELS), RequestSpan(feed.rid, LABELS)
+    return StreamMonitor(world.store, metrics, feed, guard, LABELS, Limits(), span)
 
 
 async def test_between_n_tokens_there_are_n_less_one_waits(world: World) -> None:

@@ -77,7 +77,7 @@ class OpenAIEngine:
             "POST",
             url,
             content=orjson.dumps({**request, "stream": True, "stream_options": options}),
-            headers={**self._headers, "X-Request-Id": upstream_request_id(context.id, context.attempt)},
+            headers={**self._headers, **_named(context)},
         )
         try:
             return await client.send(sent, stream=True)
@@ -96,6 +96,12 @@ class OpenAIEngine:
                 ),
             )
         return self._client
+
+
+def _named(context: EngineContext) -> dict[str, str]:
+    """How the upstream's logs and traces find this attempt."""
+    named = {"X-Request-Id": upstream_request_id(context.id, context.attempt)}
+    return named | ({"traceparent": context.traceparent} if context.traceparent else {})
 
 
 def upstream_request_id(id: str, attempt: int) -> str:
