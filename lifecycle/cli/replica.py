@@ -6,11 +6,12 @@ import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lifecycle.cli import logs, traces
+from lifecycle.cli import alive, logs, traces
 from lifecycle.cli.flags import with_settings
 from lifecycle.cli.logs import LogFormat
 from lifecycle.cli.options import Host
@@ -23,6 +24,15 @@ Format = Annotated[
     typer.Option("--log-format", envvar="LIFECYCLE_LOG_FORMAT", help="auto: human on a terminal, else JSON lines."),
 ]
 
+AliveFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="LIFECYCLE_ALIVE_FILE",
+        metavar="PATH",
+        help="Touched every two seconds while the process is well: to probe.",
+    ),
+]
+
 
 @with_settings()
 def frontend(
@@ -30,13 +40,14 @@ def frontend(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 is a free one.", min=0, max=65_535)] = 8000,
     log_format: Format = LogFormat.AUTO,
+    alive_file: AliveFile = None,
 ) -> int:
     """Run one frontend: the OpenAI API, requests, metrics, the dashboard."""
     logs.configure(settings.log_level, log_format)
     from frontend.server import serve
 
     with traces.exported("lifecycle-frontend"):
-        _run(serve(settings, host, port))
+        _run(serve(settings, host, port), alive_file)
     return 0
 
 
@@ -49,6 +60,7 @@ def worker(
         str, typer.Option(metavar="URL", help="Upstream of the openai engine: short for --openai-base-url.")
     ] = "",
     log_format: Format = LogFormat.AUTO,
+    alive_file: AliveFile = None,
 ) -> int:
     """Run one worker: takes requests for a model and runs its engine."""
     logs.configure(settings.log_level, log_format)
@@ -57,11 +69,11 @@ def worker(
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
     with traces.exported("lifecycle-worker"):
-        _run(serve(settings, model, engine))
+        _run(serve(settings, model, engine), alive_file)
     return 0
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def _run(work: Coroutine[Any, Any, None], alive_file: Path | None) -> None:
     """On uvloop where there is one, and with a garbage collector that looks less often and not at what stays anyway."""
     gc.collect()
     gc.freeze()
@@ -72,4 +84,4 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(work)
+        runner.run(alive.while_running(work, alive_file) if alive_file else work)
