@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+
+import pytest
 
 from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
+from lifecycle.model import ErrorType
 from lifecycle.monitor import Limits, StreamMonitor
 from lifecycle.tokens.feed import Feed
 from lifecycle.tracing import RequestSpan
@@ -55,3 +59,34 @@ async def test_tokens_whose_frames_got_lost_are_counted_with_the_end_and_once(wo
         await monitor.run()
     feed.take_tokens("1-5", ["d", "e"])
     assert _counted(metrics) == 5
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize(
+    ("end", "lines"),
+    [
+        ("ended", [("request ended", "completed", "")]),
+        ("lost", [("request lost", "failed", "state_lost")]),
+        ("left", []),
+        ("left, then lost", []),
+    ],
+)
+async def test_a_request_has_one_line_in_the_log_unless_it_goes_on_elsewhere(
+    world: World, caplog: pytest.LogCaptureFixture, end: str, lines: list[tuple[str, str, str]]
+) -> None:
+    caplog.set_level(logging.INFO, "lifecycle.request")
+    await world.run()
+    monitor = _monitor(world, Metrics(), Feed("r", lambda feed: None))
+    if end == "ended":
+        await world.finish(0)
+        await monitor.look()
+    if "left" in end:
+        monitor.leave()
+    if "lost" in end:
+        monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
+        monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
+    async with asyncio.timeout(5):
+        await monitor.run()
+    found = [(r.message, r.request) for r in caplog.records if r.name == "lifecycle.request"]  # type: ignore[attr-defined]
+    assert [(message, fields["status"], fields["error_type"]) for message, fields in found] == lines
+    assert all(fields["id"] == "r" for _, fields in found)
