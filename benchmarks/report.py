@@ -55,13 +55,19 @@ class Report:
             for fault in repeat.faults
         ]
 
+    @property
+    def noise_cores(self) -> float:
+        """The most that others have used of the machine while something was measured."""
+        return max((max(by.get("others_cores", {0: 0.0}).values()) for by in self.figures.values()), default=0.0)
+
     def markdown(self) -> str:
         """Of one system: medians and what they lie between; of several: medians and by how much the first is ahead."""
         alone = len(self.systems) == 1
         titles = (self.systems[0], "lowest", "highest") if alone else (*self.systems, "ratio")
         lines = [
             f"{os.cpu_count()} cores, Python {platform.python_version()}, {self.redis_server}; "
-            f"medians of {self.count}; load average before: {self.load_average:.2f}",
+            f"medians of {self.count}; load average before: {self.load_average:.2f}; "
+            f"others used up to {self.noise_cores:.2f} cores",
             "",
             f"| workload | figure | {' | '.join(titles)} |",
             f"|---|---|{'---:|' * len(titles)}",
@@ -80,6 +86,7 @@ class Report:
             "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load_average": self.load_average},
             "python": platform.python_version(),
             "redis": self.redis_server,
+            "noise_cores": self.noise_cores,
             "systems": self.systems,
             "count": self.count,
             "figures": self.figures,

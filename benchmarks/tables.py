@@ -130,7 +130,8 @@ def _machine(run: Mapping[str, Any]) -> str:
     machine = run["machine"]
     return (
         f"{run['at'][:10]}, {machine['cores']} cores, {machine['platform']}, Python {run['python']}, "
-        f"{run['redis'].partition(' (')[0]}; medians of {run['count']}; pairs are p50 / p99."
+        f"{run['redis'].partition(' (')[0]}; medians of {run['count']}; pairs are p50 / p99. "
+        f"Meanwhile others used at most {run['noise_cores']:.2f} of a core."
     )
 
 
