@@ -160,6 +160,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         concurrency=about.get("concurrency"),
         url=about.get("url"),
         stuck=about.get("stuck", 0),
+        counted=about.get("counted", {}),
     )
 
 

@@ -96,6 +96,10 @@ class Metrics:
         self.token_gaps = TokenGaps()
         self.registry.register(self.token_gaps)
 
+    def counted(self) -> dict[str, int]:
+        """What a heartbeat carries to the cluster, so that anybody can add it up."""
+        return {"output_tokens": _total(self.output_tokens), "disconnects": _total(self.disconnects)}
+
     def count_request(self, labels: Labels, error_type: ErrorType) -> None:
         status = "error" if error_type else "success"
         self.requests.labels(*labels, status, error_type.value).inc()
@@ -114,3 +118,8 @@ class Metrics:
         ):
             if value is not None:
                 histogram.labels(record.model).observe(value)
+
+
+def _total(counter: Counter) -> int:
+    """Of all its labels."""
+    return int(sum(sample.value for family in counter.collect() for sample in family.samples))

@@ -6,7 +6,7 @@ Everything here is plain data without I/O. Times are Unix seconds by Redis's clo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -201,7 +201,8 @@ class Replica:
     concurrency: int | None
     url: str | None
     stuck: int = 0  # engines that did not end when killed; internal to the metrics
+    counted: Mapping[str, int] = field(default_factory=dict)  # since its start, by name; internal to the dashboard
 
     def to_json(self) -> dict[str, Any]:
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "stuck"}
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stuck", "counted")}
         return shown | {"models": list(self.models)}

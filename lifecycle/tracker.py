@@ -275,7 +275,8 @@ class Tracker:
         return self.owned.held(shard)
 
     def about(self) -> dict[str, Any]:
-        return {"state": "draining" if self.draining else "ready", "url": self.url}
+        state = "draining" if self.draining else "ready"
+        return {"state": state, "url": self.url, "counted": self.metrics.counted()}
 
     async def on_orders(self, orders: Sequence[Order]) -> None:
         """Orders are for workers."""

@@ -133,6 +133,21 @@ class Page(NamedTuple):
     rid: str
 
 
+class Row(NamedTuple):
+    """A request in a table, and how many HTTP readers it has."""
+
+    record: Request
+    readers: int
+
+
+class Rows(NamedTuple):
+    """At `now` by Redis's clock; `looked`: how many requests were looked at for them."""
+
+    now: float
+    looked: int
+    rows: list[Row]
+
+
 class RosterEntry(NamedTuple):
     id: str
     role: str

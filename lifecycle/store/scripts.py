@@ -36,6 +36,8 @@ from lifecycle.store.results import (
     Renewal,
     Roster,
     RosterEntry,
+    Row,
+    Rows,
     Start,
     record_of,
 )
@@ -260,6 +262,19 @@ class Store:
         )  # fmt: skip
         records = [r for r in map(record_of, reply[3:]) if r is not None]
         return Page(records, bool(reply[0]), _text(reply[1]), _text(reply[2]))
+
+    async def browse(
+        self, shard: int, index: str, order: str, offset: int, scan_limit: int, limit: int, status: str,
+        words: Sequence[str],
+    ) -> Rows:  # fmt: skip
+        """`index` is `active` (by created_at) or `expiries` (by finished_at); `words` are in lower case."""
+        reply = await self._call(
+            "browse", self._prefixes[shard], index, order, offset, scan_limit, limit, status, orjson.dumps(list(words))
+        )
+        rows = [(record_of(flat), int(readers)) for flat, readers in reply[2:]]
+        return Rows(
+            float(reply[0]), int(reply[1]), [Row(record, readers) for record, readers in rows if record is not None]
+        )
 
     async def beat(
         self,

@@ -108,6 +108,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
     "beat": lambda s: s.beat("w", Role.WORKER, {}, ["m"]),
+    "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "bury": lambda s: s.bury(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),

@@ -24,17 +24,6 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   return 'pending', record
 end
 
--- How many HTTP readers are attached at living frontends.
-local function live_readers(rid)
-  local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
-  for i = 1, #flat, 2 do
-    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
-      total = total + tonumber(flat[i + 1])
-    end
-  end
-  return total
-end
-
 -- The last reader has gone: cancel, wait out the grace, or go on, as the request says.
 local function reader_gone(rid, record, now, retention)
   if record.on_disconnect == 'continue' or live_readers(rid) > 0 then return 'continues', record end

@@ -34,6 +34,17 @@ local function stream_end(rid)
   return 0, nil, closed, '0'
 end
 
+-- How many HTTP readers are attached at living frontends.
+local function live_readers(rid)
+  local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
+  for i = 1, #flat, 2 do
+    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
+      total = total + tonumber(flat[i + 1])
+    end
+  end
+  return total
+end
+
 -- Flat field list for the caller: the record without what only Redis needs, live progress filled in.
 local function public_record(rid, record)
   if not record then return {} end
