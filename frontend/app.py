@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Scope
 
+from frontend.dashboard.board import Board
 from frontend.errors import ApiError
 from frontend.exporter import Exporter
 from frontend.middleware import RequestIdMiddleware
-from frontend.routes import cluster, completions, health, openapi, page, requests, selection
+from frontend.routes import cluster, completions, health, openapi, overview, page, requests, selection
 from lifecycle import tracing
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.model import ErrorType
@@ -36,8 +38,9 @@ def create_app(tracker: Tracker) -> ASGIApp:
         },
     )  # fmt: skip
     app.state.tracker = tracker
+    app.state.board = Board(tracker.store, lambda: tracker.id)
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
-    for routes in (completions, selection, requests, cluster, health, page, openapi):
+    for routes in (completions, selection, requests, cluster, health, overview, page, openapi):
         app.include_router(routes.router)
 
     @app.exception_handler(ApiError)
@@ -58,6 +61,12 @@ def create_app(tracker: Tracker) -> ASGIApp:
         message = f"{request.method} {request.url.path}: {error.detail}"
         refusal = ApiError(kind, message, status=error.status_code, code=None)
         return Response(refusal.body(), refusal.status, {**refusal.headers(), **(error.headers or {})})
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name = str(first["loc"][-1])
+        return await api_error(request, ApiError(ErrorType.VALIDATION, f"{name}: {first['msg']}", param=name))
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(request: Request, error: ClientDisconnect) -> Response:

@@ -1,20 +1,20 @@
-"""`GET /`: the dashboard, three files and an icon without a build step or outside assets."""
+"""`GET /`: the dashboard's files, without a build step or outside assets."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
 router = APIRouter()
 
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
-    "/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
-    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
+_STATIC = files("frontend.dashboard") / "static"
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
 }
 _HEADERS = {
     # Nothing from elsewhere, nothing inline; and nobody frames a page that has a cancel button.
@@ -25,17 +25,15 @@ _HEADERS = {
 }
 
 
-@cache
-def _read(name: str) -> bytes:
-    return (files("frontend") / "dashboard" / name).read_bytes()
+def _serve(name: str) -> Callable[[], Awaitable[Response]]:
+    content, media_type = (_STATIC / name).read_bytes(), _TYPES[name.rpartition(".")[2]]
 
-
-def _serve(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
     async def serve() -> Response:
-        return Response(_read(name), headers=_HEADERS, media_type=media_type)
+        return Response(content, headers=_HEADERS, media_type=media_type)
 
     return serve
 
 
-for _path, (_name, _media_type) in _FILES.items():
-    router.add_api_route(_path, _serve(_name, _media_type), include_in_schema=False)
+router.add_api_route("/", _serve("index.html"), include_in_schema=False)
+for _name in sorted(entry.name for entry in _STATIC.iterdir() if entry.name != "index.html"):
+    router.add_api_route(f"/dashboard/{_name}", _serve(_name), include_in_schema=False)

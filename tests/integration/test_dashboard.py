@@ -3,157 +3,240 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.parking import parked
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.settings import Settings
+from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import running
 from tests.conftest import MakeSettings
 from tests.sse import chat, post
 
-if TYPE_CHECKING:
-    from playwright.async_api import Page
-else:
-    pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
 
-CHROMIUM = shutil.which("chromium") or ""
-ARGUMENTS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not on PATH")
 
 
-@asynccontextmanager
-async def browsing(url: str, *, may_complain: bool = False, **context: Any) -> AsyncIterator[Page]:
-    """The page at `url`; at the end, nothing has been complained about on its console."""
-    from playwright.async_api import async_playwright
-
-    complaints: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        try:
-            page = await browser.new_page(**context)
-            page.set_default_timeout(10_000)
-            page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            await page.goto(url)
-            yield page
-        finally:
-            await browser.close()
-    assert may_complain or complaints == []
+@pytest.fixture(scope="module")
+def browser() -> Iterator[str]:
+    with chromium() as endpoint:
+        yield endpoint
 
 
-async def test_a_running_request_is_shown_watched_and_cancelled(settings: Settings, tmp_path: Path) -> None:
-    from playwright.async_api import expect
-
+async def test_a_request_of_another_frontend_is_watched_and_cancelled(
+    browser: str, settings: Settings, tmp_path: Path
+) -> None:
     async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
         a, b = cluster.frontends
         await cluster.worker("paced", "tests.engines:paced")
-        async with (
-            browsing(b.url) as page,
-            post(cluster.http, a.url, chat("100000 0.02", "paced"), X_Request_Id="r1") as stream,
-        ):
-            row = page.locator("#inflight tbody tr", has_text="r1")
-            await expect(row).to_contain_text("running")
-            await expect(row).to_contain_text("paced")
-            await expect(page.locator("#total")).to_have_text("1")
-            await expect(page.locator("#replicas tbody tr")).to_have_count(3)
-
-            await row.get_by_role("button", name="Watch r1").click()
-            await expect(page.locator("#watch-text")).to_contain_text("0 1 2 3 4")
-            await expect(page.locator("#watch-status")).to_have_text("Live.")
-
-            button = row.get_by_role("button", name="Cancel r1")
-            await button.click()
-            await page.get_by_role("button", name="Keep it").click()
-            await expect(page.locator("#notices li")).to_have_count(0)
-            assert (await cluster.record("r1"))["cancel_requested_at"] is None
-            await button.press("Enter")
-            await expect(page.locator("#cancel-id")).to_have_text("r1")
-            await page.get_by_role("button", name="Cancel request").press("Enter")
-            await expect(page.locator("#notices li")).to_have_text(
-                re.compile(r"r1: cancel requested → confirmed after \d+ ms")
-            )
-            await stream.read()
+        async with browsing(browser, b.url) as page:
+            await expect(page.locator("#live")).to_have_text("Live")
             await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
-            await expect(page.locator("#watch-status")).to_contain_text("cancelled")
-            await page.keyboard.press("Escape")
-            await expect(page.locator("#watch")).to_be_hidden()
+            async with post(cluster.http, a.url, chat("100000 0.05", "paced"), X_Request_Id="r1") as stream:
+                row = page.locator("#inflight tbody tr", has_text="r1")
+                await expect(row.locator("[data-label=phase]")).to_have_text("streaming")
+                await expect(row.locator("[data-label=readers]")).to_have_text("1")
+                await expect(page.locator("[data-tile=running]")).to_have_text("1")
+                await expect(page.locator("#replicas tbody tr")).to_have_count(3)
+
+                await row.get_by_role("button", name="Watch r1").click()
+                await expect(page.locator("#watch-text")).to_contain_text("0 1 2 3 4")
+                await expect(page.locator("#watch-status")).to_have_text("Live.")
+                await expect(row.locator("[data-label=readers]")).to_have_text("2")
+
+                await page.locator("#detail-cancel").click()
+                await page.get_by_role("button", name="Keep it").click()
+                await expect(page.locator("#notices li")).to_have_count(0)
+                assert (await cluster.record("r1"))["cancel_requested_at"] is None
+                await page.locator("#detail-cancel").press("Enter")
+                await page.get_by_role("button", name="Cancel request").press("Enter")
+                notice = page.locator("#notices li")
+                await expect(notice).to_have_text(re.compile(r"r1requested → confirmed stopped in \d+ ms"))
+                await stream.read()
+            await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
+            await expect(page.locator("#watch-status")).to_contain_text("Ended: cancelled")
+            await expect(page.locator("#record")).to_contain_text("Cancelled from the dashboard")
             ended = page.locator("#finished tbody tr", has_text="r1")
-            await expect(ended.locator("td[data-label=status]")).to_have_text("cancelled")
-            await expect(ended.locator("td[data-label=error]")).to_have_text("cancelled")
-        record = await cluster.record("r1")
-        assert (record["status"], record["cancel_reason"]) == ("cancelled", "Cancelled from the dashboard")
+            await expect(ended.locator("[data-label=outcome]")).to_have_text("cancelled")
+            await expect(ended.locator("[data-label=reason]")).to_have_text("Cancelled from the dashboard")
+            await expect(page.locator("[data-tile=cancels]")).to_have_text("1")
+        assert (await cluster.record("r1"))["status"] == "cancelled"
 
 
-async def test_the_filter_narrows_and_rows_stay_themselves(settings: Settings, tmp_path: Path) -> None:
-    from playwright.async_api import expect
+async def test_a_cancel_that_is_not_confirmed_says_so_until_it_is(
+    browser: str, settings: Settings, tmp_path: Path
+) -> None:
+    async with running(settings, tmp_path, workers=0) as cluster:
+        url = cluster.frontends[0].url
+        await cluster.worker("stubborn", "tests.engines:stubborn")
+        may_end = tmp_path / "may end"
+        async with (
+            browsing(browser, url) as page,
+            post(cluster.http, url, chat(str(may_end), "stubborn"), X_Request_Id="r1") as stream,
+        ):
+            await page.get_by_role("button", name="Cancel r1").click()
+            await page.get_by_role("button", name="Cancel request").click()
+            await expect(page.locator("#notices li")).to_contain_text("not confirmed yet")
+            await expect(page.locator("#inflight [data-label=phase]")).to_have_text("cancelling")
+            may_end.touch()
+            await expect(page.locator("#notices li")).to_contain_text("confirmed stopped in")
+            await stream.read()
 
+
+async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, settings: Settings, tmp_path: Path) -> None:
     async with running(settings, tmp_path, workers=0) as cluster:
         url = cluster.frontends[0].url
         await cluster.worker("paced", "tests.engines:paced")
-        await cluster.worker(HOSTILE, "tests.engines:paced")
+        await cluster.worker(HOSTILE, "tests.engines:three_then_raise")
         async with (
-            browsing(url) as page,
-            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="alpha"),
-            post(cluster.http, url, chat("100000 0.05", HOSTILE), X_Request_Id="beta"),
+            browsing(browser, url) as page,
+            post(cluster.http, url, chat("100000 0.01", "paced"), X_Request_Id="alpha"),
+            post(cluster.http, url, chat("100000 0.2", "paced"), X_Request_Id="beta"),
+            post(cluster.http, url, chat(HOSTILE, HOSTILE), X_Request_Id="gamma") as failing,
         ):
+            await failing.read()
             rows = page.locator("#inflight tbody tr")
-            await expect(rows).to_have_count(2)
-            await expect(rows.first).to_contain_text(HOSTILE)
-            await page.get_by_label("Filter").fill("ALPHA")
-            await expect(rows).to_have_count(1)
-            await expect(rows.first).to_contain_text("alpha")
-            await expect(page.locator("#inflight-note")).to_have_text("1 of 2 match.")
-            button = rows.first.get_by_role("button", name="Watch alpha")
+            await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
+            reason = page.locator("#finished tbody tr", has_text="gamma").locator("[data-label=reason]")
+            await expect(reason).to_have_text(f"internal: {HOSTILE}")
+            await expect(page.locator("[data-tile='error rate']")).to_have_text("100.0 %")
+
+            await page.get_by_role("button", name="age").click()
+            await expect(rows.locator("th")).to_have_text(["beta", "alpha"])
+            await page.locator("#inflight").get_by_role("button", name="tokens", exact=True).click()
+            await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
+            await page.get_by_label("Filter").fill("BET paced")
+            await expect(rows.locator("th")).to_have_text(["beta"])
+            await expect(page.locator("#inflight-note")).to_have_text("1 of 2 inflight match.")
+            button = rows.first.get_by_role("button", name="Watch beta")
             await button.focus()
-            before = await page.locator("#inflight td[data-label=age]").first.text_content()
-            await expect(page.locator("#inflight td[data-label=age]").first).not_to_have_text(before or "")
+            before = await rows.first.locator("[data-label=tokens]").text_content()
+            await expect(rows.first.locator("[data-label=tokens]")).not_to_have_text(before or "")
             await expect(button).to_be_focused()
-            await page.get_by_label("Filter").fill("nothing like it")
-            await expect(rows).to_have_count(0)
+            await page.get_by_label("Filter").fill("")
+            await page.get_by_label("Status").select_option("queued")
+            await expect(page.locator("#inflight-note")).to_have_text("None of 2 inflight match.")
             assert await page.title() == "2 inflight – lifecycle"
-            assert await page.locator("img").count() == 0
+            assert await page.locator("td img, th img").count() == 0
 
 
-async def test_it_says_when_redis_is_away_and_when_it_is_back(make_settings: MakeSettings, tmp_path: Path) -> None:
-    from playwright.async_api import expect
+async def test_ten_thousand_would_be_as_many_rows_as_fifty(browser: str, settings: Settings, tmp_path: Path) -> None:
+    async with (
+        running(settings, tmp_path, workers=0) as cluster,
+        parked(settings, 120),
+        browsing(browser, cluster.frontends[0].url) as page,
+    ):
+        await expect(page.locator("#inflight tbody tr")).to_have_count(50)
+        await expect(page.locator("#inflight-note")).to_have_text("The 50 oldest, of 120 inflight.")
+        await page.get_by_role("button", name="Show more").click()
+        await expect(page.locator("#inflight tbody tr")).to_have_count(100)
+        await expect(page.locator("[data-tile=queued]")).to_have_text("120")
 
+
+async def test_a_killed_worker_is_shown_as_dead_and_a_lost_frontend_is_noticed(
+    browser: str, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    async with (
+        running(make_settings(lease_secs=2.5), tmp_path, workers=2) as cluster,
+        browsing(browser, cluster.frontends[0].url, may_complain=True) as page,
+    ):
+        rows = page.locator("#replicas tbody tr")
+        await expect(rows.locator("[data-mark=ready]")).to_have_count(3)
+        await cluster.workers[0].kill()
+        dead = page.locator("#replicas tbody tr", has=page.locator("[data-mark=dead]"))
+        await expect(dead).to_contain_text("echo")
+        await expect(dead.locator("[data-label=heartbeat]")).to_have_text(re.compile(r"gone \d+ s ago"))
+        await cluster.workers[1].terminate()
+        await expect(rows.locator("[data-mark=left]")).to_have_count(1)
+        await expect(page.locator("#replicas-count")).to_have_text("1 + 1 dead")
+        await expect(page.locator("#replicas-note")).to_contain_text("No worker is alive")
+        assert await cluster.frontends[0].terminate() == 0  # a viewer does not hold it up
+        await expect(page.locator("#trouble")).to_contain_text("cannot be reached")
+        await expect(page.locator("#live")).to_have_text("Stale")
+
+
+async def test_it_says_when_redis_is_away_and_when_it_is_back(
+    browser: str, make_settings: MakeSettings, tmp_path: Path
+) -> None:
     with EmbeddedRedis() as redis:
         settings = make_settings(redis_url=redis.url, redis_timeout_secs=0.5, lease_secs=10.0)
-        async with (
-            running(settings, tmp_path) as cluster,
-            browsing(cluster.frontends[0].url, may_complain=True) as page,  # the browser notes each 503
-        ):
+        async with running(settings, tmp_path) as cluster, browsing(browser, cluster.frontends[0].url) as page:
             await expect(page.locator("#replicas tbody tr")).to_have_count(2)
-            await expect(page.locator("#health")).to_be_hidden()
+            await expect(page.locator("#trouble")).to_be_hidden()
             redis.freeze()
-            await expect(page.locator("#health")).to_contain_text("Redis is away (503)")
-            await expect(page.locator("#health")).to_contain_text("old.")
+            await expect(page.locator("#trouble")).to_contain_text("Redis is away")
+            await expect(page.locator("#trouble")).to_contain_text("old.")
             redis.thaw()
-            await expect(page.locator("#health")).to_be_hidden()
+            await expect(page.locator("#trouble")).to_be_hidden()
+            await expect(page.locator("#live")).to_have_text("Live")
 
 
-async def test_a_phone_has_every_row_and_button_within_its_width(settings: Settings, tmp_path: Path) -> None:
-    from playwright.async_api import expect
+async def test_everything_can_be_done_with_the_keyboard(browser: str, settings: Settings, tmp_path: Path) -> None:
+    async with running(settings, tmp_path, workers=0) as cluster:
+        url = cluster.frontends[0].url
+        await cluster.worker("paced", "tests.engines:paced")
+        async with (
+            browsing(browser, url) as page,
+            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="alpha"),
+            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="beta") as stream,
+        ):
+            press = page.keyboard.press
+            await expect(page.locator("#inflight tbody tr")).to_have_count(2)
+            await press("?")
+            await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+            await press("Escape")
+            await press("/")
+            await expect(page.get_by_label("Filter")).to_be_focused()
+            await page.get_by_label("Filter").blur()
+            await press("j")
+            await press("j")
+            row = page.locator("#inflight tbody tr", has_text="beta")
+            await expect(row).to_be_focused()
+            await press("Enter")
+            await expect(page.locator("#detail-id")).to_have_text("beta")
+            await expect(page.locator("#record")).to_contain_text("created_at")
+            await press("Escape")
+            await expect(page.locator("#detail")).to_be_hidden()
+            await expect(row).to_be_focused()
+            await press("w")
+            await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
+            await press("Escape")
+            await press("c")
+            await expect(page.locator("#cancel-id")).to_have_text("beta")
+            await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+            await press("Tab")
+            await press("Enter")
+            await expect(page.locator("#notices li")).to_contain_text("confirmed stopped")
+            await stream.read()
 
+
+async def test_a_phone_has_every_row_and_button_within_its_width(
+    browser: str, settings: Settings, tmp_path: Path
+) -> None:
     async with running(settings, tmp_path, workers=0) as cluster:
         url = cluster.frontends[0].url
         await cluster.worker("paced", "tests.engines:paced")
         rid = "chatcmpl-" + "0123456789abcdef" * 2
+        phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
         async with (
-            browsing(url, viewport={"width": 360, "height": 740}, color_scheme="dark") as page,
+            browsing(browser, url, **phone) as page,
             post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id=rid),
         ):
-            await expect(page.get_by_role("button", name=f"Cancel {rid}")).to_be_in_viewport(ratio=1)
+            button = page.get_by_role("button", name=f"Watch {rid}")
+            await button.scroll_into_view_if_needed()
+            await expect(button).to_be_in_viewport(ratio=0.9)
             await expect(page.get_by_role("table", name="Inflight").get_by_role("row")).to_have_count(1)
             assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+            await button.click()
+            await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
+            box = await page.locator("#detail").bounding_box()
+            assert box is not None
+            assert box["x"] == 0
+            assert box["width"] > 300

@@ -1,0 +1,60 @@
+// The columns of the three tables.
+
+import { duration, fine, number, short } from "./format.js";
+import { phase, silence } from "./state.js";
+
+const id = { name: "request", value: (r) => r.id, full: (r) => r.id, heads: true };
+const model = { name: "model", value: (r) => r.model, full: (r) => r.model };
+const tokens = { name: "tokens", value: (r) => number(r.output_tokens), sort: (r) => r.output_tokens, number: true };
+const frontend = { name: "frontend", value: (r) => short(r.frontend), full: (r) => r.frontend };
+const worker = { name: "worker", value: (r) => short(r.worker), full: (r) => r.worker };
+
+export const inflight = [
+  { name: "age", value: (r, now) => duration(now - r.created_at), sort: (r, now) => now - r.created_at, number: true },
+  id,
+  model,
+  { name: "phase", value: phase, mark: phase },
+  tokens,
+  { name: "last token", value: (r, now) => duration(silence(r, now)), sort: (r, now) => silence(r, now) ?? -1, number: true },
+  frontend,
+  worker,
+  { name: "readers", value: (r) => number(r.readers), sort: (r) => r.readers, number: true },
+];
+
+const load = (r) => (r.concurrency ? `${number(r.inflight)} of ${number(r.concurrency)}` : number(r.inflight ?? 0));
+
+function heartbeat(r, now) {
+  if (r.gone_at) return `gone ${duration(now - r.gone_at)} ago`;
+  return `${Math.max(0, now - r.beat_at).toFixed(1)} s ago`;
+}
+
+export const replicas = (lateAfterSecs, now) => {
+  const state = (r) => (!r.gone_at && now() - r.beat_at > lateAfterSecs() ? "late" : r.state);
+  return [
+    { name: "replica", value: (r) => r.id, full: (r) => r.id, heads: true },
+    { name: "state", value: state, mark: state },
+    { name: "heartbeat", value: heartbeat, sort: (r, at) => at - (r.gone_at ?? r.beat_at), number: true },
+    { name: "load", value: load, sort: (r) => r.inflight ?? 0, number: true },
+    { name: "models", value: (r) => r.models.join(", "), full: (r) => r.models.join(", ") },
+    { name: "host", value: (r) => (r.host ? `${r.host}:${r.pid}` : "") },
+    { name: "up", value: (r, at) => (r.started_at && !r.gone_at ? duration(at - r.started_at) : ""), sort: (r) => -(r.started_at ?? 0), number: true },
+  ];
+};
+
+/** Why it ended as it did. */
+function reason(r) {
+  if (r.status === "completed") return r.finish_reason ?? "";
+  if (r.status === "cancelled") return r.cancel_reason ?? r.error_message ?? "";
+  return r.error_message ? `${r.error_type}: ${r.error_message}` : r.error_type;
+}
+
+export const finished = [
+  { name: "ended", value: (r, now) => `${duration(now - r.finished_at)} ago`, sort: (r, now) => now - r.finished_at, number: true },
+  id,
+  model,
+  { name: "outcome", value: (r) => r.status, mark: (r) => r.status },
+  { name: "reason", value: reason, full: reason },
+  tokens,
+  { name: "took", value: (r) => fine(r.finished_at - r.created_at), sort: (r) => r.finished_at - r.created_at, number: true },
+  worker,
+];

@@ -1,0 +1,94 @@
+// One request beside the tables: its full record, its tokens live, and the way to cancel it.
+
+import { call, requestPath } from "./api.js";
+import { askToCancel } from "./cancel.js";
+import { $, element, mark, write } from "./dom.js";
+import { fine, moment, number } from "./format.js";
+import { phase } from "./state.js";
+import { stopWatching, watch, watching } from "./watch.js";
+
+const REFRESH_MS = 2000;
+const TIMES = /_at$/;
+
+let shown = null; // the id
+let opener = null;
+let timer = null;
+
+export function openDetail(id, from, { andWatch = false } = {}) {
+  if (shown !== id) {
+    closeDetail();
+    shown = id;
+    write($("detail-id"), id);
+    write($("detail-problem"), "");
+    $("record").replaceChildren();
+    refresh(id);
+  }
+  opener = from;
+  $("detail").hidden = false;
+  $("detail-id").focus({ preventScroll: true });
+  if (andWatch && !watching()) startWatching();
+}
+
+export function closeDetail() {
+  clearTimeout(timer);
+  stopWatching();
+  write($("detail-watch"), "Watch");
+  $("detail").hidden = true;
+  shown = null;
+  if (opener?.isConnected) opener.focus();
+  opener = null;
+}
+
+function startWatching() {
+  watch(shown);
+  write($("detail-watch"), "Stop watching");
+}
+
+async function refresh(id) {
+  let over = false;
+  try {
+    const { body } = await call(requestPath(id));
+    if (shown !== id) return;
+    showRecord(body);
+    write($("detail-problem"), "");
+    over = body.finished_at !== null;
+  } catch (problem) {
+    if (shown !== id) return;
+    write($("detail-problem"), `The record cannot be read: ${problem.message}`);
+    over = problem.status === 404;
+  }
+  if (!over) timer = setTimeout(() => refresh(id), REFRESH_MS);
+}
+
+function showRecord(record) {
+  write($("detail-phase"), phase(record));
+  mark($("detail-phase"), "mark", phase(record));
+  $("detail-cancel").hidden = record.finished_at !== null;
+  const rows = Object.entries(record).filter(([name]) => name !== "object");
+  const list = $("record");
+  if (list.children.length !== rows.length) {
+    list.replaceChildren(...rows.map(([name]) => element("div", {}, element("dt", { textContent: name }), element("dd"))));
+  }
+  rows.forEach(([name, value], index) => {
+    const cell = list.children[index].lastChild;
+    write(cell, said(name, value, record));
+    cell.classList.toggle("none", value === null || value === "");
+  });
+}
+
+function said(name, value, record) {
+  if (value === null || value === "") return "–";
+  if (!TIMES.test(name)) return typeof value === "number" ? number(value) : String(value);
+  return name === "created_at" ? moment(value) : `${moment(value)}  (+${fine(value - record.created_at)})`;
+}
+
+$("detail-close").onclick = closeDetail;
+$("detail-cancel").onclick = () => askToCancel(shown);
+$("detail-watch").onclick = () => {
+  if (!watching()) return startWatching();
+  stopWatching();
+  write($("detail-watch"), "Watch");
+};
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && shown !== null && !document.querySelector("dialog[open]")) closeDetail();
+});
