@@ -1,0 +1,181 @@
+"""What viewers of the dashboard are sent, and that many of them cost what one does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from frontend.dashboard import source
+from frontend.dashboard.board import Board, Selection, Viewer
+from frontend.dashboard.picture import Picture, changes
+from frontend.dashboard.rates import Rates
+from frontend.dashboard.source import Source
+from lifecycle.cluster import Count, Inflight, Snapshot
+from lifecycle.errors import StoreUnavailable
+from lifecycle.model import Labels, Replica, Role
+from tests.unit.world import LABELS, World
+
+LEASE_SECS = 12.0
+ALL = Selection("oldest", "", "", (), 50)
+
+
+def test_of_a_table_only_what_is_new_is_sent() -> None:
+    before = {"a": {"id": "a", "n": 1, "m": "x"}, "b": {"id": "b", "n": 1}}
+    now = {"a": {"id": "a", "n": 2, "m": "x"}, "c": {"id": "c", "n": None}}
+    assert changes(before, now) == {"set": [{"id": "a", "n": 2}, {"id": "c", "n": None}], "gone": ["b"]}
+    assert changes(now, now) == {"set": [], "gone": []}
+
+
+def test_who_is_a_picture_behind_gets_a_delta_and_who_is_further_behind_begins_anew() -> None:
+    picture = Picture(3, {"as_of": 1.0}, {"t": {"a": {"id": "a", "n": 2}}}, {"t": {"a": {"id": "a", "n": 1}}}, [[1]])
+    delta = {"kind": "delta", "as_of": 1.0, "t": {"set": [{"id": "a", "n": 2}], "gone": []}}
+    whole = {"kind": "snapshot", "as_of": 1.0, "history": [[1]], "t": {"set": [{"id": "a", "n": 2}], "gone": []}}
+    assert [orjson.loads(picture.since(seen)) for seen in (2, 1, 0)] == [delta, whole, whole]
+
+
+def frontend(name: str, beat_at: float, now: float, tokens: int, disconnects: int = 0) -> Replica:
+    left_ms = int((beat_at + LEASE_SECS - now) * 1000)
+    counted = {"output_tokens": tokens, "disconnects": disconnects}
+    return Replica(name, Role.FRONTEND, "h", 1, 0.0, left_ms, "ready", 0, (), None, None, counted=counted)
+
+
+def snapshot(at: float, *replicas: Replica, completed: int = 0, failed: int = 0, cancelled: int = 0) -> Snapshot:
+    totals: dict[tuple[str, str, str, str, str], int] = {
+        (*LABELS, "success", ""): completed, (*LABELS, "error", "internal"): failed,
+        (*LABELS, "error", "cancelled"): cancelled,
+    }  # fmt: skip
+    return Snapshot(Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, ())
+
+
+def test_tokens_are_counted_between_two_heartbeats_of_each_frontend() -> None:
+    rates = Rates(LEASE_SECS)
+
+    def rate(now: float, *told: Any) -> float:
+        return rates.feed(snapshot(now, *(frontend(name, at, now, n) for name, at, n in told))).tokens_per_sec
+
+    assert rate(100, ("a", 99, 5000), ("b", 98, 100)) == 0.0  # what was before is unknown
+    assert rate(101, ("a", 99, 5000), ("b", 101, 400)) == 100.0
+    assert rate(102, ("a", 102, 5600), ("b", 101, 400)) == 300.0
+    assert rate(103, ("a", 102, 5600)) == 200.0  # b is gone, and what it did with it
+    assert rate(105, ("a", 105, 5600)) == 0.0
+    assert rate(200, ("a", 199, 9000)) == 0.0  # nobody looked for too long
+
+
+def test_ends_and_disconnects_are_those_since_the_last_point() -> None:
+    rates = Rates(LEASE_SECS)
+    rates.feed(snapshot(100, frontend("a", 99, 100, 0, 7), completed=100, failed=10, cancelled=1))
+    point = rates.feed(snapshot(101, frontend("a", 101, 101, 0, 9), completed=103, failed=11, cancelled=1))
+    assert (point.completed, point.failed, point.cancelled, point.disconnects) == (3, 1, 0, 2)
+    assert (point.queued, point.running) == (1, 2)
+    lost = rates.feed(snapshot(102, completed=0))  # Redis has lost its data
+    assert (lost.completed, lost.failed) == (0, 0)
+
+
+async def test_whoever_asks_first_takes_it_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "PERIOD_SECS", 60.0)
+    taken = 0
+
+    async def take(last: Picture | None) -> Picture:
+        nonlocal taken
+        taken += 1
+        await asyncio.sleep(0)
+        return Picture(taken, {}, {})
+
+    shared = Source(take)
+    assert [p.version for p in await asyncio.gather(*(shared.look() for _ in range(10)))] == [1] * 10
+    assert taken == 1
+
+
+async def test_one_that_leaves_while_it_takes_leaves_it_to_the_next() -> None:
+    began, never = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def take(last: Picture | None) -> Picture:
+        nonlocal calls
+        calls += 1
+        began.set()
+        if calls == 1:
+            await never.wait()
+        return Picture(calls, {}, {})
+
+    shared = Source(take)
+    first = asyncio.create_task(shared.look())
+    await began.wait()
+    second = asyncio.create_task(shared.look())
+    first.cancel()
+    assert (await second).version == 2
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_all_are_told_of_one_failure_and_it_is_not_asked_again_at_once() -> None:
+    calls = 0
+
+    async def take(last: Picture | None) -> Picture:
+        nonlocal calls
+        calls += 1
+        raise StoreUnavailable("Redis is away")
+
+    shared = Source(take)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await shared.look()
+    assert calls == 1
+
+
+@pytest.mark.leaves_inflight
+async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "PERIOD_SECS", 0.0)
+    monkeypatch.setattr(source, "_REST", 0.0)
+    await world.run("a")
+    board = Board(world.store, lambda: "f0")
+    with board.listing(ALL) as listing, board.listing(ALL) as same:
+        assert listing is same
+        viewer, late = Viewer(board, listing), Viewer(board, same)
+        first = read(await viewer.next())
+        assert [first[part]["kind"] for part in ("cluster", "requests")] == ["snapshot", "snapshot"]
+        assert [row["id"] for row in first["requests"]["inflight"]["set"]] == ["a"]
+        assert {row["id"] for row in first["cluster"]["replicas"]["set"]} == {"f0", "f1", "w0", "w1"}
+        await world.append(1, rid="a")
+        await world.finish(1, rid="a")
+        await world.bury("w1")
+        second = read(await viewer.next())
+        assert second["requests"]["inflight"] == {"set": [], "gone": ["a"]}
+        assert [(row["id"], row["status"]) for row in second["requests"]["finished"]["set"]] == [("a", "completed")]
+        changed = {row["id"]: row for row in second["cluster"]["replicas"]["set"]}
+        assert (changed["w0"], changed["w1"]["state"]) == ({"id": "w0", "inflight": 0}, "left")
+        assert second["cluster"]["point"][4] == 1
+        assert read(await late.next())["cluster"]["kind"] == "snapshot"
+    assert board._listings == {}
+
+
+@pytest.mark.leaves_inflight
+async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_buried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "PERIOD_SECS", 0.0)
+    board = Board(world.store, lambda: "f0")
+
+    async def states() -> dict[str, str]:
+        board.cluster.due_at = 0.0
+        return {name: row["state"] for name, row in (await board.cluster.look()).tables["replicas"].items()}
+
+    assert (await states())["w1"] == "ready"
+    for _ in range(3):
+        world.shift_clock(14)  # of a lease of 30 s
+        await world.beat("w1")
+        shown = await states()
+    assert shown["w1"] == "dead"
+    await world.store.bury()
+    assert (await states())["w1"] == "dead"
+    stranger = Board(world.store, lambda: "f1")
+    assert (await stranger.cluster.look()).tables["replicas"]["w1"]["state"] == "gone"
+
+
+def read(event: bytes) -> Any:
+    assert event.startswith(b"data: ")
+    assert event.endswith(b"\n\n")
+    assert event.count(b"\n") == 2
+    return orjson.loads(event[6:])
