@@ -19,7 +19,7 @@ from tests.sse import chat, post
 
 CANCELLED = "chatcmpl-summary-of-chapter-7"
 FOLDER = ROOT / "docs" / "images"
-WIDE, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+WIDE, PHONE = {"width": 1200, "height": 760}, {"width": 390, "height": 844}
 WARM_UP_SECS = 20.0  # for the charts to have something to show
 
 
@@ -75,12 +75,12 @@ async def traffic(cluster: Cluster) -> AsyncIterator[None]:
         await cluster.worker(model, "tests.engines:paced")
     await cluster.worker("mistral-small", "tests.engines:silent", concurrency=2)
     async with AsyncExitStack() as stack:
-        for number in range(9):
+        for number in range(6):
             model = ("llama-3-70b", "qwen-3-8b")[number % 2]
             frontend = cluster.frontends[number % 2]
             pace = 0.02 * (1 + number % 4)
             await stack.enter_async_context(post(cluster.http, frontend.url, chat(f"100000 {pace}", model)))
-        for _ in range(4):
+        for _ in range(3):
             await stack.enter_async_context(post(cluster.http, cluster.frontends[0].url, chat("0", "mistral-small")))
         churn = asyncio.create_task(_churn(cluster))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -215,6 +216,44 @@ async def test_everything_can_be_done_with_the_keyboard(browser: str, settings: 
             await press("Enter")
             await expect(page.locator("#notices li")).to_contain_text("confirmed stopped")
             await stream.read()
+
+
+async def test_it_asks_for_a_key_where_one_is_wanted(browser: str, settings: Settings, tmp_path: Path) -> None:
+    """The frontend here wants none, so what one that does would answer is put in between."""
+    async with running(settings, tmp_path, workers=0) as cluster:
+        logged_in = False
+
+        async def guard(route: Any) -> None:
+            nonlocal logged_in
+            path = route.request.url.partition("?")[0].removeprefix(cluster.frontends[0].url)
+            if path == "/login":
+                logged_in = route.request.post_data_json == {"key": "right"}
+                await route.fulfill(status=204 if logged_in else 403)
+            elif path == "/logout":
+                logged_in = False
+                await route.fulfill(status=204)
+            elif path.startswith("/v1/") and not logged_in:
+                await route.fulfill(status=401, json={"error": {"message": "no key", "type": "authentication_error"}})
+            elif path == "/v1/session":
+                await route.fulfill(json={"authenticated": True, "name": "ada", "role": "operator"})
+            else:
+                await route.continue_()
+
+        async with browsing(browser, "about:blank", may_complain=True) as page:
+            await page.route("**/*", guard)
+            await page.goto(cluster.frontends[0].url)
+            dialog = page.get_by_role("dialog", name="Log in")
+            await expect(dialog).to_be_visible()
+            await page.get_by_label("Key", exact=True).fill("wrong")
+            await page.keyboard.press("Enter")
+            await expect(dialog).to_contain_text("not accepted")
+            await page.get_by_label("Key", exact=True).fill("right")
+            await page.get_by_role("button", name="Log in").click()
+            await expect(dialog).to_be_hidden()
+            await expect(page.locator("#live")).to_have_text("Live")
+            await expect(page.locator("#who")).to_have_text("ada (operator)")
+            await page.get_by_role("button", name="Log out").click()
+            await expect(dialog).to_be_visible()
 
 
 async def test_a_phone_has_every_row_and_button_within_its_width(

@@ -1,11 +1,12 @@
-// Small charts as SVG: a line over time, or bars of what happened in ten seconds each.
+// Small charts as SVG: a line over time, or bars of what happened in five seconds each.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const SHORTEST_SECS = 60;
 const HEIGHT = 40;
+const SMALLEST_TOP = 2; // one of something is not a full chart
 const LONGEST_GAP_SECS = 5; // between two points that belong together
-const BAR_SECS = 10;
+const BAR_SECS = 5;
 
 function shape(name, attributes) {
   const made = document.createElementNS(SVG, name);
@@ -28,7 +29,7 @@ export class Chart {
   }
 
   draw(points, now) {
-    const highest = Math.max(1, ...(this.#bars ? summed(points).values() : points.map(([, value]) => value)));
+    const highest = Math.max(SMALLEST_TOP, ...(this.#bars ? summed(points).values() : points.map(([, value]) => value)));
     const span = Math.max(SHORTEST_SECS, now - (points[0]?.[0] ?? now));
     const x = (at) => (WIDTH * (1 - (now - at) / span)).toFixed(1);
     const y = (value) => (HEIGHT - 1 - (value / highest) * (HEIGHT - 4)).toFixed(1);
@@ -69,7 +70,7 @@ function summed(points) {
 function bars(points, x, y) {
   let d = "";
   for (const [start, sum] of summed(points)) {
-    if (sum > 0) d += `M${x(start + 1.5)} ${HEIGHT}V${y(sum)}H${x(start + BAR_SECS)}V${HEIGHT}Z`;
+    if (sum > 0) d += `M${x(start + 0.8)} ${HEIGHT}V${y(sum)}H${x(start + BAR_SECS)}V${HEIGHT}Z`;
   }
   return d;
 }

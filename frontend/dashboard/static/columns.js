@@ -3,6 +3,8 @@
 import { duration, fine, number, short } from "./format.js";
 import { phase, silence } from "./state.js";
 
+const LONG_SILENCE_SECS = 10;
+
 const id = { name: "request", value: (r) => r.id, full: (r) => r.id, heads: true };
 const model = { name: "model", value: (r) => r.model, full: (r) => r.model };
 const tokens = { name: "tokens", value: (r) => number(r.output_tokens), sort: (r) => r.output_tokens, number: true };
@@ -15,7 +17,12 @@ export const inflight = [
   model,
   { name: "phase", value: phase, mark: phase },
   tokens,
-  { name: "last token", value: (r, now) => duration(silence(r, now)), sort: (r, now) => silence(r, now) ?? -1, number: true },
+  {
+    name: "last token", number: true,
+    value: (r, now) => duration(silence(r, now)),
+    sort: (r, now) => silence(r, now) ?? -1,
+    warn: (r, now) => silence(r, now) > LONG_SILENCE_SECS,
+  },
   frontend,
   worker,
   { name: "readers", value: (r) => number(r.readers), sort: (r) => r.readers, number: true },

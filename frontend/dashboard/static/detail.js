@@ -41,7 +41,7 @@ export function closeDetail() {
 
 function startWatching() {
   watch(shown);
-  write($("detail-watch"), "Stop watching");
+  write($("detail-watch"), "Hide tokens");
 }
 
 async function refresh(id) {

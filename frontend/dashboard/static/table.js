@@ -5,7 +5,7 @@ import { $, element, mark, write } from "./dom.js";
 
 /**
  * A column: `{name, value(item, now) → text}` and, as it needs, `sort(item, now) → number or text`, `number`, `heads` (the
- * row's header), `mark(item)` (a word for the style), `full(item)` (a tooltip), `narrow: false` (not on a phone).
+ * row's header), `mark(item)` (a word for the style), `full(item)` (a tooltip), `warn(item, now)` (to be looked at).
  * An action: `{name, key, run(item, element), hidden(item)}`. `open(item, element)` is what Enter and a click on the row do.
  */
 export class Table {
@@ -67,7 +67,7 @@ export class Table {
     return keyed.sort((a, b) => way * compare(a[0], b[0]) || a[1].id.localeCompare(b[1].id)).map(([, item]) => item);
   }
 
-  #head({ name, number, narrow }, index) {
+  #head({ name, number }, index) {
     const button = element("button", { type: "button", textContent: name, className: "sort" });
     button.onclick = () => {
       const again = this.#sorted.column === index;
@@ -76,9 +76,7 @@ export class Table {
       this.show(...this.#last);
       this.onSort();
     };
-    const head = element("th", { scope: "col", role: "columnheader", className: number ? "number" : "" }, button);
-    if (narrow === false) head.classList.add("wide");
-    return head;
+    return element("th", { scope: "col", role: "columnheader", className: number ? "number" : "" }, button);
   }
 
   #showSorting() {
@@ -90,11 +88,10 @@ export class Table {
 
   #newRow(id) {
     const row = { buttons: [] };
-    row.cells = this.#columns.map(({ name, number, heads, narrow, mark: marks }) => {
+    row.cells = this.#columns.map(({ name, number, heads, mark: marks }) => {
       const cell = heads ? element("th", { scope: "row", role: "rowheader" }) : element("td", { role: "cell" });
       if (number) cell.classList.add("number");
       if (marks) cell.classList.add("phase");
-      if (narrow === false) cell.classList.add("wide");
       cell.dataset.label = name;
       return cell;
     });
@@ -118,10 +115,11 @@ export class Table {
   }
 
   #fill(row, item, now) {
-    this.#columns.forEach(({ value, mark: marks, full }, index) => {
+    this.#columns.forEach(({ value, mark: marks, full, warn }, index) => {
       write(row.cells[index], value(item, now));
       if (marks) mark(row.cells[index], "mark", marks(item));
       if (full) row.cells[index].title = full(item) ?? "";
+      if (warn) row.cells[index].classList.toggle("warn", warn(item, now));
     });
     this.#actions.forEach(({ hidden }, index) => {
       if (hidden) row.buttons[index].hidden = hidden(item);

@@ -15,7 +15,7 @@ const TILES = [
   {
     name: "Error rate", column: FAILED, bars: true, bad: true,
     value: (v) => (v.ended ? `${((100 * v.sum(FAILED)) / v.ended).toFixed(v.sum(FAILED) ? 1 : 0)} %` : "–"),
-    note: (v) => `${number(v.sum(FAILED))} of ${number(v.ended)} ended failed, ${v.span}`,
+    note: (v) => `${number(v.sum(FAILED))} of ${number(v.ended)}, ${v.span}`,
     title: "Failed of all that ended; cancelled ones are not failures.",
   },
   { name: "Cancels", column: CANCELLED, bars: true, value: (v) => v.sum(CANCELLED), note: (v) => v.span },

@@ -35,6 +35,7 @@ export function watch(id) {
   }
 
   say("Connecting …");
+  $("watch-note").hidden = false;
   const opened = new Stream(requestPath(id, "/stream"), {
     onOpen: () => say("Live."),
     onTrouble: (problem) => say(`Connection lost (${problem.message}); trying again …`),
@@ -42,6 +43,7 @@ export function watch(id) {
     onEvent: (data) => {
       if (data === "[DONE]") {
         opened.close();
+        $("watch-note").hidden = true;
         say(`Ended: ${ending || "finished"}.`);
         return;
       }
