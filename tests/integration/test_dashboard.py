@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from benchmarks.parking import parked
 from lifecycle.embedded import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.browser import CHROMIUM, browsing, chromium
-from tests.cluster import running
-from tests.conftest import MakeSettings
+from tests.cluster import Cluster, running
+from tests.conftest import MakeSettings, inspect_and_clear
 from tests.sse import chat, post
+from tests.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -31,107 +36,135 @@ def browser() -> Iterator[str]:
         yield endpoint
 
 
-async def test_a_request_of_another_frontend_is_watched_and_cancelled(
-    browser: str, settings: Settings, tmp_path: Path
-) -> None:
-    async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
-        a, b = cluster.frontends
-        await cluster.worker("paced", "tests.engines:paced")
-        async with browsing(browser, b.url) as page:
-            await expect(page.locator("#live")).to_have_text("Live")
-            await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
-            async with post(cluster.http, a.url, chat("100000 0.05", "paced"), X_Request_Id="r1") as stream:
-                row = page.locator("#inflight tbody tr", has_text="r1")
-                await expect(row.locator("[data-label=phase]")).to_have_text("streaming")
-                await expect(row.locator("[data-label=readers]")).to_have_text("1")
-                await expect(page.locator("[data-tile=running]")).to_have_text("1")
-                await expect(page.locator("#replicas tbody tr")).to_have_count(3)
-
-                await row.get_by_role("button", name="Watch r1").click()
-                await expect(page.locator("#watch-text")).to_contain_text("0 1 2 3 4")
-                await expect(page.locator("#watch-status")).to_have_text("Live.")
-                await expect(row.locator("[data-label=readers]")).to_have_text("2")
-
-                await page.locator("#detail-cancel").click()
-                await page.get_by_role("button", name="Keep it").click()
-                await expect(page.locator("#notices li")).to_have_count(0)
-                assert (await cluster.record("r1"))["cancel_requested_at"] is None
-                await page.locator("#detail-cancel").press("Enter")
-                await page.get_by_role("button", name="Cancel request").press("Enter")
-                notice = page.locator("#notices li")
-                await expect(notice).to_have_text(re.compile(r"r1requested → confirmed stopped in \d+ ms"))
-                await stream.read()
-            await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
-            await expect(page.locator("#watch-status")).to_contain_text("Ended: cancelled")
-            await expect(page.locator("#record")).to_contain_text("Cancelled from the dashboard")
-            ended = page.locator("#finished tbody tr", has_text="r1")
-            await expect(ended.locator("[data-label=outcome]")).to_have_text("cancelled")
-            await expect(ended.locator("[data-label=reason]")).to_have_text("Cancelled from the dashboard")
-            await expect(page.locator("[data-tile=cancels]")).to_have_text("1")
-        assert (await cluster.record("r1"))["status"] == "cancelled"
+@pytest.fixture(scope="module")
+def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The processes for all tests that break nothing. They take `cluster`, which lives in their own event loop."""
+    settings = Settings(redis_url=redis_url, namespace=f"dashboard-{secrets.token_hex(4)}", heartbeat_secs=0.5)
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        started = _every_model(settings, tmp_path_factory.mktemp("dashboard"))
+        try:
+            yield runner.run(stack.enter_async_context(started))
+        finally:
+            runner.run(stack.aclose())
+        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
+    assert not found, "left in Redis:\n  " + "\n  ".join(found)
 
 
-async def test_a_cancel_that_is_not_confirmed_says_so_until_it_is(
-    browser: str, settings: Settings, tmp_path: Path
-) -> None:
-    async with running(settings, tmp_path, workers=0) as cluster:
-        url = cluster.frontends[0].url
-        await cluster.worker("stubborn", "tests.engines:stubborn")
-        may_end = tmp_path / "may end"
-        async with (
-            browsing(browser, url) as page,
-            post(cluster.http, url, chat(str(may_end), "stubborn"), X_Request_Id="r1") as stream,
-        ):
-            await page.get_by_role("button", name="Cancel r1").click()
-            await page.get_by_role("button", name="Cancel request").click()
-            await expect(page.locator("#notices li")).to_contain_text("not confirmed yet")
-            await expect(page.locator("#inflight [data-label=phase]")).to_have_text("cancelling")
-            may_end.touch()
-            await expect(page.locator("#notices li")).to_contain_text("confirmed stopped in")
+@asynccontextmanager
+async def _every_model(settings: Settings, directory: Path) -> AsyncIterator[Cluster]:
+    async with running(settings, directory, frontends=2, workers=0) as cluster:
+        await asyncio.gather(
+            cluster.worker("paced", "tests.engines:paced"),
+            cluster.worker("stubborn", "tests.engines:stubborn"),
+            cluster.worker(HOSTILE, "tests.engines:three_then_raise"),
+        )
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+        own = Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
+        yield own
+
+        async def idle() -> bool:
+            return await own.inflight() == 0
+
+        await wait_until(idle, what="an idle cluster")
+
+
+async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: str, cluster: Cluster) -> None:
+    a, b = cluster.frontends
+    async with browsing(browser, b.url) as page:
+        await expect(page.locator("#live")).to_have_text("Live")
+        await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
+        async with post(cluster.http, a.url, chat("100000 0.05", "paced"), X_Request_Id="r1") as stream:
+            row = page.locator("#inflight tbody tr", has_text="r1")
+            await expect(row.locator("[data-label=phase]")).to_have_text("streaming")
+            await expect(row.locator("[data-label=readers]")).to_have_text("1")
+            await expect(page.locator("[data-tile=running]")).to_have_text("1")
+            await expect(page.locator("#replicas tbody tr")).to_have_count(5)
+
+            await row.get_by_role("button", name="Watch r1").click()
+            await expect(page.locator("#watch-text")).to_contain_text("0 1 2 3 4")
+            await expect(page.locator("#watch-status")).to_have_text("Live.")
+            await expect(row.locator("[data-label=readers]")).to_have_text("2")
+
+            await page.locator("#detail-cancel").click()
+            await page.get_by_role("button", name="Keep it").click()
+            await expect(page.locator("#notices li")).to_have_count(0)
+            assert (await cluster.record("r1"))["cancel_requested_at"] is None
+            await page.locator("#detail-cancel").press("Enter")
+            await page.get_by_role("button", name="Cancel request").press("Enter")
+            notice = page.locator("#notices li")
+            await expect(notice).to_have_text(re.compile(r"r1requested → confirmed stopped in \d+ ms"))
             await stream.read()
+        await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
+        await expect(page.locator("#watch-status")).to_contain_text("Ended: cancelled")
+        await expect(page.locator("#record")).to_contain_text("Cancelled from the dashboard")
+        ended = page.locator("#finished tbody tr", has_text="r1")
+        await expect(ended.locator("[data-label=outcome]")).to_have_text("cancelled")
+        await expect(ended.locator("[data-label=reason]")).to_have_text("Cancelled from the dashboard")
+        await expect(page.locator("[data-tile=cancels]")).not_to_have_text("0")
+    assert (await cluster.record("r1"))["status"] == "cancelled"
 
 
-async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, settings: Settings, tmp_path: Path) -> None:
-    async with running(settings, tmp_path, workers=0) as cluster:
-        url = cluster.frontends[0].url
-        await cluster.worker("paced", "tests.engines:paced")
-        await cluster.worker(HOSTILE, "tests.engines:three_then_raise")
-        async with (
-            browsing(browser, url) as page,
-            post(cluster.http, url, chat("100000 0.01", "paced"), X_Request_Id="alpha"),
-            post(cluster.http, url, chat("100000 0.2", "paced"), X_Request_Id="beta"),
-            post(cluster.http, url, chat(HOSTILE, HOSTILE), X_Request_Id="gamma") as failing,
-        ):
-            await failing.read()
-            rows = page.locator("#inflight tbody tr")
-            await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
-            reason = page.locator("#finished tbody tr", has_text="gamma").locator("[data-label=reason]")
-            await expect(reason).to_have_text(f"internal: {HOSTILE}")
-            await expect(page.locator("[data-tile='error rate']")).to_have_text("100.0 %")
-
-            await page.get_by_role("button", name="age").click()
-            await expect(rows.locator("th")).to_have_text(["beta", "alpha"])
-            await page.locator("#inflight").get_by_role("button", name="tokens", exact=True).click()
-            await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
-            await page.get_by_label("Filter").fill("BET paced")
-            await expect(rows.locator("th")).to_have_text(["beta"])
-            await expect(page.locator("#inflight-note")).to_have_text("1 of 2 inflight match.")
-            button = rows.first.get_by_role("button", name="Watch beta")
-            await button.focus()
-            before = await rows.first.locator("[data-label=tokens]").text_content()
-            await expect(rows.first.locator("[data-label=tokens]")).not_to_have_text(before or "")
-            await expect(button).to_be_focused()
-            await page.get_by_label("Filter").fill("")
-            await page.get_by_label("Status").select_option("queued")
-            await expect(page.locator("#inflight-note")).to_have_text("None of 2 inflight match.")
-            assert await page.title() == "2 inflight – lifecycle"
-            assert await page.locator("td img, th img").count() == 0
-
-
-async def test_ten_thousand_would_be_as_many_rows_as_fifty(browser: str, settings: Settings, tmp_path: Path) -> None:
+async def test_a_cancel_says_that_it_is_not_confirmed_until_it_is(
+    browser: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    url = cluster.frontends[0].url
+    may_end = tmp_path / "may end"
     async with (
-        running(settings, tmp_path, workers=0) as cluster,
-        parked(settings, 120),
+        browsing(browser, url) as page,
+        post(cluster.http, url, chat(str(may_end), "stubborn"), X_Request_Id="slow") as stream,
+    ):
+        await page.get_by_role("button", name="Cancel slow").click()
+        await page.get_by_role("button", name="Cancel request").click()
+        await expect(page.locator("#notices li")).to_contain_text("not confirmed yet")
+        await expect(page.locator("#inflight [data-label=phase]")).to_have_text("cancelling")
+        may_end.touch()
+        await expect(page.locator("#notices li")).to_contain_text("confirmed stopped in")
+        await stream.read()
+
+
+async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, cluster: Cluster) -> None:
+    url = cluster.frontends[0].url
+    async with (
+        browsing(browser, url) as page,
+        post(cluster.http, url, chat("100000 0.01", "paced"), X_Request_Id="alpha"),
+        post(cluster.http, url, chat("100000 0.2", "paced"), X_Request_Id="beta"),
+        post(cluster.http, url, chat(HOSTILE, HOSTILE), X_Request_Id="gamma") as failing,
+    ):
+        await failing.read()
+        rows = page.locator("#inflight tbody tr")
+        await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
+        reason = page.locator("#finished tbody tr", has_text="gamma").locator("[data-label=reason]")
+        await expect(reason).to_have_text(f"internal: {HOSTILE}")
+        await expect(page.locator("[data-tile='error rate']")).to_have_text(re.compile(r"[1-9]\d*\.\d %"))
+
+        await page.get_by_role("button", name="age").click()
+        await expect(rows.locator("th")).to_have_text(["beta", "alpha"])
+        await page.locator("#inflight").get_by_role("button", name="tokens", exact=True).click()
+        await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
+        await page.get_by_label("Filter").fill("BET paced")
+        await expect(rows.locator("th")).to_have_text(["beta"])
+        await expect(page.locator("#inflight-note")).to_have_text("1 of 2 inflight match.")
+        button = rows.first.get_by_role("button", name="Watch beta")
+        await button.focus()
+        before = await rows.first.locator("[data-label=tokens]").text_content()
+        await expect(rows.first.locator("[data-label=tokens]")).not_to_have_text(before or "")
+        await expect(button).to_be_focused()
+        await page.get_by_label("Filter").fill("")
+        await page.get_by_label("Status").select_option("queued")
+        await expect(page.locator("#inflight-note")).to_have_text("None of 2 inflight match.")
+        assert await page.title() == "2 inflight – lifecycle"
+        assert await page.locator("td img, th img").count() == 0
+
+
+async def test_ten_thousand_would_be_as_many_rows_as_fifty(browser: str, cluster: Cluster) -> None:
+    async with (
+        parked(cluster.settings, 120),
         browsing(browser, cluster.frontends[0].url) as page,
     ):
         await expect(page.locator("#inflight tbody tr")).to_have_count(50)
@@ -179,103 +212,96 @@ async def test_it_says_when_redis_is_away_and_when_it_is_back(
             await expect(page.locator("#live")).to_have_text("Live")
 
 
-async def test_everything_can_be_done_with_the_keyboard(browser: str, settings: Settings, tmp_path: Path) -> None:
-    async with running(settings, tmp_path, workers=0) as cluster:
-        url = cluster.frontends[0].url
-        await cluster.worker("paced", "tests.engines:paced")
-        async with (
-            browsing(browser, url) as page,
-            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="alpha"),
-            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="beta") as stream,
-        ):
-            press = page.keyboard.press
-            await expect(page.locator("#inflight tbody tr")).to_have_count(2)
-            await press("?")
-            await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
-            await press("Escape")
-            await press("/")
-            await expect(page.get_by_label("Filter")).to_be_focused()
-            await page.get_by_label("Filter").blur()
-            await press("j")
-            await press("j")
-            row = page.locator("#inflight tbody tr", has_text="beta")
-            await expect(row).to_be_focused()
-            await press("Enter")
-            await expect(page.locator("#detail-id")).to_have_text("beta")
-            await expect(page.locator("#record")).to_contain_text("created_at")
-            await press("Escape")
-            await expect(page.locator("#detail")).to_be_hidden()
-            await expect(row).to_be_focused()
-            await press("w")
-            await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
-            await press("Escape")
-            await press("c")
-            await expect(page.locator("#cancel-id")).to_have_text("beta")
-            await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
-            await press("Tab")
-            await press("Enter")
-            await expect(page.locator("#notices li")).to_contain_text("confirmed stopped")
-            await stream.read()
+async def test_everything_can_be_done_with_the_keyboard(browser: str, cluster: Cluster) -> None:
+    url = cluster.frontends[0].url
+    async with (
+        browsing(browser, url) as page,
+        post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="first"),
+        post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id="second") as stream,
+    ):
+        press = page.keyboard.press
+        await expect(page.locator("#inflight tbody tr")).to_have_count(2)
+        await press("?")
+        await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        await press("Escape")
+        await press("/")
+        await expect(page.get_by_label("Filter")).to_be_focused()
+        await page.get_by_label("Filter").blur()
+        await press("j")
+        await press("j")
+        row = page.locator("#inflight tbody tr", has_text="second")
+        await expect(row).to_be_focused()
+        await press("Enter")
+        await expect(page.locator("#detail-id")).to_have_text("second")
+        await expect(page.locator("#record")).to_contain_text("created_at")
+        await press("Escape")
+        await expect(page.locator("#detail")).to_be_hidden()
+        await expect(row).to_be_focused()
+        await press("w")
+        await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
+        await press("Escape")
+        await press("c")
+        await expect(page.locator("#cancel-id")).to_have_text("second")
+        await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+        await press("Tab")
+        await press("Enter")
+        await expect(page.locator("#notices li")).to_contain_text("confirmed stopped")
+        await stream.read()
 
 
-async def test_it_asks_for_a_key_where_one_is_wanted(browser: str, settings: Settings, tmp_path: Path) -> None:
+async def test_it_asks_for_a_key_where_one_is_wanted(browser: str, cluster: Cluster) -> None:
     """The frontend here wants none, so what one that does would answer is put in between."""
-    async with running(settings, tmp_path, workers=0) as cluster:
-        logged_in = False
+    logged_in = False
 
-        async def guard(route: Any) -> None:
-            nonlocal logged_in
-            path = route.request.url.partition("?")[0].removeprefix(cluster.frontends[0].url)
-            if path == "/login":
-                logged_in = route.request.post_data_json == {"key": "right"}
-                await route.fulfill(status=204 if logged_in else 403)
-            elif path == "/logout":
-                logged_in = False
-                await route.fulfill(status=204)
-            elif path.startswith("/v1/") and not logged_in:
-                await route.fulfill(status=401, json={"error": {"message": "no key", "type": "authentication_error"}})
-            elif path == "/v1/session":
-                await route.fulfill(json={"authenticated": True, "name": "ada", "role": "operator"})
-            else:
-                await route.continue_()
+    async def guard(route: Any) -> None:
+        nonlocal logged_in
+        path = route.request.url.partition("?")[0].removeprefix(cluster.frontends[0].url)
+        if path == "/login":
+            logged_in = route.request.post_data_json == {"key": "right"}
+            await route.fulfill(status=204 if logged_in else 403)
+        elif path == "/logout":
+            logged_in = False
+            await route.fulfill(status=204)
+        elif path.startswith("/v1/") and not logged_in:
+            await route.fulfill(status=401, json={"error": {"message": "no key", "type": "authentication_error"}})
+        elif path == "/v1/session":
+            await route.fulfill(json={"authenticated": True, "name": "ada", "role": "operator"})
+        else:
+            await route.continue_()
 
-        async with browsing(browser, "about:blank", may_complain=True) as page:
-            await page.route("**/*", guard)
-            await page.goto(cluster.frontends[0].url)
-            dialog = page.get_by_role("dialog", name="Log in")
-            await expect(dialog).to_be_visible()
-            await page.get_by_label("Key", exact=True).fill("wrong")
-            await page.keyboard.press("Enter")
-            await expect(dialog).to_contain_text("not accepted")
-            await page.get_by_label("Key", exact=True).fill("right")
-            await page.get_by_role("button", name="Log in").click()
-            await expect(dialog).to_be_hidden()
-            await expect(page.locator("#live")).to_have_text("Live")
-            await expect(page.locator("#who")).to_have_text("ada (operator)")
-            await page.get_by_role("button", name="Log out").click()
-            await expect(dialog).to_be_visible()
+    async with browsing(browser, "about:blank", may_complain=True) as page:
+        await page.route("**/*", guard)
+        await page.goto(cluster.frontends[0].url)
+        dialog = page.get_by_role("dialog", name="Log in")
+        await expect(dialog).to_be_visible()
+        await page.get_by_label("Key", exact=True).fill("wrong")
+        await page.keyboard.press("Enter")
+        await expect(dialog).to_contain_text("not accepted")
+        await page.get_by_label("Key", exact=True).fill("right")
+        await page.get_by_role("button", name="Log in").click()
+        await expect(dialog).to_be_hidden()
+        await expect(page.locator("#live")).to_have_text("Live")
+        await expect(page.locator("#who")).to_have_text("ada (operator)")
+        await page.get_by_role("button", name="Log out").click()
+        await expect(dialog).to_be_visible()
 
 
-async def test_a_phone_has_every_row_and_button_within_its_width(
-    browser: str, settings: Settings, tmp_path: Path
-) -> None:
-    async with running(settings, tmp_path, workers=0) as cluster:
-        url = cluster.frontends[0].url
-        await cluster.worker("paced", "tests.engines:paced")
-        rid = "chatcmpl-" + "0123456789abcdef" * 2
-        phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
-        async with (
-            browsing(browser, url, **phone) as page,
-            post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id=rid),
-        ):
-            button = page.get_by_role("button", name=f"Watch {rid}")
-            await button.scroll_into_view_if_needed()
-            await expect(button).to_be_in_viewport(ratio=0.9)
-            await expect(page.get_by_role("table", name="Inflight").get_by_role("row")).to_have_count(1)
-            assert await page.evaluate("document.documentElement.scrollWidth") <= 360
-            await button.click()
-            await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
-            box = await page.locator("#detail").bounding_box()
-            assert box is not None
-            assert box["x"] == 0
-            assert box["width"] > 300
+async def test_a_phone_has_every_row_and_button_within_its_width(browser: str, cluster: Cluster) -> None:
+    url = cluster.frontends[0].url
+    rid = "chatcmpl-" + "0123456789abcdef" * 2
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    async with (
+        browsing(browser, url, **phone) as page,
+        post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id=rid),
+    ):
+        button = page.get_by_role("button", name=f"Watch {rid}")
+        await button.scroll_into_view_if_needed()
+        await expect(button).to_be_in_viewport(ratio=0.9)
+        await expect(page.get_by_role("table", name="Inflight").get_by_role("row")).to_have_count(1)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await button.click()
+        await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
+        box = await page.locator("#detail").bounding_box()
+        assert box is not None
+        assert box["x"] == 0
+        assert box["width"] > 300
