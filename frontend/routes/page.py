@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib.resources import files
 
 from fastapi import APIRouter, Response
+
+from frontend.errors import ApiError
+from lifecycle.model import ErrorType
 
 router = APIRouter()
 
@@ -25,15 +28,25 @@ _HEADERS = {
 }
 
 
-def _serve(name: str) -> Callable[[], Awaitable[Response]]:
-    content, media_type = (_STATIC / name).read_bytes(), _TYPES[name.rpartition(".")[2]]
-
-    async def serve() -> Response:
-        return Response(content, headers=_HEADERS, media_type=media_type)
-
-    return serve
+@cache
+def _content(name: str) -> bytes:
+    return (_STATIC / name).read_bytes()
 
 
-router.add_api_route("/", _serve("index.html"), include_in_schema=False)
-for _name in sorted(entry.name for entry in _STATIC.iterdir() if entry.name != "index.html"):
-    router.add_api_route(f"/dashboard/{_name}", _serve(_name), include_in_schema=False)
+def _serve(name: str) -> Response:
+    return Response(_content(name), headers=_HEADERS, media_type=_TYPES[name.rpartition(".")[2]])
+
+
+_FILES = frozenset(entry.name for entry in _STATIC.iterdir() if entry.name != "index.html")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    return _serve("index.html")
+
+
+@router.get("/dashboard/{name}", include_in_schema=False)
+async def file(name: str) -> Response:
+    if name not in _FILES:
+        raise ApiError(ErrorType.NOT_FOUND, f"The dashboard has no file {name!r}")
+    return _serve(name)

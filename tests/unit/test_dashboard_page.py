@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from frontend.errors import ApiError
 from frontend.routes import page
 
 STATIC = files("frontend.dashboard") / "static"
@@ -39,9 +40,15 @@ async def test_each_file_has_its_type_and_the_policy(http: httpx2.AsyncClient, p
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize("path", ["/index.html", "/dashboard/", "/dashboard/index.html", "/dashboard/../app.py"])
-async def test_nothing_else_is_served(http: httpx2.AsyncClient, path: str) -> None:
+@pytest.mark.parametrize("path", ["/index.html", "/dashboard/", "/dashboard/a/b", "/dashboard/..%2Fboard.py"])
+async def test_no_other_path_is_served(http: httpx2.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code in (307, 404)
+
+
+@pytest.mark.parametrize("name", ["index.html", "other.js", "..board.py"])
+async def test_no_other_file_is_served(http: httpx2.AsyncClient, name: str) -> None:
+    with pytest.raises(ApiError, match="no file"):
+        await http.get(f"/dashboard/{name}")
 
 
 async def test_the_page_refers_to_its_own_files_only(http: httpx2.AsyncClient) -> None:
