@@ -125,6 +125,9 @@ class AttemptSpan:
 def _describe(span: Span, record: Request) -> None:
     span.set_attribute("lifecycle.status", record.status.value)
     span.set_attribute("gen_ai.usage.output_tokens", record.output_tokens)
+    for role, replica in (("frontend", record.frontend), ("worker", record.worker)):
+        if replica:
+            span.set_attribute(f"lifecycle.{role}", replica)
     if record.input_tokens is not None:
         span.set_attribute("gen_ai.usage.input_tokens", record.input_tokens)
     if record.finish_reason:
