@@ -137,12 +137,13 @@ class TokenReader:
         if self._aborted is not None:
             return self._aborted
         while self._history:
-            item = self._accept(self._history.popleft())
-            if item is not None:
-                return item
-            if self._behind:  # a gap in the stream itself
+            read = self._history.popleft()
+            if self._leaves_gap(read):  # in the stream itself
                 self.abort(self._lost(_GAP))
                 return self._aborted
+            item = self._accept(read)
+            if item is not None:
+                return item
         while self._live and not self._behind:
             held = self._live.popleft()
             if isinstance(held, Tokens):
@@ -150,29 +151,30 @@ class TokenReader:
                 if held.attempt > self.attempt and self.number > 0 and held.last > self.number:
                     self._fall_behind()  # the stream says where that attempt begins: nothing is spliced unseen
                     break
+            if self._leaves_gap(held):
+                self._fall_behind()
+                break
             item = self._accept(held)
             if item is not None:
                 return item
         return None
 
+    def _leaves_gap(self, item: Tokens | End | Opened) -> bool:
+        """Whether tokens are missing between what was delivered and this."""
+        if isinstance(item, Tokens):
+            return item.first > self.number + 1
+        return (item.base if isinstance(item, Opened) else item.last) > self.number
+
     def _accept(self, item: Tokens | End | Opened) -> Tokens | End | None:
-        """Trim what was delivered before. At a gap: None, and behind."""
+        """Trim what was delivered before. None when nothing is left. There is no gap before it."""
         if isinstance(item, Opened):
             if item.base < self.number:
                 return self._lost(_READ_IS_LOST)
-            if item.base > self.number:
-                self._fall_behind()
             self.attempt = item.attempt
             return None
         if isinstance(item, End):
-            if item.last > self.number:
-                self._fall_behind()
-                return None
             return item if item.last == self.number else self._lost(_READ_IS_LOST)
         if item.last <= self.number:
-            return None
-        if item.first > self.number + 1:
-            self._fall_behind()
             return None
         texts = item.texts[self.number + 1 - item.first :] if item.first <= self.number else item.texts
         accepted = Tokens(item.attempt, self.number + 1, texts)

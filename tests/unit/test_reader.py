@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle.ids import START, TokenId
 from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.history import PAGE_ENTRIES, End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from tests.unit.world import World
 
@@ -188,3 +188,14 @@ async def test_another_attempt_is_not_poured_unseen(feed: Feed, open_reader: Ope
     feed.take_tokens("2-2", ["b"])
     assert tap.texts == ["a"]
     waiting.cancel()
+
+
+@pytest.mark.leaves_inflight
+async def test_a_stream_of_several_pages_is_read_from_its_start(world: World, open_reader: Open) -> None:
+    """What is passed over on the first page (an attempt's opening, tokens delivered before) is no gap."""
+    await world.run()
+    count = 2 * PAGE_ENTRIES + 10
+    for number in range(1, count + 1):
+        await world.append(number)
+    expected = [f"1.{number} " for number in range(1, count + 1)]
+    assert await _read(open_reader(), count) == (expected, None)
