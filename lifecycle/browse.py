@@ -54,6 +54,12 @@ async def browse(store: Store, query: Query) -> Listing:
     return Listing(as_of, rows[: query.limit], len(rows) > query.limit or any(page.more for page in pages))
 
 
+async def oldest(store: Store, limit: int, word: str = "") -> Listing:
+    """What has been inflight for longest."""
+    words = (word.lower(),) if word else ()
+    return await browse(store, Query("active", "oldest", "", words, limit))
+
+
 def _place(query: Query, record: Request) -> tuple[float, str]:
     at = record.created_at if query.index == "active" else record.finished_at or 0.0
     return at, record.id

@@ -6,12 +6,10 @@ whether or not anybody has reaped it yet.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,7 +20,6 @@ from lifecycle.store.scripts import Store
 
 INFLIGHT = "inflight"
 _ACTIVE = frozenset({INFLIGHT, "queued", "running"})
-_SEARCH_LIMIT = 5000  # requests of each shard that a search by age and model looks at
 
 
 class Count(NamedTuple):
@@ -222,20 +219,6 @@ async def _shard_page(
         if page.exhausted:
             break
     return found
-
-
-async def oldest(store: Store, limit: int, model: str = "") -> list[Request]:
-    """What has been inflight for longest, the oldest first; with a model, among a bounded number of those."""
-    sought = limit if not model else _SEARCH_LIMIT
-    replies = await store.commands.execute_many(
-        ("ZRANGE", prefix + "active", 0, sought - 1, "WITHSCORES") for prefix in store.keys.prefixes
-    )
-    by_age = heapq.merge(*(zip(map(float, flat[1::2]), flat[::2], strict=True) for flat in replies))
-    found: list[Request] = []
-    while len(found) < limit and (some := [rid.decode() for _, rid in islice(by_age, limit)]):
-        records = await asyncio.gather(*(store.read(rid) for rid in some))
-        found += [r for r in records if r is not None and not r.status.terminal and model in ("", r.model)]
-    return found[:limit]
 
 
 async def known_replicas(store: Store) -> set[str]:

@@ -83,6 +83,7 @@ def document() -> dict[str, Any]:
                 "get": _operation("Count what is inflight", _ok(ref("Inflight")), 503, query={"model": LABEL})
             },
             "/v1/replicas": {"get": _operation("Who lives", _ok(listing(ref("Replica"))), 503)},
+            "/v1/overview": {"get": _overview()},
             "/metrics": {"get": _operation("Prometheus's text", _ok(STRING, _TEXT))},
             "/live": {"get": _operation("Does it run?", _ok(ref("Health")))},
             "/ready": {"get": _health("Should it be given requests?")},
@@ -132,6 +133,15 @@ def _stream() -> Schema:
         "The token stream from its start, or behind a token, then live", _ok(ref("Event"), _EVENTS), 404, 503,
         query={"after": TOKEN_ID}, headers={"Last-Event-ID": TOKEN_ID},
     )  # fmt: skip
+
+
+def _overview() -> Schema:
+    query = {
+        "order": one_of("oldest", "newest"), "status": one_of("", "queued", "running"),
+        "outcome": one_of("", "completed", "failed", "cancelled"), "q": {"type": "string", "maxLength": 128},
+        "rows": integer(1, 200),
+    }  # fmt: skip
+    return _operation("The cluster live, for the dashboard", _ok(ref("Event"), _EVENTS), 503, query=query)
 
 
 def _health(summary: str) -> Schema:

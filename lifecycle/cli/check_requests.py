@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from lifecycle import cluster
+from lifecycle.browse import oldest
 from lifecycle.cli.finding import Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.cli.view import silence_secs
@@ -19,7 +20,8 @@ _LATE_SWEEPS = 4
 
 
 async def check_requests(store: Store) -> list[Finding]:
-    requests, now = await cluster.oldest(store, _SAMPLE), await store.now()
+    listing = await oldest(store, _SAMPLE)
+    requests, now = [row.record for row in listing.rows], listing.as_of
     return [
         _inflight(requests, now),
         _cancels(requests, now, store.settings.lease_secs),

@@ -27,7 +27,9 @@ _KEYS = {name: key for key, (name, _) in ORDERS.items()}
 @with_settings(OPERATOR)
 def top(
     settings: Settings,
-    model: Annotated[str, typer.Option(help="Only this model's requests.")] = "",
+    match: Annotated[
+        str, typer.Option(metavar="TEXT", help="Only those with it in id, model, status, frontend or worker.")
+    ] = "",
     sort: Annotated[str, typer.Option(help=f"By {', '.join(_KEYS)}.", callback=chosen(*_KEYS))] = "age",
     limit: Annotated[int, typer.Option(help="How many requests at most, the oldest.", min=1, max=1000)] = 50,
     interval_secs: Annotated[float, typer.Option(help="How often to refresh.", min=0.1, max=3600)] = 1.0,
@@ -41,35 +43,37 @@ def top(
 
     async def work(store: Store) -> int:
         trend = Trend()
-        view = await _look(store, trend, limit, model)
+        view = await _look(store, trend, limit, match)
         if json:
             output.write_json(view.to_json())
         elif not sys.stdout.isatty():
-            _print_once(view, _KEYS[sort])
+            _print_once(view, _KEYS[sort], match)
         else:
-            await _watch(store, trend, view, limit, model, interval_secs, _KEYS[sort])
+            await _watch(store, trend, view, limit, match, interval_secs, _KEYS[sort])
         return 0
 
     return operate(settings, work)
 
 
-async def _look(store: Store, trend: Trend, limit: int, model: str) -> View:
+async def _look(store: Store, trend: Trend, limit: int, match: str) -> View:
     from lifecycle import cluster
+    from lifecycle.browse import oldest
 
-    snapshot, requests, now = await asyncio.gather(
-        cluster.snapshot(store), cluster.oldest(store, limit, model), store.now()
-    )
-    return trend.follow(snapshot, requests, now)
+    snapshot, listing = await asyncio.gather(cluster.snapshot(store), oldest(store, limit, match))
+    return trend.follow(snapshot, [row.record for row in listing.rows], listing.as_of)
 
 
 async def _watch(
-    store: Store, trend: Trend, view: View, limit: int, model: str, interval_secs: float, order: str
+    store: Store, trend: Trend, view: View, limit: int, match: str, interval_secs: float, order: str
 ) -> None:
     from rich.console import Console
     from rich.live import Live
 
     loop, notice = asyncio.get_running_loop(), ""
-    with _keys() as keys, Live(render(view, order), console=Console(), screen=True, auto_refresh=False) as live:
+    with (
+        _keys() as keys,
+        Live(render(view, order, match=match), console=Console(), screen=True, auto_refresh=False) as live,
+    ):
         due = loop.time() + interval_secs
         while True:
             key = await _pressed(keys, due)
@@ -79,10 +83,10 @@ async def _watch(
             if loop.time() >= due:
                 due = loop.time() + interval_secs
                 try:
-                    view, notice = await _look(store, trend, limit, model), ""
+                    view, notice = await _look(store, trend, limit, match), ""
                 except StoreUnavailable as failure:  # the last picture stays, and says that it is old
                     notice = f"This picture is old: {failure.message}"
-            live.update(render(view, order, notice), refresh=True)
+            live.update(render(view, order, match=match, notice=notice), refresh=True)
 
 
 async def _pressed(keys: asyncio.Queue[str], due: float) -> str:
@@ -115,7 +119,7 @@ def _keys() -> Iterator[asyncio.Queue[str]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _print_once(view: View, order: str) -> None:
+def _print_once(view: View, order: str, match: str) -> None:
     from rich.console import Console
 
-    Console(width=200).print(render(view, order))
+    Console(width=200).print(render(view, order, match=match))

@@ -99,7 +99,8 @@ ORDERS: dict[str, tuple[str, Callable[[View, Request], Any]]] = {
 }
 
 
-def render(view: View, order: str = "a", notice: str = "") -> RenderableType:
+def render(view: View, order: str = "a", *, match: str = "", notice: str = "") -> RenderableType:
+    """`match`: what the requests were searched for."""
     from rich.console import Group
     from rich.text import Text
 
@@ -108,6 +109,8 @@ def render(view: View, order: str = "a", notice: str = "") -> RenderableType:
     replicas = sorted(view.snapshot.replicas, key=lambda replica: (replica.role, -replica.inflight, replica.id))
     keys = "  ".join(f"{key} {name}" for key, (name, _) in ORDERS.items())
     shown = f"the {len(ordered)} oldest of {total}" if len(ordered) < total else f"{len(ordered)} inflight"
+    if match:
+        shown = f"the {len(ordered)} oldest with {output.printable(match)!r}"
     return Group(
         *([Text(notice, "bold red")] if notice else []),
         Text("   ".join(_summary(view)), "bold"),

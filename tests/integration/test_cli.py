@@ -21,7 +21,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from lifecycle import cluster
 from lifecycle.cli.main import run
 from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.settings import Settings, as_environment
@@ -299,12 +298,11 @@ async def test_a_cancel_that_no_worker_confirms(store: Store, on_store: Operator
 
 
 @pytest.mark.leaves_inflight
-async def test_the_oldest_come_first(store: Store) -> None:
+async def test_top_shows_the_oldest(store: Store, on_store: Operator) -> None:
     for rid in ("r1", "r2", "r3"):
         await admitted(store, rid)
-    assert [r.id for r in await cluster.oldest(store, 2)] == ["r1", "r2"]
-    assert [r.id for r in await cluster.oldest(store, 9, "m")] == ["r1", "r2", "r3"]
-    assert await cluster.oldest(store, 9, "other") == []
+    for flags, ids in (("--limit 2", ["r1", "r2"]), ("--match m", ["r1", "r2", "r3"]), ("--match other", [])):
+        assert [r["id"] for r in (await on_store.json("top", *flags.split()))["requests"]] == ids
 
 
 @pytest.mark.leaves_inflight

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from lifecycle.settings import Settings
+from tests.browser import browsing, chromium
 from tests.cluster import ROOT, Cluster, running
 from tests.conftest import inspect_and_clear
 from tests.sse import resume, text_of
@@ -21,7 +22,6 @@ from tests.sse import resume, text_of
 EXAMPLES = ROOT / "examples"
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 LONGEST_LINES = 60
-CHROMIUM = shutil.which("chromium") or ""
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ async def test_an_engine_around_a_model(cluster: Cluster) -> None:
 async def test_a_page_that_is_reloaded(cluster: Cluster) -> None:
     pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     need("chromium")
-    from playwright.async_api import async_playwright, expect
+    from playwright.async_api import expect
 
     server = await asyncio.create_subprocess_exec(
         sys.executable, str(EXAMPLES / "browser" / "serve.py"), "--port", "0", cluster.frontends[0].url,
@@ -137,11 +137,8 @@ async def test_a_page_that_is_reloaded(cluster: Cluster) -> None:
     assert server.stdout is not None
     try:
         url = (await server.stdout.readline()).decode().strip()
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--headless", "--no-sandbox"])
-            try:
-                page = await browser.new_page()
-                await page.goto(url)
+        with chromium() as endpoint:
+            async with browsing(endpoint, url) as page:
                 await page.click("button")
                 await expect(page.locator("#text")).to_contain_text("quick brown")
                 await page.reload()
@@ -151,8 +148,6 @@ async def test_a_page_that_is_reloaded(cluster: Cluster) -> None:
                     whole = text_of(await stream.read())
                 assert await page.locator("#text").text_content() == whole
                 assert (record["status"], whole.count(SENTENCE)) == ("completed", 5)
-            finally:
-                await browser.close()
     finally:
         server.kill()
         await server.wait()

@@ -8,12 +8,12 @@ import pytest
 from fastapi.routing import APIRoute
 
 from frontend.openai import REQUIRED, RULES
-from frontend.routes import cluster, completions, health, requests, selection
+from frontend.routes import cluster, completions, health, overview, requests, selection
 from frontend.routes.openapi import document
 from frontend.schemas import SCHEMAS
 from lifecycle.model import Endpoint, Request
 
-ROUTERS = (completions, selection, requests, cluster, health)
+ROUTERS = (completions, selection, requests, cluster, overview, health)
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 

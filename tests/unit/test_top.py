@@ -32,7 +32,7 @@ def snapshot(completed: int = 0, cancelled: int = 0, inflight: int = 3) -> Snaps
 def shown(view: View, order: str = "a", notice: str = "") -> str:
     console = Console(width=200, color_system=None)
     with console.capture() as capture:
-        console.print(render(view, order, notice))
+        console.print(render(view, order, notice=notice))
     return capture.get()
 
 
