@@ -85,6 +85,28 @@ async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing
 
 
 @pytest.mark.fault(
+    "frontend: `kill -9`, its client repeats the call with its `Idempotency-Key` at another",
+    "one request: the repetition attaches to it and gets the whole text",
+)
+async def test_a_call_repeated_elsewhere(steady: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(steady, tmp_path, frontends=2) as bench:
+        dying, other = bench.frontends
+        async with bench.post(dying, chat(WORDS), "r1", Idempotency_Key="k") as stream:
+            await stream.read_tokens(5)
+            healing.begins()
+            await bench.kill(dying)
+            await _breaks_off(stream)
+        async with bench.post(other, chat(WORDS), "r2", Idempotency_Key="k") as again:
+            assert again.response.headers["x-request-id"] == "r1"
+            await again.read_tokens(1)
+            healing.is_over()
+            await again.read()
+            assert (text_of(again.events), error_of(again.events)) == (WORDS, None)
+        assert (await bench.ended("r1"))["attempt"] == "1"
+        await bench.quiet()
+
+
+@pytest.mark.fault(
     "frontend: `kill -9`, `X-On-Disconnect: continue`", "an heir owns it, and it is read there to its end, text whole"
 )
 async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, healing: Healing) -> None:
