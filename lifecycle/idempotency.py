@@ -16,7 +16,7 @@ from lifecycle.store.scripts import Store
 from lifecycle.tracker import Tracker
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_NAMED_SECS = 86_400.0
+_NAMED_SECS = 1800.0  # and the retention: clients repeat a call within minutes, and a name costs memory
 _DIGEST_CHARS = 32  # 128 bits
 _TRIES = 5
 
@@ -41,7 +41,7 @@ class Idempotency:
     async def name(self, store: Store, prefix: str, given: str | None) -> str:
         """The id of the request this key stands for; `given` is the client's own, should this be the first call."""
         proposed = given or f"{prefix}-{self.key}"
-        kept_ms = int(max(_NAMED_SECS, store.settings.retention_secs * 2) * 1000)
+        kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         key = store.keys.prefix_of(self.key) + "named:" + self.key
         known = await store.command("SET", key, proposed, "NX", "GET", "PX", kept_ms, patience_secs=0.3)
         return known.decode() if known else proposed

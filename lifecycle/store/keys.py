@@ -28,7 +28,7 @@ SHARD_KEYS = (
     Key("request:", "hash", "retention after the end; before it, the reaper owns it", "<rid>: the record"),
     Key("tokens:", "stream", "retention after the end", "<rid>: the token stream, ids <attempt>-<number>"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
-    Key("named:", "string", "TTL of a day, or of two retentions", "<hash of an idempotency key>: a request id"),
+    Key("named:", "string", "TTL of half an hour and the retention", "<hash of an idempotency key>: a request id"),
     Key("inbox:", "stream", "TTL renewed by renew", "<frontend>: packed frames of tokens and events"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: requests not started; group `workers`"),
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again, read first"),
