@@ -50,6 +50,10 @@ class ChunkEncoder:
             return b""
         name = b"id: %d-" % attempt
         opening, closing = self._open, self._text_close
+        if len(texts) == 1:
+            return b"".join(
+                (name, b"%d" % first, self._first_open if first == 1 else opening, _encode(texts[0]), closing)
+            )
         pieces: list[bytes] = []
         for number, text in enumerate(_encode_each(texts), first):
             pieces += (name, b"%d" % number, opening, text, closing)
@@ -65,6 +69,14 @@ class ChunkEncoder:
         return self._envelope + b'],"usage":' + orjson.dumps(_usage(input_tokens, output_tokens)) + b"}\n\n"
 
 
+def _encode(text: str) -> bytes:
+    """As a JSON string."""
+    try:
+        return orjson.dumps(text)
+    except orjson.JSONEncodeError:  # a lone surrogate: too rare to be looked for beforehand
+        return orjson.dumps(encodable(text))
+
+
 def _encode_each(texts: list[str]) -> list[bytes]:
     """Each text (at least one) as a JSON string.
 
@@ -73,7 +85,7 @@ def _encode_each(texts: list[str]) -> list[bytes]:
     """
     try:
         lines = orjson.dumps(texts, option=orjson.OPT_INDENT_2)
-    except orjson.JSONEncodeError:  # a lone surrogate: too rare to be looked for beforehand
+    except orjson.JSONEncodeError:
         lines = orjson.dumps([encodable(text) for text in texts], option=orjson.OPT_INDENT_2)
     return lines[len(b"[\n  ") : -len(b"\n]")].split(b",\n  ")
 

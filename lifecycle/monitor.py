@@ -63,7 +63,7 @@ class StreamMonitor:
         self._over = False
         self._left = False
         self._lost = ErrorType.NONE
-        self._output_tokens = metrics.output_tokens.labels(labels.model)
+        self._tokens = metrics.tokens.of(labels.model)
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
         self._looked_at = now
@@ -86,7 +86,7 @@ class StreamMonitor:
             record = self.feed.record
             if record is not None:
                 self.guard.mark(record)
-                self._output_tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that got lost
+                self._tokens.count += max(0, record.output_tokens - self.feed.number)  # in frames that got lost
                 self._metrics.observe_end(record)
                 self.span.end(record)
                 request_log.ended(record, self.span.trace_id)
@@ -117,9 +117,7 @@ class StreamMonitor:
         self._wake.set()
 
     def _on_tokens(self, count: int, gap_secs: float) -> None:
-        self._output_tokens.inc(count)
-        first = self.feed.number == count
-        self._metrics.token_gaps.observe(self.labels.model, None if first else gap_secs, count)
+        self._tokens.take(count, None if self.feed.number == count else gap_secs)
 
     def _on_started(self) -> None:
         self.guard.mark_queued(False)

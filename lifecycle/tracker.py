@@ -182,7 +182,7 @@ class Tracker:
             raise
         self.metrics.started.labels(*admit.labels).inc()
         self.owned.own(feed, admit.labels, limits, span, queued=not feed.started)
-        self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
+        self.metrics.tokens.of(admit.labels.model).count += feed.number  # came ahead of the admission's reply
         return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
 
     def _flight(self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool) -> Flight:
@@ -337,7 +337,7 @@ class Tracker:
     def _dispatch(self, rid: str, entry_id: str, payload: Any) -> None:
         """One item of an inbox's frame: tokens, or an event."""
         feed = self.readers.feeds.get(rid)
-        if isinstance(payload, list):
+        if type(payload) is list:
             if feed is not None:
                 feed.take_tokens(entry_id, payload)
         elif payload["type"] == "adopted":

@@ -21,7 +21,8 @@ class Feed:
         self.readers: set[TokenReader] = set()
         self.number = 0  # of the last token seen
         self.started = False
-        self.active_at = asyncio.get_running_loop().time()  # of the last sign of life: start or token
+        self._clock = asyncio.get_running_loop().time
+        self.active_at = self._clock()  # of the last sign of life: start or token
         self.record: Request | None = None  # once terminal
         self.end: End | None = None  # once the token stream is closed
         self.on_tokens: Callable[[int, float], None] | None = None  # how many are new, and the wait for them
@@ -61,7 +62,7 @@ class Feed:
         if last <= self.number:
             return  # older than what is known: a repeated frame
         tokens = Tokens(int(attempt), last - len(texts) + 1, texts)
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         self.started = True
         new, self.number = last - self.number, last  # by number: frames overlap, or get lost
         if self.on_tokens is not None:
@@ -72,7 +73,7 @@ class Feed:
 
     def take_started(self) -> None:
         self.started = True
-        self.active_at = asyncio.get_running_loop().time()
+        self.active_at = self._clock()
         if self.on_started is not None:
             self.on_started()
 

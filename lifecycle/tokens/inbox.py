@@ -67,12 +67,11 @@ class Inbox:
     def _unpack(self, values: list[bytes]) -> None:
         try:
             _, frame = values
-            items = [(str(rid), str(entry_id), payload) for rid, entry_id, payload in orjson.loads(frame)]
+            items: list[tuple[str, str, Any]] = orjson.loads(frame)
+            for item in items:
+                try:
+                    self._dispatch(*item)
+                except Exception:  # one request's trouble must not stop the others
+                    log.exception("an inbox item could not be handled: %.200r", item[:2])
         except (TypeError, ValueError):
             log.error("an inbox frame could not be read; its readers will fill the gap")
-            return
-        for rid, entry_id, payload in items:
-            try:
-                self._dispatch(rid, entry_id, payload)
-            except Exception:  # one request's trouble must not stop the others
-                log.exception("an inbox item of %s could not be handled", rid)

@@ -84,10 +84,7 @@ class TokenReader:
         """From the feed. Past the bound everything held is dropped: the stream in Redis has it."""
         if self._behind:
             return
-        if self.tap is not None and isinstance(item, Tokens) and self._follows(item) and self.tap(item):
-            self.attempt, self.number = item.attempt, item.last
-            self._more = False
-            self._active_at = self._loop.time()
+        if self._waiter is not None and self._pour(item):
             return
         self._live.append(item)
         if isinstance(item, Tokens):
@@ -96,15 +93,18 @@ class TokenReader:
                 self._fall_behind()
         self._wake()
 
-    def _follows(self, tokens: Tokens) -> bool:
-        """Whether this is the very next, and the owner of `next()` waits with nothing held."""
-        return (
-            self._waiter is not None
-            and not self._waiter.done()
-            and not self._live
-            and tokens.first == self.number + 1
-            and (tokens.attempt == self.attempt or self.number == 0)
-        )
+    def _pour(self, item: Tokens | End) -> bool:
+        """To the tap, if these are the very next tokens, and the owner of `next()` waits with nothing held."""
+        if self.tap is None or self._live or type(item) is not Tokens or self._waiter is None or self._waiter.done():
+            return False
+        attempt, first, texts = item
+        number = self.number
+        if first != number + 1 or (attempt != self.attempt and number > 0) or not self.tap(item):
+            return False
+        self.attempt, self.number = attempt, number + len(texts)
+        self._more = False
+        self._active_at = self._loop.time()
+        return True
 
     def doubt(self) -> None:
         """Look at the record now: Redis may have lost it."""

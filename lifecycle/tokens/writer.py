@@ -97,7 +97,7 @@ class TokenSink:
             await self._move()
         if not self.closed:
             self._withdraw()
-        remainder = self._take(len(self._texts)) if self._texts else None
+        remainder = self._entry(self._take(len(self._texts))) if self._texts else None
         self.closed = True
         return await self._writer.store.finish(
             self.rid,
@@ -115,8 +115,8 @@ class TokenSink:
         self._queued = False
         if not self._texts:
             return None
-        self._flushing = self._texts[:ENTRY_TOKENS]
-        return self._take(ENTRY_TOKENS)
+        self._flushing = self._take(ENTRY_TOKENS)
+        return self._entry(self._flushing)
 
     def stall(self) -> None:
         """The flush is going to be repeated."""
@@ -140,8 +140,15 @@ class TokenSink:
         self._lane.waiting.append(self)
         self._writer.wake()
 
-    def _take(self, count: int) -> Append:
-        texts, self._texts = self._texts[:count], self._texts[count:]
+    def _take(self, count: int) -> list[str]:
+        texts = self._texts
+        if len(texts) <= count:
+            self._texts = []
+            return texts
+        self._texts = texts[count:]
+        return texts[:count]
+
+    def _entry(self, texts: list[str]) -> Append:
         first = self._number == 0
         self._number += len(texts)
         return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)
