@@ -1,6 +1,7 @@
 """What looking at the dashboard costs: `python -m benchmarks.dashboard`. CPU of the frontend and of Redis, per second.
 
-Viewers read `/v1/overview` as the page does. Nobody works on the requests inflight, so all there is, is looking.
+Viewers read `/v1/overview` as the page does. Requests that wait are worked on by nobody, so looking at them is all that
+is done; those that stream cost something themselves, see them with no viewer.
 """
 
 from __future__ import annotations
@@ -8,33 +9,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import uvloop
 
 from benchmarks.account import Accountant, Bill
+from benchmarks.stream import Stream, completion
 from benchmarks.system import Layout, Lifecycle, System, running
 from lifecycle import tasks
 
 _SETTLE_SECS = 3.0
+_LONG, _TOKENS_PER_SEC = 1_000_000, 20
 _SEARCHED = "?q=nothing+is+called+so"  # looks at all that are inflight, and finds none
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    inflight: int
     viewers: int
     query: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.inflight:,} | {self.viewers}{' searching' if self.query else ''}"
+        return f"{self.viewers}{', searching' if self.query else ''}"
 
 
-SCENES = [Scene(inflight, viewers) for inflight in (0, 10_000) for viewers in (0, 1, 10)]
-SCENES += [Scene(10_000, 1, _SEARCHED)]
+SCENES = (Scene(0), Scene(1), Scene(10), Scene(1, _SEARCHED))
 
 
 async def main(secs: float) -> None:
@@ -42,13 +43,31 @@ async def main(secs: float) -> None:
     async with running(system, Layout(frontends=1, workers=1)):
         print("| inflight | viewers | frontend ms/s | Redis ms/s | bytes/s to each viewer |")
         print("|---|---|---|---|---|")
-        for inflight in sorted({scene.inflight for scene in SCENES}):
-            async with system.parked(inflight):
-                for scene in (scene for scene in SCENES if scene.inflight == inflight):
+        for name, inflight in (
+            ("0", nullcontext()),
+            ("10,000 waiting", system.parked(10_000)),
+            ("50 streaming", _streaming(system.urls[0], 50)),
+        ):
+            async with inflight:
+                for scene in SCENES:
                     bill, received = await _look(system, scene, secs)
                     frontend, redis = (bill.cpu_secs[part] * 1000 / bill.secs for part in ("frontend", "redis"))
                     each = received / max(1, scene.viewers) / bill.secs
-                    print(f"| {scene.name} | {frontend:.1f} | {redis:.1f} | {each:,.0f} |", flush=True)
+                    print(f"| {name} | {scene.name} | {frontend:.1f} | {redis:.1f} | {each:,.0f} |", flush=True)
+
+
+@asynccontextmanager
+async def _streaming(url: str, count: int) -> AsyncIterator[None]:
+    request = completion(f"paced {_LONG} {_TOKENS_PER_SEC}")
+    streams = [await Stream.open(url, request) for _ in range(count)]
+    try:
+        for stream in streams:
+            stream.begin()
+        await asyncio.gather(*(stream.first for stream in streams))
+        yield
+    finally:
+        for stream in streams:
+            stream.close()
 
 
 async def _look(system: System, scene: Scene, secs: float) -> tuple[Bill, int]:
