@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Scope
@@ -61,12 +60,6 @@ def create_app(tracker: Tracker) -> ASGIApp:
         message = f"{request.method} {request.url.path}: {error.detail}"
         refusal = ApiError(kind, message, status=error.status_code, code=None)
         return Response(refusal.body(), refusal.status, {**refusal.headers(), **(error.headers or {})})
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return await api_error(request, ApiError(ErrorType.VALIDATION, f"{name}: {first['msg']}", param=name))
 
     @app.exception_handler(ClientDisconnect)
     async def client_gone(request: Request, error: ClientDisconnect) -> Response:

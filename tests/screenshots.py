@@ -20,7 +20,7 @@ from tests.sse import chat, post
 CANCELLED = "chatcmpl-summary-of-chapter-7"
 FOLDER = ROOT / "docs" / "images"
 WIDE, PHONE = {"width": 1200, "height": 760}, {"width": 390, "height": 844}
-WARM_UP_SECS = 20.0  # for the charts to have something to show
+WARM_UP_SECS = 45.0  # for the charts to have something to show
 
 
 async def main(folder: Path) -> None:

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 import lifecycle
+from frontend.routes import overview
 from frontend.routes.requests import STATUSES
 from frontend.schemas import (
     LABEL,
@@ -136,12 +137,15 @@ def _stream() -> Schema:
 
 
 def _overview() -> Schema:
-    query = {
-        "order": one_of("oldest", "newest"), "status": one_of("", "queued", "running"),
-        "outcome": one_of("", "completed", "failed", "cancelled"), "q": {"type": "string", "maxLength": 128},
-        "rows": integer(1, 200),
-    }  # fmt: skip
-    return _operation("The cluster live, for the dashboard", _ok(ref("Event"), _EVENTS), 503, query=query)
+    return _operation(
+        "The whole cluster, live: snapshots and what has changed since, for as long as it is read",
+        _ok({"type": "object"}, _EVENTS), 503,
+        query={
+            "order": one_of(*overview.ORDERS), "status": one_of(*overview.ACTIVE),
+            "outcome": one_of(*overview.OUTCOMES), "q": STRING | {"maxLength": overview.MAX_CHARS},
+            "rows": integer(1, overview.MAX_ROWS),
+        },
+    )  # fmt: skip
 
 
 def _health(summary: str) -> Schema:

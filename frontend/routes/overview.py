@@ -1,42 +1,36 @@
-"""`GET /v1/overview`: the cluster live, as server-sent events. What the dashboard shows, anybody may read."""
+"""`GET /v1/overview`: the cluster live, as server-sent events: what the dashboard is made of."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from collections.abc import Mapping
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from frontend import params
 from frontend.dashboard.board import Board, Selection, Viewer
 from frontend.deps import get_tracker
 from frontend.errors import ApiError
 from lifecycle import tasks
-from lifecycle.model import ErrorType
+from lifecycle.model import ErrorType, Status
 from lifecycle.tracker import Tracker
 
 router = APIRouter()
 
+ORDERS = ("oldest", "newest")
+ACTIVE = (Status.QUEUED, Status.RUNNING)
+OUTCOMES = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+MAX_ROWS = 200
+MAX_CHARS = 128
+_DEFAULT_ROWS = 50
 _MAX_WORDS = 8
 
 
-@router.get(
-    "/v1/overview",
-    response_class=Response,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "One JSON object an event, one a second"}},
-)
-async def overview(
-    request: Request,
-    order: Annotated[Literal["oldest", "newest"], Query(description="which of those inflight come first")] = "oldest",
-    status: Annotated[Literal["", "queued", "running"], Query(description="of those inflight")] = "",
-    outcome: Annotated[Literal["", "completed", "failed", "cancelled"], Query(description="of those finished")] = "",
-    q: Annotated[str, Query(max_length=128, description="words that id, model, status or replica contain")] = "",
-    rows: Annotated[int, Query(ge=1, le=200, description="how many of those inflight at most")] = 50,
-) -> Response:
-    """The whole cluster, live.
+@router.get("/v1/overview")
+async def overview(request: Request) -> Response:
+    """An event is `{"cluster": …, "requests": …}`, each of the two a `snapshot` first and then a `delta`.
 
-    An event is `{"cluster": …, "requests": …}`. Each of the two is a `snapshot` first and then a `delta`: of a table,
-    `set` has rows with their id and what is new of them, `gone` has ids. A part that is not due is left out.
     `{"trouble": "…"}` says that Redis cannot be asked now. A viewer that is slow misses pictures, never changes.
     """
     tracker, board = get_tracker(request), request.app.state.board
@@ -44,8 +38,21 @@ async def overview(
         raise ApiError(ErrorType.UNAVAILABLE, "This frontend is draining; another one will show it", code="draining")
     if board.full:
         raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many viewers as it may", code="overloaded")
-    words = tuple(q.lower().split()[:_MAX_WORDS])
-    return OverviewResponse(tracker, board, Selection(order, status, outcome, words, rows))
+    return OverviewResponse(tracker, board, selection(request.query_params))
+
+
+def selection(query: Mapping[str, str]) -> Selection:
+    """Raises ApiError."""
+    text = query.get("q", "")
+    if len(text) > MAX_CHARS:
+        raise params.bad(f"q must be at most {MAX_CHARS} characters", "q")
+    return Selection(
+        params.one_of(query.get("order", ""), "order", ORDERS) or ORDERS[0],
+        params.one_of(query.get("status", ""), "status", ACTIVE),
+        params.one_of(query.get("outcome", ""), "outcome", OUTCOMES),
+        tuple(text.lower().split()[:_MAX_WORDS]),
+        params.integer(query.get("rows"), "rows", _DEFAULT_ROWS, 1, MAX_ROWS),
+    )
 
 
 class OverviewResponse(Response):

@@ -13,6 +13,8 @@ from frontend.dashboard.board import Board, Selection, Viewer
 from frontend.dashboard.picture import Picture, changes
 from frontend.dashboard.rates import Rates
 from frontend.dashboard.source import Source
+from frontend.errors import ApiError
+from frontend.routes import overview
 from lifecycle.cluster import Count, Inflight, Snapshot
 from lifecycle.errors import StoreUnavailable
 from lifecycle.model import Labels, Replica, Role
@@ -172,6 +174,22 @@ async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_burie
     assert (await states())["w1"] == "dead"
     stranger = Board(world.store, lambda: "f1")
     assert (await stranger.cluster.look()).tables["replicas"]["w1"]["state"] == "gone"
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [({"order": "x"}, "order"), ({"status": "failed"}, "status"), ({"outcome": "queued"}, "outcome"),
+     ({"q": "x" * 129}, "q"), ({"rows": "0"}, "rows"), ({"rows": "201"}, "rows"), ({"rows": "x"}, "rows")],
+)  # fmt: skip
+def test_a_wrong_selection_is_refused(query: dict[str, str], name: str) -> None:
+    with pytest.raises(ApiError) as refusal:
+        overview.selection(query)
+    assert (refusal.value.status, refusal.value.param) == (400, name)
+
+
+def test_a_selection_has_defaults() -> None:
+    assert overview.selection({}) == ALL
+    assert overview.selection({"q": " Two  WORDS "}).words == ("two", "words")
 
 
 def read(event: bytes) -> Any:
