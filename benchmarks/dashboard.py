@@ -45,8 +45,8 @@ async def main(secs: float) -> None:
         print("|---|---|---|---|---|")
         for name, inflight in (
             ("0", nullcontext()),
-            ("10,000 waiting", system.parked(10_000)),
             ("50 streaming", _streaming(system.urls[0], 50)),
+            ("10,000 waiting", system.parked(10_000)),
         ):
             async with inflight:
                 for scene in SCENES:

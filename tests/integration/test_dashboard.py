@@ -172,6 +172,8 @@ async def test_ten_thousand_would_be_as_many_rows_as_fifty(browser: str, cluster
         await page.get_by_role("button", name="Show more").click()
         await expect(page.locator("#inflight tbody tr")).to_have_count(100)
         await expect(page.locator("[data-tile=queued]")).to_have_text("120")
+        url = cluster.frontends[0].url + "/v1/requests/cancel"
+        assert (await cluster.http.post(url, json={"model": "parked"})).status_code == 200
 
 
 async def test_a_killed_worker_is_shown_as_dead_and_a_lost_frontend_is_noticed(
