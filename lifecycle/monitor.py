@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from lifecycle import request_log
 from lifecycle.errors import StoreUnavailable
 from lifecycle.inflight import InflightGuard
+from lifecycle.looks import Looks
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, Request
 from lifecycle.store.scripts import Store
@@ -48,6 +49,7 @@ class StreamMonitor:
         labels: Labels,
         limits: Limits,
         span: RequestSpan,
+        looks: Looks,
     ) -> None:
         self.rid = feed.rid
         self.labels = labels
@@ -55,6 +57,7 @@ class StreamMonitor:
         self.guard = guard
         self.span = span
         self._store = store
+        self._looks = looks
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._inactivity_secs = store.settings.frontend_inactivity_secs
@@ -150,7 +153,9 @@ class StreamMonitor:
                 self._due = [due for due in self._due if due > now]
                 await self.look()
             elif now >= max(self._looked_at, self.feed.active_at) + self._look_secs:
-                await self.look()
+                self._looked_at = now
+                if self._looks.take():
+                    await self.look()
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECS)  # the lease decides when to stop waiting for Redis
         except RedisError:

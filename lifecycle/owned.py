@@ -54,7 +54,7 @@ class OwnedRequests:
             span.queued()
         else:
             span.started()
-        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits, span)
+        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits, span, self._readers.looks)
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
         self._spawn(self._watch(monitor), "monitor")

@@ -11,6 +11,7 @@ from typing import Any
 from lifecycle.connection import ConnectionStatus
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
+from lifecycle.looks import Looks
 from lifecycle.model import Request
 from lifecycle.store.results import Disconnection
 from lifecycle.store.scripts import Store
@@ -31,6 +32,7 @@ class Readers:
         self._settings = store.settings
         self._frontend_id = frontend_id
         self._spawn = spawn
+        self.looks = Looks()
         self._open = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -125,7 +127,7 @@ class Readers:
         self._open += 1
         self._quiet.clear()
         return TokenReader(
-            self._store, feed, after=after, fresh=fresh, buffer_tokens=settings.reader_buffer_tokens,
+            self._store, feed, self.looks, after=after, fresh=fresh, buffer_tokens=settings.reader_buffer_tokens,
             keepalive_secs=settings.sse_keepalive_secs, patience_secs=settings.lease_secs,
         )  # fmt: skip
 

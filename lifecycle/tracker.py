@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Literal
 
 from lifecycle import tasks
@@ -316,8 +317,10 @@ class Tracker:
     async def _live_once(self) -> None:
         """Under one identity. Raises Fenced in a group."""
         self._inboxes = [
-            Inbox(blocking, f"{prefix}inbox:{self.id}", self._dispatch)
-            for blocking, prefix in zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
+            Inbox(blocking, f"{prefix}inbox:{self.id}", self._dispatch, partial(self.readers.doubt, shard))
+            for shard, (blocking, prefix) in enumerate(
+                zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
+            )
         ]
         async with asyncio.TaskGroup() as group:
             for inbox in self._inboxes:

@@ -17,7 +17,8 @@ from lifecycle.tokens.pace import Pace
 
 log = logging.getLogger(__name__)
 
-_FRAMES = 256
+_FRAMES = 256  # in one read
+_BEHIND_READS = 4  # full ones in a row, after which Redis may have trimmed frames that were not read
 _READ_DISTANCE_SECS = 0.001
 _PAYS_AT = 2  # frames in that time: several workers push
 _LONGEST_PAUSE_SECS = 1.0
@@ -27,12 +28,16 @@ Dispatch = Callable[[str, str, Any], None]
 
 
 class Inbox:
-    """Reads one shard's inbox of one frontend, for ever. A missed frame is no loss: readers see the gap."""
+    """Reads one shard's inbox of one frontend, for ever. A missed frame is no loss: readers see the gap, or are told
+    by `on_behind` to look for one.
+    """
 
-    def __init__(self, blocking: Commands, key: str, dispatch: Dispatch) -> None:
+    def __init__(self, blocking: Commands, key: str, dispatch: Dispatch, on_behind: Callable[[], None]) -> None:
         self._blocking = blocking
         self._key = key
         self._dispatch = dispatch
+        self._on_behind = on_behind
+        self._full_reads = 0
         self._last: str | bytes = "0-0"
         self._pace = Pace(distance_secs=_READ_DISTANCE_SECS, pays_at=_PAYS_AT)
 
@@ -58,11 +63,22 @@ class Inbox:
                 await asyncio.sleep(pause)
                 continue
             pause = 0.0
+            frames = 0
             for _, entries in reply or ():
-                self._pace.step(len(entries))
+                frames = len(entries)
+                self._pace.step(frames)
                 for entry_id, values in entries:
                     self._last = entry_id
                     self._unpack(values)
+            self._keep_up(frames)
+
+    def _keep_up(self, frames: int) -> None:
+        if frames == _FRAMES:
+            self._full_reads += 1
+            return
+        if self._full_reads >= _BEHIND_READS:
+            self._on_behind()
+        self._full_reads = 0
 
     def _unpack(self, values: list[bytes]) -> None:
         try:

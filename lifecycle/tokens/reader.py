@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
+from lifecycle.looks import Looks
 from lifecycle.model import ErrorType, Status
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Silence(Enum):
-    """Nothing came for a keepalive interval; the record was looked at and the request still lives."""
+    """Nothing came for a keepalive interval; the request still lives, as far as is known."""
 
     SILENCE = 0
 
@@ -46,6 +47,7 @@ class TokenReader:
         self,
         store: Store,
         feed: Feed,
+        looks: Looks,
         *,
         after: TokenId = START,
         fresh: bool = False,
@@ -58,6 +60,7 @@ class TokenReader:
         self.feed = feed
         self.tap: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
         self._store = store
+        self._looks = looks
         self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
         self._live: deque[Tokens | End] = deque()  # pushed by the feed
         self._live_tokens = 0
@@ -70,6 +73,7 @@ class TokenReader:
         self._waiter: asyncio.Future[None] | None = None
         self._keepalive_secs = keepalive_secs
         self._silent = False
+        self._doubted = False
         self._active_at = self._loop.time()
         self._timer = self._loop.call_later(keepalive_secs, self._tick)
         feed.add(self)
@@ -108,7 +112,7 @@ class TokenReader:
 
     def doubt(self) -> None:
         """Look at the record now: Redis may have lost it."""
-        self._silent = True
+        self._silent = self._doubted = True
         self._wake()
 
     def abort(self, end: End) -> None:
@@ -126,8 +130,8 @@ class TokenReader:
             if self._behind:
                 await self._catch_up()
             elif self._silent:
-                self._silent = False
-                if await self._still_lives():
+                doubted, self._silent, self._doubted = self._doubted, False, False
+                if not (doubted or self._looks.take()) or await self._still_lives():
                     return SILENCE
             else:
                 await self._wait()

@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from lifecycle.inflight import InflightGuard
+from lifecycle.looks import Looks
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType
 from lifecycle.monitor import Limits, StreamMonitor
@@ -28,7 +29,7 @@ def _gaps(metrics: Metrics) -> float:
 def _monitor(world: World, metrics: Metrics, feed: Feed) -> StreamMonitor:
     feed.pin()
     guard, span = InflightGuard(metrics, LABELS), RequestSpan(feed.rid, LABELS)
-    return StreamMonitor(world.store, metrics, feed, guard, LABELS, Limits(), span)
+    return StreamMonitor(world.store, metrics, feed, guard, LABELS, Limits(), span, Looks())
 
 
 async def test_between_n_tokens_there_are_n_less_one_waits(world: World) -> None:

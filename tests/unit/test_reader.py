@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from lifecycle.ids import START, TokenId
+from lifecycle.looks import Looks
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import PAGE_ENTRIES, End, Tokens
-from lifecycle.tokens.reader import TokenReader
+from lifecycle.tokens.reader import SILENCE, TokenReader
 from tests.unit.world import World
 
 Open = Callable[..., TokenReader]
@@ -27,7 +28,7 @@ async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
 
     def open_one(after: TokenId = START, *, fresh: bool = False, keepalive_secs: float = 0.05) -> TokenReader:
         reader = TokenReader(
-            world.store, feed, after=after, fresh=fresh, buffer_tokens=100, keepalive_secs=keepalive_secs,
+            world.store, feed, Looks(), after=after, fresh=fresh, buffer_tokens=100, keepalive_secs=keepalive_secs,
             patience_secs=0.0,
         )  # fmt: skip
         opened.append(reader)
@@ -199,3 +200,21 @@ async def test_a_stream_of_several_pages_is_read_from_its_start(world: World, op
         await world.append(number)
     expected = [f"1.{number} " for number in range(1, count + 1)]
     assert await _read(open_reader(), count) == (expected, None)
+
+
+async def test_silence_is_looked_into_only_as_often_as_there_are_looks_left_and_doubt_always(
+    world: World, feed: Feed
+) -> None:
+    """The request is unknown to Redis, so that a look ends the stream."""
+    none_left = Looks(per_sec=1e-9)
+    while none_left.take():
+        pass
+    reader = TokenReader(
+        world.store, feed, none_left, fresh=True, buffer_tokens=100, keepalive_secs=0.01, patience_secs=0.0
+    )
+    assert [await reader.next() for _ in range(3)] == [SILENCE] * 3
+    reader.doubt()
+    end = await reader.next()
+    assert isinstance(end, End)
+    assert end.error_type == "state_lost"
+    reader.close()

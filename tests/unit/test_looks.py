@@ -1,0 +1,39 @@
+"""Looks cost the same whatever is in flight."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle import looks
+from lifecycle.looks import Looks
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(looks.asyncio, "get_running_loop", lambda: clock)
+    return clock
+
+
+def test_ten_thousand_silent_requests_get_no_more_than_there_are(clock: Clock) -> None:
+    taken = Looks(per_sec=20)
+    had = 0
+    for _ in range(100):  # a hundred seconds
+        clock.now += 1.0
+        had += sum(taken.take() for _ in range(667))
+    assert 100 * 20 <= had <= 101 * 21
+
+
+def test_a_few_are_looked_at_whenever_they_are_due(clock: Clock) -> None:
+    taken = Looks(per_sec=20)
+    for _ in range(50):
+        clock.now += 1.0
+        assert all(taken.take() for _ in range(10))
