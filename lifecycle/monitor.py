@@ -70,6 +70,8 @@ class StreamMonitor:
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
         self._looked_at = now
+        self._look_due = False
+        self._timer: asyncio.TimerHandle | None = None
         feed.on_tokens = self._on_tokens
         feed.on_started = self._on_started
         feed.on_requeued = self._on_requeued
@@ -77,14 +79,7 @@ class StreamMonitor:
 
     async def run(self) -> None:
         with self.guard:
-            while self.feed.record is None and not self._over:
-                wait_secs = max(0.0, self._next_check() - self._loop.time())
-                try:
-                    async with asyncio.timeout(wait_secs):
-                        await self._wake.wait()
-                except TimeoutError:
-                    await self._check()
-                self._wake.clear()
+            await self._watch()
             self.feed.on_tokens = None
             record = self.feed.record
             if record is not None:
@@ -98,6 +93,19 @@ class StreamMonitor:
             else:
                 self.span.break_off(self._lost)
                 request_log.lost(self.rid, self.labels, self._lost, self.span.trace_id)
+
+    async def _watch(self) -> None:
+        """Until the request has ended. In between a timer, re-armed lazily, wakes the task for what is due."""
+        self._arm()
+        try:
+            while self.feed.record is None and not self._over:
+                await self._wake.wait()
+                self._wake.clear()
+                if self.feed.record is None and not self._over:
+                    await self._check()
+                    self._arm()
+        finally:
+            self._disarm()
 
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""
@@ -138,9 +146,27 @@ class StreamMonitor:
             return float("inf")
         return self.feed.active_at + self._inactivity_secs
 
-    def _next_check(self) -> float:
-        look_at = max(self._looked_at, self.feed.active_at) + self._look_secs
-        return min(look_at, self._inactive_at(), *self._due)
+    def _look_at(self) -> float:
+        return max(self._looked_at, self.feed.active_at) + self._look_secs
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._timer = self._loop.call_at(min(self._look_at(), self._inactive_at(), *self._due), self._tick)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if now < min(self._inactive_at(), *self._due, float("inf")):
+            if now >= self._look_at():
+                self._looked_at = now
+                self._look_due = self._looks.take()
+            if not self._look_due:
+                self._arm()
+                return
+        self._wake.set()
 
     async def _check(self) -> None:
         """Do what is due. What fails is due again soon."""
@@ -152,10 +178,8 @@ class StreamMonitor:
                 await self._store.sweep(self._store.keys.shard_of(self.rid))
                 self._due = [due for due in self._due if due > now]
                 await self.look()
-            elif now >= max(self._looked_at, self.feed.active_at) + self._look_secs:
-                self._looked_at = now
-                if self._looks.take():
-                    await self.look()
+            elif self._look_due:
+                await self.look()
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECS)  # the lease decides when to stop waiting for Redis
         except RedisError:
@@ -175,7 +199,7 @@ class StreamMonitor:
 
     async def look(self) -> None:
         """Read the record: a message that got lost costs seconds, not a gauge that never falls."""
-        self._looked_at = self._loop.time()
+        self._looked_at, self._look_due = self._loop.time(), False
         record = await self._store.read(self.rid)
         if record is None:
             self.lose(ErrorType.STATE_LOST, "Redis lost the request")
