@@ -9,17 +9,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Scope
 
+from frontend.access import Access, AccessMiddleware
 from frontend.dashboard.board import Board
-from frontend.errors import ApiError
+from frontend.errors import ApiError, redis_away
 from frontend.exporter import Exporter
 from frontend.middleware import RequestIdMiddleware
-from frontend.routes import cluster, completions, health, openapi, overview, page, requests, selection
+from frontend.routes import cluster, completions, health, openapi, overview, page, requests, selection, session
 from lifecycle import tracing
+from lifecycle.access import Keyring
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.model import ErrorType
 from lifecycle.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+ROUTERS = tuple(
+    routes.router for routes in (completions, selection, requests, cluster, health, overview, session, page, openapi)
+)
 
 
 def _is_untraced(scope: Scope) -> bool:
@@ -28,7 +34,8 @@ def _is_untraced(scope: Scope) -> bool:
     return not path.startswith("/v1/") or (scope["method"] == "GET" and not path.endswith("/stream"))
 
 
-def create_app(tracker: Tracker) -> ASGIApp:
+def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
+    """Without a keyring everybody may call everything."""
     app = FastAPI(
         openapi_url=None,  # it is described by hand: routes/openapi.py
         telemetry={
@@ -37,10 +44,11 @@ def create_app(tracker: Tracker) -> ASGIApp:
         },
     )  # fmt: skip
     app.state.tracker = tracker
+    app.state.access = Access(keyring, tracker.store) if keyring else None
     app.state.board = Board(tracker.store, lambda: tracker.id)
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
-    for routes in (completions, selection, requests, cluster, health, overview, page, openapi):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
@@ -48,7 +56,7 @@ def create_app(tracker: Tracker) -> ASGIApp:
 
     @app.exception_handler(StoreError)
     async def store_error(request: Request, error: StoreError) -> Response:
-        return await api_error(request, ApiError(ErrorType.UNAVAILABLE, error.message, code="redis_unavailable"))
+        return await api_error(request, redis_away(error))
 
     @app.exception_handler(Fenced)
     async def fenced(request: Request, error: Fenced) -> Response:
@@ -69,5 +77,6 @@ def create_app(tracker: Tracker) -> ASGIApp:
     async def internal(request: Request, error: Exception) -> Response:
         return await api_error(request, ApiError(ErrorType.INTERNAL, "An internal error occurred", retry=False))
 
-    # Outermost, so that an internal error carries the id too.
-    return RequestIdMiddleware(app)
+    guarded = AccessMiddleware(app, app.state.access) if app.state.access else app
+    # Outermost, so that an internal error and a refusal carry the id too.
+    return RequestIdMiddleware(guarded)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import SHAPES
+from lifecycle.errors import SHAPES, StoreError
 from lifecycle.model import ErrorType
 
 _RETRIED_LATER = frozenset({429, 503})
@@ -74,11 +74,17 @@ class ApiError(Exception):
         if not self.retry:
             # The SDKs repeat 408, 409, 429 and every 5xx by themselves unless told not to.
             headers["x-should-retry"] = "false"
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
         if self.retry_after_secs is not None:
             headers["retry-after"] = str(self.retry_after_secs)
         elif self.status in _RETRIED_LATER:
             headers["retry-after"] = str(_DEFAULT_RETRY_AFTER_SECS)
         return headers
+
+
+def redis_away(failure: StoreError) -> ApiError:
+    return ApiError(ErrorType.UNAVAILABLE, failure.message, code="redis_unavailable")
 
 
 def _worth_repeating(status: int) -> bool:

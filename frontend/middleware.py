@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: every response names its request, and a client's own id is checked first."""
+"""Pure ASGI middleware: every response names its request and is safe in a browser; a client's own id is checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.model import ErrorType
 
 PREFIXES = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
+
+SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+"""On every response that does not say otherwise: the dashboard may load its own files, a stream not be altered."""
 
 
 class RequestIdMiddleware:
@@ -29,7 +37,10 @@ class RequestIdMiddleware:
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", state["request_id"].encode())]
+                headers = message.get("headers", ())
+                names = {name for name, _ in headers}
+                own = [header for header in SECURITY if header[0] not in names]
+                message["headers"] = [*headers, (b"x-request-id", state["request_id"].encode()), *own]
             await send(message)
 
         if given is not None and not valid:

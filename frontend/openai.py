@@ -123,13 +123,13 @@ def _invalid(param: str | None, message: str) -> ApiError:
 
 
 def _shown(value: Any) -> str:
-    """A value in an error message: short enough to read, and never somebody's whole prompt."""
+    """A value in an error message: short enough to read, and never text, which may be somebody's prompt."""
     if type(value) is dict:
         return "an object"
     if type(value) is list:
         return "an array" if value else "an empty array"
-    if type(value) is str and len(value) > 32:
-        return f"a string of {len(value)} characters"
+    if type(value) is str:
+        return f"a string of {len(value)} characters" if value else "an empty string"
     return orjson.dumps(value).decode()
 
 

@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.errors import ApiError
+from lifecycle.access import Caller
 from lifecycle.idempotency import KEY
 from lifecycle.ids import is_request_id
 from lifecycle.model import CancelMode, ErrorType, OnDisconnect
@@ -146,12 +147,12 @@ def reason(asked: Mapping[str, Any]) -> str:
     return given or "Cancelled by request"
 
 
-async def known_request(store: Store, rid: str) -> Record | None:
+async def known_request(store: Store, rid: str, caller: Caller) -> Record | None:
     """Where a listing goes on: the last request of the page before, None for the first page."""
     if not rid:
         return None
     record = await store.read(rid) if is_request_id(rid) else None
-    if record is None:
+    if record is None or not caller.may_see(record.owner):
         raise bad(f"after: no request {rid[:128]!r} is known; it may have expired", "after")
     return record
 

@@ -20,6 +20,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from frontend.app import create_app
 from frontend.errors import ApiError
+from frontend.middleware import SECURITY
+from lifecycle.access import Keyring, check_access
 from lifecycle.errors import LifecycleError
 from lifecycle.ids import new_request_id
 from lifecycle.metrics import Metrics
@@ -44,6 +46,7 @@ class Protocol(HttpToolsProtocol):
         body = refusal.body()
         headers = refusal.headers() | {
             "x-request-id": new_request_id("req"),
+            **{name.decode(): value.decode() for name, value in SECURITY},
             "content-length": str(len(body)),
             "connection": "close",
         }
@@ -116,13 +119,18 @@ def _url(host: str, port: int) -> str:
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:
-    """Until a signal. Raises LifecycleError with one line when it cannot start, KeyboardInterrupt after Ctrl-C."""
+    """Until a signal, and raises KeyboardInterrupt after Ctrl-C.
+
+    Raises LifecycleError or SettingsError with one line when it cannot start.
+    """
+    check_access(settings, host)
     listener = listen(host, port)
     try:
         url = _url(host, listener.getsockname()[1])
-        async with Tracker.open(settings, Metrics(), url) as tracker:
+        async with Keyring.open(settings) as keyring, Tracker.open(settings, Metrics(), url) as tracker:
             config = uvicorn.Config(
-                create_app(tracker), http=Protocol, loop="none", log_config=None, log_level="warning", access_log=False,
+                create_app(tracker, keyring), http=Protocol, loop="none", log_config=None, log_level="warning",
+                access_log=False,
                 timeout_keep_alive=75, timeout_graceful_shutdown=2, backlog=4096, lifespan="off", server_header=False,
             )  # fmt: skip
             server = Server(config, tracker)

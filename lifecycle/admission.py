@@ -22,10 +22,12 @@ class Admit:
     limits: Limits
     traceparent: str = ""
     idempotency: str = ""  # what a repetition of the call is known by
+    owner: str = ""  # on whose behalf; '' for nobody in particular
+    inflight_limit: int = 0  # of the owner's; 0 is none
 
 
 class Rejected(Exception):
-    """Not admitted: `exists`, `full` or `draining`."""
+    """Not admitted: `exists`, `full`, `limit` (the owner's) or `draining`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -85,6 +85,7 @@ class Filter(NamedTuple):
     endpoint: str = ""
     frontend: str = ""
     worker: str = ""
+    owner: str = ""
 
 
 async def inflight(store: Store, model: str = "") -> Inflight:
@@ -212,7 +213,7 @@ async def _shard_page(
         page = await store.list_page(
             shard, active=filter.status in _ACTIVE, upper=bound[0], before=bound[1], status=status,
             model=filter.model, endpoint=filter.endpoint, frontend=filter.frontend, worker=filter.worker,
-            limit=limit - len(found),
+            owner=filter.owner, limit=limit - len(found),
         )  # fmt: skip
         found += page.records
         bound = (page.created_at, page.rid)

@@ -48,14 +48,18 @@ class Idempotency:
 
     async def admit(self, tracker: Tracker, admit: Admit) -> Flight:
         """Admit the request, or attach to it. Raises Rejected as `Tracker.admit` does, and with `other_body`."""
+        over_limit = False
         for _ in range(_TRIES):
             if not await tracker.known_here(admit.rid):
                 try:
                     return await tracker.admit(admit)
                 except Rejected as rejected:
-                    if rejected.reason != "exists":
+                    if rejected.reason not in ("exists", "limit"):
                         raise
+                    over_limit = rejected.reason == "limit"
             record = await tracker.store.read(admit.rid, patience_secs=0.3)
+            if record is None and over_limit:
+                raise Rejected("limit")
             if record is None:
                 continue  # only being admitted here, or expired since
             if record.idempotency != self.mark:

@@ -109,9 +109,11 @@ class Request:
     finished_at: float | None
     output_tokens: int
     finish_reason: str | None
-    input_tokens: int | None = None  # internal: for the histograms and `usage`; not part of the record
-    idempotency: str = ""  # internal: what a repetition of its call is known by
-    traceparent: str = ""  # internal: under which its spans go
+    # Internal, not part of the record:
+    input_tokens: int | None = None  # for the histograms and `usage`
+    idempotency: str = ""  # what a repetition of its call is known by
+    traceparent: str = ""  # under which its spans go
+    owner: str | None = None  # the name of the key it came with
 
     @property
     def labels(self) -> Labels:
@@ -168,6 +170,7 @@ class Request:
             input_tokens=int(raw["input_tokens"]) if raw.get("input_tokens") else None,
             idempotency=raw.get("idempotency", ""),
             traceparent=raw.get("traceparent", ""),
+            owner=raw.get("owner") or None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class Request:
         }
 
 
-_INTERNAL = ("input_tokens", "idempotency", "traceparent")
+_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner")
 _RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name not in _INTERNAL)
 
 

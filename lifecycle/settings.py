@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     reader_buffer_tokens: int = Field(1024, ge=16, le=1_000_000, description="tokens held for one reader in memory")
     max_readers: int = Field(10_000, ge=1, le=1_000_000, description="open streams per frontend; above it 503")
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; above it 413")
+    api_keys: str = Field("", repr=False, description="a file of keys, or its lines; without: no authentication")
+    allow_anonymous: bool = Field(False, description="listen on other addresses than loopback without keys")
+    public_metrics: bool = Field(False, description="serve /metrics to callers without a key too")
+    session_secs: Seconds = Field(43_200.0, description="how long a log-in to the dashboard lasts")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
         30.0, description="how long a stopping replica lets its requests finish"
     )

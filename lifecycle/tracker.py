@@ -25,6 +25,7 @@ from lifecycle.lease import Lease
 from lifecycle.metrics import Metrics
 from lifecycle.model import CancelMode, ErrorType, Labels, OnDisconnect, Request, Role
 from lifecycle.owned import OwnedRequests
+from lifecycle.quota import Quota
 from lifecycle.readers import Readers
 from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
@@ -52,6 +53,7 @@ class Tracker:
         self._leaving = False
         self._admitting: dict[str, asyncio.Event] = {}  # set once it is over
         self._backlog = Backlog(self.store)
+        self._quota = Quota(self.store)
         self.lease = Lease(self.store, Role.FRONTEND, self)
         self.readers = Readers(self.store, lambda: self.id, self._spawn)
         self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
@@ -166,15 +168,24 @@ class Tracker:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # dropped, and so not exported, if refused
         span.queued()
         try:
-            limits = admit.limits
+            limits, nonce, share = admit.limits, new_nonce(), None
+            if admit.inflight_limit:
+                share = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
+                if share is None:
+                    raise Rejected("limit")
             admission = await self.store.admit(
-                admit.rid, new_nonce(), admit.labels, self.id, admit.body,
+                admit.rid, nonce, admit.labels, self.id, admit.body,
                 on_disconnect=admit.on_disconnect.value, grace_secs=admit.grace_secs,
                 queue_timeout_secs=limits.queue_secs, first_token_timeout_secs=limits.first_token_secs,
                 deadline_secs=limits.deadline_secs, traceparent=span.traceparent, idempotency=admit.idempotency,
+                owner=admit.owner, admit_by=share.admit_by if share else None,
             )  # fmt: skip
+            if share is not None and admission.outcome != "admitted":
+                await self._quota.refused(admit.owner, share)
             if admission.outcome == "fenced":
                 raise Fenced("This frontend's lease has expired")
+            if admission.outcome == "late":
+                raise StoreUnavailable("Redis took too long to admit the request")
             if admission.outcome != "admitted":
                 raise Rejected(admission.outcome)
         except BaseException:

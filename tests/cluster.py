@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +155,18 @@ class Cluster:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, directory: Path, *, frontends: int = 1, workers: int = 1
+    settings: Settings,
+    directory: Path,
+    *,
+    frontends: int = 1,
+    workers: int = 1,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Cluster]:
-    """A cluster with echo workers; everything is ended afterwards, and must end by itself when told to."""
-    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
+    """A cluster with echo workers; everything is ended afterwards, and must end by itself when told to.
+
+    `headers` are those of every call, unless it brings others.
+    """
+    async with httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers) as http:
         cluster = Cluster(settings, directory, http)
         try:
             await asyncio.gather(*(cluster.frontend() for _ in range(frontends)))

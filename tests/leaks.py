@@ -189,6 +189,7 @@ RULES: dict[str, _Rule] = {
     "active": _members_are_inflight,
     "deadlines": _members_are_inflight,
     "expiries": _permanent,
+    "shares:": _expires,
     "totals": _permanent,
     "epoch": _permanent,
     "frontends": _permanent,
@@ -198,6 +199,7 @@ RULES: dict[str, _Rule] = {
     "config": _permanent,
     "tombstones": _permanent,
     "graves": _permanent,
+    "secret": _permanent,
     "clock": _permanent,
 }
 """One rule for each declared key, the code to what `Key.life` says in words; a test holds the two together."""

@@ -9,7 +9,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend import openai, params
-from frontend.deps import get_tracker
+from frontend.deps import get_caller, get_tracker
 from frontend.errors import ApiError
 from frontend.hangup import Hangup
 from frontend.middleware import PREFIXES
@@ -93,7 +93,8 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
 def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
     headers, body = request.headers, orjson.dumps(call.body)
     key = params.idempotency_key(headers)
-    once = Idempotency.of(key, call.endpoint, body) if key else None
+    caller = get_caller(request)
+    once = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
     admit = Admit(
         rid=request.state.request_id,
         labels=Labels(call.model, call.endpoint, call.request_type),
@@ -103,6 +104,8 @@ def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Adm
         limits=params.limits(headers, settings),
         traceparent=tracing.incoming(headers),
         idempotency=once.mark if once else "",
+        owner=caller.name,
+        inflight_limit=caller.inflight_limit,
     )
     return admit, once
 
@@ -118,6 +121,9 @@ def _refusal(reason: str, rid: str) -> ApiError:
             ErrorType.VALIDATION, "This Idempotency-Key was used with another body; a new request takes a new key",
             status=422, code="idempotency_key_reused", param="Idempotency-Key",
         )  # fmt: skip
+    if reason == "limit":
+        message = "This key has as many requests inflight as it may"
+        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Response
 
 import lifecycle
+from frontend.access import RULES, Level
 from frontend.routes import overview
 from frontend.routes.requests import STATUSES
 from frontend.schemas import (
@@ -32,11 +33,14 @@ router = APIRouter()
 _JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
     400: "bad JSON, field, header or parameter",
+    401: "no key, or an unknown one, where there are keys",
+    403: "for operators, and the key is a client's",
     404: "unknown, or expired",
     408: "the body did not come, or the client took nothing",
     409: "the id is in use",
     413: "the body is too large",
     422: "the Idempotency-Key was used with another body",
+    429: "the key has as much inflight as it may; Retry-After says when to come back",
     499: "cancelled before anything was sent",
     500: "the engine raised, or an internal error",
     501: "understood but not supported",
@@ -56,6 +60,18 @@ async def openapi() -> Response:
 
 
 def document() -> dict[str, Any]:
+    described = _document_without_keys()
+    for rule in RULES:
+        for method in rule.methods.lower().split() if rule.level is not Level.ANYBODY else ():
+            operation = described["paths"].get(rule.path.replace(":path", ""), {}).get(method)
+            if operation is not None:
+                codes = (401, 403) if rule.level is Level.OPERATOR else (401,)
+                operation["responses"] |= _errors(*codes)
+                operation["security"] = [{"key": []}]
+    return described
+
+
+def _document_without_keys() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "lifecycle", "version": lifecycle.__version__},
@@ -90,7 +106,7 @@ def document() -> dict[str, Any]:
             "/ready": {"get": _health("Should it be given requests?")},
             "/health": {"get": _health("As ready, with details")},
         },
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": SCHEMAS, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
@@ -106,9 +122,8 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
         "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
     }
-    return _operation(
-        summary, {"200": answers}, 404, 408, 409, 413, 422, 499, 500, 501, 503, 504, body=ref(call), headers=headers
-    )
+    codes = (404, 408, 409, 413, 422, 429, 499, 501, 503, 504)
+    return _operation(summary, {"200": answers}, *codes, body=ref(call), headers=headers)
 
 
 def _listing() -> Schema:
@@ -157,17 +172,20 @@ def _operation(
     summary: str, answers: Schema, *codes: int, query: dict[str, Schema] | None = None,
     headers: dict[str, Schema] | None = None, body: Schema | None = None, body_required: bool = True,
 ) -> Schema:  # fmt: skip
-    errors = {str(code): _answer(_WHY[code], {_JSON: {"schema": ref("Error")}}) for code in sorted({400, 500, *codes})}
     named = [(place, name, schema) for place, group in (("query", query), ("header", headers))
              for name, schema in (group or {}).items()]  # fmt: skip
     operation: Schema = {
         "summary": summary,
         "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],
-        "responses": errors | answers,
+        "responses": _errors(400, 500, *codes) | answers,
     }
     if body is not None:
         operation["requestBody"] = {"required": body_required, "content": {_JSON: {"schema": body}}}
     return operation
+
+
+def _errors(*codes: int) -> Schema:
+    return {str(code): _answer(_WHY[code], {_JSON: {"schema": ref("Error")}}) for code in sorted(codes)}
 
 
 def _ok(schema: Schema, media_type: str = _JSON) -> Schema:

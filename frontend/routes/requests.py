@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend import params
-from frontend.deps import get_tracker
+from frontend.deps import get_caller, get_tracker
 from frontend.errors import ApiError
 from frontend.sse import ChunkEncoder
 from frontend.stream import TokenStreamResponse
@@ -16,6 +16,7 @@ from lifecycle import cluster
 from lifecycle.connection import ConnectionStatus
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.model import Endpoint, ErrorType, Status
+from lifecycle.model import Request as Record
 from lifecycle.tracker import Tracker
 
 router = APIRouter(prefix="/v1/requests")
@@ -35,7 +36,7 @@ def _unknown(rid: str) -> ApiError:
 
 @router.get("")
 async def list_requests(request: Request) -> Response:
-    store, query = get_tracker(request).store, request.query_params
+    store, query, caller = get_tracker(request).store, request.query_params, get_caller(request)
     limit = params.integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     filter = cluster.Filter(
         status=params.one_of(query.get("status", ""), "status", STATUSES),
@@ -43,15 +44,16 @@ async def list_requests(request: Request) -> Response:
         endpoint=params.one_of(query.get("endpoint", ""), "endpoint", tuple(Endpoint)),
         frontend=query.get("frontend", "")[: params.LABEL_CHARS],
         worker=query.get("worker", "")[: params.LABEL_CHARS],
+        owner=caller.owner,
     )
-    after = await params.known_request(store, query.get("after", ""))
+    after = await params.known_request(store, query.get("after", ""), caller)
     records, has_more = await cluster.list_requests(store, filter, limit, after)
     return _json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
 
 
 @router.get("/{rid}")
 async def read_request(request: Request, rid: str) -> Response:
-    record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
+    record = await _seen(request, rid)
     if record is None:
         raise _unknown(rid)
     return _json(record.to_json())
@@ -67,7 +69,7 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise params.bad("Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>", "Last-Event-ID")
     if len(tracker.readers) >= tracker.settings.max_readers:
         raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
-    opened = await tracker.open_reader(rid, after) if is_request_id(rid) else None
+    opened = await tracker.open_reader(rid, after) if await _may_touch(request, rid) else None
     if opened is None:
         raise _unknown(rid)
     record, reader = opened
@@ -101,7 +103,20 @@ async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     asked = {**request.query_params, **await params.read_object(request)}
     mode, reason = params.cancel_mode(asked), params.reason(asked)
     wait_secs = params.whole(asked.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
-    cancellation = await tracker.cancel(rid, mode, reason, wait_secs) if is_request_id(rid) else None
+    cancellation = await tracker.cancel(rid, mode, reason, wait_secs) if await _may_touch(request, rid) else None
     if cancellation is None:
         raise _unknown(rid)
     return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
+
+
+async def _seen(request: Request, rid: str) -> Record | None:
+    """The record, if there is one and it is the caller's to see."""
+    record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
+    return record if record is not None and get_caller(request).may_see(record.owner) else None
+
+
+async def _may_touch(request: Request, rid: str) -> bool:
+    """Whether there is any use in asking for it; costs whoever may see everything no look at the record."""
+    if not get_caller(request).owner:
+        return is_request_id(rid)
+    return await _seen(request, rid) is not None

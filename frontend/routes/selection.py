@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend import params
-from frontend.deps import get_tracker
+from frontend.deps import get_caller, get_tracker
 from lifecycle import cluster, selection
 from lifecycle.model import Endpoint
 from lifecycle.selection import Selection
@@ -22,7 +23,7 @@ _OLDEST_SECS = 10 * 365 * 86_400.0
 
 @router.post("/v1/requests/cancel")
 async def cancel_selected(request: Request) -> Response:
-    store = get_tracker(request).store
+    store, caller = get_tracker(request).store, get_caller(request)
     asked = await params.read_object(request)
     for name in asked:
         if name not in _FIELDS:  # a misspelt field would match more than was meant
@@ -38,7 +39,8 @@ async def cancel_selected(request: Request) -> Response:
         raise params.bad("dry_run must be true or false", "dry_run")
     limit = params.whole(asked.get("limit"), "limit", selection.PAGE_MAX, 1, selection.PAGE_MAX)
     mode, reason = params.cancel_mode(asked), params.reason(asked)
-    after = await params.known_request(store, params.text(asked, "after"))
+    after = await params.known_request(store, params.text(asked, "after"), caller)
+    selected = replace(selected, filter=selected.filter._replace(owner=caller.owner))
     cancelled = await selection.cancel_selected(
         store, selected, mode, reason, limit=limit, after=after, dry_run=bool(dry_run)
     )

@@ -15,7 +15,7 @@ _SAMPLE = 2000
 _SHOWN = 3
 _OF_A_REQUEST = frozenset({"request:", "tokens:"})
 _OF_A_REPLICA = frozenset({"inbox:", "inflight:", "counts:", "running:", "orders:"})
-_EXPIRING = frozenset({"replica:", "dead:", "named:"})
+_EXPIRING = frozenset({"replica:", "dead:", "named:", "shares:"})
 
 
 class _Place(NamedTuple):

@@ -14,23 +14,26 @@ DEMO_ID = "demo-1"
 _PROMPT = "The quick brown fox jumps over the lazy dog and runs on."
 _DEMO_SECS = 60  # long enough to cancel it by hand
 _LONGEST_REPEAT = 10_000
+_KEY = "LIFECYCLE_KEY"
 
 
 def text(urls: Sequence[str], model: str, engine: str, settings: Settings, *, own_redis: bool) -> str:
     first, other = urls[0], urls[-1]
     elsewhere = "through the other frontend" if other != first else "from another terminal"
     where = "\n".join(f"  {url}/" for url in urls)
+    curl = _curl(settings)
+    key = f"export {_KEY}=the key of a caller\n  " if settings.api_keys else ""
     redis = f"export {environment_name('redis_url')}={shlex.quote(settings.redis_url)}\n  " if own_redis else ""
     return f"""
 Ready. The dashboard and the API:
 {where}
 
 Stream an answer (each request needs an id of its own, or none):
-  {stream_command(first, model, engine, settings)}
+  {key}{stream_command(first, model, engine, settings)}
 
 Meanwhile, see what is inflight, and cancel it {elsewhere}:
-  curl {other}/v1/inflight
-  curl -X POST {other}/v1/requests/{DEMO_ID}/cancel
+  {curl} {other}/v1/inflight
+  {curl} -X POST {other}/v1/requests/{DEMO_ID}/cancel
 
 The same from the command line:
   {redis}lifecycle ps
@@ -39,10 +42,14 @@ Ctrl-C stops everything.
 """
 
 
+def _curl(settings: Settings) -> str:
+    return f'curl -H "Authorization: Bearer ${_KEY}"' if settings.api_keys else "curl"
+
+
 def stream_command(url: str, model: str, engine: str, settings: Settings) -> str:
-    body = orjson.dumps(demo_body(model, engine, settings)).decode()
+    curl, body = _curl(settings), orjson.dumps(demo_body(model, engine, settings)).decode()
     return (
-        f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -H 'X-Request-Id: {DEMO_ID}'"
+        f"{curl} -N {url}/v1/chat/completions -H 'Content-Type: application/json' -H 'X-Request-Id: {DEMO_ID}'"
         f" -d {shlex.quote(body)}"
     )
 

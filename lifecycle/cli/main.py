@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import cancel, doctor, listing, output, replica, tail, top, up
+from lifecycle.cli import cancel, doctor, keys, listing, output, replica, tail, top, up
 from lifecycle.errors import ConfigurationConflict, LifecycleError
 from lifecycle.settings import SettingsError
 
@@ -47,6 +47,7 @@ for command in (
     listing.ps, listing.inflight, listing.replicas, cancel.cancel, tail.tail, top.top, doctor.doctor,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(keys.app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -40,9 +40,11 @@ def up(
     log_format: Format = logs.LogFormat.AUTO,
 ) -> int:
     """Run everything on this machine, with a Redis of its own unless one is given. Ctrl-C ends it all."""
+    from lifecycle.access import check_access
     from lifecycle.console import Console
     from lifecycle.embedded import open_redis
 
+    check_access(settings, host)
     plan = Plan(
         host, tuple(choose_ports(host, port, frontends)), workers, model, engine,
         logs.resolve(log_format, terminal=sys.stdout.isatty()),
@@ -83,7 +85,7 @@ async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: b
     from lifecycle.supervisor import Interrupted, Supervisor
 
     drain_secs = settings.drain_timeout_secs + _AFTER_DRAIN_SECS
-    async with Supervisor(console, drain_secs=drain_secs) as supervisor, Readiness(plan.urls) as readiness:
+    async with Supervisor(console, drain_secs=drain_secs) as supervisor, Readiness(plan.urls, settings) as readiness:
         environment = as_environment(settings)
         try:
             for name, argv in plan.commands():

@@ -51,6 +51,12 @@ SHARD_KEYS = (
     Key("active", "zset", "members removed at the end", "rid by created_at, not terminal"),
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
     Key("expiries", "zset", "members trimmed by sweep", "rid by the time its record expires"),
+    Key(
+        "shares:",
+        "zset",
+        "TTL of 30 days, renewed by reserve; members are removed by whoever needs one",
+        "<owner>: <rid>|<nonce> by the time it must have been admitted; in the shard of the owner's name",
+    ),
     Key("totals", "hash", "permanent, bounded by labels", "terminal counters and reaped counters"),
     Key("epoch", "string", "permanent", "changes when this shard has lost its data"),
 )
@@ -73,6 +79,7 @@ CONTROL_KEYS = (
         "members removed once every shard is reaped",
         "buried replica → what the reaper needs",
     ),
+    Key("secret", "string", "permanent", "signs the dashboard's log-ins"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after a silence"),
 )
 

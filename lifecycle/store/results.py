@@ -19,9 +19,9 @@ def record_of(flat: Sequence[bytes]) -> Request | None:
 
 
 class Admission(NamedTuple):
-    """`admitted` (created_at set), `exists`, `full` (depth set) or `fenced`."""
+    """`admitted` (created_at set), `exists`, `full` (depth set), `late` or `fenced`."""
 
-    outcome: Literal["admitted", "exists", "full", "fenced"]
+    outcome: Literal["admitted", "exists", "full", "late", "fenced"]
     created_at: float = 0.0
     depth: int = 0
 

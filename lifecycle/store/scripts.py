@@ -84,14 +84,16 @@ class Store:
         deadline_secs: float,
         traceparent: str = "",
         idempotency: str = "",
+        owner: str = "",
+        admit_by: float | None = None,
         patience_secs: float = 0.3,
     ) -> Admission:
         reply = await self._in_shard(
             "admit", rid, patience_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
             queue_timeout_secs, first_token_timeout_secs, deadline_secs, self.settings.queue_limit, traceparent,
-            idempotency,
+            idempotency, owner, "" if admit_by is None else f"{admit_by:.6f}",
         )  # fmt: skip
-        outcome = cast(Literal["admitted", "exists", "full", "fenced"], _text(reply[0]))
+        outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], _text(reply[0]))
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
@@ -254,11 +256,12 @@ class Store:
         endpoint: str,
         frontend: str,
         worker: str,
+        owner: str,
         limit: int,
     ) -> Page:
         reply = await self._call(
             "list", self._prefixes[shard], "active" if active else "created", upper, before, status, model,
-            endpoint, frontend, worker, limit, max(1000, limit),
+            endpoint, frontend, worker, owner, limit, max(1000, limit),
         )  # fmt: skip
         records = [r for r in map(record_of, reply[3:]) if r is not None]
         return Page(records, bool(reply[0]), _text(reply[1]), _text(reply[2]))
@@ -288,9 +291,9 @@ class Store:
         """Join or renew the lease; returns Redis's time. Raises Fenced or ConfigurationConflict."""
         s = self.settings
         common = {"shards": str(s.shards), "lease_secs": f"{s.lease_secs:g}", "version": SCHEMA_VERSION}
-        reply = await self._patiently(
-            patience_secs, "beat", self.keys.control, replica, role.value, s.lease_secs, orjson.dumps(about),
-            orjson.dumps(list(models)), orjson.dumps(common),
+        reply = await self.run(
+            "beat", self.keys.control, replica, role.value, s.lease_secs, orjson.dumps(about),
+            orjson.dumps(list(models)), orjson.dumps(common), patience_secs=patience_secs,
         )  # fmt: skip
         what = _text(reply[0])
         if what == "dead":
@@ -353,11 +356,12 @@ class Store:
         """A plain command that may be repeated, with the same patience as the transitions."""
         return await self._repeat(patience_secs, lambda: self.commands.execute(*args))
 
-    async def _in_shard(self, name: str, rid: str, patience_secs: float, *args: Any) -> Any:
-        return await self._patiently(patience_secs, name, self._prefixes[self.keys.shard_of(rid)], *args)
-
-    async def _patiently(self, patience_secs: float, name: str, prefix: str, *args: Any) -> Any:
+    async def run(self, name: str, prefix: str, *args: Any, patience_secs: float = 0.0) -> Any:
+        """A script, in the slot of this prefix."""
         return await self._repeat(patience_secs, lambda: self._call(name, prefix, *args))
+
+    async def _in_shard(self, name: str, rid: str, patience_secs: float, *args: Any) -> Any:
+        return await self.run(name, self._prefixes[self.keys.shard_of(rid)], *args, patience_secs=patience_secs)
 
     @staticmethod
     async def _repeat(patience_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:

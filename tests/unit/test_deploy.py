@@ -35,9 +35,8 @@ OBJECTS: list[dict[str, Any]] = [
 DEPLOYMENTS = [found for found in OBJECTS if found["kind"] == "Deployment"]
 WORKLOADS = [found for found in OBJECTS if found["kind"] in ("Deployment", "StatefulSet")]
 
-# Of the process rather than of what it does; and of access, whose settings a frontend reads.
+# Of the process rather than of what it does.
 OF_THE_PROCESS = {"LIFECYCLE_LOG_FORMAT", "LIFECYCLE_ALIVE_FILE"}
-OF_ACCESS = {"LIFECYCLE_API_KEYS", "LIFECYCLE_ALLOW_ANONYMOUS", "LIFECYCLE_PUBLIC_METRICS"}
 _MARGIN_SECS = 10  # engines that have to be ended, last words, last spans
 
 
@@ -49,7 +48,7 @@ def understood(variable: str) -> bool:
     return (
         not variable.startswith(PREFIX)
         or variable.removeprefix(PREFIX).lower() in Settings.model_fields
-        or variable in OF_THE_PROCESS | OF_ACCESS
+        or variable in OF_THE_PROCESS
     )
 
 

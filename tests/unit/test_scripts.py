@@ -15,11 +15,12 @@ from lifecycle.store import lua
 from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.results import Append, Grave, Outcome
 from lifecycle.store.scripts import Store
+from lifecycle.store.shares import Share, Shares
 from tests.leaks import RULES
 
 FOLDER = Path(lua.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"beat", "bury", "roster", "membership"}
+CONTROL_FILES = {"beat", "bury", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/idempotency.py.
@@ -99,7 +100,9 @@ class Recorder:
 LABELS = Labels("m", "completions", "stream")
 GRAVE = Grave("w", "worker", ["m"])
 PIECE = Append("r", 1, 1, b'["t"]', True)
-LISTING: dict[str, Any] = dict.fromkeys(("upper", "before", "status", "model", "endpoint", "frontend", "worker"), "")
+LISTING: dict[str, Any] = dict.fromkeys(
+    ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
+)
 LIMITS: dict[str, Any] = dict.fromkeys(
     ("grace_secs", "queue_timeout_secs", "first_token_timeout_secs", "deadline_secs"), 0.0
 )
@@ -115,11 +118,14 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
+    "over": lambda s: Shares(s).over(0, [Share("r", "n", 1.0)]),
     "read": lambda s: s.read("r"),
     "reap": lambda s: s.reap(0, GRAVE, []),
     "renew": lambda s: s.renew(0, "w", Role.WORKER, 0),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
+    "reserve": lambda s: Shares(s).reserve("o", "r", "n", 1),
     "roster": lambda s: s.roster(),
+    "secret": lambda s: s.run("secret", s.keys.control, "s"),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
 }

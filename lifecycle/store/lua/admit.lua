@@ -3,14 +3,16 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
 --         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue), traceparent,
---         idempotency (what a repetition is known by; '' for none)
--- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth}
---         or {'fenced'}.
+--         idempotency (what a repetition is known by; '' for none), owner ('' for nobody), admit_by (when the owner's
+--         share may be given back, '' without a share)
+-- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
+--         {'late'} or {'fenced'}.
 -- No allow-oom: when memory is full a new request is what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
-  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency = unpack(ARGV)
+  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
+  owner, admit_by = unpack(ARGV)
 --- @include clock record events counts
 
 local key = P .. 'request:' .. rid
@@ -22,8 +24,9 @@ end
 if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
 local depth = redis.call('XLEN', P .. 'queue:' .. model) + redis.call('XLEN', P .. 'retry:' .. model)
 if depth >= tonumber(queue_limit) then return {'full', depth} end
-
 local now = clock(shift)
+if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
+
 local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
 local record = {model = model, endpoint = endpoint, request_type = request_type}
 redis.call('HSET', key,
@@ -32,7 +35,7 @@ redis.call('HSET', key,
   'on_disconnect', on_disconnect, 'grace_secs', grace_secs, 'created_at', secs(now),
   'queue', 'queue', 'entry', entry, 'output_tokens', '0', 'queue_timeout_secs', queue_timeout_secs,
   'first_token_timeout_secs', first_token_timeout_secs, 'deadline_secs', deadline_secs, 'traceparent', traceparent,
-  'idempotency', idempotency)
+  'idempotency', idempotency, 'owner', owner)
 redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
 count_in(frontend, rid, record, 'queued')
 redis.call('ZADD', P .. 'created', secs(now), rid)

@@ -2,14 +2,16 @@
 -- list: one page of one shard's requests, newest first. Bounded by what it looks at, so a caller may have to go on.
 -- KEYS[1] shard prefix
 -- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound, ''
---         to begin), status, model, endpoint, frontend, worker ('' each for any), limit, scan_limit
+--         to begin), status, model, endpoint, frontend, worker, owner ('' each for any), limit, scan_limit
 -- Returns {exhausted, created_at, rid, record…}: created_at and rid are where to go on.
 
 local P = KEYS[1]
-local shift, index, upper, before, status, model, endpoint, frontend, worker, limit, scan_limit = unpack(ARGV)
+local shift, index, upper, before, status, model, endpoint, frontend, worker, owner,
+  limit, scan_limit = unpack(ARGV)
 --- @include clock record
 
-local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend}, {'worker', worker}}
+local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend}, {'worker', worker},
+  {'owner', owner}}
 local function matches(record)
   for _, filter in ipairs(wanted) do
     if filter[2] ~= '' and record[filter[1]] ~= filter[2] then return false end
