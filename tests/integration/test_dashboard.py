@@ -19,6 +19,7 @@ from lifecycle.settings import Settings
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings, inspect_and_clear
+from tests.keys import Keys
 from tests.sse import chat, post
 from tests.waiting import wait_until
 
@@ -288,6 +289,31 @@ async def test_it_asks_for_a_key_where_one_is_wanted(browser: str, cluster: Clus
         await expect(page.locator("#who")).to_have_text("ada (operator)")
         await page.get_by_role("button", name="Log out").click()
         await expect(dialog).to_be_visible()
+
+
+async def test_a_log_in_with_a_real_key_shows_the_cluster_and_can_cancel(
+    browser: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    keys = Keys.make(tmp_path)
+    frontend = await cluster.frontend(api_keys=str(keys.file))
+    try:
+        async with browsing(browser, frontend.url, may_complain=True) as page:
+            await page.get_by_label("Key", exact=True).fill(keys.of["ops"])
+            await page.get_by_role("button", name="Log in").click()
+            await expect(page.locator("#live")).to_have_text("Live")
+            await expect(page.locator("#who")).to_have_text("ops (operator)")
+            assert keys.of["ops"] not in await page.evaluate("document.cookie + JSON.stringify(localStorage)")
+            calls = chat("100000 0.05", "paced")
+            async with post(cluster.http, frontend.url, calls, X_Request_Id="r-keys", **keys.bearer("acme")) as stream:
+                await stream.read_tokens(1)
+                status = await page.evaluate("fetch('v1/requests/r-keys', {method: 'DELETE'}).then(r => r.status)")
+                assert status in (200, 202), "the browser says that its own page has sent it"
+                await stream.read()
+            await page.get_by_role("button", name="Log out").click()
+            await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
+    finally:
+        await frontend.terminate()
+        cluster.frontends.remove(frontend)
 
 
 async def test_a_phone_has_every_row_and_button_within_its_width(browser: str, cluster: Cluster) -> None:
