@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-
 from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Scope
 
 from frontend.access import Access, AccessMiddleware
 from frontend.dashboard.board import Board
-from frontend.errors import ApiError, redis_away
+from frontend.door import Door
 from frontend.exporter import Exporter
+from frontend.failures import EXPECTED, answer
 from frontend.middleware import RequestIdMiddleware
 from frontend.routes import cluster, completions, health, openapi, overview, page, requests, selection, session
 from lifecycle import tracing
 from lifecycle.access import Keyring
-from lifecycle.errors import Fenced, StoreError
-from lifecycle.model import ErrorType
 from lifecycle.tracker import Tracker
-
-log = logging.getLogger(__name__)
 
 ROUTERS = tuple(
     routes.router for routes in (completions, selection, requests, cluster, health, overview, session, page, openapi)
@@ -50,33 +43,15 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     for router in ROUTERS:
         app.include_router(router)
 
-    @app.exception_handler(ApiError)
-    async def api_error(request: Request, error: ApiError) -> Response:
-        return Response(error.body(), error.status, error.headers())
+    for kind in (*EXPECTED, Exception):
+        app.add_exception_handler(kind, _failed)
 
-    @app.exception_handler(StoreError)
-    async def store_error(request: Request, error: StoreError) -> Response:
-        return await api_error(request, redis_away(error))
-
-    @app.exception_handler(Fenced)
-    async def fenced(request: Request, error: Fenced) -> Response:
-        return await api_error(request, ApiError(ErrorType.UNAVAILABLE, error.message, code="lease_lost"))
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> Response:
-        kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.VALIDATION
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        refusal = ApiError(kind, message, status=error.status_code, code=None)
-        return Response(refusal.body(), refusal.status, {**refusal.headers(), **(error.headers or {})})
-
-    @app.exception_handler(ClientDisconnect)
-    async def client_gone(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=499)  # before its body was whole: nothing was started
-
-    @app.exception_handler(Exception)
-    async def internal(request: Request, error: Exception) -> Response:
-        return await api_error(request, ApiError(ErrorType.INTERNAL, "An internal error occurred", retry=False))
-
-    guarded = AccessMiddleware(app, app.state.access) if app.state.access else app
+    # A span for each call is FastAPI's to make.
+    inside = app if tracing.is_on() else Door(app, completions.ENDPOINTS)
+    guarded = AccessMiddleware(inside, app.state.access) if app.state.access else inside
     # Outermost, so that an internal error and a refusal carry the id too.
     return RequestIdMiddleware(guarded)
+
+
+async def _failed(request: Request, failure: Exception) -> Response:
+    return answer(request, failure)

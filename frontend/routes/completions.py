@@ -45,6 +45,9 @@ async def completions(request: Request) -> Response:
     return await _complete(request, Endpoint.COMPLETIONS)
 
 
+ENDPOINTS = {"/v1/chat/completions": chat_completions, "/v1/completions": completions}
+
+
 async def _complete(request: Request, endpoint: Endpoint) -> Response:
     tracker = get_tracker(request)
     call = await _validated(request, endpoint, tracker)
