@@ -39,5 +39,5 @@ async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wai
                     ended.clear()
     finally:
         if subscription is not None:
-            await subscriptions.unsubscribe(subscription)
+            subscriptions.unsubscribe(subscription)
     return record

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+import orjson
+
 from lifecycle.connection import ConnectionStatus
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
@@ -76,14 +78,21 @@ class Readers:
         feed.pin()  # who comes meanwhile shares it, and is told of after this
         self.close(reader)
         try:
-            if feed.record is not None and not admitting:
-                return None  # ended: its readers are no longer counted
-            return await self.tell(feed, status, admitting=admitting)
+            if feed.record is None or (admitting and status is ConnectionStatus.CLOSED_UNEXPECTEDLY):
+                return await self.tell(feed, status, admitting=admitting)
+            if admitting:
+                await self._announce(feed.rid, status)
+            return None  # ended: its readers are no longer counted
         except StoreUnavailable as failure:
             log.warning("the end of a connection of %s could not be written: %s", feed.rid, failure)
             return None
         finally:
             feed.unpin()
+
+    async def _announce(self, rid: str, status: ConnectionStatus) -> None:
+        """What changes nothing any more is published, and not written: the response to a request that has ended."""
+        message = orjson.dumps({"type": "connection", "status": status.value})
+        await self._store.command("PUBLISH", self._store.keys.channel(rid), message)
 
     async def _take_back(self, feed: Feed) -> None:
         """A reader that did not come to be, and that Redis may count."""

@@ -186,7 +186,7 @@ class Worker:
                         attempt.cancel(mode)
                 await self._run(attempt, start)
         finally:
-            await self._connections.subscriptions.unsubscribe(subscription)
+            self._connections.subscriptions.unsubscribe(subscription)
 
     async def _run(self, attempt: Attempt, start: Start) -> None:
         span, context = AttemptSpan(attempt.rid, self.model, self.id, start), attempt.context

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.patience import Patience
+from lifecycle.store.link import PushLink, connected
 
 log = logging.getLogger(__name__)
 
 PROBE_SECS = 2.0
 _LONGEST_PAUSE_SECS = 1.0
+_AT_ONCE = 500  # channels in one command
 
 Message = dict[str, Any]
 
@@ -55,8 +55,8 @@ class Subscriptions:
         self._client = client
         self._timeout_secs = timeout_secs
         self._channels: dict[str, _Channel] = {}
-        self._connection: AbstractConnection | None = None
-        self._sending = asyncio.Lock()
+        self._link: PushLink | None = None
+        self._heard = False
 
     async def subscribe(
         self, channel: str, on_message: Callable[[Message], None], on_gap: Callable[[], None]
@@ -72,23 +72,21 @@ class Subscriptions:
                 if entry is None:
                     entry = self._channels[channel] = _Channel()
                     entry.listeners.append(subscription)
-                    await self._send("SUBSCRIBE", channel)
+                    self._send("SUBSCRIBE", channel)
                 else:
                     entry.listeners.append(subscription)
                 await asyncio.shield(entry.confirmed)
         except TimeoutError:
-            await self.unsubscribe(subscription)
+            self.unsubscribe(subscription)
             raise StoreUnavailable("Redis did not confirm a subscription in time") from None
         except BaseException:
             self._forget(subscription)
             raise
         return subscription
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: Subscription) -> None:
         if self._forget(subscription):
-            with suppress(TimeoutError):
-                async with Patience(self._timeout_secs):
-                    await self._send("UNSUBSCRIBE", subscription.channel)
+            self._send("UNSUBSCRIBE", subscription.channel)
 
     def _forget(self, subscription: Subscription) -> bool:
         """True when the channel has no listener left."""
@@ -110,51 +108,43 @@ class Subscriptions:
                 tasks.check_cancelled()
                 log.warning("subscriptions lost: %s", failure)
             finally:
-                await self._drop()
+                if self._link is not None:
+                    self._link.close()
+                    self._link = None
             pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
             await asyncio.sleep(pause)
 
     async def _serve(self) -> None:
-        pool: Any = (await self._client()).connection_pool
-        connection: AbstractConnection = pool.make_connection()
-        await cast(Any, connection).connect()
-        self._connection = connection
-        for channel in list(self._channels):
-            await self._send("SUBSCRIBE", channel)
+        """Until the link is lost, or answers no probe."""
+        async with Patience(self._timeout_secs):
+            link = self._link = PushLink(await connected(await self._client()), self._take)
+        wanted = list(self._channels)
+        for start in range(0, len(wanted), _AT_ONCE):
+            link.send("SUBSCRIBE", *wanted[start : start + _AT_ONCE])
         probing = False
         while True:
-            tasks.check_cancelled()
-            wait_secs = self._timeout_secs if probing else PROBE_SECS
-            reply: Any = await connection.read_response(timeout=wait_secs, disconnect_on_error=False)
-            if reply is not None:
-                probing = False
-                await self._take(reply)
-            elif probing:
+            self._heard = False
+            await asyncio.wait((link.lost,), timeout=self._timeout_secs if probing else PROBE_SECS)
+            if link.lost.done():
+                raise link.lost.result()
+            if not self._heard and probing:
                 raise ConnectionError("the subscription link does not answer")
-            else:  # nothing came, which redis-py answers with None where a timeout is given
-                probing = True
-                await self._send("PING")
+            probing = not self._heard
+            if probing:
+                link.send("PING")
 
-    async def _take(self, reply: Any) -> None:
+    def _take(self, reply: Any) -> None:
+        self._heard = True
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""
         entry = self._channels.get(channel)
         if entry is None:
             if kind in (b"subscribe", b"message"):  # of somebody who was cancelled before it was confirmed
-                await self._send("UNSUBSCRIBE", channel)
+                self._send("UNSUBSCRIBE", channel)
             return
         if kind == b"message":
-            try:
-                message = orjson.loads(reply[2])
-            except ValueError:
-                log.error("a message on %s is not JSON: %.200r", channel, reply[2])
-                return
-            for listener in list(entry.listeners):
-                try:
-                    listener.on_message(message)
-                except Exception:  # anybody can publish anything
-                    log.exception("a message on %s could not be handled", channel)
+            self._hand_on(channel, entry, reply[2])
         elif kind == b"subscribe":
             if not entry.confirmed.done():
                 entry.confirmed.set_result(None)
@@ -163,19 +153,20 @@ class Subscriptions:
                     listener.on_gap()
             entry.confirmed_before = True
 
-    async def _send(self, *args: str) -> None:
-        """On a dead link nothing is sent: the reconnect subscribes to everything that is still wanted."""
-        connection = self._connection
-        if connection is None:
-            return
+    @staticmethod
+    def _hand_on(channel: str, entry: _Channel, published: bytes) -> None:
         try:
-            async with self._sending:
-                await connection.send_command(*args, check_health=False)
-        except (RedisError, OSError):
-            log.debug("the subscription link broke while sending %s", args[0])
+            message = orjson.loads(published)
+        except ValueError:
+            log.error("a message on %s is not JSON: %.200r", channel, published)
+            return
+        for listener in list(entry.listeners):
+            try:
+                listener.on_message(message)
+            except Exception:  # anybody can publish anything
+                log.exception("a message on %s could not be handled", channel)
 
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(RedisError, OSError):
-                await connection.disconnect(nowait=True)
+    def _send(self, *args: str) -> None:
+        """Without a link nothing is sent: the reconnect subscribes to everything that is still wanted."""
+        if self._link is not None and not self._link.lost.done():
+            self._link.send(*args)

@@ -42,7 +42,7 @@ from lifecycle import tasks
 from lifecycle.address import Kind, parse
 from lifecycle.errors import StoreUnavailable
 from lifecycle.patience import Patience
-from lifecycle.store.link import Link, Reply
+from lifecycle.store.link import Link, Reply, connected
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
 
@@ -216,7 +216,8 @@ class Commands:
     async def _connect(self) -> None:
         try:
             async with Patience(self._timeout_secs):
-                link = await Link.open(self._client, self._timeout_secs, self._schedule, self._on_lost)
+                connection = await connected(self._client)
+                link = Link(connection, self._timeout_secs, self._schedule, self._on_lost)
                 pong: Reply = asyncio.get_running_loop().create_future()
                 try:
                     link.send([pack_command(("PING",))], [pong])
