@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
+from lifecycle.settings import Settings
+from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message, Subscriptions
 from lifecycle.store.redis import make_client
 from lifecycle.store.scripts import Store
 from tests.chaos.proxy import FaultProxy, Then
+from tests.cluster import running
+from tests.sse import chat, post
 from tests.waiting import wait_until
 
 
@@ -65,3 +70,23 @@ async def test_a_quiet_link_is_left_alone(
     await asyncio.sleep(0.5)  # two dozen probes
     assert not gaps
     assert proxy.links == 1
+
+
+async def test_the_status_of_each_connection_is_published_under_its_request(settings: Settings, tmp_path: Path) -> None:
+    told: dict[str, list[Message]] = {"whole": [], "left": []}
+    async with Connections.open(settings) as connections, running(settings, tmp_path, workers=0) as cluster:
+        listening = asyncio.create_task(connections.subscriptions.run())
+        await cluster.worker("m", "tests.engines:paced")
+        for rid, messages in told.items():
+            channel = connections.store.keys.channel(rid)
+            await connections.subscriptions.subscribe(channel, messages.append, lambda: None)
+        url = cluster.frontends[0].url
+        async with post(cluster.http, url, chat("3 0.01", "m"), X_Request_Id="whole") as stream:
+            await stream.read()
+        async with post(cluster.http, url, chat("500 0.02", "m"), X_Request_Id="left") as stream:
+            await stream.read_tokens(1)
+        for rid, status in (("whole", "closed_gracefully"), ("left", "closed_unexpectedly")):
+            expected = {"type": "connection", "status": status}
+            await wait_until(lambda rid=rid, expected=expected: expected in told[rid], what=f"the status of {rid}")
+            assert [message["type"] for message in told[rid]].count("connection") == 1
+        await tasks.end((listening,))
