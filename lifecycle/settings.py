@@ -107,6 +107,7 @@ class Settings(BaseSettings):
         20.0, description="pace of the echo engine; 0 is as fast as it goes"
     )
 
+    # every process
     log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="of the process's log")
 
     @field_validator(_BACKEND_TIMEOUT, mode="before")

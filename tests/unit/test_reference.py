@@ -1,0 +1,37 @@
+"""docs/reference says what the code says, and every word of it has been explained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lifecycle.settings import Settings, environment_name
+from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS
+from tests import reference
+from tests.reference import errors
+
+
+@pytest.mark.parametrize("path", reference.pages(), ids=lambda path: path.stem)
+def test_a_page_says_what_the_code_says(path: Path) -> None:
+    page = path.read_text()
+    assert reference.filled(page) == page, "to be written again: python -m tests.reference"
+
+
+def test_every_part_is_on_a_page_once() -> None:
+    shown = [name for path in reference.pages() for name in reference.named(path.read_text())]
+    assert sorted(shown) == sorted(reference.PARTS)
+
+
+def test_every_setting_and_key_is_in_a_group() -> None:
+    """What the code declares is what the parts show, whatever becomes of the comments they are grouped by."""
+    shown = reference.PARTS["settings"]()
+    assert [name for name in Settings.model_fields if f"| `{environment_name(name)}` |" not in shown] == []
+    keys = reference.PARTS["keys of a shard"]() + reference.PARTS["control keys"]()
+    assert [key.name for key in (*SHARD_KEYS, *CONTROL_KEYS) if f"| `{key.name}" not in keys] == []
+
+
+def test_no_explanation_is_left_over() -> None:
+    """One that is missing is a KeyError in the tests above."""
+    assert set(errors.CODES) == {name for name, _, _ in errors.raised()}
+    assert set(errors.TYPES) == set(errors.SHAPES)
