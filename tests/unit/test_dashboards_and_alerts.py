@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_every_alert_has_a_test() -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", ["operate.md", "telemetry.md", "scale.md"])
+def test_the_guides_name_alerts_that_exist_and_one_names_all(page: str) -> None:
+    names = {rule["alert"] for rule in ALERTS}
+    named = set(re.findall(r"`(Lifecycle\w+)`", (ROOT / "docs" / page).read_text()))
+    assert named <= names
+    assert page != "operate.md" or named == names
+
+
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_is_the_matter_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("warning", "critical")
@@ -55,7 +64,7 @@ def test_an_alert_says_what_is_the_matter_and_what_to_do(rule: dict[str, Any]) -
 @pytest.mark.parametrize(
     "path",
     ["deploy/prometheus/alerts.yml", "deploy/prometheus/alerts_test.yml", "deploy/grafana/lifecycle.json",
-     "docs/metrics.md"],
+     "docs/metrics.md", "docs/operate.md", "docs/scale.md", "docs/concepts.md"],
 )  # fmt: skip
 def test_every_series_that_is_asked_for_exists(path: str) -> None:
     used = metrics_doc.used((ROOT / path).read_text())
