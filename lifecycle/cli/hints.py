@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -33,13 +36,19 @@ Stream an answer (each request needs an id of its own, or none):
 
 Meanwhile, see what is inflight, and cancel it {elsewhere}:
   {curl} {other}/v1/inflight
-  {curl} -X POST {other}/v1/requests/{DEMO_ID}/cancel
+  {curl} -X POST '{other}/v1/requests/{DEMO_ID}/cancel?wait_ms=5000'
 
 The same from the command line:
-  {redis}lifecycle ps
+  {redis}{program()} ps
 
 Ctrl-C stops everything.
 """
+
+
+def program() -> str:
+    """Ourselves as another terminal finds us: by the name alone where that is on the PATH."""
+    path = Path(sys.executable).with_name("lifecycle")
+    return shlex.quote(str(path)) if path.exists() and not shutil.which("lifecycle") else "lifecycle"
 
 
 def _curl(settings: Settings) -> str:

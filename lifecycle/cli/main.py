@@ -15,8 +15,8 @@ import typer
 
 import lifecycle
 from lifecycle.cli import cancel, doctor, keys, listing, output, replica, tail, top, up
-from lifecycle.errors import ConfigurationConflict, LifecycleError
-from lifecycle.settings import SettingsError
+from lifecycle.errors import ConfigurationConflict, LifecycleError, StoreUnavailable
+from lifecycle.settings import SettingsError, environment_name
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -61,6 +61,9 @@ def run(arguments: Sequence[str]) -> int:
     except (SettingsError, ConfigurationConflict) as failure:
         output.complain(f"lifecycle: {failure}")
         return WRONG_USAGE
+    except StoreUnavailable as failure:
+        output.complain(f"lifecycle: {failure.message} (where it is: {environment_name('redis_url')}, or --redis-url)")
+        return FAILED
     except LifecycleError as failure:
         output.complain(f"lifecycle: {failure.message}")
         return FAILED

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,6 +288,18 @@ def test_the_demo_is_long_enough_to_cancel_it_by_hand() -> None:
     words = len(body["messages"][0]["content"].split()) * body["echo_repeat"]
     assert 30 < words / 20 < 120
     assert "echo_repeat" not in hints.demo_body("m", "openai", load())
+
+
+def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "lifecycle"
+    installed.touch(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert hints.program() == str(installed)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hints.program() == "lifecycle"
 
 
 @pytest.mark.parametrize(
