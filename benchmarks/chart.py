@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape
 
 import orjson
 
+from benchmarks import costs
 from benchmarks.report import number
 from benchmarks.tables import markdown
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found:
         parser.error(f"{page} lacks the line {BEGINS} or, behind it, the line {ENDS}")
     (args.docs / "performance.svg").write_text(svg(run))
-    page.write_text(f"{before}{BEGINS}\n\n{_IMAGE}\n\n{markdown(run)}\n\n{ENDS}{after}")
+    written = "\n\n".join(piece for piece in (_IMAGE, markdown(run), costs.markdown(run)) if piece)
+    page.write_text(f"{before}{BEGINS}\n\n{written}\n\n{ENDS}{after}")
     return 0
 
 

@@ -174,6 +174,10 @@ class Commands:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def _on_idle(self) -> None:
+        if self._waiting:
+            self._schedule()
+
     def _flush(self) -> None:
         self._scheduled = False
         if not self._waiting:
@@ -211,13 +215,13 @@ class Commands:
             await tasks.end((connecting,))
         if self._away is not None:
             self._fail_waiting(self._away)
-        self._schedule()
+        asyncio.get_running_loop().call_soon(self._flush)  # once this task is over: what waits may need another
 
     async def _connect(self) -> None:
         try:
             async with Patience(self._timeout_secs):
                 connection = await connected(self._client)
-                link = Link(connection, self._timeout_secs, self._schedule, self._on_lost)
+                link = Link(connection, self._timeout_secs, self._on_idle, self._on_lost)
                 pong: Reply = asyncio.get_running_loop().create_future()
                 try:
                     link.send([pack_command(("PING",))], [pong])
@@ -270,6 +274,10 @@ class BlockingCommands(Commands):
         except asyncio.CancelledError:
             self._drop(StoreUnavailable("The blocking read was cancelled"))
             raise
+
+    def _schedule(self) -> None:
+        """Nothing else comes that could share a pipeline."""
+        self._flush()
 
 
 def _fail(replies: Iterable[Reply], failure: StoreUnavailable) -> None:
