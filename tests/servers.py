@@ -134,7 +134,9 @@ class SentinelSetup:
         down_after_ms: int = 600,
         failover_timeout_ms: int = 2000,
     ) -> None:
-        common = {"repl-diskless-sync-delay": "0", "repl-timeout": "5", **(config or {})}
+        # The ping must come more often than the timeout, or an idle primary loses its replica over and over.
+        replication = {"repl-diskless-sync-delay": "0", "repl-timeout": "5", "repl-ping-replica-period": "1"}
+        common = {**replication, **(config or {})}
         self.servers = [EmbeddedRedis(binary, port=0, config=common) for _ in range(2)]
         self.primary, self.replica = self.servers
         self.sentinels: list[Sentinel] = []
