@@ -1,13 +1,14 @@
 """How often records are looked at only because nothing was heard of their requests.
 
 Every message may get lost, so whoever hears nothing looks at the record at times. That is a second net below the
-heartbeats' comparison, so it must cost the same whatever is in flight: a process has so many looks a second, and a
-request that gets none has the next chance later.
+heartbeats' comparison, so it must cost the same whatever is in flight: a process has so many looks a second. Who gets
+none asks again after a random share of its interval, or the same ones would be first every time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 
 PER_SEC = 20
 _BURST = 20
@@ -29,3 +30,8 @@ class Looks:
             return False
         self._next_at += self._interval_secs
         return True
+
+    @staticmethod
+    def again_secs(interval_secs: float) -> float:
+        """When to ask again after a refusal."""
+        return interval_secs * random.random()

@@ -161,8 +161,9 @@ class StreamMonitor:
         now = self._loop.time()
         if now < min(self._inactive_at(), *self._due, float("inf")):
             if now >= self._look_at():
-                self._looked_at = now
                 self._look_due = self._looks.take()
+                again_secs = self._look_secs if self._look_due else self._looks.again_secs(self._look_secs)
+                self._looked_at = now + again_secs - self._look_secs
             if not self._look_due:
                 self._arm()
                 return

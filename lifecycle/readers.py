@@ -61,10 +61,12 @@ class Readers:
             async with feed.attaching:
                 record = await self._store.attach(rid, self._frontend_id(), feed.http_readers)
         except BaseException as failure:
+            feed.pin()  # who comes meanwhile shares it, and is told of with this
             self.close(reader)
-            if not isinstance(failure, Fenced):
+            if isinstance(failure, Fenced):
+                feed.unpin()
+            else:
                 # It may have been executed all the same, and a reader that is none would keep the request alive.
-                feed.pin()
                 self._spawn(self._take_back(feed), "detach")
             raise
         if record is None:

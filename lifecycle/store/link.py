@@ -90,6 +90,11 @@ class Link(_Wire):
         self._watchdog = Watchdog(timeout_secs, self._on_silent)
 
     @property
+    def closed(self) -> bool:
+        """By its owner, or lost."""
+        return self._closed
+
+    @property
     def busy(self) -> bool:
         return bool(self._awaited)
 

@@ -56,7 +56,8 @@ class Subscriptions:
         self._timeout_secs = timeout_secs
         self._channels: dict[str, _Channel] = {}
         self._link: PushLink | None = None
-        self._heard = False
+        self._heard = False  # since the last look
+        self._confirmed = False  # that this connection works
 
     async def subscribe(
         self, channel: str, on_message: Callable[[Message], None], on_gap: Callable[[], None]
@@ -80,7 +81,7 @@ class Subscriptions:
             self.unsubscribe(subscription)
             raise StoreUnavailable("Redis did not confirm a subscription in time") from None
         except BaseException:
-            self._forget(subscription)
+            self.unsubscribe(subscription)  # it may have been confirmed in this very turn
             raise
         return subscription
 
@@ -102,6 +103,7 @@ class Subscriptions:
     async def run(self) -> None:
         pause = 0.0
         while True:
+            self._confirmed = False
             try:
                 await self._serve()
             except (RedisError, OSError, StoreUnavailable) as failure:
@@ -111,7 +113,7 @@ class Subscriptions:
                 if self._link is not None:
                     self._link.close()
                     self._link = None
-            pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
+            pause = 0.02 if self._confirmed else min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
             await asyncio.sleep(pause)
 
     async def _serve(self) -> None:
@@ -134,7 +136,7 @@ class Subscriptions:
                 link.send("PING")
 
     def _take(self, reply: Any) -> None:
-        self._heard = True
+        self._heard = self._confirmed = True
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""

@@ -146,6 +146,8 @@ class Commands:
         if isinstance(value, Exception):
             if isinstance(value, MovedError) and self._redirected:
                 raise value
+            if isinstance(value, ReadOnlyError):
+                self._leave()
             raise unavailable(value) or value
         return value
 
@@ -226,6 +228,8 @@ class Commands:
                 try:
                     link.send([pack_command(("PING",))], [pong])
                     await pong  # an error is an answer too
+                    if link.closed:  # by the server, in the turn in which it answered
+                        raise RedisConnectionError("the connection was closed while it was opened")
                 except BaseException:
                     link.close()
                     raise
@@ -250,6 +254,13 @@ class Commands:
         if away is None:
             log.error("commands to Redis failed", exc_info=failure)
         return away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
+
+    def _leave(self) -> None:
+        """The server was demoted under the open connection; a new one may lead to the primary."""
+        link, self._link = self._link, None
+        if link is not None:
+            _fail(link.close(), StoreUnavailable("Redis refuses writes: the server has become a replica"))
+            self._schedule()
 
     def _drop(self, failure: StoreUnavailable) -> None:
         """Close the connection; who waits is told so."""

@@ -76,10 +76,13 @@ class TokenReader:
         self._doubted = False
         self._active_at = self._loop.time()
         self._timer = self._loop.call_later(keepalive_secs, self._tick)
+        self._asking: asyncio.TimerHandle | None = None
         feed.add(self)
 
     def close(self) -> None:
         self._timer.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         self._live.clear()
         self._history.clear()
         self.feed.remove(self)
@@ -130,8 +133,10 @@ class TokenReader:
             if self._behind:
                 await self._catch_up()
             elif self._silent:
-                doubted, self._silent, self._doubted = self._doubted, False, False
-                if not (doubted or self._looks.take()) or await self._still_lives():
+                look, self._silent, self._doubted = self._doubted or self._looks.take(), False, False
+                if not look:
+                    self._ask_again()
+                if not look or await self._still_lives():
                     return SILENCE
             else:
                 await self._wait()
@@ -250,6 +255,19 @@ class TokenReader:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _ask_again(self) -> None:
+        """For a look, at another time than those who were first this time."""
+        if self._asking is None:
+            delay_secs = self._looks.again_secs(self._keepalive_secs)
+            self._asking = self._loop.call_later(delay_secs, self._look_or_ask_again)
+
+    def _look_or_ask_again(self) -> None:
+        self._asking = None
+        if self._looks.take():
+            self.doubt()
+        else:
+            self._ask_again()
 
     def _tick(self) -> None:
         """Re-armed lazily: a token costs no timer."""
