@@ -25,7 +25,7 @@ _SLOWLY_PER_SEC, _FAST_PER_SEC = 1, 100
 _OPENING = 50  # streams at once
 _BUSY_STREAMS, _BUSY_TOKENS = 64, 200
 _WARM_SECS = 1.0
-_AT_MOST_SECS = 100.0
+_AT_MOST_SECS = 10.0
 
 Act = Callable[[Stream, str], Awaitable[str]]
 """What a client does to its request, by id; what went wrong with it, or nothing."""

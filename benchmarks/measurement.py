@@ -20,7 +20,7 @@ class Effort:
     profiles: Path | None = None  # where profiles go, if any are taken
 
 
-FULL = Effort(1_000_000, 2.0, 5.0, 500, 10.0, 2.0)
+FULL = Effort(1_000_000, 1.5, 4.0, 500, 8.0, 1.0)
 QUICK = Effort(1_000_000, 2.0, 3.0, 50, 6.0, 1.0)
 TINY = Effort(3, 0.2, 0.2, 2, 0.2, 0.1)
 
