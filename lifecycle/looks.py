@@ -1,8 +1,8 @@
 """How often records are looked at only because nothing was heard of their requests.
 
 Every message may get lost, so whoever hears nothing looks at the record at times. That is a second net below the
-heartbeats' comparison, so it must cost the same whatever is in flight: a process has so many looks a second. Who gets
-none asks again after a random share of its interval, or the same ones would be first every time.
+heartbeats' comparison, so it must cost the same whatever is in flight: a process has so many looks a second. Everybody
+asks at random times, or the same ones would be first every time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ class Looks:
         return True
 
     @staticmethod
-    def again_secs(interval_secs: float) -> float:
-        """When to ask again after a refusal."""
-        return interval_secs * random.random()
+    def next_secs(interval_secs: float) -> float:
+        """When to ask next."""
+        return interval_secs * (0.5 + random.random())

@@ -149,6 +149,9 @@ class StreamMonitor:
     def _look_at(self) -> float:
         return max(self._looked_at, self.feed.active_at) + self._look_secs
 
+    def _put_off_look(self) -> None:
+        self._looked_at = self._loop.time() + self._looks.next_secs(self._look_secs) - self._look_secs
+
     def _arm(self) -> None:
         self._disarm()
         self._timer = self._loop.call_at(min(self._look_at(), self._inactive_at(), *self._due), self._tick)
@@ -162,8 +165,7 @@ class StreamMonitor:
         if now < min(self._inactive_at(), *self._due, float("inf")):
             if now >= self._look_at():
                 self._look_due = self._looks.take()
-                again_secs = self._look_secs if self._look_due else self._looks.again_secs(self._look_secs)
-                self._looked_at = now + again_secs - self._look_secs
+                self._put_off_look()
             if not self._look_due:
                 self._arm()
                 return
@@ -200,7 +202,8 @@ class StreamMonitor:
 
     async def look(self) -> None:
         """Read the record: a message that got lost costs seconds, not a gauge that never falls."""
-        self._looked_at, self._look_due = self._loop.time(), False
+        self._look_due = False
+        self._put_off_look()
         record = await self._store.read(self.rid)
         if record is None:
             self.lose(ErrorType.STATE_LOST, "Redis lost the request")

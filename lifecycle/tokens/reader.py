@@ -133,9 +133,8 @@ class TokenReader:
             if self._behind:
                 await self._catch_up()
             elif self._silent:
-                look, self._silent, self._doubted = self._doubted or self._looks.take(), False, False
-                if not look:
-                    self._ask_again()
+                look, self._silent, self._doubted = self._doubted, False, False
+                self._ask_for_look()
                 if not look or await self._still_lives():
                     return SILENCE
             else:
@@ -256,18 +255,17 @@ class TokenReader:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _ask_again(self) -> None:
-        """For a look, at another time than those who were first this time."""
+    def _ask_for_look(self) -> None:
+        """Soon, and at no time of its own."""
         if self._asking is None:
-            delay_secs = self._looks.again_secs(self._keepalive_secs)
-            self._asking = self._loop.call_later(delay_secs, self._look_or_ask_again)
+            self._asking = self._loop.call_later(self._looks.next_secs(self._keepalive_secs), self._look_or_ask_again)
 
     def _look_or_ask_again(self) -> None:
         self._asking = None
         if self._looks.take():
             self.doubt()
         else:
-            self._ask_again()
+            self._ask_for_look()
 
     def _tick(self) -> None:
         """Re-armed lazily: a token costs no timer."""

@@ -219,3 +219,40 @@ async def test_nobody_waits_for_a_server_that_is_known_to_be_away() -> None:
         await wait_until(back)
         assert await commands.execute("EXISTS", "told-at-once") == 0
         await commands.aclose()
+
+
+async def test_a_link_that_is_lost_in_the_turn_of_its_first_answer_is_not_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS an answer and the end of the connection come in one turn."""
+    received, hung_up = Link.data_received, False
+
+    def answers_and_hangs_up(link: Link, data: bytes) -> None:
+        nonlocal hung_up
+        received(link, data)
+        if not hung_up:
+            hung_up = True
+            link.eof_received()
+
+    monkeypatch.setattr(Link, "data_received", answers_and_hangs_up)
+    commands = connect(settings)
+    async with asyncio.timeout(TIMEOUT_SECS):
+        with pytest.raises(StoreUnavailable):
+            await commands.execute("ECHO", "into the void")
+        assert await commands.execute("ECHO", "anew") == b"anew"
+    await commands.aclose()
+
+
+async def test_a_server_that_was_demoted_is_left() -> None:
+    """A new connection may lead to the primary: by a name, or by Sentinels."""
+    with EmbeddedRedis() as server:
+        commands, observer = (Commands(make_client(server.url, socket_timeout_secs=2.0)) for _ in range(2))
+        before = await _id(commands)
+        await observer.execute("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable):
+            await commands.execute("SET", "key", "value")
+        assert await _id(commands) != before
+        await observer.execute("REPLICAOF", "NO", "ONE")
+        assert await commands.execute("SET", "key", "value") == b"OK"
+        await commands.aclose()
+        await observer.aclose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
+
 import pytest
 
 from lifecycle import looks
@@ -37,3 +39,17 @@ def test_a_few_are_looked_at_whenever_they_are_due(clock: Clock) -> None:
     for _ in range(50):
         clock.now += 1.0
         assert all(taken.take() for _ in range(10))
+
+
+def test_who_gets_none_has_a_fair_chance_later(clock: Clock) -> None:
+    """Requests that came together fall silent together, and always in the same order."""
+    taken, interval_secs = Looks(per_sec=1), 15.0
+    due = [(clock.now + interval_secs, number) for number in range(200)]
+    looked_at = set()
+    heapify(due)
+    while due[0][0] < 1000 + 3600:
+        clock.now, number = heappop(due)
+        if taken.take():
+            looked_at.add(number)
+        heappush(due, (clock.now + taken.next_secs(interval_secs), number))
+    assert len(looked_at) == 200
