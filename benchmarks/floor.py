@@ -36,7 +36,7 @@ async def engine_us() -> float:
 
 async def write_us() -> float:
     """Of a write to one of many loopback connections, the kernel's part included."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=_STREAMS)
     near = [socket.create_connection(listener.getsockname()) for _ in range(_STREAMS)]
     far = [listener.accept()[0] for _ in near]
     loop = asyncio.get_running_loop()
