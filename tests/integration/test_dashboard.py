@@ -25,6 +25,7 @@ from tests.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
+expect.set_options(timeout=15_000)  # a bound for a busy machine, not a wait
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 
@@ -131,10 +132,18 @@ async def test_a_cancel_says_that_it_is_not_confirmed_until_it_is(
         await stream.read()
 
 
+@asynccontextmanager
+async def _live(page: Any) -> AsyncIterator[None]:
+    """From the first picture on."""
+    await expect(page.locator("#live")).to_have_text("Live")
+    yield
+
+
 async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, cluster: Cluster) -> None:
     url = cluster.frontends[0].url
     async with (
         browsing(browser, url) as page,
+        _live(page),  # the rates count what ends from here on
         post(cluster.http, url, chat("100000 0.01", "paced"), X_Request_Id="alpha"),
         post(cluster.http, url, chat("100000 0.2", "paced"), X_Request_Id="beta"),
         post(cluster.http, url, chat(HOSTILE, HOSTILE), X_Request_Id="gamma") as failing,
