@@ -8,21 +8,12 @@ import pytest
 
 from lifecycle import looks
 from lifecycle.looks import Looks
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
+from tests.unit.clock import Clock
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(looks.asyncio, "get_running_loop", lambda: clock)
-    return clock
+    return Clock.of(looks, monkeypatch)
 
 
 def test_ten_thousand_silent_requests_get_no_more_than_there_are(clock: Clock) -> None:

@@ -8,23 +8,14 @@ import pytest
 
 from lifecycle.tokens import pace
 from lifecycle.tokens.pace import Pace
+from tests.unit.clock import Clock
 
 DISTANCE_SECS = 0.002
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(pace.asyncio, "get_running_loop", lambda: clock)
-    return clock
+    return Clock.of(pace, monkeypatch)
 
 
 def _steps(paced: Pace, clock: Clock, *, secs: float, every_secs: float, things: int) -> None:
