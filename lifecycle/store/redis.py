@@ -57,7 +57,7 @@ _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that di
 _PASSING = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
 
 
-def client_options(socket_timeout_secs: float, max_connections: int = 8) -> dict[str, Any]:
+def client_options(socket_timeout_secs: float) -> dict[str, Any]:
     """Of every client: it never retries by itself and never changes its connections behind our back."""
     return {
         "decode_responses": False,
@@ -65,16 +65,16 @@ def client_options(socket_timeout_secs: float, max_connections: int = 8) -> dict
         "socket_connect_timeout": min(socket_timeout_secs, 5.0),
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
-        "max_connections": max_connections,
+        "max_connections": 8,
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "protocol": 2,
     }
 
 
-def make_client(url: str, *, socket_timeout_secs: float, max_connections: int = 8) -> Redis:
+def make_client(url: str, *, socket_timeout_secs: float) -> Redis:
     """Of one server: the URL's, or the primary that Sentinels name. Raises ValueError for a URL nothing is made of."""
     address = parse(url)
-    options = client_options(socket_timeout_secs, max_connections)
+    options = client_options(socket_timeout_secs)
     if address.kind is Kind.SENTINEL:
         return sentinel_client(address, options)
     if address.kind is Kind.CLUSTER:
