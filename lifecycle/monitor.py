@@ -17,7 +17,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.inflight import InflightGuard
 from lifecycle.looks import Looks
 from lifecycle.metrics import Metrics
-from lifecycle.model import ErrorType, Labels, Request
+from lifecycle.model import ErrorType, Labels, Request, Status
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End
@@ -110,6 +110,11 @@ class StreamMonitor:
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""
         self._due.append(self._loop.time() + delay_secs)
+        self._wake.set()
+
+    def doubt(self) -> None:
+        """Something may have been missed: look at the record now."""
+        self._look_due = True
         self._wake.set()
 
     def lose(self, error_type: ErrorType, message: str) -> None:
@@ -209,6 +214,8 @@ class StreamMonitor:
             self.lose(ErrorType.STATE_LOST, "Redis lost the request")
         elif record.status.terminal:
             self.end_with(record)
+        elif record.status is Status.RUNNING and not self.feed.started:
+            self.feed.take_started()
 
     def end_with(self, record: Request) -> None:
         """The record is terminal, whichever way that was learnt."""

@@ -91,6 +91,11 @@ class OwnedRequests:
             if gone.what == "grace":
                 monitor.watch_until(gone.grace_secs)
 
+    def doubt(self, shard: int) -> None:
+        """What was pushed of them may have been missed: look at each one's record."""
+        for rid in self._by_shard[shard]:
+            self._monitors[rid].doubt()
+
     async def check_lost(self, rids: Sequence[str]) -> None:
         """Redis does not count these as this frontend's: ended, moved, or forgotten with its data."""
         for rid in rids:

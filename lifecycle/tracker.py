@@ -59,7 +59,6 @@ class Tracker:
         self.owned = OwnedRequests(self.store, metrics, self.readers, self._spawn, lambda: self.id)
         self._connections = connections
         self._reaper = Reaper(self.store)
-        self._inboxes: list[Inbox] = []
         self._roster: Roster | None = None
         self._roster_at = float("-inf")  # when Redis was last asked for it
         self._roster_failure = ""  # of that time
@@ -300,8 +299,12 @@ class Tracker:
         self._adopt(rids)
 
     async def on_new_epoch(self, shard: int) -> None:
-        self._inboxes[shard].rewind()
         self.readers.doubt(shard)
+
+    def _on_gap(self, shard: int) -> None:
+        """What that shard has pushed meanwhile is lost."""
+        self.readers.doubt(shard)
+        self.owned.doubt(shard)
 
     # Background
 
@@ -327,14 +330,12 @@ class Tracker:
 
     async def _live_once(self) -> None:
         """Under one identity. Raises Fenced in a group."""
-        self._inboxes = [
-            Inbox(blocking, f"{prefix}inbox:{self.id}", self._dispatch, partial(self.readers.doubt, shard))
-            for shard, (blocking, prefix) in enumerate(
-                zip(self._connections.blocking, self.store.keys.prefixes, strict=True)
-            )
+        inboxes = [
+            Inbox(source, self.store.keys.inbox(shard, self.id), self._dispatch, partial(self._on_gap, shard))
+            for shard, source in enumerate(self._connections.sources)
         ]
         async with asyncio.TaskGroup() as group:
-            for inbox in self._inboxes:
+            for inbox in inboxes:
                 group.create_task(inbox.run(), name="inbox")
             group.create_task(self._refresh(), name="roster")
             # Not a task: one that fails while the group only waits leaves its parent marked as cancelled (CPython 3.11

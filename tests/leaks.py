@@ -177,7 +177,6 @@ RULES: dict[str, _Rule] = {
     "tokens:": _expires_after_the_end,
     "readers:": _ends_with_the_request,
     "named:": _expires,
-    "inbox:": _expires_or_is_owned,
     "queue:": _entries_are_queued,
     "retry:": _entries_are_queued,
     "inflight:": _is_owned,

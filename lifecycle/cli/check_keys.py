@@ -14,7 +14,7 @@ _SCAN_COUNT = 500
 _SAMPLE = 2000
 _SHOWN = 3
 _OF_A_REQUEST = frozenset({"request:", "tokens:"})
-_OF_A_REPLICA = frozenset({"inbox:", "inflight:", "counts:", "running:", "orders:"})
+_OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "orders:"})
 _EXPIRING = frozenset({"replica:", "dead:", "named:", "shares:"})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,16 +11,18 @@ from redis.asyncio import Redis
 from lifecycle.address import Kind, parse
 from lifecycle.settings import Settings
 from lifecycle.store.cluster_commands import ClusterCommands
+from lifecycle.store.listener import Source
 from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.scripts import Store
-from lifecycle.store.topology import PerNode, Topology
+from lifecycle.store.topology import Node, PerNode, Topology, slot_of
 
 
 @dataclass(slots=True, frozen=True)
 class Connections:
     store: Store
     blocking: list[Commands]  # blocking reads of one shard's streams, by one reader each
+    sources: list[Source]  # of each shard, to listen to what it pushes
     subscriptions: Subscriptions
 
     @classmethod
@@ -30,8 +32,8 @@ class Connections:
         async with _Deployment.open(settings) as deployment:
             store = Store(deployment.commands, settings)
             blocking = [deployment.blocking() for _ in store.keys.prefixes]
-            timeout_secs = settings.redis_timeout_secs
-            yield cls(store, blocking, Subscriptions(deployment.listener, timeout_secs=timeout_secs))
+            sources = [deployment.source_of(prefix) for prefix in store.keys.prefixes]
+            yield cls(store, blocking, sources, Subscriptions(deployment.source))
 
 
 @asynccontextmanager
@@ -52,11 +54,13 @@ class _Deployment:
     """What is connected to what; closed as a whole."""
 
     def __init__(
-        self, commands: Commands, blocking: Callable[[], Commands], listener: Callable[[], Awaitable[Redis]]
+        self, commands: Commands, blocking: Callable[[], Commands], source: Source, source_of: Callable[[str], Source]
     ) -> None:
+        """`source`: of what is published to all; `source_of` a prefix: of what is published in its slot."""
         self.commands = commands
         self.blocking = blocking
-        self.listener = listener
+        self.source = source
+        self.source_of = source_of
 
     @classmethod
     @asynccontextmanager
@@ -79,10 +83,11 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         stack.push_async_callback(opened.aclose)
         return opened
 
-    async def listener() -> Redis:
+    async def client() -> Redis:
         return subscriber
 
-    return _Deployment(commands, blocking, listener)
+    source = Source(client, timeout_secs, commands.left)
+    return _Deployment(commands, blocking, source, lambda _: source)
 
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
@@ -106,8 +111,20 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         stack.push_async_callback(opened.aclose)
         return opened
 
-    async def listener() -> Redis:
+    async def client() -> Redis:
         """Messages reach every node, so any of them will do."""
         return await listeners.get(await topology.some_node())
 
-    return _Deployment(commands, blocking, listener)
+    def source_of(prefix: str) -> Source:
+        served_by: Node | None = None
+
+        async def client() -> Redis:
+            nonlocal served_by
+            if served_by is not None:  # it was lost, or no longer serves the slot
+                topology.doubt(served_by)
+            served_by = await topology.node_of(slot_of(prefix))
+            return await listeners.get(served_by)
+
+        return Source(client, timeout_secs, set())
+
+    return _Deployment(commands, blocking, Source(client, timeout_secs, set()), source_of)

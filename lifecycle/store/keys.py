@@ -24,12 +24,19 @@ class Key(NamedTuple):
     what: str
 
 
+class Channel(NamedTuple):
+    """One family of pub/sub channels. `scope`: `all` (PUBLISH), or `shard` (SPUBLISH; the name has its prefix)."""
+
+    name: str
+    scope: str
+    what: str
+
+
 SHARD_KEYS = (
     Key("request:", "hash", "retention after the end; before it, the reaper owns it", "<rid>: the record"),
     Key("tokens:", "stream", "retention after the end", "<rid>: the token stream, ids <attempt>-<number>"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL of half an hour and the retention", "<hash of an idempotency key>: a request id"),
-    Key("inbox:", "stream", "TTL renewed by renew", "<frontend>: packed frames of tokens and events"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: requests not started; group `workers`"),
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again, read first"),
     Key("inflight:", "hash", "its frontend's lease; the reaper deletes it", "<frontend>: rid → labels"),
@@ -81,6 +88,11 @@ CONTROL_KEYS = (
     ),
     Key("secret", "string", "permanent", "signs the dashboard's log-ins"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after a silence"),
+)
+
+CHANNELS = (
+    Channel("request:<rid>", "all", "a client's connection status, a cancel, the end: JSON objects with a `type`"),
+    Channel("inbox:<frontend>", "shard", "frames of tokens and events, `[[rid, entry id, tokens or event], …]`"),
 )
 
 
@@ -146,3 +158,7 @@ class Keys:
     def channel(self, rid: str) -> str:
         """Where a request's `connection`, `cancel` and `terminal` messages are published."""
         return f"{self.namespace}:request:{rid}"
+
+    def inbox(self, shard: int, frontend: str) -> str:
+        """The sharded channel on which a shard pushes to a frontend."""
+        return f"{self.prefixes[shard]}inbox:{frontend}"

@@ -154,6 +154,10 @@ class PushLink(_Wire):
     def close(self) -> None:
         self._shut()
 
+    def drop(self, why: Exception) -> None:
+        """Close it as if it were lost."""
+        self._lose(why)
+
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed(data)

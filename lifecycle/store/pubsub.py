@@ -1,4 +1,4 @@
-"""Subscriptions to channels, over one connection that is rebuilt when it dies or falls silent.
+"""Subscriptions to channels, over one connection.
 
 Pub/sub is a hint: what was published while a connection was down is lost, so every subscriber is told of the gap and
 reads again what was written durably.
@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.patience import Patience
-from lifecycle.store.link import PushLink, connected
+from lifecycle.store.listener import Listener, Source
 
 log = logging.getLogger(__name__)
 
-PROBE_SECS = 2.0
-_LONGEST_PAUSE_SECS = 1.0
 _AT_ONCE = 500  # channels in one command
 
 Message = dict[str, Any]
@@ -47,17 +42,12 @@ class _Channel:
         self.confirmed_before = False  # a second confirmation means a reconnect, so a gap
 
 
-class Subscriptions:
-    """`run()` is owned by the caller's task group; `subscribe` returns once Redis has confirmed."""
+class Subscriptions(Listener):
+    """`subscribe` returns once Redis has confirmed."""
 
-    def __init__(self, client: Callable[[], Awaitable[Redis]], *, timeout_secs: float) -> None:
-        """`client` is asked at each connect: in a Cluster the next one may be another node's."""
-        self._client = client
-        self._timeout_secs = timeout_secs
+    def __init__(self, source: Source) -> None:
+        super().__init__("subscriptions", source)
         self._channels: dict[str, _Channel] = {}
-        self._link: PushLink | None = None
-        self._heard = False  # since the last look
-        self._confirmed = False  # that this connection works
 
     async def subscribe(
         self, channel: str, on_message: Callable[[Message], None], on_gap: Callable[[], None]
@@ -100,43 +90,11 @@ class Subscriptions:
         del self._channels[subscription.channel]
         return True
 
-    async def run(self) -> None:
-        pause = 0.0
-        while True:
-            self._confirmed = False
-            try:
-                await self._serve()
-            except (RedisError, OSError, StoreUnavailable) as failure:
-                tasks.check_cancelled()
-                log.warning("subscriptions lost: %s", failure)
-            finally:
-                if self._link is not None:
-                    self._link.close()
-                    self._link = None
-            pause = 0.02 if self._confirmed else min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
-            await asyncio.sleep(pause)
-
-    async def _serve(self) -> None:
-        """Until the link is lost, or answers no probe."""
-        async with Patience(self._timeout_secs):
-            link = self._link = PushLink(await connected(await self._client()), self._take)
+    def _greeting(self) -> Iterable[tuple[str, ...]]:
         wanted = list(self._channels)
-        for start in range(0, len(wanted), _AT_ONCE):
-            link.send("SUBSCRIBE", *wanted[start : start + _AT_ONCE])
-        probing = False
-        while True:
-            self._heard = False
-            await asyncio.wait((link.lost,), timeout=self._timeout_secs if probing else PROBE_SECS)
-            if link.lost.done():
-                raise link.lost.result()
-            if not self._heard and probing:
-                raise ConnectionError("the subscription link does not answer")
-            probing = not self._heard
-            if probing:
-                link.send("PING")
+        return [("SUBSCRIBE", *wanted[start : start + _AT_ONCE]) for start in range(0, len(wanted), _AT_ONCE)]
 
     def _take(self, reply: Any) -> None:
-        self._heard = self._confirmed = True
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""
@@ -167,8 +125,3 @@ class Subscriptions:
                 listener.on_message(message)
             except Exception:  # anybody can publish anything
                 log.exception("a message on %s could not be handled", channel)
-
-    def _send(self, *args: str) -> None:
-        """Without a link nothing is sent: the reconnect subscribes to everything that is still wanted."""
-        if self._link is not None and not self._link.lost.done():
-            self._link.send(*args)

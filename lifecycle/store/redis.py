@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from hiredis import pack_command
@@ -132,6 +132,7 @@ class Commands:
         self._scheduled = False  # a flush, for the end of this turn of the loop
         self._closed = False
         self._away: StoreUnavailable | None = None  # since the server did not answer, why
+        self.left: set[Callable[[], None]] = set()  # called when the server is left, because it was demoted
 
     async def execute(self, *args: Any) -> Any:
         if self._closed or len(self._waiting) >= QUEUE_LIMIT:
@@ -261,6 +262,8 @@ class Commands:
         if link is not None:
             _fail(link.close(), StoreUnavailable("Redis refuses writes: the server has become a replica"))
             self._schedule()
+            for call in list(self.left):
+                call()
 
     def _drop(self, failure: StoreUnavailable) -> None:
         """Close the connection; who waits is told so."""

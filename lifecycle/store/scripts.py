@@ -46,7 +46,7 @@ _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
 _BATCH = 200  # requests a reap or a sweep handles in one call: bounds how long Redis is busy
 _MESSAGE_CHARS = 4096
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 
 class Store:
@@ -211,11 +211,8 @@ class Store:
         self, shard: int, replica: str, role: Role, believed: int, rids: Sequence[str] | None = None
     ) -> Renewal:
         """A heartbeat in one shard. Raises Fenced."""
-        inbox_ttl_ms = int(self.settings.lease_secs * 4000)
         listed = "" if rids is None else orjson.dumps(list(rids))
-        reply = await self._call(
-            "renew", self._prefixes[shard], replica, role.value, believed, listed, inbox_ttl_ms, 1000
-        )
+        reply = await self._call("renew", self._prefixes[shard], replica, role.value, believed, listed, 1000)
         if reply[0] == b"dead":
             raise Fenced("This replica's lease has expired")
         orders = [Order(_text(r), _text(m), _text(why)) for r, m, why in reply[3]]

@@ -13,6 +13,7 @@ from lifecycle import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.listener import Source
 from lifecycle.store.pubsub import Message, Subscriptions
 from lifecycle.store.redis import make_client
 from lifecycle.store.scripts import Store
@@ -35,7 +36,7 @@ async def subscriptions(proxy: FaultProxy) -> AsyncIterator[Subscriptions]:
     async def same() -> Redis:
         return client
 
-    subscriptions = Subscriptions(same, timeout_secs=0.5)
+    subscriptions = Subscriptions(Source(same, 0.5, set()))
     running = asyncio.create_task(subscriptions.run())
     yield subscriptions
     await tasks.end((running,))
@@ -64,7 +65,7 @@ async def test_a_link_that_is_open_on_one_side_only_is_rebuilt(
 async def test_a_quiet_link_is_left_alone(
     namespace: str, proxy: FaultProxy, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lifecycle.store.pubsub.PROBE_SECS", 0.02)
+    monkeypatch.setattr("lifecycle.store.listener.PROBE_SECS", 0.02)
     gaps: list[str] = []
     await subscriptions.subscribe(f"{namespace}:quiet", lambda _: None, lambda: gaps.append("gap"))
     await asyncio.sleep(0.5)  # two dozen probes

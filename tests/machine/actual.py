@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -12,6 +13,7 @@ from lifecycle.store.results import Append, Drop, Ended, Grave, Outcome
 from lifecycle.store.scripts import Store
 from tests.machine.model import FENCED
 from tests.machine.words import Delivery, Limits, Piece
+from tests.pushes import Pushes
 
 GROUP = "workers"
 
@@ -20,6 +22,19 @@ class Actual:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.prefix = store.keys.prefixes[0]
+        self._pushes: dict[str, Pushes] = {}
+
+    async def listen(self, frontend: str) -> None:
+        if frontend not in self._pushes:
+            self._pushes[frontend] = await Pushes.open(self.store, frontend)
+
+    async def pushed(self, frontend: str) -> list[tuple[str, str, Any]]:
+        """Since the last call."""
+        return await self._pushes[frontend].take()
+
+    async def close(self) -> None:
+        for pushes in self._pushes.values():
+            await pushes.close()
 
     async def admit(
         self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits

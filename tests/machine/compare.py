@@ -23,12 +23,13 @@ class Comparison:
         self.actual = actual
         self.model = model
         self.models = tuple(models)
+        self._pushed: defaultdict[str, defaultdict[str, list[Piece]]] = defaultdict(lambda: defaultdict(list))
 
     async def check(self, frontends: Iterable[str], workers: Iterable[str]) -> None:
         checks = [self._check_queues(), self._check_active(), self._check_totals()]
         checks += [self._check_stream(request) for request in self.model.requests.values()]
         for frontend in frontends:
-            checks += [self._check_counts(frontend), self._check_inbox(frontend)]
+            checks += [self._check_counts(frontend), self._check_pushes(frontend)]
         checks += [self._check_running(worker) for worker in workers]
         # First the records: they say where in the queues the requests now are.
         await asyncio.gather(*map(self._check_record, self.model.requests.values()))
@@ -114,15 +115,18 @@ class Comparison:
         inflight = await self._do("HKEYS", f"inflight:{frontend}")
         assert {_text(rid) for rid in inflight} == {r.rid for r in held}
 
-    async def _check_inbox(self, frontend: str) -> None:
+    async def hear(self, frontend: str) -> None:
+        """Take what it was pushed so far; to be called before it dies."""
+        items = await self.actual.pushed(frontend)
+        assert not items or frontend not in self.model.dead, "something was pushed to the dead"
+        for rid, entry_id, payload in items:
+            if isinstance(payload, list):
+                self._pushed[frontend][rid].append(_piece(rid, entry_id, payload))
+
+    async def _check_pushes(self, frontend: str) -> None:
         """Who owns a request has been pushed its stream to the end: from the start, or from when it was adopted."""
-        frames = await self._do("XRANGE", f"inbox:{frontend}", "-", "+")
-        assert not frames or frontend not in self.model.dead, "something was pushed to the dead"
-        pushed: defaultdict[str, list[Piece]] = defaultdict(list)
-        for _, (_, frame) in frames:
-            for rid, entry_id, payload in orjson.loads(frame):
-                if isinstance(payload, list):
-                    pushed[rid].append(_piece(rid, entry_id, payload))
+        await self.hear(frontend)
+        pushed = self._pushed[frontend]
         for rid, pieces in pushed.items():
             stream = self.model.requests[rid].pieces
             assert [p for p in stream if p in pieces] == pieces, (

@@ -247,6 +247,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     def _beat(self, name: str) -> bool:
         role = self.slots[name.partition(".")[0]].role
         self.replicas[name] = role
+        if role == Role.FRONTEND:
+            self.run(self.actual.listen(name))
         found = self.run(self.actual.beat(name, role, MODELS if role == Role.WORKER else ()))
         assert found == self.model.members.beat(name, role)
         return found
@@ -299,6 +301,8 @@ class LifecycleMachine(RuleBasedStateMachine):
             self._reap(name, self.replicas[name], heirs)
 
     def _reap(self, name: str, role: Role, heirs: list[str]) -> None:
+        if role == Role.FRONTEND:
+            self.run(self.comparison.hear(name))
         found = self.run(self.actual.reap(name, role, heirs, MODELS if role == Role.WORKER else ()))
         heir_of = {rid: self._owner(rid) for rid in self.model.requests}
         expected = self.model.reap(name, role, heirs, heir_of)
@@ -344,6 +348,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             if sys.exc_info()[0] is None:  # else it would hide what has failed
                 self._everything_ends()
         finally:
+            self.run(self.actual.close())
             self.run(clear(self.store.commands, self.store.settings.namespace))
             self.run(self.store.commands.aclose())
             self.loop.close()

@@ -17,6 +17,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings.text,
     "keys of a shard": keys.of_a_shard,
     "control keys": keys.control,
+    "channels": keys.channels,
     "error types": errors.types,
     "codes": errors.codes,
     "calls": http.calls,

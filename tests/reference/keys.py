@@ -1,10 +1,10 @@
-"""Every key in Redis, from lifecycle/store/keys.py."""
+"""Every key and channel in Redis, from lifecycle/store/keys.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, Key
+from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, Key
 from tests.reference.table import code, table
 
 
@@ -14,6 +14,11 @@ def of_a_shard() -> str:
 
 def control() -> str:
     return _table(CONTROL_KEYS)
+
+
+def channels() -> str:
+    rows = ((code(name), scope, _escaped(what)) for name, scope, what in CHANNELS)
+    return table(("name", "heard by", "what is published"), rows)
 
 
 def _table(keys: Iterable[Key]) -> str:

@@ -23,6 +23,7 @@ async def world(
     world = World(store)
     await world.open()
     yield world
+    await world.close()
     await assert_no_leaks(store, inflight_allowed=True)
     if request.param == "fake":
         await store.commands.aclose()

@@ -1,71 +1,101 @@
-"""An inbox ends when it is told to, whatever becomes of the cancellation on its way, and says when it fell behind."""
+"""An inbox hears what is pushed, tells of each gap, and looks for another server when its own has nothing to say."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from lifecycle import tasks
+from lifecycle.settings import Settings
+from lifecycle.store.listener import Source
+from lifecycle.store.redis import make_client
+from lifecycle.store.scripts import Store
 from lifecycle.tokens.inbox import Inbox
+from tests.waiting import wait_until
 
-BOUND_SECS = 5.0
 
-
-class Swallows:
-    """A connection that answers when it is cancelled, as asyncio.wait_for can."""
+class Heard:
+    """What an inbox hands on."""
 
     def __init__(self) -> None:
-        self.reading = asyncio.Event()
+        self.items: list[tuple[str, str, Any]] = []
+        self.gaps = 0
 
-    async def execute(self, *_: Any) -> list[Any]:
-        self.reading.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
-        return []
+    def item(self, rid: str, entry_id: str, payload: Any) -> None:
+        if payload == "trouble":
+            raise ValueError("one request's trouble")
+        self.items.append((rid, entry_id, payload))
 
+    def gap(self) -> None:
+        self.gaps += 1
 
-async def test_a_swallowed_cancellation_does_not_hold_up_its_task_group() -> None:
-    client = Swallows()
-    inbox = Inbox(cast(Any, client), "inbox", lambda *_: None, lambda: None)
-
-    async def live() -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(inbox.run())
-            await asyncio.Event().wait()
-
-    living = asyncio.create_task(live())
-    await client.reading.wait()
-    async with asyncio.timeout(BOUND_SECS):
-        await tasks.end((living,))
-    with pytest.raises(asyncio.CancelledError):
-        await living
+    async def gaps_are(self, number: int) -> None:
+        await wait_until(lambda: self.gaps == number, what=f"{number} gaps")
 
 
-class Backlog:
-    """Answers each read with so many frames, then waits."""
-
-    def __init__(self, *reads: int) -> None:
-        self._reads = list(reads)
-        self.read_all = asyncio.Event()
-
-    async def execute(self, *_: Any) -> list[Any]:
-        if not self._reads:
-            self.read_all.set()
-            await asyncio.Event().wait()
-        return [[b"inbox", [[b"1-1", [b"f", b"[]"]]] * self._reads.pop(0)]]
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
 
 
-@pytest.mark.parametrize(
-    ("reads", "told"), [((256, 256, 256, 3), 0), ((256, 256, 256, 256, 0), 1), ((256, 3, 256, 256, 256, 3), 0)]
-)
-async def test_who_was_so_far_behind_that_frames_were_trimmed_says_so(reads: tuple[int, ...], told: int) -> None:
-    backlog, behind = Backlog(*reads), []
-    inbox = Inbox(cast(Any, backlog), "inbox", lambda *_: None, lambda: behind.append(1))
-    reading = asyncio.create_task(inbox.run())
-    await backlog.read_all.wait()
-    await tasks.end((reading,))
-    assert len(behind) == told
+@asynccontextmanager
+async def listening(settings: Settings, channel: str, heard: Heard, left: set[Any]) -> AsyncIterator[None]:
+    client = make_client(settings.redis_url, socket_timeout_secs=2.0)
+
+    async def same() -> Redis:
+        return client
+
+    running = asyncio.create_task(Inbox(Source(same, 2.0, left), channel, heard.item, heard.gap).run())
+    try:
+        await heard.gaps_are(1)  # what came before the first subscription was missed too
+        yield
+    finally:
+        await tasks.end((running,))
+        await client.aclose()
+    assert not left, "nobody is told any more"
+
+
+async def test_frames_are_handed_on_in_order_and_one_s_trouble_is_its_own(
+    settings: Settings, store: Store, heard: Heard
+) -> None:
+    channel = store.keys.inbox(0, "f0")
+    async with listening(settings, channel, heard, set()):
+        for frame in (b'[["a","1-1",["x"]],["b","1-1","trouble"],["c","1-1",["y"]]]', b"garbage", b"{}", b"7",
+                      b'[["a","1-2",["z"]]]'):  # fmt: skip
+            await store.command("SPUBLISH", channel, frame)
+        await wait_until(lambda: len(heard.items) == 3)
+    assert heard.items == [("a", "1-1", ["x"]), ("c", "1-1", ["y"]), ("a", "1-2", ["z"])]
+
+
+async def test_a_connection_that_was_cut_is_a_gap(settings: Settings, store: Store, heard: Heard) -> None:
+    channel = store.keys.inbox(0, "f0")
+    async with listening(settings, channel, heard, set()):
+        await store.command("CLIENT", "KILL", "TYPE", "pubsub")
+        await heard.gaps_are(2)
+        await store.command("SPUBLISH", channel, b'[["a","1-1",["x"]]]')
+        await wait_until(lambda: heard.items == [("a", "1-1", ["x"])])
+
+
+async def test_a_server_that_is_left_is_listened_to_no_longer(settings: Settings, store: Store, heard: Heard) -> None:
+    """It answers every probe, and may never hear what is pushed at its successor."""
+    left: set[Any] = set()
+    async with listening(settings, store.keys.inbox(0, "f0"), heard, left):
+        (leave,) = left
+        leave()
+        await heard.gaps_are(2)
+
+
+async def test_it_ends_when_it_is_told_to_while_there_is_no_server() -> None:
+    async def nobody() -> Redis:
+        raise ConnectionRefusedError
+
+    inbox = Inbox(Source(nobody, 0.5, set()), "inbox", lambda *_: None, lambda: None)
+    running = asyncio.create_task(inbox.run())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5.0):
+        await tasks.end((running,))

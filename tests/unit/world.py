@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import orjson
 from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.store.results import Admission, Append, Ended, Grave, Outcome, Start
 from lifecycle.store.scripts import Store
+from tests.pushes import Pushes
 
 MODEL = "m"
 LABELS = Labels(MODEL, "chat_completions", "stream")
@@ -29,8 +30,12 @@ class World:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.prefix = store.keys.prefixes[0]
+        self._pushes: dict[str, Pushes] = {}
+        self._pushed: defaultdict[str, list[tuple[str, str, Any]]] = defaultdict(list)
 
     async def open(self) -> None:
+        for frontend in ("f0", "f1"):
+            self._pushes[frontend] = await Pushes.open(self.store, frontend)
         for queue in ("queue", "retry"):
             key = f"{self.prefix}{queue}:{MODEL}"
             await self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
@@ -124,9 +129,13 @@ class World:
 
     async def pushed(self, frontend: str) -> list[str]:
         """Ids of the token entries that the frontend was pushed."""
-        frames = await self.store.command("XRANGE", f"{self.prefix}inbox:{frontend}", "-", "+")
-        items = [item for _, (_, frame) in frames for item in orjson.loads(frame)]
+        items = self._pushed[frontend]
+        items += await self._pushes[frontend].take()
         return [entry_id for _, entry_id, payload in items if isinstance(payload, list)]
+
+    async def close(self) -> None:
+        for pushes in self._pushes.values():
+            await pushes.close()
 
     async def counts(self, frontend: str) -> dict[str, int]:
         """By status."""

@@ -60,6 +60,6 @@ for i = 3, #ARGV, 4 do
 end
 
 for frontend, frame in pairs(frames) do
-  redis.call('XADD', P .. 'inbox:' .. frontend, 'MAXLEN', '~', 2048, '*', 'f', '[' .. table.concat(frame, ',') .. ']')
+  redis.call('SPUBLISH', P .. 'inbox:' .. frontend, '[' .. table.concat(frame, ',') .. ']')
 end
 return refused

@@ -104,7 +104,6 @@ if role == 'worker' then
   if left == 0 then redis.call('DEL', P .. 'orders:' .. replica) end
 else
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
-  redis.call('DEL', P .. 'inbox:' .. replica)
   if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end

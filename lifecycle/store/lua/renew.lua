@@ -2,13 +2,13 @@
 -- renew: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, believed (how many requests it thinks to hold in this shard), rids ('' or, after a
---         mismatch, the JSON list of them), inbox_ttl_ms, orders_limit
+--         mismatch, the JSON list of them), orders_limit
 -- Returns {'dead'} when buried, else {'ok', epoch, held, orders, lost, unheld}: held is Redis's number; orders are
 --         {rid, mode, reason}… for a worker; lost are given rids Redis does not count as this replica's; unheld those it
 --         counts that were not given.
 
 local P = KEYS[1]
-local shift, replica, role, believed, rids, inbox_ttl_ms, orders_limit = unpack(ARGV)
+local shift, replica, role, believed, rids, orders_limit = unpack(ARGV)
 --- @include clock record
 
 if redis.call('EXISTS', P .. 'dead:' .. replica) == 1 then return {'dead'} end
@@ -33,7 +33,6 @@ if role == 'worker' then
   if rids ~= '' then members = redis.call('SMEMBERS', P .. 'running:' .. replica) end
 else
   held = redis.call('HLEN', P .. 'inflight:' .. replica)
-  redis.call('PEXPIRE', P .. 'inbox:' .. replica, inbox_ttl_ms)
   if rids ~= '' then members = redis.call('HKEYS', P .. 'inflight:' .. replica) end
 end
 if members then

@@ -1,13 +1,11 @@
 -- Telling readers and subscribers. What is told here has been written durably before, in the same script.
 
-local INBOX_FRAMES = 2048
-
 -- One frame for each frontend that reads `rid`: [[rid, entry id, event]]. Dead frontends get nothing.
 local function push_event(rid, id, event)
   local frame = '[["' .. rid .. '","' .. id .. '",' .. event .. ']]'
   for _, frontend in ipairs(redis.call('HKEYS', P .. 'readers:' .. rid)) do
     if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then
-      redis.call('XADD', P .. 'inbox:' .. frontend, 'MAXLEN', '~', INBOX_FRAMES, '*', 'f', frame)
+      redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
     end
   end
 end

@@ -1,0 +1,39 @@
+"""What Redis pushes to a frontend, as the frontend hears it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from lifecycle.store.scripts import Store
+
+
+class Pushes:
+    """Of one shard and frontend, from `open` on. `take()` gives what has come since the last call, in order."""
+
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+
+    @classmethod
+    async def open(cls, store: Store, frontend: str, shard: int = 0) -> Pushes:
+        pubsub: Any = store.commands._client.pubsub()
+        await pubsub.ssubscribe(store.keys.inbox(shard, frontend))
+        pushes = cls(pubsub)
+        await pushes.take()
+        return pushes
+
+    async def take(self) -> list[tuple[str, str, Any]]:
+        """(request id, entry id, tokens or event)… Whatever a script has pushed before this call is there."""
+        await self._pubsub.ping()
+        items: list[tuple[str, str, Any]] = []
+        while True:
+            message = await self._pubsub.get_message(timeout=5.0)
+            assert message is not None, "Redis has not answered a ping"
+            if message["type"] == "pong":
+                return items
+            if message["type"] == "smessage":
+                items += [tuple(item) for item in orjson.loads(message["data"])]
+
+    async def close(self) -> None:
+        await self._pubsub.aclose()
