@@ -51,7 +51,7 @@ class Listener:
 
     @abstractmethod
     def _take(self, reply: Any) -> None:
-        """Something came. What this raises costs the connection."""
+        """Something came that is no error; that, and what this raises, costs the connection."""
 
     async def run(self) -> None:
         self._source.left.add(self._leave)
@@ -80,6 +80,7 @@ class Listener:
         """Until the link is lost, or answers no probe."""
         async with Patience(self._timeout_secs):
             link = self._link = PushLink(await connected(await self._source.client()), self._hear)
+        link.send("PING")  # a server that still loads its data confirms subscriptions, but answers this with an error
         for command in self._greeting():
             link.send(*command)
         probing = False
@@ -100,6 +101,8 @@ class Listener:
             self._link.drop(ConnectionError("the server has become a replica"))
 
     def _hear(self, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            raise reply
         self._heard = self._works = True
         self._take(reply)
 

@@ -33,8 +33,6 @@ class Inbox(Listener):
         yield "SSUBSCRIBE", self._channel
 
     def _take(self, reply: Any) -> None:
-        if isinstance(reply, Exception):  # the slot is another node's, or may not be listened on
-            raise reply
         match reply:
             case [b"smessage", _, frame]:
                 self._unpack(frame)
