@@ -12,7 +12,7 @@ import pytest
 from lifecycle.model import CancelMode, Labels, Role
 from lifecycle.settings import load
 from lifecycle.store import lua
-from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.results import Append, Grave, Outcome
 from lifecycle.store.scripts import Store
 from lifecycle.store.shares import Share, Shares
@@ -148,11 +148,12 @@ def literals(files: list[Path]) -> set[str]:
     return {name for file in files for name in re.findall(r"P \.\. '([a-z_]+:?)'", file.read_text())}
 
 
-def test_the_scripts_use_the_declared_keys_and_no_others() -> None:
+def test_the_scripts_use_the_declared_keys_and_channels_and_no_others() -> None:
     control = literals([f for f in FILES if f.stem in CONTROL_FILES])
     shard = literals([f for f in FILES if f.stem not in CONTROL_FILES])
     declared_control = {key.name for key in CONTROL_KEYS}
     declared_shard = {key.name for key in SHARD_KEYS}
+    declared_shard |= {channel.name.partition("<")[0] for channel in CHANNELS if channel.scope == "shard"}
     assert control <= declared_control
     assert shard <= declared_shard
     assert declared_control - control - COMPOSED == set()
