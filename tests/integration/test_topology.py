@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+from lifecycle import tasks
 from lifecycle.address import parse
+from lifecycle.redis_binary import BUNDLED, bundled_path, find_server
+from lifecycle.store.connect import Connections
 from lifecycle.store.redis import make_client
 from lifecycle.store.topology import PerNode, Topology, slot_of
+from lifecycle.tokens.inbox import Inbox
+from tests.conftest import MakeSettings
 from tests.servers import ClusterSetup, ask
 from tests.waiting import wait_until
 
@@ -58,3 +64,25 @@ async def test_nodes_that_do_not_name_themselves_are_where_they_were_asked() -> 
         topology = Topology(parse(setup.url), lambda url: make_client(url, socket_timeout_secs=2.0))
         assert {host for host, _ in await topology.primaries()} == {"127.0.0.1"}
         await topology.aclose()
+
+
+async def test_an_inbox_follows_its_slot(make_settings: MakeSettings) -> None:
+    heard: list[tuple[str, str, Any]] = []
+    gaps: list[None] = []
+    with ClusterSetup(find_server(BUNDLED) if bundled_path() else None) as setup:
+        moves = [setup.migrate_slot, *([setup.migrate_slot_atomically] if setup.migrates_atomically else [])]
+        async with Connections.open(make_settings(redis_url=setup.url, shards=3)) as connections:
+            channel = connections.store.keys.inbox(1, "f0")
+            slot = slot_of(channel)
+            inbox = Inbox(connections.sources[1], channel, lambda *item: heard.append(item), lambda: gaps.append(None))
+            running = asyncio.create_task(inbox.run())
+            for move in (None, *moves):
+                if move is not None:
+                    here = setup.primaries.index(setup.node_of(slot))
+                    await move(slot, setup.primaries[(here + 1) % 3])
+                told = len(heard) + 1
+                await wait_until(lambda told=told: len(gaps) >= told, what="a subscription where the slot is")
+                setup.ask_slot(slot, "SPUBLISH", channel, f'[["r","1-{told}",["x"]]]')
+                await wait_until(lambda told=told: len(heard) == told, what="what is pushed there")
+            await tasks.end((running,))
+    assert heard == [("r", f"1-{number}", ["x"]) for number in range(1, len(heard) + 1)]
