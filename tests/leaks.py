@@ -175,6 +175,7 @@ async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
 RULES: dict[str, _Rule] = {
     "request:": _expires_after_the_end,
     "tokens:": _expires_after_the_end,
+    "body:": _ends_with_the_request,
     "readers:": _ends_with_the_request,
     "named:": _expires,
     "queue:": _entries_are_queued,

@@ -34,6 +34,7 @@ class Channel(NamedTuple):
 
 SHARD_KEYS = (
     Key("request:", "hash", "retention after the end; before it, the reaper owns it", "<rid>: the record"),
+    Key("body:", "string", "deleted at the end", "<rid>: what was asked, for its worker"),
     Key("tokens:", "stream", "retention after the end", "<rid>: the token stream, ids <attempt>-<number>"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL of half an hour and the retention", "<hash of an idempotency key>: a request id"),

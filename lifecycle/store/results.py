@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+import orjson
 
 from lifecycle.model import Request
 
 Refusal = Literal["gone", "closed", "fenced"]
 
 
-def record_of(flat: Sequence[bytes]) -> Request | None:
-    """From field, value, field, value, …; none at all is no record."""
-    if not flat:
-        return None
-    texts = [field.decode() for field in flat]
-    return Request.from_hash(dict(zip(texts[::2], texts[1::2], strict=True)))
+def record_of(text: bytes) -> Request | None:
+    """From the JSON of its hash; nothing is no record."""
+    return Request.from_hash(orjson.loads(text)) if text else None
 
 
 class Admission(NamedTuple):
@@ -68,12 +66,12 @@ class Ended(NamedTuple):
     """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved`, `killing`."""
 
     what: str
-    flat: Sequence[bytes] = ()  # the record's fields
+    text: bytes = b""  # the record, as JSON
     last: int = 0
 
     @property
     def record(self) -> Request | None:
-        return record_of(self.flat)
+        return record_of(self.text)
 
 
 class Cancellation(NamedTuple):

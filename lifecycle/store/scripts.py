@@ -271,7 +271,7 @@ class Store:
         reply = await self._call(
             "browse", self._prefixes[shard], index, order, offset, scan_limit, limit, status, orjson.dumps(list(words))
         )
-        rows = [(record_of(flat), int(readers)) for flat, readers in reply[2:]]
+        rows = [(record_of(text), int(readers)) for text, readers in reply[2:]]
         return Rows(
             float(reply[0]), int(reply[1]), [Row(record, readers) for record, readers in rows if record is not None]
         )
@@ -390,4 +390,4 @@ def _ended(reply: list[Any]) -> Ended:
     what = _text(reply[0])
     if what == "incomplete":
         return Ended(what, last=int(reply[1]))
-    return Ended(what, reply[1] if len(reply) > 1 else ())
+    return Ended(what, reply[1] if len(reply) > 1 else b"")

@@ -110,6 +110,4 @@ class Feed:
         elif kind == "end":
             self.take_end(End.from_event(event))
         elif kind == "terminal":
-            flat = event["record"]
-            record = Request.from_hash(dict(zip(flat[::2], flat[1::2], strict=True)))
-            self.take_terminal(record, End.from_event(event["outcome"]))
+            self.take_terminal(Request.from_hash(event["record"]), End.from_event(event["outcome"]))

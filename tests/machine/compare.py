@@ -50,7 +50,7 @@ class Comparison:
             "frontend": request.frontend, "output_tokens": str(request.number),
         }  # fmt: skip
         assert found == {name: expected[name] for name in found}, request.rid
-        assert (entry is not None) == (request.status == "queued"), "only what is queued has a place in the queue"
+        assert bool(entry) == (request.status == "queued"), "only what is queued has a place in the queue"
         if request.status == "queued" and request.entry is None:
             request.entry = _text(entry)
         assert _text(entry) == (request.entry or ""), "it moved in the queue"

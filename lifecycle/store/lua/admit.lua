@@ -27,21 +27,26 @@ if depth >= tonumber(queue_limit) then return {'full', depth} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
 
+local created_at = secs(now)
 local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
-local record = {model = model, endpoint = endpoint, request_type = request_type}
+-- What was not given is left out, and the body has a key of its own: Redis keeps a small record in one piece.
+redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key,
   'id', rid, 'nonce', nonce, 'model', model, 'endpoint', endpoint, 'request_type', request_type,
-  'status', 'queued', 'error_type', '', 'frontend', frontend, 'attempt', '0', 'body', body,
-  'on_disconnect', on_disconnect, 'grace_secs', grace_secs, 'created_at', secs(now),
-  'queue', 'queue', 'entry', entry, 'output_tokens', '0', 'queue_timeout_secs', queue_timeout_secs,
-  'first_token_timeout_secs', first_token_timeout_secs, 'deadline_secs', deadline_secs, 'traceparent', traceparent,
-  'idempotency', idempotency, 'owner', owner)
-redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
-count_in(frontend, rid, record, 'queued')
-redis.call('ZADD', P .. 'created', secs(now), rid)
-redis.call('ZADD', P .. 'active', secs(now), rid)
-local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
-for kind, limit in pairs(limits) do
-  if tonumber(limit) > 0 then redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(limit)), kind .. '|' .. rid) end
+  'status', 'queued', 'frontend', frontend, 'attempt', '0', 'on_disconnect', on_disconnect,
+  'grace_secs', grace_secs, 'created_at', created_at, 'queue', 'queue', 'entry', entry)
+for name, value in pairs({traceparent = traceparent, idempotency = idempotency, owner = owner}) do
+  if value ~= '' then redis.call('HSET', key, name, value) end
 end
-return {'admitted', secs(now)}
+local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
+for kind, after_secs in pairs(limits) do
+  if tonumber(after_secs) > 0 then
+    redis.call('HSET', key, kind .. '_limit_secs', after_secs)
+    falls_due(rid, kind, now + tonumber(after_secs))
+  end
+end
+redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
+count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
+redis.call('ZADD', P .. 'created', created_at, rid)
+redis.call('ZADD', P .. 'active', created_at, rid)
+return {'admitted', created_at}

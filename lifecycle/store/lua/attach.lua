@@ -2,7 +2,7 @@
 -- attach: a frontend reads a request from now on; later frames of it go to that frontend's inbox too.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, frontend, readers (how many over HTTP it has now; absolute, so that a repetition changes nothing)
--- Returns the record (empty when unknown), or {'fenced'}. A terminal request is not attached to: its stream is whole.
+-- Returns the record ('' when unknown), or {'fenced'}. A terminal request is not attached to: its stream is whole.
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
@@ -10,7 +10,7 @@ local shift, rid, frontend, readers = unpack(ARGV)
 
 if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
-if not record then return {} end
+if not record then return '' end
 if not is_terminal(record) then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
   if tonumber(readers) > 0 then redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid) end

@@ -10,9 +10,6 @@ local P = KEYS[1]
 local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARGV)
 --- @include clock record
 
-local FIELDS = {'id', 'model', 'endpoint', 'request_type', 'status', 'error_type', 'error_message', 'cancel_requested_at',
-  'cancel_reason', 'cancel_mode', 'on_disconnect', 'frontend', 'worker', 'attempt', 'created_at', 'started_at',
-  'first_token_at', 'last_token_at', 'finished_at', 'output_tokens', 'finish_reason'}
 local texts = cjson.decode(words)
 
 local function matches(record)
@@ -26,20 +23,11 @@ local function matches(record)
   return true
 end
 
--- Without the body, which may be large; nil when unknown or of another type.
-local function load_fields(rid)
-  local values = redis.pcall('HMGET', P .. 'request:' .. rid, unpack(FIELDS))
-  if values.err or not values[1] then return nil end
-  local record = {}
-  for i, name in ipairs(FIELDS) do record[name] = values[i] or nil end
-  return record
-end
-
 local found, looked, now = {}, 0, clock(shift)
 local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
 for _, rid in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
   looked = looked + 1
-  local record = load_fields(rid)
+  local record = load_record(rid)
   if record and matches(record) then
     found[#found + 1] = {public_record(rid, record), live_readers(rid)}
     if #found == tonumber(limit) then break end

@@ -19,7 +19,7 @@ local number = stream_end(rid)
 if seen ~= '' and number > tonumber(seen) then return {'moved'} end
 
 local worker, running = record.worker, record.status == 'running'
-record = terminate(rid, record, clock(shift), tonumber(retention_secs),
+local _, public = terminate(rid, record, clock(shift), tonumber(retention_secs),
   outcome_of('failed', error_type, message, '', number))
 if running then order(worker, rid, 'kill', error_type) end
-return {'done', public_record(rid, record)}
+return {'done', public}

@@ -13,11 +13,14 @@ local shift, rid, worker, attempt, status, error_type, message, finish_reason, l
   input_tokens, retention_secs = unpack(ARGV)
 --- @include clock record events counts terminal
 
-redis.call('SREM', P .. 'orders:' .. worker, rid)
 local record = load_record(rid)
-if not record then return {'unknown'} end
-if is_terminal(record) then return {'already', public_record(rid, record)} end
-if record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then return {'fenced'} end
+local ended = record and is_terminal(record)
+if not record or ended or record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then
+  redis.call('SREM', P .. 'orders:' .. worker, rid)  -- nothing of it is this worker's any more
+  if not record then return {'unknown'} end
+  if ended then return {'already', public_record(rid, record)} end
+  return {'fenced'}
+end
 
 local now = clock(shift)
 if input_tokens ~= '' then
@@ -25,11 +28,12 @@ if input_tokens ~= '' then
   record.input_tokens = input_tokens
 end
 local number, at, closed = stream_end(rid)
-if record.cancel_mode == 'kill' then
-  record = terminate(rid, record, now, tonumber(retention_secs), cancelled_outcome(record, number),
-    {number, at, closed})
-  return {'done', public_record(rid, record)}
+local untold
+local function ends(outcome)
+  local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, untold)
+  return {'done', public}
 end
+if record.cancel_mode == 'kill' then return ends(cancelled_outcome(record, number)) end
 
 -- What the stream lacks of the remainder; an append that was executed without an answer may overlap with it.
 local function missing(texts, number)
@@ -46,13 +50,11 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
   if tokens then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', at)
-    push_event(rid, remainder_id, tokens)
+    untold = item_of(rid, remainder_id, tokens)
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end
 end
 if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
-record = terminate(rid, record, now, tonumber(retention_secs),
-  outcome_of(status, error_type, message, finish_reason, number), {number, at, closed})
-return {'done', public_record(rid, record)}
+return ends(outcome_of(status, error_type, message, finish_reason, number))

@@ -2,7 +2,7 @@
 -- read: one record, with the live progress of a running request.
 -- KEYS[1] shard prefix
 -- ARGV    shift (unused), rid
--- Returns the record as a flat field list, empty when unknown or expired.
+-- Returns the record, '' when unknown or expired.
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)

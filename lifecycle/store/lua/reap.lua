@@ -42,15 +42,16 @@ local function heir_of(rid)
 end
 
 local function adopt(rid, record, heir, read)
-  count_out(replica, rid, record.status)
+  local labels = labels_of(record)
+  count_out(replica, rid, labels, record.status)
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, heir, 0)
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', heir)
   record.frontend = heir
-  count_in(heir, rid, record, record.status)
+  count_in(heir, rid, labels, record.status)
   push_event(rid, '0-0', cjson.encode({type = 'adopted', frontend = heir}))
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
-    redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.grace_secs)), 'grace|' .. rid)
+    falls_due(rid, 'grace', now + tonumber(record.grace_secs))
   end
   moved = moved + 1
 end

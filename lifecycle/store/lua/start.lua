@@ -12,12 +12,9 @@ local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
 --- @include clock record events counts terminal limits retrying
 
-local function acknowledge()
-  local key = P .. queue .. ':' .. model
-  if redis.call('EXISTS', key) == 1 then
-    pcall(redis.call, 'XACK', key, 'workers', entry)
-    redis.call('XDEL', key, entry)
-  end
+local function drop(why)
+  acknowledge(P .. queue .. ':' .. model, entry)
+  return {'drop', why}
 end
 
 local record = load_record(rid)
@@ -29,24 +26,24 @@ if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then
   end
   return {'fenced'}
 end
-if not record then acknowledge(); return {'drop', 'unknown'} end
-if is_terminal(record) then acknowledge(); return {'drop', record.status} end
+if not record then return drop('unknown') end
+if is_terminal(record) then return drop(record.status) end
 
 local function answer(base)
-  return {'run', record.attempt, tostring(base), record.body or '', record.request_type,
+  return {'run', record.attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', record.request_type,
           record.cancel_mode or '', record.cancel_reason or '', record.traceparent or '', record.created_at}
 end
 
 if record.status == 'running' then
   if record.worker == worker and record.started_entry == queue .. entry then return answer((stream_end(rid))) end
-  acknowledge()
-  return {'drop', 'taken'}
+  return drop('taken')
 end
-if record.queue ~= queue or record.entry ~= entry then acknowledge(); return {'drop', 'moved'} end
+if record.queue ~= queue or record.entry ~= entry then return drop('moved') end
 
 local now = clock(shift)
-local number, at = stream_end(rid)
-for _, kind in ipairs({'queue', 'first_token', 'deadline'}) do
+local number, at = 0, nil
+if record.attempt ~= '0' then number, at = stream_end(rid) end
+for _, kind in ipairs(record.due and {'queue', 'first_token', 'deadline'} or {}) do
   local due = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
   if due and tonumber(due) <= now then
     terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, number))
@@ -60,13 +57,12 @@ end
 
 record.attempt = tostring(tonumber(record.attempt) + 1)
 record.status, record.worker, record.started_at = 'running', worker, secs(now)
-acknowledge()
-redis.call('HDEL', P .. 'request:' .. rid, 'entry')
+acknowledge(P .. queue .. ':' .. model, entry)
 redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', record.attempt,
-  'started_at', record.started_at, 'started_entry', queue .. entry, 'resumable', resumable)
+  'started_at', record.started_at, 'entry', '', 'started_entry', queue .. entry, 'resumable', resumable)
 redis.call('SADD', P .. 'running:' .. worker, rid)
 count_moves(record.frontend, rid, 'queued', 'running')
-redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid)
+if record.due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
 local id = record.attempt .. '-' .. number
 redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
 push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(record.attempt),

@@ -62,8 +62,7 @@ for _, model in ipairs(cjson.decode(unserved)) do
         ends(rid, record, outcome_of('failed', 'unavailable', 'No worker serves the model', '',
           (stream_end(rid))))
       else
-        pcall(redis.call, 'XACK', key, 'workers', entry[1])
-        redis.call('XDEL', key, entry[1])
+        acknowledge(key, entry[1])
       end
     end
     if #entries == tonumber(limit) then more = 1 end

@@ -16,9 +16,9 @@ local function cancel_request(rid, record, now, retention, mode, reason)
     return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
   end
   if mode == 'kill' then
-    local outcome = cancelled_outcome(record, number)
-    if not closed then close_stream(rid, outcome) end
-    push_event(rid, CLOSED .. '-' .. CLOSED, cjson.encode(outcome))
+    local ending = cjson.encode(cancelled_outcome(record, number))
+    if not closed then close_stream(rid, ending) end
+    push_event(rid, CLOSED .. '-' .. CLOSED, ending)
   end
   order(record.worker, rid, mode, reason)
   return 'pending', record
@@ -31,6 +31,6 @@ local function reader_gone(rid, record, now, retention)
   if grace <= 0 then
     return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
   end
-  redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + grace), 'grace|' .. rid)
+  falls_due(rid, 'grace', now + grace)
   return 'grace', record
 end

@@ -12,17 +12,14 @@ local function add_count(frontend, state, labels, by)
   end
 end
 
-local function count_in(frontend, rid, record, state)
-  local labels = labels_of(record)
+local function count_in(frontend, rid, labels, state)
   if redis.call('HSETNX', P .. 'inflight:' .. frontend, rid, labels) == 1 then
     add_count(frontend, state, labels, 1)
   end
 end
 
-local function count_out(frontend, rid, state)
-  local labels = redis.call('HGET', P .. 'inflight:' .. frontend, rid)
-  if labels then
-    redis.call('HDEL', P .. 'inflight:' .. frontend, rid)
+local function count_out(frontend, rid, labels, state)
+  if redis.call('HDEL', P .. 'inflight:' .. frontend, rid) == 1 then
     add_count(frontend, state, labels, -1)
   end
 end

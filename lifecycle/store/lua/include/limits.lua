@@ -6,6 +6,5 @@ local LIMITS = {
 }
 
 local function limit_outcome(kind, record, last)
-  local field = kind == 'deadline' and 'deadline_secs' or kind .. '_timeout_secs'
-  return outcome_of('failed', LIMITS[kind][1], string.format(LIMITS[kind][2], record[field]), '', last)
+  return outcome_of('failed', LIMITS[kind][1], string.format(LIMITS[kind][2], record[kind .. '_limit_secs']), '', last)
 end

@@ -17,21 +17,26 @@ local function is_terminal(record)
 end
 
 -- Number of the last token, the time of the last entry (milliseconds), whether the stream is closed, and the attempt
--- of the last entry. `<attempt>-<CLOSED>` ends an attempt that was given back, and says how far the tokens go.
+-- of the last entry. `<attempt>-<CLOSED>` ends an attempt that was given back, and says how far the tokens go. Each entry
+-- has two fields, the second is `at`; but the one that closes the stream.
 local function stream_end(rid)
-  local closed = false
-  for _, entry in ipairs(redis.call('XREVRANGE', P .. 'tokens:' .. rid, '+', '-', 'COUNT', 2)) do
-    local attempt, number = string.match(entry[1], '(%d+)-(%d+)')
-    if attempt == CLOSED then
-      closed = true
-    else
-      local fields = {}
-      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-      if number == CLOSED then number = fields.g end
-      return tonumber(number) or 0, fields.at ~= '' and fields.at or nil, closed, attempt
-    end
+  local closed, key = false, P .. 'tokens:' .. rid
+  local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  if entry and entry[1] == CLOSED .. '-' .. CLOSED then
+    closed = true
+    entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 2)[2]
   end
-  return 0, nil, closed, '0'
+  if not entry then return 0, nil, closed, '0' end
+  local attempt, number = string.match(entry[1], '(%d+)-(%d+)')
+  local _, value, _, at = unpack(entry[2])
+  if number == CLOSED then number = value end  -- of the field `g`
+  return tonumber(number) or 0, at ~= '' and at or nil, closed, attempt
+end
+
+-- What is due at a time of its own; the record notes that there is such a thing.
+local function falls_due(rid, kind, at)
+  redis.call('HSET', P .. 'request:' .. rid, 'due', 1)
+  redis.call('ZADD', P .. 'deadlines', 'NX', secs(at), kind .. '|' .. rid)
 end
 
 -- How many HTTP readers are attached at living frontends.
@@ -45,20 +50,14 @@ local function live_readers(rid)
   return total
 end
 
--- Flat field list for the caller: the record without what only Redis needs, live progress filled in.
+-- The record as JSON for the caller: without what only the scripts need, live progress filled in; '' when there is none.
 local function public_record(rid, record)
-  if not record then return {} end
+  if not record then return '' end
   if record.status == 'running' or (record.status == 'queued' and record.attempt ~= '0') then
     local number, at = stream_end(rid)
     record.output_tokens = tostring(number)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
-  local flat = {}
-  for field, value in pairs(record) do
-    if field ~= 'body' and field ~= 'nonce' then
-      flat[#flat + 1] = field
-      flat[#flat + 1] = value
-    end
-  end
-  return flat
+  record.nonce, record.queue, record.entry, record.started_entry, record.resumable = nil
+  return cjson.encode(record)
 end

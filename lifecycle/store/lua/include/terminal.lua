@@ -1,13 +1,15 @@
 -- The one way a request ends. Callers have checked that the record is not terminal.
 
--- Removes a not started request from its queue: acknowledged and deleted, so that XLEN stays the depth.
+-- A delivery is over: acknowledged and deleted, so that XLEN stays the depth. A queue without the group is fine.
+local function acknowledge(key, entry)
+  redis.pcall('XACK', key, 'workers', entry)
+  redis.call('XDEL', key, entry)
+end
+
+-- Removes a not started request from its queue.
 local function leave_queue(record)
   if record.entry and record.entry ~= '' then
-    local key = P .. record.queue .. ':' .. record.model
-    if redis.call('EXISTS', key) == 1 then
-      pcall(redis.call, 'XACK', key, 'workers', record.entry)
-      redis.call('XDEL', key, record.entry)
-    end
+    acknowledge(P .. record.queue .. ':' .. record.model, record.entry)
   end
 end
 
@@ -19,9 +21,9 @@ local function order(worker, rid, mode, reason)
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
 
--- Closes a token stream that is open: no entry can follow.
-local function close_stream(rid, outcome)
-  redis.call('XADD', P .. 'tokens:' .. rid, CLOSED .. '-' .. CLOSED, 'e', cjson.encode(outcome))
+-- Closes a token stream that is open: no entry can follow. `ending` is an outcome as JSON.
+local function close_stream(rid, ending)
+  redis.call('XADD', P .. 'tokens:' .. rid, CLOSED .. '-' .. CLOSED, 'e', ending)
 end
 
 -- What readers are told when the token stream is closed; `last` lets them see a gap before the end.
@@ -31,13 +33,15 @@ local function outcome_of(status, error_type, message, finish_reason, last)
 end
 
 -- Ends the request: record, counts, totals, queue, stream, expiry, then the readers and the subscribers.
--- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it. Returns the updated record.
-local function terminate(rid, record, now, retention, outcome, tail)
+-- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it; `untold` is an item that readers
+-- get before the end. Returns the updated record, and public_record(...) of it.
+local function terminate(rid, record, now, retention, outcome, tail, untold)
   local was = record.status
   if was == 'queued' then leave_queue(record) end
   outcome.input_tokens = record.input_tokens
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
-  if not closed then close_stream(rid, outcome) end
+  local ending = cjson.encode(outcome)
+  if not closed then close_stream(rid, ending) end
   record.status = outcome.status
   record.error_type = outcome.error_type
   record.error_message = outcome.message
@@ -50,32 +54,36 @@ local function terminate(rid, record, now, retention, outcome, tail)
       record.first_token_at = record.last_token_at
     end
   end
-  redis.call('HDEL', P .. 'request:' .. rid, 'body', 'entry')
+  local labels = labels_of(record)
   redis.call('HSET', P .. 'request:' .. rid,
-    'status', record.status, 'error_type', record.error_type, 'error_message', record.error_message,
-    'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
+    'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'last_token_at', record.last_token_at or '',
-    'first_token_at', record.first_token_at or '')
-  record.body, record.entry = nil, nil
-  count_out(record.frontend, rid, was)
+    'first_token_at', record.first_token_at or '', 'entry', '')
+  if outcome.error_type ~= '' then
+    redis.call('HSET', P .. 'request:' .. rid, 'error_type', outcome.error_type, 'error_message', outcome.message)
+  end
+  count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('SREM', P .. 'running:' .. record.worker, rid)
-    redis.call('SREM', P .. 'orders:' .. record.worker, rid)
+    if record.cancel_mode then redis.call('SREM', P .. 'orders:' .. record.worker, rid) end
   end
   redis.call('ZREM', P .. 'active', rid)
-  redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
+  if record.due then
+    redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
+  end
   redis.call('ZADD', P .. 'expiries', secs(now + retention), rid)
   local label = outcome.status == 'completed' and 'success' or 'error'
-  redis.call('HINCRBY', P .. 'totals', cjson.encode(
-    {record.model, record.endpoint, record.request_type, label, outcome.error_type}), 1)
+  redis.call('HINCRBY', P .. 'totals',
+    string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', 1)
   local ttl_ms = math.ceil(retention * 1000)
   redis.call('PEXPIRE', P .. 'request:' .. rid, ttl_ms)
   redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
-  push_event(rid, CLOSED .. '-' .. CLOSED, cjson.encode({type = 'terminal', outcome = outcome,
-    record = public_record(rid, record)}))
-  redis.call('DEL', P .. 'readers:' .. rid)
+  local public = public_record(rid, record)
+  push_event(rid, CLOSED .. '-' .. CLOSED,
+    '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', untold)
+  redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
-  return record
+  return record, public
 end
 
 -- How a request with a confirmed cancel ends.
