@@ -13,7 +13,7 @@ local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
   owner, admit_by = unpack(ARGV)
---- @include clock record events counts
+--- @include clock due counts
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -35,8 +35,8 @@ redis.call('HSET', key,
   'id', rid, 'nonce', nonce, 'model', model, 'endpoint', endpoint, 'request_type', request_type,
   'status', 'queued', 'frontend', frontend, 'attempt', '0', 'on_disconnect', on_disconnect,
   'grace_secs', grace_secs, 'created_at', created_at, 'queue', 'queue', 'entry', entry)
-for name, value in pairs({traceparent = traceparent, idempotency = idempotency, owner = owner}) do
-  if value ~= '' then redis.call('HSET', key, name, value) end
+if traceparent .. idempotency .. owner ~= '' then
+  redis.call('HSET', key, 'traceparent', traceparent, 'idempotency', idempotency, 'owner', owner)
 end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
 for kind, after_secs in pairs(limits) do
@@ -45,7 +45,7 @@ for kind, after_secs in pairs(limits) do
     falls_due(rid, kind, now + tonumber(after_secs))
   end
 end
-redis.call('HSET', P .. 'readers:' .. rid, frontend, 1)
+redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
 redis.call('ZADD', P .. 'created', created_at, rid)
 redis.call('ZADD', P .. 'active', created_at, rid)

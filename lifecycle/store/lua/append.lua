@@ -11,7 +11,7 @@
 
 local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
---- @include clock record
+--- @include clock stream
 
 if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)

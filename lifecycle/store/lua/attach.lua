@@ -6,7 +6,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include clock record
+--- @include clock stream record
 
 if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)

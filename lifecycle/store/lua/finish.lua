@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id, remainder,
   input_tokens, retention_secs = unpack(ARGV)
---- @include clock record events counts terminal
+--- @include clock stream record events counts terminal
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)
@@ -23,10 +23,7 @@ if not record or ended or record.status ~= 'running' or record.worker ~= worker 
 end
 
 local now = clock(shift)
-if input_tokens ~= '' then
-  redis.call('HSET', P .. 'request:' .. rid, 'input_tokens', input_tokens)
-  record.input_tokens = input_tokens
-end
+if input_tokens ~= '' then record.input_tokens = input_tokens end
 local number, at, closed = stream_end(rid)
 local untold
 local function ends(outcome)

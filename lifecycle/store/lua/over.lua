@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, shares = unpack(ARGV)
---- @include clock record
+--- @include clock stream record
 
 local now, over = clock(shift), {}
 for i, share in ipairs(cjson.decode(shares)) do

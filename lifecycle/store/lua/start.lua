@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
---- @include clock record events counts terminal limits retrying
+--- @include clock stream record events counts terminal limits retrying
 
 local function drop(why)
   acknowledge(P .. queue .. ':' .. model, entry)

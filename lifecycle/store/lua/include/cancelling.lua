@@ -18,7 +18,7 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   if mode == 'kill' then
     local ending = cjson.encode(cancelled_outcome(record, number))
     if not closed then close_stream(rid, ending) end
-    push_event(rid, CLOSED .. '-' .. CLOSED, ending)
+    push_event(rid, END_ID, ending)
   end
   order(record.worker, rid, mode, reason)
   return 'pending', record

@@ -6,28 +6,26 @@ local function labels_of(record)
 end
 
 local function add_count(frontend, state, labels, by)
-  local key = P .. 'counts:' .. frontend
-  if redis.call('HINCRBY', key, state .. labels, by) == 0 then
-    redis.call('HDEL', key, state .. labels)
-  end
+  local key, name = P .. 'counts:' .. frontend, state .. labels
+  if redis.call('HINCRBY', key, name, by) == 0 then redis.call('HDEL', key, name) end
 end
 
 local function count_in(frontend, rid, labels, state)
   if redis.call('HSETNX', P .. 'inflight:' .. frontend, rid, labels) == 1 then
-    add_count(frontend, state, labels, 1)
+    add_count(frontend, state, labels, '1')
   end
 end
 
 local function count_out(frontend, rid, labels, state)
   if redis.call('HDEL', P .. 'inflight:' .. frontend, rid) == 1 then
-    add_count(frontend, state, labels, -1)
+    add_count(frontend, state, labels, '-1')
   end
 end
 
 local function count_moves(frontend, rid, from, to)
   local labels = redis.call('HGET', P .. 'inflight:' .. frontend, rid)
   if labels then
-    add_count(frontend, from, labels, -1)
-    add_count(frontend, to, labels, 1)
+    add_count(frontend, from, labels, '-1')
+    add_count(frontend, to, labels, '1')
   end
 end

@@ -23,7 +23,7 @@ end
 
 -- Closes a token stream that is open: no entry can follow. `ending` is an outcome as JSON.
 local function close_stream(rid, ending)
-  redis.call('XADD', P .. 'tokens:' .. rid, CLOSED .. '-' .. CLOSED, 'e', ending)
+  redis.call('XADD', P .. 'tokens:' .. rid, END_ID, 'e', ending)
 end
 
 -- What readers are told when the token stream is closed; `last` lets them see a gap before the end.
@@ -54,13 +54,13 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
       record.first_token_at = record.last_token_at
     end
   end
-  local labels = labels_of(record)
-  redis.call('HSET', P .. 'request:' .. rid,
+  local labels, key = labels_of(record), P .. 'request:' .. rid
+  redis.call('HSET', key,
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'last_token_at', record.last_token_at or '',
-    'first_token_at', record.first_token_at or '', 'entry', '')
+    'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '', 'entry', '')
   if outcome.error_type ~= '' then
-    redis.call('HSET', P .. 'request:' .. rid, 'error_type', outcome.error_type, 'error_message', outcome.message)
+    redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
   end
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
@@ -74,13 +74,12 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
   redis.call('ZADD', P .. 'expiries', secs(now + retention), rid)
   local label = outcome.status == 'completed' and 'success' or 'error'
   redis.call('HINCRBY', P .. 'totals',
-    string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', 1)
-  local ttl_ms = math.ceil(retention * 1000)
-  redis.call('PEXPIRE', P .. 'request:' .. rid, ttl_ms)
+    string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
+  local ttl_ms = string.format('%d', math.ceil(retention * 1000))
+  redis.call('PEXPIRE', key, ttl_ms)
   redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
   local public = public_record(rid, record)
-  push_event(rid, CLOSED .. '-' .. CLOSED,
-    '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', untold)
+  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', untold)
   redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
