@@ -29,12 +29,13 @@ if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
 
 local created_at = secs(now)
 local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
--- What was not given is left out, and the body has a key of its own: Redis keeps a small record in one piece.
+-- What was not given is left out, and the body has a key of its own: Redis keeps a small record in one piece, and looks
+-- through it for each field. So first come those that are looked for most.
 redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key,
-  'id', rid, 'nonce', nonce, 'model', model, 'endpoint', endpoint, 'request_type', request_type,
-  'status', 'queued', 'frontend', frontend, 'attempt', '0', 'on_disconnect', on_disconnect,
-  'grace_secs', grace_secs, 'created_at', created_at, 'queue', 'queue', 'entry', entry)
+  'status', 'queued', 'attempt', '0', 'queue', 'queue', 'entry', entry, 'frontend', frontend,
+  'request_type', request_type, 'created_at', created_at, 'nonce', nonce, 'id', rid, 'model', model,
+  'endpoint', endpoint, 'on_disconnect', on_disconnect, 'grace_secs', grace_secs)
 if traceparent .. idempotency .. owner ~= '' then
   redis.call('HSET', key, 'traceparent', traceparent, 'idempotency', idempotency, 'owner', owner)
 end

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, retention_secs = unpack(ARGV)
---- @include clock stream record events counts terminal
+--- @include clock stream record events counts queue terminal
 
 local record = load_record(rid)
 if not record then return {'unknown'} end

@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id, remainder,
   input_tokens, retention_secs = unpack(ARGV)
---- @include clock stream record events counts terminal
+--- @include clock stream record events counts queue terminal
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)
@@ -47,7 +47,7 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
   if tokens then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', at)
-    untold = item_of(rid, remainder_id, tokens)
+    untold = '["' .. rid .. '","' .. remainder_id .. '",' .. tokens .. '],'
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end

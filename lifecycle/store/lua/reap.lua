@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record due events counts terminal cancelling retrying deliveries
+--- @include clock stream record due events counts queue terminal cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, queue, entry, max_attempts, retention_secs = unpack(ARGV)
---- @include clock stream record events counts terminal retrying
+--- @include clock stream record events counts queue terminal retrying
 
 local record = load_record(rid)
 local runs_here = record and record.status == 'running' and record.worker == worker

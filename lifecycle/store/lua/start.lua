@@ -10,61 +10,78 @@
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
---- @include clock stream record events counts terminal limits retrying
+--- @include clock stream record events counts queue
+
+-- Few starts end a request or hand it on, so what that takes is made only then.
+local function rare()
+--- @include terminal limits retrying
+  return terminate, limit_outcome, lost_outcome, queue_again
+end
 
 local function drop(why)
   acknowledge(P .. queue .. ':' .. model, entry)
   return {'drop', why}
 end
 
-local record = load_record(rid)
+local key = P .. 'request:' .. rid
+local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
+  cancel_reason, traceparent, created_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry',
+  'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent',
+  'created_at'))
+local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
+
 if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then
   -- Delivered to a worker that was reaped before: its reaper does not come again, so it goes to another from here.
-  if record and record.status == 'queued' and record.queue == queue and record.entry == entry then
+  if waits_here then
+    local _, _, _, queue_again = rare()
+    local record = load_record(rid)
     leave_queue(record)
     queue_again(rid, record)
   end
   return {'fenced'}
 end
-if not record then return drop('unknown') end
-if is_terminal(record) then return drop(record.status) end
+if not status then return drop('unknown') end  -- or a key of another type
+if status ~= 'queued' and status ~= 'running' then return drop(status) end
 
 local function answer(base)
-  return {'run', record.attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', record.request_type,
-          record.cancel_mode or '', record.cancel_reason or '', record.traceparent or '', record.created_at}
+  return {'run', attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
+          cancel_mode or '', cancel_reason or '', traceparent or '', created_at}
 end
 
-if record.status == 'running' then
-  if record.worker == worker and record.started_entry == queue .. entry then return answer((stream_end(rid))) end
+if status == 'running' then
+  if holder == worker and started_entry == queue .. entry then return answer((stream_end(rid))) end
   return drop('taken')
 end
-if record.queue ~= queue or record.entry ~= entry then return drop('moved') end
+if not waits_here then return drop('moved') end
 
 local now = clock(shift)
 local number, at = 0, nil
-if record.attempt ~= '0' then number, at = stream_end(rid) end
-for _, kind in ipairs(record.due and {'queue', 'first_token', 'deadline'} or {}) do
-  local due = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
-  if due and tonumber(due) <= now then
+if attempt ~= '0' then number, at = stream_end(rid) end  -- else there is no stream
+for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
+  local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
+  if due_at and tonumber(due_at) <= now then
+    local terminate, limit_outcome = rare()
+    local record = load_record(rid)
     terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, number))
     return {'drop', 'overdue'}
   end
 end
 if number > 0 and resumable ~= '1' then
-  terminate(rid, record, now, tonumber(retention_secs), lost_outcome(number))
+  local terminate, _, lost_outcome = rare()
+  terminate(rid, load_record(rid), now, tonumber(retention_secs), lost_outcome(number))
   return {'drop', 'worker_lost'}
 end
 
-record.attempt = tostring(tonumber(record.attempt) + 1)
-record.status, record.worker, record.started_at = 'running', worker, secs(now)
+attempt = tostring(tonumber(attempt) + 1)
+local started_at = secs(now)
 acknowledge(P .. queue .. ':' .. model, entry)
-redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', record.attempt,
-  'started_at', record.started_at, 'entry', '', 'started_entry', queue .. entry, 'resumable', resumable)
+redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
+  'entry', '', 'started_entry', queue .. entry, 'resumable', resumable)
 redis.call('SADD', P .. 'running:' .. worker, rid)
-count_moves(record.frontend, rid, 'queued', 'running')
-if record.due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
-local id = record.attempt .. '-' .. number
+count_moves(frontend, rid, 'queued', 'running')
+if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
+local id = attempt .. '-' .. number
 redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
-push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(record.attempt),
-  base = number, started_at = record.started_at}))
+push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(attempt), base = number,
+  started_at = started_at}))
 return answer(number)

@@ -1,13 +1,10 @@
 -- Telling readers and subscribers. What is told here has been written durably before, in the same script.
 
-local function item_of(rid, id, event)
-  return '["' .. rid .. '","' .. id .. '",' .. event .. ']'
-end
 
 -- One frame for each frontend that reads `rid`: [[rid, entry id, event]]. Dead frontends get nothing.
--- `before`: an item that goes ahead in the same frame.
+-- `before`: an item and its comma, which go ahead in the same frame.
 local function push_event(rid, id, event, before)
-  local frame = '[' .. (before and before .. ',' or '') .. item_of(rid, id, event) .. ']'
+  local frame = '[' .. (before or '') .. '["' .. rid .. '","' .. id .. '",' .. event .. ']]'
   for _, frontend in ipairs(redis.call('HKEYS', P .. 'readers:' .. rid)) do
     if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then
       redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)

@@ -1,18 +1,5 @@
 -- The one way a request ends. Callers have checked that the record is not terminal.
 
--- A delivery is over: acknowledged and deleted, so that XLEN stays the depth. A queue without the group is fine.
-local function acknowledge(key, entry)
-  redis.pcall('XACK', key, 'workers', entry)
-  redis.call('XDEL', key, entry)
-end
-
--- Removes a not started request from its queue.
-local function leave_queue(record)
-  if record.entry and record.entry ~= '' then
-    acknowledge(P .. record.queue .. ':' .. record.model, record.entry)
-  end
-end
-
 -- Tells a worker to end a request: durably (it hears of it with its next renewal), then at once.
 local function order(worker, rid, mode, reason)
   if worker and worker ~= '' and redis.call('EXISTS', P .. 'dead:' .. worker) == 0 then
@@ -33,11 +20,15 @@ local function outcome_of(status, error_type, message, finish_reason, last)
 end
 
 -- Ends the request: record, counts, totals, queue, stream, expiry, then the readers and the subscribers.
--- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it; `untold` is an item that readers
--- get before the end. Returns the updated record, and public_record(...) of it.
+-- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it; `untold` is what readers get
+-- before the end. Returns the updated record, and public_record(...) of it.
 local function terminate(rid, record, now, retention, outcome, tail, untold)
   local was = record.status
-  if was == 'queued' then leave_queue(record) end
+  local labels, key = labels_of(record), P .. 'request:' .. rid
+  if was == 'queued' then
+    leave_queue(record)
+    redis.call('HDEL', key, 'entry')
+  end
   outcome.input_tokens = record.input_tokens
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
   local ending = cjson.encode(outcome)
@@ -54,11 +45,10 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
       record.first_token_at = record.last_token_at
     end
   end
-  local labels, key = labels_of(record), P .. 'request:' .. rid
   redis.call('HSET', key,
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'last_token_at', record.last_token_at or '',
-    'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '', 'entry', '')
+    'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '')
   if outcome.error_type ~= '' then
     redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
   end
