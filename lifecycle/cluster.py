@@ -133,7 +133,7 @@ async def replicas(store: Store) -> list[Replica]:
 async def _replicas(store: Store, roster: Roster) -> list[Replica]:
     prefixes = store.keys.prefixes
     sizes = await store.commands.execute_many(
-        ("HLEN", f"{prefix}inflight:{r.id}") if r.role == Role.FRONTEND else ("SCARD", f"{prefix}running:{r.id}")
+        ("HLEN", f"{prefix}{'inflight' if r.role == Role.FRONTEND else 'running'}:{r.id}")
         for r in roster.replicas
         for prefix in prefixes
     )

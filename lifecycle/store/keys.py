@@ -47,7 +47,12 @@ SHARD_KEYS = (
         "its frontend's lease; the reaper deletes it",
         "<frontend>: state and labels → number",
     ),
-    Key("running:", "set", "its worker's lease; the reaper deletes it", "<worker>: rids it runs"),
+    Key(
+        "running:",
+        "hash",
+        "its worker's lease; the reaper deletes it",
+        "<worker>: rid it runs → the frontends that read it",
+    ),
     Key(
         "orders:",
         "set",

@@ -45,7 +45,7 @@ for replica in pairs(replicas) do
   if replica ~= '' then
     counts[#counts + 1] = {replica, pairs_of(P .. 'counts:' .. replica)}
     members[#members + 1] = {replica, redis.call('HKEYS', P .. 'inflight:' .. replica)}
-    running[#running + 1] = {replica, redis.call('SMEMBERS', P .. 'running:' .. replica)}
+    running[#running + 1] = {replica, redis.call('HKEYS', P .. 'running:' .. replica)}
   end
 end
 return cjson.encode({records = records, counts = counts, members = members, running = running,

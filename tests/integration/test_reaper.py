@@ -28,7 +28,7 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
         ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
         await store.start(rid, "w0", "queue", MODEL, entry.decode())
     broken = f"{store.keys.prefixes[0]}running:w0"
-    await store.command("SET", broken, "not a set")
+    await store.command("SET", broken, "not a hash")
 
     with pytest.raises(ResponseError):
         await Reaper(store).sweep(leaving="w0")

@@ -96,7 +96,7 @@ async def test_garbage_in_a_queue_is_removed_and_what_is_behind_it_runs(
 
 
 async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Settings, world: World) -> None:
-    """Ids of requests that are unknown, queued, another's or over, in the sets of what it runs and what it must end."""
+    """Ids of requests that are unknown, queued, another's or over, in what it runs and what it must end."""
     for rid in ("over", "theirs"):
         await world.run(rid, "w1")
     await world.finish(rid="over", worker="w1")
@@ -105,8 +105,9 @@ async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Set
     assert delivery.rid == "queued"
     async with serving(settings, two_words) as worker:
         strays = ("unknown", "queued", "theirs", "over")
-        for name in ("running", "orders"):
-            await world.store.command("SADD", f"{world.prefix}{name}:{worker.id}", *strays)
+        running = [text for rid in strays for text in (rid, "f0")]
+        await world.store.command("HSET", f"{world.prefix}running:{worker.id}", *running)
+        await world.store.command("SADD", f"{world.prefix}orders:{worker.id}", *strays)
 
         async def empty() -> bool:
             keys = [f"{world.prefix}{name}:{worker.id}" for name in ("running", "orders")]
@@ -128,14 +129,15 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
     await world.run("theirs", "w1")
     async with serving(settings, two_words) as worker:
         names = (f"{world.prefix}running:{worker.id}", f"{world.prefix}orders:{worker.id}")
-        for name in names:
-            await world.store.command("SADD", name, *poison)
+        running = [text for rid in poison for text in (rid, "f0")]
+        await world.store.command("HSET", names[0], *running)
+        await world.store.command("SADD", names[1], *poison)
 
         async def settled() -> bool:
             return await world.store.command("EXISTS", *names) == 0
 
         await wait_until(settled)
-        await world.store.command("SADD", f"{world.prefix}running:w1", *poison)
+        await world.store.command("HSET", f"{world.prefix}running:w1", *running)
         reaped = await world.store.reap(0, Grave("w1", "worker", ["m"]), [])
         assert (reaped.done, reaped.moved) == (True, 1)
         await _until(world, "completed", "theirs")

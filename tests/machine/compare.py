@@ -140,8 +140,10 @@ class Comparison:
                     assert got == request.pieces, "the owner was not pushed everything"
 
     async def _check_running(self, worker: str) -> None:
-        running = {_text(rid) for rid in await self._do("SMEMBERS", f"running:{worker}")}
-        assert running == {r.rid for r in self.model.requests.values() if r.worker == worker and r.status == "running"}
+        flat = _pairs(await self._do("HGETALL", f"running:{worker}"))
+        running = {_text(rid): set(_text(frontends).split()) for rid, frontends in flat}
+        held = [r for r in self.model.requests.values() if r.worker == worker and r.status == "running"]
+        assert running == {r.rid: r.readers.keys() for r in held}, "an append finds the readers here"
         orders = {_text(rid) for rid in await self._do("SMEMBERS", f"orders:{worker}")}
         assert orders == self.model.orders[worker]
 

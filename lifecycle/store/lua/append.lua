@@ -16,11 +16,23 @@ local shift, worker = ARGV[1], ARGV[2]
 if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)
 local at = string.format('%.0f', now * 1000)
-local refused, frames, dead = {}, {}, {}
+local refused, frames, known = {}, {}, {}
 
 local rids = {}
 for i = 3, #ARGV, 4 do rids[#rids + 1] = ARGV[i] end
-local owned = redis.call('SMISMEMBER', P .. 'running:' .. worker, unpack(rids))
+local readers = redis.call('HMGET', P .. 'running:' .. worker, unpack(rids))
+
+-- Those of a request's frontends that are not buried. Most requests of a worker are read by the same few.
+local function living(frontends)
+  if not known[frontends] then
+    local found = {}
+    for frontend in string.gmatch(frontends, '%S+') do
+      if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then found[#found + 1] = frontend end
+    end
+    known[frontends] = found
+  end
+  return known[frontends]
+end
 
 local function why_refused(rid, id)
   local attempt, number = string.match(id, '(%d+)-(%d+)')
@@ -32,22 +44,19 @@ end
 
 for i = 3, #ARGV, 4 do
   local rid, id, tokens, first = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local owns = owned[(i + 1) / 4] == 1
-  local added = owns and redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  local frontends = readers[(i + 1) / 4]
+  local added = frontends and redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
   if type(added) == 'string' then
     if first == '1' then
       redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))
       redis.call('ZREM', P .. 'deadlines', 'first_token|' .. rid)
     end
     local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ']'
-    for _, frontend in ipairs(redis.call('HKEYS', P .. 'readers:' .. rid)) do
-      if dead[frontend] == nil then dead[frontend] = redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 end
-      if not dead[frontend] then
-        local frame = frames[frontend]
-        if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
-      end
+    for _, frontend in ipairs(living(frontends)) do
+      local frame = frames[frontend]
+      if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
     end
-  elseif not owns and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
+  elseif not frontends and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
     refused[#refused + 1] = {(i - 3) / 4, why_refused(rid, id) or 'fenced'}
   elseif not added then
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}

@@ -6,13 +6,14 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include clock stream record
+--- @include clock stream record readers
 
 if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
 if not record then return '' end
 if not is_terminal(record) then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
+  if record.status == 'running' then note_readers(rid, record.worker) end
   if tonumber(readers) > 0 then redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid) end
 end
 return public_record(rid, record)

@@ -8,7 +8,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include clock stream record due events counts queue terminal cancelling
+--- @include clock stream record due readers events counts queue terminal cancelling
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
@@ -26,6 +26,7 @@ if tonumber(readers) > 0 or record.frontend == frontend then
 else
   redis.call('HDEL', P .. 'readers:' .. rid, frontend)
 end
+if record.status == 'running' then note_readers(rid, record.worker) end
 local what = 'continues'
 if connection == 'closed_unexpectedly' then
   what, record = reader_gone(rid, record, now, tonumber(retention_secs))

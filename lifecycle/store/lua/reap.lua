@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record due events counts queue terminal cancelling retrying deliveries
+--- @include clock stream record due readers events counts queue terminal cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)
@@ -19,15 +19,15 @@ limit = tonumber(limit)
 
 local function reap_running()
   local key = P .. 'running:' .. replica
-  for _, rid in ipairs(redis.call('SRANDMEMBER', key, limit)) do
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
       local what = lose_worker(rid, record, now, retention, tonumber(max_attempts))
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
-    redis.call('SREM', key, rid)
+    redis.call('HDEL', key, rid)
   end
-  left = left + redis.call('SCARD', key)
+  left = left + redis.call('HLEN', key)
 end
 
 local function heir_of(rid)
@@ -46,6 +46,7 @@ local function adopt(rid, record, heir, read)
   count_out(replica, rid, labels, record.status)
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, heir, 0)
+  if record.status == 'running' then note_readers(rid, record.worker) end
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', heir)
   record.frontend = heir
   count_in(heir, rid, labels, record.status)
@@ -94,7 +95,7 @@ end
 
 heirs, models = living(cjson.decode(heirs)), cjson.decode(models)
 if role == 'worker' then
-  reap_running()
+  if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
     for _, queue in ipairs({'queue', 'retry'}) do
       local handed_on, all = hand_on(queue, model, replica, limit)

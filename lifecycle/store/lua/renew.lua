@@ -21,7 +21,7 @@ end
 local held, members = 0, nil
 local orders, lost, unheld = {}, {}, {}
 if role == 'worker' then
-  held = redis.call('SCARD', P .. 'running:' .. replica)
+  held = redis.call('HLEN', P .. 'running:' .. replica)
   for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'orders:' .. replica, tonumber(orders_limit))) do
     local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
     if cancel.err then cancel = {} end  -- no record at all: one such key must not end the heartbeats
@@ -30,7 +30,7 @@ if role == 'worker' then
     if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
     orders[#orders + 1] = {rid, mode, cancel[2] or ''}
   end
-  if rids ~= '' then members = redis.call('SMEMBERS', P .. 'running:' .. replica) end
+  if rids ~= '' then members = redis.call('HKEYS', P .. 'running:' .. replica) end
 else
   held = redis.call('HLEN', P .. 'inflight:' .. replica)
   if rids ~= '' then members = redis.call('HKEYS', P .. 'inflight:' .. replica) end

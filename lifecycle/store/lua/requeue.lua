@@ -13,7 +13,7 @@ local shift, rid, worker, attempt, queue, entry, max_attempts, retention_secs = 
 
 local record = load_record(rid)
 local runs_here = record and record.status == 'running' and record.worker == worker
-if not runs_here then redis.call('SREM', P .. 'running:' .. worker, rid) end
+if not runs_here then redis.call('HDEL', P .. 'running:' .. worker, rid) end
 if not record then return {'unknown'} end
 if record.status == 'queued' and attempt == '' then
   if record.queue ~= queue or record.entry ~= entry then return {'not'} end

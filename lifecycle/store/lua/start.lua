@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue
+--- @include clock stream record readers events counts queue
 
 -- Few starts end a request or hand it on, so what that takes is made only then.
 local function rare()
@@ -77,11 +77,11 @@ local started_at = secs(now)
 acknowledge(P .. queue .. ':' .. model, entry)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
   'entry', '', 'started_entry', queue .. entry, 'resumable', resumable)
-redis.call('SADD', P .. 'running:' .. worker, rid)
+local frontends = note_readers(rid, worker)
 count_moves(frontend, rid, 'queued', 'running')
 if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
 local id = attempt .. '-' .. number
 redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
-push_event(rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(attempt), base = number,
+push(frontends, rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(attempt), base = number,
   started_at = started_at}))
 return answer(number)

@@ -1,15 +1,20 @@
 -- Telling readers and subscribers. What is told here has been written durably before, in the same script.
 
 
--- One frame for each frontend that reads `rid`: [[rid, entry id, event]]. Dead frontends get nothing.
+-- One frame for each of these frontends: [[rid, entry id, event]]. The dead get nothing.
 -- `before`: an item and its comma, which go ahead in the same frame.
-local function push_event(rid, id, event, before)
+local function push(frontends, rid, id, event, before)
   local frame = '[' .. (before or '') .. '["' .. rid .. '","' .. id .. '",' .. event .. ']]'
-  for _, frontend in ipairs(redis.call('HKEYS', P .. 'readers:' .. rid)) do
+  for _, frontend in ipairs(frontends) do
     if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then
       redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
     end
   end
+end
+
+-- To each frontend that reads `rid`.
+local function push_event(rid, id, event, before)
+  push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event, before)
 end
 
 -- The channel carries no hash tag, so that subscribers need not know the shards.

@@ -14,17 +14,6 @@ local function is_terminal(record)
   return record.status == 'completed' or record.status == 'failed' or record.status == 'cancelled'
 end
 
--- How many HTTP readers are attached at living frontends.
-local function live_readers(rid)
-  local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
-  for i = 1, #flat, 2 do
-    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
-      total = total + tonumber(flat[i + 1])
-    end
-  end
-  return total
-end
-
 -- The record as JSON for the caller: without what only the scripts need, live progress filled in; '' when there is none.
 local function public_record(rid, record)
   if not record then return '' end

@@ -23,7 +23,7 @@ local function lose_worker(rid, record, now, retention, max_attempts)
     return ends(lost_outcome(number))
   end
   if record.worker and record.worker ~= '' then
-    redis.call('SREM', P .. 'running:' .. record.worker, rid)
+    redis.call('HDEL', P .. 'running:' .. record.worker, rid)
   end
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')

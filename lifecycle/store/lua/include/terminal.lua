@@ -54,7 +54,7 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
   end
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
-    redis.call('SREM', P .. 'running:' .. record.worker, rid)
+    redis.call('HDEL', P .. 'running:' .. record.worker, rid)
     if record.cancel_mode then redis.call('SREM', P .. 'orders:' .. record.worker, rid) end
   end
   redis.call('ZREM', P .. 'active', rid)
