@@ -2,9 +2,10 @@
 -- those of all its requests in one look.
 
 -- To be called after each change while the request runs. Returns the frontends.
+-- Padded: with a value above 64 characters Redis keeps the hash as a table, not as a list to be searched for each request.
 local function note_readers(rid, worker)
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
-  redis.call('HSET', P .. 'running:' .. worker, rid, table.concat(frontends, ' '))
+  redis.call('HSET', P .. 'running:' .. worker, rid, string.format('%-65s', table.concat(frontends, ' ')))
   return frontends
 end
 
