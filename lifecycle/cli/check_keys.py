@@ -13,7 +13,7 @@ _SCAN_CALLS = 50
 _SCAN_COUNT = 500
 _SAMPLE = 2000
 _SHOWN = 3
-_OF_A_REQUEST = frozenset({"request:", "tokens:"})
+_OF_A_REQUEST = frozenset({"request:", "body:", "tokens:", "readers:"})
 _OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "orders:"})
 _EXPIRING = frozenset({"replica:", "dead:", "named:", "shares:"})
 
@@ -66,7 +66,7 @@ async def _is_stray(store: Store, place: _Place, owners: set[str]) -> bool:
     name = place.declared.name
     if name in _OF_A_REPLICA and place.owner in owners:
         return False
-    if name in _OF_A_REQUEST or name == "readers:":
+    if name in _OF_A_REQUEST:
         # In this order: a request that ends in between has its TTL by then.
         if await store.command("ZSCORE", place.prefix + "active", place.owner) is not None:
             return False

@@ -13,7 +13,7 @@ local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
   owner, admit_by = unpack(ARGV)
---- @include clock due counts
+--- @include clock counts
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -42,8 +42,8 @@ end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then
-    redis.call('HSET', key, kind .. '_limit_secs', after_secs)
-    falls_due(rid, kind, now + tonumber(after_secs))
+    redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
+    redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')

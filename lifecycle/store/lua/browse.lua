@@ -28,7 +28,7 @@ local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
 for _, rid in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
   looked = looked + 1
   local record = load_record(rid)
-  if record and matches(record) then
+  if record and record.id and matches(record) then
     found[#found + 1] = {public_record(rid, record), live_readers(rid)}
     if #found == tonumber(limit) then break end
   end

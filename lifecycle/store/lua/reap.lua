@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record due readers events counts queue terminal cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue terminal cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)
@@ -52,7 +52,7 @@ local function adopt(rid, record, heir, read)
   count_in(heir, rid, labels, record.status)
   push_event(rid, '0-0', cjson.encode({type = 'adopted', frontend = heir}))
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
-    falls_due(rid, 'grace', now + tonumber(record.grace_secs))
+    begin_grace(rid, now + tonumber(record.grace_secs))
   end
   moved = moved + 1
 end

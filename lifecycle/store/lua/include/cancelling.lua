@@ -31,6 +31,6 @@ local function reader_gone(rid, record, now, retention)
   if grace <= 0 then
     return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
   end
-  falls_due(rid, 'grace', now + grace)
+  begin_grace(rid, now + grace)
   return 'grace', record
 end
