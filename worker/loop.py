@@ -13,11 +13,11 @@ from redis.exceptions import RedisError
 from lifecycle import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.lease import Lease
-from lifecycle.model import ErrorType, Role
+from lifecycle.model import CancelMode, ErrorType, Role
 from lifecycle.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
-from lifecycle.store.pubsub import Message
+from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Drop, Ended, Order, Outcome, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.history import read_emitted
@@ -43,7 +43,7 @@ class Worker:
         self._attempts: dict[str, Attempt] = {}  # the latest of each request
         self._engines: set[Attempt] = set()  # all whose engine has not ended
         self._held: list[set[str]] = [set() for _ in range(settings.shards)]
-        self._handling: set[Delivery] = set()
+        self._handling: dict[str, dict[Delivery, set[CancelMode]]] = {}  # by request: the cancels that came meanwhile
         self._put_off: set[Delivery] = set()  # delivered again while it was being handled
         self._slots = Slots(settings.concurrency)
         self._intakes: list[Intake] = []
@@ -84,12 +84,14 @@ class Worker:
             Intake(self._store, blocking, shard, self.model, self.id, self._slots, self._launch)
             for shard, blocking in enumerate(self._connections.blocking)
         ]
+        listening: Subscription | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
                     group.create_task(self._lease.run(), name="lease"),
                     group.create_task(self._writer.run(), name="writer"),
                 ]
+                listening = await self._listen()
                 taking = [group.create_task(intake.run(), name="intake") for intake in intakes]
                 await self._draining.wait()
                 await tasks.end(taking)
@@ -101,7 +103,33 @@ class Worker:
             await self._abandon()
         else:
             return True
+        finally:
+            if listening is not None:
+                self._connections.subscriptions.unsubscribe(listening)
         return self._draining.is_set()
+
+    async def _listen(self) -> Subscription | None:
+        """Hear the cancels for this identity from now on, before anything is taken. None when told to drain meanwhile.
+
+        A gap needs no reading: what was ordered in it comes again with the next heartbeat.
+        """
+        channel = self._store.keys.worker_channel(self.id)
+        while not self._draining.is_set():
+            with suppress(StoreUnavailable):
+                return await self._connections.subscriptions.subscribe(channel, self._on_message, on_gap=lambda: None)
+            tasks.check_cancelled()
+        return None
+
+    def _on_message(self, message: Message) -> None:
+        if message["type"] == "cancel":
+            self._cancel(message["rid"], CancelMode(message["mode"]))
+
+    def _cancel(self, rid: str, mode: CancelMode) -> None:
+        attempt = self._attempts.get(rid)
+        if attempt is not None:
+            attempt.cancel(mode)
+        for missed in self._handling.get(rid, {}).values():  # the reply to their start may be on its way
+            missed.add(mode)
 
     async def _come_back(self) -> bool:
         """Join under a new id, however long Redis is away. False when told to drain meanwhile: nothing is held."""
@@ -120,19 +148,21 @@ class Worker:
     # Requests
 
     def _launch(self, delivery: Delivery) -> bool:
-        if delivery in self._handling:
+        deliveries = self._handling.setdefault(delivery.rid, {})
+        if delivery in deliveries:
             self._put_off.add(delivery)
             return False
-        self._handling.add(delivery)
-        task = asyncio.create_task(self._handle(delivery), name=f"request {delivery.rid}")
+        deliveries[delivery] = missed = set[CancelMode]()
+        task = asyncio.create_task(self._handle(delivery, missed), name=f"request {delivery.rid}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle(self, delivery: Delivery, missed: set[CancelMode]) -> None:
         """One delivery from start to end; owned by `_tasks`, awaited when draining or fenced."""
+        rid = delivery.rid
         try:
-            await self._work(delivery)
+            await self._work(delivery, missed)
         except StoreUnavailable as failure:
             log.warning("%s could not be started: %s", delivery.rid, failure)
             self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
@@ -141,52 +171,38 @@ class Worker:
         except Exception:
             log.exception("%s failed in its worker", delivery.rid)
         finally:
-            self._handling.discard(delivery)
+            del self._handling[rid][delivery]
+            if not self._handling[rid]:
+                del self._handling[rid]
             self._slots.give_back()
             if delivery in self._put_off:
                 self._put_off.discard(delivery)
                 self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
 
-    async def _work(self, delivery: Delivery) -> None:
+    async def _work(self, delivery: Delivery, missed: set[CancelMode]) -> None:
+        """`missed`: cancels that come before there is anything to cancel."""
         rid = delivery.rid
-        missed: list[str] = []  # cancels that came before there was anything to cancel
-        attempt: Attempt | None = None
-
-        def on_message(message: Message) -> None:
-            if message["type"] == "cancel":
-                if attempt is not None:
-                    attempt.cancel(message["mode"])
-                else:
-                    missed.append(message["mode"])
-
-        # A gap needs no reading here: what was ordered meanwhile comes again with the next heartbeat.
-        subscription = await self._connections.subscriptions.subscribe(
-            self._store.keys.channel(rid), on_message, on_gap=lambda: None
-        )
-        try:
-            start = await self._store.start(
-                rid, self.id, delivery.queue, self.model, delivery.entry, resumable=is_resumable(self._engine),
-                patience_secs=self.settings.lease_secs,
-            )  # fmt: skip
-            if isinstance(start, Drop):
-                log.debug("%s is not started: %s", rid, start.why)
-                return
-            earlier = self._attempts.get(rid)
-            if earlier is not None:
-                # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
-                log.warning("%s is started again while its attempt %d runs here", rid, earlier.attempt)
-                earlier.abandon()
-            emitted = await self._emitted(rid, start)
-            if emitted is None:
-                return
-            attempt = Attempt(rid, start, self._engine, self._writer, self.settings, emitted)
-            with self._running(attempt):
-                for mode in (*missed, start.cancel_mode):
-                    if mode:
-                        attempt.cancel(mode)
-                await self._run(attempt, start)
-        finally:
-            self._connections.subscriptions.unsubscribe(subscription)
+        start = await self._store.start(
+            rid, self.id, delivery.queue, self.model, delivery.entry, resumable=is_resumable(self._engine),
+            patience_secs=self.settings.lease_secs,
+        )  # fmt: skip
+        if isinstance(start, Drop):
+            log.debug("%s is not started: %s", rid, start.why)
+            return
+        earlier = self._attempts.get(rid)
+        if earlier is not None:
+            # It was queued anew behind that attempt's back, so nothing of it counts; its engine may take its time.
+            log.warning("%s is started again while its attempt %d runs here", rid, earlier.attempt)
+            earlier.abandon()
+        emitted = await self._emitted(rid, start)
+        if emitted is None:
+            return
+        attempt = Attempt(rid, start, self._engine, self._writer, self.settings, emitted)
+        with self._running(attempt):
+            for mode in (*missed, start.cancel_mode):
+                if mode:
+                    attempt.cancel(mode)
+            await self._run(attempt, start)
 
     async def _run(self, attempt: Attempt, start: Start) -> None:
         span, context = AttemptSpan(attempt.rid, self.model, self.id, start), attempt.context
@@ -275,7 +291,7 @@ class Worker:
             attempt = self._attempts.get(order.rid)
             if attempt is not None:
                 attempt.cancel(order.mode)
-            elif not self._is_handling(order.rid):
+            elif order.rid not in self._handling:
                 with self._apart(order.rid):
                     await self._confirm_unknown(order.rid)
 
@@ -296,14 +312,11 @@ class Worker:
     async def on_unheld(self, rids: Sequence[str]) -> None:
         """Ours by Redis's word, and not running: the reply to our start was lost. Another try is due."""
         for rid in rids:
-            if rid in self._attempts or self._is_handling(rid):
+            if rid in self._attempts or rid in self._handling:
                 continue
             with self._apart(rid):
                 record = await self._store.read(rid)
                 await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
-
-    def _is_handling(self, rid: str) -> bool:
-        return any(delivery.rid == rid for delivery in self._handling)
 
     @contextmanager
     def _apart(self, rid: str) -> Iterator[None]:

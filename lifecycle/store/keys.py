@@ -98,6 +98,7 @@ CONTROL_KEYS = (
 
 CHANNELS = (
     Channel("request:<rid>", "all", "a client's connection status, a cancel, the end: JSON objects with a `type`"),
+    Channel("worker:<worker>", "all", "the cancels it must hear of: objects with `type`, `rid`, `mode` and `reason`"),
     Channel("inbox:<frontend>", "shard", "frames of tokens and events, `[[rid, entry id, tokens or event], …]`"),
 )
 
@@ -164,6 +165,10 @@ class Keys:
     def channel(self, rid: str) -> str:
         """Where a request's `connection`, `cancel` and `terminal` messages are published."""
         return f"{self.namespace}:request:{rid}"
+
+    def worker_channel(self, worker: str) -> str:
+        """Where the cancels that a worker must hear of are published."""
+        return f"{self.namespace}:worker:{worker}"
 
     def inbox(self, shard: int, frontend: str) -> str:
         """The sharded channel on which a shard pushes to a frontend."""

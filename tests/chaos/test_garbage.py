@@ -15,7 +15,9 @@ from tests.waiting import wait_until
 WORDS = " ".join(f"w{number}" for number in range(40))
 NOT_A_MESSAGE = (
     b"", b"not json", b"\xff\xfe", b"null", b"5", b"[]", b"{}", b'{"type":5}', b'{"type":"cancel"}',
-    b'{"type":"terminal"}', b'{"type":"unheard-of"}',
+    b'{"type":"terminal"}', b'{"type":"unheard-of"}', b'{"type":"cancel","rid":"r1"}',
+    b'{"type":"cancel","rid":"r1","mode":"x"}', b'{"type":"cancel","rid":["r1"],"mode":"kill"}',
+    b'{"type":"cancel","rid":"r2","mode":"kill"}',
 )  # fmt: skip
 NOT_A_FRAME = (
     b"", b"not json", b"\xff\xfe", b"null", b"5", b"{}", b"[5]", b"[[]]", b'[["r1"]]', b'[["r1","1-1"]]',
@@ -25,7 +27,7 @@ NOT_A_FRAME = (
 )  # fmt: skip
 
 
-@pytest.mark.fault("garbage on a request's channel", "it is passed over; the request goes on, and can be cancelled")
+@pytest.mark.fault("garbage on a worker's channel", "it is passed over; the request goes on, and can be cancelled")
 async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
@@ -33,7 +35,7 @@ async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) ->
         async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
             await stream.read_tokens(2)
             healing.begins()
-            channel = bench.store.keys.channel("r1")
+            channel = bench.store.keys.worker_channel(*await bench.ids(bench.workers[0]))
             for message in NOT_A_MESSAGE:
                 assert await bench.execute("PUBLISH", channel, message) == 1
             await stream.read_tokens(10)

@@ -10,12 +10,14 @@ import pytest
 
 from lifecycle.context import EngineContext
 from lifecycle.settings import Settings
-from lifecycle.store.results import Grave
+from lifecycle.store.pubsub import Message
+from lifecycle.store.results import Drop, Grave, Start
 from lifecycle.store.scripts import Store
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 from tests.waiting import wait_until
 from tests.workers import serving
+from worker.loop import Worker
 
 
 @pytest.fixture
@@ -155,12 +157,41 @@ async def test_a_message_that_is_no_json_is_passed_over(settings: Settings, worl
             stopped.set()
 
     slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
-    async with serving(slow, until_killed):
+    async with serving(slow, until_killed) as worker:
         await world.admit()
         await _until(world, "running")
         for garbage in (b"\xff{", b"", b"[1", b"[]", b"7", b"{}"):
-            await world.store.command("PUBLISH", world.store.keys.channel("r"), garbage)
+            await world.store.command("PUBLISH", world.store.keys.worker_channel(worker.id), garbage)
         await world.cancel()
         async with asyncio.timeout(10):
             await stopped.wait()
+        await _until(world, "cancelled")
+
+
+async def test_a_cancel_that_overtakes_the_reply_to_the_start_is_heard(
+    settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes over another connection, when there is nothing yet that could be cancelled."""
+    heard = asyncio.Event()
+    start, on_message = Store.start, Worker._on_message
+
+    async def overtaken(store: Store, rid: str, *args: Any, **options: Any) -> Start | Drop:
+        answer = await start(store, rid, *args, **options)
+        await world.cancel()
+        await heard.wait()
+        return answer
+
+    def noted(worker: Worker, message: Message) -> None:
+        on_message(worker, message)
+        heard.set()
+
+    async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        await context.killed()
+        yield "no refused token tells it either"
+
+    monkeypatch.setattr(Store, "start", overtaken)
+    monkeypatch.setattr(Worker, "_on_message", noted)
+    slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
+    async with serving(slow, silent):
+        await world.admit()
         await _until(world, "cancelled")

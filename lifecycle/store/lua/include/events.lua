@@ -17,8 +17,11 @@ local function push_event(rid, id, event, before)
   push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event, before)
 end
 
--- The channel carries no hash tag, so that subscribers need not know the shards.
+-- Channels carry no hash tag, so that subscribers need not know the shards.
+local function tell(channel, message)
+  redis.call('PUBLISH', string.match(P, '^(.-):{') .. ':' .. channel, cjson.encode(message))
+end
+
 local function publish(rid, message)
-  local namespace = string.match(P, '^(.-):{')
-  redis.call('PUBLISH', namespace .. ':request:' .. rid, cjson.encode(message))
+  tell('request:' .. rid, message)
 end

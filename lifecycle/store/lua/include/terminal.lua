@@ -1,9 +1,10 @@
 -- The one way a request ends. Callers have checked that the record is not terminal.
 
--- Tells a worker to end a request: durably (it hears of it with its next renewal), then at once.
+-- Tells a worker to end a request: durably (it hears of it with its next renewal), then at once; and who listens.
 local function order(worker, rid, mode, reason)
-  if worker and worker ~= '' and redis.call('EXISTS', P .. 'dead:' .. worker) == 0 then
-    redis.call('SADD', P .. 'orders:' .. worker, rid)
+  if worker and worker ~= '' then
+    if redis.call('EXISTS', P .. 'dead:' .. worker) == 0 then redis.call('SADD', P .. 'orders:' .. worker, rid) end
+    tell('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
   end
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
