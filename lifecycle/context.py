@@ -51,8 +51,8 @@ class EngineContext:
         self._id = id
         self._attempt = attempt
         self._level = _Level.RUNNING
-        self._stopped = asyncio.Event()
-        self._killed = asyncio.Event()
+        self._stopped: asyncio.Event | None = None  # there once somebody waits
+        self._killed: asyncio.Event | None = None
         self._listeners: list[Callable[[], None]] = []
         # A child keeps its parents alive, so that no link of a chain is lost while somebody holds its end;
         # a parent does not keep its children, so that one that outlives many of them does not grow.
@@ -87,11 +87,15 @@ class EngineContext:
 
     async def stopped(self) -> None:
         """Returns once a stop or a kill was asked for."""
-        await self._stopped.wait()
+        if not self.is_stopped:
+            self._stopped = self._stopped or asyncio.Event()
+            await self._stopped.wait()
 
     async def killed(self) -> None:
         """Returns once a kill was asked for."""
-        await self._killed.wait()
+        if not self.is_killed:
+            self._killed = self._killed or asyncio.Event()
+            await self._killed.wait()
 
     def stop(self) -> None:
         """Produce no more."""
@@ -140,8 +144,9 @@ class EngineContext:
             if context._level >= level:
                 continue
             context._level = level
-            context._stopped.set()
-            if level is _Level.KILLED:
+            if context._stopped is not None:
+                context._stopped.set()
+            if context._killed is not None and level is _Level.KILLED:
                 context._killed.set()
             if context._children:
                 pending.extend(context._children)

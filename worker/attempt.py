@@ -47,7 +47,7 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._token_at = self._loop.time()
         self._outcome: Outcome | None = None  # decided before the engine's own end, by a limit
-        self._decided: asyncio.Future[None] = self._loop.create_future()
+        self._settled: asyncio.Future[None] = self._loop.create_future()  # the engine has ended, or was given up on
         self._abandoned = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -67,7 +67,7 @@ class Attempt:
         """Give up on the engine: it is reported as failed at once, then killed."""
         if self._outcome is None:
             self._outcome = Outcome("failed", error_type, message)
-            self._decided.set_result(None)
+            self._settle()
         self.context.kill()
 
     def abandon(self) -> None:
@@ -81,11 +81,12 @@ class Attempt:
         remove_listener = self.context.add_listener(self._on_told)
         self._watch_inactivity()
         self._task = asyncio.create_task(self._generate(), name=f"engine {self.rid}")
+        self._task.add_done_callback(self._settle)
         if self.context.is_stopped:
             self._on_told()
         ended: Ended | None = None
         try:
-            await asyncio.wait((self._task, self._decided), return_when=asyncio.FIRST_COMPLETED)
+            await self._settled
             if self._outcome is not None and not self._abandoned:
                 ended = await self._report(self._outcome)
             if not self._task.done():
@@ -115,10 +116,15 @@ class Attempt:
                 self._token_at = clock()
                 if not sink.put(text):
                     await sink.drained()
+            sink.end()
         finally:
             aclose = getattr(tokens, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    def _settle(self, _: object = None) -> None:
+        if not self._settled.done():
+            self._settled.set_result(None)
 
     def _request(self) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(self._body)

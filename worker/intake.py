@@ -85,8 +85,7 @@ class Intake:
             await self._slots.wait()
             try:
                 if self._pending or not await self._take_in_turn():
-                    for delivery in await self._wait_for_more():
-                        await self._take(delivery)
+                    await self._take(await self._wait_for_more())
                 pause = 0.0
                 continue
             except ResponseError as failure:
@@ -126,8 +125,7 @@ class Intake:
                     async with asyncio.timeout(_TURN_SECS):  # a shard that hangs must not keep the turn
                         deliveries = await self._read((key,), min(_BATCH, self._slots.free), None)
                     taken += len(deliveries)
-                    for delivery in deliveries:
-                        await self._take(delivery)
+                    await self._take(deliveries)
         return taken > 0 or self._slots.free == 0
 
     async def _wait_for_more(self) -> list[Delivery]:
@@ -163,11 +161,12 @@ class Intake:
         await self._store.command("XACK", key, GROUP, entry)
         await self._store.command("XDEL", key, entry)
 
-    async def _take(self, delivery: Delivery) -> None:
-        if not self._slots.take():
-            await self._requeue(delivery)  # two queues answered at once: another worker may have room
-        elif not self._launch(delivery):
-            self._slots.give_back()
+    async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if not self._slots.take():
+                await self._requeue(delivery)  # two queues answered at once: another worker may have room
+            elif not self._launch(delivery):
+                self._slots.give_back()
 
     async def _requeue(self, delivery: Delivery) -> None:
         await self._store.requeue(

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from lifecycle import tasks
+from lifecycle import tasks, tracing
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.lease import Lease
 from lifecycle.model import CancelMode, ErrorType, Role
@@ -198,21 +198,30 @@ class Worker:
         if emitted is None:
             return
         attempt = Attempt(rid, start, self._engine, self._writer, self.settings, emitted)
-        with self._running(attempt):
-            for mode in (*missed, start.cancel_mode):
-                if mode:
-                    attempt.cancel(mode)
-            await self._run(attempt, start)
+        for mode in (*missed, start.cancel_mode):
+            if mode:
+                attempt.cancel(mode)
+        await self._run(attempt, start)
 
     async def _run(self, attempt: Attempt, start: Start) -> None:
-        span, context = AttemptSpan(attempt.rid, self.model, self.id, start), attempt.context
+        """Known meanwhile as what runs of its request; an earlier attempt that does not end is only waited for."""
+        rid, held, context = attempt.rid, self._held[self._store.keys.shard_of(attempt.rid)], attempt.context
+        self._attempts[rid] = attempt
+        self._engines.add(attempt)
+        held.add(rid)
+        span = AttemptSpan(rid, self.model, self.id, start)
         context.traceparent = span.traceparent
-        context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
+        if tracing.is_on():
+            context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
         ended: Ended | None = None
         try:
             ended = await attempt.run()
         finally:
             span.end(ended)
+            self._engines.discard(attempt)
+            if self._attempts.get(rid) is attempt:
+                del self._attempts[rid]
+                held.discard(rid)
 
     async def _emitted(self, rid: str, start: Start) -> list[str] | None:
         """What earlier attempts have left. None when Redis has lost some of it; the request has then failed."""
@@ -224,21 +233,6 @@ class Worker:
             lost = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream")
             await self._store.finish(rid, self.id, start.attempt, lost, start.base, patience_secs=patience_secs)
         return emitted
-
-    @contextmanager
-    def _running(self, attempt: Attempt) -> Iterator[None]:
-        """Known as what runs of its request. An earlier attempt whose engine does not end is only waited for."""
-        rid, shard = attempt.rid, self._held[self._store.keys.shard_of(attempt.rid)]
-        self._attempts[rid] = attempt
-        self._engines.add(attempt)
-        shard.add(rid)
-        try:
-            yield
-        finally:
-            self._engines.discard(attempt)
-            if self._attempts.get(rid) is attempt:
-                del self._attempts[rid]
-                shard.discard(rid)
 
     async def _finish_up(self, intakes: list[Intake]) -> None:
         """Drain: what is left at the deadline moves to another worker if it can, or fails."""

@@ -49,15 +49,15 @@ class TokenSink:
         self.attempt = attempt
         self.shard = writer.store.keys.shard_of(rid)
         self.closed = False  # nothing more is taken, and what a flush holds has been withdrawn from it
-        self._on_refused = on_refused
+        self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._texts: list[str] = []
         self._number = base  # of the last token taken for a flush
         self._flushing: list[str] = []  # taken for the flush that is under way; not confirmed
         self._stalled = False  # that flush was refused or not answered, and is being repeated
-        self._ending = False  # `finish` was called: what an engine that was given up on still yields is dropped
-        self._moved = asyncio.Event()  # a flush has ended or stalled, or the sink was closed
+        self._ending = False  # what an engine that was given up on still yields is dropped
+        self._moved: asyncio.Event | None = None  # a flush has ended or stalled, or the sink was closed; for who waits
         self._queued = False
 
     @property
@@ -74,15 +74,19 @@ class TokenSink:
             self._queue()
         return len(self._texts) < SINK_TOKENS
 
+    def end(self) -> None:
+        """No token follows: what one entry can hold is left to `finish`."""
+        self._ending = True
+
     async def drained(self) -> None:
         while len(self._texts) >= SINK_TOKENS and not (self.closed or self._ending):
             await self._move()
 
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request is over or someone else's."""
-        self.closed = True
+        self._close()
         self._texts.clear()
-        self._moved.set()
+        self._tell()
 
     async def finish(self, outcome: Outcome, input_tokens: int | None, patience_secs: float) -> Ended:
         """Close the attempt; the last tokens travel along. See Store.finish for the answers.
@@ -98,7 +102,7 @@ class TokenSink:
         if not self.closed:
             self._withdraw()
         remainder = self._entry(self._take(len(self._texts))) if self._texts else None
-        self.closed = True
+        self._close()
         return await self._writer.store.finish(
             self.rid,
             self._writer.worker,
@@ -113,7 +117,7 @@ class TokenSink:
     def begin_flush(self) -> Append | None:
         """The next entry to append; None when there is nothing."""
         self._queued = False
-        if not self._texts:
+        if not self._texts or (self._ending and len(self._texts) <= ENTRY_TOKENS):
             return None
         self._flushing = self._take(ENTRY_TOKENS)
         return self._entry(self._flushing)
@@ -121,19 +125,23 @@ class TokenSink:
     def stall(self) -> None:
         """The flush is going to be repeated."""
         self._stalled = True
-        self._moved.set()
+        self._tell()
 
     def end_flush(self) -> None:
         self._flushing = []
         self._stalled = False
-        self._moved.set()
+        self._tell()
         if self._texts and not self._queued and not self.closed:
             self._queue()
 
     def refuse(self, why: Refusal) -> None:
         """Redis does not take the flush. What was withdrawn from it is nobody's concern any more."""
-        if not self.closed:
+        if self._on_refused is not None:
             self._on_refused(why)
+
+    def _close(self) -> None:
+        self.closed = True
+        self._on_refused = None  # leads to who holds us: a cycle would be left to the garbage collector
 
     def _queue(self) -> None:
         self._queued = True
@@ -160,8 +168,13 @@ class TokenSink:
         self._flushing = []
 
     async def _move(self) -> None:
+        self._moved = self._moved or asyncio.Event()
         self._moved.clear()
         await self._moved.wait()
+
+    def _tell(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
 
 
 class _Lane:
