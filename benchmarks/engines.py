@@ -9,9 +9,11 @@ The prompt says what to do: `unpaced <tokens>`, `paced <tokens> <tokens per seco
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncGenerator
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,11 +58,58 @@ async def _paced(count: int, tokens_per_sec: float) -> AsyncGenerator[str]:
     if not tokens_per_sec:
         yield text_of(1)
         await asyncio.Event().wait()
-    clock = asyncio.get_running_loop().time
-    begins_at = clock() + random.random() / tokens_per_sec
+    loop = asyncio.get_running_loop()
+    alarm, begins_at = _alarm_of(loop), loop.time() + random.random() / tokens_per_sec
     for number in range(1, count + 1):
-        await asyncio.sleep(max(0.0, begins_at + (number - 1) / tokens_per_sec - clock()))
+        await alarm.at(begins_at + (number - 1) / tokens_per_sec)
         yield text_of(number)
+
+
+class _Alarm:
+    """Wakes each stream when it is due, by one timer for all: a system's cost is not to be drowned in its engine's."""
+
+    _NEAR_SECS = 0.0005  # uvloop's timers count whole milliseconds
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._number = 0  # of calls: those for the same moment are woken in their order
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = math.inf
+
+    def at(self, when: float) -> asyncio.Future[None]:
+        """By the loop's clock."""
+        due: asyncio.Future[None] = self.loop.create_future()
+        self._number += 1
+        heappush(self._due, (when, self._number, due))
+        if when < self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm(when)
+        return due
+
+    def _arm(self, when: float) -> None:
+        self._rings_at, self._timer = when, self.loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._rings_at, self._timer = math.inf, None
+        now, heap = self.loop.time() + self._NEAR_SECS, self._due
+        while heap and heap[0][0] <= now:
+            _, _, due = heappop(heap)
+            if not due.done():
+                due.set_result(None)
+        if heap:
+            self._arm(heap[0][0])
+
+
+_alarm: _Alarm | None = None
+
+
+def _alarm_of(loop: asyncio.AbstractEventLoop) -> _Alarm:
+    global _alarm
+    if _alarm is None or _alarm.loop is not loop:
+        _alarm = _Alarm(loop)
+    return _alarm
 
 
 class _Stepper:
