@@ -175,14 +175,10 @@ class Generator:
         if count:
             tally = self._tally
             due = connection.number + 1
-            if count <= _FEW:
-                tokens, numbers = _TOKEN.findall(events), [*range(due, due + count)]
+            if count == 1 and (token := _TOKEN.search(events)) is not None and int(token[1]) == due:
+                tally.delays_ns.append(now_ns - int(token[2]))
             else:
-                tokens, numbers = _ends(events), [due, due + count - 1]
-            if [int(number) for number, _ in tokens] != numbers:
-                tally.fault("gaps", f"{count} tokens came where {due} was due: {tokens[0]} to {tokens[-1]}")
-            for _, yielded_ns in tokens:
-                tally.delays_ns.append(now_ns - int(yielded_ns))
+                self._take_some(events, due, count, now_ns)
             if due == 1:
                 tally.first_token_ns.append(now_ns - connection.began_ns)
             else:
@@ -195,6 +191,15 @@ class Generator:
         if _ERROR in events:
             said = events[events.index(_ERROR) :].split(b"\n", 1)[0]
             self._tally.fault("error frames", said.decode(errors="replace"))
+
+    def _take_some(self, events: bytes, due: int, count: int, now_ns: int) -> None:
+        if count <= _FEW:
+            tokens, numbers = _TOKEN.findall(events), [*range(due, due + count)]
+        else:
+            tokens, numbers = _ends(events), [due, due + count - 1]
+        if [int(number) for number, _ in tokens] != numbers:
+            self._tally.fault("gaps", f"{count} tokens came where {due} was due: {tokens[:1]} to {tokens[-1:]}")
+        self._tally.delays_ns.extend(now_ns - int(yielded_ns) for _, yielded_ns in tokens)
 
     def _take_whole(self, connection: Connection, data: bytes, now_ns: int) -> None:
         """A response that is no stream, as far as it has come."""
