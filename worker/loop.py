@@ -164,12 +164,12 @@ class Worker:
         try:
             await self._work(delivery, missed)
         except StoreUnavailable as failure:
-            log.warning("%s could not be started: %s", delivery.rid, failure)
-            self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
+            log.warning("%s could not be started: %s", rid, failure)
+            self._intakes[self._store.keys.shard_of(rid)].recheck()
         except Fenced:
-            log.warning("%s was not started: this worker is fenced", delivery.rid)
+            log.warning("%s was not started: this worker is fenced", rid)
         except Exception:
-            log.exception("%s failed in its worker", delivery.rid)
+            log.exception("%s failed in its worker", rid)
         finally:
             del self._handling[rid][delivery]
             if not self._handling[rid]:
@@ -177,7 +177,7 @@ class Worker:
             self._slots.give_back()
             if delivery in self._put_off:
                 self._put_off.discard(delivery)
-                self._intakes[self._store.keys.shard_of(delivery.rid)].recheck()
+                self._intakes[self._store.keys.shard_of(rid)].recheck()
 
     async def _work(self, delivery: Delivery, missed: set[CancelMode]) -> None:
         """`missed`: cancels that come before there is anything to cancel."""
