@@ -8,7 +8,7 @@ HTTP frontend (`http/service/disconnect.rs`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
@@ -26,17 +26,11 @@ class ConnectionHandle:
     armed: losing it is `closed_unexpectedly`; disarmed: `closed_gracefully`; disabled: `disabled`.
     """
 
-    def __init__(self, status: ConnectionStatus) -> None:
+    def __init__(self, status: ConnectionStatus, on_told: Callable[[ConnectionStatus], None]) -> None:
+        """`on_told` must not keep the handle alive."""
         self._status = status
-        self._told: asyncio.Future[ConnectionStatus] = asyncio.get_running_loop().create_future()
-
-    @classmethod
-    def armed(cls) -> Self:
-        return cls(ConnectionStatus.CLOSED_UNEXPECTEDLY)
-
-    @classmethod
-    def disabled(cls) -> Self:
-        return cls(ConnectionStatus.DISABLED)
+        self._on_told: Callable[[ConnectionStatus], None] | None = on_told
+        self._loop = asyncio.get_running_loop()
 
     def arm(self) -> None:
         self._status = ConnectionStatus.CLOSED_UNEXPECTEDLY
@@ -45,13 +39,9 @@ class ConnectionHandle:
         self._status = ConnectionStatus.CLOSED_GRACEFULLY
 
     def close(self) -> None:
-        if not self._told.done():
-            self._told.set_result(self._status)
-
-    @property
-    def told(self) -> asyncio.Future[ConnectionStatus]:
-        """Resolves to the status once the handle is closed or lost. It does not keep the handle alive."""
-        return self._told
+        on_told, self._on_told = self._on_told, None
+        if on_told is not None:
+            on_told(self._status)
 
     def __enter__(self) -> Self:
         return self
@@ -62,24 +52,48 @@ class ConnectionHandle:
         self.close()
 
     def __del__(self) -> None:
-        # A handle that nobody holds any more is lost; the loop may be gone by then.
-        told = getattr(self, "_told", None)
-        if told is not None and not told.done() and not told.get_loop().is_closed():
-            told.set_result(self._status)
+        # A handle that nobody holds any more is lost, in whichever thread and in the middle of whatever; the loop may
+        # be gone by then.
+        on_told = getattr(self, "_on_told", None)
+        if on_told is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(on_told, self._status)
 
 
-async def monitor_connection(
-    connection: asyncio.Future[ConnectionStatus],
-    stream: asyncio.Future[ConnectionStatus],
-    on_closed: Callable[[ConnectionStatus], Awaitable[None]],
-) -> None:
-    """Watch one client: first the connection until a response begins, then the stream of that response.
+class ConnectionMonitor:
+    """Watches one client: first the connection until a response begins, then the stream of that response.
 
     `on_closed` is called exactly once, with the status that decides: an unexpected loss in either phase, else how the
     stream ended; a stream handle that was never armed leaves the decision to the connection.
     """
-    status = await connection
-    if status is not ConnectionStatus.CLOSED_UNEXPECTEDLY:
-        streamed = await stream
-        status = status if streamed is ConnectionStatus.DISABLED else streamed
-    await on_closed(status)
+
+    def __init__(self, on_closed: Callable[[ConnectionStatus], None]) -> None:
+        self._on_closed = on_closed
+        self._connection: ConnectionStatus | None = None
+        self._stream: ConnectionStatus | None = None
+        self._decided = False
+
+    def handles(self) -> tuple[ConnectionHandle, ConnectionHandle]:
+        """Of the connection, armed, and of the stream, disabled. They are the caller's to hold; once."""
+        return (
+            ConnectionHandle(ConnectionStatus.CLOSED_UNEXPECTEDLY, self._on_connection),
+            ConnectionHandle(ConnectionStatus.DISABLED, self._on_stream),
+        )
+
+    def _on_connection(self, status: ConnectionStatus) -> None:
+        self._connection = status
+        self._decide()
+
+    def _on_stream(self, status: ConnectionStatus) -> None:
+        self._stream = status
+        self._decide()
+
+    def _decide(self) -> None:
+        status = self._connection
+        if self._decided or status is None:
+            return
+        if status is not ConnectionStatus.CLOSED_UNEXPECTEDLY:
+            if self._stream is None:
+                return
+            status = status if self._stream is ConnectionStatus.DISABLED else self._stream
+        self._decided = True
+        self._on_closed(status)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -19,6 +21,7 @@ from lifecycle.looks import Looks
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, Request, Status
 from lifecycle.store.scripts import Store
+from lifecycle.tasks import Spawn
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End
 from lifecycle.tracing import RequestSpan
@@ -38,7 +41,10 @@ class Limits:
 
 
 class StreamMonitor:
-    """`run()` is a task of the tracker's; `feed` must be pinned while it runs."""
+    """`feed` must be pinned until `on_over` has been called, which happens once.
+
+    It has a timer, re-armed lazily, and a task only while something is due.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,8 @@ class StreamMonitor:
         limits: Limits,
         span: RequestSpan,
         looks: Looks,
+        spawn: Spawn,
+        on_over: Callable[[StreamMonitor], None],
     ) -> None:
         self.rid = feed.rid
         self.labels = labels
@@ -59,78 +67,75 @@ class StreamMonitor:
         self._store = store
         self._looks = looks
         self._metrics = metrics
+        self._spawn = spawn
+        self._on_over = on_over
         self._loop = asyncio.get_running_loop()
         self._inactivity_secs = store.settings.frontend_inactivity_secs
         self._look_secs = store.settings.sse_keepalive_secs
-        self._wake = asyncio.Event()
         self._over = False
-        self._left = False
-        self._lost = ErrorType.NONE
+        self._checking = False
+        self._doubted = False
         self._tokens = metrics.tokens.of(labels.model)
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
         self._looked_at = now
-        self._look_due = False
         self._timer: asyncio.TimerHandle | None = None
-        feed.on_tokens = self._on_tokens
-        feed.on_started = self._on_started
-        feed.on_requeued = self._on_requeued
-        feed.on_terminal = self._wake.set
 
-    async def run(self) -> None:
-        with self.guard:
-            await self._watch()
-            self.feed.on_tokens = None
-            record = self.feed.record
-            if record is not None:
-                self.guard.mark(record)
-                self._tokens.count += max(0, record.output_tokens - self.feed.number)  # in frames that got lost
-                self._metrics.observe_end(record)
-                self.span.end(record)
-                request_log.ended(record, self.span.trace_id)
-            elif self._left:
-                self.span.break_off("moved")
-            else:
-                self.span.break_off(self._lost)
-                request_log.lost(self.rid, self.labels, self._lost, self.span.trace_id)
-
-    async def _watch(self) -> None:
-        """Until the request has ended. In between a timer, re-armed lazily, wakes the task for what is due."""
+    def begin(self) -> None:
+        if self.feed.record is not None:  # it came ahead of the word that the request is this frontend's
+            self._end(self.feed.record)
+            return
+        self.feed.on_tokens = self._on_tokens
+        self.feed.on_started = self._on_started
+        self.feed.on_requeued = self._on_requeued
+        self.feed.on_terminal = self._end
         self._arm()
+
+    def _end(self, record: Request) -> None:
+        """As Redis has it."""
+        with self._last_act():
+            self.guard.mark(record)
+            self._tokens.count += max(0, record.output_tokens - self.feed.number)  # in frames that got lost
+            self._metrics.of(self.labels).observe_end(record)
+            self.span.end(record)
+            request_log.ended(record, self.span.trace_id)
+
+    def lose(self, error_type: ErrorType, message: str) -> None:
+        """End here without Redis's word: this replica is fenced, or Redis has lost the request."""
+        self.feed.lose(error_type, message)
+        if not self._over:
+            with self._last_act():
+                self.guard.mark_error(error_type)
+                self.span.break_off(error_type)
+                request_log.lost(self.rid, self.labels, error_type, self.span.trace_id)
+
+    def leave(self) -> None:
+        """The request goes on under another frontend."""
+        if not self._over:
+            with self._last_act():
+                self.guard.drop()
+                self.span.break_off("moved")
+
+    @contextmanager
+    def _last_act(self) -> Iterator[None]:
+        self._over = True
+        self._disarm()
+        self.feed.on_tokens = self.feed.on_started = self.feed.on_requeued = self.feed.on_terminal = None
         try:
-            while self.feed.record is None and not self._over:
-                await self._wake.wait()
-                self._wake.clear()
-                if self.feed.record is None and not self._over:
-                    await self._check()
-                    self._arm()
+            with self.guard:
+                yield
         finally:
-            self._disarm()
+            self._on_over(self)
 
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""
         self._due.append(self._loop.time() + delay_secs)
-        self._wake.set()
+        self._arm()
 
     def doubt(self) -> None:
         """Something may have been missed: look at the record now."""
-        self._look_due = True
-        self._wake.set()
-
-    def lose(self, error_type: ErrorType, message: str) -> None:
-        """End here without Redis's word: this replica is fenced, or Redis has lost the request."""
-        self.guard.mark_error(error_type)
-        self._lost = error_type
-        self._over = True
-        self.feed.lose(error_type, message)
-        self._wake.set()
-
-    def leave(self) -> None:
-        """The request goes on under another frontend."""
-        self.guard.drop()
-        self._left = True
-        self._over = True
-        self._wake.set()
+        self._doubted = True
+        self._begin_check()
 
     def _on_tokens(self, count: int, gap_secs: float) -> None:
         self._tokens.take(count, None if self.feed.number == count else gap_secs)
@@ -139,7 +144,7 @@ class StreamMonitor:
         self.guard.mark_queued(False)
         self.span.started()
         if self._inactivity_secs > 0:
-            self._wake.set()  # the timeout runs from here
+            self._arm()  # the timeout runs from here
 
     def _on_requeued(self) -> None:
         self.guard.mark_queued(True)
@@ -158,41 +163,58 @@ class StreamMonitor:
         self._looked_at = self._loop.time() + self._looks.next_secs(self._look_secs) - self._look_secs
 
     def _arm(self) -> None:
-        self._disarm()
-        self._timer = self._loop.call_at(min(self._look_at(), self._inactive_at(), *self._due), self._tick)
+        if not self._over and not self._checking:
+            self._disarm()
+            self._timer = self._loop.call_at(min(self._look_at(), self._inactive_at(), *self._due), self._tick)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _tick(self) -> None:
+        self._timer = None
         now = self._loop.time()
-        if now < min(self._inactive_at(), *self._due, float("inf")):
-            if now >= self._look_at():
-                self._look_due = self._looks.take()
-                self._put_off_look()
-            if not self._look_due:
-                self._arm()
-                return
-        self._wake.set()
+        due, look = now >= min(self._inactive_at(), *self._due, float("inf")), False
+        if not due and now >= self._look_at():
+            look = self._looks.take()
+            self._put_off_look()
+        if due or look:
+            self._begin_check()
+        else:
+            self._arm()
+
+    def _begin_check(self) -> None:
+        if not self._over and not self._checking:
+            self._checking = True
+            self._disarm()
+            self._spawn(self._check(), "monitor")
 
     async def _check(self) -> None:
-        """Do what is due. What fails is due again soon."""
-        now = self._loop.time()
+        """Do what is due, or else look. What fails is due again soon."""
         try:
-            if now >= self._inactive_at():
-                await self._give_up()
-            elif any(due <= now for due in self._due):
-                await self._store.sweep(self._store.keys.shard_of(self.rid))
-                self._due = [due for due in self._due if due > now]
-                await self.look()
-            elif self._look_due:
-                await self.look()
+            await self._do_what_is_due()
         except StoreUnavailable:
             await asyncio.sleep(_RETRY_SECS)  # the lease decides when to stop waiting for Redis
         except RedisError:
             log.exception("what is due for %s was refused", self.rid)
             await asyncio.sleep(_RETRY_SECS)
+        finally:
+            self._checking = False
+            if self._doubted:
+                self._begin_check()
+            else:
+                self._arm()
+
+    async def _do_what_is_due(self) -> None:
+        now = self._loop.time()
+        if now >= self._inactive_at():
+            await self._give_up()
+            return
+        if any(due <= now for due in self._due):
+            await self._store.sweep(self._store.keys.shard_of(self.rid))
+            self._due = [due for due in self._due if due > now]
+        await self.look()
 
     async def _give_up(self) -> None:
         """Silence at twice the worker's own limit: the worker hangs. Releases the gauge and kills the request."""
@@ -207,7 +229,7 @@ class StreamMonitor:
 
     async def look(self) -> None:
         """Read the record: a message that got lost costs seconds, not a gauge that never falls."""
-        self._look_due = False
+        self._doubted = False
         self._put_off_look()
         record = await self._store.read(self.rid)
         if record is None:

@@ -12,8 +12,9 @@ from lifecycle.inflight import InflightGuard
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, OnDisconnect, Status
 from lifecycle.monitor import Limits, StreamMonitor
-from lifecycle.readers import Readers, Spawn
+from lifecycle.readers import Readers
 from lifecycle.store.scripts import Store
+from lifecycle.tasks import Spawn
 from lifecycle.tokens.feed import Feed
 from lifecycle.tracing import RequestSpan
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnedRequests:
-    """Each has a monitor, whose task ends with the request."""
+    """Each has a monitor, until it has ended here."""
 
     def __init__(
         self, store: Store, metrics: Metrics, readers: Readers, spawn: Spawn, frontend_id: Callable[[], str]
@@ -54,19 +55,19 @@ class OwnedRequests:
             span.queued()
         else:
             span.started()
-        monitor = StreamMonitor(self._store, self._metrics, feed, guard, labels, limits, span, self._readers.looks)
+        monitor = StreamMonitor(
+            self._store, self._metrics, feed, guard, labels, limits, span, self._readers.looks, self._spawn,
+            self._let_go,
+        )  # fmt: skip
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
-        self._spawn(self._watch(monitor), "monitor")
+        monitor.begin()
         return monitor
 
-    async def _watch(self, monitor: StreamMonitor) -> None:
-        try:
-            await monitor.run()
-        finally:
-            self._monitors.pop(monitor.rid, None)
-            self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
-            monitor.feed.unpin()
+    def _let_go(self, monitor: StreamMonitor) -> None:
+        self._monitors.pop(monitor.rid, None)
+        self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
+        monitor.feed.unpin()
 
     def adopt(self, rids: Sequence[str]) -> None:
         """Redis says they are this frontend's: their own died, or the reply to an admission was lost."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import orjson
 
@@ -17,12 +16,11 @@ from lifecycle.looks import Looks
 from lifecycle.model import Request
 from lifecycle.store.results import Disconnection
 from lifecycle.store.scripts import Store
+from lifecycle.tasks import Spawn
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.reader import TokenReader
 
 log = logging.getLogger(__name__)
-
-Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Readers:

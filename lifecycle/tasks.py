@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 _AGAIN_SECS = 0.2
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+"""Begins a task, under a name for the log, and owns it. What it raises is logged."""
 
 
 def check_cancelled() -> None:

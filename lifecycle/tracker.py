@@ -18,7 +18,7 @@ from lifecycle.admission import Admit, Flight, Rejected
 from lifecycle.backlog import Backlog
 from lifecycle.cluster import models_of
 from lifecycle.confirmation import wait_for_end
-from lifecycle.connection import ConnectionHandle, ConnectionStatus, monitor_connection
+from lifecycle.connection import ConnectionMonitor, ConnectionStatus
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.ids import START, TokenId, new_nonce
 from lifecycle.lease import Lease
@@ -64,8 +64,9 @@ class Tracker:
         self._roster_failure = ""  # of that time
         self._roster_lock = asyncio.Lock()
         self._known_models: set[str] = set()
-        self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._live_models: frozenset[str] = frozenset()
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()  # what goes on for single requests
 
     @classmethod
     @asynccontextmanager
@@ -79,7 +80,6 @@ class Tracker:
             await warn_of_eviction(connections.store)
             await tracker.refresh_roster()
             async with asyncio.TaskGroup() as group:
-                tracker._group = group
                 background = [
                     group.create_task(tracker._live(), name="lease"),
                     group.create_task(tracker._reaper.run(), name="reaper"),
@@ -93,6 +93,7 @@ class Tracker:
                             await tracker.hand_over()
                     if tracker._tasks:
                         await asyncio.wait(tracker._tasks, timeout=settings.redis_timeout_secs)
+                    tracker._closed = True
                     await tasks.end((*background, *tracker._tasks))
 
     @property
@@ -108,7 +109,7 @@ class Tracker:
         return self._state_of(model)
 
     def _state_of(self, model: str) -> ModelState:
-        if self._roster is not None and model in models_of(self._roster):
+        if model in self._live_models:
             return "live"
         return "known" if model in self._known_models else "unknown"
 
@@ -122,6 +123,7 @@ class Tracker:
                 try:
                     self._roster, self._roster_failure = await self.store.roster(), ""
                     self._known_models.update(self._roster.models)
+                    self._live_models = frozenset(models_of(self._roster))
                 except StoreUnavailable as failure:
                     self._roster_failure = failure.message
                 self._roster_at = looked_at
@@ -191,33 +193,22 @@ class Tracker:
             self.readers.close(reader)
             feed.unpin()
             raise
-        self.metrics.started.labels(*admit.labels).inc()
+        self.metrics.of(admit.labels).started.inc()
         self.owned.own(feed, admit.labels, limits, span, queued=not feed.started)
         self.metrics.tokens.of(admit.labels.model).count += feed.number  # came ahead of the admission's reply
         return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
 
     def _flight(self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool) -> Flight:
-        flight = Flight(rid, created_at, reader, ConnectionHandle.armed(), ConnectionHandle.disabled(), attached)
-        watch = self._watch_client(flight.connection.told, flight.stream.told, reader, labels, admitting=not attached)
-        self._spawn(watch, "connection")
-        return flight
+        def on_closed(status: ConnectionStatus) -> None:
+            self._spawn(self._let_go(reader, status, labels, admitting=not attached), "connection")
 
-    async def _watch_client(
-        self,
-        connection: asyncio.Future[ConnectionStatus],
-        stream: asyncio.Future[ConnectionStatus],
-        reader: TokenReader,
-        labels: Labels,
-        *,
-        admitting: bool,
-    ) -> None:
+        connection, stream = ConnectionMonitor(on_closed).handles()
+        return Flight(rid, created_at, reader, connection, stream, attached)
+
+    async def _let_go(self, reader: TokenReader, status: ConnectionStatus, labels: Labels, *, admitting: bool) -> None:
         """One disconnect and one cancellation at most come of one client."""
-
-        async def on_closed(status: ConnectionStatus) -> None:
-            if await self._detach(reader, status, admitting=admitting):
-                self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
-
-        await monitor_connection(connection, stream, on_closed)
+        if await self._detach(reader, status, admitting=admitting):
+            self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
 
     # Readers
 
@@ -270,10 +261,12 @@ class Tracker:
     async def hand_over(self) -> None:
         """Say goodbye: what may outlive the connection goes on under another frontend, the rest ends."""
         self._leaving = True
-        with suppress(StoreError):
-            await self._reaper.sweep(leaving=self.id)
-            await self.owned.leave_what_lives()
-        self.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
+        try:
+            with suppress(StoreError):
+                await self._reaper.sweep(leaving=self.id)
+                await self.owned.leave_what_lives()
+        finally:
+            self.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
 
     def end_streams(self, error_type: ErrorType, message: str) -> None:
         """Every client here gets an error frame now."""
@@ -366,14 +359,16 @@ class Tracker:
         self.owned.adopt([rid for rid in rids if rid not in self._admitting])
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        assert self._group is not None
-        task = self._group.create_task(self._logged(work, name), name=name)
+        if self._closed:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._logged(work, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     async def _logged(work: Coroutine[Any, Any, None], name: str) -> None:
-        """One request's trouble must not end the others' task group."""
+        """One request's trouble is not the others'."""
         try:
             await work
         except StoreError as failure:

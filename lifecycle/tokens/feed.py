@@ -26,7 +26,7 @@ class Feed:
         self.record: Request | None = None  # once terminal
         self.end: End | None = None  # once the token stream is closed
         self.on_tokens: Callable[[int, float], None] | None = None  # how many are new, and the wait for them
-        self.on_terminal: Callable[[], None] | None = None
+        self.on_terminal: Callable[[Request], None] | None = None
         self.on_started: Callable[[], None] | None = None
         self.on_requeued: Callable[[], None] | None = None
         self.attaching = asyncio.Lock()  # keeps the reader counts told to Redis in order
@@ -93,7 +93,7 @@ class Feed:
             self.take_end(end)
         self.record = record
         if self.on_terminal is not None:
-            self.on_terminal()
+            self.on_terminal(record)
 
     def lose(self, error_type: str, message: str) -> None:
         """End every reader now, whatever Redis says: the state is lost or out of reach."""

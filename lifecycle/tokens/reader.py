@@ -59,6 +59,7 @@ class TokenReader:
         self.attempt, self.number = after
         self.feed = feed
         self.tap: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
+        self.on_end: Callable[[End], None] | None = None  # is told with the tap; it comes by next() all the same
         self._store = store
         self._looks = looks
         self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
@@ -101,8 +102,12 @@ class TokenReader:
         self._wake()
 
     def _pour(self, item: Tokens | End) -> bool:
-        """To the tap, if these are the very next tokens, and the owner of `next()` waits with nothing held."""
-        if self.tap is None or self._live or type(item) is not Tokens or self._waiter is None or self._waiter.done():
+        """To the tap, if it is the very next, and the owner of `next()` waits with nothing held."""
+        if self.tap is None or self._live or self._waiter is None or self._waiter.done():
+            return False
+        if isinstance(item, End):
+            if self.on_end is not None and item.last == self.number:
+                self.on_end(item)
             return False
         attempt, first, texts = item
         number = self.number
