@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from starlette.types import Receive
+from frontend.peer import Peer
 
 
 class Hangup:
-    """`async with Hangup(receive) as client:` cancels its block once the client disconnects, and says so in `gone`.
+    """`with Hangup(peer) as client:` cancels its block once the client disconnects, and says so in `gone`.
 
-    As asyncio.timeout does: that cancellation ends with the block, one from outside goes on. The body must have been
-    read before.
+    As asyncio.timeout does: that cancellation ends with the block, one from outside goes on.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._task: asyncio.Task[Any] | None = None  # while it listens
         self.gone = False
 
-    async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._cancelling = task.cancelling()
-        self._listener = asyncio.create_task(self._listen(), name="disconnect listener")
+    def __enter__(self) -> Self:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._cancelling = self._task.cancelling()
+        self._peer.listen(self._hear)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        heard = self.gone
-        self._listener.cancel()
-        await asyncio.wait((self._listener,))
-        return heard and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        self._peer.unlisten(self._hear)
+        task, self._task = self._task, None
+        assert task is not None
+        return self.gone and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
 
-    async def _listen(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        self._task.cancel()
+    def _hear(self) -> None:
+        if self._task is not None and not self.gone:
+            self.gone = True
+            self._task.cancel()

@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.errors import ApiError
+from frontend.peer import Peer
 from lifecycle.access import Caller
 from lifecycle.idempotency import KEY
 from lifecycle.ids import is_request_id
@@ -33,25 +34,32 @@ def bad(message: str, param: str) -> ApiError:
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The whole body. Raises ApiError 413 above the limit, 408 when it does not come."""
-    too_large = ApiError(
-        ErrorType.VALIDATION, f"The request body is larger than {limit_bytes} bytes", status=413, code="body_too_large"
-    )
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit_bytes:
-        raise too_large
+        raise _too_large(limit_bytes)
+    here = Peer.of(request.scope).body()
+    if here is not None:
+        if len(here) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return here
     parts, size = [], 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_SECS):
             async for part in request.stream():
                 size += len(part)
                 if size > limit_bytes:
-                    raise too_large
+                    raise _too_large(limit_bytes)
                 parts.append(part)
     except TimeoutError:
         raise ApiError(
             ErrorType.VALIDATION, f"The request body did not arrive within {BODY_TIMEOUT_SECS:g} seconds", status=408
         ) from None
     return b"".join(parts)
+
+
+def _too_large(limit_bytes: int) -> ApiError:
+    message = f"The request body is larger than {limit_bytes} bytes"
+    return ApiError(ErrorType.VALIDATION, message, status=413, code="body_too_large")
 
 
 def on_disconnect(headers: Mapping[str, str], settings: Settings) -> OnDisconnect:

@@ -11,16 +11,16 @@ import asyncio
 import logging
 import signal
 import socket
-from functools import partial
+from collections.abc import Callable
 from types import FrameType
-from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.app import create_app
 from frontend.errors import ApiError
 from frontend.middleware import SECURITY
+from frontend.peer import Peer
 from lifecycle.access import Keyring, check_access
 from lifecycle.errors import LifecycleError
 from lifecycle.ids import new_request_id
@@ -35,11 +35,16 @@ _LAST_WORDS_SECS = 2.0  # for error frames to leave the process
 
 
 class Protocol(HttpToolsProtocol):
-    """Two extensions for responses. `lifecycle.abort` drops the connection: closing alone waits for a buffer that a
-    stalled client never takes. `lifecycle.pour` puts a piece of the body into the socket at once.
+    """Gives each call its `Peer`. What is no HTTP at all is answered like every other wrong call."""
 
-    What is no HTTP at all is answered like every other wrong call.
-    """
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._on_gone: set[Callable[[], None]] = set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for on_gone in list(self._on_gone):
+            on_gone()
 
     def send_400_response(self, msg: str) -> None:
         refusal = ApiError(ErrorType.VALIDATION, msg)
@@ -56,17 +61,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        cast(Any, self.scope).setdefault("extensions", {}).update(
-            {"lifecycle.abort": self.transport.abort, "lifecycle.pour": partial(_pour, self.cycle)}
-        )
-
-
-def _pour(cycle: RequestResponseCycle, data: bytes) -> bool:
-    """False, and nothing is sent, while the socket is full, and unless a chunked response is under way."""
-    if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
-        return False
-    cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-    return True
+        Peer(self.cycle, self._on_gone).put_into(self.scope)
 
 
 class Server(uvicorn.Server):

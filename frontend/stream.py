@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from frontend.hangup import Hangup
+from frontend.peer import Peer
 from frontend.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame
 from lifecycle.model import ErrorType, Status
 from lifecycle.tokens.history import End, Tokens
@@ -27,33 +28,6 @@ _WRITE_TOKENS = 256  # in one write at most: a slow socket must not make large b
 
 class SlowConsumer(Exception):
     """The socket took nothing for too long."""
-
-
-class SocketWatch:
-    """Notices a write that makes no progress. Re-armed lazily: a write costs two assignments."""
-
-    def __init__(self, limit_secs: float, on_stalled: Callable[[], None]) -> None:
-        self._limit_secs = limit_secs
-        self._on_stalled = on_stalled
-        self._loop = asyncio.get_running_loop()
-        self._writing_since: float | None = None
-        self._timer = self._loop.call_later(limit_secs, self._tick)
-
-    def begin(self) -> None:
-        self._writing_since = self._loop.time()
-
-    def end(self) -> None:
-        self._writing_since = None
-
-    def close(self) -> None:
-        self._timer.cancel()
-
-    def _tick(self) -> None:
-        stalled_secs = 0.0 if self._writing_since is None else self._loop.time() - self._writing_since
-        if stalled_secs >= self._limit_secs:
-            self._on_stalled()
-            return
-        self._timer = self._loop.call_later(max(0.01, self._limit_secs - stalled_secs), self._tick)
 
 
 class TokenStreamResponse(Response):
@@ -82,62 +56,49 @@ class TokenStreamResponse(Response):
         self._on_begin = on_begin
         self._on_closed = on_closed
         self._on_slow = on_slow
+        self._ended = False  # all has been sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gracefully = False
+        peer = Peer.of(scope)
         try:
             self._on_begin()
-            async with Hangup(receive):
-                await self._write(scope, send)
-                gracefully = True
+            with Hangup(peer):
+                await self._write(peer, send)
         except SlowConsumer:
             try:
                 await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
             finally:
-                _abort(scope)
+                peer.abort()
         finally:
-            await self._on_closed(gracefully)
+            await self._on_closed(self._ended)
 
-    async def _write(self, scope: Scope, send: Send) -> None:
-        writing = asyncio.current_task()
-        assert writing is not None
-        stalled = False
+    async def _write(self, peer: Peer, send: Send) -> None:
+        """Raises SlowConsumer."""
 
-        def on_stalled() -> None:
-            nonlocal stalled
-            stalled = True
-            writing.cancel()
+        def end_at_once(end: End) -> None:
+            self._ended = peer.finish(self._ending(end))
 
-        watch = SocketWatch(self._slow_consumer_secs, on_stalled)
-        pour = scope.get("extensions", {}).get("lifecycle.pour")
-        if pour is not None:
-            self._reader.tap = lambda tokens: pour(self._encoder.tokens(*tokens))
-
-        async def write(data: bytes, more: bool = True) -> None:
-            watch.begin()
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-            watch.end()
-
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while True:
-                item = await self._reader.next()
-                if item is SILENCE:
-                    await write(KEEPALIVE)
-                    continue
-                data, end = self._gather(item)
-                if end is None:
-                    await write(data)
-                    continue
-                await write(data + self._ending(end), more=False)
+        self._reader.tap = lambda tokens: peer.pour(self._encoder.tokens(*tokens))
+        self._reader.on_end = end_at_once
+        await self._send(
+            peer, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        )
+        while not self._ended:
+            item = await self._reader.next()
+            if self._ended:  # while that was waited for
                 return
-        except asyncio.CancelledError:
-            if stalled:
-                writing.uncancel()
-                raise SlowConsumer from None
-            raise
-        finally:
-            watch.close()
+            data, end = (KEEPALIVE, None) if item is SILENCE else self._gather(item)
+            if end is not None:
+                data += self._ending(end)
+            await self._send(peer, send, {"type": "http.response.body", "body": data, "more_body": end is None})
+            self._ended = end is not None
+
+    async def _send(self, peer: Peer, send: Send, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._slow_consumer_secs if peer.is_full else None):
+                await send(message)
+        except TimeoutError:
+            raise SlowConsumer from None
 
     def _gather(self, item: Tokens | End) -> tuple[bytes, End | None]:
         """Everything that is there already goes into one write; still one event a token."""
@@ -157,10 +118,3 @@ class TokenStreamResponse(Response):
             usage = self._encoder.usage(end.input_tokens, end.last) if self._include_usage else b""
             return self._encoder.finish(end.finish_reason or "stop") + usage + DONE
         return error_frame(ErrorType(end.error_type), end.message, self._request_id) + DONE
-
-
-def _abort(scope: Scope) -> None:
-    """Drop the connection with whatever its buffer holds: its client does not take it."""
-    abort = scope.get("extensions", {}).get("lifecycle.abort")
-    if abort is not None:
-        abort()

@@ -13,6 +13,7 @@ from frontend.deps import get_caller, get_tracker
 from frontend.errors import ApiError
 from frontend.hangup import Hangup
 from frontend.middleware import PREFIXES
+from frontend.peer import Peer
 from frontend.sse import ChunkEncoder, fold
 from frontend.stream import TokenStreamResponse
 from lifecycle import tracing
@@ -158,10 +159,9 @@ def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
 async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
     """Fold the token stream into one body, listening for the client's disconnect all the while."""
     folded = None
-    with flight.stream, flight.connection as connection:
-        async with Hangup(request.receive):
-            folded = await _fold(flight.reader)
-            connection.disarm()
+    with flight.stream, flight.connection as connection, Hangup(Peer.of(request.scope)):
+        folded = await _fold(flight.reader)
+        connection.disarm()
     if folded is None:
         return Response(status_code=499)  # nobody is there to read it
     texts, end = folded
