@@ -40,20 +40,21 @@ def parse(endpoint: Endpoint, raw: bytes) -> Call:
     """Raises ApiError (`validation` or `not_implemented`) that names the field in `param`."""
     body = _load(raw)
     rules = RULES[endpoint]
-    given = [(name, value) for name, value in body.items() if value is not None and name in rules]
+    given = [(name, value, rules[name]) for name, value in body.items() if value is not None and name in rules]
     for name in REQUIRED[endpoint]:
         if body.get(name) is None:
             raise _invalid(name, f"'{name}' is required")
-    for name, value in given:
-        rules[name].check(name, value)
+    for name, value, rule in given:
+        rule.check(name, value)
     if endpoint is Endpoint.CHAT_COMPLETIONS:
         for index, message in enumerate(body["messages"]):
-            _check_message(f"messages[{index}]", message)
+            if not _is_plain(message):
+                _check_message(f"messages[{index}]", message)
     include_usage = _include_usage(body)
 
     # After everything that is wrong: a call is only "not supported" if it would be right elsewhere.
-    for name, value in given:
-        if rules[name].unsupported(value):
+    for name, value, rule in given:
+        if rule.unsupported is not None and rule.unsupported(value):
             raise ApiError(
                 ErrorType.NOT_IMPLEMENTED,
                 f"'{name}' with this value is not supported by this server",
@@ -71,7 +72,7 @@ def _load(raw: bytes) -> dict[str, Any]:
         raise _invalid(None, f"The body is not valid JSON: {error}") from None
     if type(body) is not dict:
         raise _invalid(None, f"The body must be a JSON object, not {_shown(body)}")
-    if _deeper_than(MAX_DEPTH, body):
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):
         raise _invalid(None, f"The body is nested more than {MAX_DEPTH} levels deep")
     return body
 
@@ -85,6 +86,11 @@ def _deeper_than(depth: int, value: dict[str, Any]) -> bool:
         if not level:
             return False
     return True
+
+
+def _is_plain(message: Any) -> bool:
+    """Right, as nearly all are, whatever their path would be."""
+    return type(message) is dict and message.get("role") in ROLES and type(message.get("content")) is str
 
 
 def _check_message(path: str, message: Any) -> None:
@@ -139,7 +145,7 @@ class _Rule:
 
     expected: str
     accepts: Callable[[Any], bool]
-    unsupported: Callable[[Any], bool] = lambda _: False
+    unsupported: Callable[[Any], bool] | None = None
 
     def check(self, path: str, value: Any) -> None:
         if not self.accepts(value):

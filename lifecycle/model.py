@@ -84,8 +84,7 @@ class Labels(NamedTuple):
     request_type: str
 
 
-@dataclass(slots=True, frozen=True)
-class Request:
+class Request(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it. What has not happened is None."""
 
     id: str
@@ -140,11 +139,6 @@ class Request:
     @classmethod
     def from_hash(cls, raw: Mapping[str, str]) -> Request:
         """Build from the Redis hash; an absent or empty field is None."""
-
-        def number(name: str) -> float | None:
-            value = raw.get(name)
-            return float(value) if value else None
-
         return cls(
             id=raw["id"],
             model=raw["model"],
@@ -153,7 +147,7 @@ class Request:
             status=Status(raw["status"]),
             error_type=raw.get("error_type", ""),
             error_message=raw.get("error_message") or None,
-            cancel_requested_at=number("cancel_requested_at"),
+            cancel_requested_at=_number(raw.get("cancel_requested_at")),
             cancel_reason=raw.get("cancel_reason") or None,
             cancel_mode=raw.get("cancel_mode") or None,
             on_disconnect=raw["on_disconnect"],
@@ -161,10 +155,10 @@ class Request:
             worker=raw.get("worker") or None,
             attempt=int(raw.get("attempt") or 0),
             created_at=float(raw["created_at"]),
-            started_at=number("started_at"),
-            first_token_at=number("first_token_at"),
-            last_token_at=number("last_token_at"),
-            finished_at=number("finished_at"),
+            started_at=_number(raw.get("started_at")),
+            first_token_at=_number(raw.get("first_token_at")),
+            last_token_at=_number(raw.get("last_token_at")),
+            finished_at=_number(raw.get("finished_at")),
             output_tokens=int(raw.get("output_tokens") or 0),
             finish_reason=raw.get("finish_reason") or None,
             input_tokens=int(raw["input_tokens"]) if raw.get("input_tokens") else None,
@@ -181,7 +175,11 @@ class Request:
 
 
 _INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner")
-_RECORD_FIELDS = tuple(f.name for f in fields(Request) if f.name not in _INTERNAL)
+_RECORD_FIELDS = tuple(name for name in Request._fields if name not in _INTERNAL)
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text else None
 
 
 def _between(earlier: float | None, later: float | None) -> float | None:

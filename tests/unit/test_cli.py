@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ def test_a_row_of_ps() -> None:
         "ID": "r1", "MODEL": "m", "ENDPOINT": "completions", "STATUS": "running", "AGE": "10s", "TOKENS": "42",
         "SILENCE": "2.5s", "FRONTEND": "f", "WORKER": "w", "ATTEMPT": "2",
     }  # fmt: skip
-    assert output.status_cell(replace(RECORD, cancel_mode="kill")).text == "running (kill)"
+    assert output.status_cell(RECORD._replace(cancel_mode="kill")).text == "running (kill)"
 
 
 def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +231,10 @@ def test_a_shell_completes_commands_and_options(line: str, offered: list[str]) -
 
 def test_log_lines_carry_the_request() -> None:
     record = logging.LogRecord("lifecycle.request", logging.INFO, __file__, 1, "request ended", None, None)
-    end = {"status": Status.FAILED, "error_type": "deadline", "error_message": "60 s\nare over", "finished_at": 160.5}
-    record.request = request_log.fields(replace(RECORD, **end), "a" * 32)
+    end = RECORD._replace(
+        status=Status.FAILED, error_type="deadline", error_message="60 s\nare over", finished_at=160.5
+    )
+    record.request = request_log.fields(end, "a" * 32)
     line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["logger"], line["level"]) == ("request ended", "lifecycle.request", "info")
     assert {**line, "time": ""} == {

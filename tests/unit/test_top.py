@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from rich.console import Console
 
@@ -18,8 +16,8 @@ RECORD = Request.from_hash(
         "started_at": "101", "first_token_at": "102", "last_token_at": "110", "output_tokens": "80",
     }
 )  # fmt: skip
-NEW = replace(RECORD, id="new", model="a", worker="w1", created_at=105.0, first_token_at=106.0, output_tokens=8)
-SILENT = replace(NEW, id="silent", model="z", worker="w3", created_at=103.0, last_token_at=104.0, output_tokens=4)
+NEW = RECORD._replace(id="new", model="a", worker="w1", created_at=105.0, first_token_at=106.0, output_tokens=8)
+SILENT = NEW._replace(id="silent", model="z", worker="w3", created_at=103.0, last_token_at=104.0, output_tokens=4)
 
 
 def snapshot(completed: int = 0, cancelled: int = 0, inflight: int = 3) -> Snapshot:
@@ -40,7 +38,7 @@ def test_rates_are_since_the_look_before() -> None:
     trend = Trend()
     view = trend.follow(snapshot(), [RECORD, SILENT], 112.0)
     assert view.rates == {"old": 8.0, "silent": pytest.approx(4 / 6)}  # since their first tokens
-    view = trend.follow(snapshot(), [replace(RECORD, output_tokens=90), SILENT, NEW], 114.0)
+    view = trend.follow(snapshot(), [RECORD._replace(output_tokens=90), SILENT, NEW], 114.0)
     assert view.rates == {"old": 5.0, "silent": 0.0, "new": 1.0}
     assert "tokens/s 6 " in shown(view)
     assert "longest silence 10s" in shown(view)
@@ -69,7 +67,7 @@ def test_endings_are_those_of_the_last_minute() -> None:
     ],
 )
 def test_each_order(order: str, ids: list[str]) -> None:
-    view = Trend().follow(snapshot(), [RECORD, SILENT, replace(NEW, last_token_at=111.0)], 112.0)
+    view = Trend().follow(snapshot(), [RECORD, SILENT, NEW._replace(last_token_at=111.0)], 112.0)
     lines = shown(view, order).splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ids
     assert f"by {ORDERS[order][0]}" in shown(view, order)
@@ -85,4 +83,4 @@ def test_it_says_when_there_is_more_and_when_it_is_old() -> None:
 
 def test_a_queued_one_is_not_silent() -> None:
     assert silence_secs(RECORD, 112.0) == 2.0
-    assert silence_secs(replace(RECORD, status=RECORD.status.QUEUED), 112.0) == 0.0
+    assert silence_secs(RECORD._replace(status=RECORD.status.QUEUED), 112.0) == 0.0
