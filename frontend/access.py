@@ -7,15 +7,16 @@ is in the way of a call, and everybody is `ANYBODY`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.errors import ApiError, redis_away
+from frontend.headers import headers_of
 from frontend.middleware import error_response
 from frontend.sessions import COOKIE, Sessions
 from lifecycle.access import Caller, Keyring, KeyRole
@@ -95,7 +96,7 @@ class Access:
 
     async def caller(self, scope: Scope) -> Caller | None:
         """By the key if one is shown, whatever the cookie says. Raises ApiError for what another site's page sent."""
-        headers = Headers(scope=scope)
+        headers = headers_of(scope)
         shown = headers.get("authorization")
         if shown is not None:
             scheme, _, presented = shown.partition(" ")
@@ -130,12 +131,12 @@ class AccessMiddleware:
         await self._app(scope, receive, send)
 
 
-def comes_from_elsewhere(headers: Headers) -> bool:
+def comes_from_elsewhere(headers: Mapping[str, str]) -> bool:
     """Whether a browser says that another site's page sent it. Other clients say nothing."""
     return ("sec-fetch-site" in headers or "origin" in headers) and not _is_same_origin(headers)
 
 
-def _is_same_origin(headers: Headers) -> bool:
+def _is_same_origin(headers: Mapping[str, str]) -> bool:
     """Whether a page of this very frontend sent it. Browsers say so, and no page can make them lie."""
     site = headers.get("sec-fetch-site")
     if site is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Scope
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from frontend.access import Access, AccessMiddleware
 from frontend.dashboard.board import Board
@@ -15,6 +18,8 @@ from frontend.routes import cluster, completions, health, openapi, overview, pag
 from lifecycle import tracing
 from lifecycle.access import Keyring
 from lifecycle.tracker import Tracker
+
+_PROXIES = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # uvicorn's own variable
 
 ROUTERS = tuple(
     routes.router for routes in (completions, selection, requests, cluster, health, overview, session, page, openapi)
@@ -43,6 +48,7 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     for router in ROUTERS:
         app.include_router(router)
 
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=_PROXIES)
     for kind in (*EXPECTED, Exception):
         app.add_exception_handler(kind, _failed)
 

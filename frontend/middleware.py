@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.errors import ApiError
+from frontend.headers import headers_of
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.model import ErrorType
 
@@ -30,9 +30,9 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id")
-        valid = given is not None and is_request_id(given)
         state = scope.setdefault("state", {})
+        given = headers_of(scope).get("x-request-id")
+        valid = given is not None and is_request_id(given)
         state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
 
         async def send_named(message: Message) -> None:

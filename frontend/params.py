@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.errors import ApiError
+from frontend.headers import headers_of
 from frontend.peer import Peer
 from lifecycle.access import Caller
 from lifecycle.idempotency import KEY
@@ -34,7 +35,7 @@ def bad(message: str, param: str) -> ApiError:
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The whole body. Raises ApiError 413 above the limit, 408 when it does not come."""
-    declared = request.headers.get("content-length", "0")
+    declared = headers_of(request.scope).get("content-length", "0")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
     here = Peer.of(request.scope).body()

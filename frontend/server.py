@@ -126,6 +126,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             config = uvicorn.Config(
                 create_app(tracker, keyring), http=Protocol, loop="none", log_config=None, log_level="warning",
                 access_log=False,
+                proxy_headers=False,  # the application's
                 timeout_keep_alive=75, timeout_graceful_shutdown=2, backlog=4096, lifespan="off", server_header=False,
             )  # fmt: skip
             server = Server(config, tracker)

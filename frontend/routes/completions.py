@@ -12,6 +12,7 @@ from frontend import openai, params
 from frontend.deps import get_caller, get_tracker
 from frontend.errors import ApiError
 from frontend.hangup import Hangup
+from frontend.headers import headers_of
 from frontend.middleware import PREFIXES
 from frontend.peer import Peer
 from frontend.sse import ChunkEncoder, fold
@@ -84,7 +85,9 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
         try:
             if once is None:
                 return await tracker.admit(admit)
-            rid = await once.name(tracker.store, PREFIXES[request.scope["path"]], request.headers.get("x-request-id"))
+            rid = await once.name(
+                tracker.store, PREFIXES[request.scope["path"]], headers_of(request.scope).get("x-request-id")
+            )
             request.state.request_id = rid
             return await once.admit(tracker, replace(admit, rid=rid))
         except Rejected as rejected:
@@ -95,12 +98,12 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
 
 
 def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
-    headers, body = request.headers, orjson.dumps(call.body)
+    headers, body = headers_of(request.scope), orjson.dumps(call.body)
     key = params.idempotency_key(headers)
     caller = get_caller(request)
     once = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
     admit = Admit(
-        rid=request.state.request_id,
+        rid=request.scope["state"]["request_id"],
         labels=Labels(call.model, call.endpoint, call.request_type),
         body=body,
         on_disconnect=params.on_disconnect(headers, settings),
@@ -177,10 +180,11 @@ async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: T
 
 def _may_repeat(request: Request, failure: ErrorType) -> bool | None:
     """None for what the status says."""
-    if "idempotency-key" in request.headers:
+    headers = headers_of(request.scope)
+    if "idempotency-key" in headers:
         return SHAPES[failure].status == 503  # the way to the answer was lost; an end stays what it was
     # An id the client chose is spent: repeating the call under it would only be told so.
-    return False if "x-request-id" in request.headers else None
+    return False if "x-request-id" in headers else None
 
 
 async def _fold(reader: TokenReader) -> tuple[list[str], End]:
