@@ -6,6 +6,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.errors import ApiError
 from frontend.headers import headers_of
+from frontend.peer import Peer
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.model import ErrorType
 
@@ -35,12 +36,17 @@ class RequestIdMiddleware:
         valid = given is not None and is_request_id(given)
         state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
 
+        peer = Peer.of(scope)
+
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message.get("headers", ())
+                headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
-                own = [header for header in SECURITY if header[0] not in names]
-                message["headers"] = [*headers, (b"x-request-id", state["request_id"].encode()), *own]
+                headers.append((b"x-request-id", state["request_id"].encode()))
+                headers += [header for header in SECURITY if header[0] not in names]
+                if message["status"] == 200 and b"content-length" not in names and peer.begin(headers):
+                    return
+                message["headers"] = headers
             await send(message)
 
         if given is not None and not valid:

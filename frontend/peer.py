@@ -5,13 +5,14 @@ loop more.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 _EXTENSION = "lifecycle.peer"
+_CHUNKED = ((b"transfer-encoding", b"chunked"),)
 
 
 class Peer:
@@ -42,6 +43,23 @@ class Peer:
     def is_full(self) -> bool:
         """The socket takes nothing now."""
         return self._cycle.flow.write_paused
+
+    def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """A response of unknown length with status 200: uvicorn looks at each header in Python. False, and nothing is sent,
+        unless the socket takes it; or if a header is none, which uvicorn will say.
+        """
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
+            return False
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers, *_CHUNKED)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines):
+            return False
+        cycle.response_started, cycle.waiting_for_100_continue, cycle.chunked_encoding = True, False, True
+        cycle.transport.write(b"HTTP/1.1 200 OK\r\n%b\r\n" % head)
+        return True
 
     def pour(self, data: bytes) -> bool:
         """A piece of the body, to the socket at once. False, and nothing is sent, unless it takes it."""

@@ -94,8 +94,11 @@ class TokenStreamResponse(Response):
             self._ended = end is not None
 
     async def _send(self, peer: Peer, send: Send, message: Message) -> None:
+        if not peer.is_full:
+            await send(message)  # without waiting
+            return
         try:
-            async with asyncio.timeout(self._slow_consumer_secs if peer.is_full else None):
+            async with asyncio.timeout(self._slow_consumer_secs):
                 await send(message)
         except TimeoutError:
             raise SlowConsumer from None
