@@ -45,8 +45,8 @@ class Peer:
         return self._cycle.flow.write_paused
 
     def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """A response of unknown length with status 200: uvicorn looks at each header in Python. False, and nothing is sent,
-        unless the socket takes it; or if a header is none, which uvicorn will say.
+        """A response of unknown length with status 200; uvicorn would look at each header with Python. False, and
+        nothing is sent, unless the socket takes it; or if a header is none, which uvicorn will say.
         """
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":

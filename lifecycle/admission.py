@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lifecycle.connection import ConnectionHandle
 from lifecycle.model import Labels, OnDisconnect
@@ -10,8 +11,7 @@ from lifecycle.monitor import Limits
 from lifecycle.tokens.reader import TokenReader
 
 
-@dataclass(slots=True, frozen=True)
-class Admit:
+class Admit(NamedTuple):
     """What a frontend wants to have done."""
 
     rid: str

@@ -7,15 +7,12 @@ the metrics.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 from lifecycle.metrics import Metrics
 from lifecycle.model import ErrorType, Labels, Request, Status
 
 
 class InflightGuard:
-    """A context manager around a request's life in this process. Releases exactly once."""
+    """Around a request's life in this process. Releases exactly once."""
 
     def __init__(self, metrics: Metrics, labels: Labels) -> None:
         self._series = metrics.of(labels)
@@ -58,11 +55,3 @@ class InflightGuard:
             self.mark_queued(False)
             self._released = True
             self._series.inflight.dec()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -31,8 +30,7 @@ log = logging.getLogger(__name__)
 _RETRY_SECS = 0.25  # before something that was due and could not be done is tried again
 
 
-@dataclass(slots=True, frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """One request's time limits in seconds; 0 is off. All but inactivity run from admission."""
 
     queue_secs: float = 0.0
@@ -93,39 +91,46 @@ class StreamMonitor:
 
     def _end(self, record: Request) -> None:
         """As Redis has it."""
-        with self._last_act():
+        self._close()
+        try:
             self.guard.mark(record)
             self._tokens.count += max(0, record.output_tokens - self.feed.number)  # in frames that got lost
             self._metrics.of(self.labels).observe_end(record)
             self.span.end(record)
             request_log.ended(record, self.span.trace_id)
+        finally:
+            self._release()
 
     def lose(self, error_type: ErrorType, message: str) -> None:
         """End here without Redis's word: this replica is fenced, or Redis has lost the request."""
         self.feed.lose(error_type, message)
-        if not self._over:
-            with self._last_act():
-                self.guard.mark_error(error_type)
-                self.span.break_off(error_type)
-                request_log.lost(self.rid, self.labels, error_type, self.span.trace_id)
+        if self._over:
+            return
+        self._close()
+        try:
+            self.guard.mark_error(error_type)
+            self.span.break_off(error_type)
+            request_log.lost(self.rid, self.labels, error_type, self.span.trace_id)
+        finally:
+            self._release()
 
     def leave(self) -> None:
         """The request goes on under another frontend."""
         if not self._over:
-            with self._last_act():
-                self.guard.drop()
-                self.span.break_off("moved")
+            self._close()
+            self.guard.drop()
+            self.span.break_off("moved")
+            self._release()
 
-    @contextmanager
-    def _last_act(self) -> Iterator[None]:
+    def _close(self) -> None:
+        """Nothing more is watched."""
         self._over = True
         self._disarm()
         self.feed.on_tokens = self.feed.on_started = self.feed.on_requeued = self.feed.on_terminal = None
-        try:
-            with self.guard:
-                yield
-        finally:
-            self._on_over(self)
+
+    def _release(self) -> None:
+        self.guard.release()
+        self._on_over(self)
 
     def watch_until(self, delay_secs: float) -> None:
         """Something falls due in Redis then: a reader's grace, say."""

@@ -92,7 +92,7 @@ class Readers:
     async def _announce(self, rid: str, status: ConnectionStatus) -> None:
         """What changes nothing any more is published, and not written: the response to a request that has ended."""
         message = orjson.dumps({"type": "connection", "status": status.value})
-        await self._store.command("PUBLISH", self._store.keys.channel(rid), message)
+        await self._store.commands.execute("PUBLISH", self._store.keys.channel(rid), message)
 
     async def _take_back(self, feed: Feed) -> None:
         """A reader that did not come to be, and that Redis may count."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -89,7 +88,7 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
                 tracker.store, PREFIXES[request.scope["path"]], headers_of(request.scope).get("x-request-id")
             )
             request.state.request_id = rid
-            return await once.admit(tracker, replace(admit, rid=rid))
+            return await once.admit(tracker, admit._replace(rid=rid))
         except Rejected as rejected:
             raise _refusal(rejected.reason, request.state.request_id) from None
     except ApiError as error:
@@ -155,7 +154,8 @@ def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
         slow_consumer_secs=tracker.settings.slow_consumer_secs, on_begin=on_begin, on_closed=on_closed,
         on_slow=on_slow,
     )  # fmt: skip
-    response.headers.update(_REPLAYED if flight.attached else {})
+    if flight.attached:
+        response.headers.update(_REPLAYED)
     return response
 
 
