@@ -15,17 +15,18 @@ class InflightGuard:
     """Around a request's life in this process. Releases exactly once."""
 
     def __init__(self, metrics: Metrics, labels: Labels) -> None:
-        self._series = metrics.of(labels)
+        self._metrics = metrics
+        self._labels = labels
         self._error_type = ErrorType.CANCELLED
         self._released = False
         self._queued = False
-        self._series.inflight.inc()
+        metrics.inflight.labels(*labels).inc()
 
     def mark_queued(self, queued: bool) -> None:
         """Move between waiting and running; only the gauge of queued requests knows the difference."""
         if queued != self._queued and not self._released:
             self._queued = queued
-            self._series.queued.inc(1 if queued else -1)
+            self._metrics.queued.labels(self._labels.model).inc(1 if queued else -1)
 
     def mark_ok(self) -> None:
         self._error_type = ErrorType.NONE
@@ -46,12 +47,12 @@ class InflightGuard:
             return
         self.mark_queued(False)
         self._released = True
-        self._series.inflight.dec()
-        self._series.count_request(self._error_type)
+        self._metrics.inflight.labels(*self._labels).dec()
+        self._metrics.count_request(self._labels, self._error_type)
 
     def drop(self) -> None:
         """Leave without counting an outcome: the request goes on elsewhere."""
         if not self._released:
             self.mark_queued(False)
             self._released = True
-            self._series.inflight.dec()
+            self._metrics.inflight.labels(*self._labels).dec()

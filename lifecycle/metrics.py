@@ -5,65 +5,41 @@ Label values are bounded: a model becomes one only once a worker has been known 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-
+from lifecycle.counting import Distributions, Numbers
 from lifecycle.model import ErrorType, Labels, Request
-from lifecycle.token_metrics import BUCKETS_SECS, TokenFlows
 
 _REQUEST = ("model", "endpoint", "request_type")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
-
-
-class Series:
-    """Those of one set of labels. Each is looked up once: a look-up costs more than what is counted."""
-
-    def __init__(self, metrics: Metrics, labels: Labels) -> None:
-        self._metrics = metrics
-        self._labels = labels
-        self._requests: dict[ErrorType, Counter] = {}
-        self._histograms: dict[Histogram, Histogram] = {}
-        self.started = metrics.started.labels(*labels)
-        self.inflight = metrics.inflight.labels(*labels)
-        self.queued = metrics.queued.labels(labels.model)
-
-    def count_request(self, error_type: ErrorType) -> None:
-        requests = self._requests.get(error_type)
-        if requests is None:
-            labels = (*self._labels, "error" if error_type else "success", error_type.value)
-            requests = self._requests[error_type] = self._metrics.requests.labels(*labels)
-        requests.inc()
-        if error_type is ErrorType.CANCELLED:
-            self._metrics.cancellations.labels(*self._labels).inc()
-
-    def observe_end(self, record: Request) -> None:
-        """Durations from the terminal record: Redis's clock throughout."""
-        for histogram, value_of in self._metrics.of_ends:
-            value = value_of(record)
-            if value is not None:
-                own = self._histograms.get(histogram)
-                if own is None:
-                    own = self._histograms[histogram] = histogram.labels(self._labels.model)
-                own.observe(value)
 
 
 class Metrics:
     """The process's own series, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # series nobody asks for, twice as many of them
         self.registry = CollectorRegistry()
 
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(f"lifecycle_{name}", text, labels, registry=self.registry)
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Numbers:
+            return numbers(CounterMetricFamily, name, text, labels)
 
-        def gauge(name: str, text: str, labels: tuple[str, ...]) -> Gauge:
-            return Gauge(f"lifecycle_{name}", text, labels, registry=self.registry)
+        def gauge(name: str, text: str, labels: tuple[str, ...]) -> Numbers:
+            return numbers(GaugeMetricFamily, name, text, labels)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
-            return Histogram(f"lifecycle_{name}", text, ("model",), buckets=buckets, registry=self.registry)
+        def numbers(
+            family: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, labels: tuple[str, ...]
+        ) -> Numbers:
+            found = Numbers(family, f"lifecycle_{name}", text, labels)
+            self.registry.register(found)
+            return found
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Distributions:
+            found = Distributions(f"lifecycle_{name}", text, ("model",), buckets)
+            self.registry.register(found)
+            return found
 
         self.started = counter("requests_started", "Requests admitted by this process.", _REQUEST)
         self.requests = counter("requests", "Requests ended, by outcome.", (*_REQUEST, "status", "error_type"))
@@ -78,33 +54,34 @@ class Metrics:
         self.first_token = histogram("time_to_first_token_seconds", "From admission to the first token.")
         self.queue_wait = histogram("queue_wait_seconds", "From admission to the start.")
         self.cancel_to_stop = histogram(
-            "cancel_to_stop_seconds", "From a cancel request to its confirmation.", BUCKETS_SECS
+            "cancel_to_stop_seconds", "From a cancel request to its confirmation.", _SHORT_SECONDS
         )
         self.input_length = histogram("input_sequence_tokens", "Prompt length where the engine reports it.", _TOKENS)
         self.output_length = histogram("output_sequence_tokens", "Tokens generated by one request.", _TOKENS)
-        self.of_ends: tuple[tuple[Histogram, Callable[[Request], float | None]], ...] = (
-            (self.duration, lambda record: record.duration_secs),
-            (self.cancel_to_stop, lambda record: record.cancel_to_stop_secs),
-            (self.queue_wait, lambda record: record.queue_secs),
-            (self.first_token, lambda record: record.first_token_secs),
-            (self.input_length, lambda record: record.input_tokens),
-            (self.output_length, lambda record: record.output_tokens),
+        self.output_tokens = counter("output_tokens", "Tokens received from workers.", ("model",))
+        self.token_gaps = histogram(
+            "inter_token_latency_seconds", "Wait between tokens as the frontend saw them.", _SHORT_SECONDS
         )
-        self._series: dict[Labels, Series] = {}
-        self.tokens = TokenFlows()
-        self.registry.register(self.tokens)
-
-    def of(self, labels: Labels) -> Series:
-        series = self._series.get(labels)
-        if series is None:
-            series = self._series[labels] = Series(self, labels)
-        return series
 
     def counted(self) -> dict[str, int]:
         """What a heartbeat carries to the cluster, so that anybody can add it up."""
-        return {"output_tokens": self.tokens.total, "disconnects": _total(self.disconnects)}
+        return {"output_tokens": self.output_tokens.total, "disconnects": self.disconnects.total}
 
+    def count_request(self, labels: Labels, error_type: ErrorType) -> None:
+        status = "error" if error_type else "success"
+        self.requests.labels(*labels, status, error_type.value).inc()
+        if error_type is ErrorType.CANCELLED:
+            self.cancellations.labels(*labels).inc()
 
-def _total(counter: Counter) -> int:
-    """Of all its labels."""
-    return int(sum(sample.value for family in counter.collect() for sample in family.samples))
+    def observe_end(self, record: Request) -> None:
+        """Durations from the terminal record: Redis's clock throughout."""
+        for histogram, value in (
+            (self.duration, record.duration_secs),
+            (self.cancel_to_stop, record.cancel_to_stop_secs),
+            (self.queue_wait, record.queue_secs),
+            (self.first_token, record.first_token_secs),
+            (self.input_length, record.input_tokens),
+            (self.output_length, record.output_tokens),
+        ):
+            if value is not None:
+                histogram.labels(record.model).observe(value)

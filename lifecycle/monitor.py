@@ -73,7 +73,8 @@ class StreamMonitor:
         self._over = False
         self._checking = False
         self._doubted = False
-        self._tokens = metrics.tokens.of(labels.model)
+        self._tokens = metrics.output_tokens.labels(labels.model)
+        self._token_gaps = metrics.token_gaps.labels(labels.model)
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
         self._looked_at = now
@@ -94,8 +95,8 @@ class StreamMonitor:
         self._close()
         try:
             self.guard.mark(record)
-            self._tokens.count += max(0, record.output_tokens - self.feed.number)  # in frames that got lost
-            self._metrics.of(self.labels).observe_end(record)
+            self._tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that got lost
+            self._metrics.observe_end(record)
             self.span.end(record)
             request_log.ended(record, self.span.trace_id)
         finally:
@@ -143,7 +144,12 @@ class StreamMonitor:
         self._begin_check()
 
     def _on_tokens(self, count: int, gap_secs: float) -> None:
-        self._tokens.take(count, None if self.feed.number == count else gap_secs)
+        """Together: the first has waited, unless it is the first of all, and the others have not."""
+        self._tokens.inc(count)
+        if count > 1:
+            self._token_gaps.observe(0.0, count - 1)
+        if self.feed.number > count:
+            self._token_gaps.observe(gap_secs)
 
     def _on_started(self) -> None:
         self.guard.mark_queued(False)

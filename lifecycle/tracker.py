@@ -193,9 +193,9 @@ class Tracker:
             self.readers.close(reader)
             feed.unpin()
             raise
-        self.metrics.of(admit.labels).started.inc()
+        self.metrics.started.labels(*admit.labels).inc()
         self.owned.own(feed, admit.labels, limits, span, queued=not feed.started)
-        self.metrics.tokens.of(admit.labels.model).count += feed.number  # came ahead of the admission's reply
+        self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
         return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
 
     def _flight(self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool) -> Flight:

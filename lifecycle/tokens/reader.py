@@ -86,9 +86,7 @@ class TokenReader:
             self._asking.cancel()
         self._live.clear()
         self._history.clear()
-        self.tap = self.on_end = (
-            None  # they know their owner, who knows this: nothing is left for the garbage collector
-        )
+        self.tap = self.on_end = None  # whose owner knows this reader: a circle, for the garbage collector to find
         self.feed.remove(self)
 
     def offer(self, item: Tokens | End) -> None:
