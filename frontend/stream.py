@@ -78,7 +78,8 @@ class TokenStreamResponse(Response):
         def end_at_once(end: End) -> None:
             self._ended = peer.finish(self._ending(end))
 
-        self._reader.tap = lambda tokens: peer.pour(self._encoder.tokens(*tokens))
+        pour, encode = peer.pour, self._encoder.tokens
+        self._reader.tap = lambda tokens: pour(encode(*tokens))
         self._reader.on_end = end_at_once
         await self._send(
             peer, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}

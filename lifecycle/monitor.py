@@ -145,7 +145,7 @@ class StreamMonitor:
 
     def _on_tokens(self, count: int, gap_secs: float) -> None:
         """Together: the first has waited, unless it is the first of all, and the others have not."""
-        self._tokens.inc(count)
+        self._tokens.value += count
         if count > 1:
             self._token_gaps.observe(0.0, count - 1)
         if self.feed.number > count:
