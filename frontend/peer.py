@@ -64,26 +64,21 @@ class Peer:
 
     def pour(self, data: bytes) -> bool:
         """A piece of the body, to the socket at once. False, and nothing is sent, unless it takes it."""
-        if not self._takes():
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
     def finish(self, data: bytes) -> bool:
         """The last piece, in the same way."""
-        if not self._takes():
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
-        sending = self._cycle.send({"type": "http.response.body", "body": data, "more_body": False})
+        sending = cycle.send({"type": "http.response.body", "body": data, "more_body": False})
         with suppress(StopIteration):
             sending.send(None)  # to its end: it waits only for a socket that is full
         return True
-
-    def _takes(self) -> bool:
-        """The socket, a piece of a response that has begun and not ended."""
-        cycle = self._cycle
-        return not (
-            cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding
-        )
 
     def abort(self) -> None:
         """Drop the connection with whatever its buffer holds: closing alone waits for one that is never taken."""
