@@ -35,7 +35,6 @@ class RequestIdMiddleware:
         given = headers_of(scope).get("x-request-id")
         valid = given is not None and is_request_id(given)
         state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
-
         peer = Peer.of(scope)
 
         async def send_named(message: Message) -> None:

@@ -91,6 +91,7 @@ class Tracker:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(settings.redis_timeout_secs * 2):
                             await tracker.hand_over()
+                    await tracker.readers.wait_until_quiet(settings.redis_timeout_secs)
                     if tracker._tasks:
                         await asyncio.wait(tracker._tasks, timeout=settings.redis_timeout_secs)
                     tracker._closed = True
