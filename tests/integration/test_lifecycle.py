@@ -193,8 +193,8 @@ async def test_a_request_without_a_token_moves_to_another_worker(settings: Setti
         first = await cluster.worker("paced", "tests.engines:silent")
         async with post(cluster.http, cluster.frontends[0].url, chat("0", "paced"), X_Request_Id="r1") as stream:
             await wait_until(lambda: _running(cluster, "r1"))
+            await cluster.worker("paced", "echo")  # before the other dies: a model without a worker is not waited for
             await first.kill()
-            await cluster.worker("paced", "echo")
             events = await stream.read()
         assert text_of(events) == "0"
         assert error_of(events) is None
