@@ -4,7 +4,7 @@ redis-py opens one (address, TLS, credentials, database, Sentinels) and hands ov
 no stream, no task and no timer on the way: a pipeline costs one write, its replies one read.
 
 - `Link`: replies come in the order of the commands.
-- `PushLink`: whatever comes is handed on; a subscription's connection.
+- `PushLink`: whatever comes is handed on, read by read; a subscription's connection.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ class Link(_Wire):
 
 
 class PushLink(_Wire):
-    """`on_push` is given everything that comes. `lost` resolves to why the connection was lost."""
+    """`on_push` is given everything that came in one read. `lost` resolves to why the connection was lost."""
 
-    def __init__(self, connection: Any, on_push: Callable[[Any], None]) -> None:
+    def __init__(self, connection: Any, on_push: Callable[[list[Any]], None]) -> None:
         """`connection`: from `connected()`."""
         super().__init__(connection)
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -161,8 +161,11 @@ class PushLink(_Wire):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed(data)
+            values: list[Any] = []
             while (value := self._parser.gets()) is not _NOTHING:
-                self._on_push(value)
+                values.append(value)
+            if values:
+                self._on_push(values)
         except Exception as failure:  # no protocol that we know
             self._lose(failure)
 

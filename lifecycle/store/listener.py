@@ -50,8 +50,8 @@ class Listener:
         """The commands with which a new connection begins."""
 
     @abstractmethod
-    def _take(self, reply: Any) -> None:
-        """Something came that is no error; that, and what this raises, costs the connection."""
+    def _take(self, replies: list[Any]) -> None:
+        """These came at once, and none is an error; such a one, and what this raises, costs the connection."""
 
     async def run(self) -> None:
         self._source.left.add(self._leave)
@@ -100,11 +100,12 @@ class Listener:
         if self._link is not None:
             self._link.drop(ConnectionError("the server has become a replica"))
 
-    def _hear(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            raise reply
+    def _hear(self, replies: list[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
         self._heard = self._works = True
-        self._take(reply)
+        self._take(replies)
 
     def _send(self, *args: str) -> None:
         """Without a link nothing is sent: the next one's greeting says everything that is still wanted."""

@@ -94,7 +94,11 @@ class Subscriptions(Listener):
         wanted = list(self._channels)
         return [("SUBSCRIBE", *wanted[start : start + _AT_ONCE]) for start in range(0, len(wanted), _AT_ONCE)]
 
-    def _take(self, reply: Any) -> None:
+    def _take(self, replies: list[Any]) -> None:
+        for reply in replies:
+            self._take_one(reply)
+
+    def _take_one(self, reply: Any) -> None:
         if not isinstance(reply, list) or len(reply) != 3:
             return
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""

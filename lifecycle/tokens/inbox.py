@@ -32,22 +32,51 @@ class Inbox(Listener):
         # Sharded: in a Cluster it is served, like all else about a request, by the node of its slot alone.
         yield "SSUBSCRIBE", self._channel
 
-    def _take(self, reply: Any) -> None:
-        match reply:
-            case [b"smessage", _, frame]:
-                self._unpack(frame)
-            case [b"ssubscribe", *_]:
-                self._on_gap()
-            case [b"sunsubscribe", *_]:
-                raise ConnectionError("the slot has moved to another node")
+    def _take(self, replies: list[Any]) -> None:
+        frames: list[bytes] = []
+        for reply in replies:
+            match reply:
+                case [b"smessage", _, frame]:
+                    frames.append(frame)
+                case [b"ssubscribe", *_]:
+                    self._on_gap()
+                case [b"sunsubscribe", *_]:
+                    raise ConnectionError("the slot has moved to another node")
+        for item in _items(frames):
+            try:
+                self._dispatch(*item)
+            except Exception:  # one request's trouble must not stop the others
+                log.exception(
+                    "an inbox item could not be handled: %.200r", item[:2] if type(item) is list else "no list"
+                )
 
-    def _unpack(self, frame: bytes) -> None:
+
+def _items(frames: list[bytes]) -> list[Any]:
+    """What frames that came together hold, in their order, but a request's consecutive tokens as one item: who is
+    behind writes less, and so catches up.
+    """
+    items: list[Any] = []
+    last: dict[str, list[Any]] = {}  # of each request
+    for frame in frames:
         try:
-            items: list[tuple[str, str, Any]] = orjson.loads(frame)
-            for item in items:
-                try:
-                    self._dispatch(*item)
-                except Exception:  # one request's trouble must not stop the others
-                    log.exception("an inbox item could not be handled: %.200r", item[:2])
+            unpacked = orjson.loads(frame)
+            if len(frames) == 1 and type(unpacked) is list:
+                return unpacked
+            for item in unpacked:
+                rid, _, payload = item
+                before = last.get(rid)
+                if before is not None and type(payload) is type(before[2]) is list and _follows(item, before):
+                    before[1], before[2] = item[1], before[2] + payload
+                else:
+                    last[rid] = item
+                    items.append(item)
         except (TypeError, ValueError):
             log.error("an inbox frame could not be read; its readers will fill the gap")
+    return items
+
+
+def _follows(item: list[Any], before: list[Any]) -> bool:
+    """Whether these tokens are the very next ones of the same attempt. An entry's id has its last token's number."""
+    attempt, _, last = item[1].partition("-")
+    attempt_before, _, last_before = before[1].partition("-")
+    return attempt == attempt_before and int(last) - len(item[2]) == int(last_before)

@@ -15,7 +15,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.listener import Source
 from lifecycle.store.redis import make_client
 from lifecycle.store.scripts import Store
-from lifecycle.tokens.inbox import Inbox
+from lifecycle.tokens.inbox import Inbox, _items
 from tests.waiting import wait_until
 
 
@@ -70,6 +70,20 @@ async def test_frames_are_handed_on_in_order_and_one_s_trouble_is_its_own(
             await store.command("SPUBLISH", channel, frame)
         await wait_until(lambda: len(heard.items) == 3)
     assert heard.items == [("a", "1-1", ["x"]), ("c", "1-1", ["y"]), ("a", "1-2", ["z"])]
+
+
+def test_of_frames_that_came_together_a_request_s_consecutive_tokens_are_one_item() -> None:
+    frames = [
+        b'[["a","1-1",["a"]],["b","1-4",["x"]]]',
+        b'[["a","1-3",["b","c"]],["b","1-6",["z"]],["c","1-1",["c"]]]',  # a gap in b
+        b'garbage',
+        b'[["a","1-4",["d"]],["a","1-4",{"type":"requeued"}],["a","2-5",["e"]],["c","2-2",["f"]]]',  # other attempts
+        b'[["a","2-6",["f"]],["b","1-6",["z"]]]',  # a repetition
+    ]  # fmt: skip
+    assert _items(frames) == [
+        ["a", "1-4", ["a", "b", "c", "d"]], ["b", "1-4", ["x"]], ["b", "1-6", ["z"]], ["c", "1-1", ["c"]],
+        ["a", "1-4", {"type": "requeued"}], ["a", "2-6", ["e", "f"]], ["c", "2-2", ["f"]], ["b", "1-6", ["z"]],
+    ]  # fmt: skip
 
 
 async def test_a_connection_that_was_cut_is_a_gap(settings: Settings, store: Store, heard: Heard) -> None:
