@@ -18,7 +18,7 @@ class Feed:
 
     def __init__(self, rid: str, on_empty: Callable[[Feed], None]) -> None:
         self.rid = rid
-        self.readers: set[TokenReader] = set()
+        self.readers: tuple[TokenReader, ...] = ()
         self.number = 0  # of the last token seen
         self.started = False
         self._clock = asyncio.get_running_loop().time
@@ -46,10 +46,10 @@ class Feed:
         self._release_if_empty()
 
     def add(self, reader: TokenReader) -> None:
-        self.readers.add(reader)
+        self.readers += (reader,)
 
     def remove(self, reader: TokenReader) -> None:
-        self.readers.discard(reader)
+        self.readers = tuple(other for other in self.readers if other is not reader)
         self._release_if_empty()
 
     def _release_if_empty(self) -> None:
@@ -85,7 +85,7 @@ class Feed:
     def take_end(self, end: End) -> None:
         """The token stream is closed; the request itself may still wait for its worker's confirmation."""
         self.end = end
-        for reader in list(self.readers):
+        for reader in self.readers:
             reader.offer(end)
 
     def take_terminal(self, record: Request, end: End) -> None:
@@ -98,7 +98,7 @@ class Feed:
     def lose(self, error_type: str, message: str) -> None:
         """End every reader now, whatever Redis says: the state is lost or out of reach."""
         self.end = End("failed", error_type, message, "", self.number)
-        for reader in list(self.readers):
+        for reader in self.readers:
             reader.abort(self.end)
 
     def take_event(self, event: dict[str, Any]) -> None:

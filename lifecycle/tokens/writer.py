@@ -211,7 +211,12 @@ class TokenWriter:
         """A sink has something. All shards flush in one turn of the loop: over one connection, that is one pipeline."""
         if self._waking is None:
             loop, wait_secs = asyncio.get_running_loop(), self._pace.wait_secs()
-            self._waking = loop.call_later(wait_secs, self._wake) if wait_secs else loop.call_soon(self._wake)
+            self._waking = loop.call_later(wait_secs, self._wake_soon) if wait_secs else loop.call_soon(self._wake)
+
+    def _wake_soon(self, turns: int = 2) -> None:
+        """Engines' timers fall due together with this one, and wake tasks: what they yield then shares the flush."""
+        call_soon = asyncio.get_running_loop().call_soon
+        self._waking = call_soon(self._wake_soon, turns - 1) if turns > 1 else call_soon(self._wake)
 
     def _wake(self) -> None:
         self._waking = None
