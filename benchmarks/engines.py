@@ -9,11 +9,9 @@ The prompt says what to do: `unpaced <tokens>`, `paced <tokens> <tokens per seco
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import AsyncGenerator
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,40 +64,29 @@ async def _paced(count: int, tokens_per_sec: float) -> AsyncGenerator[str]:
 
 
 class _Alarm:
-    """Wakes each stream when it is due, by one timer for all: a system's cost is not to be drowned in its engine's."""
-
-    _NEAR_SECS = 0.0005  # uvloop's timers count whole milliseconds
+    """Wakes each stream when it is due, by one timer for all of the same millisecond, which is all that uvloop's timers
+    tell apart: a system's cost is not to be drowned in its engine's.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._due: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._number = 0  # of calls: those for the same moment are woken in their order
-        self._timer: asyncio.Handle | None = None
-        self._rings_at = math.inf
+        self._due: dict[int, list[asyncio.Future[None]]] = {}  # by the millisecond
 
     def at(self, when: float) -> asyncio.Future[None]:
         """By the loop's clock."""
         due: asyncio.Future[None] = self.loop.create_future()
-        self._number += 1
-        heappush(self._due, (when, self._number, due))
-        if when < self._rings_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._arm(when)
+        at_ms = round(when * 1000)
+        together = self._due.get(at_ms)
+        if together is None:
+            together = self._due[at_ms] = []
+            self.loop.call_at(at_ms / 1000, self._ring, at_ms)
+        together.append(due)
         return due
 
-    def _arm(self, when: float) -> None:
-        self._rings_at, self._timer = when, self.loop.call_at(when, self._ring)
-
-    def _ring(self) -> None:
-        self._rings_at, self._timer = math.inf, None
-        now, heap = self.loop.time() + self._NEAR_SECS, self._due
-        while heap and heap[0][0] <= now:
-            _, _, due = heappop(heap)
+    def _ring(self, at_ms: int) -> None:
+        for due in self._due.pop(at_ms):
             if not due.done():
                 due.set_result(None)
-        if heap:
-            self._arm(heap[0][0])
 
 
 _alarm: _Alarm | None = None
