@@ -160,7 +160,9 @@ class Invariants:
             for frontend, members in shard.members.items():
                 frontends[frontend] = frontends.get(frontend, 0) + len(members)
             again = await read_shard(store, index, self._replicas)
-            stable = stable and (again.members, again.counts) == (shard.members, shard.counts)  # by id, not by number
+            # By id, not by number; and nothing came and went in between, which the totals would show.
+            seen, seen_again = ((s.members, s.counts, s.totals) for s in (shard, again))
+            stable = stable and seen == seen_again
         self.unsettled, self.inflight = unsettled, gauge.total.inflight
         shown = {entry.id: count for entry, count in gauge.frontends}
         if stable and not self._may_lose and any(frontends.get(f, 0) != count for f, count in shown.items()):
