@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, believed, rids, orders_limit = unpack(ARGV)
---- @include clock stream record
+--- @include clock
 
 if redis.call('EXISTS', P .. 'dead:' .. replica) == 1 then return {'dead'} end
 local epoch = redis.call('GET', P .. 'epoch')

@@ -1,6 +1,5 @@
 -- Telling readers and subscribers. What is told here has been written durably before, in the same script.
 
-
 -- One frame for each of these frontends: [[rid, entry id, event]]. The dead get nothing.
 -- `before`: an item and its comma, which go ahead in the same frame.
 local function push(frontends, rid, id, event, before)
