@@ -1,4 +1,4 @@
-"""One frontend, one `echo` worker and one worker of a scripted upstream for the whole folder.
+"""Two frontends (one asks for keys), an `echo` worker and one worker of a scripted upstream for the whole folder.
 
 | model | engine | for |
 |---|---|---|
@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.conftest import inspect_and_clear
+from tests.keys import Keys
 from tests.known_faults.reports.kit import Site
 from tests.known_faults.reports.upstream import Upstream
 from tests.waiting import wait_until
@@ -39,14 +41,22 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="package")
-def shared(redis_url: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The keys of the frontend that asks for them."""
+    return Keys.make(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="package")
+def shared(
+    redis_url: str, upstream: Upstream, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """The processes. Tests take `site`, which lives in their own event loop."""
-    quick = {"heartbeat_secs": 0.25, "lease_secs": 4.0, "sweep_secs": 0.25, "drain_timeout_secs": 2.0}
+    quick: dict[str, Any] = {"heartbeat_secs": 0.25, "lease_secs": 4.0, "sweep_secs": 0.25, "drain_timeout_secs": 2.0}
     namespace = f"reports-{secrets.token_hex(4)}"
     settings = Settings(**{"redis_url": redis_url, "namespace": namespace, "echo_tokens_per_sec": 20.0, **quick})
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         stack = AsyncExitStack()
-        started = _every_model(settings, upstream, tmp_path_factory.mktemp("reports"))
+        started = _every_replica(settings, upstream, keys, tmp_path_factory.mktemp("reports"))
         cluster = runner.run(stack.enter_async_context(started))
         try:
             yield cluster
@@ -57,17 +67,20 @@ def shared(redis_url: str, upstream: Upstream, tmp_path_factory: pytest.TempPath
 
 
 @asynccontextmanager
-async def _every_model(settings: Settings, upstream: Upstream, directory: Path) -> AsyncIterator[Cluster]:
+async def _every_replica(settings: Settings, upstream: Upstream, keys: Keys, directory: Path) -> AsyncIterator[Cluster]:
     async with running(settings, directory) as cluster:
-        await cluster.worker("upstream", "openai", openai_base_url=upstream.url)
+        await asyncio.gather(
+            cluster.frontend(api_keys=str(keys.file)),
+            cluster.worker("upstream", "openai", openai_base_url=upstream.url),
+        )
         yield cluster
 
 
 @pytest.fixture
-async def site(shared: Cluster, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(shared: Cluster, keys: Keys, tmp_path: Path) -> AsyncIterator[Site]:
     """The shared replicas with a client of the test's own. What the test starts, and its requests, end with it."""
     async with httpx2.AsyncClient(timeout=_TIMEOUT_SECS, trust_env=False) as http:
-        own = Site(shared.settings, tmp_path, http, [*shared.frontends])
+        own = Site(shared.settings, tmp_path, http, [*shared.frontends], keys=keys)
         try:
             yield own
 

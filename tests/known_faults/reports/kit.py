@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import httpx2
 
 from lifecycle.settings import Settings
-from tests.cluster import ROOT, Cluster, Process
+from tests.cluster import ROOT, START_SECS, Cluster, Process, free_port
+from tests.keys import Keys
 from tests.waiting import wait_until
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ def chat(model: str, text: str = "hello world", **fields: Any) -> dict[str, Any]
 class Site(Cluster):
     """The folder's shared replicas as one test sees them; what the test starts itself ends with the test."""
 
+    keys: Keys | None = None  # those of the frontend `keyed`
+
     @property
     def url(self) -> str:
         """The URL of the shared frontend, without a slash at its end."""
@@ -48,6 +51,24 @@ class Site(Cluster):
     @property
     def port(self) -> int:
         return port_of(self.frontends[0])
+
+    @property
+    def keyed(self) -> str:
+        """The URL of the shared frontend that asks for keys."""
+        return self.frontends[1].url
+
+    def bearer(self, name: str) -> dict[str, str]:
+        """Return the header with the key of `acme`, `globex` (clients) or `ops` (an operator)."""
+        assert self.keys is not None
+        return self.keys.bearer(name)
+
+    async def another_frontend(self, *, env: Mapping[str, str] | None = None, **overrides: Any) -> Process:
+        """Start a frontend as `launch` does, and wait until it is ready."""
+        port = free_port()
+        process = await self.launch("frontend", "--port", str(port), env=env, **overrides)
+        process.url = f"http://127.0.0.1:{port}"
+        await wait_until(lambda: self._ready(process), timeout=START_SECS, what="a frontend that is ready")
+        return process
 
     async def ask(
         self, model: str, text: str = "hello world", *, headers: Mapping[str, str] | None = None, **fields: Any
@@ -82,7 +103,7 @@ class Site(Cluster):
         async def either() -> bool:
             return process.process.returncode is not None or await self.lists(model)
 
-        await wait_until(either, timeout=20.0, what=f"a worker that serves {model} or ends")
+        await wait_until(either, timeout=START_SECS, what=f"a worker that serves {model} or ends")
         return process.process.returncode is None
 
     def _next_log(self, name: str) -> Path:
@@ -140,11 +161,11 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT)} | dict(more or {})
 
 
-async def within(secs: float, work: Callable[[], Any], what: str) -> Any:
-    """Return the result of an async call, or fail with `what` when it takes longer than `secs`."""
+async def within(secs: float, work: Awaitable[T], what: str) -> T:
+    """Return the result of an awaitable, or cancel it and fail with `what` when it takes longer than `secs`."""
     try:
         async with asyncio.timeout(secs):
-            return await work()
+            return await work
     except TimeoutError:
         raise AssertionError(f"{what}: it did not end within {secs:g} s") from None
 
