@@ -15,7 +15,7 @@ import pytest
 from tests.known_faults.reports.kit import Site, within
 from tests.known_faults.reports.upstream import STREAM_HEAD, Call, Upstream, chunk
 
-SOON_SECS = 2.5
+SOON_SECS = 2.0
 TEXT = "14: no [DONE]"
 
 
