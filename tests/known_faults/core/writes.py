@@ -1,0 +1,48 @@
+"""What replicas write to Redis, without the replicas: for tests of what others do about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from lifecycle.ids import new_nonce
+from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType
+from lifecycle.store.results import Append, Start
+from lifecycle.store.scripts import Store
+from tests.known_faults.core.replicas import BODY, MODEL
+
+_LABELS = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)
+
+
+async def admit(store: Store, rid: str, frontend: str, *, deadline_secs: float = 0.0) -> None:
+    """Queue a request for MODEL that outlives its connection, as this frontend."""
+    admission = await store.admit(
+        rid,
+        new_nonce(),
+        _LABELS,
+        frontend,
+        BODY,
+        on_disconnect=OnDisconnect.CONTINUE,
+        grace_secs=0.0,
+        queue_timeout_secs=0.0,
+        first_token_timeout_secs=0.0,
+        deadline_secs=deadline_secs,
+    )
+    assert admission.outcome == "admitted"
+
+
+async def start(store: Store, rid: str, worker: str) -> None:
+    """Take the next request of this request's shard from the queue, which must be this one, and start it."""
+    queue = f"{store.keys.prefix_of(rid)}queue:{MODEL}"
+    if not await store.command("EXISTS", queue) or not await store.command("XINFO", "GROUPS", queue):
+        await store.command("XGROUP", "CREATE", queue, "workers", "0", "MKSTREAM")
+    reply = await store.command("XREADGROUP", "GROUP", "workers", worker, "COUNT", 1, "STREAMS", queue, ">")
+    started = await store.start(rid, worker, "queue", MODEL, reply[0][1][0][0].decode())
+    assert isinstance(started, Start), started
+
+
+async def append(store: Store, rid: str, worker: str, texts: Sequence[str]) -> None:
+    """Append the first tokens of the first attempt."""
+    first = Append(rid, 1, len(texts), orjson.dumps(list(texts)), True)
+    assert not await store.append(store.keys.shard_of(rid), worker, [first])
