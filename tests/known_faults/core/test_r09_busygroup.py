@@ -1,0 +1,70 @@
+"""After Redis has lost its data, a worker makes its queues' consumer groups anew; they may be there again already.
+
+Redis says so with BUSYGROUP, which is taken for BUSY, "away for now": the worker's reconciliation fails at every
+heartbeat from then on. It lives and serves, but never again hears of a cancel whose message was lost, nor of requests
+that it lost. Expected: a group that exists is no failure, and a lost cancel comes again with the next heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+from lifecycle.context import EngineContext
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.store.redis import unavailable
+from tests.known_faults.core.kit import ended, heartbeats, held_within, killed_while_nobody_hears, queue_is_open
+from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker
+from tests.servers import ask
+from tests.waiting import wait_until
+
+_HEARTBEATS = 4
+
+
+@pytest.mark.xfail(strict=True, reason="r09: BUSYGROUP begins like BUSY and is taken for it.")
+def test_a_consumer_group_that_exists_does_not_mean_that_redis_is_away() -> None:
+    assert unavailable(ResponseError("BUSYGROUP Consumer Group name already exists")) is None
+
+
+def test_a_busy_redis_is_away_for_now() -> None:
+    assert unavailable(ResponseError("BUSY Redis is busy running a script.")) is not None
+
+
+async def _a_lost_cancel_comes_again(flushed: bool) -> bool:
+    """Return whether a request ended whose cancel's message was lost; before it, Redis lost its data if `flushed`."""
+    running = asyncio.Event()
+
+    async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        running.set()  # a refused append would tell the worker of its loss, so there is none
+        await asyncio.Event().wait()
+        yield "never"
+
+    with EmbeddedRedis(port=0) as server:
+        # The intake, which waits for a quarter of a lease at most, finds its groups gone before the heartbeat does.
+        settings = quick_settings(server.url, lease_secs=1.0, heartbeat_secs=0.4, drain_timeout_secs=0.0)
+        async with frontend(settings) as tracker, worker(settings, silent) as serving:
+            store = tracker.store
+            await served(tracker)
+            await heartbeats(store, serving.id, 2)
+            if flushed:
+                ask(server, "FLUSHALL")
+                await queue_is_open(store)
+                await heartbeats(store, serving.id, 2)
+                await served(tracker)
+            await tracker.admit(call("r1"))
+            await wait_until(running.is_set, what="a running engine")
+            await killed_while_nobody_hears(store, "r1")
+            return await held_within(store, serving.id, _HEARTBEATS, lambda: ended(store, "r1"))
+
+
+async def test_a_lost_cancel_comes_again_with_a_heartbeat() -> None:
+    assert await _a_lost_cancel_comes_again(flushed=False)
+
+
+@pytest.mark.xfail(strict=True, reason="r09: after a loss of data every reconciliation of a worker fails.")
+async def test_a_lost_cancel_comes_again_with_a_heartbeat_after_redis_has_lost_its_data() -> None:
+    assert await _a_lost_cancel_comes_again(flushed=True)

@@ -1,0 +1,50 @@
+"""A frontend stands still for longer than its lease, and another one takes its requests over.
+
+Back again, it counts each of them as ended with an error; its heir counts the same requests when they really end. The
+series of all processes are added up. Expected: a request counts once, whatever becomes of its frontends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from lifecycle.context import EngineContext
+from tests.conftest import MakeSettings
+from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
+from tests.known_faults.core.replicas import call, frontend, reading, served, worker
+from tests.waiting import wait_until
+
+
+@pytest.mark.xfail(strict=True, reason="r12: a fenced frontend and its heir both count the same request.")
+async def test_a_request_that_was_taken_over_from_a_fenced_frontend_counts_once(make_settings: MakeSettings) -> None:
+    go_on = asyncio.Event()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "a"
+        await go_on.wait()
+        yield "b"
+
+    settings = make_settings(concurrency=4)
+    async with frontend(settings) as first, frontend(settings) as heir, worker(settings, engine):
+        await served(first)
+        flight = await first.admit(call("r1"))
+        async with reading(flight.reader) as client:
+            await client.got(1)
+            fenced = first.id
+            await first.store.bury(leaving=fenced)  # which is what everybody does once its lease is over
+            await wait_until(lambda: first.id != fenced, what="a new identity of the fenced frontend")
+
+            async def is_taken_over() -> bool:
+                return (await record_of(heir.store, "r1")).frontend != fenced
+
+            await wait_until(is_taken_over, what="an heir of the request")
+            go_on.set()
+            await wait_until(lambda: ended(heir.store, "r1"), what="the end of the request")
+            await wait_until(lambda: len(heir.owned) == 0 and len(first.owned) == 0, what="frontends without requests")
+            await heartbeats(heir.store, heir.id, 2)
+
+    assert counted([first, heir]) == (1, 1)
