@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from tests.waiting import wait_until
 T = TypeVar("T")
 PATIENCE_SECS = 10.0
 _TCP_TABLE = Path("/proc/net/tcp")
+MODULE_COMMAND = (sys.executable, "-m", "lifecycle.cli.main")
 
 
 def chat(model: str, text: str = "hello world", **fields: Any) -> dict[str, Any]:
@@ -111,13 +112,13 @@ class Site(Cluster):
         return self.directory / f"{name}-launched-{self.started}.log"
 
 
-async def spawn(*argv: str, log: Path, env: Mapping[str, str], cwd: Path) -> Process:
+async def spawn(
+    *argv: str, log: Path, env: Mapping[str, str], cwd: Path, command: Sequence[str] = MODULE_COMMAND
+) -> Process:
     """Start `lifecycle` with exactly this environment; its output goes to `log`. The caller ends it."""
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "lifecycle.cli.main",
+            *command,
             *argv,
             env=dict(env),
             cwd=cwd,

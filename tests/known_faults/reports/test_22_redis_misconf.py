@@ -1,0 +1,127 @@
+"""A Redis whose disk is full refuses every write with MISCONF until its next save works. That is a Redis that is away.
+
+Today admission answers 500, `/ready` does not notice, and every open stream ends as `worker_lost` at once. Expected:
+503 with Retry-After, streams that wait, an end with [DONE] when it takes longer than two leases, and everything well
+again by itself.
+Source: OptimalBits/bull#540, pulibrary/dpul#1471, rq/rq#1980, redis/redis#584.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.settings import Settings
+from tests.cluster import Cluster, running
+from tests.known_faults.reports.kit import chat, within
+from tests.servers import ask
+from tests.sse import error_of, post, text_of
+from tests.waiting import wait_until
+
+LEASE_SECS = 1.5
+WORDS = "word " * 40  # two seconds of the echo engine
+
+
+class Disk:
+    """The directory into which a Redis saves; without it each save fails, as on a full disk."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self._path = path
+        config = {"dir": str(path), "save": "3600 1", "enable-protected-configs": "local"}
+        self.redis = EmbeddedRedis(config=config)
+
+    async def fill(self) -> None:
+        """Return when Redis refuses writes."""
+        shutil.rmtree(self._path)
+        ask(self.redis, "BGSAVE")
+        await wait_until(lambda: "MISCONF" in self._answer(), what="a Redis that refuses writes")
+
+    async def empty(self) -> None:
+        """Return when Redis takes writes again."""
+        self._path.mkdir()
+        ask(self.redis, "CONFIG", "SET", "dir", str(self._path))
+        ask(self.redis, "BGSAVE")
+        await wait_until(lambda: self._answer() == "True", what="a Redis that takes writes")
+
+    def _answer(self) -> str:
+        try:
+            return str(ask(self.redis, "SET", "test:probe", "1", "PX", "60000") in (True, "OK"))
+        except RedisError as refused:
+            return str(refused)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "disk")
+    with disk.redis:
+        yield disk
+
+
+@pytest.fixture
+async def cluster(disk: Disk, tmp_path: Path) -> AsyncIterator[Cluster]:
+    settings = Settings(
+        redis_url=disk.redis.url,
+        heartbeat_secs=0.25,
+        lease_secs=LEASE_SECS,
+        sweep_secs=0.25,
+        drain_timeout_secs=1.0,
+        echo_tokens_per_sec=20.0,
+    )
+    async with running(settings, tmp_path) as cluster:
+        yield cluster
+
+
+async def serves(cluster: Cluster) -> bool:
+    url = cluster.frontends[0].url + "/v1/chat/completions"
+    return (await cluster.http.post(url, json=chat("echo", "hi"))).status_code == 200
+
+
+@pytest.mark.xfail(strict=True, reason="22: a Redis that refuses writes is answered 500, and /ready does not notice it")
+async def test_every_call_says_that_redis_is_away(cluster: Cluster, disk: Disk) -> None:
+    url = cluster.frontends[0].url
+    await disk.fill()
+    refused = await cluster.http.post(url + "/v1/chat/completions", json=chat("echo"))
+    cancel = await cluster.http.post(url + "/v1/requests/cancel", json={"status": "inflight"})
+    assert (refused.status_code, cancel.status_code) == (503, 503)
+    assert "retry-after" in refused.headers
+    assert refused.headers.get("x-should-retry") != "false"
+
+    async def not_ready() -> str:
+        answer = await cluster.http.get(url + "/ready")
+        return answer.text if answer.status_code == 503 else ""
+
+    assert "MISCONF" in await wait_until(not_ready, timeout=LEASE_SECS, what="a frontend that is not ready")
+    await disk.empty()
+    await wait_until(lambda: serves(cluster), what="a cluster that serves again")
+
+
+@pytest.mark.xfail(strict=True, reason="22: an open stream ends as worker_lost when Redis refuses writes for a moment")
+async def test_an_open_stream_waits_for_a_redis_that_refuses_writes_for_a_moment(cluster: Cluster, disk: Disk) -> None:
+    async with post(cluster.http, cluster.frontends[0].url, chat("echo", WORDS, stream=True)) as stream:
+        await stream.read_tokens(2)
+        await disk.fill()
+        await disk.empty()
+        events = await within(10, stream.read(), "the stream")
+    assert error_of(events) is None
+    assert text_of(events).split() == WORDS.split()
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="22: an open stream does not end while Redis refuses writes")
+async def test_a_long_outage_ends_the_stream_and_heals_by_itself(cluster: Cluster, disk: Disk) -> None:
+    processes = [*cluster.frontends, *cluster.workers]
+    async with post(cluster.http, cluster.frontends[0].url, chat("echo", WORDS * 10, stream=True)) as stream:
+        await stream.read_tokens(2)
+        await disk.fill()
+        events = await within(3 * LEASE_SECS, stream.read(), "a stream whose Redis is away")
+    assert error_of(events) is not None
+    await disk.empty()
+    await wait_until(lambda: serves(cluster), what="a cluster that serves again")
+    assert [process.process.returncode for process in processes] == [None, None]
+    assert [process.log.read_text().count("Traceback") for process in processes] == [0, 0]

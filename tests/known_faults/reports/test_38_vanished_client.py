@@ -1,0 +1,139 @@
+"""A client that vanishes without a word (a sleeping laptop, a lost network) sends neither FIN nor RST.
+
+Today its request runs on until TCP gives up after 15 minutes, or for ever where nothing is written. Expected: it ends
+within a bound near LIFECYCLE_SLOW_CONSUMER_SECS.
+The test runs a frontend and its clients in network namespaces of their own, which needs root, and cuts the cable.
+Source: TigerVNC/tigervnc#586, nicolasff/webdis#54, xapi-project/xen-api-libs#155, oven-sh/bun#30627.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.settings import Settings
+from tests.cluster import START_SECS, Cluster, running
+from tests.known_faults.reports.kit import MODULE_COMMAND, chat, clean_environment, spawn
+from tests.waiting import wait_until
+from lifecycle.settings import as_environment
+
+BOUND_SECS = 8.0
+ADDRESS = "10.77.0.1"
+PORT = 8000  # of an address that nobody else has
+
+
+def can_make_namespaces() -> bool:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip", "curl"))):
+        return False
+    return subprocess.run(["unshare", "-n", "true"], check=False, capture_output=True).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not can_make_namespaces(), reason="needs root, unshare, nsenter, ip and curl"),
+]
+
+
+@contextmanager
+def namespace() -> Iterator[int]:
+    """Hold a network namespace open. Yields the process id of its holder."""
+    command = ["unshare", "-n", "sh", "-c", "echo; exec sleep 100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()  # it has entered
+            yield holder.pid
+        finally:
+            holder.kill()
+
+
+def inside(holder: int, *argv: str) -> list[str]:
+    return ["nsenter", "-t", str(holder), "-n", *argv]
+
+
+@contextmanager
+def cable() -> Iterator[tuple[int, int]]:
+    """Join two namespaces. Yields their holders, the server's and the client's."""
+    with namespace() as server, namespace() as client:
+        ends = ["v0", "netns", str(server), "type", "veth", "peer", "name", "v1", "netns", str(client)]
+        subprocess.run(["ip", "link", "add", *ends], check=True)
+        for holder, name, address in ((server, "v0", ADDRESS), (client, "v1", "10.77.0.2")):
+            subprocess.run(inside(holder, "ip", "addr", "add", f"{address}/24", "dev", name), check=True)
+            subprocess.run(inside(holder, "ip", "link", "set", name, "up"), check=True)
+        yield server, client
+
+
+@asynccontextmanager
+async def calling(holder: int, rid: str, stream: bool) -> AsyncIterator[None]:
+    """Run a client inside the namespace that asks for a long answer."""
+    body = json.dumps(chat("echo", "word " * 2000, stream=stream))
+    url = f"http://{ADDRESS}:{PORT}/v1/chat/completions"
+    argv = inside(holder, "curl", "-sN", "-o", os.devnull, "-H", f"X-Request-Id: {rid}", "-d", body, url)
+    process = await asyncio.create_subprocess_exec(*argv)
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def frontend_inside(cluster: Cluster, holder: int) -> AsyncIterator[None]:
+    """Run a frontend of the cluster inside the namespace."""
+    settings = {"LIFECYCLE_ALLOW_ANONYMOUS": "true", "LIFECYCLE_SLOW_CONSUMER_SECS": "1"}
+    env = clean_environment(as_environment(cluster.settings) | settings)
+    argv = ("frontend", "--host", ADDRESS, "--port", str(PORT))
+    log, command = cluster.directory / "inside.log", inside(holder, *MODULE_COMMAND)
+    process = await spawn(*argv, log=log, env=env, cwd=cluster.directory, command=command)
+    try:
+
+        async def joined() -> bool:
+            assert process.process.returncode is None, process.log.read_text()
+            return any(replica["pid"] == process.pid for replica in (await cluster.get("/v1/replicas"))["data"])
+
+        await wait_until(joined, timeout=START_SECS, what="a frontend inside the namespace")
+        yield
+    finally:
+        await process.terminate()
+
+
+@pytest.mark.xfail(strict=True, reason="38: the request of a client that vanishes without a FIN runs on")
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])
+async def test_the_request_of_a_vanished_client_ends(tmp_path: Path, stream: bool) -> None:
+    rid = f"vanished-{secrets.token_hex(4)}"
+    with EmbeddedRedis() as redis, cable() as (server, client):
+        settings = Settings(
+            redis_url=redis.url,
+            heartbeat_secs=0.25,
+            lease_secs=2.0,
+            sweep_secs=0.25,
+            drain_timeout_secs=0.5,
+            echo_tokens_per_sec=5.0,
+            sse_keepalive_secs=1.0,
+        )
+        async with running(settings, tmp_path) as cluster, frontend_inside(cluster, server):
+
+            async def status() -> str:
+                answer = await cluster.http.get(f"{cluster.frontends[0].url}/v1/requests/{rid}")
+                return str(answer.json().get("status"))
+
+            async def ended() -> bool:
+                return await status() in ("cancelled", "failed")
+
+            async def runs() -> bool:
+                return await status() == "running"
+
+            async with calling(client, rid, stream):
+                await wait_until(runs, what="a running request")
+                subprocess.run(inside(client, "ip", "link", "set", "v1", "down"), check=True)
+                await wait_until(ended, timeout=BOUND_SECS, what="the end of the request")
