@@ -53,7 +53,7 @@ async def _a_lost_cancel_comes_again(flushed: bool) -> bool:
             if flushed:
                 ask(server, "FLUSHALL")
                 await queue_is_open(store)
-                await heartbeats(store, serving.id, 2)
+                await heartbeats(store, serving.id, 1)
                 await served(tracker)
             await tracker.admit(call("r1"))
             await wait_until(running.is_set, what="a running engine")

@@ -1,0 +1,103 @@
+"""A worker has died, and what Redis knows of that is lost, on one side or the other.
+
+The leases and the shards lie on different nodes of a Cluster. If the leases are lost, nobody knows that the worker ever
+was; if a shard loses that the dead worker's requests were dealt with, nobody looks at them again, for its grave is
+closed. The request runs on for ever at a worker that does not exist. Expected: it ends, in either case.
+
+Both losses are made on one server here: the keys of one side are put back to what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from lifecycle.context import EngineContext
+from lifecycle.embedded import EmbeddedRedis
+from lifecycle.model import Role
+from lifecycle.store.results import Append, Start
+from lifecycle.store.scripts import Store
+from lifecycle.tracker import Tracker
+from tests.known_faults.core.kit import ended, held_within, record_of
+from tests.known_faults.core.replicas import (
+    MODEL,
+    call,
+    dump_shard,
+    frontend,
+    quick_settings,
+    restore_shard,
+    served,
+    worker,
+)
+from tests.waiting import wait_until
+
+_RID, _DEAD = "r1", "worker-dead"
+_HEARTBEATS = 16  # four leases of 0.8 s
+
+
+async def _engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    yield "a"
+
+
+async def _run_at_a_worker_that_dies(tracker: Tracker) -> None:
+    """Bring the request to its first token at a worker that is silent from then on."""
+    store = tracker.store
+    prefix = store.keys.prefixes[0]
+    await store.beat(_DEAD, Role.WORKER, {}, [MODEL])
+    await store.command("XGROUP", "CREATE", f"{prefix}queue:{MODEL}", "workers", "0", "MKSTREAM")
+    await tracker.admit(call(_RID))
+    reply = await store.command(
+        "XREADGROUP", "GROUP", "workers", _DEAD, "COUNT", 1, "STREAMS", f"{prefix}queue:{MODEL}", ">"
+    )
+    entry = reply[0][1][0][0].decode()
+    assert isinstance(await store.start(_RID, _DEAD, "queue", MODEL, entry), Start)
+    assert await store.append(0, _DEAD, [Append(_RID, 1, 1, orjson.dumps(["a"]), True)]) == []
+
+
+async def _ends_in_time(store: Store, replica: str) -> bool:
+    async def over() -> bool:
+        return await ended(store, _RID)
+
+    return await held_within(store, replica, _HEARTBEATS, over)
+
+
+@pytest.mark.xfail(strict=True, reason="r04: a worker whose lease was lost with the control keys is never judged.")
+async def test_a_request_ends_whose_worker_died_when_the_leases_were_lost() -> None:
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, lease_secs=0.8, heartbeat_secs=0.2, queue_without_workers=True)
+        async with frontend(settings) as tracker:
+            store = tracker.store
+            await _run_at_a_worker_that_dies(tracker)
+            restore_shard(server, store.keys.control, {})
+
+            async with worker(settings, _engine):
+                await served(tracker)
+                assert await _ends_in_time(store, tracker.id), await record_of(store, _RID)
+
+
+@pytest.mark.xfail(strict=True, reason="r04: a closed grave is not opened again for a shard that has lost its reaping.")
+async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> None:
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, lease_secs=0.8, heartbeat_secs=0.2, queue_without_workers=True)
+        async with frontend(settings) as tracker:
+            store = tracker.store
+            prefix = store.keys.prefixes[0]
+            await _run_at_a_worker_that_dies(tracker)
+            before = dump_shard(server, prefix)
+
+            async def grave_is_closed() -> bool:
+                control = store.keys.control
+                buried = await store.command("ZSCORE", control + "tombstones", _DEAD) is not None
+                return buried and not await store.command("HEXISTS", control + "graves", _DEAD)
+
+            await wait_until(grave_is_closed, what="a worker that was reaped")
+            assert await ended(store, _RID)
+            restore_shard(server, prefix, before)
+            assert not await ended(store, _RID)
+
+            async with worker(settings, _engine):
+                await served(tracker)
+                assert await _ends_in_time(store, tracker.id), await record_of(store, _RID)
