@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
@@ -65,15 +66,15 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 async def cluster(disk: Disk, tmp_path: Path) -> AsyncIterator[Cluster]:
-    settings = Settings(
-        redis_url=disk.redis.url,
-        heartbeat_secs=0.25,
-        lease_secs=LEASE_SECS,
-        sweep_secs=0.25,
-        drain_timeout_secs=1.0,
-        echo_tokens_per_sec=20.0,
-    )
-    async with running(settings, tmp_path) as cluster:
+    values: dict[str, Any] = {
+        "redis_url": disk.redis.url,
+        "heartbeat_secs": 0.25,
+        "lease_secs": LEASE_SECS,
+        "sweep_secs": 0.25,
+        "drain_timeout_secs": 1.0,
+        "echo_tokens_per_sec": 20.0,
+    }
+    async with running(Settings(**values), tmp_path) as cluster:
         yield cluster
 
 

@@ -1,8 +1,8 @@
 """Redis URLs as people have them: a password that is not escaped, or an option copied from another client.
 
 Each must stop the start with exit code 2 and one line that names the setting, says what to do and shows nothing of
-the password. Today the message shows the part of the password before a `#` or `/`, an unknown option is told with a traceback as
-a Redis that cannot be reached, and a database that is no number is taken for 0.
+the password. Today the message shows the part of the password before a `#` or `/`, an unknown option is told as a
+Redis that cannot be reached, with a traceback, and a database that is no number is taken for 0.
 The option `protocol=3` is tested with the core's faults (r26).
 Source: celery/celery#7864, #3327 and #3132, nautobot/nautobot#8702.
 """

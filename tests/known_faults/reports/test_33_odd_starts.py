@@ -24,6 +24,7 @@ async def up(tmp_path: Path, port: int, env: dict[str, str], frontends: int = 1)
     return await spawn(*argv, log=tmp_path / "up.log", env=clean_environment(env), cwd=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["a long TMPDIR, no HOME, a dumb terminal", "no TMPDIR"])
 async def test_up_serves(tmp_path: Path, case: str) -> None:
     long = tmp_path / ("d" * 120)

@@ -14,9 +14,11 @@ import pytest
 from tests.known_faults.reports.kit import Site, chat
 
 USER = {"role": "user", "content": "hello"}
-OPTIONAL = """stream stream_options stop n temperature top_p max_tokens max_completion_tokens seed user tools tool_choice
-functions function_call logprobs top_logprobs logit_bias response_format modalities audio prediction reasoning_effort
-service_tier metadata store parallel_tool_calls presence_penalty web_search_options""".split()
+OPTIONAL_FIELDS = """
+stream stream_options stop n temperature top_p max_tokens max_completion_tokens seed user tools tool_choice
+functions function_call logprobs top_logprobs logit_bias response_format modalities audio prediction
+reasoning_effort service_tier metadata store parallel_tool_calls presence_penalty web_search_options
+"""
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 TOOL_TURN = [
     USER,
@@ -40,7 +42,7 @@ REFUSED = pytest.mark.xfail(strict=True, reason="37: a limit that is OpenAI's an
 @pytest.mark.parametrize(
     "fields",
     [
-        pytest.param(dict.fromkeys(OPTIONAL), id="null everywhere"),
+        pytest.param(dict.fromkeys(OPTIONAL_FIELDS.split()), id="null everywhere"),
         pytest.param({"tools": [], "functions": [], "stop": [], "logit_bias": {}}, id="empty lists"),
         pytest.param({"messages": [{"role": "developer", "content": "be kind"}, USER]}, id="developer"),
         pytest.param({"messages": TOOL_TURN}, id="a tool's turn"),
