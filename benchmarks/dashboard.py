@@ -18,7 +18,7 @@ import uvloop
 from benchmarks.account import Accountant, Bill
 from benchmarks.stream import Stream, completion
 from benchmarks.system import Layout, Lifecycle, System, running
-from lifecycle import tasks
+from lifecycle.aio import tasks
 
 _SETTLE_SECS = 3.0
 _LONG, _TOKENS_PER_SEC = 1_000_000, 20

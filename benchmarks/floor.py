@@ -13,7 +13,7 @@ import time
 import uvloop
 
 from benchmarks.engines import stamped
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 
 _STREAMS = 200
 _TOKENS = 100

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from lifecycle.embedded import open_redis
+from lifecycle.local.embedded_redis import open_redis
 from lifecycle.settings import load
 from tests.cluster import Cluster, Process, running
 from tests.sse import chat, error_of, post, resume, text_of

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.ids import new_nonce, new_replica_id, new_request_id
-from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType, Role
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
+from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType, Role
 
 _LABELS = Labels("parked", Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)  # a model that nobody has ever served
 _TOGETHER = 500

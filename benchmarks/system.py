@@ -20,11 +20,11 @@ import orjson
 from benchmarks.caller import Caller, encode
 from benchmarks.parking import parked
 from benchmarks.stream import MODEL, completion
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Role
-from lifecycle.server_process import free_port
+from lifecycle.local.die_with_parent import Tether
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings, as_environment, load
-from lifecycle.tether import Tether
+from lifecycle.types import Role
 
 ROOT = Path(__file__).parent.parent
 ENGINE = "benchmarks.engines:stamped"

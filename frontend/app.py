@@ -8,21 +8,21 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from frontend.access import Access, AccessMiddleware
+from frontend.auth.api_keys import Keyring
+from frontend.auth.policy import Access, AccessMiddleware
 from frontend.dashboard.board import Board
-from frontend.door import Door
 from frontend.exporter import Exporter
-from frontend.failures import EXPECTED, answer
-from frontend.middleware import RequestIdMiddleware
-from frontend.routes import cluster, completions, health, openapi, overview, page, requests, selection, session
-from lifecycle import tracing
-from lifecycle.access import Keyring
-from lifecycle.tracker import Tracker
+from frontend.routes import bulk_cancel, cluster, completions, health, openapi, overview, page, requests, session
+from frontend.transport.fast_path import Door
+from frontend.transport.request_id import RequestIdMiddleware
+from lifecycle.fastapi.exception_handlers import EXPECTED, answer
+from lifecycle.telemetry import tracing
+from lifecycle.tracking.tracker import Tracker
 
 _PROXIES = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # uvicorn's own variable
 
 ROUTERS = tuple(
-    routes.router for routes in (completions, selection, requests, cluster, health, overview, session, page, openapi)
+    routes.router for routes in (completions, bulk_cancel, requests, cluster, health, overview, session, page, openapi)
 )
 
 

@@ -16,11 +16,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from lifecycle import cluster
 from lifecycle.errors import StoreError
-from lifecycle.metrics import Metrics
-from lifecycle.model import Labels, Role
+from lifecycle.queries import cluster
 from lifecycle.store.scripts import Store
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.types import Labels, Role
 
 _FRESH_SECS = 1.0
 _LABELS = ["model", "endpoint", "request_type"]

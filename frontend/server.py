@@ -18,16 +18,16 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.app import create_app
-from frontend.errors import ApiError
-from frontend.middleware import SECURITY
-from frontend.peer import Peer
-from lifecycle.access import Keyring, check_access
+from frontend.auth.api_keys import Keyring, check_access
+from frontend.transport.request_id import SECURITY
 from lifecycle.errors import LifecycleError
+from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import new_request_id
-from lifecycle.metrics import Metrics
-from lifecycle.model import ErrorType
 from lifecycle.settings import Settings
-from lifecycle.tracker import Tracker
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import ErrorType
 
 log = logging.getLogger(__name__)
 

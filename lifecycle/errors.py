@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lifecycle.model import ErrorType
+from lifecycle.types import ErrorType
 
 
 class Shape(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lifecycle.address import Kind, kind_of
-from lifecycle.model import OnDisconnect
+from lifecycle.redis_url import Kind, kind_of
+from lifecycle.types import OnDisconnect
 
 PREFIX = "LIFECYCLE_"
 CLUSTER_SHARDS = 16

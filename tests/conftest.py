@@ -1,7 +1,8 @@
 """A real server for every test, a namespace of its own for each, and a look at what each has left behind.
 
 `LIFECYCLE_REDIS_URL` names the server; without it the tests bring their own. All share it: a test sees nothing but its
-namespace. Tests that stop, freeze or fill a server start one themselves (`lifecycle.embedded.EmbeddedRedis`).
+namespace. Tests that stop, freeze or fill a server start one themselves
+(`lifecycle.local.embedded_redis.EmbeddedRedis`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from lifecycle.embedded import open_redis
+from lifecycle.local.embedded_redis import open_redis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client

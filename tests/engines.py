@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 
 STREAM_ENDED = "Disconnected: Stream ended before generation completed"
 SEND_ERROR = "Failed to send response: SendError { .. }"

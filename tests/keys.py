@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lifecycle.access import KeyRole, new_key
+from frontend.auth.api_keys import KeyRole, new_key
 
 LIMIT = 7
 

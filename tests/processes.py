@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lifecycle.server_process import ServerProcess
+from lifecycle.local.redis_process import ServerProcess
 
 _PATIENCE_SECS = 3.0
 _POLL_SECS = 0.01

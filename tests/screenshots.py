@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from playwright.async_api import Page, async_playwright, expect
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.browser import ARGUMENTS, CHROMIUM
 from tests.cluster import ROOT, Cluster, running

@@ -21,9 +21,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.redis_binary import ServerBinary
-from lifecycle.server_process import Address, ServerProcess, UnixAddress, free_port
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.local.redis_binary import ServerBinary
+from lifecycle.local.redis_process import Address, ServerProcess, UnixAddress, free_port
 from lifecycle.store.server_info import parse_info
 from tests.waiting import wait_until
 

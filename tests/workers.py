@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
+from lifecycle.execution.engine import Engine
+from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from tests.unit.world import MODEL
-from worker.engine import Engine
-from worker.loop import Worker
 
 
 @asynccontextmanager

@@ -11,10 +11,10 @@ import logging
 import signal
 
 from lifecycle.errors import LifecycleError
+from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from worker.engines import load_engine
-from worker.loop import Worker
 
 log = logging.getLogger(__name__)
 

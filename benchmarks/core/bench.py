@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.ids import new_nonce
-from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
 from lifecycle.store.results import Append, Outcome, Start
 from lifecycle.store.scripts import Store
+from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.servers import ask, info
 
 MODEL = "m"

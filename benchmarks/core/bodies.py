@@ -9,10 +9,10 @@ from functools import partial
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle import tasks
-from lifecycle.model import Role
+from lifecycle.aio import tasks
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 
 _MEGABYTE = 1_000_000
 _PAUSE_SECS = 0.001

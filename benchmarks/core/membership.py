@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Role
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.servers import info
 
 _HEARTBEAT_SECS = 3.0

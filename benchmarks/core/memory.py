@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
 from tests.servers import info

@@ -6,10 +6,10 @@ import time
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle.model import Role
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.history import Tokens, read_history
+from lifecycle.types import Role
 
 _RID = "long"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle.backlog import Backlog
 from lifecycle.store.connect import open_store
+from lifecycle.tracking.queue_limit import Backlog
 
 _LIMIT = 10
 _QUESTIONS = 3  # each counts as an admission, and three do not fill a short queue by half

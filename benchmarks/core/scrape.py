@@ -7,12 +7,13 @@ import time
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle import cluster, tasks
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Role
+from lifecycle.aio import tasks
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.queries import cluster
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default
 _TICK_SECS = 0.001

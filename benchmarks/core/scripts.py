@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
-from lifecycle import cluster
-from lifecycle.model import Role
+from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
 from lifecycle.store.results import Grave
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 
 _FLUSH = 256  # requests in one append: the largest flush of a worker
 _FLUSH_TOKENS = 128  # of each request in it

@@ -13,11 +13,12 @@ import orjson
 from frontend.dashboard.picture import Picture
 from frontend.dashboard.rates import Point, Rates
 from frontend.dashboard.source import Source
-from lifecycle import browse, cluster, tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.model import Replica, Request
+from lifecycle.queries import browse, cluster
 from lifecycle.store.results import Row
 from lifecycle.store.scripts import Store
+from lifecycle.types import Replica, Request
 
 MAX_VIEWERS = 64
 FINISHED_ROWS = 25

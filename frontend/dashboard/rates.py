@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lifecycle.cluster import Snapshot
-from lifecycle.model import Replica, Role
+from lifecycle.queries.cluster import Snapshot
+from lifecycle.types import Replica, Role
 
 _SAME_BEAT_SECS = 0.05  # a heartbeat's time is read off a lease in milliseconds
 _LONGEST_GAP_SECS = 30.0  # further apart, two readings say nothing about now

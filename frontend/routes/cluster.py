@@ -9,10 +9,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from frontend.deps import get_tracker
-from frontend.errors import ApiError
-from lifecycle import cluster
-from lifecycle.model import ErrorType
+from frontend.transport.deps import get_tracker
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.queries import cluster
+from lifecycle.types import ErrorType
 
 router = APIRouter()
 

@@ -7,24 +7,25 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend import openai, params
-from frontend.deps import get_caller, get_tracker
-from frontend.errors import ApiError
-from frontend.hangup import Hangup
-from frontend.headers import headers_of
-from frontend.middleware import PREFIXES
-from frontend.peer import Peer
-from frontend.sse import ChunkEncoder, fold
-from frontend.stream import TokenStreamResponse
-from lifecycle import tracing
-from lifecycle.admission import Admit, Flight, Rejected
+from frontend.openai_api import validation
+from frontend.openai_api.sse import ChunkEncoder, fold
+from frontend.openai_api.stream import TokenStreamResponse
+from frontend.transport import params
+from frontend.transport.deps import get_caller, get_tracker
+from frontend.transport.request_id import PREFIXES
 from lifecycle.errors import SHAPES
-from lifecycle.idempotency import Idempotency
-from lifecycle.model import Endpoint, ErrorType, Labels, RequestType, Status
+from lifecycle.fastapi.cancel_on_disconnect import Hangup
+from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.headers import headers_of
 from lifecycle.settings import Settings
+from lifecycle.telemetry import tracing
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.admission import Admit, Flight, Rejected
+from lifecycle.tracking.idempotency import Idempotency
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import Endpoint, ErrorType, Labels, RequestType, Status
 
 router = APIRouter()
 
@@ -58,15 +59,15 @@ async def _complete(request: Request, endpoint: Endpoint) -> Response:
     return await _unary(request, flight, call, tracker)
 
 
-async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> openai.Call:
+async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> validation.Call:
     try:
-        return openai.parse(endpoint, await params.read_body(request, tracker.settings.max_body_bytes))
+        return validation.parse(endpoint, await params.read_body(request, tracker.settings.max_body_bytes))
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint, error.error_type).inc()
         raise
 
 
-async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Flight:
+async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -> Flight:
     """Raises ApiError; a call that is refused has started no request."""
     model = ""
     try:
@@ -96,7 +97,7 @@ async def _admitted(request: Request, call: openai.Call, tracker: Tracker) -> Fl
         raise
 
 
-def _asked(request: Request, call: openai.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
+def _asked(request: Request, call: validation.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
     headers, body = headers_of(request.scope), orjson.dumps(call.body)
     key = params.idempotency_key(headers)
     caller = get_caller(request)
@@ -133,7 +134,7 @@ def _refusal(reason: str, rid: str) -> ApiError:
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
-def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
+def _streaming(flight: Flight, call: validation.Call, tracker: Tracker) -> Response:
     encoder = ChunkEncoder(call.endpoint, flight.rid, call.model, int(flight.created_at), call.include_usage)
 
     def on_begin() -> None:
@@ -159,7 +160,7 @@ def _streaming(flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
     return response
 
 
-async def _unary(request: Request, flight: Flight, call: openai.Call, tracker: Tracker) -> Response:
+async def _unary(request: Request, flight: Flight, call: validation.Call, tracker: Tracker) -> Response:
     """Fold the token stream into one body, listening for the client's disconnect all the while."""
     folded = None
     with flight.stream, flight.connection as connection, Hangup(Peer.of(request.scope)):

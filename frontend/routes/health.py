@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend.deps import get_tracker
+from frontend.transport.deps import get_tracker
 from lifecycle.errors import StoreError
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.tracker import Tracker
 
 router = APIRouter()
 

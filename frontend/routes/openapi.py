@@ -9,10 +9,8 @@ import orjson
 from fastapi import APIRouter, Response
 
 import lifecycle
-from frontend.access import RULES, Level
-from frontend.routes import overview
-from frontend.routes.requests import STATUSES
-from frontend.schemas import (
+from frontend.auth.policy import RULES, Level
+from frontend.openai_api.schemas import (
     LABEL,
     RID,
     SCHEMAS,
@@ -25,8 +23,10 @@ from frontend.schemas import (
     one_of,
     ref,
 )
-from lifecycle.idempotency import KEY
-from lifecycle.model import Endpoint, OnDisconnect
+from frontend.routes import overview
+from frontend.routes.requests import STATUSES
+from lifecycle.tracking.idempotency import KEY
+from lifecycle.types import Endpoint, OnDisconnect
 
 router = APIRouter()
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from frontend import params
 from frontend.dashboard.board import Board, Selection, Viewer
-from frontend.deps import get_tracker
-from frontend.errors import ApiError
-from lifecycle import tasks
-from lifecycle.model import ErrorType, Status
-from lifecycle.tracker import Tracker
+from frontend.transport import params
+from frontend.transport.deps import get_tracker
+from lifecycle.aio import tasks
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import ErrorType, Status
 
 router = APIRouter()
 

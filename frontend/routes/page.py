@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Response
 
-from frontend.errors import ApiError
-from lifecycle.model import ErrorType
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.types import ErrorType
 
 router = APIRouter()
 

@@ -7,17 +7,17 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend import params
-from frontend.deps import get_caller, get_tracker
-from frontend.errors import ApiError
-from frontend.sse import ChunkEncoder
-from frontend.stream import TokenStreamResponse
-from lifecycle import cluster
-from lifecycle.connection import ConnectionStatus
+from frontend.openai_api.sse import ChunkEncoder
+from frontend.openai_api.stream import TokenStreamResponse
+from frontend.transport import params
+from frontend.transport.deps import get_caller, get_tracker
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
-from lifecycle.model import Endpoint, ErrorType, Status
-from lifecycle.model import Request as Record
-from lifecycle.tracker import Tracker
+from lifecycle.queries import cluster
+from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import Endpoint, ErrorType, Status
+from lifecycle.types import Request as Record
 
 router = APIRouter(prefix="/v1/requests")
 

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend import params
-from frontend.access import comes_from_elsewhere, cross_origin, invalid_key
-from frontend.deps import get_access, get_tracker
-from frontend.errors import ApiError
-from frontend.sessions import COOKIE
-from lifecycle.model import ErrorType
+from frontend.auth.policy import comes_from_elsewhere, cross_origin, invalid_key
+from frontend.auth.sessions import COOKIE
+from frontend.transport import params
+from frontend.transport.deps import get_access, get_tracker
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.types import ErrorType
 
 router = APIRouter()
 

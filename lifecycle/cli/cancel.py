@@ -13,11 +13,11 @@ from lifecycle.cli import listing, output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen, not_empty, seconds
 from lifecycle.ids import is_request_id
-from lifecycle.model import CancelMode, Endpoint, Request, Status
 from lifecycle.settings import Settings
+from lifecycle.types import CancelMode, Endpoint, Request, Status
 
 if TYPE_CHECKING:
-    from lifecycle.selection import Cancelled, Selection
+    from lifecycle.queries.bulk_cancel import Cancelled, Selection
     from lifecycle.store.scripts import Store
 
 _FIRST_PAUSE_SECS = 0.02
@@ -59,8 +59,8 @@ def cancel(
     Exits 1 when an ID is unknown, or with --wait when one is not confirmed in time.
     """
     from lifecycle.cli.operate import operate
-    from lifecycle.cluster import Filter
-    from lifecycle.selection import Selection
+    from lifecycle.queries.bulk_cancel import Selection
+    from lifecycle.queries.cluster import Filter
 
     wait_secs = timeout_secs if wait else 0.0
     filter = Filter(status or "", model or "", endpoint or "", frontend or "", worker or "")
@@ -106,7 +106,7 @@ async def _select(
     store: Store, selection: Selection, mode: CancelMode, reason: str, limit: int, dry_run: bool
 ) -> Cancelled:
     """Page by page, up to `limit`."""
-    from lifecycle.selection import PAGE_MAX, Cancelled, cancel_selected
+    from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, cancel_selected
 
     every = Cancelled(dry_run, has_more=True)
     after: Request | None = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lifecycle.access import MOST_INFLIGHT, KeyRole, new_key
+from frontend.auth.api_keys import MOST_INFLIGHT, KeyRole, new_key
 from lifecycle.cli import output
 from lifecycle.cli.options import Json
 from lifecycle.settings import environment_name

@@ -10,11 +10,11 @@ from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen
 from lifecycle.cli.output import NONE, Cell, duration
-from lifecycle.model import Replica, Request, Status
 from lifecycle.settings import Settings
+from lifecycle.types import Replica, Request, Status
 
 if TYPE_CHECKING:
-    from lifecycle.cluster import Inflight
+    from lifecycle.queries.cluster import Inflight
     from lifecycle.store.scripts import Store
 
 _STATUSES = ("inflight", *Status)
@@ -36,8 +36,8 @@ def ps(
     json: Json = False,
 ) -> int:
     """List what is inflight, newest first."""
-    from lifecycle import cluster
     from lifecycle.cli.operate import operate
+    from lifecycle.queries import cluster
 
     wanted = cluster.Filter(status=status or ("" if every else cluster.INFLIGHT), model=model)
 
@@ -60,8 +60,8 @@ def inflight(
     settings: Settings, model: Annotated[str, typer.Option(help="Only this model's.")] = "", json: Json = False
 ) -> int:
     """Count what is inflight, cluster-wide."""
-    from lifecycle import cluster
     from lifecycle.cli.operate import operate
+    from lifecycle.queries import cluster
 
     async def work(store: Store) -> int:
         counts = await cluster.inflight(store, model)
@@ -77,8 +77,8 @@ def inflight(
 @with_settings(OPERATOR)
 def replicas(settings: Settings, json: Json = False) -> int:
     """List the living frontends and workers."""
-    from lifecycle import cluster
     from lifecycle.cli.operate import operate
+    from lifecycle.queries import cluster
 
     async def work(store: Store) -> int:
         living = await cluster.replicas(store)

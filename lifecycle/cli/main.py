@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import cancel, doctor, keys, listing, output, replica, tail, top, up
+from lifecycle.cli import cancel, keys, listing, output, replica, tail, top
+from lifecycle.cli.doctor.command import doctor
+from lifecycle.cli.up.command import up
 from lifecycle.errors import ConfigurationConflict, LifecycleError, StoreUnavailable
 from lifecycle.settings import SettingsError, environment_name
 
@@ -43,8 +45,8 @@ def _root(
 
 
 for command in (
-    up.up, replica.frontend, replica.worker,
-    listing.ps, listing.inflight, listing.replicas, cancel.cancel, tail.tail, top.top, doctor.doctor,
+    up, replica.frontend, replica.worker,
+    listing.ps, listing.inflight, listing.replicas, cancel.cancel, tail.tail, top.top, doctor,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(keys.app)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 import orjson
 
-from lifecycle.model import Request, Status
+from lifecycle.types import Request, Status
 
 RED, GREEN, YELLOW, CYAN = 31, 32, 33, 36
 STATUS_COLORS = {

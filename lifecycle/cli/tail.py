@@ -13,8 +13,8 @@ from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.errors import StateLost, StoreUnavailable
 from lifecycle.ids import START, TokenId, is_request_id
-from lifecycle.model import Status
 from lifecycle.settings import Settings
+from lifecycle.types import Status
 
 if TYPE_CHECKING:
     from lifecycle.store.redis import Commands

@@ -56,8 +56,8 @@ def top(
 
 
 async def _look(store: Store, trend: Trend, limit: int, match: str) -> View:
-    from lifecycle import cluster
-    from lifecycle.browse import oldest
+    from lifecycle.queries import cluster
+    from lifecycle.queries.browse import oldest
 
     snapshot, listing = await asyncio.gather(cluster.snapshot(store), oldest(store, limit, match))
     return trend.follow(snapshot, [row.record for row in listing.rows], listing.as_of)

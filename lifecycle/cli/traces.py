@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lifecycle import tracing
+from lifecycle.telemetry import tracing
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from lifecycle.cli import listing, output
 from lifecycle.cli.output import Cell
-from lifecycle.model import Request, Status
+from lifecycle.types import Request, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lifecycle.cluster import Snapshot
+    from lifecycle.queries.cluster import Snapshot
 
 _RICH_COLORS = {output.RED: "red", output.GREEN: "green", output.YELLOW: "yellow", output.CYAN: "cyan"}
 _RECENT_SECS = 60.0

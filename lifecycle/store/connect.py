@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from lifecycle.address import Kind, parse
+from lifecycle.redis_url import Kind, parse
 from lifecycle.settings import Settings
-from lifecycle.store.cluster_commands import ClusterCommands
 from lifecycle.store.listener import Source
 from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
+from lifecycle.store.redis_cluster import ClusterCommands
+from lifecycle.store.redis_cluster_topology import Node, PerNode, Topology, slot_of
 from lifecycle.store.scripts import Store
-from lifecycle.store.topology import Node, PerNode, Topology, slot_of
 
 
 @dataclass(slots=True, frozen=True)

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from lifecycle.patience import Watchdog
+from lifecycle.aio.watchdog import Watchdog
 
 Reply = asyncio.Future[Any]
 _NOTHING = object()  # of a reply that has not come whole

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
+from lifecycle.aio.watchdog import Patience
 from lifecycle.errors import StoreUnavailable
-from lifecycle.patience import Patience
 from lifecycle.store.link import PushLink, connected
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from lifecycle.aio.watchdog import Patience
 from lifecycle.errors import StoreUnavailable
-from lifecycle.patience import Patience
 from lifecycle.store.listener import Listener, Source
 
 log = logging.getLogger(__name__)

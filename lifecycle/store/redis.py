@@ -38,10 +38,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from lifecycle import tasks
-from lifecycle.address import Kind, parse
+from lifecycle.aio import tasks
+from lifecycle.aio.watchdog import Patience
 from lifecycle.errors import StoreUnavailable
-from lifecycle.patience import Patience
+from lifecycle.redis_url import Kind, parse
 from lifecycle.store.link import Link, Reply, connected
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from lifecycle.model import Request
+from lifecycle.types import Request
 
 Refusal = Literal["gone", "closed", "fenced"]
 

@@ -15,9 +15,8 @@ import orjson
 from redis.exceptions import NoScriptError
 
 from lifecycle.errors import ConfigurationConflict, Fenced, StoreUnavailable
-from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.settings import Settings
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
 from lifecycle.store.results import (
@@ -41,6 +40,7 @@ from lifecycle.store.results import (
     Start,
     record_of,
 )
+from lifecycle.types import CancelMode, Labels, Request, Role
 
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
@@ -66,7 +66,8 @@ class Store:
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes
         self._scripts = {
-            name: lua.load(name).without_shebang() if plain_lua else lua.load(name) for name in lua.names()
+            name: script_loader.load(name).without_shebang() if plain_lua else script_loader.load(name)
+            for name in script_loader.names()
         }
 
     async def admit(

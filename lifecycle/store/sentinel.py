@@ -14,7 +14,7 @@ from redis.asyncio.sentinel import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from lifecycle.address import Address
+from lifecycle.redis_url import Address
 from lifecycle.store.sockets import Guarded
 
 _SENTINEL_OPTIONS = ("retry", "retry_on_error", "maint_notifications_config", "protocol")

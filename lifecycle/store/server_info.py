@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.store.scripts import Store
 

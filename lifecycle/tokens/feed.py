@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lifecycle.model import Request
 from lifecycle.tokens.history import End, Tokens
+from lifecycle.types import Request
 
 if TYPE_CHECKING:
     from lifecycle.tokens.reader import TokenReader

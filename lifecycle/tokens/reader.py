@@ -16,13 +16,13 @@ from typing import Literal
 
 from redis.exceptions import RedisError
 
+from lifecycle.aio.rate_limiter import Looks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
-from lifecycle.looks import Looks
-from lifecycle.model import ErrorType, Status
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End, Opened, Tokens, read_history
+from lifecycle.types import ErrorType, Status
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 import orjson
 from redis.exceptions import RedisError
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.scripts import Store
-from lifecycle.tokens.pace import Pace
+from lifecycle.tokens.flush_pacer import Pace
 
 log = logging.getLogger(__name__)
 

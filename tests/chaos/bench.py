@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from lifecycle.settings import Settings
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
 from tests import sse
@@ -204,8 +204,8 @@ async def open_bench(
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         for node in await store.commands.nodes():
-            for name in lua.names():
-                await node.execute("SCRIPT", "LOAD", lua.load(name).source)
+            for name in script_loader.names():
+                await node.execute("SCRIPT", "LOAD", script_loader.load(name).source)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, trust_env=False, limits=limits))
         bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching), proxied=proxied)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 from tests.engines import prompt
 
 

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
 from tests.chaos.proxy import Then, script
 from tests.cluster import Process

@@ -27,8 +27,9 @@ from typing import Self
 
 import orjson
 
-from lifecycle import cluster, tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.queries import cluster
 from lifecycle.store.results import Roster
 from lifecycle.store.scripts import Store
 from tests.chaos.readings import Reading, differences, faults_of

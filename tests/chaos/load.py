@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers

@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 from tests.cluster import ROOT, WEAKENED
 
 _PATCH = """
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 
-load, changes = lua.load, {changes!r}
+load, changes = script_loader.load, {changes!r}
 
 
 def weaker(name):
@@ -29,10 +29,10 @@ def weaker(name):
     for old, new in changes.get(name, ()):
         assert old in source, (name, old)
         source = source.replace(old, new)
-    return lua._script(name, source)
+    return script_loader._script(name, source)
 
 
-lua.load = weaker
+script_loader.load = weaker
 """
 
 
@@ -76,7 +76,7 @@ def survivors(weakening: Weakening) -> list[str]:
     """Those of its tests that pass all the same. Raises SystemExit when the control fails, or nothing is changed."""
     for name, changes in weakening.changes.items():
         for old, _ in changes:
-            if old not in lua.load(name).source:
+            if old not in script_loader.load(name).source:
                 raise SystemExit(f"{name}.lua no longer holds {old!r}: mend this weakening")
     with tempfile.TemporaryDirectory() as folder:
         changed = _PATCH.format(changes=weakening.changes)

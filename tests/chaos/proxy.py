@@ -23,7 +23,7 @@ from enum import Enum, auto
 from typing import Any, Self, cast
 from urllib.parse import parse_qs, urlsplit
 
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends RST
 _LONGEST_PATTERN_BYTES = 256
@@ -46,7 +46,7 @@ class _Mode(Enum):
 
 def script(name: str) -> bytes:
     """What a call of that transition contains. The script must be loaded, or the first call is only refused."""
-    return lua.load(name).sha.encode()
+    return script_loader.load(name).sha.encode()
 
 
 @dataclass(eq=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx2
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.havoc import Havoc, Served

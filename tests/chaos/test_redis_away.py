@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis.exceptions
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing

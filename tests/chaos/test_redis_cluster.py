@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from redis.crc import key_slot
 
-from lifecycle.embedded import find_server
-from lifecycle.redis_binary import BUNDLED, bundled_path
+from lifecycle.local.embedded_redis import find_server
+from lifecycle.local.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
 from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench

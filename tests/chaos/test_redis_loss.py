@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench
 from tests.chaos.engines import numbers

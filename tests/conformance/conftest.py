@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from lifecycle.redis_binary import BUNDLED, bundled_path, find_server
+from lifecycle.local.redis_binary import BUNDLED, bundled_path, find_server
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.conformance.calls import MAX_BODY_BYTES

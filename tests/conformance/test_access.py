@@ -12,8 +12,8 @@ import httpx2
 import openai
 import pytest
 
-from frontend.access import RULES, Level
-from frontend.sessions import COOKIE
+from frontend.auth.policy import RULES, Level
+from frontend.auth.sessions import COOKIE
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, ended, endless, lists, refusal, until
 from tests.keys import LIMIT, Keys

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lifecycle.cli.doctor import examine
-from lifecycle.cli.finding import Level
+from lifecycle.cli.doctor.command import examine
+from lifecycle.cli.doctor.finding import Level
 from lifecycle.store.connect import open_store
 from tests.cluster import Cluster
 

@@ -22,10 +22,10 @@ import httpx2
 import pytest
 
 from lifecycle.cli.main import run
-from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.settings import Settings, as_environment
 from lifecycle.store.results import Start
 from lifecycle.store.scripts import Store
+from lifecycle.types import CancelMode, Labels, Request, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.sse import Stream, error_of, text_of
 from tests.waiting import wait_until

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from benchmarks.parking import parked
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import Cluster, running

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lifecycle import tasks
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.results import Outcome
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.writer import ENTRY_TOKENS, TokenSink, TokenWriter

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from frontend.openai_api.schemas import one_of
 from frontend.routes.openapi import document
-from frontend.schemas import one_of
 from lifecycle.settings import Settings
 from tests.cluster import running
 from tests.conftest import inspect_and_clear
@@ -88,7 +88,10 @@ def test_it_answers_as_described(url: str, label: str, mode: GenerationMode) -> 
     examples = EXAMPLES or (40 if operation.body else 8)
 
     @hypothesis.settings(
-        max_examples=examples, deadline=None, derandomize=not EXAMPLES, database=None,
+        max_examples=examples,
+        deadline=None,
+        derandomize=not EXAMPLES,
+        database=None,
         suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))

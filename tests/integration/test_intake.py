@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lifecycle.context import EngineContext
-from lifecycle.model import Role
+from lifecycle.execution.context import EngineContext
+from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS
 from tests.waiting import wait_until

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from lifecycle import tasks
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.lease import Lease
-from lifecycle.model import Role
+from lifecycle.aio import tasks
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.results import Order
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.cluster import running
 from tests.conftest import MakeSettings, connect
 from tests.sse import chat, error_of, post, text_of

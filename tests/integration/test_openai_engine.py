@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.context import EngineContext
 from lifecycle.errors import STREAM_ENDED
+from lifecycle.execution.context import EngineContext
 from worker.engines import EngineError, close_engine
 from worker.engines.openai import OpenAIEngine
 from worker.engines.sse import MAX_EVENT_BYTES

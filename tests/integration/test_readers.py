@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lifecycle.connection import ConnectionStatus
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START
-from lifecycle.readers import Readers
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.reader import TokenReader
+from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.readers import Readers
 from tests.conftest import MakeSettings, connect
 from tests.unit.world import World
 from tests.waiting import wait_until

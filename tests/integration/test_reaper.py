@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import ResponseError
 
-from lifecycle.model import Role
-from lifecycle.reaper import Reaper
+from lifecycle.replica.reaper import Reaper
+from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS, MODEL
 

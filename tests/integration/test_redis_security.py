@@ -15,12 +15,12 @@ import pytest
 from redis.exceptions import NoPermissionError
 
 from lifecycle.cli import main
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
-from lifecycle.redis_binary import NoUsableServer
-from lifecycle.server_process import free_port
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.local.redis_binary import NoUsableServer
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
 from tests.cluster import running
 from tests.conformance.calls import endless
@@ -170,17 +170,25 @@ _EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
 _REAPER = ("beat", "bury", "roster", "reap", "sweep", "renew", "read")
 SCRIPTS = {
     "frontend": (
-        "admit", "attach", "disconnect", "fail", "cancel", "list", "browse", "reserve", "over", "secret", *_REAPER
+        "admit",
+        "attach",
+        "disconnect",
+        "fail",
+        "cancel",
+        "list",
+        "browse",
+        "reserve",
+        "over",
+        "secret",
+        *_REAPER,
     ),
     "worker": ("start", "append", "finish", "requeue", *_REAPER),
     "operator": ("read", "cancel", "list", "roster"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
-    "frontend": "SSUBSCRIBE XRANGE PERSIST HGETALL HLEN ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL "
-    "DEL",
+    "frontend": "SSUBSCRIBE XRANGE PERSIST HGETALL HLEN ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
     "worker": "XREADGROUP XGROUP XACK XDEL HDEL DEL",
-    "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XRANGE XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN "
-    "XINFO",
+    "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XRANGE XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 
 
@@ -188,13 +196,14 @@ COMMANDS = {  # sent as they are, or named by a script otherwise than in its tex
 def test_the_file_allows_what_a_role_calls_and_no_more(role: str) -> None:
     line = next(line for line in USERS.splitlines() if line.startswith(f"user {role} "))
     calls = re.compile(r"redis\.p?call\('([A-Z]+)'|call, '([A-Z]+)'")
-    needed = {name for script in SCRIPTS[role] for found in calls.findall(lua.load(script).source) for name in found}
+    sources = [script_loader.load(script).source for script in SCRIPTS[role]]
+    needed = {name for source in sources for found in calls.findall(source) for name in found}
     needed |= {*_EVERYBODY.split(), *COMMANDS[role].split()}
     assert {word[1:].upper() for word in line.split() if word.startswith("+")} == needed - {""}
 
 
 def test_every_script_is_somebodys() -> None:
-    assert {name for names in SCRIPTS.values() for name in names} == set(lua.names())
+    assert {name for names in SCRIPTS.values() for name in names} == set(script_loader.names())
 
 
 async def test_a_server_of_another_authority_or_a_client_without_certificate_is_refused(secured: Secured) -> None:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 import redis
 
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
-from lifecycle.model import Role
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.keys import SLOTS, Keys, crc16
 from lifecycle.store.results import Append, Outcome
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore, connect
 from tests.unit.world import World
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from redis.exceptions import ResponseError
 
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.link import Link, Reply
 from lifecycle.store.redis import Commands, make_client

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections

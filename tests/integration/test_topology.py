@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lifecycle import tasks
-from lifecycle.address import parse
-from lifecycle.redis_binary import BUNDLED, bundled_path, find_server
+from lifecycle.aio import tasks
+from lifecycle.local.redis_binary import BUNDLED, bundled_path, find_server
+from lifecycle.redis_url import parse
 from lifecycle.store.connect import Connections
 from lifecycle.store.redis import make_client
-from lifecycle.store.topology import PerNode, Topology, slot_of
+from lifecycle.store.redis_cluster_topology import PerNode, Topology, slot_of
 from lifecycle.tokens.inbox import Inbox
 from tests.conftest import MakeSettings
 from tests.servers import ClusterSetup, ask

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
 from lifecycle.store.results import Drop, Grave, Start
@@ -17,7 +18,6 @@ from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 from tests.waiting import wait_until
 from tests.workers import serving
-from worker.loop import Worker
 
 
 @pytest.fixture

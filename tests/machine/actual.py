@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import Fenced
-from lifecycle.model import CancelMode, Labels, Role
 from lifecycle.store.results import Append, Drop, Ended, Grave, Outcome
 from lifecycle.store.scripts import Store
+from lifecycle.types import CancelMode, Labels, Role
 from tests.machine.model import FENCED
 from tests.machine.words import Delivery, Limits, Piece
 from tests.pushes import Pushes

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
-from lifecycle.model import Labels
 from lifecycle.settings import load
+from lifecycle.types import Labels
 from tests.machine.words import Call, Limits
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifecycle.model import Role
+from lifecycle.types import Role
 
 
 class Members:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from lifecycle.model import Labels, Role
+from lifecycle.types import Labels, Role
 from tests.machine.members import Members
 from tests.machine.words import Delivery, Limits, Piece, Tracked
 

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lifecycle.model import Role
 from lifecycle.settings import Settings
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.leaks import assert_no_leaks, clear
 from tests.machine.actual import GROUP, Actual
 from tests.machine.compare import Comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lifecycle.model import Labels, Role
+from lifecycle.types import Labels, Role
 
 _TERMINAL = ("completed", "failed", "cancelled")
 

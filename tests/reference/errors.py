@@ -6,14 +6,15 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from frontend.errors import ApiError
 from frontend.routes.completions import _REJECTIONS
 from lifecycle.errors import SHAPES
-from lifecycle.model import ErrorType
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.types import ErrorType
 from tests.reference.table import code, table
 
 _PASSES_ON = {"_forbidden": (403, ErrorType.VALIDATION)}  # functions that take the code as their second argument
-FRONTEND = Path(__file__).parents[2] / "frontend"
+ROOT = Path(__file__).parents[2]
+HTTP_PACKAGES = (ROOT / "frontend", ROOT / "lifecycle" / "fastapi")
 
 # what happened; what to do about it
 TYPES = {
@@ -88,7 +89,7 @@ def codes() -> str:
 
 def raised() -> Iterator[tuple[str, int, ErrorType]]:
     """Every code that the frontend's source gives to an error, with its status and type."""
-    for path in FRONTEND.rglob("*.py"):
+    for path in (path for package in HTTP_PACKAGES for path in package.rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue

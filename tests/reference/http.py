@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from frontend.access import RULES, Level
+from frontend.auth.policy import RULES, Level
+from frontend.openai_api.schemas import RID, SCHEMAS, TOKEN_ID
 from frontend.routes.openapi import document
-from frontend.schemas import RID, SCHEMAS, TOKEN_ID
-from lifecycle.idempotency import KEY
-from lifecycle.model import ErrorType
+from lifecycle.tracking.idempotency import KEY
+from lifecycle.types import ErrorType
 from tests.reference.table import code, table
 
 Schema = dict[str, Any]

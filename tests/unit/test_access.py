@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from frontend.access import RULES, Access, Level
 from frontend.app import ROUTERS
-from frontend.sessions import Sessions
-from lifecycle.access import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
+from frontend.auth.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
+from frontend.auth.policy import RULES, Access, Level
+from frontend.auth.sessions import Sessions
 from lifecycle.cli.main import run
 from lifecycle.settings import SettingsError, as_environment, load
 from lifecycle.store.scripts import Store

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.address import Kind, kind_of, parse
+from lifecycle.redis_url import Kind, kind_of, parse
 from lifecycle.settings import CLUSTER_SHARDS, load
-from lifecycle.store.cluster_commands import key_of
 from lifecycle.store.redis import make_client
-from lifecycle.store.topology import slot_of
+from lifecycle.store.redis_cluster import key_of
+from lifecycle.store.redis_cluster_topology import slot_of
 
 
 @pytest.mark.parametrize(

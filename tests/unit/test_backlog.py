@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.backlog import Backlog
-from lifecycle.model import Role
+from lifecycle.tracking.queue_limit import Backlog
+from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS, MODEL
 

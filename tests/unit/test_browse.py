@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle import browse
-from lifecycle.browse import Query
+from lifecycle.queries import browse
+from lifecycle.queries.browse import Query
 from tests.unit.world import World
 
 

@@ -15,18 +15,20 @@ import pytest
 import typer
 
 import lifecycle
-from lifecycle import request_log
-from lifecycle.cli import check_server, hints, output
-from lifecycle.cli.finding import Level
+from lifecycle.cli import output
+from lifecycle.cli.doctor.command import redis_server
+from lifecycle.cli.doctor.finding import Level
 from lifecycle.cli.flags import EVERY, OPERATOR, read_settings, with_settings
 from lifecycle.cli.listing import PS_HEADS, request_row
 from lifecycle.cli.logs import HumanFormatter, JsonFormatter
 from lifecycle.cli.main import app, run
 from lifecycle.cli.options import seconds
-from lifecycle.cli.ports import choose_ports
+from lifecycle.cli.up.command import hints
+from lifecycle.cli.up.ports import choose_ports
 from lifecycle.errors import LifecycleError
-from lifecycle.model import Request, Status
 from lifecycle.settings import Settings, SettingsError, environment_name, load
+from lifecycle.telemetry import request_log
+from lifecycle.types import Request, Status
 
 OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
 OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
@@ -306,24 +308,24 @@ def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
 @pytest.mark.parametrize(
     ("check", "info", "level"),
     [
-        (check_server.version, {"redis_version": "7.0.15"}, Level.OK),
-        (check_server.version, {"redis_version": "7.2.4", "valkey_version": "9.1.0"}, Level.OK),
-        (check_server.version, {"redis_version": "6.2.14"}, Level.FAIL),
-        (check_server.version, {}, Level.FAIL),
-        (check_server.role, {"role": "slave"}, Level.FAIL),
-        (check_server.eviction, {"maxmemory_policy": "noeviction", "maxmemory": "10"}, Level.OK),
-        (check_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "10"}, Level.FAIL),
-        (check_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "0"}, Level.WARN),
-        (check_server.memory, {"used_memory": "10", "maxmemory": "0"}, Level.OK),
-        (check_server.memory, {"used_memory": "80", "maxmemory": "100"}, Level.WARN),
-        (check_server.memory, {"used_memory": "100", "maxmemory": "100"}, Level.FAIL),
-        (check_server.persistence, {"aof_enabled": "1"}, Level.OK),
-        (check_server.clients, {"connected_clients": "9", "maxclients": "10000"}, Level.OK),
-        (check_server.clients, {"connected_clients": "9"}, Level.OK),
-        (check_server.clients, {"connected_clients": "8", "maxclients": "10"}, Level.WARN),
-        (check_server.clients, {"connected_clients": "10", "maxclients": "10"}, Level.FAIL),
-        (check_server.persistence, {"aof_enabled": "0"}, Level.WARN),
-        (check_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
+        (redis_server.version, {"redis_version": "7.0.15"}, Level.OK),
+        (redis_server.version, {"redis_version": "7.2.4", "valkey_version": "9.1.0"}, Level.OK),
+        (redis_server.version, {"redis_version": "6.2.14"}, Level.FAIL),
+        (redis_server.version, {}, Level.FAIL),
+        (redis_server.role, {"role": "slave"}, Level.FAIL),
+        (redis_server.eviction, {"maxmemory_policy": "noeviction", "maxmemory": "10"}, Level.OK),
+        (redis_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "10"}, Level.FAIL),
+        (redis_server.eviction, {"maxmemory_policy": "allkeys-lru", "maxmemory": "0"}, Level.WARN),
+        (redis_server.memory, {"used_memory": "10", "maxmemory": "0"}, Level.OK),
+        (redis_server.memory, {"used_memory": "80", "maxmemory": "100"}, Level.WARN),
+        (redis_server.memory, {"used_memory": "100", "maxmemory": "100"}, Level.FAIL),
+        (redis_server.persistence, {"aof_enabled": "1"}, Level.OK),
+        (redis_server.clients, {"connected_clients": "9", "maxclients": "10000"}, Level.OK),
+        (redis_server.clients, {"connected_clients": "9"}, Level.OK),
+        (redis_server.clients, {"connected_clients": "8", "maxclients": "10"}, Level.WARN),
+        (redis_server.clients, {"connected_clients": "10", "maxclients": "10"}, Level.FAIL),
+        (redis_server.persistence, {"aof_enabled": "0"}, Level.WARN),
+        (redis_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
     ],
 )
 def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: Level) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lifecycle.connection import ConnectionHandle, ConnectionMonitor, ConnectionStatus
+from lifecycle.tracking.connection import ConnectionHandle, ConnectionMonitor, ConnectionStatus
 
 GRACEFULLY, UNEXPECTEDLY = ConnectionStatus.CLOSED_GRACEFULLY, ConnectionStatus.CLOSED_UNEXPECTEDLY
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 
 BOUND_SECS = 5.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from lifecycle.counting import Distributions, Numbers
+from lifecycle.telemetry.collectors import Distributions, Numbers
 
 BOUNDS = (0.005, 1.0, 64, 131072)
 VALUES = (0.0, 0.005, 0.0051, 1.0, 63.9, 64, 131072, 1e9)

@@ -13,11 +13,11 @@ from frontend.dashboard.board import Board, Selection, Viewer
 from frontend.dashboard.picture import Picture, changes
 from frontend.dashboard.rates import Rates
 from frontend.dashboard.source import Source
-from frontend.errors import ApiError
 from frontend.routes import overview
-from lifecycle.cluster import Count, Inflight, Snapshot
 from lifecycle.errors import StoreUnavailable
-from lifecycle.model import Labels, Replica, Role
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.queries.cluster import Count, Inflight, Snapshot
+from lifecycle.types import Labels, Replica, Role
 from tests.unit.world import LABELS, World
 
 LEASE_SECS = 12.0

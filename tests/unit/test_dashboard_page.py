@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from frontend.errors import ApiError
 from frontend.routes import page
+from lifecycle.fastapi.errors import ApiError
 
 STATIC = files("frontend.dashboard") / "static"
 NAMES = sorted(entry.name for entry in STATIC.iterdir())
@@ -19,7 +19,16 @@ PATHS = ["/" if name == "index.html" else f"/dashboard/{name}" for name in NAMES
 SCRIPTS = [name for name in NAMES if name.endswith(".js")]
 TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
 LONGEST_MODULE = 200
-SINKS = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http://", "https://")
+SINKS = (
+    "innerHTML",
+    "outerHTML",
+    "insertAdjacentHTML",
+    "document.write",
+    "eval(",
+    "new Function",
+    "http://",
+    "https://",
+)
 
 
 @pytest.fixture

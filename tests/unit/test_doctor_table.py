@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_check_is_documented() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "lifecycle" / "cli").glob("check_*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "lifecycle" / "cli" / "doctor").glob("*.py"))
     made = set(re.findall(r'\b(?:ok|warn|fail|\(warn if [^()]+ else fail\))\(\s*"([a-z]+)"', sources))
     made = made - {"queues"} | {"frontends", "workers", "queue MODEL"}  # named when they are found
     table = (ROOT / "docs" / "cli.md").read_text().partition("## What `doctor` looks at")[2]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from lifecycle import redis_binary, server_process
-from lifecycle.embedded import (
+from lifecycle.local import redis_binary, redis_process
+from lifecycle.local.embedded_redis import (
     EmbeddedRedis,
     FakeRedisServer,
     NoUsableServer,
@@ -24,8 +24,8 @@ from lifecycle.embedded import (
     find_server,
     open_redis,
 )
-from lifecycle.fake_redis import blank_flags
-from lifecycle.server_process import ServerProcess
+from lifecycle.local.fake_redis import blank_flags
+from lifecycle.local.redis_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 BOUND_SECS = 10.0
@@ -148,7 +148,7 @@ def test_it_dies_with_its_parent(kind: str, thread: str, tmp_path_factory: pytes
     # On Linux the two threads take the two ways: the kernel's, and the watcher's.
     program = (
         "import sys, threading\n"
-        "from lifecycle.embedded import EmbeddedRedis, FakeRedisServer\n"
+        "from lifecycle.local.embedded_redis import EmbeddedRedis, FakeRedisServer\n"
         f"server = {kind}\n"
         "def start():\n"
         "    server.start()\n"
@@ -201,7 +201,7 @@ def test_a_binary_that_is_no_server_is_quoted(tmp_path: Path) -> None:
 
 
 def test_one_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_process, "START_TIMEOUT_SECS", 0.3)
+    monkeypatch.setattr(redis_process, "START_TIMEOUT_SECS", 0.3)
     mute = ServerBinary(executable(tmp_path / "mute", "exec cat /dev/zero > /dev/null"), "redis", (7, 0, 0))
     server = EmbeddedRedis(mute)
     with pytest.raises(NoUsableServer, match="did not answer"):
@@ -212,8 +212,8 @@ def test_one_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.
 def test_a_free_port_that_was_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedRedis(port=0) as first:
         taken = int(first.url.removesuffix("/0").rpartition(":")[2])
-        ports = iter([taken, server_process.free_port()])
-        monkeypatch.setattr("lifecycle.embedded.free_port", lambda: next(ports))
+        ports = iter([taken, redis_process.free_port()])
+        monkeypatch.setattr("lifecycle.local.embedded_redis.free_port", lambda: next(ports))
         with EmbeddedRedis(port=0) as second:
             assert second.url != first.url
             with client(second) as connection:
@@ -302,7 +302,7 @@ class TestOpenRedis:
             connection.ping()
 
     def test_without_any_server_the_imitation_says_so_loudly(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("lifecycle.embedded.find_server", lambda prefer: None)
+        monkeypatch.setattr("lifecycle.local.embedded_redis.find_server", lambda prefer: None)
         said: list[str] = []
         with open_redis(announce=said.append) as url, redis.Redis.from_url(url) as connection:
             assert connection.ping()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import Engine
 from lifecycle.ids import is_request_id
 from lifecycle.settings import load
-from worker.engine import Engine
 from worker.engines import EngineError, EngineLoadError, close_engine, load_engine
 from worker.engines.answer import error_message
 from worker.engines.echo import EchoEngine

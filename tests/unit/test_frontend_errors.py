@@ -5,9 +5,9 @@ import openai
 import orjson
 import pytest
 
-from frontend.errors import ApiError, encodable
 from lifecycle.errors import SHAPES
-from lifecycle.model import ErrorType
+from lifecycle.fastapi.errors import ApiError, encodable
+from lifecycle.types import ErrorType
 
 
 def test_the_body_is_openai_s() -> None:

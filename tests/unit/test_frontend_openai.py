@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.errors import ApiError
-from frontend.openai import MAX_DEPTH, Call, parse
-from lifecycle.model import Endpoint, ErrorType, RequestType
+from frontend.openai_api.validation import MAX_DEPTH, Call, parse
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.types import Endpoint, ErrorType, RequestType
 
 CHAT, TEXT = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS
 MINIMAL: dict[Endpoint, dict[str, Any]] = {

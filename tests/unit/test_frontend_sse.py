@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from frontend.errors import encodable
-from frontend.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame, fold
+from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame, fold
 from lifecycle.errors import SHAPES, STREAM_ENDED
-from lifecycle.model import Endpoint, ErrorType
+from lifecycle.fastapi.errors import encodable
+from lifecycle.types import Endpoint, ErrorType
 
 CHAT, TEXT = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from lifecycle.store.listener import Source
 from lifecycle.store.redis import make_client

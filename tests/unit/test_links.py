@@ -48,6 +48,6 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "# One `word`, two\n## Again\n## Again\n[a](#one-word-two) [b](#again-1) [c](page.md#again) [d](http://x/y)\n"
-        "[e](#again-2) [f](gone.md) [g](page.md#gone) `[h](code.md)`\n<img src=\"gone.png\">\n```\n# no heading\n```\n"
+        '[e](#again-2) [f](gone.md) [g](page.md#gone) `[h](code.md)`\n<img src="gone.png">\n```\n# no heading\n```\n'
     )
     assert broken(page) == ["#again-2", "gone.md", "page.md#gone", "gone.png"]

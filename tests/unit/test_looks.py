@@ -6,14 +6,14 @@ from heapq import heapify, heappop, heappush
 
 import pytest
 
-from lifecycle import looks
-from lifecycle.looks import Looks
+from lifecycle.aio import rate_limiter
+from lifecycle.aio.rate_limiter import Looks
 from tests.unit.clock import Clock
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock.of(looks, monkeypatch)
+    return Clock.of(rate_limiter, monkeypatch)
 
 
 def test_ten_thousand_silent_requests_get_no_more_than_there_are(clock: Clock) -> None:

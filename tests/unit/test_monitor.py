@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lifecycle.inflight import InflightGuard
-from lifecycle.looks import Looks
-from lifecycle.metrics import Metrics
-from lifecycle.model import ErrorType
-from lifecycle.monitor import Limits, StreamMonitor
+from lifecycle.aio.rate_limiter import Looks
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.feed import Feed
-from lifecycle.tracing import RequestSpan
+from lifecycle.tracking.inflight_guard import InflightGuard
+from lifecycle.tracking.monitor import Limits, StreamMonitor
+from lifecycle.types import ErrorType
 from tests.unit.world import LABELS, World
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from frontend.openai import REQUIRED, RULES
-from frontend.routes import cluster, completions, health, overview, requests, selection
+from frontend.openai_api.schemas import SCHEMAS
+from frontend.openai_api.validation import REQUIRED, RULES
+from frontend.routes import bulk_cancel, cluster, completions, health, overview, requests
 from frontend.routes.openapi import document
-from frontend.schemas import SCHEMAS
-from lifecycle.model import Endpoint, Request
+from lifecycle.types import Endpoint, Request
 
-ROUTERS = (completions, selection, requests, cluster, overview, health)
+ROUTERS = (completions, bulk_cancel, requests, cluster, overview, health)
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from lifecycle.tokens import pace
-from lifecycle.tokens.pace import Pace
+from lifecycle.tokens import flush_pacer
+from lifecycle.tokens.flush_pacer import Pace
 from tests.unit.clock import Clock
 
 DISTANCE_SECS = 0.002
@@ -15,7 +15,7 @@ DISTANCE_SECS = 0.002
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock.of(pace, monkeypatch)
+    return Clock.of(flush_pacer, monkeypatch)
 
 
 def _steps(paced: Pace, clock: Clock, *, secs: float, every_secs: float, things: int) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lifecycle.patience import Patience
+from lifecycle.aio.watchdog import Patience
 
 LIMIT_SECS = 0.4
 

@@ -11,9 +11,9 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from frontend.hangup import Hangup
-from frontend.peer import Peer
 from frontend.server import Protocol
+from lifecycle.fastapi.cancel_on_disconnect import Hangup
+from lifecycle.fastapi.client_connection import Peer
 
 Call = Callable[[Peer, Receive, Send], Awaitable[None]]
 

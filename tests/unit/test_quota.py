@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lifecycle.model import CancelMode, Labels
-from lifecycle.quota import Quota
 from lifecycle.settings import Settings
 from lifecycle.store.scripts import Store
 from lifecycle.store.shares import Share
+from lifecycle.tracking.quota import Quota
+from lifecycle.types import CancelMode, Labels
 from tests.unit.fake import fake_store
 from tests.unit.world import World
 

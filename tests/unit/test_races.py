@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from lifecycle.errors import ConfigurationConflict, Fenced
-from lifecycle.model import Role
 from lifecycle.store.results import Append, Drop, Outcome, Start
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.unit.world import LEASE_SECS, World
 
 Act = Callable[[World], Awaitable[object]]

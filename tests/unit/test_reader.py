@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from lifecycle.aio.rate_limiter import Looks
 from lifecycle.ids import START, TokenId
-from lifecycle.looks import Looks
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import PAGE_ENTRIES, End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
@@ -61,7 +61,6 @@ async def _read(reader: TokenReader, tokens: int) -> tuple[list[str], End | None
             if isinstance(item, Tokens):
                 texts += item.texts
     return texts, None
-
 
 
 @pytest.mark.leaves_inflight

@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START
-from lifecycle.readers import Readers
+from lifecycle.tracking.readers import Readers
 from tests.unit.world import World
 
 

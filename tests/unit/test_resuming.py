@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from lifecycle.model import CancelMode, Role
 from lifecycle.store.results import Append, Drop, Outcome, Start
+from lifecycle.types import CancelMode, Role
 from tests.unit.world import World
 
 

@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lifecycle.model import CancelMode, Labels, Role
 from lifecycle.settings import load
-from lifecycle.store import lua
+from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.results import Append, Grave, Outcome
 from lifecycle.store.scripts import Store
 from lifecycle.store.shares import Share, Shares
+from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import RULES
 
-FOLDER = Path(lua.__file__).parent / "lua"
+FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
 CONTROL_FILES = {"beat", "bury", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
-# And what one plain command writes: lifecycle/idempotency.py.
+# And what one plain command writes: lifecycle/tracking/idempotency.py.
 COMPOSED = {"named:", "frontends", "workers", "queue:", "retry:", "created", "active"}
 
 
@@ -58,7 +58,7 @@ def source_of(name: str) -> str:
     return (FOLDER / f"{name}.lua").read_text()
 
 
-@pytest.mark.parametrize("name", lua.names())
+@pytest.mark.parametrize("name", script_loader.names())
 def test_a_script_says_what_it_does_and_takes(name: str) -> None:
     source = source_of(name)
     header = header_of(source)
@@ -76,7 +76,7 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
     assert [given for name, given in zip(names, header.argv, strict=True) if name not in ("_", given)] == []
 
 
-@pytest.mark.parametrize("name", lua.names())
+@pytest.mark.parametrize("name", script_loader.names())
 def test_only_admission_and_append_are_refused_when_memory_is_full(name: str) -> None:
     flags = source_of(name).partition("\n")[0]
     assert ("allow-oom" in flags) == (name not in ("admit", "append"))
@@ -131,14 +131,14 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", lua.names())
+@pytest.mark.parametrize("name", script_loader.names())
 async def test_the_wrapper_passes_as_many_arguments_as_the_header_names(name: str) -> None:
     recorder = Recorder()
     store = Store(recorder, load({}))  # type: ignore[arg-type]
     with pytest.raises(Recorded):
         await CALLS[name](store)
     command, sha, keys, prefix, *argv = recorder.sent
-    assert (command, sha, keys) == ("EVALSHA", lua.load(name).sha, 1)
+    assert (command, sha, keys) == ("EVALSHA", script_loader.load(name).sha, 1)
     assert prefix == (store.keys.control if name in CONTROL_FILES else store.keys.prefixes[0])
     header = header_of(source_of(name))
     assert len(argv) == len(header.argv) + 2 * len(header.repeated)  # append was given two

@@ -9,7 +9,7 @@ import pytest
 from redis.crc import key_slot
 from redis.exceptions import MovedError
 
-from lifecycle.redis_binary import ServerBinary, bundled_path, find_server, inspect
+from lifecycle.local.redis_binary import ServerBinary, bundled_path, find_server, inspect
 from tests.servers import SLOTS, ClusterSetup, SentinelSetup, ask, info
 from tests.waiting import wait_until
 

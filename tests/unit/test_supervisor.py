@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.child import describe_status
-from lifecycle.console import Console
-from lifecycle.supervisor import Interrupted, NotReady, Supervisor
+from lifecycle.local.child_process import describe_status
+from lifecycle.local.console import Console
+from lifecycle.local.supervisor import Interrupted, NotReady, Supervisor
 
 ROOT = Path(__file__).parents[2]
 BOUND_SECS = 10.0
@@ -279,7 +279,7 @@ def test_children_die_with_a_killed_supervisor_and_no_terminal_signal_reaches_th
         pytest.importorskip("uvloop")
     program = (
         f"import asyncio, sys, {loop}\n"
-        "from lifecycle.supervisor import Supervisor\n"
+        "from lifecycle.local.supervisor import Supervisor\n"
         "async def main():\n"
         "    async with Supervisor() as supervisor:\n"
         f"        child = await supervisor.start('a', [sys.executable, '-c', {STUBBORN!r}])\n"

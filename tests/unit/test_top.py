@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from lifecycle.cli.view import ORDERS, Trend, View, render, silence_secs
-from lifecycle.cluster import Count, Inflight, Snapshot
-from lifecycle.model import Labels, Request
+from lifecycle.queries.cluster import Count, Inflight, Snapshot
+from lifecycle.types import Labels, Request
 
 RECORD = Request.from_hash(
     {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.model import Role
 from lifecycle.store.results import Append, Outcome, Start
+from lifecycle.types import Role
 from tests.unit.world import Delivery, World
 
 COMPLETED = Outcome("completed", finish_reason="stop")

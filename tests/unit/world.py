@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from lifecycle.model import CancelMode, Labels, Request, Role
 from lifecycle.store.results import Admission, Append, Ended, Grave, Outcome, Start
 from lifecycle.store.scripts import Store
+from lifecycle.types import CancelMode, Labels, Request, Role
 from tests.pushes import Pushes
 
 MODEL = "m"
@@ -77,9 +77,7 @@ class World:
         raise AssertionError("nothing waits in the queues")
 
     async def start(self, delivery: Delivery, worker: str = "w0", *, resumable: bool = False) -> Any:
-        return await self.store.start(
-            delivery.rid, worker, delivery.queue, MODEL, delivery.entry, resumable=resumable
-        )
+        return await self.store.start(delivery.rid, worker, delivery.queue, MODEL, delivery.entry, resumable=resumable)
 
     async def run(self, rid: str = "r", worker: str = "w0", *, resumable: bool = False, **admission: Any) -> Delivery:
         """Admitted, delivered and started."""

@@ -10,8 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any, cast
 
+from lifecycle.execution.engine import Engine, EngineError, EngineLoadError, close_engine
 from lifecycle.settings import Settings
-from worker.engine import Engine, EngineError, EngineLoadError, close_engine
 from worker.engines.echo import EchoEngine
 
 __all__ = ["Engine", "EngineError", "EngineLoadError", "close_engine", "load_engine"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from lifecycle.context import EngineContext
 from lifecycle.errors import STREAM_ENDED
-from worker.engine import EngineError
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import EngineError
 from worker.engines.sse import MAX_EVENT_BYTES, Event, EventParser, EventTooLong
 
 _DONE = b"[DONE]"

@@ -7,8 +7,8 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from lifecycle.context import EngineContext
-from worker.engine import EngineError
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import EngineError
 
 # A word takes the white space before it, the last one also what follows: joined they are the text again.
 _WORD = re.compile(r"\s*\S+(?:\s+\Z)?")

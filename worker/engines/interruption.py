@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.context import EngineContext
 from lifecycle.errors import STREAM_ENDED
-from worker.engine import EngineError, EngineLoadError
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import EngineError, EngineLoadError
 from worker.engines.answer import Answer, error_message
 from worker.engines.interruption import Interrupted, Interruption
 

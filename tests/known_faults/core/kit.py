@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
-from lifecycle.model import CancelMode, Labels, Request
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.scripts import Store
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import CancelMode, Labels, Request
 from tests.servers import info
 from tests.unit.world import MODEL
 from tests.waiting import wait_until

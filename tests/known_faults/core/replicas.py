@@ -10,20 +10,20 @@ from typing import Any
 
 import redis
 
-from lifecycle import tasks
-from lifecycle.admission import Admit
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.metrics import Metrics
-from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType
-from lifecycle.monitor import Limits
+from lifecycle.aio import tasks
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.worker import Worker
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.monitor import Limits
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.waiting import wait_until
-from worker.loop import Worker
 
 MODEL = "m"
 BODY = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}'

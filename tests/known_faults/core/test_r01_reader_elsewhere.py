@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from lifecycle import tasks
-from lifecycle.connection import ConnectionStatus
-from lifecycle.context import EngineContext
-from lifecycle.model import OnDisconnect
-from lifecycle.reaper import Reaper
+from lifecycle.aio import tasks
+from lifecycle.execution.context import EngineContext
+from lifecycle.replica.reaper import Reaper
 from lifecycle.tokens.history import End
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import OnDisconnect
 from tests.conftest import MakeSettings, MakeStore
 from tests.known_faults.core.kit import held_within, record_of
 from tests.known_faults.core.replicas import call, frontend, served, worker

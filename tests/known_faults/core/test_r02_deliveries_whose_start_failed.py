@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import FaultProxy, Then, script
 from tests.known_faults.core.kit import heartbeats, held_within, queue_is_open, record_of
 from tests.known_faults.core.replicas import MODEL, call, frontend, quick_settings, served, worker
@@ -35,7 +35,7 @@ async def test_every_delivery_whose_start_failed_runs_in_the_end(caplog: pytest.
     def failures() -> int:
         return sum("could not be started" in record.getMessage() for record in caplog.records)
 
-    with EmbeddedRedis(port=0) as server, caplog.at_level(logging.WARNING, "worker.loop"):
+    with EmbeddedRedis(port=0) as server, caplog.at_level(logging.WARNING, "lifecycle.execution.worker"):
         # Nobody looks for the dead meanwhile: the worker keeps its identity.
         settings = quick_settings(server.url, lease_secs=1.2, heartbeat_secs=0.3, sweep_secs=60.0)
         theirs = settings.model_copy(update={"concurrency": _REQUESTS, "redis_timeout_secs": 0.5})

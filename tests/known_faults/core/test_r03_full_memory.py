@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from lifecycle.admission import Admit
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
-from lifecycle.model import OnDisconnect
-from lifecycle.monitor import Limits
-from lifecycle.tracker import Tracker
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.monitor import Limits
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import OnDisconnect
 from tests.known_faults.core.kit import LABELS, ended, held_within
 from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker
 from tests.waiting import wait_until

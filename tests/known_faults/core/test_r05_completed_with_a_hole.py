@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.known_faults.core.kit import ended, record_of
 from tests.known_faults.core.replicas import (
     call,

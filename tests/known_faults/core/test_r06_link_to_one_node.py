@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.model import CancelMode
-from lifecycle.store.topology import slot_of
-from lifecycle.tracker import Tracker
+from lifecycle.execution.context import EngineContext
+from lifecycle.store.redis_cluster_topology import slot_of
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import CancelMode
 from tests.known_faults.core.kit import ended, held_within, record_of
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
 from tests.servers import ClusterNode, ClusterSetup, ask

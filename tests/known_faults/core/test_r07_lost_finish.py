@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Request
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.types import Request
 from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
 from tests.known_faults.core.replicas import (
     call,

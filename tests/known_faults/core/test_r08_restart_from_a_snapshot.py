@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Status
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.types import Status
 from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
 from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker
 from tests.servers import ask

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.redis import unavailable
 from tests.known_faults.core.kit import ended, heartbeats, held_within, killed_while_nobody_hears, queue_is_open
 from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
+from lifecycle.execution.context import EngineContext
 from tests.conftest import MakeSettings
 from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
 from tests.known_faults.core.replicas import call, frontend, reading, served, worker

@@ -10,10 +10,10 @@ import asyncio
 
 import pytest
 
-from lifecycle.admission import Admit, Rejected
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import OnDisconnect
-from lifecycle.monitor import Limits
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.tracking.admission import Admit, Rejected
+from lifecycle.tracking.monitor import Limits
+from lifecycle.types import OnDisconnect
 from tests.known_faults.core.kit import LABELS, bytes_moved
 from tests.known_faults.core.replicas import BODY, frontend, quick_settings
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store

@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lifecycle import cluster, tasks
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Role
+from lifecycle.aio import tasks
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.known_faults.core.replicas import quick_settings
 
 _REPLICAS = 100

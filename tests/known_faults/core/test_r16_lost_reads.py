@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import FaultProxy
 from tests.known_faults.core.replicas import call, frontend, quick_settings, restore_shard
 from tests.waiting import wait_until

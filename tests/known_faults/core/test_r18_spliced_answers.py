@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.execution.context import EngineContext
 from lifecycle.ids import TokenId
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.tokens.history import End
-from lifecycle.tracker import Tracker
+from lifecycle.tracking.tracker import Tracker
 from tests.chaos.proxy import FaultProxy
 from tests.known_faults.core.replicas import (
     Engine,

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.topology import slot_of
+from lifecycle.execution.context import EngineContext
+from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.tokens.history import End
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
 from tests.servers import ClusterSetup

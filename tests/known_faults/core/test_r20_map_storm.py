@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lifecycle.store.connect import open_store
-from lifecycle.store.topology import slot_of
+from lifecycle.store.redis_cluster_topology import slot_of
 from tests.known_faults.core.replicas import quick_settings
 from tests.servers import ClusterSetup, ask, info
 

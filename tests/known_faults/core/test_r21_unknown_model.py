@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import Role
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
+from lifecycle.types import Role
 from tests.cluster import running
 from tests.known_faults.core.replicas import quick_settings
 from tests.servers import info

@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from lifecycle import tasks
+from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.model import Role
-from lifecycle.reaper import Reaper
+from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
+from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.store.scripts import Store
-from lifecycle.store.topology import slot_of
+from lifecycle.types import Role
 from tests.known_faults.core import writes
 from tests.known_faults.core.replicas import MODEL, quick_settings
 from tests.servers import ClusterSetup

@@ -12,11 +12,11 @@ from contextlib import suppress
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import ConfigurationConflict
-from lifecycle.model import Role
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
+from lifecycle.types import Role
 from tests.known_faults.core.replicas import frontend, quick_settings
 from tests.servers import ask, info
 from tests.waiting import wait_until

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import ConfigurationConflict
-from lifecycle.model import Status
-from lifecycle.tracker import Tracker
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import Status
 from tests.known_faults.core.replicas import MODEL, call, frontend, quick_settings, served, worker
 from tests.waiting import wait_until
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lifecycle import cluster
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.queries import cluster
 from tests.known_faults.core.replicas import call, frontend, quick_settings
 
 _WORKING = ("health_check_interval=1", "client_name=x", "socket_timeout=1", "decode_responses=true")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.model import Role
 from lifecycle.store.scripts import Store
+from lifecycle.types import Role
 from tests.conftest import MakeStore
 from tests.known_faults.core import writes
 

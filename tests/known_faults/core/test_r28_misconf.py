@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
 from lifecycle.errors import StoreUnavailable
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
 from tests.servers import ask, info
 from tests.waiting import wait_until

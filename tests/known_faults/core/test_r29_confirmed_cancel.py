@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
-from lifecycle.model import CancelMode, Status
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.types import CancelMode, Status
 from tests.known_faults.core.replicas import (
     call,
     dump_shard,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.context import EngineContext
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.execution.context import EngineContext
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
 from tests.servers import ask
 from tests.waiting import wait_until

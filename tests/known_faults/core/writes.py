@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import orjson
 
 from lifecycle.ids import new_nonce
-from lifecycle.model import Endpoint, Labels, OnDisconnect, RequestType
 from lifecycle.store.results import Append, Start
 from lifecycle.store.scripts import Store
+from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.known_faults.core.replicas import BODY, MODEL
 
 _LABELS = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)

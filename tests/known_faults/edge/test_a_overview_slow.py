@@ -18,11 +18,11 @@ import uvicorn
 
 from frontend.app import create_app
 from frontend.server import Protocol
-from lifecycle.admission import Admit
-from lifecycle.metrics import Metrics
-from lifecycle.model import Labels, OnDisconnect
-from lifecycle.monitor import Limits
-from lifecycle.tracker import Tracker
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.monitor import Limits
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import Labels, OnDisconnect
 from tests.conftest import MakeSettings
 from tests.waiting import wait_until
 

@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from frontend.app import create_app
-from lifecycle.metrics import Metrics
 from lifecycle.settings import Settings
-from lifecycle.tracker import Tracker
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.tracking.tracker import Tracker
 from tests.known_faults.reports.kit import chat
 from tests.unit.world import MODEL
 from tests.waiting import wait_until

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.known_faults.reports.kit import Site, chat
 from tests.known_faults.reports.upstream import DONE, STREAM_HEAD, Upstream, chunk
 from tests.waiting import wait_until

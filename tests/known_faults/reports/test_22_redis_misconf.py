@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.known_faults.reports.kit import chat, within

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.cluster import free_port
 from tests.known_faults.reports.kit import Site, ended
 

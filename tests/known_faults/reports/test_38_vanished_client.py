@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.embedded import EmbeddedRedis
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, as_environment
 from tests.cluster import START_SECS, Cluster, running
 from tests.known_faults.reports.kit import MODULE_COMMAND, chat, clean_environment, spawn

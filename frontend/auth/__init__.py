@@ -1,0 +1,1 @@
+"""Decide who may call: API keys, roles, browser sessions."""

@@ -1,0 +1,1 @@
+"""Speak OpenAI's wire format: validation, schemas, server-sent events, the streaming response."""

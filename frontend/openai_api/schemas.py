@@ -1,0 +1,209 @@
+"""The bodies of the HTTP API as JSON Schema: what calls bring and what they are answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frontend.openai_api.validation import MAX_MODEL_CHARS, MAX_STOPS, ROLES
+from frontend.transport.params import LABEL_CHARS, REASON_CHARS
+from lifecycle.ids import REQUEST_ID
+from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
+from lifecycle.types import CancelMode, Endpoint, ErrorType, OnDisconnect, RequestType, Role, Status
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+BOOLEAN: Schema = {"type": "boolean"}
+INTEGER: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+OBJECT: Schema = {"type": "object"}
+LABEL: Schema = {"type": "string", "maxLength": LABEL_CHARS}
+RID: Schema = {"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"}
+SECS: Schema = {"type": "number", "minimum": 0}
+TOKEN_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def one_of(*values: str) -> Schema:
+    return {"type": "string", "enum": [str(value) for value in values]}
+
+
+def array(items: Schema, **bounds: int) -> Schema:
+    return {"type": "array", "items": items, **bounds}
+
+
+def number(low: float, high: float) -> Schema:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
+def integer(low: int, high: int) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def maybe(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def whole(required: list[str] | None = None, /, **properties: Schema) -> Schema:
+    """An object with exactly these fields, all of them unless told which."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties) if required is None else required,
+        "additionalProperties": False,
+    }
+
+
+def listing(item: Schema, **further: Schema) -> Schema:
+    return whole(object=one_of("list"), data=array(item), **further)
+
+
+def _unsupported(schema: Schema, what: str) -> Schema:
+    return schema | {"description": f"{what} 501"}
+
+
+_POSITIVE = integer(1, 2**63 - 1)
+_PART = {
+    "type": "object",
+    "properties": {"type": STRING, "text": STRING},
+    "required": ["type"],
+    "if": {"properties": {"type": {"const": "text"}}},
+    "then": {"required": ["text"]},
+}
+_CONTENT = {"anyOf": [STRING, array(_PART, minItems=1)]}
+_SPEAKS = {"properties": {"content": _CONTENT}, "required": ["content"]}
+_MESSAGE = {
+    "type": "object",
+    "properties": {"role": one_of(*ROLES), "content": maybe(_CONTENT)},
+    "required": ["role"],
+    "if": {"properties": {"role": one_of("assistant", "function")}},
+    "else": _SPEAKS,
+}
+_COMMON = {
+    "model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_CHARS, "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"},
+    "stream": BOOLEAN,
+    "stream_options": whole([], include_usage=BOOLEAN, include_obfuscation=BOOLEAN)
+    | {"additionalProperties": True, "description": "with stream true only"},
+    "temperature": number(0, 2),
+    "top_p": number(0, 1),
+    "max_tokens": _POSITIVE,
+    "presence_penalty": number(-2, 2),
+    "frequency_penalty": number(-2, 2),
+    "seed": integer(-(2**63), 2**63 - 1),
+    "stop": {"anyOf": [STRING, array(STRING, maxItems=MAX_STOPS)]},
+    "n": _unsupported(_POSITIVE, "above 1:"),
+    "logit_bias": {"type": "object", "additionalProperties": number(-100, 100)},
+    "user": STRING,
+}
+_CHOICE = {"anyOf": [STRING, OBJECT], "description": "other than none and auto: 501"}
+_CHAT = {
+    "messages": array(_MESSAGE, minItems=1),
+    "max_completion_tokens": _POSITIVE,
+    "logprobs": _unsupported(BOOLEAN, "true:"),
+    "top_logprobs": _unsupported(integer(0, 20), "above 0:"),
+    "tools": _unsupported({"type": "array"}, "not empty:"),
+    "functions": _unsupported({"type": "array"}, "not empty:"),
+    "tool_choice": _CHOICE,
+    "function_call": _CHOICE,
+    "parallel_tool_calls": BOOLEAN,
+    "modalities": _unsupported(array(STRING), "audio:"),
+    "audio": _unsupported(OBJECT, "always"),
+    "prediction": _unsupported(OBJECT, "always"),
+    "web_search_options": _unsupported(OBJECT, "always"),
+    "response_format": OBJECT,
+    "reasoning_effort": STRING,
+    "service_tier": STRING,
+    "metadata": OBJECT,
+    "store": BOOLEAN,
+}
+_TEXT = {
+    "prompt": {
+        "anyOf": [STRING, array(STRING, minItems=1), array(INTEGER, minItems=1)],
+        "description": "several texts or token ids: 501",
+    },
+    "logprobs": _unsupported({"anyOf": [integer(0, 5), {"const": False}]}, "other than false:"),
+    "best_of": _unsupported(_POSITIVE, "above 1:"),
+    "echo": _unsupported(BOOLEAN, "true:"),
+    "suffix": _unsupported(STRING, "not empty:"),
+}
+
+
+def _call(required: list[str], properties: dict[str, Schema]) -> Schema:
+    """A completion call. What is not listed is handed to the engine as it is; null is as good as left away."""
+    shown = {name: schema if name in required else maybe(schema) for name, schema in properties.items()}
+    return {"type": "object", "properties": shown, "required": required}
+
+
+_ERROR_FIELDS = {"message": STRING, "type": STRING, "code": maybe({}), "param": maybe(STRING)}
+_ADMITTED = {"error_type": one_of(*ErrorType), "request_id": RID}
+_USAGE = whole(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT)
+_CHOSEN = {"index": COUNT, "logprobs": maybe({}), "finish_reason": STRING}
+
+
+def _completion(kind: str, **answer: Schema) -> Schema:
+    return whole(
+        id=RID,
+        object=one_of(kind),
+        created=COUNT,
+        model=STRING,
+        choices=array(whole(**answer, **_CHOSEN)),
+        usage=_USAGE,
+    )
+
+
+_GROUP = whole(
+    model=STRING, endpoint=one_of(*Endpoint), request_type=one_of(*RequestType), queued=COUNT, running=COUNT,
+    inflight=COUNT,
+)  # fmt: skip
+_SELECTION = {
+    "model": LABEL | {"minLength": 1},
+    "endpoint": one_of(*Endpoint),
+    "status": one_of(*STATUSES),
+    "frontend": LABEL | {"minLength": 1},
+    "worker": LABEL | {"minLength": 1},
+    "older_than_secs": SECS,
+}
+_CANCEL = {"mode": one_of(*CancelMode), "reason": {"type": "string", "maxLength": REASON_CHARS}}
+
+SCHEMAS: dict[str, Schema] = {
+    "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
+    "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
+    "ChatCompletion": _completion(
+        "chat.completion", message=whole(role=one_of("assistant"), content=STRING, refusal=maybe(STRING))
+    ),
+    "TextCompletion": _completion("text_completion", text=STRING),
+    "Event": {
+        "type": "object",
+        "description": "one server-sent event; the last has the data [DONE]; what went wrong comes right before it",
+        "properties": {"id": TOKEN_ID, "data": STRING},
+        "required": ["data"],
+    },
+    "Error": whole(error=whole(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
+    "Model": whole(id=STRING, object=one_of("model"), created=COUNT, owned_by=STRING),
+    "Request": whole(
+        id=RID, object=one_of("request"), model=STRING, endpoint=one_of(*Endpoint), request_type=one_of(*RequestType),
+        status=one_of(*Status), error_type=one_of(*ErrorType), error_message=maybe(STRING),
+        cancel_requested_at=maybe(SECS), cancel_reason=maybe(STRING), cancel_mode=maybe(one_of(*CancelMode)),
+        on_disconnect=one_of(*OnDisconnect), frontend=maybe(STRING), worker=maybe(STRING), attempt=COUNT,
+        created_at=SECS, started_at=maybe(SECS), first_token_at=maybe(SECS), last_token_at=maybe(SECS),
+        finished_at=maybe(SECS), output_tokens=COUNT, finish_reason=maybe(STRING),
+    ),
+    "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},
+    "Selection": whole([], **_SELECTION, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)
+    | {"anyOf": [{"required": [name]} for name in _SELECTION]},
+    "Cancelled": listing(ref("Request"), matched=COUNT, requested=COUNT, dry_run=BOOLEAN, has_more=BOOLEAN),
+    "Inflight": whole(
+        object=one_of("inflight"), total=COUNT, queued=COUNT, running=COUNT, groups=array(_GROUP),
+        frontends=array(whole(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)), as_of=SECS,
+    ),
+    "Replica": whole(
+        id=STRING, role=one_of(*Role), host=STRING, pid=COUNT, started_at=SECS, lease_expires_in_ms=INTEGER,
+        state=one_of("ready", "draining"), inflight=COUNT, models=array(STRING), concurrency=maybe(COUNT),
+        url=maybe(STRING),
+    ),
+    "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Examine a deployment and report what is wrong with it."""

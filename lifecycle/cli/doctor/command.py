@@ -1,0 +1,56 @@
+"""`doctor`: is Redis fit for this, and is the cluster in it healthy? It reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lifecycle.cli import output
+from lifecycle.cli.doctor.finding import Finding, Level
+from lifecycle.cli.flags import OPERATOR, with_settings
+from lifecycle.cli.options import Json
+from lifecycle.settings import Settings
+
+if TYPE_CHECKING:
+    from lifecycle.store.scripts import Store
+
+_COLORS = {Level.OK: output.GREEN, Level.WARN: output.YELLOW, Level.FAIL: output.RED}
+
+
+@with_settings(OPERATOR)
+def doctor(settings: Settings, json: Json = False) -> int:
+    """Check Redis and the cluster. Each finding is ok, warn or fail, with what to do. Exits 1 on a fail."""
+    from lifecycle.cli.operate import operate
+
+    async def work(store: Store) -> int:
+        findings = await examine(store)
+        failed = any(finding.level is Level.FAIL for finding in findings)
+        if json:
+            output.write_json(
+                {"object": "doctor", "ok": not failed, "findings": [finding._asdict() for finding in findings]}
+            )
+        else:
+            show(findings)
+        return 1 if failed else 0
+
+    return operate(settings, work)
+
+
+async def examine(store: Store) -> list[Finding]:
+    """All findings. Raises StoreUnavailable when Redis is out of reach."""
+    from lifecycle.cli.doctor.cluster import check_cluster
+    from lifecycle.cli.doctor.keys import check_keys
+    from lifecycle.cli.doctor.redis_server import check_server
+    from lifecycle.cli.doctor.requests import check_requests
+
+    checks = (check_server, check_cluster, check_requests, check_keys)
+    return [finding for check in checks for finding in await check(store)]
+
+
+def show(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        level = output.paint(f"{finding.level:<4}", _COLORS[finding.level])
+        output.write(f"{level}  {finding.check:<{width}}  {output.printable(finding.message)}")
+        if finding.advice:
+            output.write(f"{'':4}  {'':{width}}  → {output.printable(finding.advice)}")

@@ -1,0 +1,75 @@
+"""A look at a sample of the keys: each has a TTL, or somebody who will delete it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lifecycle.cli.doctor.finding import Finding, ok, warn
+from lifecycle.queries import cluster
+from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, Key
+from lifecycle.store.scripts import Store
+
+_SCAN_CALLS = 50
+_SCAN_COUNT = 500
+_SAMPLE = 2000
+_SHOWN = 3
+_OF_A_REQUEST = frozenset({"request:", "body:", "tokens:", "readers:"})
+_OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "orders:"})
+_EXPIRING = frozenset({"replica:", "dead:", "named:", "shares:"})
+
+
+class _Place(NamedTuple):
+    """A key taken apart."""
+
+    key: str
+    prefix: str
+    declared: Key | None
+    owner: str  # what follows the declared name: a request, a replica, a model
+
+
+async def check_keys(store: Store) -> list[Finding]:
+    keys, complete = await _sample(store)
+    # After the scan: a key found has an owner now, or is gone by the time it is judged.
+    owners = await cluster.known_replicas(store)
+    strays = [key for key in keys if await _is_stray(store, _place(store, key), owners)]
+    looked_at = f"{len(keys)} keys" + ("" if complete else " (a sample)")
+    if not strays:
+        return [ok("keys", f"{looked_at}: each expires or has an owner")]
+    shown = ", ".join(strays[:_SHOWN]) + (", …" if len(strays) > _SHOWN else "")
+    advice = "nothing will remove them: report it; to be rid of them, UNLINK them"
+    return [warn("keys", f"{looked_at}, {len(strays)} without TTL or owner: {shown}", advice)]
+
+
+async def _sample(store: Store) -> tuple[list[str], bool]:
+    found, calls = set[str](), 0
+    async for keys in store.scan(store.settings.namespace + ":*", _SCAN_COUNT):
+        found.update(keys)
+        calls += 1
+        if calls == _SCAN_CALLS or len(found) > _SAMPLE:
+            return sorted(found)[:_SAMPLE], False
+    return sorted(found), True
+
+
+def _place(store: Store, key: str) -> _Place:
+    groups = [(store.keys.control, CONTROL_KEYS), *((prefix, SHARD_KEYS) for prefix in store.keys.prefixes)]
+    for prefix, declarations in groups:
+        rest = key.removeprefix(prefix)
+        for declared in declarations if key.startswith(prefix) else ():
+            if rest == declared.name or (declared.name.endswith(":") and rest.startswith(declared.name)):
+                return _Place(key, prefix, declared, rest.removeprefix(declared.name))
+    return _Place(key, "", None, "")
+
+
+async def _is_stray(store: Store, place: _Place, owners: set[str]) -> bool:
+    if place.declared is None:
+        return True
+    name = place.declared.name
+    if name in _OF_A_REPLICA and place.owner in owners:
+        return False
+    if name in _OF_A_REQUEST:
+        # In this order: a request that ends in between has its TTL by then.
+        if await store.command("ZSCORE", place.prefix + "active", place.owner) is not None:
+            return False
+    elif name not in _OF_A_REPLICA | _EXPIRING:
+        return False
+    return int(await store.command("PTTL", place.key)) == -1

@@ -1,0 +1,132 @@
+"""Checks of the Redis server: can the cluster's state be trusted to it?"""
+
+from __future__ import annotations
+
+import time
+
+from redis.exceptions import RedisError
+
+from lifecycle.cli.doctor.finding import Finding, Level, fail, ok, warn
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.scripts import Store
+from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, parse_info, read_infos
+
+_OLDEST = (7, 0)
+_SLOW_MS = 50.0
+_FULL = 0.75
+_CLOCK_OFFSET_SECS = 1.0
+_FULL_COVERAGE = "cluster-require-full-coverage"
+_SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
+
+
+async def check_server(store: Store) -> list[Finding]:
+    """Of a Cluster's servers the worst is shown. Raises StoreUnavailable when one is out of reach."""
+    asked_at = time.monotonic()
+    await store.command("PING")
+    findings = [_reachable((time.monotonic() - asked_at) * 1000), await _clock(store)]
+    try:
+        infos = await read_infos(store)
+    except StoreUnavailable:
+        raise
+    except RedisError as failure:
+        advice = "use a real Redis or Valkey, and allow this user the command INFO"
+        return [*findings, warn("version", f"the server does not describe itself: {failure}", advice)]
+    checks = (version, role, eviction, memory, persistence, clients)
+    worst = [max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks]
+    in_cluster = any(info.get("cluster_enabled") == "1" for info in infos)
+    return [*findings, *worst, *([await _coverage(store)] if in_cluster else [])]
+
+
+def _reachable(took_ms: float) -> Finding:
+    message = f"answers in {took_ms:.1f} ms"
+    if took_ms < _SLOW_MS:
+        return ok("redis", message)
+    return warn("redis", message, "every request waits for several such round trips: bring Redis nearer")
+
+
+async def _clock(store: Store) -> Finding:
+    before = time.time()
+    theirs = await store.now()
+    offset = theirs - (before + time.time()) / 2
+    message = f"Redis's clock is {offset:+.3f} s from this machine's"
+    if abs(offset) <= _CLOCK_OFFSET_SECS:
+        return ok("clock", message)
+    return warn("clock", message, "nothing depends on it, but logs will not line up with records: run NTP on both")
+
+
+def version(info: Info) -> Finding:
+    valkey = info.get("valkey_version")
+    shown = f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', '(unknown)')}"
+    numbers = [int(part) for part in (valkey or info.get("redis_version", "")).split(".")[:2] if part.isdigit()]
+    if tuple(numbers) >= _OLDEST:
+        return ok("version", shown)
+    return fail("version", shown, "run Redis 7.0 or newer, or Valkey")
+
+
+def role(info: Info) -> Finding:
+    found = info.get("role", "master")
+    if found == "master":
+        return ok("role", f"a primary with {info.get('connected_slaves', '0')} replicas")
+    return fail("role", f"a read-only {found}", "point LIFECYCLE_REDIS_URL at the primary")
+
+
+def eviction(info: Info) -> Finding:
+    policy = eviction_policy(info)
+    if policy == FIT_POLICY:
+        return ok("eviction", policy)
+    return (warn if info.get("maxmemory", "0") == "0" else fail)("eviction", policy, EVICTION_ADVICE)
+
+
+def memory(info: Info) -> Finding:
+    used, limit = int(info.get("used_memory", "0")), int(info.get("maxmemory", "0"))
+    if limit == 0:
+        return ok("memory", f"{_mib(used)} used, no limit (maxmemory 0)")
+    message = f"{_mib(used)} of {_mib(limit)} used"
+    if used < limit * _FULL:
+        return ok("memory", message)
+    advice = "new requests are refused when it is full: raise maxmemory, or lower LIFECYCLE_RETENTION_SECS"
+    return (warn if used < limit else fail)("memory", message, advice)
+
+
+def persistence(info: Info) -> Finding:
+    append_only = info.get("aof_enabled") == "1"
+    if append_only and info.get("aof_last_write_status", "ok") != "ok":
+        return fail("persistence", "the append-only file cannot be written", "see Redis's log; often the disk is full")
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        return fail("persistence", "the last snapshot failed", "see Redis's log; it may refuse writes because of this")
+    if append_only:
+        return ok("persistence", "append-only file")
+    advice = "a restart of Redis loses what is inflight and the totals; where that matters: CONFIG SET appendonly yes"
+    return warn("persistence", "no append-only file", advice)
+
+
+def clients(info: Info) -> Finding:
+    connected, most = int(info.get("connected_clients", "0")), int(info.get("maxclients", "0"))
+    message = f"{connected} connected" + (f" of {most}" if most else "")
+    if not most or connected < most * _FULL:
+        return ok("clients", message)
+    advice = "further replicas will be refused: CONFIG SET maxclients, or look for who leaves connections open"
+    return (warn if connected < most else fail)("clients", message, advice)
+
+
+async def _coverage(store: Store) -> Finding:
+    """Of a Cluster: whether all slots are served, and whether one that is not takes the others with it."""
+    strict = False
+    for node in await store.commands.nodes():
+        state = parse_info((await node.execute("CLUSTER", "INFO")).decode(errors="replace"))
+        if state.get("cluster_state") != "ok":
+            message = f"state {state.get('cluster_state')}, {state.get('cluster_slots_ok', '?')} of 16384 slots served"
+            return fail("coverage", message, "see CLUSTER NODES: a primary is away, or slots have no owner")
+        try:
+            _, answer = await node.execute("CONFIG", "GET", _FULL_COVERAGE)
+        except (RedisError, ValueError):
+            return warn("coverage", f"{_FULL_COVERAGE} is not known", "allow this user the command CONFIG|GET")
+        strict = strict or answer == b"yes"
+    if not strict:
+        return ok("coverage", f"{_FULL_COVERAGE} no: what one lost primary does not own goes on")
+    advice = f"one lost primary would stop everything: CONFIG SET {_FULL_COVERAGE} no on every node"
+    return warn("coverage", f"{_FULL_COVERAGE} yes", advice)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"

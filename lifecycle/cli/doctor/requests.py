@@ -1,0 +1,90 @@
+"""Checks of what is inflight: does everybody who holds a request live, is every cancel obeyed, is what is due done?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
+from lifecycle.cli.output import duration
+from lifecycle.cli.view import silence_secs
+from lifecycle.queries import cluster
+from lifecycle.queries.browse import oldest
+from lifecycle.store.scripts import Store
+from lifecycle.types import Request, Status
+
+_SAMPLE = 500  # the oldest
+_SHOWN = 3
+_SILENT_SECS = 600.0
+_LATE_SWEEPS = 4
+
+
+async def check_requests(store: Store) -> list[Finding]:
+    listing = await oldest(store, _SAMPLE)
+    requests, now = [row.record for row in listing.rows], listing.as_of
+    return [
+        _inflight(requests, now),
+        _cancels(requests, now, store.settings.lease_secs),
+        await _orphans(store, requests),
+        await _due(store, now),
+    ]
+
+
+def _inflight(requests: Sequence[Request], now: float) -> Finding:
+    if not requests:
+        return ok("inflight", "nothing")
+    number = f"{len(requests)}" if len(requests) < _SAMPLE else f"{_SAMPLE} or more"
+    message = f"{number}, the oldest for {duration(now - requests[0].created_at)} ({requests[0].id})"
+    silent = [request for request in requests if silence_secs(request, now) > _SILENT_SECS]
+    if not silent:
+        return ok("inflight", message)
+    message += f"; {len(silent)} without a token for {duration(_SILENT_SECS)}: {_names(silent)}"
+    advice = "end them: lifecycle cancel ID…; to have it done: LIFECYCLE_BACKEND_STREAM_TIMEOUT_SECS"
+    return warn("inflight", message, advice)
+
+
+def _cancels(requests: Sequence[Request], now: float, lease_secs: float) -> Finding:
+    """A worker hears of a cancel with its next heartbeat at the latest, and confirms it once its engine has stopped."""
+    ignored = [r for r in requests if r.cancel_mode == "kill" and now - (r.cancel_requested_at or now) > lease_secs]
+    if not ignored:
+        return ok("cancels", "none overdue")
+    workers = ", ".join(sorted({request.worker or "?" for request in ignored}))
+    message = f"{len(ignored)} not confirmed after {duration(lease_secs)}: {_names(ignored)}"
+    return fail("cancels", message, f"their engines do not end; restart {workers}")
+
+
+async def _orphans(store: Store, requests: Sequence[Request]) -> Finding:
+    known = await cluster.known_replicas(store)
+    suspects = [request for request in requests if not _held(request, known)]
+    if suspects:  # a reaper may have been at it in between: what it has moved is no orphan
+        again = await asyncio.gather(*(store.read(request.id) for request in suspects))
+        known = await cluster.known_replicas(store)
+        suspects = [r for r in again if r is not None and not r.status.terminal and not _held(r, known)]
+    if not suspects:
+        return ok("orphans", "none")
+    message = f"{len(suspects)} whose frontend or worker is gone, and no reaper knows of it: {_names(suspects)}"
+    return fail("orphans", message, "nobody will end them: report it; then lifecycle cancel ID…")
+
+
+def _held(request: Request, known: set[str]) -> bool:
+    running = request.status is Status.RUNNING
+    return request.frontend in known and (not running or request.worker in known)
+
+
+async def _due(store: Store, now: float) -> Finding:
+    """Whatever has a time is dealt with by the sweeps, which every replica makes."""
+    patience_secs = store.settings.sweep_secs * _LATE_SWEEPS
+    latest = f"{now - patience_secs:.6f}"
+    late = await store.commands.execute_many(
+        ("ZCOUNT", prefix + name, "-inf", latest)
+        for prefix in store.keys.prefixes
+        for name in ("deadlines", "expiries")
+    )
+    if not sum(late):
+        return ok("sweeps", "nothing is overdue")
+    message = f"{sum(late)} limits or expiries overdue by more than {duration(patience_secs)}"
+    return warn("sweeps", message, "no replica sweeps, or all are behind: start one, or see their logs")
+
+
+def _names(requests: Sequence[Request]) -> str:
+    return ", ".join(request.id for request in requests[:_SHOWN]) + (", …" if len(requests) > _SHOWN else "")

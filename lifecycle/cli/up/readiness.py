@@ -1,0 +1,68 @@
+"""Whether what `up` has started can be used: asked where no key is needed, over HTTP and in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from lifecycle.local.supervisor import Condition
+from lifecycle.queries import cluster
+from lifecycle.settings import Settings
+from lifecycle.store.connect import open_store
+from lifecycle.store.scripts import Store
+from lifecycle.types import Replica
+
+_TIMEOUT_SECS = 2.0
+
+
+class Readiness:
+    """Conditions for `Supervisor.wait_ready`. A context manager."""
+
+    def __init__(self, urls: Sequence[str], settings: Settings) -> None:
+        self._urls = urls
+        self._settings = settings
+        self._http = httpx2.AsyncClient(timeout=_TIMEOUT_SECS, trust_env=False)
+        self._stack = AsyncExitStack()
+        self._store: Store
+
+    async def __aenter__(self) -> Self:
+        self._stack.push_async_callback(self._http.aclose)
+        self._store = await self._stack.enter_async_context(open_store(self._settings))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def conditions(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
+        """One for each child, under its name, frontends first; and one for the model."""
+        children = iter(pids.items())
+        conditions: dict[str, Condition] = {}
+        for url, (name, pid) in zip(self._urls, children, strict=False):
+            conditions[name] = partial(self._frontend_ready, url, pid)
+        for name, pid in children:
+            conditions[name] = partial(self._has_joined, pid)
+        conditions[f"model {model}"] = partial(self._is_served, model)
+        return conditions
+
+    async def _frontend_ready(self, url: str, pid: int) -> bool:
+        """It, and not somebody else on its port."""
+        answer = await self._http.get(url + "/health")
+        return answer.status_code == httpx2.codes.OK and any(
+            replica.id == answer.json()["frontend"] for replica in await self._replicas(pid)
+        )
+
+    async def _has_joined(self, pid: int) -> bool:
+        return bool(await self._replicas(pid))
+
+    async def _is_served(self, model: str) -> bool:
+        return model in cluster.models_of(await self._store.roster())
+
+    async def _replicas(self, pid: int) -> list[Replica]:
+        return [replica for replica in await cluster.replicas(self._store) if replica.pid == pid]

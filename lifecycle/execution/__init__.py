@@ -1,0 +1,1 @@
+"""Run engines: the worker, its queue consumers, and one attempt at a request."""

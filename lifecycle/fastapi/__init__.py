@@ -1,0 +1,1 @@
+"""Serve HTTP with FastAPI: the client's connection, disconnects, errors."""

@@ -1,0 +1,1 @@
+"""Manage processes on this machine: child processes, a supervisor, an embedded Redis."""

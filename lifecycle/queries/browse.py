@@ -1,0 +1,89 @@
+"""What a table of requests shows of the whole cluster: a bounded number of rows from either end of an index.
+
+A search looks at a bounded number of requests, in small steps, so that Redis is never busy with it for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from dataclasses import dataclass
+from typing import Literal
+
+from lifecycle.store.results import Row
+from lifecycle.store.scripts import Store
+from lifecycle.types import Request
+
+_STEP = 500  # requests one script looks at
+_SEARCH_LIMIT = 20_000  # requests one search looks at, in each shard
+_SHOWN_GONE = 20
+
+
+@dataclass(slots=True, frozen=True)
+class Query:
+    """`active` are those inflight, by age; `expiries` those that have ended, by when they did.
+
+    Every one of `words` (in lower case) must be found in the id, the model, the status, the frontend or the worker.
+    """
+
+    index: Literal["active", "expiries"]
+    order: Literal["oldest", "newest"]
+    status: str
+    words: tuple[str, ...]
+    limit: int
+
+    @property
+    def narrows(self) -> bool:
+        return bool(self.status or self.words)
+
+
+@dataclass(slots=True, frozen=True)
+class Listing:
+    """At `as_of` by Redis's clock. `more`: others match, or may match: the search ended before the index did."""
+
+    as_of: float
+    rows: list[Row]
+    more: bool
+
+
+async def browse(store: Store, query: Query) -> Listing:
+    pages = await asyncio.gather(*(_browse_shard(store, shard, query) for shard in range(store.settings.shards)))
+    newest = query.order == "newest"
+    rows = list(heapq.merge(*(page.rows for page in pages), key=lambda row: _place(query, row.record), reverse=newest))
+    as_of = min(page.as_of for page in pages)
+    return Listing(as_of, rows[: query.limit], len(rows) > query.limit or any(page.more for page in pages))
+
+
+async def oldest(store: Store, limit: int, word: str = "") -> Listing:
+    """What has been inflight for longest."""
+    words = (word.lower(),) if word else ()
+    return await browse(store, Query("active", "oldest", "", words, limit))
+
+
+def _place(query: Query, record: Request) -> tuple[float, str]:
+    at = record.created_at if query.index == "active" else record.finished_at or 0.0
+    return at, record.id
+
+
+async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
+    found: dict[str, Row] = {}  # by id: the index may move between two steps
+    offset, more = 0, True
+    while True:
+        missing = query.limit + 1 - len(found)
+        step = _STEP if query.narrows else missing
+        page = await store.browse(shard, query.index, query.order, offset, step, missing, query.status, query.words)
+        found |= {row.record.id: row for row in page.rows}
+        offset += page.looked
+        if page.looked < step and len(page.rows) < missing:
+            more = False  # the index ends here
+        if not more or len(found) > query.limit or offset >= _SEARCH_LIMIT:
+            return Listing(page.now, list(found.values()), more)
+
+
+async def gone(store: Store, since: float) -> dict[str, float]:
+    """Replicas that were buried, or have said goodbye, after that time: id → when, the latest first."""
+    flat = await store.commands.execute(
+        "ZREVRANGEBYSCORE", store.keys.control + "tombstones", "+inf", f"({since:.6f}",
+        "WITHSCORES", "LIMIT", 0, _SHOWN_GONE,
+    )  # fmt: skip
+    return {name.decode(): float(at) for name, at in zip(flat[::2], flat[1::2], strict=True)}

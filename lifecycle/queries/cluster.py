@@ -1,0 +1,235 @@
+"""Questions to the whole cluster, answered from Redis by any replica or by the command line.
+
+Inflight counts are derived: the sums that living frontends hold. A frontend whose lease has expired does not count,
+whether or not anybody has reaped it yet.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from lifecycle.store.results import Roster, RosterEntry
+from lifecycle.store.scripts import Store
+from lifecycle.types import Labels, Replica, Request, Role
+
+INFLIGHT = "inflight"
+_ACTIVE = frozenset({INFLIGHT, "queued", "running"})
+
+
+class Count(NamedTuple):
+    queued: int = 0
+    running: int = 0
+
+    @property
+    def inflight(self) -> int:
+        return self.queued + self.running
+
+    def __add__(self, other: object) -> Count:
+        assert isinstance(other, Count)
+        return Count(self.queued + other.queued, self.running + other.running)
+
+
+@dataclass(slots=True, frozen=True)
+class Inflight:
+    """What runs, cluster-wide, at `as_of` by Redis's clock."""
+
+    groups: dict[Labels, Count]
+    frontends: list[tuple[RosterEntry, int]]
+    as_of: float
+
+    @property
+    def total(self) -> Count:
+        return sum(self.groups.values(), Count())
+
+    def to_json(self) -> dict[str, Any]:
+        total = self.total
+        return {
+            "object": "inflight",
+            "total": total.inflight,
+            "queued": total.queued,
+            "running": total.running,
+            "groups": [
+                {**labels._asdict(), "queued": c.queued, "running": c.running, "inflight": c.inflight}
+                for labels, c in sorted(self.groups.items())
+            ],
+            "frontends": [
+                {"id": f.id, "inflight": n, "lease_expires_in_ms": f.lease_expires_in_ms} for f, n in self.frontends
+            ],
+            "as_of": self.as_of,
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class Snapshot:
+    """What the cluster metrics show."""
+
+    inflight: Inflight
+    replicas: list[Replica]
+    totals: dict[tuple[str, str, str, str, str], int]  # model, endpoint, request_type, status, error_type
+    reaped: dict[str, int]  # by role
+    oldest_created_at: float | None
+    epochs: tuple[str, ...]
+
+
+class Filter(NamedTuple):
+    """What a listing shows; an empty field is any. `status` may be `inflight`: queued and running."""
+
+    status: str = ""
+    model: str = ""
+    endpoint: str = ""
+    frontend: str = ""
+    worker: str = ""
+    owner: str = ""
+
+
+async def inflight(store: Store, model: str = "") -> Inflight:
+    return await _inflight(store, await store.roster(), model)
+
+
+async def _inflight(store: Store, roster: Roster, model: str = "") -> Inflight:
+    frontends = [r for r in roster.replicas if r.role == Role.FRONTEND]
+    prefixes = store.keys.prefixes
+    replies = await store.commands.execute_many(
+        ("HGETALL", f"{prefix}counts:{f.id}") for f in frontends for prefix in prefixes
+    )
+    groups: dict[Labels, Count] = defaultdict(Count)
+    shown: list[tuple[RosterEntry, int]] = []
+    for index, frontend in enumerate(frontends):
+        own = 0
+        for flat in replies[index * len(prefixes) : (index + 1) * len(prefixes)]:
+            for field, number in zip(flat[::2], flat[1::2], strict=True):
+                state, _, labels = field.partition(b"[")
+                group = Labels(*orjson.loads(b"[" + labels))
+                if model and group.model != model:
+                    continue
+                own += int(number)
+                groups[group] += Count(queued=int(number)) if state == b"queued" else Count(running=int(number))
+        shown.append((frontend, own))
+    return Inflight(dict(groups), shown, roster.now)
+
+
+def models_of(roster: Roster) -> dict[str, float]:
+    """Models that living workers serve, with the time the first of those workers started."""
+    served: dict[str, float] = {}
+    for entry in roster.replicas:
+        if entry.role == Role.WORKER:
+            about = orjson.loads(entry.about)
+            for model in about.get("models", ()):
+                started_at = about.get("started_at", 0.0)
+                served[model] = min(served.get(model, started_at), started_at)
+    return served
+
+
+async def replicas(store: Store) -> list[Replica]:
+    return await _replicas(store, await store.roster())
+
+
+async def _replicas(store: Store, roster: Roster) -> list[Replica]:
+    prefixes = store.keys.prefixes
+    sizes = await store.commands.execute_many(
+        ("HLEN", f"{prefix}{'inflight' if r.role == Role.FRONTEND else 'running'}:{r.id}")
+        for r in roster.replicas
+        for prefix in prefixes
+    )
+    width = len(prefixes)
+    return [
+        _replica(entry, sum(map(int, sizes[i * width : (i + 1) * width]))) for i, entry in enumerate(roster.replicas)
+    ]
+
+
+def _replica(entry: RosterEntry, inflight: int) -> Replica:
+    about = orjson.loads(entry.about)
+    return Replica(
+        id=entry.id,
+        role=Role(entry.role),
+        host=about.get("host", ""),
+        pid=about.get("pid", 0),
+        started_at=about.get("started_at", 0.0),
+        lease_expires_in_ms=entry.lease_expires_in_ms,
+        state=about.get("state", "ready"),
+        inflight=inflight,
+        models=tuple(about.get("models", ())),
+        concurrency=about.get("concurrency"),
+        url=about.get("url"),
+        stuck=about.get("stuck", 0),
+        counted=about.get("counted", {}),
+    )
+
+
+async def snapshot(store: Store) -> Snapshot:
+    roster = await store.roster()
+    counts = await _inflight(store, roster)
+    living = await _replicas(store, roster)
+    prefixes = store.keys.prefixes
+    replies = await store.commands.execute_many(
+        command
+        for p in prefixes
+        for command in (
+            ("HGETALL", p + "totals"),
+            ("ZRANGE", p + "active", 0, 0, "WITHSCORES"),
+            ("GET", p + "epoch"),
+        )
+    )
+    totals: dict[tuple[str, str, str, str, str], int] = defaultdict(int)
+    reaped: dict[str, int] = defaultdict(int)
+    for flat in replies[0::3]:
+        for field, number in zip(flat[::2], flat[1::2], strict=True):
+            name = orjson.loads(field)
+            if name[0] == "reaped" and len(name) == 2:
+                reaped[name[1]] += int(number)
+            else:
+                totals[tuple(name)] += int(number)
+    oldest = [float(reply[1]) for reply in replies[1::3] if reply]
+    epochs = tuple((e or b"").decode() for e in replies[2::3])
+    return Snapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs)
+
+
+async def list_requests(
+    store: Store, filter: Filter, limit: int, after: Request | None = None, older_than_secs: float | None = None
+) -> tuple[list[Request], bool]:
+    """A page, newest first, behind `after`; and whether there is more."""
+    bound = (f"{after.created_at:.6f}", after.id) if after else ("+inf", "")
+    if older_than_secs is not None:
+        created_at = await store.now() - older_than_secs
+        if after is None or created_at < after.created_at:
+            bound = (f"{created_at:.6f}", "")
+    pages = [await _shard_page(store, shard, filter, limit + 1, bound) for shard in range(store.settings.shards)]
+    merged = list(heapq.merge(*pages, key=lambda r: (r.created_at, r.id), reverse=True))
+    return merged[:limit], len(merged) > limit
+
+
+async def _shard_page(
+    store: Store, shard: int, filter: Filter, limit: int, bound: tuple[str, str]
+) -> Sequence[Request]:
+    found: list[Request] = []
+    status = "" if filter.status == INFLIGHT else filter.status
+    while len(found) < limit:
+        page = await store.list_page(
+            shard, active=filter.status in _ACTIVE, upper=bound[0], before=bound[1], status=status,
+            model=filter.model, endpoint=filter.endpoint, frontend=filter.frontend, worker=filter.worker,
+            owner=filter.owner, limit=limit - len(found),
+        )  # fmt: skip
+        found += page.records
+        bound = (page.created_at, page.rid)
+        if page.exhausted:
+            break
+    return found
+
+
+async def known_replicas(store: Store) -> set[str]:
+    """Replicas that a reaper knows: living, expired, or buried and not yet dealt with."""
+    control = store.keys.control
+    replies = await store.commands.execute_many(
+        [
+            ("ZRANGE", control + "frontends", 0, -1),
+            ("ZRANGE", control + "workers", 0, -1),
+            ("HKEYS", control + "graves"),
+        ]
+    )
+    return {name.decode() for names in replies for name in names}

@@ -1,0 +1,1 @@
+"""Keep a replica's lease, and clean up after replicas whose lease has expired."""

@@ -1,0 +1,68 @@
+"""Commands and blocking reads over a Redis Cluster: each goes to the node that serves its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import MovedError
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.redis import Commands
+from lifecycle.store.redis_cluster_topology import REDIRECTS, Node, PerNode, Topology, slot_of
+
+_KEYLESS = frozenset(
+    {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
+)
+_KEY_SECOND = frozenset({"XINFO", "XGROUP", "OBJECT", "MEMORY"})
+_KEY_THIRD = frozenset({"EVAL", "EVALSHA"})
+_KEY_BEHIND_STREAMS = frozenset({"XREAD", "XREADGROUP"})
+
+
+def key_of(args: Sequence[Any]) -> str | bytes | None:
+    """The key that decides where a command goes; None when any node will do."""
+    name = str(args[0]).upper()
+    if name in _KEYLESS:
+        return None
+    if name in _KEY_BEHIND_STREAMS:
+        position = args.index("STREAMS") + 1
+    else:
+        position = 3 if name in _KEY_THIRD else 2 if name in _KEY_SECOND else 1
+    key: str | bytes = args[position]
+    return key
+
+
+class ClusterCommands(Commands):
+    """One auto-pipelining connection a node. Keys of one command lie in one slot."""
+
+    def __init__(self, topology: Topology, make: Callable[[str], Redis], kind: type[Commands] = Commands) -> None:
+        """`kind`: what speaks to each node."""
+        self._topology = topology
+        self._links = PerNode(topology, lambda url: kind(make(url), redirected=True), Commands.aclose)
+
+    async def execute(self, *args: Any) -> Any:
+        key = key_of(args)
+        if key is None:
+            return await self._on(await self._topology.some_node(), args)
+        slot = slot_of(key)
+        for _ in range(REDIRECTS):
+            node = await self._topology.node_of(slot)
+            try:
+                return await self._on(node, args)
+            except MovedError as moved:
+                self._topology.moved(slot, (moved.host, moved.port), node)
+        raise StoreUnavailable("Redis Cluster cannot agree on who serves this part of the data")
+
+    async def _on(self, node: Node, args: Sequence[Any]) -> Any:
+        try:
+            return await (await self._links.get(node)).execute(*args)
+        except StoreUnavailable:
+            self._topology.doubt(node)
+            raise
+
+    async def nodes(self) -> Sequence[Commands]:
+        return [await self._links.get(node) for node in await self._topology.primaries()]
+
+    async def aclose(self) -> None:
+        await self._links.aclose()

@@ -1,0 +1,1 @@
+"""Report what happens: metrics, log lines and traces."""

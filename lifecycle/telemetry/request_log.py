@@ -1,0 +1,55 @@
+"""The log's one line for each request that ended: how, where, and how long each part took.
+
+Never what was asked or answered. An engine's own words may quote a prompt, so they stay in the record.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lifecycle.types import ErrorType, Labels, Request
+
+log = logging.getLogger("lifecycle.request")
+
+_DURATIONS = ("queue_secs", "first_token_secs", "duration_secs", "cancel_to_stop_secs")
+
+
+def ended(record: Request, trace_id: str = "") -> None:
+    """The terminal record's line, written by the frontend that owned the request."""
+    if log.isEnabledFor(logging.INFO):
+        log.info("request ended", extra={"request": fields(record, trace_id)})
+
+
+def lost(rid: str, labels: Labels, error_type: ErrorType, trace_id: str = "") -> None:
+    """It ended here without Redis's word: Redis lost it, or this replica is fenced."""
+    known = {"id": rid, **labels._asdict(), "status": "failed", "error_type": error_type.value}
+    log.info("request lost", extra={"request": known | ({"trace_id": trace_id} if trace_id else {})})
+
+
+def fields(record: Request, trace_id: str = "") -> dict[str, Any]:
+    """In the record's words. What has not happened or is not known is left out."""
+    found = {
+        "id": record.id,
+        "model": record.model,
+        "endpoint": record.endpoint,
+        "request_type": record.request_type,
+        "status": record.status.value,
+        "error_type": record.error_type,
+        "error_message": record.error_message if record.error_type != ErrorType.INTERNAL else None,
+        "finish_reason": record.finish_reason,
+        "cancel_mode": record.cancel_mode,
+        "cancel_reason": record.cancel_reason,
+        "input_tokens": record.input_tokens,
+        "output_tokens": record.output_tokens,
+        **{name: _rounded(getattr(record, name)) for name in _DURATIONS},
+        "attempt": record.attempt,
+        "frontend": record.frontend,
+        "worker": record.worker,
+        "trace_id": trace_id or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _rounded(secs: float | None) -> float | None:
+    return None if secs is None else round(secs, 4)

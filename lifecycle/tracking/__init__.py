@@ -1,0 +1,1 @@
+"""Track requests on a frontend: admission, monitoring, readers, cancellation."""
