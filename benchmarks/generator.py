@@ -119,9 +119,14 @@ class Generator:
         for connection in connections.values():
             connection.socket.close()
         return Outcome(
-            Spread.of_ns(tally.delays_ns), Spread.of_ns(tally.gaps_ns), Spread.of_ns(tally.first_token_ns),
-            Spread.of_ns(tally.whole_ns), tally.faults, tally.errors, progress,
-        )  # fmt: skip
+            Spread.of_ns(tally.delays_ns),
+            Spread.of_ns(tally.gaps_ns),
+            Spread.of_ns(tally.first_token_ns),
+            Spread.of_ns(tally.whole_ns),
+            tally.faults,
+            tally.errors,
+            progress,
+        )
 
     def _begin(self, fd: int) -> None:
         connection = self._connections[fd]

@@ -106,9 +106,13 @@ class Load:
 async def generate(plan: Plan) -> AsyncIterator[Load]:
     """The load runs within the block, and is ended with it."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.generator",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "benchmarks.generator",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 24,
+    )
     try:
         assert process.stdin is not None
         process.stdin.write(orjson.dumps(asdict(plan)))

@@ -36,9 +36,17 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
 async def _admit(store: Store, frontend: str) -> None:
     rid = new_request_id("parked")
     admission = await store.admit(
-        rid, new_nonce(), _LABELS, frontend, b"{}", on_disconnect=OnDisconnect.CONTINUE, grace_secs=0,
-        queue_timeout_secs=0, first_token_timeout_secs=0, deadline_secs=0,
-    )  # fmt: skip
+        rid,
+        new_nonce(),
+        _LABELS,
+        frontend,
+        b"{}",
+        on_disconnect=OnDisconnect.CONTINUE,
+        grace_secs=0,
+        queue_timeout_secs=0,
+        first_token_timeout_secs=0,
+        deadline_secs=0,
+    )
     if admission.outcome != "admitted":
         raise RuntimeError(f"a request could not be parked: {admission.outcome}")
 

@@ -28,11 +28,28 @@ async def profiled(system: System, effort: Effort, secs: float) -> AsyncIterator
     for part, pids in system.pids.items():
         for number, pid in enumerate(pids, 1):
             path = effort.profiles / f"{system.name}-{part}-{number}.txt"
-            spies.append((path, await asyncio.create_subprocess_exec(
-                _py_spy(), "record", "-p", str(pid), "-o", str(path), "-f", "raw", "-r", str(_RATE_PER_SEC),
-                "-d", str(max(1, round(secs - 1))), "--nonblocking",
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-            )))  # fmt: skip
+            spies.append(
+                (
+                    path,
+                    await asyncio.create_subprocess_exec(
+                        _py_spy(),
+                        "record",
+                        "-p",
+                        str(pid),
+                        "-o",
+                        str(path),
+                        "-f",
+                        "raw",
+                        "-r",
+                        str(_RATE_PER_SEC),
+                        "-d",
+                        str(max(1, round(secs - 1))),
+                        "--nonblocking",
+                        stdout=asyncio.subprocess.DEVNULL,
+                        stderr=asyncio.subprocess.DEVNULL,
+                    ),
+                )
+            )
     yield
     for path, spy in spies:
         await spy.wait()

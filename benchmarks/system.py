@@ -125,9 +125,13 @@ class System(ABC):
         tether = Tether()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                tether.command([sys.executable, *argv]), env=self._environment() | {"PYTHONPATH": str(ROOT)},
-                stdin=tether.stdin, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                tether.command([sys.executable, *argv]),
+                env=self._environment() | {"PYTHONPATH": str(ROOT)},
+                stdin=tether.stdin,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         tether.handed_over()
         self._stack.callback(tether.close)
         self._processes[part].append(process)

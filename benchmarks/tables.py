@@ -46,7 +46,9 @@ TABLES = (
         "Paced: streams of 20 tokens/s, and an engine that steps every 20 ms",
         ("paced-*", "steps-*"),
         (
-            Column("delivered of what was due", ("delivered_of_due",), is_share=True), _TOKEN_CPU, _DELAY,
+            Column("delivered of what was due", ("delivered_of_due",), is_share=True),
+            _TOKEN_CPU,
+            _DELAY,
             Column("between two tokens, ms", ("inter_token_p50_ms", "inter_token_p99_ms")),
         ),
     ),
@@ -79,7 +81,8 @@ TABLES = (
         "Many cancels at once",
         ("cancels-at-once-*",),
         (
-            Column("half of the engines stopped, ms", ("p50_ms",)), Column("all stopped, ms", ("all_ms",)),
+            Column("half of the engines stopped, ms", ("p50_ms",)),
+            Column("all stopped, ms", ("all_ms",)),
             Column("all answered, ms", ("all_answered_ms",)),
         ),
     ),
@@ -88,7 +91,9 @@ TABLES = (
         ("resume", "readers-*"),
         (
             Column("tokens/s delivered", ("tokens_per_sec",)),
-            Column("whole, ms", ("whole_p50_ms", "whole_p99_ms")), _DELAY, _TOKEN_CPU,
+            Column("whole, ms", ("whole_p50_ms", "whole_p99_ms")),
+            _DELAY,
+            _TOKEN_CPU,
         ),
     ),
     Table(
@@ -97,7 +102,8 @@ TABLES = (
         (
             Column("GET /v1/inflight, ms", ("inflight_p50_ms", "inflight_p99_ms")),
             Column("GET /v1/requests, ms", ("requests_p50_ms", "requests_p99_ms")),
-            Column("GET /metrics, ms", ("metrics_p50_ms", "metrics_p99_ms")), Column("its KiB", ("metrics_kib",)),
+            Column("GET /metrics, ms", ("metrics_p50_ms", "metrics_p99_ms")),
+            Column("its KiB", ("metrics_kib",)),
         ),
     ),
     Table(
@@ -113,7 +119,7 @@ TABLES = (
         ("memory-*",),
         (Column("KiB: frontend, worker, Redis", tuple(f"{part}_kib_per_stream" for part in _PARTS)),),
     ),
-)  # fmt: skip
+)
 
 
 def markdown(run: Mapping[str, Any]) -> str:

@@ -37,10 +37,13 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     app = FastAPI(
         openapi_url=None,  # it is described by hand: routes/openapi.py
         telemetry={
-            "tracing": tracing.is_on(), "exclude": _is_untraced, "operation_spans": False,
-            "metrics": False, "logs": False,
+            "tracing": tracing.is_on(),
+            "exclude": _is_untraced,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
         },
-    )  # fmt: skip
+    )
     app.state.tracker = tracker
     app.state.access = Access(keyring, tracker.store) if keyring else None
     app.state.board = Board(tracker.store, lambda: tracker.id)

@@ -115,13 +115,15 @@ class Exporter(Collector):
         yield reaped
         now, oldest = snapshot.inflight.as_of, snapshot.oldest_created_at
         yield GaugeMetricFamily(
-            "lifecycle_cluster_oldest_inflight_seconds", "Age of the oldest request that has not ended.",
+            "lifecycle_cluster_oldest_inflight_seconds",
+            "Age of the oldest request that has not ended.",
             value=max(0.0, now - oldest) if oldest is not None else 0.0,
-        )  # fmt: skip
+        )
         yield GaugeMetricFamily(
-            "lifecycle_cluster_snapshot_age_seconds", "Age of what the cluster's series show.",
+            "lifecycle_cluster_snapshot_age_seconds",
+            "Age of what the cluster's series show.",
             value=time.monotonic() - self._taken_at,
-        )  # fmt: skip
+        )
 
 
 def _gauges(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:

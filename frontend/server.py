@@ -124,11 +124,19 @@ async def serve(settings: Settings, host: str, port: int) -> None:
         url = _url(host, listener.getsockname()[1])
         async with Keyring.open(settings) as keyring, Tracker.open(settings, Metrics(), url) as tracker:
             config = uvicorn.Config(
-                create_app(tracker, keyring), http=Protocol, loop="none", log_config=None, log_level="warning",
+                create_app(tracker, keyring),
+                http=Protocol,
+                loop="none",
+                log_config=None,
+                log_level="warning",
                 access_log=False,
                 proxy_headers=False,  # the application's
-                timeout_keep_alive=75, timeout_graceful_shutdown=2, backlog=4096, lifespan="off", server_header=False,
-            )  # fmt: skip
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=2,
+                backlog=4096,
+                lifespan="off",
+                server_header=False,
+            )
             server = Server(config, tracker)
             log.info("frontend %s listens on %s", tracker.id, url)
             # uvicorn raises the signal again once it has ended; the drain was the answer to it already.

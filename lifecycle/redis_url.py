@@ -73,10 +73,17 @@ def parse(url: str) -> Address:
     elif not service:
         raise ValueError("name the service behind the Sentinels: redis+sentinel://host:port,host:port/SERVICE")
     return Address(
-        kind=kind, url=url, nodes=nodes, service=unquote(service), database=_database(database),
-        tls=parts.scheme.lower().startswith("rediss"), credentials=_credentials(user_info) + at,
-        options=tuple(options.items()), sentinel_username=sentinel_username, sentinel_password=sentinel_password,
-    )  # fmt: skip
+        kind=kind,
+        url=url,
+        nodes=nodes,
+        service=unquote(service),
+        database=_database(database),
+        tls=parts.scheme.lower().startswith("rediss"),
+        credentials=_credentials(user_info) + at,
+        options=tuple(options.items()),
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
+    )
 
 
 def _node(text: str, default_port: int) -> tuple[str, int]:

@@ -53,9 +53,11 @@ class Settings(BaseSettings):
     # common to all replicas of a cluster
     namespace: str = Field("lc", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of every key and channel")
     shards: int = Field(
-        default_factory=_default_shards, ge=1, le=1024,
+        default_factory=_default_shards,
+        ge=1,
+        le=1024,
         description="hash tags over which requests are spread; 1, or 16 on a Cluster",
-    )  # fmt: skip
+    )
     heartbeat_secs: Seconds = Field(3.0, description="how often a replica renews its lease")
     lease_secs: Seconds = Field(12.0, description="how long a replica counts as alive after its last heartbeat")
     sweep_secs: Seconds = Field(3.0, description="how often each replica looks for dead replicas and overdue requests")

@@ -112,9 +112,17 @@ class Cluster:
         self.started += 1
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "lifecycle.cli.main", role, *argv, env=self._environment(settings),
-                cwd=self.directory, stdout=output, stderr=output, start_new_session=True,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "lifecycle.cli.main",
+                role,
+                *argv,
+                env=self._environment(settings),
+                cwd=self.directory,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         return Process(process, log)
 
     def _environment(self, settings: Settings) -> dict[str, str]:

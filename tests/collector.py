@@ -61,9 +61,17 @@ class Collector:
 def _span(service: str, span: Any) -> Span:
     events = {event.name: _values(event.attributes) for event in span.events}
     return Span(
-        span.name, service, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(),
-        span.start_time_unix_nano, span.end_time_unix_nano, _values(span.attributes), events, span.status.code == 2,
-    )  # fmt: skip
+        span.name,
+        service,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+        _values(span.attributes),
+        events,
+        span.status.code == 2,
+    )
 
 
 def _values(attributes: Any) -> dict[str, Any]:

@@ -227,8 +227,15 @@ def _hasten(sentinel: Sentinel) -> None:
     A sentinel makes a replica of whatever has been primary against its belief for four publish periods; that must be
     longer than the second in which the leader of a failover looks at the one it has promoted.
     """
-    quick = {"INFO-PERIOD": 200, "PING-PERIOD": 100, "ASK-PERIOD": 100, "PUBLISH-PERIOD": 600,
-             "TILT-TRIGGER": 20000, "TILT-PERIOD": 1000, "ELECTION-TIMEOUT": 2000}  # fmt: skip
+    quick = {
+        "INFO-PERIOD": 200,
+        "PING-PERIOD": 100,
+        "ASK-PERIOD": 100,
+        "PUBLISH-PERIOD": 600,
+        "TILT-TRIGGER": 20000,
+        "TILT-PERIOD": 1000,
+        "ELECTION-TIMEOUT": 2000,
+    }
     for name, value in quick.items():
         ask(sentinel, "SENTINEL", "DEBUG", name, value)
 

@@ -115,6 +115,13 @@ def _event(envelope: dict[str, Any], delta: dict[str, str], finish_reason: str |
 if __name__ == "__main__":
     url, port = sys.argv[1:]
     uvicorn.run(
-        create_app(connect(url)), port=int(port), loop="uvloop", http="httptools", log_level="warning",
-        access_log=False, backlog=4096, timeout_keep_alive=75, timeout_graceful_shutdown=1,
-    )  # fmt: skip
+        create_app(connect(url)),
+        port=int(port),
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )

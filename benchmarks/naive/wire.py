@@ -21,6 +21,10 @@ def tokens_of(rid: str) -> str:
 def connect(url: str) -> Redis:
     """With a pool that never makes anybody wait, and without timers."""
     return Redis.from_url(
-        url, max_connections=_MOST_CONNECTIONS, protocol=2, retry=Retry(NoBackoff(), 0),
-        socket_timeout=None, socket_connect_timeout=None,
-    )  # fmt: skip
+        url,
+        max_connections=_MOST_CONNECTIONS,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,
+        socket_connect_timeout=None,
+    )

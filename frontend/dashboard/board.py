@@ -27,9 +27,22 @@ _SAME_BEAT_SECS = 0.05  # a heartbeat's time is read off a lease in milliseconds
 _GONE_SECS = 300.0  # how long a replica that is gone is shown
 
 _ROW_FIELDS = (
-    "id", "model", "endpoint", "request_type", "status", "frontend", "worker", "attempt", "created_at", "started_at",
-    "first_token_at", "last_token_at", "output_tokens", "cancel_requested_at", "cancel_mode",
-)  # fmt: skip
+    "id",
+    "model",
+    "endpoint",
+    "request_type",
+    "status",
+    "frontend",
+    "worker",
+    "attempt",
+    "created_at",
+    "started_at",
+    "first_token_at",
+    "last_token_at",
+    "output_tokens",
+    "cancel_requested_at",
+    "cancel_mode",
+)
 _FINISHED_FIELDS = (*_ROW_FIELDS, "finished_at", "error_type", "error_message", "finish_reason", "cancel_reason")
 _MESSAGE_CHARS = 300  # the full record has the whole
 
@@ -88,9 +101,13 @@ class Board:
         replicas |= self._lost(replicas, gone, now)
         self._seen = replicas
         facts = {
-            "as_of": now, "frontend": self._frontend(), "point": point, "oldest_created_at": snapshot.oldest_created_at,
-            "heartbeat_secs": settings.heartbeat_secs, "lease_secs": settings.lease_secs,
-        }  # fmt: skip
+            "as_of": now,
+            "frontend": self._frontend(),
+            "point": point,
+            "oldest_created_at": snapshot.oldest_created_at,
+            "heartbeat_secs": settings.heartbeat_secs,
+            "lease_secs": settings.lease_secs,
+        }
         version = last.version + 1 if last else 1
         return Picture(version, facts, {"replicas": replicas}, last.tables if last else {}, list(self._history))
 

@@ -120,14 +120,20 @@ def _asked(request: Request, call: validation.Call, settings: Settings) -> tuple
 def _refusal(reason: str, rid: str) -> ApiError:
     if reason == "exists":
         return ApiError(
-            ErrorType.VALIDATION, f"The request id {rid!r} is in use", status=409, code="request_id_in_use",
+            ErrorType.VALIDATION,
+            f"The request id {rid!r} is in use",
+            status=409,
+            code="request_id_in_use",
             param="X-Request-Id",
-        )  # fmt: skip
+        )
     if reason == "other_body":
         return ApiError(
-            ErrorType.VALIDATION, "This Idempotency-Key was used with another body; a new request takes a new key",
-            status=422, code="idempotency_key_reused", param="Idempotency-Key",
-        )  # fmt: skip
+            ErrorType.VALIDATION,
+            "This Idempotency-Key was used with another body; a new request takes a new key",
+            status=422,
+            code="idempotency_key_reused",
+            param="Idempotency-Key",
+        )
     if reason == "limit":
         message = "This key has as many requests inflight as it may"
         return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
@@ -151,10 +157,15 @@ def _streaming(flight: Flight, call: validation.Call, tracker: Tracker) -> Respo
         await tracker.give_up_reader(flight.reader, message)
 
     response = TokenStreamResponse(
-        flight.reader, encoder, request_id=flight.rid, include_usage=call.include_usage,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs, on_begin=on_begin, on_closed=on_closed,
+        flight.reader,
+        encoder,
+        request_id=flight.rid,
+        include_usage=call.include_usage,
+        slow_consumer_secs=tracker.settings.slow_consumer_secs,
+        on_begin=on_begin,
+        on_closed=on_closed,
         on_slow=on_slow,
-    )  # fmt: skip
+    )
     if flight.attached:
         response.headers.update(_REPLAYED)
     return response
@@ -173,9 +184,15 @@ async def _unary(request: Request, flight: Flight, call: validation.Call, tracke
         failure = ErrorType(end.error_type)
         raise ApiError(failure, end.message, request_id=flight.rid, retry=_may_repeat(request, failure))
     body = fold(
-        call.endpoint, flight.rid, call.model, int(flight.created_at), "".join(texts), end.finish_reason or "stop",
-        end.input_tokens, end.last,
-    )  # fmt: skip
+        call.endpoint,
+        flight.rid,
+        call.model,
+        int(flight.created_at),
+        "".join(texts),
+        end.finish_reason or "stop",
+        end.input_tokens,
+        end.last,
+    )
     return Response(orjson.dumps(body), headers=_REPLAYED if flight.attached else None, media_type="application/json")
 
 

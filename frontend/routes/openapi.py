@@ -128,9 +128,14 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
 
 def _listing() -> Schema:
     query = {
-        "status": one_of(*STATUSES), "model": LABEL, "endpoint": one_of(*Endpoint), "frontend": LABEL, "worker": LABEL,
-        "limit": integer(1, 1000), "after": RID,
-    }  # fmt: skip
+        "status": one_of(*STATUSES),
+        "model": LABEL,
+        "endpoint": one_of(*Endpoint),
+        "frontend": LABEL,
+        "worker": LABEL,
+        "limit": integer(1, 1000),
+        "after": RID,
+    }
     answers = _ok(listing(ref("Request"), has_more={"type": "boolean"}))
     return _operation("Requests of the whole cluster, newest first", answers, 503, query=query)
 
@@ -139,28 +144,42 @@ def _cancel() -> Schema:
     query: dict[str, Schema] = SCHEMAS["Cancel"]["properties"]
     answers = _ok(ref("Request")) | {"202": _answer("ordered, not confirmed yet", {_JSON: {"schema": ref("Request")}})}
     return _operation(
-        "Cancel it; options in the query or the body", answers, 404, 408, 413, 503, query=query, body=ref("Cancel"),
+        "Cancel it; options in the query or the body",
+        answers,
+        404,
+        408,
+        413,
+        503,
+        query=query,
+        body=ref("Cancel"),
         body_required=False,
-    )  # fmt: skip
+    )
 
 
 def _stream() -> Schema:
     return _operation(
-        "The token stream from its start, or behind a token, then live", _ok(ref("Event"), _EVENTS), 404, 503,
-        query={"after": TOKEN_ID}, headers={"Last-Event-ID": TOKEN_ID},
-    )  # fmt: skip
+        "The token stream from its start, or behind a token, then live",
+        _ok(ref("Event"), _EVENTS),
+        404,
+        503,
+        query={"after": TOKEN_ID},
+        headers={"Last-Event-ID": TOKEN_ID},
+    )
 
 
 def _overview() -> Schema:
     return _operation(
         "The whole cluster, live: snapshots and what has changed since, for as long as it is read",
-        _ok({"type": "object"}, _EVENTS), 503,
+        _ok({"type": "object"}, _EVENTS),
+        503,
         query={
-            "order": one_of(*overview.ORDERS), "status": one_of(*overview.ACTIVE),
-            "outcome": one_of(*overview.OUTCOMES), "q": STRING | {"maxLength": overview.MAX_CHARS},
+            "order": one_of(*overview.ORDERS),
+            "status": one_of(*overview.ACTIVE),
+            "outcome": one_of(*overview.OUTCOMES),
+            "q": STRING | {"maxLength": overview.MAX_CHARS},
             "rows": integer(1, overview.MAX_ROWS),
         },
-    )  # fmt: skip
+    )
 
 
 def _health(summary: str) -> Schema:
@@ -169,11 +188,19 @@ def _health(summary: str) -> Schema:
 
 
 def _operation(
-    summary: str, answers: Schema, *codes: int, query: dict[str, Schema] | None = None,
-    headers: dict[str, Schema] | None = None, body: Schema | None = None, body_required: bool = True,
-) -> Schema:  # fmt: skip
-    named = [(place, name, schema) for place, group in (("query", query), ("header", headers))
-             for name, schema in (group or {}).items()]  # fmt: skip
+    summary: str,
+    answers: Schema,
+    *codes: int,
+    query: dict[str, Schema] | None = None,
+    headers: dict[str, Schema] | None = None,
+    body: Schema | None = None,
+    body_required: bool = True,
+) -> Schema:
+    named = [
+        (place, name, schema)
+        for place, group in (("query", query), ("header", headers))
+        for name, schema in (group or {}).items()
+    ]
     operation: Schema = {
         "summary": summary,
         "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],

@@ -83,10 +83,15 @@ async def stream_request(request: Request, rid: str) -> Response:
 
     encoder = ChunkEncoder(Endpoint(record.endpoint), rid, record.model, int(record.created_at), False)
     return TokenStreamResponse(
-        reader, encoder, request_id=rid, include_usage=False,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs, on_begin=lambda: None, on_closed=on_closed,
+        reader,
+        encoder,
+        request_id=rid,
+        include_usage=False,
+        slow_consumer_secs=tracker.settings.slow_consumer_secs,
+        on_begin=lambda: None,
+        on_closed=on_closed,
         on_slow=on_slow,
-    )  # fmt: skip
+    )
 
 
 @router.post("/{rid}/cancel")

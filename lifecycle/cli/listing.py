@@ -96,19 +96,34 @@ def request_row(record: Request, now: float) -> list[str | Cell]:
     running_since = record.last_token_at or record.started_at
     silence = now - running_since if record.status is Status.RUNNING and running_since is not None else None
     return [
-        record.id, record.model, record.endpoint, output.status_cell(record), duration(now - record.created_at),
-        str(record.output_tokens), duration(silence), record.frontend or NONE, record.worker or NONE,
+        record.id,
+        record.model,
+        record.endpoint,
+        output.status_cell(record),
+        duration(now - record.created_at),
+        str(record.output_tokens),
+        duration(silence),
+        record.frontend or NONE,
+        record.worker or NONE,
         str(record.attempt),
-    ]  # fmt: skip
+    ]
 
 
 def replica_row(replica: Replica, now: float) -> list[str | Cell]:
     state = Cell(replica.state, output.GREEN if replica.state == "ready" else output.YELLOW)
     return [
-        replica.id, replica.role, state, str(replica.inflight), str(replica.concurrency or NONE),
-        ",".join(replica.models), replica.host, str(replica.pid), duration(now - replica.started_at),
-        duration(replica.lease_expires_in_ms / 1000), replica.url or NONE,
-    ]  # fmt: skip
+        replica.id,
+        replica.role,
+        state,
+        str(replica.inflight),
+        str(replica.concurrency or NONE),
+        ",".join(replica.models),
+        replica.host,
+        str(replica.pid),
+        duration(now - replica.started_at),
+        duration(replica.lease_expires_in_ms / 1000),
+        replica.url or NONE,
+    ]
 
 
 def inflight_rows(counts: Inflight) -> list[list[str | Cell]]:

@@ -45,9 +45,17 @@ def _root(
 
 
 for command in (
-    up, replica.frontend, replica.worker,
-    listing.ps, listing.inflight, listing.replicas, cancel.cancel, tail.tail, top.top, doctor,
-):  # fmt: skip
+    up,
+    replica.frontend,
+    replica.worker,
+    listing.ps,
+    listing.inflight,
+    listing.replicas,
+    cancel.cancel,
+    tail.tail,
+    top.top,
+    doctor,
+):
     app.command()(command)
 app.add_typer(keys.app)
 

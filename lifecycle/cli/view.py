@@ -129,10 +129,14 @@ def _summary(view: View) -> list[str]:
     part = "" if len(view.requests) == total.inflight else " (of those shown)"
     stuck = sum(replica.stuck for replica in view.snapshot.replicas)
     return [
-        f"inflight {total.inflight}", f"queued {total.queued}", f"running {total.running}",
-        f"tokens/s {rate:.0f}{part}", f"oldest {output.duration(None if oldest is None else view.now - oldest)}",
-        f"longest silence {output.duration(silent)}", *([f"engines stuck {stuck}"] if stuck else []),
-    ]  # fmt: skip
+        f"inflight {total.inflight}",
+        f"queued {total.queued}",
+        f"running {total.running}",
+        f"tokens/s {rate:.0f}{part}",
+        f"oldest {output.duration(None if oldest is None else view.now - oldest)}",
+        f"longest silence {output.duration(silent)}",
+        *([f"engines stuck {stuck}"] if stuck else []),
+    ]
 
 
 def _endings(view: View) -> list[str]:

@@ -60,9 +60,15 @@ class Intake:
     """`run()` until cancelled, then `give_back_pending()`: a cancelled read may have parked entries in our name."""
 
     def __init__(
-        self, store: Store, blocking: Commands, shard: int, model: str, worker: str, slots: Slots,
+        self,
+        store: Store,
+        blocking: Commands,
+        shard: int,
+        model: str,
+        worker: str,
+        slots: Slots,
         launch: Callable[[Delivery], bool],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`launch` takes a delivery that holds a slot; False when it is already being handled."""
         prefix = store.keys.prefixes[shard]
         self._store = store
@@ -170,9 +176,12 @@ class Intake:
 
     async def _requeue(self, delivery: Delivery) -> None:
         await self._store.requeue(
-            delivery.rid, self._worker, queue=delivery.queue, entry=delivery.entry,
+            delivery.rid,
+            self._worker,
+            queue=delivery.queue,
+            entry=delivery.entry,
             patience_secs=self._store.settings.lease_secs,
-        )  # fmt: skip
+        )
 
     async def create_groups(self) -> None:
         """From 0: after Redis lost its data, what was queued since must not be passed over."""

@@ -184,9 +184,14 @@ class Worker:
         """`missed`: cancels that come before there is anything to cancel."""
         rid = delivery.rid
         start = await self._store.start(
-            rid, self.id, delivery.queue, self.model, delivery.entry, resumable=is_resumable(self._engine),
+            rid,
+            self.id,
+            delivery.queue,
+            self.model,
+            delivery.entry,
+            resumable=is_resumable(self._engine),
             patience_secs=self.settings.lease_secs,
-        )  # fmt: skip
+        )
         if isinstance(start, Drop):
             log.debug("%s is not started: %s", rid, start.why)
             return

@@ -83,7 +83,13 @@ async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
 async def gone(store: Store, since: float) -> dict[str, float]:
     """Replicas that were buried, or have said goodbye, after that time: id → when, the latest first."""
     flat = await store.commands.execute(
-        "ZREVRANGEBYSCORE", store.keys.control + "tombstones", "+inf", f"({since:.6f}",
-        "WITHSCORES", "LIMIT", 0, _SHOWN_GONE,
-    )  # fmt: skip
+        "ZREVRANGEBYSCORE",
+        store.keys.control + "tombstones",
+        "+inf",
+        f"({since:.6f}",
+        "WITHSCORES",
+        "LIMIT",
+        0,
+        _SHOWN_GONE,
+    )
     return {name.decode(): float(at) for name, at in zip(flat[::2], flat[1::2], strict=True)}

@@ -55,9 +55,15 @@ class Cancelled:
 
 
 async def cancel_selected(
-    store: Store, selection: Selection, mode: CancelMode, reason: str, *, limit: int, after: Request | None = None,
+    store: Store,
+    selection: Selection,
+    mode: CancelMode,
+    reason: str,
+    *,
+    limit: int,
+    after: Request | None = None,
     dry_run: bool = False,
-) -> Cancelled:  # fmt: skip
+) -> Cancelled:
     """The newest `limit` that match, behind `after`. Repeating it changes nothing for those that were told."""
     wanted = selection.filter._replace(status=selection.filter.status or cluster.INFLIGHT)
     found, has_more = await cluster.list_requests(store, wanted, limit, after, selection.older_than_secs)

@@ -211,10 +211,18 @@ async def _shard_page(
     status = "" if filter.status == INFLIGHT else filter.status
     while len(found) < limit:
         page = await store.list_page(
-            shard, active=filter.status in _ACTIVE, upper=bound[0], before=bound[1], status=status,
-            model=filter.model, endpoint=filter.endpoint, frontend=filter.frontend, worker=filter.worker,
-            owner=filter.owner, limit=limit - len(found),
-        )  # fmt: skip
+            shard,
+            active=filter.status in _ACTIVE,
+            upper=bound[0],
+            before=bound[1],
+            status=status,
+            model=filter.model,
+            endpoint=filter.endpoint,
+            frontend=filter.frontend,
+            worker=filter.worker,
+            owner=filter.owner,
+            limit=limit - len(found),
+        )
         found += page.records
         bound = (page.created_at, page.rid)
         if page.exhausted:

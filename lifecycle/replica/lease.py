@@ -77,9 +77,11 @@ class Lease:
     async def beat(self, patience_secs: float = 0.0) -> None:
         asked_at = time.monotonic()
         about = {
-            "host": socket.gethostname(), "pid": os.getpid(), "started_at": self.started_at,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started_at": self.started_at,
             "version": lifecycle.__version__,
-        }  # fmt: skip
+        }
         await self._store.beat(
             self.id, self.role, about | self._holder.about(), self._models, patience_secs=patience_secs
         )

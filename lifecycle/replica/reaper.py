@@ -67,8 +67,11 @@ class Reaper:
             if reaped.ended or reaped.moved:
                 log.warning(
                     "%s %s is gone: %d requests ended, %d go on elsewhere",
-                    grave.role, grave.replica, reaped.ended, reaped.moved,
-                )  # fmt: skip
+                    grave.role,
+                    grave.replica,
+                    reaped.ended,
+                    reaped.moved,
+                )
             if reaped.done or not (reaped.ended or reaped.moved):
                 return reaped.done
         return False

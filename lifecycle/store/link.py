@@ -79,9 +79,12 @@ class Link(_Wire):
     """
 
     def __init__(
-        self, connection: Any, timeout_secs: float, on_idle: Callable[[], None],
+        self,
+        connection: Any,
+        timeout_secs: float,
+        on_idle: Callable[[], None],
         on_lost: Callable[[Exception, Sequence[Reply]], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`connection`: from `connected()`. `timeout_secs`: how long each reply may take."""
         super().__init__(connection)
         self._awaited: deque[Reply] = deque()

@@ -90,9 +90,11 @@ class AttemptSpan:
         self.traceparent = start.traceparent
         if _tracer is not None:
             attributes: dict[str, AttributeValue] = {
-                "lifecycle.request.id": rid, "gen_ai.request.model": model,
-                "lifecycle.worker": worker, "lifecycle.attempt": start.attempt,
-            }  # fmt: skip
+                "lifecycle.request.id": rid,
+                "gen_ai.request.model": model,
+                "lifecycle.worker": worker,
+                "lifecycle.attempt": start.attempt,
+            }
             context = _context(start.traceparent)
             self._span = _tracer.start_span("attempt", context, SpanKind.CONSUMER, attributes)
             self.traceparent = _traceparent(self._span)

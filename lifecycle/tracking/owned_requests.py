@@ -56,9 +56,17 @@ class OwnedRequests:
         else:
             span.started()
         monitor = StreamMonitor(
-            self._store, self._metrics, feed, guard, labels, limits, span, self._readers.looks, self._spawn,
+            self._store,
+            self._metrics,
+            feed,
+            guard,
+            labels,
+            limits,
+            span,
+            self._readers.looks,
+            self._spawn,
             self._let_go,
-        )  # fmt: skip
+        )
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
         monitor.begin()

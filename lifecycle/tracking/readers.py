@@ -104,9 +104,13 @@ class Readers:
     async def tell(self, feed: Feed, status: ConnectionStatus, *, admitting: bool) -> Disconnection:
         async with feed.attaching:
             return await self._store.disconnect(
-                feed.rid, self._frontend_id(), feed.http_readers, status.value, admitting=admitting,
+                feed.rid,
+                self._frontend_id(),
+                feed.http_readers,
+                status.value,
+                admitting=admitting,
                 patience_secs=self._settings.lease_secs,
-            )  # fmt: skip
+            )
 
     def close(self, reader: TokenReader) -> None:
         reader.close()
@@ -136,9 +140,15 @@ class Readers:
         self._open += 1
         self._quiet.clear()
         return TokenReader(
-            self._store, feed, self.looks, after=after, fresh=fresh, buffer_tokens=settings.reader_buffer_tokens,
-            keepalive_secs=settings.sse_keepalive_secs, patience_secs=settings.lease_secs,
-        )  # fmt: skip
+            self._store,
+            feed,
+            self.looks,
+            after=after,
+            fresh=fresh,
+            buffer_tokens=settings.reader_buffer_tokens,
+            keepalive_secs=settings.sse_keepalive_secs,
+            patience_secs=settings.lease_secs,
+        )
 
     def _close_feed(self, feed: Feed) -> None:
         if self.feeds.get(feed.rid) is feed:

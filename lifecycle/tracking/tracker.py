@@ -176,12 +176,21 @@ class Tracker:
                 if share is None:
                     raise Rejected("limit")
             admission = await self.store.admit(
-                admit.rid, nonce, admit.labels, self.id, admit.body,
-                on_disconnect=admit.on_disconnect.value, grace_secs=admit.grace_secs,
-                queue_timeout_secs=limits.queue_secs, first_token_timeout_secs=limits.first_token_secs,
-                deadline_secs=limits.deadline_secs, traceparent=span.traceparent, idempotency=admit.idempotency,
-                owner=admit.owner, admit_by=share.admit_by if share else None,
-            )  # fmt: skip
+                admit.rid,
+                nonce,
+                admit.labels,
+                self.id,
+                admit.body,
+                on_disconnect=admit.on_disconnect.value,
+                grace_secs=admit.grace_secs,
+                queue_timeout_secs=limits.queue_secs,
+                first_token_timeout_secs=limits.first_token_secs,
+                deadline_secs=limits.deadline_secs,
+                traceparent=span.traceparent,
+                idempotency=admit.idempotency,
+                owner=admit.owner,
+                admit_by=share.admit_by if share else None,
+            )
             if share is not None and admission.outcome != "admitted":
                 await self._quota.refused(admit.owner, share)
             if admission.outcome == "fenced":

@@ -42,15 +42,25 @@ class Havoc:
         self._models = models
         self._model_of: dict[Process, str] = {}
         self._faults: tuple[tuple[str, Callable[[], Awaitable[str]]], ...] = (
-            ("kill worker", self._kill_worker), ("kill frontend", self._kill_frontend),
-            ("stop worker", self._freeze_worker), ("stop frontend", self._freeze_frontend),
-            ("term worker", self._term_worker), ("term frontend", self._term_frontend),
-            ("cut", self._cut), ("blackhole", self._blackhole), ("delay", self._delay), ("reset", self._reset),
-            ("reply reset", self._reply_reset), ("reply swallowed", self._reply_swallowed),
-            ("client kill normal", self._kill_clients), ("client kill pubsub", self._kill_subscribers),
-            ("client pause", self._pause), ("script flush", self._flush_scripts),
-            ("redis stop", self._freeze_redis), ("redis kill, aof", self._kill_redis),
-        )  # fmt: skip
+            ("kill worker", self._kill_worker),
+            ("kill frontend", self._kill_frontend),
+            ("stop worker", self._freeze_worker),
+            ("stop frontend", self._freeze_frontend),
+            ("term worker", self._term_worker),
+            ("term frontend", self._term_frontend),
+            ("cut", self._cut),
+            ("blackhole", self._blackhole),
+            ("delay", self._delay),
+            ("reset", self._reset),
+            ("reply reset", self._reply_reset),
+            ("reply swallowed", self._reply_swallowed),
+            ("client kill normal", self._kill_clients),
+            ("client kill pubsub", self._kill_subscribers),
+            ("client pause", self._pause),
+            ("script flush", self._flush_scripts),
+            ("redis stop", self._freeze_redis),
+            ("redis kill, aof", self._kill_redis),
+        )
 
     async def add_worker(self, model: str) -> None:
         engine, settings = self._models[model]

@@ -84,8 +84,12 @@ def survivors(weakening: Weakening) -> list[str]:
         run = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-rA", "--tb=no", "--timeout=25"]
             + [f"tests/chaos/{test}" for test in (CONTROL, *weakening.tests)],
-            cwd=ROOT, env=os.environ | {WEAKENED: folder}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=os.environ | {WEAKENED: folder},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     failed = set(re.findall(r"^(?:FAILED|ERROR) tests/chaos/([\w.:]+)", run.stdout, re.MULTILINE))
     if f"PASSED tests/chaos/{CONTROL}" not in run.stdout:
         raise SystemExit(f"{CONTROL} does not pass:\n{run.stdout}{run.stderr}")

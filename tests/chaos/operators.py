@@ -22,10 +22,14 @@ class Run(NamedTuple):
 async def lifecycle(settings: Settings, *argv: str) -> Run:
     """`lifecycle ps --json`, say, to its end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "lifecycle.cli.main", *argv,
+        sys.executable,
+        "-m",
+        "lifecycle.cli.main",
+        *argv,
         env=as_environment(settings) | {"PYTHONPATH": os.fspath(ROOT)},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
         async with asyncio.timeout(_BOUND_SECS):
             output, complaint = await process.communicate()

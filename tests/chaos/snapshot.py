@@ -11,9 +11,19 @@ from lifecycle.store.scripts import Store
 
 TERMINAL = ("completed", "failed", "cancelled")
 _FIELDS = (
-    "status", "error_type", "frontend", "worker", "attempt", "model", "endpoint", "request_type",
-    "finished_at", "output_tokens", "queue", "entry",
-)  # fmt: skip
+    "status",
+    "error_type",
+    "frontend",
+    "worker",
+    "attempt",
+    "model",
+    "endpoint",
+    "request_type",
+    "finished_at",
+    "output_tokens",
+    "queue",
+    "entry",
+)
 
 _READ = """
 local P = KEYS[1]

@@ -69,10 +69,18 @@ async def soak(seed: int, secs: float, directory: Path, *, frontends: int = 2, c
     report = Report(seed, secs)
     with EmbeddedRedis(port=0, config=_DURABLE) as redis:
         settings = Settings(
-            redis_url=redis.url, namespace="soak", redis_timeout_secs=0.5, heartbeat_secs=0.5, lease_secs=2.0,
-            sweep_secs=0.5, retention_secs=40.0, sse_keepalive_secs=2.0, drain_timeout_secs=10.0, stop_grace_secs=1.0,
+            redis_url=redis.url,
+            namespace="soak",
+            redis_timeout_secs=0.5,
+            heartbeat_secs=0.5,
+            lease_secs=2.0,
+            sweep_secs=0.5,
+            retention_secs=40.0,
+            sse_keepalive_secs=2.0,
+            drain_timeout_secs=10.0,
+            stop_grace_secs=1.0,
             echo_tokens_per_sec=50.0,
-        )  # fmt: skip
+        )
         watching = {"poll_secs": 0.5, "settle_secs": HEALED_WITHIN_SECS, "consequences_secs": 8.0}
         with suppress(Violated):
             async with open_bench(settings, directory, frontends=frontends, workers=0, **watching) as bench:

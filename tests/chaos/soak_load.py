@@ -33,9 +33,14 @@ class Load:
         self._over = False
         self._asked: dict[str, list[Process]] = defaultdict(list)  # by request: whom its client has asked
         self._kinds: dict[str, Callable[[str, str], Awaitable[str]]] = {
-            "stream": self._stream, "unary": self._unary, "continue": self._continue, "cancel": self._cancel,
-            "stop": self._stop, "disconnect": self._disconnect, "second reader": self._second_reader,
-        }  # fmt: skip
+            "stream": self._stream,
+            "unary": self._unary,
+            "continue": self._continue,
+            "cancel": self._cancel,
+            "stop": self._stop,
+            "disconnect": self._disconnect,
+            "second reader": self._second_reader,
+        }
 
     def stop(self) -> None:
         self._over = True
@@ -164,12 +169,14 @@ class Load:
         """Whether every model answers a short request, whole, at every frontend."""
         answers = [
             await self._bench.http.post(
-                frontend.url + "/v1/chat/completions", json=chat("served", model) | {"stream": False},
-                headers={"X-Request-Id": f"served-{number}-{next(self._names)}"}, timeout=PATIENCE_SECS,
+                frontend.url + "/v1/chat/completions",
+                json=chat("served", model) | {"stream": False},
+                headers={"X-Request-Id": f"served-{number}-{next(self._names)}"},
+                timeout=PATIENCE_SECS,
             )
             for frontend in list(self._bench.frontends)
             for model in _MODELS
-        ]  # fmt: skip
+        ]
         return all(answer.status_code == 200 for answer in answers)
 
     # What they have in common

@@ -71,8 +71,10 @@ async def test_a_worker_leaves(make_settings: MakeSettings, tmp_path: Path, heal
         outcomes = {rid: await client for rid, client in clients.items()}
         assert late == "whole"
         assert Counter((rid.partition("-")[0], outcome) for rid, outcome in outcomes.items()) == {
-            ("short", "whole"): SHORT, ("waits", "whole"): SHORT, ("long", "worker_lost"): SHORT,
-        }  # fmt: skip
+            ("short", "whole"): SHORT,
+            ("waits", "whole"): SHORT,
+            ("long", "worker_lost"): SHORT,
+        }
         assert {(await bench.ended(f"waits-{n}"))["worker"] for n in range(SHORT)} == await bench.ids(other)
 
 

@@ -14,17 +14,42 @@ from tests.waiting import wait_until
 
 WORDS = " ".join(f"w{number}" for number in range(40))
 NOT_A_MESSAGE = (
-    b"", b"not json", b"\xff\xfe", b"null", b"5", b"[]", b"{}", b'{"type":5}', b'{"type":"cancel"}',
-    b'{"type":"terminal"}', b'{"type":"unheard-of"}', b'{"type":"cancel","rid":"r1"}',
-    b'{"type":"cancel","rid":"r1","mode":"x"}', b'{"type":"cancel","rid":["r1"],"mode":"kill"}',
+    b"",
+    b"not json",
+    b"\xff\xfe",
+    b"null",
+    b"5",
+    b"[]",
+    b"{}",
+    b'{"type":5}',
+    b'{"type":"cancel"}',
+    b'{"type":"terminal"}',
+    b'{"type":"unheard-of"}',
+    b'{"type":"cancel","rid":"r1"}',
+    b'{"type":"cancel","rid":"r1","mode":"x"}',
+    b'{"type":"cancel","rid":["r1"],"mode":"kill"}',
     b'{"type":"cancel","rid":"r2","mode":"kill"}',
-)  # fmt: skip
+)
 NOT_A_FRAME = (
-    b"", b"not json", b"\xff\xfe", b"null", b"5", b"{}", b"[5]", b"[[]]", b'[["r1"]]', b'[["r1","1-1"]]',
-    b'[["r1","x",["t"]]]', b'[["r1","0-0",{}]]', b'[["r1","0-0",{"type":"adopted"}]]', b'[["r1","0-0",null]]',
-    b'[["r1","0-0",{"type":"terminal"}]]', b'[["nobody","0-0",{"type":"started"}]]', b'[[["r1"],"1-1",["t"]]]',
+    b"",
+    b"not json",
+    b"\xff\xfe",
+    b"null",
+    b"5",
+    b"{}",
+    b"[5]",
+    b"[[]]",
+    b'[["r1"]]',
+    b'[["r1","1-1"]]',
+    b'[["r1","x",["t"]]]',
+    b'[["r1","0-0",{}]]',
+    b'[["r1","0-0",{"type":"adopted"}]]',
+    b'[["r1","0-0",null]]',
+    b'[["r1","0-0",{"type":"terminal"}]]',
+    b'[["nobody","0-0",{"type":"started"}]]',
+    b'[[["r1"],"1-1",["t"]]]',
     b'[["r1","0-0",{"type":"end"}]]',
-)  # fmt: skip
+)
 
 
 @pytest.mark.fault("garbage on a worker's channel", "it is passed over; the request goes on, and can be cancelled")

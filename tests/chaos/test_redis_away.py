@@ -129,9 +129,17 @@ async def test_stays_away(
         async with (
             bench.post(first, chat(str(journal), "marked"), "talks") as talks,
             bench.post(first, chat("1", "silent"), "silent") as silent,
-            bench.post(first, chat("1", "silent", ), "left", X_On_Disconnect="continue") as left,
+            bench.post(
+                first,
+                chat(
+                    "1",
+                    "silent",
+                ),
+                "left",
+                X_On_Disconnect="continue",
+            ) as left,
             bench.resume(second, "talks") as resumed,
-        ):  # fmt: skip
+        ):
             streams = (talks, silent, left, resumed)
             for stream in streams:
                 await stream.read_tokens(1)

@@ -18,10 +18,29 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 64 * 1024
 TERMINAL = ("completed", "failed", "cancelled")
 RECORD_FIELDS = {
-    "id", "object", "model", "endpoint", "request_type", "status", "error_type", "error_message",
-    "cancel_requested_at", "cancel_reason", "cancel_mode", "on_disconnect", "frontend", "worker", "attempt",
-    "created_at", "started_at", "first_token_at", "last_token_at", "finished_at", "output_tokens", "finish_reason",
-}  # fmt: skip
+    "id",
+    "object",
+    "model",
+    "endpoint",
+    "request_type",
+    "status",
+    "error_type",
+    "error_message",
+    "cancel_requested_at",
+    "cancel_reason",
+    "cancel_mode",
+    "on_disconnect",
+    "frontend",
+    "worker",
+    "attempt",
+    "created_at",
+    "started_at",
+    "first_token_at",
+    "last_token_at",
+    "finished_at",
+    "output_tokens",
+    "finish_reason",
+}
 
 
 def endless(model: str = "echo", **fields: Any) -> dict[str, Any]:

@@ -53,11 +53,20 @@ def deployment(request: pytest.FixtureRequest) -> str:
 def shared(deployment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The processes. Tests take `cluster`, which lives in their own event loop."""
     settings = Settings(
-        redis_url=deployment, namespace=f"conformance-{secrets.token_hex(4)}",
-        heartbeat_secs=0.5, lease_secs=6.0, sweep_secs=0.25, retention_secs=300.0,
-        sse_keepalive_secs=0.25, stop_grace_secs=0.3, echo_tokens_per_sec=200.0,
-        queue_limit=QUEUE_LIMIT, max_body_bytes=MAX_BODY_BYTES, openai_base_url="", backend_stream_timeout_secs=0,
-    )  # fmt: skip
+        redis_url=deployment,
+        namespace=f"conformance-{secrets.token_hex(4)}",
+        heartbeat_secs=0.5,
+        lease_secs=6.0,
+        sweep_secs=0.25,
+        retention_secs=300.0,
+        sse_keepalive_secs=0.25,
+        stop_grace_secs=0.3,
+        echo_tokens_per_sec=200.0,
+        queue_limit=QUEUE_LIMIT,
+        max_body_bytes=MAX_BODY_BYTES,
+        openai_base_url="",
+        backend_stream_timeout_secs=0,
+    )
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         stack = AsyncExitStack()
         started = _every_model(settings, tmp_path_factory.mktemp("conformance"))

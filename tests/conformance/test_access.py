@@ -180,9 +180,14 @@ async def test_a_repeated_call_attaches_though_its_key_has_no_share_left(
     standing = [new_id() for _ in range(LIMIT)]
     for rid in standing:
         async with post(
-            cluster.http, acme.urls[0], endless(), Idempotency_Key=rid, X_On_Disconnect="continue", X_Request_Id=rid,
+            cluster.http,
+            acme.urls[0],
+            endless(),
+            Idempotency_Key=rid,
+            X_On_Disconnect="continue",
+            X_Request_Id=rid,
             **acme.headers,
-        ):  # fmt: skip
+        ):
             pass
     async with post(
         cluster.http, acme.urls[1], endless(), Idempotency_Key=standing[0], X_On_Disconnect="continue", **acme.headers

@@ -101,10 +101,18 @@ async def test_a_failed_call_is_recorded_with_the_engines_words(cluster: Cluster
     error = refusal(await cluster.http.post(url, json=body, headers={"X-Request-Id": rid}), 500)
     assert (error["type"], error["error_type"], error["request_id"]) == ("internal_server_error", "internal", rid)
     expected = {
-        "endpoint": "completions", "request_type": "unary", "status": "failed", "error_type": "internal",
-        "error_message": "out of memory", "output_tokens": 3, "finish_reason": None, "on_disconnect": "cancel",
-        "cancel_requested_at": None, "cancel_reason": None, "cancel_mode": None,
-    }  # fmt: skip
+        "endpoint": "completions",
+        "request_type": "unary",
+        "status": "failed",
+        "error_type": "internal",
+        "error_message": "out of memory",
+        "output_tokens": 3,
+        "finish_reason": None,
+        "on_disconnect": "cancel",
+        "cancel_requested_at": None,
+        "cancel_reason": None,
+        "cancel_mode": None,
+    }
     assert expected.items() <= (await cluster.record(rid)).items()
 
 

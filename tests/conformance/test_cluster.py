@@ -45,9 +45,18 @@ async def test_replicas(cluster: Cluster) -> None:
     assert sorted(r["role"] for r in replicas) == ["frontend"] * 2 + ["worker"] * 6
     for replica in replicas:
         assert set(replica) == {
-            "id", "role", "host", "pid", "started_at", "lease_expires_in_ms", "state", "inflight", "models",
-            "concurrency", "url",
-        }  # fmt: skip
+            "id",
+            "role",
+            "host",
+            "pid",
+            "started_at",
+            "lease_expires_in_ms",
+            "state",
+            "inflight",
+            "models",
+            "concurrency",
+            "url",
+        }
         assert replica["state"] == "ready"
     urls = {r["url"] for r in replicas if r["role"] == "frontend"}
     assert urls == {f.url for f in cluster.frontends}

@@ -175,9 +175,11 @@ async def test_the_sdks_own_retry_after_a_cut_is_one_request(
     before = await started(cluster, "echo")
     rule = cut_off.on_reply(b"HTTP/1.1 200", Then.RESET)
     answer: Any = await sdk.chat.completions.create(
-        model="echo", messages=[{"role": "user", "content": WORDS}], stream=stream,
+        model="echo",
+        messages=[{"role": "user", "content": WORDS}],
+        stream=stream,
         extra_headers={"Idempotency-Key": key},
-    )  # fmt: skip
+    )
     text = ""
     if stream:
         async for chunk in answer:

@@ -84,11 +84,17 @@ async def test_a_full_queue_refuses_and_says_so(cluster: Cluster, new_id: NewId,
 
 
 async def test_a_header_makes_a_limit_shorter_and_never_longer(cluster: Cluster, rid: str, tmp_path: Path) -> None:
-    names = {"queue_timeout": "X-Queue-Timeout-Secs", "first_token_timeout": "X-First-Token-Timeout-Secs",
-             "deadline": "X-Deadline-Secs"}  # fmt: skip
+    names = {
+        "queue_timeout": "X-Queue-Timeout-Secs",
+        "first_token_timeout": "X-First-Token-Timeout-Secs",
+        "deadline": "X-Deadline-Secs",
+    }
     journal = tmp_path / "journal"
-    bodies = {"queue_timeout": journaled(journal), "first_token_timeout": chat("0", "silent"),
-              "deadline": chat("1", "silent")}  # fmt: skip
+    bodies = {
+        "queue_timeout": journaled(journal),
+        "first_token_timeout": chat("0", "silent"),
+        "deadline": chat("1", "silent"),
+    }
     limits = {"queue_timeout_secs": 0.3, "first_token_timeout_secs": 0.4, "deadline_secs": 0.5}
     async with (
         extra_frontend(cluster, **limits) as strict,

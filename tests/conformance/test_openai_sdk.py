@@ -90,8 +90,10 @@ async def test_include_usage_adds_a_last_chunk_without_choices(sdk: Sdk) -> None
 async def test_completions(sdk: Sdk) -> None:
     answer = await sdk.client.completions.create(model="echo", prompt=PROMPT)
     assert (answer.object, answer.choices[0].text, answer.choices[0].finish_reason) == (
-        "text_completion", PROMPT, "stop",
-    )  # fmt: skip
+        "text_completion",
+        PROMPT,
+        "stop",
+    )
     assert answer.id.startswith("cmpl-")
     assert answer.usage is not None
     assert answer.usage.completion_tokens == WORDS

@@ -41,8 +41,12 @@ async def test_of_a_model(cluster: Cluster, new_id: Callable[[], str]) -> None:
         assert answer.status_code == 200
         page = answer.json()
         assert {key: page[key] for key in page if key != "data"} == {
-            "object": "list", "matched": 2, "requested": 2, "dry_run": False, "has_more": False,
-        }  # fmt: skip
+            "object": "list",
+            "matched": 2,
+            "requested": 2,
+            "dry_run": False,
+            "has_more": False,
+        }
         assert [record["id"] for record in page["data"]] == [b, a]
         assert all(record.keys() == RECORD_FIELDS for record in page["data"])
         for rid in (a, b):

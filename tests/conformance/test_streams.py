@@ -187,9 +187,12 @@ async def test_every_reader_gets_the_engines_error_frame(cluster: Cluster, rid: 
     async with resume(cluster.http, cluster.frontends[1].url, rid, "1-2") as stream:
         late = await stream.read()
     frame = {
-        "message": STREAM_ENDED, "type": "internal_server_error", "code": 500, "error_type": "internal",
+        "message": STREAM_ENDED,
+        "type": "internal_server_error",
+        "code": 500,
+        "error_type": "internal",
         "request_id": rid,
-    }  # fmt: skip
+    }
     assert error_of(live) == error_of(late) == frame
     assert (ids(live), ids(late)) == (numbered(1, 3), ["1-3"])
 
@@ -202,10 +205,17 @@ async def test_nothing_follows_a_kill(cluster: Cluster, rid: str) -> None:
     async with resume(cluster.http, cluster.frontends[1].url, rid) as again:
         replayed = await again.read()
     assert ids(replayed) == ids(events) == numbered(1, record["output_tokens"])
-    assert error_of(replayed) == error_of(events) == {
-        "message": record["cancel_reason"], "type": "request_cancelled", "code": 499, "error_type": "cancelled",
-        "request_id": rid,
-    }  # fmt: skip
+    assert (
+        error_of(replayed)
+        == error_of(events)
+        == {
+            "message": record["cancel_reason"],
+            "type": "request_cancelled",
+            "code": 499,
+            "error_type": "cancelled",
+            "request_id": rid,
+        }
+    )
 
 
 # Disconnects

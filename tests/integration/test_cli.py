@@ -41,9 +41,15 @@ class Program:
     def __init__(self, *arguments: str, **environment: str) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LIFECYCLE_")}
         self.process = subprocess.Popen(
-            [*LIFECYCLE, *arguments], cwd=ROOT, env=clean | environment, text=True, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [*LIFECYCLE, *arguments],
+            cwd=ROOT,
+            env=clean | environment,
+            text=True,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         self.printed = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -204,9 +210,19 @@ async def test_doctor_finds_nothing_that_fails(on_up: Operator) -> None:
     levels = {finding["check"]: finding["level"] for finding in examined["findings"]}
     assert examined["ok"]
     checks = (
-        "redis", "version", "eviction", "workers", "leases", "keys", "versions", "clients", "inflight", "cancels",
-        "orphans", "sweeps",
-    )  # fmt: skip
+        "redis",
+        "version",
+        "eviction",
+        "workers",
+        "leases",
+        "keys",
+        "versions",
+        "clients",
+        "inflight",
+        "cancels",
+        "orphans",
+        "sweeps",
+    )
     assert {levels[check] for check in checks} == {"ok"}
 
 
@@ -245,9 +261,17 @@ async def admitted(store: Store, rid: str, *, running: bool = False) -> Request:
     """A request of a frontend, and a worker, that do nothing more for it."""
     await store.beat("f", Role.FRONTEND, {}, [])
     await store.admit(
-        rid, "nonce", Labels("m", "completions", "stream"), "f", b"{}", on_disconnect="cancel", grace_secs=0,
-        queue_timeout_secs=0, first_token_timeout_secs=0, deadline_secs=0,
-    )  # fmt: skip
+        rid,
+        "nonce",
+        Labels("m", "completions", "stream"),
+        "f",
+        b"{}",
+        on_disconnect="cancel",
+        grace_secs=0,
+        queue_timeout_secs=0,
+        first_token_timeout_secs=0,
+        deadline_secs=0,
+    )
     if running:
         await store.beat("w", Role.WORKER, {}, ["m"])
         record = store.keys.prefix_of(rid) + "request:" + rid
@@ -311,9 +335,14 @@ async def test_top_on_a_terminal_obeys_its_keys(store: Store, settings: Settings
     ours, theirs = pty.openpty()
     flags = ["--redis-url", settings.redis_url, "--namespace", settings.namespace, "--interval-secs", "0.2"]
     top = subprocess.Popen(
-        [*LIFECYCLE, "top", *flags], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        [*LIFECYCLE, "top", *flags],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
         env={**os.environ, "COLUMNS": "160", "LINES": "40", "TERM": "xterm"},
-    )  # fmt: skip
+    )
     os.close(theirs)
     seen = b""
 

@@ -28,9 +28,12 @@ LONGEST_LINES = 60
 def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The processes. Tests take `cluster`, which lives in their own event loop."""
     settings = Settings(
-        redis_url=redis_url, namespace=f"examples-{secrets.token_hex(4)}", heartbeat_secs=0.5, lease_secs=6.0,
+        redis_url=redis_url,
+        namespace=f"examples-{secrets.token_hex(4)}",
+        heartbeat_secs=0.5,
+        lease_secs=6.0,
         sweep_secs=0.25,
-    )  # fmt: skip
+    )
     directory = tmp_path_factory.mktemp("examples")
     shutil.copy(EXAMPLES / "ngram.py", directory)
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
@@ -131,9 +134,14 @@ async def test_a_page_that_is_reloaded(cluster: Cluster) -> None:
     from playwright.async_api import expect
 
     server = await asyncio.create_subprocess_exec(
-        sys.executable, str(EXAMPLES / "browser" / "serve.py"), "--port", "0", cluster.frontends[0].url,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+        sys.executable,
+        str(EXAMPLES / "browser" / "serve.py"),
+        "--port",
+        "0",
+        cluster.frontends[0].url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
     assert server.stdout is not None
     try:
         url = (await server.stdout.readline()).decode().strip()
@@ -155,8 +163,11 @@ async def test_a_page_that_is_reloaded(cluster: Cluster) -> None:
 
 def test_they_are_short_and_listed() -> None:
     readme = (EXAMPLES / "README.md").read_text()
-    files = [path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".mjs", ".sh", ".html")
-             and "node_modules" not in path.parts]  # fmt: skip
+    files = [
+        path
+        for path in EXAMPLES.rglob("*")
+        if path.suffix in (".py", ".mjs", ".sh", ".html") and "node_modules" not in path.parts
+    ]
     assert len(files) == 7
     for path in files:
         assert len(path.read_text().splitlines()) <= LONGEST_LINES, path

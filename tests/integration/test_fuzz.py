@@ -57,17 +57,25 @@ CASES = [
 ]
 load_all_checks()
 CONFORMS = CHECKS.get_by_names(
-    ["status_code_conformance", "content_type_conformance", "response_headers_conformance",
-     "response_schema_conformance"]
-)  # fmt: skip
+    [
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    ]
+)
 
 
 @pytest.fixture(scope="module")
 def url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     settings = Settings(
-        redis_url=redis_url, namespace=f"fuzz-{secrets.token_hex(4)}", heartbeat_secs=0.5, lease_secs=6.0,
-        sweep_secs=0.25, echo_tokens_per_sec=0.0,
-    )  # fmt: skip
+        redis_url=redis_url,
+        namespace=f"fuzz-{secrets.token_hex(4)}",
+        heartbeat_secs=0.5,
+        lease_secs=6.0,
+        sweep_secs=0.25,
+        echo_tokens_per_sec=0.0,
+    )
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         stack = AsyncExitStack()
         cluster = runner.run(stack.enter_async_context(running(settings, tmp_path_factory.mktemp("fuzz"))))

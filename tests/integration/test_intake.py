@@ -30,9 +30,17 @@ async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     await store.beat("f0", Role.FRONTEND, {}, [])
     for number in range(REQUESTS):
         await store.admit(
-            f"r{number}", "n", LABELS, "f0", b"{}", on_disconnect="continue", grace_secs=0, queue_timeout_secs=0,
-            first_token_timeout_secs=0, deadline_secs=0,
-        )  # fmt: skip
+            f"r{number}",
+            "n",
+            LABELS,
+            "f0",
+            b"{}",
+            on_disconnect="continue",
+            grace_secs=0,
+            queue_timeout_secs=0,
+            first_token_timeout_secs=0,
+            deadline_secs=0,
+        )
 
     async def all_ended() -> bool:
         return not any([await store.command("ZCARD", prefix + "active") for prefix in store.keys.prefixes])

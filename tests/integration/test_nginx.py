@@ -93,8 +93,11 @@ async def test_a_stream_comes_token_by_token_and_is_cancelled_resumed_and_left_t
         async with post(http, url, chat("1", "silent"), X_Request_Id="left") as stream:
             await stream.read_tokens(1)
         await _ends(cluster, "left", "cancelled")
-        unary = asyncio.create_task(http.post(url + "/v1/chat/completions", json=chat("1", "silent", stream=False),
-                                              headers={"X-Request-Id": "unary"}))  # fmt: skip
+        unary = asyncio.create_task(
+            http.post(
+                url + "/v1/chat/completions", json=chat("1", "silent", stream=False), headers={"X-Request-Id": "unary"}
+            )
+        )
         await wait_until(lambda: _has(cluster, "unary", "running"))
         unary.cancel()
         await asyncio.gather(unary, return_exceptions=True)

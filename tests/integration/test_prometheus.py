@@ -54,9 +54,13 @@ async def scraping(cluster: Cluster) -> AsyncIterator[Prometheus]:
     (directory / "prometheus.yml").write_text(text)
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            "prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data",
-            f"--web.listen-address=127.0.0.1:{port}", stdout=log, stderr=log,
-        )  # fmt: skip
+            "prometheus",
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            f"--web.listen-address=127.0.0.1:{port}",
+            stdout=log,
+            stderr=log,
+        )
     prometheus = Prometheus(cluster.http, f"http://127.0.0.1:{port}")
 
     async def scrapes() -> bool:

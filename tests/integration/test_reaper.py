@@ -22,9 +22,17 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
     await store.beat("w0", Role.WORKER, {}, [MODEL])
     for rid in RIDS:
         await store.admit(
-            rid, "n", LABELS, "f0", b"{}", on_disconnect="continue", grace_secs=0, queue_timeout_secs=0,
-            first_token_timeout_secs=0, deadline_secs=0,
-        )  # fmt: skip
+            rid,
+            "n",
+            LABELS,
+            "f0",
+            b"{}",
+            on_disconnect="continue",
+            grace_secs=0,
+            queue_timeout_secs=0,
+            first_token_timeout_secs=0,
+            deadline_secs=0,
+        )
         ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
         await store.start(rid, "w0", "queue", MODEL, entry.decode())
     broken = f"{store.keys.prefixes[0]}running:w0"

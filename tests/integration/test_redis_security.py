@@ -67,13 +67,39 @@ def certify(directory: Path) -> None:
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     for authority in ("ca", "stranger"):
-        openssl("req", "-x509", *key, "-keyout", f"{authority}.key", "-out", f"{authority}.crt", "-days", "2",
-                "-subj", f"/CN={authority}")  # fmt: skip
+        openssl(
+            "req",
+            "-x509",
+            *key,
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.crt",
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={authority}",
+        )
     (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     for name in ("redis", "replica"):
         openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
-                "-out", f"{name}.crt", "-days", "2", "-extfile", "names")  # fmt: skip
+        openssl(
+            "x509",
+            "-req",
+            "-in",
+            f"{name}.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-out",
+            f"{name}.crt",
+            "-days",
+            "2",
+            "-extfile",
+            "names",
+        )
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +111,14 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     port = free_port()
     server = EmbeddedRedis(
         config={
-            "tls-port": str(port), "tls-cert-file": str(directory / "redis.crt"),
-            "tls-key-file": str(directory / "redis.key"), "tls-ca-cert-file": str(directory / "ca.crt"),
-            "tls-auth-clients": "yes", "aclfile": str(directory / "users.acl"),
+            "tls-port": str(port),
+            "tls-cert-file": str(directory / "redis.crt"),
+            "tls-key-file": str(directory / "redis.key"),
+            "tls-ca-cert-file": str(directory / "ca.crt"),
+            "tls-auth-clients": "yes",
+            "aclfile": str(directory / "users.acl"),
         }
-    )  # fmt: skip
+    )
     try:
         server.start()
     except NoUsableServer as failure:

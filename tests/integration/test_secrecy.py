@@ -94,8 +94,17 @@ async def test_prompts_and_keys_stay_where_they_belong(
             await stream.read_tokens(1)
             await cluster.workers[0].kill()
             await stream.read()
-        for path in ("/v1/requests", "/v1/requests/left", "/v1/requests/orphan", "/v1/inflight", "/v1/replicas",
-                     "/metrics", "/health", "/v1/session", "/openapi.json"):  # fmt: skip
+        for path in (
+            "/v1/requests",
+            "/v1/requests/left",
+            "/v1/requests/orphan",
+            "/v1/inflight",
+            "/v1/replicas",
+            "/metrics",
+            "/health",
+            "/v1/session",
+            "/openapi.json",
+        ):
             assert note(await http.get(url + path)).status_code == 200
         for command in (["ps", "--json"], ["inflight", "--json"], ["doctor", "--json"]):
             where = ["--redis-url", settings.redis_url, "--namespace", settings.namespace]

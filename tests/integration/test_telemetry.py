@@ -65,8 +65,11 @@ async def test_one_trace_from_the_call_through_the_queue_to_the_engine(
     queue, attempt = by_name["queue"], by_name["attempt"]
     assert {span.trace_id for span in whole} == {TRACE}
     assert [call.parent_id, request.parent_id, queue.parent_id, attempt.parent_id] == [
-        PARENT, call.id, request.id, request.id,
-    ]  # fmt: skip
+        PARENT,
+        call.id,
+        request.id,
+        request.id,
+    ]
     assert {call.service, request.service, queue.service} == {"lifecycle-frontend"}
     assert attempt.service == "lifecycle-worker"
     assert handed_on == f"00-{TRACE}-{attempt.id}-01"

@@ -40,9 +40,17 @@ class Actual:
         self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
     ) -> tuple[object, ...]:
         answer = await self.store.admit(
-            rid, nonce, labels, frontend, b"{}", on_disconnect=on_disconnect, grace_secs=grace_secs,
-            queue_timeout_secs=limits.queue, first_token_timeout_secs=limits.first_token, deadline_secs=limits.deadline,
-        )  # fmt: skip
+            rid,
+            nonce,
+            labels,
+            frontend,
+            b"{}",
+            on_disconnect=on_disconnect,
+            grace_secs=grace_secs,
+            queue_timeout_secs=limits.queue,
+            first_token_timeout_secs=limits.first_token,
+            deadline_secs=limits.deadline,
+        )
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
 
     async def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
@@ -104,9 +112,13 @@ class Actual:
     ) -> tuple[object, ...]:
         status, error_type, finish_reason = outcome
         answer = await self.store.finish(
-            rid, worker, attempt, Outcome(status, error_type, "why", finish_reason), last,  # type: ignore[arg-type]
+            rid,
+            worker,
+            attempt,
+            Outcome(status, error_type, "why", finish_reason),
+            last,  # type: ignore[arg-type]
             remainder=_append(remainder) if remainder else None,
-        )  # fmt: skip
+        )
         return _ended(answer)
 
     async def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:

@@ -45,10 +45,15 @@ class Comparison:
         if not request.terminal:
             found.pop("output_tokens")  # of a running request it is read from the stream
         expected = {
-            "status": request.status, "attempt": str(request.attempt), "error_type": request.error_type,
-            "finish_reason": request.finish_reason, "cancel_mode": request.cancel_mode, "worker": request.worker,
-            "frontend": request.frontend, "output_tokens": str(request.number),
-        }  # fmt: skip
+            "status": request.status,
+            "attempt": str(request.attempt),
+            "error_type": request.error_type,
+            "finish_reason": request.finish_reason,
+            "cancel_mode": request.cancel_mode,
+            "worker": request.worker,
+            "frontend": request.frontend,
+            "output_tokens": str(request.number),
+        }
         assert found == {name: expected[name] for name in found}, request.rid
         assert bool(entry) == (request.status == "queued"), "only what is queued has a place in the queue"
         if request.status == "queued" and request.entry is None:

@@ -42,7 +42,7 @@ from tests.machine.drawing import (
     slots,
     twice,
     workers,
-)  # fmt: skip
+)
 from tests.machine.model import Model
 from tests.machine.words import Call, Delivery, Run, Slot
 
@@ -141,9 +141,13 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.requests)
     @rule(
-        data=st.data(), frontend=frontends, admitting=st.booleans(), readers=st.sampled_from((0, 0, 1)),
-        connection=st.sampled_from(("closed_unexpectedly", "closed_unexpectedly", "closed_gracefully")), times=twice,
-    )  # fmt: skip
+        data=st.data(),
+        frontend=frontends,
+        admitting=st.booleans(),
+        readers=st.sampled_from((0, 0, 1)),
+        connection=st.sampled_from(("closed_unexpectedly", "closed_unexpectedly", "closed_gracefully")),
+        times=twice,
+    )
     def disconnect(
         self, data: st.DataObject, frontend: str, admitting: bool, readers: int, connection: str, times: int
     ) -> None:
@@ -204,9 +208,12 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.runs)
     @rule(
-        data=st.data(), outcome=st.sampled_from(OUTCOMES), remainder=st.integers(0, 2),
-        lost=st.sampled_from((0, 0, 1, -1)), times=twice,
-    )  # fmt: skip
+        data=st.data(),
+        outcome=st.sampled_from(OUTCOMES),
+        remainder=st.integers(0, 2),
+        lost=st.sampled_from((0, 0, 1, -1)),
+        times=twice,
+    )
     def finish(self, data: st.DataObject, outcome: tuple[str, str, str], remainder: int, lost: int, times: int) -> None:
         """`lost`: a token before the remainder has not been appended; or its first has been, and nobody heard of it."""
         run = self.some_run(data)

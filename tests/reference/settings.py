@@ -58,8 +58,12 @@ def _values(name: str, field: FieldInfo) -> str:
         return "`true`, `false`"
     if issubclass(kind, Enum):
         return ", ".join(code(str(member.value)) for member in kind)
-    bounds = {sign: getattr(part, key) for part in field.metadata
-              for key, sign in (("gt", "above"), ("ge", "from"), ("le", "to")) if hasattr(part, key)}  # fmt: skip
+    bounds = {
+        sign: getattr(part, key)
+        for part in field.metadata
+        for key, sign in (("gt", "above"), ("ge", "from"), ("le", "to"))
+        if hasattr(part, key)
+    }
     unit = {"secs": "seconds", "bytes": "bytes", "sec": "tokens per second"}.get(name.rpartition("_")[2], "")
     if kind in (int, float):
         ends = [f"{sign} {value:,.10g}" for sign, value in bounds.items()]

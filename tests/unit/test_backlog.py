@@ -23,9 +23,17 @@ async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettin
         if full[-1]:
             break
         await store.admit(
-            f"r{number}", "n", LABELS, "f0", b"{}", on_disconnect="cancel", grace_secs=0, queue_timeout_secs=0,
-            first_token_timeout_secs=0, deadline_secs=0,
-        )  # fmt: skip
+            f"r{number}",
+            "n",
+            LABELS,
+            "f0",
+            b"{}",
+            on_disconnect="cancel",
+            grace_secs=0,
+            queue_timeout_secs=0,
+            first_token_timeout_secs=0,
+            deadline_secs=0,
+        )
     assert full == [False, False, False, True]
     assert len({store.keys.shard_of(f"r{number}") for number in range(3)}) > 1
 

@@ -34,11 +34,21 @@ OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
 OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
 RECORD = Request.from_hash(
     {
-        "id": "r1", "model": "m", "endpoint": "completions", "request_type": "stream", "status": "running",
-        "on_disconnect": "cancel", "frontend": "f", "worker": "w", "attempt": "2", "created_at": "100",
-        "started_at": "101", "last_token_at": "107.5", "output_tokens": "42",
+        "id": "r1",
+        "model": "m",
+        "endpoint": "completions",
+        "request_type": "stream",
+        "status": "running",
+        "on_disconnect": "cancel",
+        "frontend": "f",
+        "worker": "w",
+        "attempt": "2",
+        "created_at": "100",
+        "started_at": "101",
+        "last_token_at": "107.5",
+        "output_tokens": "42",
     }
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -186,10 +196,18 @@ def test_settings_of_a_malformed_redis_url_are_refused() -> None:
 @pytest.mark.parametrize(
     ("secs", "shown"),
     [
-        (None, "-"), (-0.2, "0.0s"), (0.44, "0.4s"), (9.96, "10s"), (59.4, "59s"), (59.6, "1m00s"),
-        (125, "2m05s"), (3599.7, "1h00m"), (86_399, "23h59m"), (86_400 * 3 + 3600 * 4, "3d04h"),
+        (None, "-"),
+        (-0.2, "0.0s"),
+        (0.44, "0.4s"),
+        (9.96, "10s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (125, "2m05s"),
+        (3599.7, "1h00m"),
+        (86_399, "23h59m"),
+        (86_400 * 3 + 3600 * 4, "3d04h"),
     ],
-)  # fmt: skip
+)
 def test_duration(secs: float | None, shown: str) -> None:
     assert output.duration(secs) == shown
 
@@ -203,9 +221,17 @@ def test_a_table_lines_up_and_numbers_are_to_the_right() -> None:
 def test_a_row_of_ps() -> None:
     row = [str(value[0]) if isinstance(value, output.Cell) else value for value in request_row(RECORD, now=110.0)]
     assert dict(zip(PS_HEADS, row, strict=True)) == {
-        "ID": "r1", "MODEL": "m", "ENDPOINT": "completions", "STATUS": "running", "AGE": "10s", "TOKENS": "42",
-        "SILENCE": "2.5s", "FRONTEND": "f", "WORKER": "w", "ATTEMPT": "2",
-    }  # fmt: skip
+        "ID": "r1",
+        "MODEL": "m",
+        "ENDPOINT": "completions",
+        "STATUS": "running",
+        "AGE": "10s",
+        "TOKENS": "42",
+        "SILENCE": "2.5s",
+        "FRONTEND": "f",
+        "WORKER": "w",
+        "ATTEMPT": "2",
+    }
     assert output.status_cell(RECORD._replace(cancel_mode="kill")).text == "running (kill)"
 
 
@@ -240,11 +266,25 @@ def test_log_lines_carry_the_request() -> None:
     line = json.loads(JsonFormatter().format(record))
     assert (line["message"], line["logger"], line["level"]) == ("request ended", "lifecycle.request", "info")
     assert {**line, "time": ""} == {
-        "time": "", "level": "info", "logger": "lifecycle.request", "message": "request ended", "request_id": "r1",
-        "model": "m", "endpoint": "completions", "request_type": "stream", "status": "failed",
-        "error_type": "deadline", "error_message": "60 s\nare over", "output_tokens": 42, "queue_secs": 1.0,
-        "duration_secs": 60.5, "attempt": 2, "frontend": "f", "worker": "w", "trace_id": "a" * 32,
-    }  # fmt: skip
+        "time": "",
+        "level": "info",
+        "logger": "lifecycle.request",
+        "message": "request ended",
+        "request_id": "r1",
+        "model": "m",
+        "endpoint": "completions",
+        "request_type": "stream",
+        "status": "failed",
+        "error_type": "deadline",
+        "error_message": "60 s\nare over",
+        "output_tokens": 42,
+        "queue_secs": 1.0,
+        "duration_secs": 60.5,
+        "attempt": 2,
+        "frontend": "f",
+        "worker": "w",
+        "trace_id": "a" * 32,
+    }
     human = HumanFormatter().format(record)
     assert "\n" not in human
     assert "request ended r1 model=m endpoint=completions request_type=stream status=failed" in human

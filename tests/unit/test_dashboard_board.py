@@ -46,9 +46,10 @@ def frontend(name: str, beat_at: float, now: float, tokens: int, disconnects: in
 
 def snapshot(at: float, *replicas: Replica, completed: int = 0, failed: int = 0, cancelled: int = 0) -> Snapshot:
     totals: dict[tuple[str, str, str, str, str], int] = {
-        (*LABELS, "success", ""): completed, (*LABELS, "error", "internal"): failed,
+        (*LABELS, "success", ""): completed,
+        (*LABELS, "error", "internal"): failed,
         (*LABELS, "error", "cancelled"): cancelled,
-    }  # fmt: skip
+    }
     return Snapshot(Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, ())
 
 
@@ -178,9 +179,16 @@ async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_burie
 
 @pytest.mark.parametrize(
     ("query", "name"),
-    [({"order": "x"}, "order"), ({"status": "failed"}, "status"), ({"outcome": "queued"}, "outcome"),
-     ({"q": "x" * 129}, "q"), ({"rows": "0"}, "rows"), ({"rows": "201"}, "rows"), ({"rows": "x"}, "rows")],
-)  # fmt: skip
+    [
+        ({"order": "x"}, "order"),
+        ({"status": "failed"}, "status"),
+        ({"outcome": "queued"}, "outcome"),
+        ({"q": "x" * 129}, "q"),
+        ({"rows": "0"}, "rows"),
+        ({"rows": "201"}, "rows"),
+        ({"rows": "x"}, "rows"),
+    ],
+)
 def test_a_wrong_selection_is_refused(query: dict[str, str], name: str) -> None:
     with pytest.raises(ApiError) as refusal:
         overview.selection(query)

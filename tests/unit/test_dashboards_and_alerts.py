@@ -63,9 +63,16 @@ def test_an_alert_says_what_is_the_matter_and_what_to_do(rule: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     "path",
-    ["deploy/prometheus/alerts.yml", "deploy/prometheus/alerts_test.yml", "deploy/grafana/lifecycle.json",
-     "docs/metrics.md", "docs/operate.md", "docs/scale.md", "docs/concepts.md"],
-)  # fmt: skip
+    [
+        "deploy/prometheus/alerts.yml",
+        "deploy/prometheus/alerts_test.yml",
+        "deploy/grafana/lifecycle.json",
+        "docs/metrics.md",
+        "docs/operate.md",
+        "docs/scale.md",
+        "docs/concepts.md",
+    ],
+)
 def test_every_series_that_is_asked_for_exists(path: str) -> None:
     used = metrics_doc.used((ROOT / path).read_text())
     assert used
@@ -76,9 +83,11 @@ def test_the_dashboard_asks_for_every_metric() -> None:
     """But for what others show better: what one process has queued, admitted, and how old a snapshot is."""
     used = metrics_doc.used(json.dumps(PANELS))
     elsewhere = {
-        "lifecycle_requests_started_total", "lifecycle_queued_requests", "lifecycle_cluster_requests_total",
+        "lifecycle_requests_started_total",
+        "lifecycle_queued_requests",
+        "lifecycle_cluster_requests_total",
         "lifecycle_cluster_snapshot_age_seconds",
-    }  # fmt: skip
+    }
     unseen = {
         name
         for name in metrics_doc.documented()

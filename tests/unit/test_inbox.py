@@ -65,8 +65,13 @@ async def test_frames_are_handed_on_in_order_and_one_s_trouble_is_its_own(
 ) -> None:
     channel = store.keys.inbox(0, "f0")
     async with listening(settings, channel, heard, set()):
-        for frame in (b'[["a","1-1",["x"]],["b","1-1","trouble"],["c","1-1",["y"]]]', b"garbage", b"{}", b"7",
-                      b'[["a","1-2",["z"]]]'):  # fmt: skip
+        for frame in (
+            b'[["a","1-1",["x"]],["b","1-1","trouble"],["c","1-1",["y"]]]',
+            b"garbage",
+            b"{}",
+            b"7",
+            b'[["a","1-2",["z"]]]',
+        ):
             await store.command("SPUBLISH", channel, frame)
         await wait_until(lambda: len(heard.items) == 3)
     assert heard.items == [("a", "1-1", ["x"]), ("c", "1-1", ["y"]), ("a", "1-2", ["z"])]
@@ -76,14 +81,20 @@ def test_of_frames_that_came_together_a_request_s_consecutive_tokens_are_one_ite
     frames = [
         b'[["a","1-1",["a"]],["b","1-4",["x"]]]',
         b'[["a","1-3",["b","c"]],["b","1-6",["z"]],["c","1-1",["c"]]]',  # a gap in b
-        b'garbage',
+        b"garbage",
         b'[["a","1-4",["d"]],["a","1-4",{"type":"requeued"}],["a","2-5",["e"]],["c","2-2",["f"]]]',  # other attempts
         b'[["a","2-6",["f"]],["b","1-6",["z"]]]',  # a repetition
-    ]  # fmt: skip
+    ]
     assert _items(frames) == [
-        ["a", "1-4", ["a", "b", "c", "d"]], ["b", "1-4", ["x"]], ["b", "1-6", ["z"]], ["c", "1-1", ["c"]],
-        ["a", "1-4", {"type": "requeued"}], ["a", "2-6", ["e", "f"]], ["c", "2-2", ["f"]], ["b", "1-6", ["z"]],
-    ]  # fmt: skip
+        ["a", "1-4", ["a", "b", "c", "d"]],
+        ["b", "1-4", ["x"]],
+        ["b", "1-6", ["z"]],
+        ["c", "1-1", ["c"]],
+        ["a", "1-4", {"type": "requeued"}],
+        ["a", "2-6", ["e", "f"]],
+        ["c", "2-2", ["f"]],
+        ["b", "1-6", ["z"]],
+    ]
 
 
 async def test_a_connection_that_was_cut_is_a_gap(settings: Settings, store: Store, heard: Heard) -> None:

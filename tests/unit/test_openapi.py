@@ -38,8 +38,15 @@ def test_every_parameter_of_a_call_is_described(endpoint: Endpoint, name: str) -
 
 
 def test_the_record_is_described() -> None:
-    raw = {"id": "r", "model": "m", "endpoint": "completions", "request_type": "unary", "status": "queued",
-           "on_disconnect": "cancel", "created_at": "1"}  # fmt: skip
+    raw = {
+        "id": "r",
+        "model": "m",
+        "endpoint": "completions",
+        "request_type": "unary",
+        "status": "queued",
+        "on_disconnect": "cancel",
+        "created_at": "1",
+    }
     assert SCHEMAS["Request"]["properties"].keys() == Request.from_hash(raw).to_json().keys()
 
 

@@ -136,11 +136,20 @@ class Frontends(RuleBasedStateMachine):
         share = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
         answer = self.run(
             self.store.admit(
-                share.rid, share.nonce, Labels("m", "completions", "stream"), "f", b"{}", on_disconnect="cancel",
-                grace_secs=0, queue_timeout_secs=0, first_token_timeout_secs=0, deadline_secs=0, owner=OWNER,
+                share.rid,
+                share.nonce,
+                Labels("m", "completions", "stream"),
+                "f",
+                b"{}",
+                on_disconnect="cancel",
+                grace_secs=0,
+                queue_timeout_secs=0,
+                first_token_timeout_secs=0,
+                deadline_secs=0,
+                owner=OWNER,
                 admit_by=share.admit_by,
             )
-        )  # fmt: skip
+        )
         if answer.outcome == "admitted":
             self.admitted.add(share.rid)
         else:

@@ -28,9 +28,15 @@ async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
 
     def open_one(after: TokenId = START, *, fresh: bool = False, keepalive_secs: float = 0.05) -> TokenReader:
         reader = TokenReader(
-            world.store, feed, Looks(), after=after, fresh=fresh, buffer_tokens=100, keepalive_secs=keepalive_secs,
+            world.store,
+            feed,
+            Looks(),
+            after=after,
+            fresh=fresh,
+            buffer_tokens=100,
+            keepalive_secs=keepalive_secs,
             patience_secs=0.0,
-        )  # fmt: skip
+        )
         opened.append(reader)
         return reader
 

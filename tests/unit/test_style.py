@@ -41,16 +41,24 @@ def test_no_file_is_two_rooms_in_one() -> None:
 
 def test_nothing_is_left_open_or_switched_off() -> None:
     marks = re.compile(r"TODO|FIXME|XXX|NotImplementedError")
-    found = [f"{p.relative_to(ROOT)}:{n}" for p in _sources() for n, line in enumerate(p.read_text().splitlines(), 1)
-             if marks.search(line)]  # fmt: skip
+    found = [
+        f"{p.relative_to(ROOT)}:{n}"
+        for p in _sources()
+        for n, line in enumerate(p.read_text().splitlines(), 1)
+        if marks.search(line)
+    ]
     assert not found
 
 
 def test_no_task_is_fired_and_forgotten() -> None:
     """A task that is created must be kept by somebody: assigned, collected or handed on."""
     forgotten = re.compile(r"^\s*(asyncio\.create_task|loop\.create_task|asyncio\.ensure_future)\(")
-    found = [f"{p.relative_to(ROOT)}:{n}" for p in _sources() for n, line in enumerate(p.read_text().splitlines(), 1)
-             if forgotten.search(line)]  # fmt: skip
+    found = [
+        f"{p.relative_to(ROOT)}:{n}"
+        for p in _sources()
+        for n, line in enumerate(p.read_text().splitlines(), 1)
+        if forgotten.search(line)
+    ]
     assert not found
 
 

@@ -11,11 +11,22 @@ from lifecycle.types import Labels, Request
 
 RECORD = Request.from_hash(
     {
-        "id": "old", "model": "m", "endpoint": "completions", "request_type": "stream", "status": "running",
-        "on_disconnect": "cancel", "frontend": "f", "worker": "w2", "attempt": "1", "created_at": "100",
-        "started_at": "101", "first_token_at": "102", "last_token_at": "110", "output_tokens": "80",
+        "id": "old",
+        "model": "m",
+        "endpoint": "completions",
+        "request_type": "stream",
+        "status": "running",
+        "on_disconnect": "cancel",
+        "frontend": "f",
+        "worker": "w2",
+        "attempt": "1",
+        "created_at": "100",
+        "started_at": "101",
+        "first_token_at": "102",
+        "last_token_at": "110",
+        "output_tokens": "80",
     }
-)  # fmt: skip
+)
 NEW = RECORD._replace(id="new", model="a", worker="w1", created_at=105.0, first_token_at=106.0, output_tokens=8)
 SILENT = NEW._replace(id="silent", model="z", worker="w3", created_at=103.0, last_token_at=104.0, output_tokens=4)
 

@@ -62,10 +62,20 @@ class World:
         admit_by: float | None = None,
     ) -> Admission:
         return await self.store.admit(
-            rid, nonce, LABELS, frontend, b"{}", on_disconnect=on_disconnect, grace_secs=grace_secs,
-            queue_timeout_secs=queue_timeout_secs, first_token_timeout_secs=first_token_timeout_secs,
-            deadline_secs=deadline_secs, owner=owner, admit_by=admit_by, patience_secs=0,
-        )  # fmt: skip
+            rid,
+            nonce,
+            LABELS,
+            frontend,
+            b"{}",
+            on_disconnect=on_disconnect,
+            grace_secs=grace_secs,
+            queue_timeout_secs=queue_timeout_secs,
+            first_token_timeout_secs=first_token_timeout_secs,
+            deadline_secs=deadline_secs,
+            owner=owner,
+            admit_by=admit_by,
+            patience_secs=0,
+        )
 
     async def take(self, worker: str = "w0") -> Delivery:
         for queue in ("retry", "queue"):

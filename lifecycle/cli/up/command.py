@@ -47,9 +47,13 @@ def up(
 
     check_access(settings, host)
     plan = Plan(
-        host, tuple(choose_ports(host, port, frontends)), workers, model, engine,
+        host,
+        tuple(choose_ports(host, port, frontends)),
+        workers,
+        model,
+        engine,
         logs.resolve(log_format, terminal=sys.stdout.isatty()),
-    )  # fmt: skip
+    )
     console = Console()
     given = settings.redis_url if "redis_url" in settings.model_fields_set else None
     with open_redis(given, announce=console.notice) as url:
