@@ -22,7 +22,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
     """Queued under a frontend that exists in Redis only, whose lease ends with the block."""
     async with open_store(settings) as store:
         frontend = new_replica_id(Role.FRONTEND)
-        await store.beat(frontend, Role.FRONTEND, {}, [])
+        await store.heartbeat(frontend, Role.FRONTEND, {}, [])
         beating = asyncio.create_task(_beat(store, frontend))
         try:
             for start in range(0, count, _TOGETHER):
@@ -30,7 +30,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
             yield
         finally:
             await tasks.end((beating,))
-            await store.bury(frontend)
+            await store.expire(frontend)
 
 
 async def _admit(store: Store, frontend: str) -> None:
@@ -54,4 +54,4 @@ async def _admit(store: Store, frontend: str) -> None:
 async def _beat(store: Store, frontend: str) -> None:
     while True:
         await asyncio.sleep(store.settings.heartbeat_secs)
-        await store.beat(frontend, Role.FRONTEND, {}, [])
+        await store.heartbeat(frontend, Role.FRONTEND, {}, [])

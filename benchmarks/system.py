@@ -20,7 +20,7 @@ import orjson
 from benchmarks.caller import Caller, encode
 from benchmarks.parking import parked
 from benchmarks.stream import MODEL, completion
-from lifecycle.local.die_with_parent import Tether
+from lifecycle.local.die_with_parent import ParentDeathPipe
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings, as_environment, load
@@ -122,7 +122,7 @@ class System(ABC):
         """Whether the frontend answers, and knows all workers."""
 
     def _launch(self, part: str, argv: list[str]) -> None:
-        tether = Tether()
+        tether = ParentDeathPipe()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 tether.command([sys.executable, *argv]),

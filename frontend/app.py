@@ -13,7 +13,7 @@ from frontend.auth.policy import Access, AccessMiddleware
 from frontend.dashboard.board import Board
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, cluster, completions, health, openapi, overview, page, requests, session
-from frontend.transport.fast_path import Door
+from frontend.transport.fast_path import FastPath
 from frontend.transport.request_id import RequestIdMiddleware
 from lifecycle.fastapi.exception_handlers import EXPECTED, answer
 from lifecycle.telemetry import tracing
@@ -56,7 +56,7 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
         app.add_exception_handler(kind, _failed)
 
     # A span for each call is FastAPI's to make.
-    inside = app if tracing.is_on() else Door(app, completions.ENDPOINTS)
+    inside = app if tracing.is_on() else FastPath(app, completions.ENDPOINTS)
     guarded = AccessMiddleware(inside, app.state.access) if app.state.access else inside
     # Outermost, so that an internal error and a refusal carry the id too.
     return RequestIdMiddleware(guarded)

@@ -21,7 +21,7 @@ from frontend.app import create_app
 from frontend.auth.api_keys import Keyring, check_access
 from frontend.transport.request_id import SECURITY
 from lifecycle.errors import LifecycleError
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import new_request_id
 from lifecycle.settings import Settings
@@ -35,7 +35,7 @@ _LAST_WORDS_SECS = 2.0  # for error frames to leave the process
 
 
 class Protocol(HttpToolsProtocol):
-    """Gives each call its `Peer`. What is no HTTP at all is answered like every other wrong call."""
+    """Gives each call its `ClientConnection`. What is no HTTP at all is answered like every other wrong call."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -61,7 +61,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        Peer(self.cycle, self._on_gone).put_into(self.scope)
+        ClientConnection(self.cycle, self._on_gone).put_into(self.scope)
 
 
 class Server(uvicorn.Server):

@@ -15,29 +15,29 @@ from typing import NamedTuple
 from lifecycle.types import ErrorType
 
 
-class Shape(NamedTuple):
+class ErrorResponse(NamedTuple):
     """How an error type looks outside."""
 
     status: int  # HTTP status, also the frame's `code`
     type: str  # the OpenAI `type`
 
 
-SHAPES: dict[ErrorType, Shape] = {
-    ErrorType.VALIDATION: Shape(400, "invalid_request_error"),
-    ErrorType.NOT_FOUND: Shape(404, "not_found_error"),
-    ErrorType.OVERLOAD: Shape(429, "rate_limit_error"),
-    ErrorType.UNAVAILABLE: Shape(503, "service_unavailable"),
-    ErrorType.NOT_IMPLEMENTED: Shape(501, "not_implemented_error"),
-    ErrorType.CANCELLED: Shape(499, "request_cancelled"),
-    ErrorType.RESPONSE_TIMEOUT: Shape(504, "timeout_error"),
-    ErrorType.QUEUE_TIMEOUT: Shape(504, "timeout_error"),
-    ErrorType.FIRST_TOKEN_TIMEOUT: Shape(504, "timeout_error"),
-    ErrorType.DEADLINE: Shape(504, "timeout_error"),
-    ErrorType.WORKER_LOST: Shape(500, "internal_server_error"),
-    ErrorType.FRONTEND_LOST: Shape(503, "service_unavailable"),
-    ErrorType.STATE_LOST: Shape(503, "service_unavailable"),
-    ErrorType.SLOW_CONSUMER: Shape(408, "slow_consumer"),
-    ErrorType.INTERNAL: Shape(500, "internal_server_error"),
+ERROR_RESPONSES: dict[ErrorType, ErrorResponse] = {
+    ErrorType.VALIDATION: ErrorResponse(400, "invalid_request_error"),
+    ErrorType.NOT_FOUND: ErrorResponse(404, "not_found_error"),
+    ErrorType.OVERLOAD: ErrorResponse(429, "rate_limit_error"),
+    ErrorType.UNAVAILABLE: ErrorResponse(503, "service_unavailable"),
+    ErrorType.NOT_IMPLEMENTED: ErrorResponse(501, "not_implemented_error"),
+    ErrorType.CANCELLED: ErrorResponse(499, "request_cancelled"),
+    ErrorType.RESPONSE_TIMEOUT: ErrorResponse(504, "timeout_error"),
+    ErrorType.QUEUE_TIMEOUT: ErrorResponse(504, "timeout_error"),
+    ErrorType.FIRST_TOKEN_TIMEOUT: ErrorResponse(504, "timeout_error"),
+    ErrorType.DEADLINE: ErrorResponse(504, "timeout_error"),
+    ErrorType.WORKER_LOST: ErrorResponse(500, "internal_server_error"),
+    ErrorType.FRONTEND_LOST: ErrorResponse(503, "service_unavailable"),
+    ErrorType.STATE_LOST: ErrorResponse(503, "service_unavailable"),
+    ErrorType.SLOW_CONSUMER: ErrorResponse(408, "slow_consumer"),
+    ErrorType.INTERNAL: ErrorResponse(500, "internal_server_error"),
 }
 
 STREAM_ENDED = "Disconnected: Stream ended before generation completed"

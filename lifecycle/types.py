@@ -84,7 +84,7 @@ class Labels(NamedTuple):
     request_type: str
 
 
-class Request(NamedTuple):
+class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it. What has not happened is None."""
 
     id: str
@@ -137,7 +137,7 @@ class Request(NamedTuple):
         return _between(self.cancel_requested_at, self.finished_at)
 
     @classmethod
-    def from_hash(cls, raw: Mapping[str, str]) -> Request:
+    def from_hash(cls, raw: Mapping[str, str]) -> RequestRecord:
         """Build from the Redis hash; an absent or empty field is None."""
         return cls(
             id=raw["id"],
@@ -175,7 +175,7 @@ class Request(NamedTuple):
 
 
 _INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner")
-_RECORD_FIELDS = tuple(name for name in Request._fields if name not in _INTERNAL)
+_RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 
 def _number(text: str | None) -> float | None:

@@ -89,7 +89,7 @@ class _Keyspace:
         control = f"{namespace}:{{{CONTROL_TAG}}}:"
         for role in ("frontends", "workers"):
             space.owners |= _texts(await commands.execute("ZRANGE", control + role, 0, -1))
-        space.owners |= _texts(await commands.execute("HKEYS", control + "graves"))
+        space.owners |= _texts(await commands.execute("HKEYS", control + "pending_cleanup"))
         for place in space.places:
             if place.declared is not None and place.declared.name == "request:":
                 status = await commands.execute("HGET", place.key, "status")
@@ -183,13 +183,13 @@ RULES: dict[str, _Rule] = {
     "inflight:": _is_owned,
     "counts:": _is_owned,
     "running:": _is_owned,
-    "orders:": _is_owned,
-    "dead:": _expires,
+    "pending_cancellations:": _is_owned,
+    "fenced:": _expires,
     "created": _members_are_inflight_or_expire,
     "active": _members_are_inflight,
     "deadlines": _members_are_inflight,
     "expiries": _permanent,
-    "shares:": _expires,
+    "quota_slots:": _expires,
     "totals": _permanent,
     "epoch": _permanent,
     "frontends": _permanent,
@@ -197,8 +197,8 @@ RULES: dict[str, _Rule] = {
     "replica:": _expires,
     "models": _permanent,
     "config": _permanent,
-    "tombstones": _permanent,
-    "graves": _permanent,
+    "expired_replicas": _permanent,
+    "pending_cleanup": _permanent,
     "secret": _permanent,
     "clock": _permanent,
 }

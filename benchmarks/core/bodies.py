@@ -28,7 +28,7 @@ async def measure(quick: bool) -> list[Table]:
     with bench.server() as redis:
         chosen = bench.settings_for(redis.url)
         async with open_store(chosen) as store, open_store(chosen) as other:
-            await store.beat(bench.FRONTEND, Role.FRONTEND, {}, [])
+            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
             await bench.open_queue(store)
             for size in (1,) if quick else (1, 4, 10):
                 body = b"x" * (size * _MEGABYTE)

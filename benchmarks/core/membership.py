@@ -48,23 +48,31 @@ async def measure(quick: bool) -> list[Table]:
 async def _control(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> Table:
     table = Table(
         "The control slot, half of the replicas frontends",
-        ("replicas", "beat, µs", "bury, µs", "roster, µs", "roster, KiB", "cores of its node", "MB/s out of its node"),
+        (
+            "replicas",
+            "heartbeat, µs",
+            "expire, µs",
+            "roster, µs",
+            "roster, KiB",
+            "cores of its node",
+            "MB/s out of its node",
+        ),
     )
     joined = 0
     for replicas in sizes:
         for number in range(joined, replicas):
             role = Role.FRONTEND if number % 2 else Role.WORKER
-            await store.beat(f"{role.value}-{number:012x}", role, _ABOUT, [_SERVED])
+            await store.heartbeat(f"{role.value}-{number:012x}", role, _ABOUT, [_SERVED])
         joined = replicas
-        beat = await _mean_us(redis, lambda: store.beat("frontend-000000000001", Role.FRONTEND, _ABOUT, []))
-        bury = await _mean_us(redis, store.bury)
+        heartbeat = await _mean_us(redis, lambda: store.heartbeat("frontend-000000000001", Role.FRONTEND, _ABOUT, []))
+        expire = await _mean_us(redis, store.expire)
         roster = await _mean_us(redis, store.roster)
         before = _bytes_out(redis)
         await store.roster()
         size = _bytes_out(redis) - before
         rosters = replicas / _SWEEP_SECS + replicas / 2 / _HEARTBEAT_SECS  # a second; frontends ask at heartbeats too
-        busy_us = replicas / _HEARTBEAT_SECS * beat + replicas / _SWEEP_SECS * bury + rosters * roster
-        table.add(str(replicas), beat, bury, roster, size / 1024, busy_us / 1e6, rosters * size / 1e6)
+        busy_us = replicas / _HEARTBEAT_SECS * heartbeat + replicas / _SWEEP_SECS * expire + rosters * roster
+        table.add(str(replicas), heartbeat, expire, roster, size / 1024, busy_us / 1e6, rosters * size / 1e6)
     return table
 
 
@@ -83,10 +91,11 @@ async def _shard(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> 
         sweep = await _mean_us(redis, lambda: store.sweep(0, [], models))
         small, large = (count / _SWEEP_SECS * sweep / 1e6 for count in (100 * _SHARDS, 2000 * 64))
         table.add(str(size), sweep, small, large)
-    await store.beat(bench.WORKER, Role.WORKER, _ABOUT, [])
-    renew = await _mean_us(redis, lambda: store.renew(0, bench.WORKER, Role.WORKER, 0))
+    await store.heartbeat(bench.WORKER, Role.WORKER, _ABOUT, [])
+    reconcile = await _mean_us(redis, lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, 0))
     rate = 2000 * 64 / _HEARTBEAT_SECS
-    table.note = f"renew of one shard: {renew:.0f} µs; 2,000 replicas x 64 shards: {rate * renew / 1e6:.1f} cores"
+    cores = rate * reconcile / 1e6
+    table.note = f"reconcile one shard: {reconcile:.0f} µs; 2,000 replicas x 64 shards: {cores:.1f} cores"
     return table
 
 

@@ -20,7 +20,7 @@ async def measure(quick: bool) -> list[Table]:
     table = Table(f"An output of {count:,} tokens, one an entry", ("step", "figure"))
     with bench.server() as redis:
         async with open_store(bench.settings_for(redis.url)) as store:
-            await store.beat(bench.FRONTEND, Role.FRONTEND, {}, [])
+            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
             await bench.open_queue(store)
             await bench.admit(store, _RID)
             await bench.start_queued(store, 1)

@@ -60,14 +60,14 @@ async def _scrape(
 async def _join(store: Store, frontends: int, workers: int) -> None:
     for number in range(frontends):
         frontend = f"frontend-{number:012x}"
-        await store.beat(frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}}, [])
+        await store.heartbeat(frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}}, [])
         command, *fields = _COUNT
         await store.commands.execute_many(
             [(command, f"{prefix}counts:{frontend}", *fields) for prefix in store.keys.prefixes]
         )
     for number in range(workers):
         worker = f"worker-{number:012x}"
-        await store.beat(worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
+        await store.heartbeat(worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
 
 
 async def _tick(lateness: list[float]) -> None:

@@ -8,7 +8,7 @@ from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import Grave
+from lifecycle.store.results import ExpiredReplica
 from lifecycle.store.scripts import Store
 from lifecycle.types import Role
 
@@ -16,7 +16,7 @@ _FLUSH = 256  # requests in one append: the largest flush of a worker
 _FLUSH_TOKENS = 128  # of each request in it
 _SECOND_FRONTEND = "frontend-2"  # the first ones have been reaped by then
 _SECOND_WORKER = "worker-2"
-_NOBODY = Grave("worker-gone", Role.WORKER, [bench.MODEL])
+_NOBODY = ExpiredReplica("worker-gone", Role.WORKER, [bench.MODEL])
 
 
 async def measure(quick: bool) -> list[Table]:
@@ -33,15 +33,15 @@ async def measure(quick: bool) -> list[Table]:
                 table.add(label, len(times.durations_ms), times.worst_ms, times.sum_ms)
 
             rids = [f"r{number}" for number in range(held)]
-            await store.beat(bench.FRONTEND, Role.FRONTEND, {}, [])
-            await store.beat(bench.WORKER, Role.WORKER, {}, [bench.MODEL])
+            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
+            await store.heartbeat(bench.WORKER, Role.WORKER, {}, [bench.MODEL])
             await bench.open_queue(store)
             await bench.admit_all(store, rids)
             await bench.start_queued(store, held)
             for label, work in _of_running(store, rids):
                 await timed(label, work)
             await timed(f"reap: a worker that ran {held:,}", lambda: _reap_all(store, _worker_gone(), [bench.FRONTEND]))
-            gone = Grave(bench.FRONTEND, Role.FRONTEND, [])
+            gone = ExpiredReplica(bench.FRONTEND, Role.FRONTEND, [])
             await timed(f"reap: a frontend that owned {held:,}", lambda: _reap_all(store, gone, []))
             owner = cluster.Filter(owner="acme")
             await timed(
@@ -50,12 +50,13 @@ async def measure(quick: bool) -> list[Table]:
             await _expire(store)
             await timed(f"sweep: {held:,} expired records", lambda: _sweep_all(store))
             late = [f"late{number}" for number in range(held)]
-            await store.beat(_SECOND_FRONTEND, Role.FRONTEND, {}, [])
+            await store.heartbeat(_SECOND_FRONTEND, Role.FRONTEND, {}, [])
             await bench.admit_all(store, late, frontend=_SECOND_FRONTEND, deadline_secs=0.001)
             await timed(f"sweep: {held:,} requests behind their deadline", lambda: _sweep_all(store))
             many = await _held_only_in_redis(store, compared)
             await timed(
-                f"renew: {compared:,} ids compared", lambda: store.renew(0, _SECOND_WORKER, Role.WORKER, compared, many)
+                f"reconcile: {compared:,} ids compared",
+                lambda: store.reconcile_shard(0, _SECOND_WORKER, Role.WORKER, compared, many),
             )
     return [table]
 
@@ -73,8 +74,14 @@ def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], A
         (f"append: the first token of {len(some)} requests", lambda: store.append(0, bench.WORKER, first)),
         (f"append: one token of {len(some)} requests", lambda: store.append(0, bench.WORKER, second)),
         (f"append: {_FLUSH_TOKENS} tokens of {len(some)} requests", lambda: store.append(0, bench.WORKER, largest)),
-        (f"renew: {held:,} held, numbers equal", lambda: store.renew(0, bench.WORKER, Role.WORKER, held)),
-        (f"renew: {held:,} ids compared", lambda: store.renew(0, bench.WORKER, Role.WORKER, held, rids)),
+        (
+            f"reconcile: {held:,} held, numbers equal",
+            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, held),
+        ),
+        (
+            f"reconcile: {held:,} ids compared",
+            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, held, rids),
+        ),
         ("listing: a page of 1,000, all match", lambda: cluster.list_requests(store, cluster.Filter("inflight"), 999)),
         (f"listing over {held:,} inflight, no match", lambda: cluster.list_requests(store, other, 100)),
         ("browse: 500 looked at, no match", lambda: store.browse(0, "active", "oldest", 0, 500, 50, "", ["zzz"])),
@@ -83,13 +90,13 @@ def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], A
     ]
 
 
-def _worker_gone() -> Grave:
-    return Grave(bench.WORKER, Role.WORKER, [bench.MODEL])
+def _worker_gone() -> ExpiredReplica:
+    return ExpiredReplica(bench.WORKER, Role.WORKER, [bench.MODEL])
 
 
-async def _reap_all(store: Store, grave: Grave, heirs: list[str]) -> None:
+async def _reap_all(store: Store, expired: ExpiredReplica, new_owners: list[str]) -> None:
     while True:
-        reaped = await store.reap(0, grave, heirs)
+        reaped = await store.reap(0, expired, new_owners)
         if reaped.done or not (reaped.ended or reaped.moved):
             return
 

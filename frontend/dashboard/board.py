@@ -18,7 +18,7 @@ from lifecycle.errors import StoreError
 from lifecycle.queries import browse, cluster
 from lifecycle.store.results import Row
 from lifecycle.store.scripts import Store
-from lifecycle.types import Replica, Request
+from lifecycle.types import Replica, RequestRecord
 
 MAX_VIEWERS = 64
 FINISHED_ROWS = 25
@@ -149,7 +149,7 @@ class Board:
 
 
 def _row(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
-    record: Request = row.record
+    record: RequestRecord = row.record
     shown = {name: getattr(record, name) for name in names} | {"readers": row.readers}
     for name in ("error_message", "cancel_reason"):
         if shown.get(name):

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import SHAPES
+from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import encodable
 from lifecycle.types import Endpoint, ErrorType
 
@@ -92,7 +92,7 @@ def _encode_each(texts: list[str]) -> list[bytes]:
 
 def error_frame(error_type: ErrorType, message: str, request_id: str) -> bytes:
     """The event right before `DONE` of a stream that did not go well."""
-    shape = SHAPES[error_type]
+    shape = ERROR_RESPONSES[error_type]
     error = {
         "message": encodable(message),
         "type": shape.type,

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame
-from lifecycle.fastapi.cancel_on_disconnect import Hangup
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
 from lifecycle.types import ErrorType, Status
@@ -59,10 +59,10 @@ class TokenStreamResponse(Response):
         self._ended = False  # all has been sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        peer = Peer.of(scope)
+        peer = ClientConnection.of(scope)
         try:
             self._on_begin()
-            with Hangup(peer):
+            with CancelOnDisconnect(peer):
                 await self._write(peer, send)
         except SlowConsumer:
             try:
@@ -72,14 +72,14 @@ class TokenStreamResponse(Response):
         finally:
             await self._on_closed(self._ended)
 
-    async def _write(self, peer: Peer, send: Send) -> None:
+    async def _write(self, peer: ClientConnection, send: Send) -> None:
         """Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
             self._ended = peer.finish(self._ending(end))
 
-        pour, encode = peer.pour, self._encoder.tokens
-        self._reader.tap = lambda tokens: pour(encode(*tokens))
+        pour, encode = peer.write_nowait, self._encoder.tokens
+        self._reader.on_events = lambda tokens: pour(encode(*tokens))
         self._reader.on_end = end_at_once
         await self._send(
             peer, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -94,7 +94,7 @@ class TokenStreamResponse(Response):
             await self._send(peer, send, {"type": "http.response.body", "body": data, "more_body": end is None})
             self._ended = end is not None
 
-    async def _send(self, peer: Peer, send: Send, message: Message) -> None:
+    async def _send(self, peer: ClientConnection, send: Send, message: Message) -> None:
         if not peer.is_full:
             await send(message)  # without waiting
             return

@@ -13,16 +13,16 @@ from frontend.openai_api.stream import TokenStreamResponse
 from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
 from frontend.transport.request_id import PREFIXES
-from lifecycle.errors import SHAPES
-from lifecycle.fastapi.cancel_on_disconnect import Hangup
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.errors import ERROR_RESPONSES
+from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.headers import headers_of
 from lifecycle.settings import Settings
 from lifecycle.telemetry import tracing
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import Admit, Flight, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Endpoint, ErrorType, Labels, RequestType, Status
@@ -67,7 +67,7 @@ async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> 
         raise
 
 
-async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -> Flight:
+async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -> AdmittedRequest:
     """Raises ApiError; a call that is refused has started no request."""
     model = ""
     try:
@@ -97,12 +97,12 @@ async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -
         raise
 
 
-def _asked(request: Request, call: validation.Call, settings: Settings) -> tuple[Admit, Idempotency | None]:
+def _asked(request: Request, call: validation.Call, settings: Settings) -> tuple[AdmissionRequest, Idempotency | None]:
     headers, body = headers_of(request.scope), orjson.dumps(call.body)
     key = params.idempotency_key(headers)
     caller = get_caller(request)
     once = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
-    admit = Admit(
+    admit = AdmissionRequest(
         rid=request.scope["state"]["request_id"],
         labels=Labels(call.model, call.endpoint, call.request_type),
         body=body,
@@ -140,7 +140,7 @@ def _refusal(reason: str, rid: str) -> ApiError:
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
-def _streaming(flight: Flight, call: validation.Call, tracker: Tracker) -> Response:
+def _streaming(flight: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
     encoder = ChunkEncoder(call.endpoint, flight.rid, call.model, int(flight.created_at), call.include_usage)
 
     def on_begin() -> None:
@@ -171,10 +171,10 @@ def _streaming(flight: Flight, call: validation.Call, tracker: Tracker) -> Respo
     return response
 
 
-async def _unary(request: Request, flight: Flight, call: validation.Call, tracker: Tracker) -> Response:
+async def _unary(request: Request, flight: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
     """Fold the token stream into one body, listening for the client's disconnect all the while."""
     folded = None
-    with flight.stream, flight.connection as connection, Hangup(Peer.of(request.scope)):
+    with flight.stream, flight.connection as connection, CancelOnDisconnect(ClientConnection.of(request.scope)):
         folded = await _fold(flight.reader)
         connection.disarm()
     if folded is None:
@@ -200,7 +200,7 @@ def _may_repeat(request: Request, failure: ErrorType) -> bool | None:
     """None for what the status says."""
     headers = headers_of(request.scope)
     if "idempotency-key" in headers:
-        return SHAPES[failure].status == 503  # the way to the answer was lost; an end stays what it was
+        return ERROR_RESPONSES[failure].status == 503  # the way to the answer was lost; an end stays what it was
     # An id the client chose is spent: repeating the call under it would only be told so.
     return False if "x-request-id" in headers else None
 
@@ -212,7 +212,7 @@ async def _fold(reader: TokenReader) -> tuple[list[str], End]:
         texts.extend(tokens.texts)
         return True
 
-    reader.tap = take
+    reader.on_events = take
     while True:
         item: Any = await reader.next()
         if isinstance(item, Tokens):

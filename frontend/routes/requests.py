@@ -16,8 +16,7 @@ from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, ErrorType, Status
-from lifecycle.types import Request as Record
+from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status
 
 router = APIRouter(prefix="/v1/requests")
 
@@ -114,7 +113,7 @@ async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
 
 
-async def _seen(request: Request, rid: str) -> Record | None:
+async def _seen(request: Request, rid: str) -> RequestRecord | None:
     """The record, if there is one and it is the caller's to see."""
     record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
     return record if record is not None and get_caller(request).may_see(record.owner) else None

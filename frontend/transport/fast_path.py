@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Door:
+class FastPath:
     """An ASGI application. `endpoints`: those of POST by path, which FastAPI has as routes too."""
 
     def __init__(self, app: FastAPI, endpoints: Mapping[str, Endpoint]) -> None:

@@ -11,7 +11,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.auth.api_keys import Caller
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.headers import headers_of
 from lifecycle.ids import is_request_id
@@ -19,8 +19,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.scripts import Store
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.tracking.monitor import Limits
-from lifecycle.types import CancelMode, ErrorType, OnDisconnect
-from lifecycle.types import Request as Record
+from lifecycle.types import CancelMode, ErrorType, OnDisconnect, RequestRecord
 
 BODY_TIMEOUT_SECS = 60.0
 LABEL_CHARS = 512
@@ -38,7 +37,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     declared = headers_of(request.scope).get("content-length", "0")
     if declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
-    here = Peer.of(request.scope).body()
+    here = ClientConnection.of(request.scope).body()
     if here is not None:
         if len(here) > limit_bytes:
             raise _too_large(limit_bytes)
@@ -156,7 +155,7 @@ def reason(asked: Mapping[str, Any]) -> str:
     return given or "Cancelled by request"
 
 
-async def known_request(store: Store, rid: str, caller: Caller) -> Record | None:
+async def known_request(store: Store, rid: str, caller: Caller) -> RequestRecord | None:
     """Where a listing goes on: the last request of the page before, None for the first page."""
     if not rid:
         return None

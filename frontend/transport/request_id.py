@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.headers import headers_of
 from lifecycle.ids import is_request_id, new_request_id
@@ -35,7 +35,7 @@ class RequestIdMiddleware:
         given = headers_of(scope).get("x-request-id")
         valid = given is not None and is_request_id(given)
         state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
-        peer = Peer.of(scope)
+        peer = ClientConnection.of(scope)
 
         async def send_named(message: Message) -> None:
             if message["type"] == "http.response.start":

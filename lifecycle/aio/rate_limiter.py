@@ -14,7 +14,7 @@ PER_SEC = 20
 _BURST = 20
 
 
-class Looks:
+class RateLimiter:
     """A token bucket."""
 
     def __init__(self, per_sec: float = PER_SEC) -> None:

@@ -63,8 +63,8 @@ class Watchdog:
             self._on_silent()
 
 
-class Patience:
-    """`async with Patience(2.0):` raises TimeoutError at its end once so many seconds were spent waiting."""
+class StallTimeout:
+    """`async with StallTimeout(2.0):` raises TimeoutError at its end once so many seconds were spent waiting."""
 
     __slots__ = ("_dog", "_scope")
 

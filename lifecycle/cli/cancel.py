@@ -14,7 +14,7 @@ from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen, not_empty, seconds
 from lifecycle.ids import is_request_id
 from lifecycle.settings import Settings
-from lifecycle.types import CancelMode, Endpoint, Request, Status
+from lifecycle.types import CancelMode, Endpoint, RequestRecord, Status
 
 if TYPE_CHECKING:
     from lifecycle.queries.bulk_cancel import Cancelled, Selection
@@ -96,9 +96,9 @@ def cancel(
     return operate(settings, named if ids else selected)
 
 
-async def _order(store: Store, rid: str, mode: CancelMode, reason: str) -> Request | None:
+async def _order(store: Store, rid: str, mode: CancelMode, reason: str) -> RequestRecord | None:
     """The record as it is then; None when unknown."""
-    cancellation = await store.cancel(rid, mode, reason, patience_secs=1.0) if is_request_id(rid) else None
+    cancellation = await store.cancel(rid, mode, reason, retry_for_secs=1.0) if is_request_id(rid) else None
     return cancellation.record if cancellation else None
 
 
@@ -109,7 +109,7 @@ async def _select(
     from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, cancel_selected
 
     every = Cancelled(dry_run, has_more=True)
-    after: Request | None = None
+    after: RequestRecord | None = None
     while every.has_more and every.matched < limit:
         size = min(PAGE_MAX, limit - every.matched)
         page = await cancel_selected(store, selection, mode, reason, limit=size, after=after, dry_run=dry_run)
@@ -120,23 +120,23 @@ async def _select(
     return every
 
 
-async def _until_ended(store: Store, records: Sequence[Request], wait_secs: float) -> list[Request]:
+async def _until_ended(store: Store, records: Sequence[RequestRecord], wait_secs: float) -> list[RequestRecord]:
     """As they are once all have ended, or the time is over."""
     known = {record.id: record for record in records}
     give_up_at, pause = time.monotonic() + wait_secs, _FIRST_PAUSE_SECS
     while (unconfirmed := _unconfirmed(known.values())) and time.monotonic() < give_up_at:
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECS)
-        seen = await asyncio.gather(*(store.read(record.id, patience_secs=1.0) for record in unconfirmed))
+        seen = await asyncio.gather(*(store.read(record.id, retry_for_secs=1.0) for record in unconfirmed))
         known |= {record.id: record for record in seen if record is not None}
     return list(known.values())
 
 
-def _unconfirmed(records: Iterable[Request]) -> list[Request]:
+def _unconfirmed(records: Iterable[RequestRecord]) -> list[RequestRecord]:
     return [record for record in records if not record.status.terminal]
 
 
-def _show(records: Sequence[Request]) -> None:
+def _show(records: Sequence[RequestRecord]) -> None:
     for record in records:
         output.write(f"{record.id}  {_outcome(record)}")
 
@@ -153,7 +153,7 @@ def _show_selected(cancelled: Cancelled, now: float) -> None:
         output.complain("There are more; see --limit")
 
 
-def _outcome(record: Request) -> str:
+def _outcome(record: RequestRecord) -> str:
     if not record.status.terminal:
         return output.paint(f"{record.cancel_mode} ordered, not confirmed yet", output.YELLOW)
     return output.paint(record.status, output.STATUS_COLORS[record.status])

@@ -11,7 +11,7 @@ from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen
 from lifecycle.cli.output import NONE, Cell, duration
 from lifecycle.settings import Settings
-from lifecycle.types import Replica, Request, Status
+from lifecycle.types import Replica, RequestRecord, Status
 
 if TYPE_CHECKING:
     from lifecycle.queries.cluster import Inflight
@@ -92,7 +92,7 @@ def replicas(settings: Settings, json: Json = False) -> int:
     return operate(settings, work)
 
 
-def request_row(record: Request, now: float) -> list[str | Cell]:
+def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
     running_since = record.last_token_at or record.started_at
     silence = now - running_since if record.status is Status.RUNNING and running_since is not None else None
     return [

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 import orjson
 
-from lifecycle.types import Request, Status
+from lifecycle.types import RequestRecord, Status
 
 RED, GREEN, YELLOW, CYAN = 31, 32, 33, 36
 STATUS_COLORS = {
@@ -95,7 +95,7 @@ def duration(secs: float | None) -> str:
     return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
 
 
-def status_cell(record: Request) -> Cell:
+def status_cell(record: RequestRecord) -> Cell:
     """The status; of a request that is to end, how: `running (kill)`."""
     ending = "" if record.status.terminal or not record.cancel_mode else f" ({record.cancel_mode})"
     return Cell(record.status + ending, STATUS_COLORS[record.status])

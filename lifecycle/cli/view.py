@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lifecycle.cli import listing, output
 from lifecycle.cli.output import Cell
-from lifecycle.types import Request, Status
+from lifecycle.types import RequestRecord, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,7 @@ class View:
     """At `now` by Redis's clock; `requests` are the oldest inflight."""
 
     snapshot: Snapshot
-    requests: list[Request]
+    requests: list[RequestRecord]
     now: float
     rates: Mapping[str, float] = field(default_factory=dict)  # tokens a second, by request id
     recent: Mapping[str, int] = field(default_factory=dict)  # how many ended how, within `recent_secs`
@@ -47,7 +47,7 @@ class View:
         }
 
 
-def silence_secs(request: Request, now: float) -> float:
+def silence_secs(request: RequestRecord, now: float) -> float:
     """How long a running request has given nothing."""
     since = request.last_token_at or request.started_at
     return now - since if request.status is Status.RUNNING and since is not None else 0.0
@@ -61,7 +61,7 @@ class Trend:
         self._looked_at = 0.0
         self._ended: deque[tuple[float, dict[str, int]]] = deque()
 
-    def follow(self, snapshot: Snapshot, requests: list[Request], now: float) -> View:
+    def follow(self, snapshot: Snapshot, requests: list[RequestRecord], now: float) -> View:
         rates = {request.id: self._rate(request, now) for request in requests}
         self._tokens, self._looked_at = {request.id: request.output_tokens for request in requests}, now
         ended = _ended(snapshot)
@@ -72,7 +72,7 @@ class Trend:
         recent = {name: count - before.get(name, 0) for name, count in ended.items() if count > before.get(name, 0)}
         return View(snapshot, requests, now, rates, recent, now - then)
 
-    def _rate(self, request: Request, now: float) -> float:
+    def _rate(self, request: RequestRecord, now: float) -> float:
         """Since the look before; at the first look, since the first token."""
         before = self._tokens.get(request.id)
         since = self._looked_at if before is not None else request.first_token_at
@@ -89,7 +89,7 @@ def _ended(snapshot: Snapshot) -> dict[str, int]:
 
 
 # How the requests can be ordered, by the key that is pressed for it. What is looked for comes first.
-ORDERS: dict[str, tuple[str, Callable[[View, Request], Any]]] = {
+ORDERS: dict[str, tuple[str, Callable[[View, RequestRecord], Any]]] = {
     "a": ("age", lambda view, request: request.created_at),
     "s": ("silence", lambda view, request: -silence_secs(request, view.now)),
     "t": ("tokens", lambda view, request: -request.output_tokens),
@@ -147,7 +147,7 @@ def _endings(view: View) -> list[str]:
     return [span, *(f"{name} {count}" for name, count in sorted(counts.items()))] if counts else [f"{span} none"]
 
 
-def _row(view: View, request: Request) -> list[str | Cell]:
+def _row(view: View, request: RequestRecord) -> list[str | Cell]:
     row = listing.request_row(request, view.now)
     rate = view.rates.get(request.id, 0.0)
     return [*row[:6], f"{rate:.1f}" if rate else output.NONE, *row[6:]]

@@ -144,13 +144,13 @@ class Attempt:
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
 
     async def _report(self, outcome: Outcome) -> Ended | None:
-        patience_secs = 2 * self._settings.lease_secs
+        retry_for_secs = 2 * self._settings.lease_secs
         try:
-            ended = await self.sink.finish(outcome, self.context.input_tokens, patience_secs)
+            ended = await self.sink.finish(outcome, self.context.input_tokens, retry_for_secs)
             if ended.what == "incomplete":
                 # Redis has confirmed tokens and lost them since, in a failover; nobody may splice over the gap.
                 lost = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream")
-                ended = await self.sink.finish(lost, self.context.input_tokens, patience_secs)
+                ended = await self.sink.finish(lost, self.context.input_tokens, retry_for_secs)
         except StoreUnavailable as failure:
             log.error("the end of %s could not be reported: %s", self.rid, failure)
             return None

@@ -51,13 +51,13 @@ class Slots:
             self._available.clear()
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self.free += 1
         self._available.set()
 
 
-class Intake:
-    """`run()` until cancelled, then `give_back_pending()`: a cancelled read may have parked entries in our name."""
+class QueueConsumer:
+    """`run()` until cancelled, then `release_pending()`: a cancelled read may have parked entries in our name."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Intake:
         """A delivery could not be started: it is still pending in our name, and is read again."""
         self._pending = True
 
-    async def give_back_pending(self) -> None:
+    async def release_pending(self) -> None:
         """Requeue what was delivered to us and not started."""
         self._pending = True
         for delivery in await self._read(tuple(self._keys), _BATCH, None):
@@ -172,7 +172,7 @@ class Intake:
             if not self._slots.take():
                 await self._requeue(delivery)  # two queues answered at once: another worker may have room
             elif not self._launch(delivery):
-                self._slots.give_back()
+                self._slots.release()
 
     async def _requeue(self, delivery: Delivery) -> None:
         await self._store.requeue(
@@ -180,7 +180,7 @@ class Intake:
             self._worker,
             queue=delivery.queue,
             entry=delivery.entry,
-            patience_secs=self._store.settings.lease_secs,
+            retry_for_secs=self._store.settings.lease_secs,
         )
 
     async def create_groups(self) -> None:

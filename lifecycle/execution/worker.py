@@ -14,13 +14,13 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.engine import Engine, close_engine, is_resumable
-from lifecycle.execution.queue_consumer import Delivery, Intake, Slots
+from lifecycle.execution.queue_consumer import Delivery, QueueConsumer, Slots
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message, Subscription
-from lifecycle.store.results import Drop, Ended, Order, Outcome, Start
+from lifecycle.store.results import Drop, Ended, Outcome, PendingCancellation, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -47,7 +47,7 @@ class Worker:
         self._handling: dict[str, dict[Delivery, set[CancelMode]]] = {}  # by request: the cancels that came meanwhile
         self._put_off: set[Delivery] = set()  # delivered again while it was being handled
         self._slots = Slots(settings.concurrency)
-        self._intakes: list[Intake] = []
+        self._intakes: list[QueueConsumer] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._new_identity()
@@ -64,9 +64,9 @@ class Worker:
         """Take nothing new, let what runs finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
         self._draining.set()
 
-    async def run(self, *, patience_secs: float = 10.0) -> None:
+    async def run(self, *, retry_for_secs: float = 10.0) -> None:
         """Raises StoreUnavailable or ConfigurationConflict when it cannot join at first."""
-        await self._lease.join(patience_secs)
+        await self._lease.join(retry_for_secs)
         await warn_of_eviction(self._store)
         log.info("worker %s serves %s with %d slots", self.id, self.model, self.settings.concurrency)
         try:
@@ -82,7 +82,7 @@ class Worker:
     async def _serve(self) -> bool:
         """Work under one identity. True when drained, False when fenced."""
         intakes = self._intakes = [
-            Intake(self._store, blocking, shard, self.model, self.id, self._slots, self._launch)
+            QueueConsumer(self._store, blocking, shard, self.model, self.id, self._slots, self._launch)
             for shard, blocking in enumerate(self._connections.blocking)
         ]
         listening: Subscription | None = None
@@ -175,7 +175,7 @@ class Worker:
             del self._handling[rid][delivery]
             if not self._handling[rid]:
                 del self._handling[rid]
-            self._slots.give_back()
+            self._slots.release()
             if delivery in self._put_off:
                 self._put_off.discard(delivery)
                 self._intakes[self._store.keys.shard_of(rid)].recheck()
@@ -190,7 +190,7 @@ class Worker:
             self.model,
             delivery.entry,
             resumable=is_resumable(self._engine),
-            patience_secs=self.settings.lease_secs,
+            retry_for_secs=self.settings.lease_secs,
         )
         if isinstance(start, Drop):
             log.debug("%s is not started: %s", rid, start.why)
@@ -233,18 +233,18 @@ class Worker:
         """What earlier attempts have left. None when Redis has lost some of it; the request has then failed."""
         if start.base == 0:
             return []
-        patience_secs = self.settings.lease_secs
-        emitted = await read_emitted(self._store, rid, start.base, patience_secs)
+        retry_for_secs = self.settings.lease_secs
+        emitted = await read_emitted(self._store, rid, start.base, retry_for_secs)
         if emitted is None:
             lost = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream")
-            await self._store.finish(rid, self.id, start.attempt, lost, start.base, patience_secs=patience_secs)
+            await self._store.finish(rid, self.id, start.attempt, lost, start.base, retry_for_secs=retry_for_secs)
         return emitted
 
-    async def _finish_up(self, intakes: list[Intake]) -> None:
+    async def _finish_up(self, intakes: list[QueueConsumer]) -> None:
         """Drain: what is left at the deadline moves to another worker if it can, or fails."""
         with suppress(StoreError):
-            await self._lease.beat()
-        giving_back = [asyncio.create_task(intake.give_back_pending(), name="give back") for intake in intakes]
+            await self._lease.heartbeat()
+        giving_back = [asyncio.create_task(intake.release_pending(), name="give back") for intake in intakes]
         await asyncio.wait(giving_back, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(giving_back)  # what a shard that is away keeps is the reaper's
         await asyncio.gather(*giving_back, return_exceptions=True)
@@ -286,7 +286,7 @@ class Worker:
             "stuck": sum(attempt.stuck for attempt in self._engines),
         }
 
-    async def on_orders(self, orders: Sequence[Order]) -> None:
+    async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
         for order in orders:
             attempt = self._attempts.get(order.rid)
             if attempt is not None:
@@ -302,14 +302,14 @@ class Worker:
         nothing = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
         await self._store.finish(rid, self.id, attempt, nothing, 0)
 
-    async def on_lost(self, rids: Sequence[str]) -> None:
+    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         """Redis does not count these as ours: ended, moved, or forgotten with its data."""
         for rid in rids:
             attempt = self._attempts.get(rid)
             if attempt is not None:
                 attempt.abandon()
 
-    async def on_unheld(self, rids: Sequence[str]) -> None:
+    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Ours by Redis's word, and not running: the reply to our start was lost. Another try is due."""
         for rid in rids:
             if rid in self._attempts or rid in self._handling:

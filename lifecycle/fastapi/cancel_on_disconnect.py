@@ -6,16 +6,16 @@ import asyncio
 from types import TracebackType
 from typing import Any, Self
 
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.client_connection import ClientConnection
 
 
-class Hangup:
-    """`with Hangup(peer) as client:` cancels its block once the client disconnects, and says so in `gone`.
+class CancelOnDisconnect:
+    """`with CancelOnDisconnect(peer) as client:` cancels its block once the client disconnects, and says so in `gone`.
 
     As asyncio.timeout does: that cancellation ends with the block, one from outside goes on.
     """
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: ClientConnection) -> None:
         self._peer = peer
         self._task: asyncio.Task[Any] | None = None  # while it listens
         self.gone = False

@@ -16,7 +16,7 @@ _EXTENSION = "lifecycle.peer"
 _CHUNKED = ((b"transfer-encoding", b"chunked"),)
 
 
-class Peer:
+class ClientConnection:
     """Of one call. `on_gone` is its connection's, and called when that has been lost."""
 
     __slots__ = ("_cycle", "_on_gone")
@@ -26,8 +26,8 @@ class Peer:
         self._on_gone = on_gone
 
     @classmethod
-    def of(cls, scope: Scope) -> Peer:
-        return cast(Peer, scope["extensions"][_EXTENSION])
+    def of(cls, scope: Scope) -> ClientConnection:
+        return cast(ClientConnection, scope["extensions"][_EXTENSION])
 
     def put_into(self, scope: Any) -> None:
         scope["extensions"] = {_EXTENSION: self}
@@ -62,7 +62,7 @@ class Peer:
         cycle.transport.write(b"HTTP/1.1 200 OK\r\n%b\r\n" % head)
         return True
 
-    def pour(self, data: bytes) -> bool:
+    def write_nowait(self, data: bytes) -> bool:
         """A piece of the body, to the socket at once. False, and nothing is sent, unless it takes it."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import SHAPES, StoreError
+from lifecycle.errors import ERROR_RESPONSES, StoreError
 from lifecycle.types import ErrorType
 
 _RETRIED_LATER = frozenset({429, 503})
@@ -46,7 +46,7 @@ class ApiError(Exception):
         request_id: str | None = None,
     ) -> None:
         super().__init__(message)
-        shape = SHAPES[error_type]
+        shape = ERROR_RESPONSES[error_type]
         self.error_type = error_type
         self.message = message
         self.status = shape.status if status is None else status

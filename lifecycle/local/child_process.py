@@ -9,7 +9,7 @@ from asyncio.subprocess import STDOUT, Process, create_subprocess_exec
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-from lifecycle.local.die_with_parent import Tether
+from lifecycle.local.die_with_parent import ParentDeathPipe
 
 TAIL_LINES = 10
 _LONGEST_LINE_BYTES = 64 * 1024
@@ -20,7 +20,7 @@ class Child:
     """A running process. `ended` is done, with its exit status, once it is gone with its group and all was read."""
 
     def __init__(
-        self, name: str, process: Process, tether: Tether, output: _Output, on_line: Callable[[str], None]
+        self, name: str, process: Process, tether: ParentDeathPipe, output: _Output, on_line: Callable[[str], None]
     ) -> None:
         self.name = name
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -34,7 +34,7 @@ class Child:
         cls, name: str, argv: Sequence[str], env: Mapping[str, str] | None, on_line: Callable[[str], None]
     ) -> Child:
         """`env` is its whole environment, or None for ours. What cannot be run ends at once, and says so."""
-        tether = Tether()
+        tether = ParentDeathPipe()
         output, theirs = await _Output.open()
         try:
             process = await create_subprocess_exec(

@@ -12,7 +12,7 @@ from pathlib import Path
 _SCRIPT = Path(__file__).with_name("_die_with_parent.py")
 
 
-class Tether:
+class ParentDeathPipe:
     """What to start instead of a command so that the child never outlives this process.
 
     Start `command(argv)` with `stdin=tether.stdin` and `start_new_session=True`, call `handed_over()` after that,

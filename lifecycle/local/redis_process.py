@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from lifecycle.local.die_with_parent import Tether
+from lifecycle.local.die_with_parent import ParentDeathPipe
 from lifecycle.local.redis_binary import NoUsableServer
 
 START_TIMEOUT_SECS = 10.0
@@ -77,7 +77,7 @@ class ServerProcess(ABC):
     def __init__(self) -> None:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._tether: Tether | None = None
+        self._tether: ParentDeathPipe | None = None
 
     @property
     @abstractmethod
@@ -180,7 +180,7 @@ class ServerProcess(ABC):
 
     def _launch(self) -> str | None:
         """None once it answers, else why it does not; it is then ended."""
-        self._tether = Tether()
+        self._tether = ParentDeathPipe()
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._tether.command(self._argv()),

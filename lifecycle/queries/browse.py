@@ -12,7 +12,7 @@ from typing import Literal
 
 from lifecycle.store.results import Row
 from lifecycle.store.scripts import Store
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 
 _STEP = 500  # requests one script looks at
 _SEARCH_LIMIT = 20_000  # requests one search looks at, in each shard
@@ -60,7 +60,7 @@ async def oldest(store: Store, limit: int, word: str = "") -> Listing:
     return await browse(store, Query("active", "oldest", "", words, limit))
 
 
-def _place(query: Query, record: Request) -> tuple[float, str]:
+def _place(query: Query, record: RequestRecord) -> tuple[float, str]:
     at = record.created_at if query.index == "active" else record.finished_at or 0.0
     return at, record.id
 
@@ -84,7 +84,7 @@ async def gone(store: Store, since: float) -> dict[str, float]:
     """Replicas that were buried, or have said goodbye, after that time: id → when, the latest first."""
     flat = await store.commands.execute(
         "ZREVRANGEBYSCORE",
-        store.keys.control + "tombstones",
+        store.keys.control + "expired_replicas",
         "+inf",
         f"({since:.6f}",
         "WITHSCORES",

@@ -9,7 +9,7 @@ from typing import Any
 
 from lifecycle.queries import cluster
 from lifecycle.store.scripts import Store
-from lifecycle.types import CancelMode, Request, Status
+from lifecycle.types import CancelMode, RequestRecord, Status
 
 STATUSES = (cluster.INFLIGHT, Status.QUEUED, Status.RUNNING)
 PAGE_MAX = 1000
@@ -35,7 +35,7 @@ class Cancelled:
 
     dry_run: bool
     matched: int = 0
-    records: list[Request] = field(default_factory=list)
+    records: list[RequestRecord] = field(default_factory=list)
     has_more: bool = False
 
     @property
@@ -61,7 +61,7 @@ async def cancel_selected(
     reason: str,
     *,
     limit: int,
-    after: Request | None = None,
+    after: RequestRecord | None = None,
     dry_run: bool = False,
 ) -> Cancelled:
     """The newest `limit` that match, behind `after`. Repeating it changes nothing for those that were told."""
@@ -73,11 +73,13 @@ async def cancel_selected(
     return Cancelled(False, len(found), records, has_more)
 
 
-async def _cancel_each(store: Store, found: Sequence[Request], mode: CancelMode, reason: str) -> list[Request]:
+async def _cancel_each(
+    store: Store, found: Sequence[RequestRecord], mode: CancelMode, reason: str
+) -> list[RequestRecord]:
     """Their records in the same order, without what has expired. Raises StoreError, when some are cancelled already."""
     records = []
     for first in range(0, len(found), _AT_ONCE):
-        calls = (store.cancel(r.id, mode, reason, patience_secs=1.0) for r in found[first : first + _AT_ONCE])
+        calls = (store.cancel(r.id, mode, reason, retry_for_secs=1.0) for r in found[first : first + _AT_ONCE])
         for cancellation in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(cancellation, BaseException):
                 raise cancellation

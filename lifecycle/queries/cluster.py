@@ -16,7 +16,7 @@ import orjson
 
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.scripts import Store
-from lifecycle.types import Labels, Replica, Request, Role
+from lifecycle.types import Labels, Replica, RequestRecord, Role
 
 INFLIGHT = "inflight"
 _ACTIVE = frozenset({INFLIGHT, "queued", "running"})
@@ -191,8 +191,8 @@ async def snapshot(store: Store) -> Snapshot:
 
 
 async def list_requests(
-    store: Store, filter: Filter, limit: int, after: Request | None = None, older_than_secs: float | None = None
-) -> tuple[list[Request], bool]:
+    store: Store, filter: Filter, limit: int, after: RequestRecord | None = None, older_than_secs: float | None = None
+) -> tuple[list[RequestRecord], bool]:
     """A page, newest first, behind `after`; and whether there is more."""
     bound = (f"{after.created_at:.6f}", after.id) if after else ("+inf", "")
     if older_than_secs is not None:
@@ -206,8 +206,8 @@ async def list_requests(
 
 async def _shard_page(
     store: Store, shard: int, filter: Filter, limit: int, bound: tuple[str, str]
-) -> Sequence[Request]:
-    found: list[Request] = []
+) -> Sequence[RequestRecord]:
+    found: list[RequestRecord] = []
     status = "" if filter.status == INFLIGHT else filter.status
     while len(found) < limit:
         page = await store.list_page(
@@ -237,7 +237,7 @@ async def known_replicas(store: Store) -> set[str]:
         [
             ("ZRANGE", control + "frontends", 0, -1),
             ("ZRANGE", control + "workers", 0, -1),
-            ("HKEYS", control + "graves"),
+            ("HKEYS", control + "pending_cleanup"),
         ]
     )
     return {name.decode() for names in replies for name in names}

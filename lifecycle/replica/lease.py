@@ -19,7 +19,7 @@ import lifecycle
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
-from lifecycle.store.results import Order, Renewal
+from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.scripts import Store
 from lifecycle.types import Role
 
@@ -37,17 +37,18 @@ class Holder(Protocol):
     def about(self) -> dict[str, Any]:
         """What /v1/replicas shows of it."""
 
-    async def on_orders(self, orders: Sequence[Order]) -> None:
+    async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
         """Cancels that may have been missed. They come again until they are confirmed."""
 
-    async def on_lost(self, rids: Sequence[str]) -> None:
+    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         """Redis does not count these as this replica's."""
 
-    async def on_unheld(self, rids: Sequence[str]) -> None:
+    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Redis counts these as this replica's, and it does not know them."""
 
     async def on_new_epoch(self, shard: int) -> None:
-        """This shard of Redis has lost its data and begins anew; what was held is told by `on_lost` right after."""
+        """This shard of Redis has lost its data and begins anew; `on_not_in_redis` then names
+        what this replica held."""
 
 
 class Lease:
@@ -70,11 +71,11 @@ class Lease:
         """Since Redis last confirmed the lease."""
         return time.monotonic() - self._renewed_at
 
-    async def join(self, patience_secs: float) -> None:
+    async def join(self, retry_for_secs: float) -> None:
         """First heartbeat. Raises StoreUnavailable, or ConfigurationConflict when replicas disagree."""
-        await self.beat(patience_secs)
+        await self.heartbeat(retry_for_secs)
 
-    async def beat(self, patience_secs: float = 0.0) -> None:
+    async def heartbeat(self, retry_for_secs: float = 0.0) -> None:
         asked_at = time.monotonic()
         about = {
             "host": socket.gethostname(),
@@ -82,8 +83,8 @@ class Lease:
             "started_at": self.started_at,
             "version": lifecycle.__version__,
         }
-        await self._store.beat(
-            self.id, self.role, about | self._holder.about(), self._models, patience_secs=patience_secs
+        await self._store.heartbeat(
+            self.id, self.role, about | self._holder.about(), self._models, retry_for_secs=retry_for_secs
         )
         self._renewed_at = asked_at
 
@@ -97,8 +98,8 @@ class Lease:
         while True:
             await asyncio.sleep(settings.heartbeat_secs)
             try:
-                await self.beat()
-                await self._renew_all()
+                await self.heartbeat()
+                await self._reconcile_all()
             except StoreError as failure:
                 tasks.check_cancelled()
                 log.warning("heartbeat failed: %s", failure)
@@ -110,43 +111,43 @@ class Lease:
                 tasks.check_cancelled()
                 log.exception("a heartbeat, or what it brought back, failed")
 
-    async def _renew_all(self) -> None:
+    async def _reconcile_all(self) -> None:
         """Every shard's, whatever becomes of another's; then the gravest failure is raised."""
         shards = range(self._store.settings.shards)
-        outcomes = await asyncio.gather(*(self._renew(shard) for shard in shards), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._reconcile(shard) for shard in shards), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         for failure in failures:
             if isinstance(failure, Fenced):
                 raise failure
             if not isinstance(failure, StoreError):
-                log.error("a renewal failed", exc_info=failure)
+                log.error("a reconciliation failed", exc_info=failure)
         for failure in failures:
             if isinstance(failure, StoreError):
                 raise failure
 
-    async def _renew(self, shard: int) -> None:
+    async def _reconcile(self, shard: int) -> None:
         held = self._holder.held(shard)
         now = time.monotonic()
         compare = self._mismatches[shard] >= _MISMATCHES and now >= self._compare_at[shard]
-        renewal = await self._ask(shard, held, compare)
-        if self._epochs[shard] not in (None, renewal.epoch):
+        reconciliation = await self._ask(shard, held, compare)
+        if self._epochs[shard] not in (None, reconciliation.epoch):
             log.warning("Redis has lost the data of shard %d", shard)
             await self._holder.on_new_epoch(shard)
             compare = True
-            renewal = await self._ask(shard, held, compare)
-        self._epochs[shard] = renewal.epoch  # only now: what failed on the way comes again
+            reconciliation = await self._ask(shard, held, compare)
+        self._epochs[shard] = reconciliation.epoch  # only now: what failed on the way comes again
         if compare:
             self._compare_at[shard] = now + self._store.settings.lease_secs
-        if compare or renewal.held == len(held):
+        if compare or reconciliation.held == len(held):
             self._mismatches[shard] = 0
         else:
             self._mismatches[shard] += 1
-        if renewal.orders:
-            await self._holder.on_orders(renewal.orders)
-        if renewal.lost:
-            await self._holder.on_lost(renewal.lost)
-        if renewal.unheld:
-            await self._holder.on_unheld(renewal.unheld)
+        if reconciliation.pending_cancellations:
+            await self._holder.on_pending_cancellations(reconciliation.pending_cancellations)
+        if reconciliation.not_in_redis:
+            await self._holder.on_not_in_redis(reconciliation.not_in_redis)
+        if reconciliation.not_held_locally:
+            await self._holder.on_not_held_locally(reconciliation.not_held_locally)
 
-    async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Renewal:
-        return await self._store.renew(shard, self.id, self.role, len(held), list(held) if compare else None)
+    async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Reconciliation:
+        return await self._store.reconcile_shard(shard, self.id, self.role, len(held), list(held) if compare else None)

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.store.results import Grave, Roster
+from lifecycle.store.results import ExpiredReplica, Roster
 from lifecycle.store.scripts import Store
 from lifecycle.types import Role
 
@@ -41,13 +41,13 @@ class Reaper:
 
     async def sweep(self, leaving: str = "") -> None:
         """One round. With `leaving`, that replica says goodbye: it is buried whatever its lease."""
-        graves = await self._store.bury(leaving)
+        pending_cleanup = await self._store.expire(leaving)
         roster = await self._store.roster()
-        for grave in graves:
-            heirs = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
+        for grave in pending_cleanup:
+            new_owners = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
             grave = grave._replace(models=grave.models or sorted(roster.models))
-            if all(await self._in_every_shard(partial(self._reap, grave, heirs))):
-                await self._store.close_grave(grave.replica)
+            if all(await self._in_every_shard(partial(self._reap, grave, new_owners))):
+                await self._store.finish_cleanup(grave.replica)
         unserved, models = self._unserved(roster), sorted(roster.models)
         await self._in_every_shard(partial(self._sweep, unserved, models))
 
@@ -60,10 +60,10 @@ class Reaper:
                 raise outcome
         return [outcome is True for outcome in outcomes]
 
-    async def _reap(self, grave: Grave, heirs: list[str], shard: int) -> bool:
+    async def _reap(self, grave: ExpiredReplica, new_owners: list[str], shard: int) -> bool:
         """Whether nothing is left of it in this shard."""
         for _ in range(_CALLS):
-            reaped = await self._store.reap(shard, grave, heirs)
+            reaped = await self._store.reap(shard, grave, new_owners)
             if reaped.ended or reaped.moved:
                 log.warning(
                     "%s %s is gone: %d requests ended, %d go on elsewhere",

@@ -121,7 +121,7 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         async def client() -> Redis:
             nonlocal served_by
             if served_by is not None:  # it was lost, or no longer serves the slot
-                topology.doubt(served_by)
+                topology.mark_stale(served_by)
             served_by = await topology.node_of(slot_of(prefix))
             return await listeners.get(served_by)
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
-from lifecycle.aio.watchdog import Patience
+from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.link import PushLink, connected
 
@@ -78,7 +78,7 @@ class Listener:
 
     async def _serve(self) -> None:
         """Until the link is lost, or answers no probe."""
-        async with Patience(self._timeout_secs):
+        async with StallTimeout(self._timeout_secs):
             link = self._link = PushLink(await connected(await self._source.client()), self._hear)
         link.send("PING")  # a server that still loads its data confirms subscriptions, but answers this with an error
         for command in self._greeting():

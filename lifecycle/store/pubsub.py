@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.aio.watchdog import Patience
+from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.listener import Listener, Source
 
@@ -59,7 +59,7 @@ class Subscriptions(Listener):
         subscription = Subscription(channel, on_message, on_gap)
         entry = self._channels.get(channel)
         try:
-            async with Patience(self._timeout_secs):
+            async with StallTimeout(self._timeout_secs):
                 if entry is None:
                     entry = self._channels[channel] = _Channel()
                     entry.listeners.append(subscription)

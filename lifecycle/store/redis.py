@@ -39,7 +39,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from lifecycle.aio import tasks
-from lifecycle.aio.watchdog import Patience
+from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
 from lifecycle.store.link import Link, Reply, connected
@@ -222,7 +222,7 @@ class Commands:
 
     async def _connect(self) -> None:
         try:
-            async with Patience(self._timeout_secs):
+            async with StallTimeout(self._timeout_secs):
                 connection = await connected(self._client)
                 link = Link(connection, self._timeout_secs, self._on_idle, self._on_lost)
                 pong: Reply = asyncio.get_running_loop().create_future()

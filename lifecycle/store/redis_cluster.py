@@ -58,7 +58,7 @@ class ClusterCommands(Commands):
         try:
             return await (await self._links.get(node)).execute(*args)
         except StoreUnavailable:
-            self._topology.doubt(node)
+            self._topology.mark_stale(node)
             raise
 
     async def nodes(self) -> Sequence[Commands]:

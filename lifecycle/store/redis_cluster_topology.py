@@ -85,7 +85,7 @@ class Topology:
         self._slots[slot] = _named(node[0], node[1], asked)
         self._doubtful = True
 
-    def doubt(self, node: Node) -> None:
+    def mark_stale(self, node: Node) -> None:
         """It failed: another may have taken its place."""
         self._suspects.add(node)
         self._doubtful = True

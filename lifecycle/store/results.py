@@ -6,14 +6,14 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
 
 
-def record_of(text: bytes) -> Request | None:
+def record_of(text: bytes) -> RequestRecord | None:
     """From the JSON of its hash; nothing is no record."""
-    return Request.from_hash(orjson.loads(text)) if text else None
+    return RequestRecord.from_hash(orjson.loads(text)) if text else None
 
 
 class Admission(NamedTuple):
@@ -70,7 +70,7 @@ class Ended(NamedTuple):
     last: int = 0
 
     @property
-    def record(self) -> Request | None:
+    def record(self) -> RequestRecord | None:
         return record_of(self.text)
 
 
@@ -78,7 +78,7 @@ class Cancellation(NamedTuple):
     """`terminal` or `pending` (the worker has not confirmed)."""
 
     what: Literal["terminal", "pending"]
-    record: Request
+    record: RequestRecord
 
 
 class Disconnection(NamedTuple):
@@ -89,7 +89,7 @@ class Disconnection(NamedTuple):
     grace_secs: float
 
 
-class Order(NamedTuple):
+class PendingCancellation(NamedTuple):
     """A cancel its worker may have missed."""
 
     rid: str
@@ -97,17 +97,17 @@ class Order(NamedTuple):
     reason: str
 
 
-class Renewal(NamedTuple):
+class Reconciliation(NamedTuple):
     """What a heartbeat brought back from one shard: exceptions only."""
 
     epoch: str
     held: int
-    orders: list[Order]
-    lost: list[str]
-    unheld: list[str]
+    pending_cancellations: list[PendingCancellation]
+    not_in_redis: list[str]
+    not_held_locally: list[str]
 
 
-class Grave(NamedTuple):
+class ExpiredReplica(NamedTuple):
     """A buried replica whose consequences are still to be drawn."""
 
     replica: str
@@ -125,7 +125,7 @@ class Reaped(NamedTuple):
 class Page(NamedTuple):
     """One page of a listing and where to go on; `exhausted` when there is nothing further."""
 
-    records: list[Request]
+    records: list[RequestRecord]
     exhausted: bool
     created_at: str
     rid: str
@@ -134,7 +134,7 @@ class Page(NamedTuple):
 class Row(NamedTuple):
     """A request in a table, and how many HTTP readers it has."""
 
-    record: Request
+    record: RequestRecord
     readers: int
 
 

@@ -1,6 +1,6 @@
 """The Store: every transition of a request as a typed method. Each is one Lua script in one slot.
 
-Every method may be repeated: a call whose reply was lost is sent again, within `patience_secs`, and changes nothing
+Every method may be repeated: a call whose reply was lost is sent again, within `retry_for_secs`, and changes nothing
 the second time. Raises StoreUnavailable when Redis is away for longer than that.
 """
 
@@ -26,13 +26,13 @@ from lifecycle.store.results import (
     Disconnection,
     Drop,
     Ended,
-    Grave,
-    Order,
+    ExpiredReplica,
     Outcome,
     Page,
+    PendingCancellation,
     Reaped,
+    Reconciliation,
     Refusal,
-    Renewal,
     Roster,
     RosterEntry,
     Row,
@@ -40,13 +40,13 @@ from lifecycle.store.results import (
     Start,
     record_of,
 )
-from lifecycle.types import CancelMode, Labels, Request, Role
+from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
 _BATCH = 200  # requests a reap or a sweep handles in one call: bounds how long Redis is busy
 _MESSAGE_CHARS = 4096
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 class Store:
@@ -87,10 +87,10 @@ class Store:
         idempotency: str = "",
         owner: str = "",
         admit_by: float | None = None,
-        patience_secs: float = 0.3,
+        retry_for_secs: float = 0.3,
     ) -> Admission:
         reply = await self._in_shard(
-            "admit", rid, patience_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
+            "admit", rid, retry_for_secs, rid, nonce, *labels, frontend, body, on_disconnect, grace_secs,
             queue_timeout_secs, first_token_timeout_secs, deadline_secs, self.settings.queue_limit, traceparent,
             idempotency, owner, "" if admit_by is None else f"{admit_by:.6f}",
         )  # fmt: skip
@@ -101,10 +101,10 @@ class Store:
 
     async def start(
         self, rid: str, worker: str, queue: str, model: str, entry: str, *, resumable: bool = False,
-        patience_secs: float = 0.0,
+        retry_for_secs: float = 0.0,
     ) -> Start | Drop:  # fmt: skip
         reply = await self._in_shard(
-            "start", rid, patience_secs, rid, worker, queue, model, entry, int(resumable), self.settings.retention_secs
+            "start", rid, retry_for_secs, rid, worker, queue, model, entry, int(resumable), self.settings.retention_secs
         )
         if _text(reply[0]) == "fenced":
             raise Fenced("This worker's lease has expired")
@@ -135,10 +135,10 @@ class Store:
         *,
         remainder: Append | None = None,
         input_tokens: int | None = None,
-        patience_secs: float = 0.0,
+        retry_for_secs: float = 0.0,
     ) -> Ended:
         reply = await self._in_shard(
-            "finish", rid, patience_secs, rid, worker, attempt, outcome.status, outcome.error_type,
+            "finish", rid, retry_for_secs, rid, worker, attempt, outcome.status, outcome.error_type,
             outcome.message[:_MESSAGE_CHARS], outcome.finish_reason, last,
             f"{attempt}-{remainder.number}" if remainder else "", remainder.tokens if remainder else "",
             "" if input_tokens is None else input_tokens, self.settings.retention_secs,
@@ -146,23 +146,23 @@ class Store:
         return _ended(reply)
 
     async def fail(
-        self, rid: str, error_type: str, message: str, *, seen: int | None = None, patience_secs: float = 0.0
+        self, rid: str, error_type: str, message: str, *, seen: int | None = None, retry_for_secs: float = 0.0
     ) -> Ended:
         """End a request from its frontend; with `seen`, only if no token came after that number."""
         reply = await self._in_shard(
-            "fail", rid, patience_secs, rid, error_type, message[:_MESSAGE_CHARS], "" if seen is None else seen,
+            "fail", rid, retry_for_secs, rid, error_type, message[:_MESSAGE_CHARS], "" if seen is None else seen,
             self.settings.retention_secs,
         )  # fmt: skip
         return _ended(reply)
 
     async def cancel(
-        self, rid: str, mode: CancelMode, reason: str, *, patience_secs: float = 0.0
+        self, rid: str, mode: CancelMode, reason: str, *, retry_for_secs: float = 0.0
     ) -> Cancellation | None:
         """None when unknown."""
         reply = await self._in_shard(
             "cancel",
             rid,
-            patience_secs,
+            retry_for_secs,
             rid,
             mode.value,
             reason[:_MESSAGE_CHARS],
@@ -171,9 +171,11 @@ class Store:
         record = record_of(reply[1]) if len(reply) > 1 else None
         return Cancellation(cast(Any, _text(reply[0])), record) if record else None
 
-    async def attach(self, rid: str, frontend: str, readers: int, *, patience_secs: float = 0.0) -> Request | None:
+    async def attach(
+        self, rid: str, frontend: str, readers: int, *, retry_for_secs: float = 0.0
+    ) -> RequestRecord | None:
         """Subscribe this frontend's inbox to a request. None when unknown. Raises Fenced."""
-        reply = await self._in_shard("attach", rid, patience_secs, rid, frontend, readers)
+        reply = await self._in_shard("attach", rid, retry_for_secs, rid, frontend, readers)
         if reply == [b"fenced"]:
             raise Fenced("This frontend's lease has expired")
         return record_of(reply)
@@ -186,44 +188,44 @@ class Store:
         connection: str,
         *,
         admitting: bool,
-        patience_secs: float = 0.0,
+        retry_for_secs: float = 0.0,
     ) -> Disconnection:
         reply = await self._in_shard(
-            "disconnect", rid, patience_secs, rid, frontend, readers, connection, int(admitting),
+            "disconnect", rid, retry_for_secs, rid, frontend, readers, connection, int(admitting),
             self.settings.retention_secs,
         )  # fmt: skip
         return Disconnection(_text(reply[0]), bool(reply[1]), float(reply[2]))
 
     async def requeue(
         self, rid: str, worker: str, *, attempt: int | None = None, queue: str = "", entry: str = "",
-        patience_secs: float = 0.0,
+        retry_for_secs: float = 0.0,
     ) -> str:  # fmt: skip
         """Give back a running attempt, or (by queue and entry) a delivery not started.
 
         Returns `requeued`, `ended`, `not` or `unknown`.
         """
         reply = await self._in_shard(
-            "requeue", rid, patience_secs, rid, worker, "" if attempt is None else attempt, queue, entry,
+            "requeue", rid, retry_for_secs, rid, worker, "" if attempt is None else attempt, queue, entry,
             self.settings.max_attempts, self.settings.retention_secs,
         )  # fmt: skip
         return _text(reply[0])
 
-    async def renew(
+    async def reconcile_shard(
         self, shard: int, replica: str, role: Role, believed: int, rids: Sequence[str] | None = None
-    ) -> Renewal:
+    ) -> Reconciliation:
         """A heartbeat in one shard. Raises Fenced."""
         listed = "" if rids is None else orjson.dumps(list(rids))
-        reply = await self._call("renew", self._prefixes[shard], replica, role.value, believed, listed, 1000)
-        if reply[0] == b"dead":
+        reply = await self._call("reconcile_shard", self._prefixes[shard], replica, role.value, believed, listed, 1000)
+        if reply[0] == b"fenced":
             raise Fenced("This replica's lease has expired")
-        orders = [Order(_text(r), _text(m), _text(why)) for r, m, why in reply[3]]
-        return Renewal(
+        orders = [PendingCancellation(_text(r), _text(m), _text(why)) for r, m, why in reply[3]]
+        return Reconciliation(
             _text(reply[1]), int(reply[2]), orders, [_text(r) for r in reply[4]], [_text(r) for r in reply[5]]
         )
 
-    async def reap(self, shard: int, grave: Grave, heirs: Sequence[str]) -> Reaped:
+    async def reap(self, shard: int, grave: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
         reply = await self._call(
-            "reap", self._prefixes[shard], grave.replica, grave.role, orjson.dumps(list(heirs)),
+            "reap", self._prefixes[shard], grave.replica, grave.role, orjson.dumps(list(new_owners)),
             orjson.dumps(grave.models), self.settings.retention_secs, self.settings.max_attempts, _BATCH,
         )  # fmt: skip
         return Reaped(bool(reply[0]), int(reply[1]), int(reply[2]), int(reply[3]))
@@ -239,8 +241,8 @@ class Store:
         )  # fmt: skip
         return int(reply[0]), bool(reply[1])
 
-    async def read(self, rid: str, *, patience_secs: float = 0.0) -> Request | None:
-        return record_of(await self._in_shard("read", rid, patience_secs, rid))
+    async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
+        return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
 
     async def list_page(
         self,
@@ -277,24 +279,24 @@ class Store:
             float(reply[0]), int(reply[1]), [Row(record, readers) for record, readers in rows if record is not None]
         )
 
-    async def beat(
+    async def heartbeat(
         self,
         replica: str,
         role: Role,
         about: dict[str, Any],
         models: Sequence[str],
         *,
-        patience_secs: float = 0.0,
+        retry_for_secs: float = 0.0,
     ) -> float:
         """Join or renew the lease; returns Redis's time. Raises Fenced or ConfigurationConflict."""
         s = self.settings
         common = {"shards": str(s.shards), "lease_secs": f"{s.lease_secs:g}", "version": SCHEMA_VERSION}
         reply = await self.run(
-            "beat", self.keys.control, replica, role.value, s.lease_secs, orjson.dumps(about),
-            orjson.dumps(list(models)), orjson.dumps(common), patience_secs=patience_secs,
+            "heartbeat", self.keys.control, replica, role.value, s.lease_secs, orjson.dumps(about),
+            orjson.dumps(list(models)), orjson.dumps(common), retry_for_secs=retry_for_secs,
         )  # fmt: skip
         what = _text(reply[0])
-        if what == "dead":
+        if what == "fenced":
             raise Fenced("This replica's lease has expired")
         if what == "conflict":
             name, theirs = _text(reply[1]), _text(reply[2])
@@ -305,15 +307,15 @@ class Store:
             )
         return float(reply[1])
 
-    async def bury(self, leaving: str = "") -> list[Grave]:
-        reply = await self._call("bury", self.keys.control, self.settings.lease_secs, leaving, _BATCH)
-        return [Grave(_text(r), _text(role), orjson.loads(models)) for r, role, models in reply]
+    async def expire(self, leaving: str = "") -> list[ExpiredReplica]:
+        reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, _BATCH)
+        return [ExpiredReplica(_text(r), _text(role), orjson.loads(models)) for r, role, models in reply]
 
-    async def close_grave(self, replica: str) -> None:
+    async def finish_cleanup(self, replica: str) -> None:
         """Every shard has been reaped; the tombstone stays."""
         control = self.keys.control
         await self.commands.execute_many(
-            [("HDEL", control + "graves", replica), ("DEL", control + "replica:" + replica)]
+            [("HDEL", control + "pending_cleanup", replica), ("DEL", control + "replica:" + replica)]
         )
 
     async def roster(self) -> Roster:
@@ -350,21 +352,21 @@ class Store:
                 if int(cursor) == 0:
                     break
 
-    async def command(self, *args: Any, patience_secs: float = 0.0) -> Any:
+    async def command(self, *args: Any, retry_for_secs: float = 0.0) -> Any:
         """A plain command that may be repeated, with the same patience as the transitions."""
-        return await self._repeat(patience_secs, lambda: self.commands.execute(*args))
+        return await self._repeat(retry_for_secs, lambda: self.commands.execute(*args))
 
-    async def run(self, name: str, prefix: str, *args: Any, patience_secs: float = 0.0) -> Any:
+    async def run(self, name: str, prefix: str, *args: Any, retry_for_secs: float = 0.0) -> Any:
         """A script, in the slot of this prefix."""
-        return await self._repeat(patience_secs, lambda: self._call(name, prefix, *args))
+        return await self._repeat(retry_for_secs, lambda: self._call(name, prefix, *args))
 
-    async def _in_shard(self, name: str, rid: str, patience_secs: float, *args: Any) -> Any:
-        return await self.run(name, self._prefixes[self.keys.shard_of(rid)], *args, patience_secs=patience_secs)
+    async def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> Any:
+        return await self.run(name, self._prefixes[self.keys.shard_of(rid)], *args, retry_for_secs=retry_for_secs)
 
     @staticmethod
-    async def _repeat(patience_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Repeat while Redis is away, with growing pauses, for at most `patience_secs`."""
-        give_up_at, pause = time.monotonic() + patience_secs, _FIRST_PAUSE_SECS
+    async def _repeat(retry_for_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Repeat while Redis is away, with growing pauses, for at most `retry_for_secs`."""
+        give_up_at, pause = time.monotonic() + retry_for_secs, _FIRST_PAUSE_SECS
         while True:
             try:
                 return await call()

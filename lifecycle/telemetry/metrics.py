@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from lifecycle.telemetry.collectors import Distributions, Numbers
-from lifecycle.types import ErrorType, Labels, Request
+from lifecycle.types import ErrorType, Labels, RequestRecord
 
 _REQUEST = ("model", "endpoint", "request_type")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -73,7 +73,7 @@ class Metrics:
         if error_type is ErrorType.CANCELLED:
             self.cancellations.labels(*labels).inc()
 
-    def observe_end(self, record: Request) -> None:
+    def observe_end(self, record: RequestRecord) -> None:
         """Durations from the terminal record: Redis's clock throughout."""
         for histogram, value in (
             (self.duration, record.duration_secs),

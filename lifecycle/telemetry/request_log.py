@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lifecycle.types import ErrorType, Labels, Request
+from lifecycle.types import ErrorType, Labels, RequestRecord
 
 log = logging.getLogger("lifecycle.request")
 
 _DURATIONS = ("queue_secs", "first_token_secs", "duration_secs", "cancel_to_stop_secs")
 
 
-def ended(record: Request, trace_id: str = "") -> None:
+def ended(record: RequestRecord, trace_id: str = "") -> None:
     """The terminal record's line, written by the frontend that owned the request."""
     if log.isEnabledFor(logging.INFO):
         log.info("request ended", extra={"request": fields(record, trace_id)})
@@ -27,7 +27,7 @@ def lost(rid: str, labels: Labels, error_type: ErrorType, trace_id: str = "") ->
     log.info("request lost", extra={"request": known | ({"trace_id": trace_id} if trace_id else {})})
 
 
-def fields(record: Request, trace_id: str = "") -> dict[str, Any]:
+def fields(record: RequestRecord, trace_id: str = "") -> dict[str, Any]:
     """In the record's words. What has not happened or is not known is left out."""
     found = {
         "id": record.id,

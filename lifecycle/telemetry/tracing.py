@@ -17,7 +17,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from lifecycle.store.results import Ended, Start
-from lifecycle.types import ErrorType, Labels, Request
+from lifecycle.types import ErrorType, Labels, RequestRecord
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _propagator = TraceContextTextMapPropagator()
@@ -67,7 +67,7 @@ class RequestSpan:
             self._queue.end()
             self._queue = None
 
-    def end(self, record: Request) -> None:
+    def end(self, record: RequestRecord) -> None:
         self.started()
         if self._span is not None:
             _describe(self._span, record)
@@ -116,7 +116,7 @@ class AttemptSpan:
             _describe(self._span, record)
         self._span.end()
 
-    def _note_first_token(self, span: Span, record: Request) -> None:
+    def _note_first_token(self, span: Span, record: RequestRecord) -> None:
         """From the record, so that a token costs nothing. Redis's clock gives the distance, ours the start."""
         if record.first_token_at is None or record.started_at is None or record.first_token_at < record.started_at:
             return  # none, or an earlier attempt's
@@ -124,7 +124,7 @@ class AttemptSpan:
         span.add_event("first token", timestamp=self._started_ns + after_ns)
 
 
-def _describe(span: Span, record: Request) -> None:
+def _describe(span: Span, record: RequestRecord) -> None:
     span.set_attribute("lifecycle.status", record.status.value)
     span.set_attribute("gen_ai.usage.output_tokens", record.output_tokens)
     for role, replica in (("frontend", record.frontend), ("worker", record.worker)):

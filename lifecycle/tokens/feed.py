@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lifecycle.tokens.history import End, Tokens
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 
 if TYPE_CHECKING:
     from lifecycle.tokens.reader import TokenReader
@@ -23,10 +23,10 @@ class Feed:
         self.started = False
         self._clock = asyncio.get_running_loop().time
         self.active_at = self._clock()  # of the last sign of life: start or token
-        self.record: Request | None = None  # once terminal
+        self.record: RequestRecord | None = None  # once terminal
         self.end: End | None = None  # once the token stream is closed
         self.on_tokens: Callable[[int, float], None] | None = None  # how many are new, and the wait for them
-        self.on_terminal: Callable[[Request], None] | None = None
+        self.on_terminal: Callable[[RequestRecord], None] | None = None
         self.on_started: Callable[[], None] | None = None
         self.on_requeued: Callable[[], None] | None = None
         self.attaching = asyncio.Lock()  # keeps the reader counts told to Redis in order
@@ -69,7 +69,7 @@ class Feed:
             self.on_tokens(new, now - self.active_at)
         self.active_at = now
         for reader in self.readers:
-            reader.offer(tokens)
+            reader.push(tokens)
 
     def take_started(self) -> None:
         self.started = True
@@ -86,9 +86,9 @@ class Feed:
         """The token stream is closed; the request itself may still wait for its worker's confirmation."""
         self.end = end
         for reader in self.readers:
-            reader.offer(end)
+            reader.push(end)
 
-    def take_terminal(self, record: Request, end: End) -> None:
+    def take_terminal(self, record: RequestRecord, end: End) -> None:
         if self.end is None:
             self.take_end(end)
         self.record = record
@@ -110,4 +110,4 @@ class Feed:
         elif kind == "end":
             self.take_end(End.from_event(event))
         elif kind == "terminal":
-            self.take_terminal(Request.from_hash(event["record"]), End.from_event(event["outcome"]))
+            self.take_terminal(RequestRecord.from_hash(event["record"]), End.from_event(event["outcome"]))

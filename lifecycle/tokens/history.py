@@ -60,10 +60,10 @@ class HistoryPage(NamedTuple):
     next_id: str  # where to go on
 
 
-async def read_history(store: Store, rid: str, after: str, patience_secs: float = 0.0) -> HistoryPage:
+async def read_history(store: Store, rid: str, after: str, retry_for_secs: float = 0.0) -> HistoryPage:
     """One page of entries whose id is greater than `after` (an entry id; "0-0" for all)."""
     key = store.keys.prefix_of(rid) + "tokens:" + rid
-    entries = await store.command("XRANGE", key, f"({after}", "+", "COUNT", PAGE_ENTRIES, patience_secs=patience_secs)
+    entries = await store.command("XRANGE", key, f"({after}", "+", "COUNT", PAGE_ENTRIES, retry_for_secs=retry_for_secs)
     items: list[Tokens | End | Opened] = []
     for entry_id, flat in entries:
         after = entry_id.decode()
@@ -79,12 +79,12 @@ async def read_history(store: Store, rid: str, after: str, patience_secs: float 
     return HistoryPage(items, len(entries) < PAGE_ENTRIES, after)
 
 
-async def read_emitted(store: Store, rid: str, base: int, patience_secs: float) -> list[str] | None:
+async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[str] | None:
     """The texts of all tokens before an attempt that begins behind `base`. None when they are not exactly so many."""
     texts: list[str] = []
     after = "0-0"
     while True:
-        page = await read_history(store, rid, after, patience_secs)
+        page = await read_history(store, rid, after, retry_for_secs)
         for item in page.items:
             if isinstance(item, Tokens):
                 if item.first != len(texts) + 1:

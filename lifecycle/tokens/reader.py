@@ -16,7 +16,7 @@ from typing import Literal
 
 from redis.exceptions import RedisError
 
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.store.scripts import Store
@@ -47,18 +47,18 @@ class TokenReader:
         self,
         store: Store,
         feed: Feed,
-        looks: Looks,
+        looks: RateLimiter,
         *,
         after: TokenId = START,
         fresh: bool = False,
         buffer_tokens: int,
         keepalive_secs: float,
-        patience_secs: float,
+        retry_for_secs: float,
     ) -> None:
         """`fresh`: the request is only being admitted, so there is no history to read."""
         self.attempt, self.number = after
         self.feed = feed
-        self.tap: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
+        self.on_events: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
         self.on_end: Callable[[End], None] | None = None  # is told with the tap; it comes by next() all the same
         self._store = store
         self._looks = looks
@@ -69,12 +69,12 @@ class TokenReader:
         self._behind = not fresh  # the stream must be read before the feed can be followed
         self._more = False  # by the record there is more in the stream than was read: tokens, or the end
         self._aborted: End | None = None
-        self._patience_secs = patience_secs
+        self._patience_secs = retry_for_secs
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._keepalive_secs = keepalive_secs
         self._silent = False
-        self._doubted = False
+        self._stale = False
         self._active_at = self._loop.time()
         self._timer = self._loop.call_later(keepalive_secs, self._tick)
         self._asking: asyncio.TimerHandle | None = None
@@ -86,10 +86,12 @@ class TokenReader:
             self._asking.cancel()
         self._live.clear()
         self._history.clear()
-        self.tap = self.on_end = None  # whose owner knows this reader: a circle, for the garbage collector to find
+        self.on_events = self.on_end = (
+            None  # whose owner knows this reader: a circle, for the garbage collector to find
+        )
         self.feed.remove(self)
 
-    def offer(self, item: Tokens | End) -> None:
+    def push(self, item: Tokens | End) -> None:
         """From the feed. Past the bound everything held is dropped: the stream in Redis has it."""
         if self._behind:
             return
@@ -104,7 +106,7 @@ class TokenReader:
 
     def _pour(self, item: Tokens | End) -> bool:
         """To the tap, if it is the very next, and the owner of `next()` waits with nothing held."""
-        if self.tap is None or self._live or self._waiter is None or self._waiter.done():
+        if self.on_events is None or self._live or self._waiter is None or self._waiter.done():
             return False
         if isinstance(item, End):
             if self.on_end is not None and item.last == self.number:
@@ -112,16 +114,16 @@ class TokenReader:
             return False
         attempt, first, texts = item
         number = self.number
-        if first != number + 1 or (attempt != self.attempt and number > 0) or not self.tap(item):
+        if first != number + 1 or (attempt != self.attempt and number > 0) or not self.on_events(item):
             return False
         self.attempt, self.number = attempt, number + len(texts)
         self._more = False
         self._active_at = self._loop.time()
         return True
 
-    def doubt(self) -> None:
+    def mark_stale(self) -> None:
         """Look at the record now: Redis may have lost it."""
-        self._silent = self._doubted = True
+        self._silent = self._stale = True
         self._wake()
 
     def abort(self, end: End) -> None:
@@ -139,7 +141,7 @@ class TokenReader:
             if self._behind:
                 await self._catch_up()
             elif self._silent:
-                look, self._silent, self._doubted = self._doubted, False, False
+                look, self._silent, self._stale = self._stale, False, False
                 self._ask_for_look()
                 if not look or await self._still_lives():
                     return SILENCE
@@ -219,7 +221,7 @@ class TokenReader:
     async def _still_lives(self, *, caught_up: bool = False) -> bool:
         """A lost message costs seconds, not a hanging client: the record tells whether there is more to come."""
         try:
-            record = await self._store.read(self.feed.rid, patience_secs=self._patience_secs)
+            record = await self._store.read(self.feed.rid, retry_for_secs=self._patience_secs)
         except (StoreUnavailable, RedisError, ValueError) as failure:
             self._fail(failure)
             return False
@@ -269,7 +271,7 @@ class TokenReader:
     def _look_or_ask_again(self) -> None:
         self._asking = None
         if self._looks.take():
-            self.doubt()
+            self.mark_stale()
         else:
             self._ask_for_look()
 

@@ -88,7 +88,7 @@ class TokenSink:
         self._texts.clear()
         self._tell()
 
-    async def finish(self, outcome: Outcome, input_tokens: int | None, patience_secs: float) -> Ended:
+    async def finish(self, outcome: Outcome, input_tokens: int | None, retry_for_secs: float) -> Ended:
         """Close the attempt; the last tokens travel along. See Store.finish for the answers.
 
         It waits for no flush that Redis refuses or leaves unanswered (full memory refuses tokens, never an end): what
@@ -111,7 +111,7 @@ class TokenSink:
             self._number,
             remainder=remainder,
             input_tokens=input_tokens,
-            patience_secs=patience_secs,
+            retry_for_secs=retry_for_secs,
         )
 
     def begin_flush(self) -> Append | None:

@@ -11,7 +11,7 @@ from lifecycle.tracking.monitor import Limits
 from lifecycle.types import Labels, OnDisconnect
 
 
-class Admit(NamedTuple):
+class AdmissionRequest(NamedTuple):
     """What a frontend wants to have done."""
 
     rid: str
@@ -35,7 +35,7 @@ class Rejected(Exception):
 
 
 @dataclass(slots=True)
-class Flight:
+class AdmittedRequest:
     """A request as its client sees it: a reader, and the handles of its connection and of its response's stream.
 
     `attached`: another call has brought the request.

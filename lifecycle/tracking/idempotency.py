@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from lifecycle.store.scripts import Store
-from lifecycle.tracking.admission import Admit, Flight, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.tracker import Tracker
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -43,10 +43,10 @@ class Idempotency:
         proposed = given or f"{prefix}-{self.key}"
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         key = store.keys.prefix_of(self.key) + "named:" + self.key
-        known = await store.command("SET", key, proposed, "NX", "GET", "PX", kept_ms, patience_secs=0.3)
+        known = await store.command("SET", key, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
         return known.decode() if known else proposed
 
-    async def admit(self, tracker: Tracker, admit: Admit) -> Flight:
+    async def admit(self, tracker: Tracker, admit: AdmissionRequest) -> AdmittedRequest:
         """Admit the request, or attach to it. Raises Rejected as `Tracker.admit` does, and with `other_body`."""
         over_limit = False
         for _ in range(_TRIES):
@@ -57,7 +57,7 @@ class Idempotency:
                     if rejected.reason not in ("exists", "limit"):
                         raise
                     over_limit = rejected.reason == "limit"
-            record = await tracker.store.read(admit.rid, patience_secs=0.3)
+            record = await tracker.store.read(admit.rid, retry_for_secs=0.3)
             if record is None and over_limit:
                 raise Rejected("limit")
             if record is None:

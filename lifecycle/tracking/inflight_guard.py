@@ -8,7 +8,7 @@ the metrics.
 from __future__ import annotations
 
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.types import ErrorType, Labels, Request, Status
+from lifecycle.types import ErrorType, Labels, RequestRecord, Status
 
 
 class InflightGuard:
@@ -34,7 +34,7 @@ class InflightGuard:
     def mark_error(self, error_type: ErrorType) -> None:
         self._error_type = error_type
 
-    def mark(self, record: Request) -> None:
+    def mark(self, record: RequestRecord) -> None:
         """As the terminal record says."""
         if record.status is Status.COMPLETED:
             self.mark_ok()

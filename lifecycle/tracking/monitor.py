@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.aio.tasks import Spawn
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.scripts import Store
@@ -23,7 +23,7 @@ from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import End
 from lifecycle.tracking.inflight_guard import InflightGuard
-from lifecycle.types import ErrorType, Labels, Request, Status
+from lifecycle.types import ErrorType, Labels, RequestRecord, Status
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class StreamMonitor:
         labels: Labels,
         limits: Limits,
         span: RequestSpan,
-        looks: Looks,
+        looks: RateLimiter,
         spawn: Spawn,
         on_over: Callable[[StreamMonitor], None],
     ) -> None:
@@ -72,7 +72,7 @@ class StreamMonitor:
         self._look_secs = store.settings.sse_keepalive_secs
         self._over = False
         self._checking = False
-        self._doubted = False
+        self._stale = False
         self._tokens = metrics.output_tokens.labels(labels.model)
         self._token_gaps = metrics.token_gaps.labels(labels.model)
         now = self._loop.time()
@@ -90,7 +90,7 @@ class StreamMonitor:
         self.feed.on_terminal = self._end
         self._arm()
 
-    def _end(self, record: Request) -> None:
+    def _end(self, record: RequestRecord) -> None:
         """As Redis has it."""
         self._close()
         try:
@@ -138,9 +138,9 @@ class StreamMonitor:
         self._due.append(self._loop.time() + delay_secs)
         self._arm()
 
-    def doubt(self) -> None:
+    def mark_stale(self) -> None:
         """Something may have been missed: look at the record now."""
-        self._doubted = True
+        self._stale = True
         self._begin_check()
 
     def _on_tokens(self, count: int, gap_secs: float) -> None:
@@ -212,7 +212,7 @@ class StreamMonitor:
             await asyncio.sleep(_RETRY_SECS)
         finally:
             self._checking = False
-            if self._doubted:
+            if self._stale:
                 self._begin_check()
             else:
                 self._arm()
@@ -240,7 +240,7 @@ class StreamMonitor:
 
     async def look(self) -> None:
         """Read the record: a message that got lost costs seconds, not a gauge that never falls."""
-        self._doubted = False
+        self._stale = False
         self._put_off_look()
         record = await self._store.read(self.rid)
         if record is None:
@@ -250,7 +250,7 @@ class StreamMonitor:
         elif record.status is Status.RUNNING and not self.feed.started:
             self.feed.take_started()
 
-    def end_with(self, record: Request) -> None:
+    def end_with(self, record: RequestRecord) -> None:
         """The record is terminal, whichever way that was learnt."""
         if self.feed.record is None:
             self.feed.take_terminal(

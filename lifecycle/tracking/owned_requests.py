@@ -84,7 +84,7 @@ class OwnedRequests:
                 self._spawn(self._adopt(rid), "adopt")
 
     async def _adopt(self, rid: str) -> None:
-        record = await self._store.read(rid, patience_secs=self._store.settings.lease_secs)
+        record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
         if record is None or record.status.terminal or record.frontend != self._frontend_id() or rid in self:
             return
         log.info("%s goes on under this frontend", rid)
@@ -100,10 +100,10 @@ class OwnedRequests:
             if gone.what == "grace":
                 monitor.watch_until(gone.grace_secs)
 
-    def doubt(self, shard: int) -> None:
+    def mark_stale(self, shard: int) -> None:
         """What was pushed of them may have been missed: look at each one's record."""
         for rid in self._by_shard[shard]:
-            self._monitors[rid].doubt()
+            self._monitors[rid].mark_stale()
 
     async def check_lost(self, rids: Sequence[str]) -> None:
         """Redis does not count these as this frontend's: ended, moved, or forgotten with its data."""
@@ -124,7 +124,7 @@ class OwnedRequests:
                 monitor.leave()
 
     async def leave_what_lives(self) -> None:
-        """After this frontend said goodbye: what has not ended goes on under an heir, who counts its end."""
+        """After this frontend said goodbye: what has not ended goes on under a new owner, who counts its end."""
         for monitor in list(self._monitors.values()):
             record = await self._store.read(monitor.rid)
             if record is not None and not record.status.terminal:

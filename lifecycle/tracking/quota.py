@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lifecycle.errors import StoreUnavailable
+from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.scripts import Store
-from lifecycle.store.shares import Share, Shares
 
 
 @dataclass(slots=True)
@@ -30,10 +30,10 @@ class _Look:
 class Quota:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._shares = Shares(store)
+        self._shares = QuotaSlots(store)
         self._looks: defaultdict[str, _Look] = defaultdict(_Look)  # as many as there are owners with a limit
 
-    async def reserve(self, owner: str, rid: str, nonce: str, limit: int) -> Share | None:
+    async def reserve(self, owner: str, rid: str, nonce: str, limit: int) -> QuotaSlot | None:
         """None when the owner has as much inflight as it may. Raises StoreUnavailable."""
         share = await self._shares.reserve(owner, rid, nonce, limit)
         if share is None:
@@ -41,10 +41,10 @@ class Quota:
             share = await self._shares.reserve(owner, rid, nonce, limit)
         return share
 
-    async def refused(self, owner: str, share: Share) -> None:
+    async def refused(self, owner: str, share: QuotaSlot) -> None:
         """Its admission was refused, and will not be repeated."""
         with suppress(StoreUnavailable):  # then it is found to be over like any other
-            await self._shares.give_back(owner, [share])
+            await self._shares.release(owner, [share])
 
     async def _take_out_what_is_over(self, owner: str) -> None:
         clock = asyncio.get_running_loop().time
@@ -53,12 +53,12 @@ class Quota:
             if look.began_at >= asked_at:
                 return
             look.began_at = clock()
-            by_shard: defaultdict[int, list[Share]] = defaultdict(list)
+            by_shard: defaultdict[int, list[QuotaSlot]] = defaultdict(list)
             for share in await self._shares.held(owner):
                 by_shard[self._store.keys.shard_of(share.rid)].append(share)
-            looks = (self._shares.over(shard, shares) for shard, shares in by_shard.items())
+            looks = (self._shares.find_released(shard, shares) for shard, shares in by_shard.items())
             for found in await asyncio.gather(*looks, return_exceptions=True):
                 if isinstance(found, list):
-                    await self._shares.give_back(owner, found)
+                    await self._shares.release(owner, found)
                 elif not isinstance(found, StoreUnavailable):  # a shard that is away keeps its shares
                     raise found

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import orjson
 
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.aio.tasks import Spawn
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
@@ -18,7 +18,7 @@ from lifecycle.store.scripts import Store
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Readers:
         self._settings = store.settings
         self._frontend_id = frontend_id
         self._spawn = spawn
-        self.looks = Looks()
+        self.looks = RateLimiter()
         self._open = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -51,7 +51,7 @@ class Readers:
         """The reader of the client that brings the request: there is no history yet."""
         return self._reader(feed, START, fresh=True)
 
-    async def attach(self, rid: str, after: TokenId) -> tuple[Request, TokenReader] | None:
+    async def attach(self, rid: str, after: TokenId) -> tuple[RequestRecord, TokenReader] | None:
         """None when the request is unknown or expired."""
         feed = self.feed(rid)
         reader = self._reader(feed, after, fresh=False)
@@ -109,7 +109,7 @@ class Readers:
                 feed.http_readers,
                 status.value,
                 admitting=admitting,
-                patience_secs=self._settings.lease_secs,
+                retry_for_secs=self._settings.lease_secs,
             )
 
     def close(self, reader: TokenReader) -> None:
@@ -124,12 +124,12 @@ class Readers:
             async with asyncio.timeout(timeout_secs):
                 await self._quiet.wait()
 
-    def doubt(self, shard: int) -> None:
+    def mark_stale(self, shard: int) -> None:
         """That shard of Redis has lost data; nobody else tells those who read here what others admitted."""
         for feed in list(self.feeds.values()):
             if self._store.keys.shard_of(feed.rid) == shard:
                 for reader in feed.readers:
-                    reader.doubt()
+                    reader.mark_stale()
 
     def end_all(self, error_type: str, message: str) -> None:
         for feed in list(self.feeds.values()):
@@ -147,7 +147,7 @@ class Readers:
             fresh=fresh,
             buffer_tokens=settings.reader_buffer_tokens,
             keepalive_secs=settings.sse_keepalive_secs,
-            patience_secs=settings.lease_secs,
+            retry_for_secs=settings.lease_secs,
         )
 
     def _close_feed(self, feed: Feed) -> None:

@@ -21,20 +21,20 @@ from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
-from lifecycle.store.results import Cancellation, Order, Roster
+from lifecycle.store.results import Cancellation, PendingCancellation, Roster
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import Admit, Flight, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.queue_limit import Backlog
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
-from lifecycle.types import CancelMode, ErrorType, Labels, OnDisconnect, Request, Role
+from lifecycle.types import CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord, Role
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ class Tracker:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, metrics: Metrics, url: str, *, patience_secs: float = 10.0
+        cls, settings: Settings, metrics: Metrics, url: str, *, retry_for_secs: float = 10.0
     ) -> AsyncIterator[Tracker]:
         """Raises StoreUnavailable when Redis cannot be reached, ConfigurationConflict when replicas disagree."""
         async with Connections.open(settings) as connections:
             tracker = cls(settings, connections, metrics, url)
-            await tracker.lease.join(patience_secs)
+            await tracker.lease.join(retry_for_secs)
             await warn_of_eviction(connections.store)
             await tracker.refresh_roster()
             async with asyncio.TaskGroup() as group:
@@ -134,7 +134,7 @@ class Tracker:
 
     # Admission
 
-    async def admit(self, admit: Admit) -> Flight:
+    async def admit(self, admit: AdmissionRequest) -> AdmittedRequest:
         """Queue and count a request. Raises Rejected, Fenced or StoreUnavailable; nothing is left behind then."""
         if self.draining:
             raise Rejected("draining")
@@ -149,7 +149,7 @@ class Tracker:
             del self._admitting[admit.rid]
             over.set()
 
-    async def attach(self, rid: str) -> Flight | None:
+    async def attach(self, rid: str) -> AdmittedRequest | None:
         """Read a request from its start as the client that brought it does. None when it is unknown."""
         opened = await self.open_reader(rid)
         if opened is None:
@@ -163,7 +163,7 @@ class Tracker:
             await over.wait()
         return rid in self.readers.feeds
 
-    async def _admit(self, admit: Admit) -> Flight:
+    async def _admit(self, admit: AdmissionRequest) -> AdmittedRequest:
         feed = self.readers.feed(admit.rid)
         feed.pin()
         reader = self.readers.fresh(feed)
@@ -208,12 +208,14 @@ class Tracker:
         self.metrics.output_tokens.labels(admit.labels.model).inc(feed.number)  # came ahead of the admission's reply
         return self._flight(admit.rid, admission.created_at, reader, admit.labels, attached=False)
 
-    def _flight(self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool) -> Flight:
+    def _flight(
+        self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool
+    ) -> AdmittedRequest:
         def on_closed(status: ConnectionStatus) -> None:
             self._spawn(self._let_go(reader, status, labels, admitting=not attached), "connection")
 
         connection, stream = ConnectionMonitor(on_closed).handles()
-        return Flight(rid, created_at, reader, connection, stream, attached)
+        return AdmittedRequest(rid, created_at, reader, connection, stream, attached)
 
     async def _let_go(self, reader: TokenReader, status: ConnectionStatus, labels: Labels, *, admitting: bool) -> None:
         """One disconnect and one cancellation at most come of one client."""
@@ -222,7 +224,7 @@ class Tracker:
 
     # Readers
 
-    async def open_reader(self, rid: str, after: TokenId = START) -> tuple[Request, TokenReader] | None:
+    async def open_reader(self, rid: str, after: TokenId = START) -> tuple[RequestRecord, TokenReader] | None:
         """Read any request of the cluster from any point. None when it is unknown or expired."""
         return await self.readers.attach(rid, after)
 
@@ -245,15 +247,15 @@ class Tracker:
         feed = reader.feed
         if feed.rid not in self.owned or len(feed.readers) > 1 or feed.end is not None:
             return
-        record = await self.store.read(feed.rid, patience_secs=self.settings.lease_secs)
+        record = await self.store.read(feed.rid, retry_for_secs=self.settings.lease_secs)
         if record is not None and record.on_disconnect == OnDisconnect.CANCEL:
-            await self.store.fail(feed.rid, ErrorType.SLOW_CONSUMER, message, patience_secs=self.settings.lease_secs)
+            await self.store.fail(feed.rid, ErrorType.SLOW_CONSUMER, message, retry_for_secs=self.settings.lease_secs)
 
     # Cancellation
 
     async def cancel(self, rid: str, mode: CancelMode, reason: str, wait_secs: float = 0.0) -> Cancellation | None:
         """None when unknown. With `wait_secs`, waits for the worker's confirmation for so long."""
-        cancellation = await self.store.cancel(rid, mode, reason, patience_secs=1.0)
+        cancellation = await self.store.cancel(rid, mode, reason, retry_for_secs=1.0)
         if cancellation is None or cancellation.what == "terminal" or wait_secs <= 0:
             return cancellation
         record = await wait_for_end(self.store, self._connections.subscriptions, rid, wait_secs)
@@ -266,7 +268,7 @@ class Tracker:
     async def announce(self) -> None:
         """Show the cluster at once that this frontend drains, unless it has been buried."""
         with suppress(StoreError, Fenced):
-            await self.lease.beat()
+            await self.lease.heartbeat()
 
     async def hand_over(self) -> None:
         """Say goodbye: what may outlive the connection goes on under another frontend, the rest ends."""
@@ -292,22 +294,22 @@ class Tracker:
         state = "draining" if self.draining else "ready"
         return {"state": state, "url": self.url, "counted": self.metrics.counted()}
 
-    async def on_orders(self, orders: Sequence[Order]) -> None:
+    async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
         """Orders are for workers."""
 
-    async def on_lost(self, rids: Sequence[str]) -> None:
+    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         await self.owned.check_lost(rids)
 
-    async def on_unheld(self, rids: Sequence[str]) -> None:
+    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         self._adopt(rids)
 
     async def on_new_epoch(self, shard: int) -> None:
-        self.readers.doubt(shard)
+        self.readers.mark_stale(shard)
 
     def _on_gap(self, shard: int) -> None:
         """What that shard has pushed meanwhile is lost."""
-        self.readers.doubt(shard)
-        self.owned.doubt(shard)
+        self.readers.mark_stale(shard)
+        self.owned.mark_stale(shard)
 
     # Background
 

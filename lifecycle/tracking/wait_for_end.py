@@ -8,15 +8,15 @@ from contextlib import suppress
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.pubsub import Message, Subscription, Subscriptions
 from lifecycle.store.scripts import Store
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 
 _POLL_SECS = 0.5  # should the message get lost
 
 
-async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wait_secs: float) -> Request | None:
+async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wait_secs: float) -> RequestRecord | None:
     """The record as it was last seen: once the request has ended, or the time is over. None when it was not seen."""
     ended = asyncio.Event()
-    record: Request | None = None
+    record: RequestRecord | None = None
 
     def on_message(message: Message) -> None:
         if message["type"] == "terminal":

@@ -43,7 +43,7 @@ class Weakening(NamedTuple):
 
 
 _COUNTED_FOR_EVER = {"roster": [("'(' .. secs(deadline)", "'-inf'")]}
-_NEVER_BURIED = {"bury": [("key, '-inf', secs(now), 'WITHSCORES'", "key, '-inf', '-1', 'WITHSCORES'")]}
+_NEVER_BURIED = {"expire": [("key, '-inf', secs(now), 'WITHSCORES'", "key, '-inf', '-1', 'WITHSCORES'")]}
 WEAKENINGS = (
     Weakening(
         "no lease decides whose count: what was counted stays counted, as with bare INCR and DECR",

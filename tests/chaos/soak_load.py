@@ -121,7 +121,7 @@ class Load:
                 return self._compared(rid, text, words)
             if error["error_type"] not in ("", "unavailable", "frontend_lost"):
                 return str(error["error_type"])
-            record = await self._bench.store.read(rid, patience_secs=10)
+            record = await self._bench.store.read(rid, retry_for_secs=10)
             if record is not None and record.status.terminal and record.error_type:
                 return record.error_type
             await asyncio.sleep(0.2)

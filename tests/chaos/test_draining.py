@@ -80,7 +80,7 @@ async def test_a_worker_leaves(make_settings: MakeSettings, tmp_path: Path, heal
 
 @pytest.mark.fault(
     "frontend: SIGTERM under load",
-    "unready at once; what finishes in time does; the rest ends with a frame, or goes on under an heir",
+    "unready at once; what finishes in time does; the rest ends with a frame, or goes on under a new owner",
 )
 async def test_a_frontend_leaves(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
@@ -164,7 +164,7 @@ async def test_a_buried_one_is_told_to_leave(
     async with open_bench(settings, tmp_path, frontends=2, workers=2) as bench:
         buried = (bench.workers if role == "worker" else bench.frontends)[0]
         (name,) = await bench.ids(buried)
-        await bench.store.bury(name)
+        await bench.store.expire(name)
         healing.begins()
         buried.signal(signal.SIGTERM)
         async with asyncio.timeout(15):

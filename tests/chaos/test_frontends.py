@@ -107,11 +107,12 @@ async def test_a_call_repeated_elsewhere(steady: Settings, tmp_path: Path, heali
 
 
 @pytest.mark.fault(
-    "frontend: `kill -9`, `X-On-Disconnect: continue`", "an heir owns it, and it is read there to its end, text whole"
+    "frontend: `kill -9`, `X-On-Disconnect: continue`",
+    "a new owner owns it, and it is read there to its end, text whole",
 )
 async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, frontends=2) as bench:
-        dying, heir = bench.frontends
+        dying, survivor = bench.frontends
         async with bench.post(dying, chat(WORDS), "r1", X_On_Disconnect="continue") as stream:
             before = await stream.read_tokens(5)
             healing.begins()
@@ -119,17 +120,17 @@ async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, hea
             await _breaks_off(stream)
         before += text_of([event for event in stream.events if event.id][5:])
         last = [event.id for event in stream.events if event.id][-1]
-        name = (await bench.get("/health", heir))["frontend"]
+        name = (await bench.get("/health", survivor))["frontend"]
 
         async def inherited() -> bool:
             return (await bench.status("r1", "running", "completed"))["frontend"] == name
 
         await wait_until(inherited)
         healing.is_over()
-        async with bench.resume(heir, "r1", last or "") as rest:
+        async with bench.resume(survivor, "r1", last or "") as rest:
             assert before + text_of(await rest.read()) == WORDS
         await bench.quiet()
-        assert await bench.metric("lifecycle_inflight_requests", heir) == 0
+        assert await bench.metric("lifecycle_inflight_requests", survivor) == 0
 
 
 @pytest.mark.fault(

@@ -25,7 +25,7 @@ from lifecycle.cli.main import run
 from lifecycle.settings import Settings, as_environment
 from lifecycle.store.results import Start
 from lifecycle.store.scripts import Store
-from lifecycle.types import CancelMode, Labels, Request, Role
+from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.sse import Stream, error_of, text_of
 from tests.waiting import wait_until
@@ -257,9 +257,9 @@ async def test_a_worker_drains_on_a_signal(make_settings: MakeSettings, on_store
     assert (await on_store.json("replicas"))["data"] == []
 
 
-async def admitted(store: Store, rid: str, *, running: bool = False) -> Request:
+async def admitted(store: Store, rid: str, *, running: bool = False) -> RequestRecord:
     """A request of a frontend, and a worker, that do nothing more for it."""
-    await store.beat("f", Role.FRONTEND, {}, [])
+    await store.heartbeat("f", Role.FRONTEND, {}, [])
     await store.admit(
         rid,
         "nonce",
@@ -273,7 +273,7 @@ async def admitted(store: Store, rid: str, *, running: bool = False) -> Request:
         deadline_secs=0,
     )
     if running:
-        await store.beat("w", Role.WORKER, {}, ["m"])
+        await store.heartbeat("w", Role.WORKER, {}, ["m"])
         record = store.keys.prefix_of(rid) + "request:" + rid
         entry = (await store.command("HGET", record, "entry")).decode()
         assert isinstance(await store.start(rid, "w", "queue", "m", entry), Start)
@@ -404,7 +404,7 @@ async def test_doctor_sees_what_nobody_deals_with(
 
     async def all_seen() -> dict[str, Any]:
         for role, name in ((Role.FRONTEND, "new-f"), (Role.WORKER, "new-w")):
-            await store.beat(name, role, {"version": "0.0.1" if role is Role.WORKER else "0.0.2"}, ["m"])
+            await store.heartbeat(name, role, {"version": "0.0.1" if role is Role.WORKER else "0.0.2"}, ["m"])
         _, out, _ = await on_store("doctor", "--json")
         found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
         return found if found["cancels"]["level"] == "fail" else {}

@@ -27,7 +27,7 @@ async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     """What does not fit goes back into the retry queue; that is for the moment when the slots run out, not a habit."""
     settings = make_settings(shards=SHARDS, concurrency=1, lease_secs=60.0, drain_timeout_secs=0.1)
     store = make_store(settings)
-    await store.beat("f0", Role.FRONTEND, {}, [])
+    await store.heartbeat("f0", Role.FRONTEND, {}, [])
     for number in range(REQUESTS):
         await store.admit(
             f"r{number}",

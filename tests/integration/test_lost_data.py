@@ -14,7 +14,7 @@ from lifecycle.aio import tasks
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
-from lifecycle.store.results import Order
+from lifecycle.store.results import PendingCancellation
 from lifecycle.store.scripts import Store
 from lifecycle.types import Role
 from tests.cluster import running
@@ -45,14 +45,14 @@ class Noting:
         self.beats += 1
         return {}
 
-    async def on_orders(self, orders: Sequence[Order]) -> None:
+    async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
         self.told.append(("orders", orders))
 
-    async def on_lost(self, rids: Sequence[str]) -> None:
+    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         self.told.append(("lost", sorted(rids)))
 
-    async def on_unheld(self, rids: Sequence[str]) -> None:
-        self.told.append(("unheld", sorted(rids)))
+    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
+        self.told.append(("not_held_locally", sorted(rids)))
 
     async def on_new_epoch(self, shard: int) -> None:
         self.told.append(("new epoch", shard))
@@ -76,7 +76,7 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
     await world.admit("kept", frontend=lease.id)
     beating = asyncio.create_task(lease.run())
     try:
-        await wait_until(lambda: ("unheld", ["kept"]) in holder.told)
+        await wait_until(lambda: ("not_held_locally", ["kept"]) in holder.told)
         holder.rids = ["kept", "lost"]
         beats = holder.beats
         await wait_until(lambda: holder.beats > beats + 4)

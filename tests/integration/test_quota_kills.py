@@ -52,7 +52,7 @@ async def test_a_killed_frontend_gives_back_what_ended_with_it(make_settings: Ma
             return bool((await cluster.get("/v1/requests?status=failed", b))["data"])
 
         await wait_until(frontend_lost)
-        assert await admitted(cluster, keys, b, 2 * LIMIT) == 1, "the others went on under an heir"
+        assert await admitted(cluster, keys, b, 2 * LIMIT) == 1, "the others went on under a new owner"
         await cancel_all(cluster, b)
         assert await admitted(cluster, keys, b, 2 * LIMIT) == LIMIT
         await cancel_all(cluster, b)
@@ -99,7 +99,7 @@ async def test_a_frontend_killed_amid_admissions_leaves_nothing_taken(
         assert await cluster.inflight(b) <= LIMIT
 
         async def settled() -> bool:
-            """Whatever went on has an heir."""
+            """Whatever went on has a new owner."""
             frontends = {replica["id"] for replica in (await cluster.get("/v1/replicas", b))["data"]}
             listed = (await cluster.get("/v1/requests?status=inflight&limit=1000", b))["data"]
             return len(frontends) == 2 and all(record["frontend"] in frontends for record in listed)

@@ -18,8 +18,8 @@ RIDS = ("r0", "r1", "r2", "r3")  # one in each
 async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSettings, make_store: MakeStore) -> None:
     store = make_store(make_settings(shards=SHARDS, lease_secs=60.0))
     assert [store.keys.shard_of(rid) for rid in RIDS] == list(range(SHARDS))
-    await store.beat("f0", Role.FRONTEND, {}, [])
-    await store.beat("w0", Role.WORKER, {}, [MODEL])
+    await store.heartbeat("f0", Role.FRONTEND, {}, [])
+    await store.heartbeat("w0", Role.WORKER, {}, [MODEL])
     for rid in RIDS:
         await store.admit(
             rid,
@@ -45,4 +45,4 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
     assert [record.status for record in records if record] == ["running", "queued", "queued", "queued"]
     await store.command("DEL", broken)
     await Reaper(store).sweep()
-    assert await store.command("HLEN", store.keys.control + "graves") == 0
+    assert await store.command("HLEN", store.keys.control + "pending_cleanup") == 0

@@ -196,7 +196,7 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
 
 
 _EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
-_REAPER = ("beat", "bury", "roster", "reap", "sweep", "renew", "read")
+_REAPER = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read")
 SCRIPTS = {
     "frontend": (
         "admit",
@@ -207,7 +207,7 @@ SCRIPTS = {
         "list",
         "browse",
         "reserve",
-        "over",
+        "find_released",
         "secret",
         *_REAPER,
     ),

@@ -212,7 +212,7 @@ async def test_a_lost_client_ends_it_between_two_attempts(cluster: Cluster) -> N
 
 
 async def test_it_outlives_its_frontend_between_two_attempts(cluster: Cluster) -> None:
-    """Its heir takes it for what it is: waiting."""
+    """Its new owner takes it for what it is: waiting."""
     worker = await cluster.worker("m", ENGINE)
     a, b = cluster.frontends
     async with post(cluster.http, a.url, BODY, X_Request_Id="r1", X_On_Disconnect="continue") as stream:

@@ -67,7 +67,7 @@ async def test_full_memory_refuses_admission_and_tokens_and_still_ends_requests(
     remainder = await store.finish("r3", "w0", 1, Outcome("completed", finish_reason="stop"), 1, remainder=last)
     assert remainder.what == "done", "the last tokens travel with the end, whatever the memory"
     assert await world.reap("w0") == (0, 1, 0)
-    await world.beat("w0")
+    await world.heartbeat("w0")
 
     await store.command("CONFIG", "SET", "maxmemory", "0")
     assert (await world.admit("one-more")).outcome == "admitted"
@@ -87,7 +87,7 @@ async def test_every_script_passes_the_slot_check_of_a_real_server(make_store: M
     world = World(make_store())
     await world.open()
     await world.run()
-    await world.store.renew(0, "w0", Role.WORKER, 1, ["r"])
+    await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["r"])
     await world.store.roster()
     await world.cancel()
     await world.finish()

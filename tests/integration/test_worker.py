@@ -12,7 +12,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, Grave, Start
+from lifecycle.store.results import Drop, ExpiredReplica, Start
 from lifecycle.store.scripts import Store
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
@@ -30,10 +30,10 @@ def settings(make_settings: MakeSettings) -> Settings:
 async def world(settings: Settings, make_store: MakeStore) -> World:
     world = World(make_store(settings))
     await world.open()
-    await world.store.bury("w0")
-    await world.store.bury("w1")
+    await world.store.expire("w0")
+    await world.store.expire("w1")
     for name in ("w0", "w1"):
-        await world.store.close_grave(name)
+        await world.store.finish_cleanup(name)
     return world
 
 
@@ -109,10 +109,10 @@ async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Set
         strays = ("unknown", "queued", "theirs", "over")
         running = [text for rid in strays for text in (rid, "f0")]
         await world.store.command("HSET", f"{world.prefix}running:{worker.id}", *running)
-        await world.store.command("SADD", f"{world.prefix}orders:{worker.id}", *strays)
+        await world.store.command("SADD", f"{world.prefix}pending_cancellations:{worker.id}", *strays)
 
         async def empty() -> bool:
-            keys = [f"{world.prefix}{name}:{worker.id}" for name in ("running", "orders")]
+            keys = [f"{world.prefix}{name}:{worker.id}" for name in ("running", "pending_cancellations")]
             return await world.store.command("EXISTS", *keys) == 0
 
         await wait_until(empty)
@@ -130,7 +130,7 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
         await world.store.command("SET", f"{world.prefix}request:{rid}", "x", "EX", 60)
     await world.run("theirs", "w1")
     async with serving(settings, two_words) as worker:
-        names = (f"{world.prefix}running:{worker.id}", f"{world.prefix}orders:{worker.id}")
+        names = (f"{world.prefix}running:{worker.id}", f"{world.prefix}pending_cancellations:{worker.id}")
         running = [text for rid in poison for text in (rid, "f0")]
         await world.store.command("HSET", names[0], *running)
         await world.store.command("SADD", names[1], *poison)
@@ -140,7 +140,7 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
 
         await wait_until(settled)
         await world.store.command("HSET", f"{world.prefix}running:w1", *running)
-        reaped = await world.store.reap(0, Grave("w1", "worker", ["m"]), [])
+        reaped = await world.store.reap(0, ExpiredReplica("w1", "worker", ["m"]), [])
         assert (reaped.done, reaped.moved) == (True, 1)
         await _until(world, "completed", "theirs")
     await world.store.command("DEL", *(f"{world.prefix}request:{rid}" for rid in poison))

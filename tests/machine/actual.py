@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import Append, Drop, Ended, Grave, Outcome
+from lifecycle.store.results import Append, Drop, Ended, ExpiredReplica, Outcome
 from lifecycle.store.scripts import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.machine.model import FENCED
@@ -127,31 +127,33 @@ class Actual:
     async def requeue_attempt(self, rid: str, worker: str, attempt: int) -> tuple[object, ...]:
         return (await self.store.requeue(rid, worker, attempt=attempt),)
 
-    async def renew(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
+    async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
-            answer = await self.store.renew(0, replica, role, 0, rids)
+            answer = await self.store.reconcile_shard(0, replica, role, 0, rids)
         except Fenced:
             return FENCED
-        orders = {(order.rid, order.mode) for order in answer.orders}
-        return (answer.held, orders, set(answer.lost), set(answer.unheld))
+        orders = {(order.rid, order.mode) for order in answer.pending_cancellations}
+        return (answer.held, orders, set(answer.not_in_redis), set(answer.not_held_locally))
 
     async def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
         ended, more = await self.store.sweep(0, unserved, models)
         assert not more
         return (ended,)
 
-    async def reap(self, replica: str, role: Role, heirs: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
-        return tuple(await self.store.reap(0, Grave(replica, role.value, list(models)), heirs))
+    async def reap(
+        self, replica: str, role: Role, new_owners: Sequence[str], models: Sequence[str]
+    ) -> tuple[object, ...]:
+        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value, list(models)), new_owners))
 
-    async def beat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
+    async def heartbeat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
         try:
-            await self.store.beat(replica, role, {}, models)
+            await self.store.heartbeat(replica, role, {}, models)
         except Fenced:
             return False
         return True
 
-    async def bury(self, leaving: str) -> set[str]:
-        return {grave.replica for grave in await self.store.bury(leaving)}
+    async def expire(self, leaving: str) -> set[str]:
+        return {grave.replica for grave in await self.store.expire(leaving)}
 
 
 def _append(piece: Piece) -> Append:

@@ -149,8 +149,8 @@ class Comparison:
         running = {_text(rid): set(_text(frontends).split()) for rid, frontends in flat}
         held = [r for r in self.model.requests.values() if r.worker == worker and r.status == "running"]
         assert running == {r.rid: r.readers.keys() for r in held}, "an append finds the readers here"
-        orders = {_text(rid) for rid in await self._do("SMEMBERS", f"orders:{worker}")}
-        assert orders == self.model.orders[worker]
+        orders = {_text(rid) for rid in await self._do("SMEMBERS", f"pending_cancellations:{worker}")}
+        assert orders == self.model.pending_cancellations[worker]
 
 
 def _piece(rid: str, entry_id: str, texts: list[str]) -> Piece:

@@ -1,4 +1,4 @@
-"""The model of membership: leases, graves, and the grace after a silence."""
+"""The model of membership: leases, expired replicas, and the grace after a silence."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ class Members:
         self.lease_secs = lease_secs
         self.now = 0
         self.leases: dict[str, tuple[Role, int]] = {}
-        self.tombstones: set[str] = set()
-        self.graves: dict[str, Role] = {}
+        self.expired_replicas: set[str] = set()
+        self.pending_cleanup: dict[str, Role] = {}
         self._seen: int | None = None
         self._grace_until = -1
 
-    def beat(self, replica: str, role: Role) -> bool:
+    def heartbeat(self, replica: str, role: Role) -> bool:
         """False when refused: the id was buried."""
-        if replica in self.tombstones:
+        if replica in self.expired_replicas:
             return False
         self._watch_clock()
         self.leases[replica] = (role, self.now + self.lease_secs)
         return True
 
-    def bury(self, leaving: str = "") -> set[str]:
+    def expire(self, leaving: str = "") -> set[str]:
         self._watch_clock()
         grace = self.now < self._grace_until
         for replica, (role, until) in list(self.leases.items()):
             if replica == leaving or (not grace and until <= self.now):
                 del self.leases[replica]
-                self.tombstones.add(replica)
-                self.graves[replica] = role
-        return set(self.graves)
+                self.expired_replicas.add(replica)
+                self.pending_cleanup[replica] = role
+        return set(self.pending_cleanup)
 
     def _watch_clock(self) -> None:
         if self._seen is not None and self.now - self._seen > self.lease_secs / 2:

@@ -24,7 +24,7 @@ class Model:
         self.max_attempts = max_attempts
         self.requests: dict[str, Tracked] = {}
         self.dead: set[str] = set()  # marked in the shard: they can write nothing there
-        self.orders: defaultdict[str, set[str]] = defaultdict(set)
+        self.pending_cancellations: defaultdict[str, set[str]] = defaultdict(set)
         self.pending: dict[tuple[str, str, str], str] = {}  # (queue, model, entry) → the worker it was delivered to
         self.totals: Counter[tuple[str, ...]] = Counter()
         self._ticks = 0
@@ -165,7 +165,7 @@ class Model:
     ) -> tuple[object, ...]:
         status, error_type, finish_reason = outcome
         request = self.requests[rid]
-        self.orders[worker].discard(rid)
+        self.pending_cancellations[worker].discard(rid)
         if request.terminal:
             return ("already", request.status)
         if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
@@ -198,15 +198,15 @@ class Model:
 
     # what any replica does
 
-    def renew(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
+    def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         if replica in self.dead:
             return FENCED
         owner = "worker" if role == Role.WORKER else "frontend"
         held = {r.rid for r in self.requests.values() if not r.terminal and getattr(r, owner) == replica}
-        orders = {(rid, self._order_mode(rid, replica)) for rid in self.orders[replica]}
+        orders = {(rid, self._order_mode(rid, replica)) for rid in self.pending_cancellations[replica]}
         lost = set(rids) - held if rids is not None else set()
-        unheld = held - set(rids) if rids is not None else set()
-        return (len(held), orders if role == Role.WORKER else set(), lost, unheld)
+        not_held_locally = held - set(rids) if rids is not None else set()
+        return (len(held), orders if role == Role.WORKER else set(), lost, not_held_locally)
 
     def _order_mode(self, rid: str, worker: str) -> str:
         request = self.requests[rid]
@@ -240,8 +240,10 @@ class Model:
         elif not (kind == "queue" and request.status != "queued") and not (kind == "first_token" and request.number):
             self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
 
-    def reap(self, replica: str, role: Role, heirs: Sequence[str], heir_of: Mapping[str, str]) -> tuple[object, ...]:
-        """`heir_of`: who got each request in fact. The choice among those who may have it is Redis's."""
+    def reap(
+        self, replica: str, role: Role, new_owners: Sequence[str], find_new_owner: Mapping[str, str]
+    ) -> tuple[object, ...]:
+        """`find_new_owner`: who got each request in fact. The choice among those who may have it is Redis's."""
         self.dead.add(replica)
         ended = moved = waiting = 0
         if role == Role.WORKER:
@@ -252,11 +254,11 @@ class Model:
                 if request.entry and self.pending.get(request.place) == replica:
                     self._queue_again(request)
                     moved += 1
-            self.orders[replica].clear()
+            self.pending_cancellations[replica].clear()
             return (True, ended, moved, waiting)
         for request in [r for r in self.requests.values() if r.frontend == replica and not r.terminal]:
             readers = {f for f, n in request.readers.items() if n and f != replica and f not in self.dead}
-            candidates = readers or {heir for heir in heirs if heir not in self.dead}
+            candidates = readers or {new_owner for new_owner in new_owners if new_owner not in self.dead}
             may_outlive = request.on_disconnect == "continue" or request.grace_secs or request.kill_pending
             if not readers and not may_outlive:
                 self._end_from_outside(request, "failed", "frontend_lost")
@@ -264,15 +266,15 @@ class Model:
             elif not candidates:
                 waiting += 1
             else:
-                self._adopt(request, replica, heir_of[request.rid], candidates, bool(readers))
+                self._adopt(request, replica, find_new_owner[request.rid], candidates, bool(readers))
                 moved += 1
         return (waiting == 0, ended, moved, waiting)
 
-    def _adopt(self, request: Tracked, dead: str, heir: str, candidates: set[str], read: bool) -> None:
-        assert heir in candidates, f"{request.rid} was given to {heir}, not to one of {candidates}"
+    def _adopt(self, request: Tracked, dead: str, new_owner: str, candidates: set[str], read: bool) -> None:
+        assert new_owner in candidates, f"{request.rid} was given to {new_owner}, not to one of {candidates}"
         request.readers.pop(dead, None)
-        request.readers.setdefault(heir, 0)
-        request.frontend, request.adopted = heir, True
+        request.readers.setdefault(new_owner, 0)
+        request.frontend, request.adopted = new_owner, True
         if request.on_disconnect == "cancel" and not read and request.cancel_mode != "kill":
             request.deadlines.setdefault("grace", self._due(request.grace_secs))
 
@@ -293,7 +295,7 @@ class Model:
 
     def _order(self, worker: str, rid: str) -> None:
         if worker not in self.dead:
-            self.orders[worker].add(rid)
+            self.pending_cancellations[worker].add(rid)
 
     def _cancel(self, request: Tracked, mode: str) -> str:
         if request.terminal:
@@ -338,7 +340,7 @@ class Model:
         assert not request.terminal, f"{request.rid} would end twice"
         self._leave_queue(request)
         if request.worker:
-            self.orders[request.worker].discard(request.rid)
+            self.pending_cancellations[request.worker].discard(request.rid)
         request.status, request.error_type, request.finish_reason = status, error_type, finish_reason
         request.closed = True
         request.deadlines.clear()

@@ -86,7 +86,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.runs: list[Run] = []
         self.past: list[Callable[[], None]] = []
         for name in self.slots:
-            self.beat(name)
+            self.heartbeat(name)
         for model in MODELS:
             for queue in ("queue", "retry"):
                 key = f"{self.actual.prefix}{queue}:{model}"
@@ -229,7 +229,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.deliveries)
     @rule(data=st.data(), started=st.sampled_from((True, True, False)), times=twice)
-    def give_back(self, data: st.DataObject, started: bool, times: int) -> None:
+    def release(self, data: st.DataObject, started: bool, times: int) -> None:
         if started and self.runs:
             run = self.some_run(data)
             self.both("requeue_attempt", run.rid, run.worker, run.attempt, times=times)
@@ -239,12 +239,12 @@ class LifecycleMachine(RuleBasedStateMachine):
     # membership and time
 
     @rule(data=st.data(), slot=slots, listed=st.booleans())
-    def heartbeat(self, data: st.DataObject, slot: str, listed: bool) -> None:
+    def reconcile_shard(self, data: st.DataObject, slot: str, listed: bool) -> None:
         rids = data.draw(st.lists(st.sampled_from(("r0", "r1", "gone")), unique=True)) if listed else None
-        self.both("renew", self.replica(slot), self.slots[slot].role, rids)
-        self.beat(slot)
+        self.both("reconcile_shard", self.replica(slot), self.slots[slot].role, rids)
+        self.heartbeat(slot)
 
-    def beat(self, slot: str) -> None:
+    def heartbeat(self, slot: str) -> None:
         """A buried replica is refused, and comes back under a new id."""
         self.slots[slot].silent = False
         if not self._beat(self.replica(slot)):
@@ -256,8 +256,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.replicas[name] = role
         if role == Role.FRONTEND:
             self.run(self.actual.listen(name))
-        found = self.run(self.actual.beat(name, role, MODELS if role == Role.WORKER else ()))
-        assert found == self.model.members.beat(name, role)
+        found = self.run(self.actual.heartbeat(name, role, MODELS if role == Role.WORKER else ()))
+        assert found == self.model.members.heartbeat(name, role)
         return found
 
     @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
@@ -269,7 +269,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             return
         self._advance(TICK_SECS)
         for slot, state in self.slots.items():
-            if not state.silent and self.replica(slot) not in self.model.members.tombstones:
+            if not state.silent and self.replica(slot) not in self.model.members.expired_replicas:
                 self._beat(self.replica(slot))
 
     def _advance(self, secs: int) -> None:
@@ -281,42 +281,42 @@ class LifecycleMachine(RuleBasedStateMachine):
     def death(self, slot: str, leaves: bool, reap: bool, fresh: bool) -> None:
         """It says goodbye, or its lease runs out while the others beat. It is reaped now or later."""
         if leaves:
-            self.bury(self.replica(slot))
+            self.expire(self.replica(slot))
         else:
             self.slots[slot].silent = True
             for _ in range(LEASE_SECS // TICK_SECS):
                 self.time_passes(False)
-            self.bury("")
+            self.expire("")
         if reap:
             self.reap(fresh)
 
-    def bury(self, leaving: str) -> None:
-        assert self.run(self.actual.bury(leaving)) == self.model.members.bury(leaving)
+    def expire(self, leaving: str) -> None:
+        assert self.run(self.actual.expire(leaving)) == self.model.members.expire(leaving)
 
-    @precondition(lambda self: self.model.members.graves or self.model.dead)
+    @precondition(lambda self: self.model.members.pending_cleanup or self.model.dead)
     @rule(fresh=st.booleans())
     def reap(self, fresh: bool) -> None:
         """Not `fresh`: the reaper's list of living frontends is older than the last death.
 
         Who has been reaped is reaped again: a slow reaper may still be at it.
         """
-        self.bury("")
-        heirs = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
+        self.expire("")
+        new_owners = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
         if fresh:
-            heirs = [name for name in heirs if name in self.model.members.leases]
-        for name in [*self.model.members.graves, *sorted(self.model.dead)]:
-            self._reap(name, self.replicas[name], heirs)
+            new_owners = [name for name in new_owners if name in self.model.members.leases]
+        for name in [*self.model.members.pending_cleanup, *sorted(self.model.dead)]:
+            self._reap(name, self.replicas[name], new_owners)
 
-    def _reap(self, name: str, role: Role, heirs: list[str]) -> None:
+    def _reap(self, name: str, role: Role, new_owners: list[str]) -> None:
         if role == Role.FRONTEND:
             self.run(self.comparison.hear(name))
-        found = self.run(self.actual.reap(name, role, heirs, MODELS if role == Role.WORKER else ()))
-        heir_of = {rid: self._owner(rid) for rid in self.model.requests}
-        expected = self.model.reap(name, role, heirs, heir_of)
+        found = self.run(self.actual.reap(name, role, new_owners, MODELS if role == Role.WORKER else ()))
+        find_new_owner = {rid: self._owner(rid) for rid in self.model.requests}
+        expected = self.model.reap(name, role, new_owners, find_new_owner)
         assert found == expected, f"reap of {name} answered {found}, not {expected}"
         if found[0]:
-            self.run(self.store.close_grave(name))
-            self.model.members.graves.pop(name, None)
+            self.run(self.store.finish_cleanup(name))
+            self.model.members.pending_cleanup.pop(name, None)
 
     def _owner(self, rid: str) -> str:
         owner: bytes = self.run(self.store.command("HGET", f"{self.actual.prefix}request:{rid}", "frontend"))
@@ -365,17 +365,17 @@ class LifecycleMachine(RuleBasedStateMachine):
         for slot in self.slots.values():
             slot.silent = True
         self.slots["f9"] = Slot(Role.FRONTEND)
-        self.beat("f9")
+        self.heartbeat("f9")
         for _ in range(3 * LEASE_SECS // TICK_SECS):
             self._advance(TICK_SECS)
             self._beat("f9.0")
-            self.bury("")
+            self.expire("")
         self.reap(True)
         self.both("sweep", (), MODELS)
         self.redis_is_as_the_model()
         assert not any(name in self.model.dead for name in self.model.pending.values()), "handed to the dead for good"
         self.both("sweep", MODELS, MODELS)
         self.redis_is_as_the_model()
-        assert not self.model.members.graves
+        assert not self.model.members.pending_cleanup
         assert all(r.terminal for r in self.model.requests.values()), "a request that never ends"
         self.run(assert_no_leaks(self.store))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from frontend.routes.completions import _REJECTIONS
-from lifecycle.errors import SHAPES
+from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
 from tests.reference.table import code, table
@@ -74,7 +74,7 @@ CODES = {
 def types() -> str:
     rows = [
         (code(kind), str(shape.status), code(shape.type), *TYPES[kind], "yes" if ApiError(kind, "").retry else "no")
-        for kind, shape in SHAPES.items()
+        for kind, shape in ERROR_RESPONSES.items()
     ]
     heads = ("`error_type`", "status, `code` of the frame", "`type`", "what happened", "what to do", "SDKs repeat it")
     return table(heads, rows)
@@ -82,7 +82,8 @@ def types() -> str:
 
 def codes() -> str:
     rows = [
-        (code(name), str(status), code(SHAPES[kind].type), CODES[name]) for name, status, kind in sorted(set(raised()))
+        (code(name), str(status), code(ERROR_RESPONSES[kind].type), CODES[name])
+        for name, status, kind in sorted(set(raised()))
     ]
     return table(("`code`", "status", "`type`", "what happened"), rows)
 
@@ -98,7 +99,7 @@ def raised() -> Iterator[tuple[str, int, ErrorType]]:
                 yield from ((name, *_PASSES_ON[call.func.id]) for name in _values(call.args[1]))
             elif call.func.id == "ApiError" and "code" in given and isinstance(call.args[0], ast.Attribute):
                 kind = ErrorType[call.args[0].attr]
-                status = ast.literal_eval(given["status"]) if "status" in given else SHAPES[kind].status
+                status = ast.literal_eval(given["status"]) if "status" in given else ERROR_RESPONSES[kind].status
                 yield from ((name, status, kind) for name in _values(given["code"]))
 
 

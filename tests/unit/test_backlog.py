@@ -15,7 +15,7 @@ SHARDS = 8
 @pytest.mark.leaves_inflight
 async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettings, make_store: MakeStore) -> None:
     store = make_store(make_settings(shards=SHARDS, queue_limit=3))
-    await store.beat("f0", Role.FRONTEND, {}, [])
+    await store.heartbeat("f0", Role.FRONTEND, {}, [])
     backlog = Backlog(store)
     full = []
     for number in range(4):

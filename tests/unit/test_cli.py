@@ -28,11 +28,11 @@ from lifecycle.cli.up.ports import choose_ports
 from lifecycle.errors import LifecycleError
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 from lifecycle.telemetry import request_log
-from lifecycle.types import Request, Status
+from lifecycle.types import RequestRecord, Status
 
 OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
 OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
-RECORD = Request.from_hash(
+RECORD = RequestRecord.from_hash(
     {
         "id": "r1",
         "model": "m",

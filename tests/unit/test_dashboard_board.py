@@ -143,7 +143,7 @@ async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monk
         assert {row["id"] for row in first["cluster"]["replicas"]["set"]} == {"f0", "f1", "w0", "w1"}
         await world.append(1, rid="a")
         await world.finish(1, rid="a")
-        await world.bury("w1")
+        await world.expire("w1")
         second = read(await viewer.next())
         assert second["requests"]["inflight"] == {"set": [], "gone": ["a"]}
         assert [(row["id"], row["status"]) for row in second["requests"]["finished"]["set"]] == [("a", "completed")]
@@ -168,10 +168,10 @@ async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_burie
     assert (await states())["w1"] == "ready"
     for _ in range(3):
         world.shift_clock(14)  # of a lease of 30 s
-        await world.beat("w1")
+        await world.heartbeat("w1")
         shown = await states()
     assert shown["w1"] == "dead"
-    await world.store.bury()
+    await world.store.expire()
     assert (await states())["w1"] == "dead"
     stranger = Board(world.store, lambda: "f1")
     assert (await stranger.cluster.look()).tables["replicas"]["w1"]["state"] == "gone"

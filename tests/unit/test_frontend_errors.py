@@ -5,7 +5,7 @@ import openai
 import orjson
 import pytest
 
-from lifecycle.errors import SHAPES
+from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError, encodable
 from lifecycle.types import ErrorType
 
@@ -31,10 +31,10 @@ def test_a_request_that_failed_after_admission_is_named() -> None:
     }
 
 
-@pytest.mark.parametrize("error_type", list(SHAPES))
+@pytest.mark.parametrize("error_type", list(ERROR_RESPONSES))
 def test_every_error_type_has_a_body_and_headers(error_type: ErrorType) -> None:
     error = ApiError(error_type, "why")
-    assert orjson.loads(error.body())["error"]["type"] == SHAPES[error_type].type
+    assert orjson.loads(error.body())["error"]["type"] == ERROR_RESPONSES[error_type].type
     assert error.headers()["content-type"] == "application/json"
 
 

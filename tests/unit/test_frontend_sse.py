@@ -10,7 +10,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame, fold
-from lifecycle.errors import SHAPES, STREAM_ENDED
+from lifecycle.errors import ERROR_RESPONSES, STREAM_ENDED
 from lifecycle.fastapi.errors import encodable
 from lifecycle.types import Endpoint, ErrorType
 
@@ -186,11 +186,11 @@ def test_error_frame_byte_for_byte() -> None:
     )
 
 
-@pytest.mark.parametrize("error_type", list(SHAPES))
+@pytest.mark.parametrize("error_type", list(ERROR_RESPONSES))
 def test_every_error_type_has_a_frame(error_type: ErrorType) -> None:
     ((name, data),) = events(error_frame(error_type, "line\nline \ud800", "r-1"))
     assert name is None
-    shape = SHAPES[error_type]
+    shape = ERROR_RESPONSES[error_type]
     assert data == {
         "error": {
             "message": "line\nline \ufffd",

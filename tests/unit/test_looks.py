@@ -1,4 +1,4 @@
-"""Looks cost the same whatever is in flight."""
+"""Polls of records cost the same whatever is in flight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 import pytest
 
 from lifecycle.aio import rate_limiter
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from tests.unit.clock import Clock
 
 
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_ten_thousand_silent_requests_get_no_more_than_there_are(clock: Clock) -> None:
-    taken = Looks(per_sec=20)
+    taken = RateLimiter(per_sec=20)
     had = 0
     for _ in range(100):  # a hundred seconds
         clock.now += 1.0
@@ -26,7 +26,7 @@ def test_ten_thousand_silent_requests_get_no_more_than_there_are(clock: Clock) -
 
 
 def test_a_few_are_looked_at_whenever_they_are_due(clock: Clock) -> None:
-    taken = Looks(per_sec=20)
+    taken = RateLimiter(per_sec=20)
     for _ in range(50):
         clock.now += 1.0
         assert all(taken.take() for _ in range(10))
@@ -34,7 +34,7 @@ def test_a_few_are_looked_at_whenever_they_are_due(clock: Clock) -> None:
 
 def test_who_gets_none_has_a_fair_chance_later(clock: Clock) -> None:
     """Requests that came together fall silent together, and always in the same order."""
-    taken, interval_secs = Looks(per_sec=1), 15.0
+    taken, interval_secs = RateLimiter(per_sec=1), 15.0
     due = [(clock.now + interval_secs, number) for number in range(200)]
     looked_at = set()
     heapify(due)

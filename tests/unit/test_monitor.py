@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.feed import Feed
@@ -31,7 +31,16 @@ def _monitor(world: World, metrics: Metrics, feed: Feed) -> StreamMonitor:
     feed.pin()
     guard, span = InflightGuard(metrics, LABELS), RequestSpan(feed.rid, LABELS)
     monitor = StreamMonitor(
-        world.store, metrics, feed, guard, LABELS, Limits(), span, Looks(), _nothing_falls_due, lambda _: feed.unpin()
+        world.store,
+        metrics,
+        feed,
+        guard,
+        LABELS,
+        Limits(),
+        span,
+        RateLimiter(),
+        _nothing_falls_due,
+        lambda _: feed.unpin(),
     )
     monitor.begin()
     return monitor

@@ -11,7 +11,7 @@ from frontend.openai_api.schemas import SCHEMAS
 from frontend.openai_api.validation import REQUIRED, RULES
 from frontend.routes import bulk_cancel, cluster, completions, health, overview, requests
 from frontend.routes.openapi import document
-from lifecycle.types import Endpoint, Request
+from lifecycle.types import Endpoint, RequestRecord
 
 ROUTERS = (completions, bulk_cancel, requests, cluster, overview, health)
 METHODS = {"get", "post", "put", "delete", "patch"}
@@ -47,7 +47,7 @@ def test_the_record_is_described() -> None:
         "on_disconnect": "cancel",
         "created_at": "1",
     }
-    assert SCHEMAS["Request"]["properties"].keys() == Request.from_hash(raw).to_json().keys()
+    assert SCHEMAS["Request"]["properties"].keys() == RequestRecord.from_hash(raw).to_json().keys()
 
 
 def references(value: Any) -> set[str]:

@@ -7,28 +7,28 @@ import time
 
 import pytest
 
-from lifecycle.aio.watchdog import Patience
+from lifecycle.aio.watchdog import StallTimeout
 
 LIMIT_SECS = 0.4
 
 
 async def test_silence_ends_it() -> None:
     with pytest.raises(TimeoutError):
-        async with Patience(LIMIT_SECS):
+        async with StallTimeout(LIMIT_SECS):
             await asyncio.Event().wait()
 
 
 async def test_an_answer_that_came_while_the_loop_was_blocked_is_an_answer() -> None:
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()
-    async with Patience(LIMIT_SECS):
+    async with StallTimeout(LIMIT_SECS):
         loop.call_later(LIMIT_SECS / 2, answered.set)
         time.sleep(2 * LIMIT_SECS)
         await answered.wait()
 
 
 async def test_what_comes_renews_it() -> None:
-    async with Patience(LIMIT_SECS) as patience:
+    async with StallTimeout(LIMIT_SECS) as patience:
         for _ in range(4):
             await asyncio.sleep(LIMIT_SECS / 2)
             patience.renew()
@@ -36,7 +36,7 @@ async def test_what_comes_renews_it() -> None:
 
 async def test_a_cancellation_from_outside_keeps_its_meaning() -> None:
     async def waits() -> None:
-        async with Patience(60):
+        async with StallTimeout(60):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(waits())

@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from frontend.server import Protocol
-from lifecycle.fastapi.cancel_on_disconnect import Hangup
-from lifecycle.fastapi.client_connection import Peer
+from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
+from lifecycle.fastapi.client_connection import ClientConnection
 
-Call = Callable[[Peer, Receive, Send], Awaitable[None]]
+Call = Callable[[ClientConnection, Receive, Send], Awaitable[None]]
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
 
@@ -25,7 +25,7 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
     """A client's connection to a server that answers every request with `call`."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await call(Peer.of(scope), receive, send)
+        await call(ClientConnection.of(scope), receive, send)
 
     config, state = uvicorn.Config(app, log_config=None, proxy_headers=False), ServerState()
     config.load()
@@ -41,10 +41,12 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
 async def test_a_response_in_pieces_past_asgi() -> None:
     found: list[object] = []
 
-    async def call(peer: Peer, receive: Receive, send: Send) -> None:
-        found.extend((peer.body(), peer.pour(b"too early"), peer.finish(b"too early")))
+    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
+        found.extend((peer.body(), peer.write_nowait(b"too early"), peer.finish(b"too early")))
         found.extend((peer.begin([(b"x-a", b"1\r\nx-b: 2")]), peer.begin([(b"x-a", b"1")]), peer.begin([])))
-        found.extend((peer.pour(b"one"), peer.finish(b"two"), peer.pour(b"too late"), peer.finish(b"too late")))
+        found.extend(
+            (peer.write_nowait(b"one"), peer.finish(b"two"), peer.write_nowait(b"too late"), peer.finish(b"too late"))
+        )
 
     async with _served(call) as (reader, writer):
         for _ in range(2):  # the connection is kept
@@ -65,11 +67,11 @@ async def _gone(receive: Receive) -> None:
 async def test_a_hangup_cancels_its_block_and_nothing_else(gone_before: bool) -> None:
     begun, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(peer: Peer, receive: Receive, send: Send) -> None:
+    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
         begun.set()
         if gone_before:
             await _gone(receive)
-        with Hangup(peer) as client:
+        with CancelOnDisconnect(peer) as client:
             await asyncio.Event().wait()
         await asyncio.sleep(0)
         ended.set_result(client.gone)
@@ -85,11 +87,11 @@ async def test_a_hangup_cancels_its_block_and_nothing_else(gone_before: bool) ->
 async def test_who_no_longer_listens_is_not_cancelled(gone_before: bool) -> None:
     left, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(peer: Peer, receive: Receive, send: Send) -> None:
+    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
         if gone_before:
             left.set()
             await _gone(receive)
-        with Hangup(peer) as client:
+        with CancelOnDisconnect(peer) as client:
             pass
         left.set()
         await _gone(receive)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lifecycle.settings import Settings
+from lifecycle.store.quota_slots import QuotaSlot
 from lifecycle.store.scripts import Store
-from lifecycle.store.shares import Share
 from lifecycle.tracking.quota import Quota
 from lifecycle.types import CancelMode, Labels
 from tests.unit.fake import fake_store
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.leaves_inflight
 OWNER = "acme"
 
 
-async def reserve(world: World, rid: str, limit: int = 2) -> Share | None:
+async def reserve(world: World, rid: str, limit: int = 2) -> QuotaSlot | None:
     """As one frontend of many would: nothing is remembered."""
     return await Quota(world.store).reserve(OWNER, rid, f"nonce-{rid}", limit)
 
 
-async def admit(world: World, share: Share) -> str:
+async def admit(world: World, share: QuotaSlot) -> str:
     """Whatever the queue's limit of this small world says: it is another test's."""
     answer = await world.admit(share.rid, nonce=share.nonce, owner=OWNER, admit_by=share.admit_by)
     return answer.outcome
@@ -60,7 +60,7 @@ async def test_an_admission_that_never_comes_holds_its_share_for_a_lease_and_is_
     assert left
     assert await reserve(world, "b", limit=1) is None
     world.shift_clock(world.store.settings.lease_secs + 1)
-    await world.beat()
+    await world.heartbeat()
     assert await reserve(world, "b", limit=1)
     assert await admit(world, left) == "late"
 
@@ -106,7 +106,7 @@ class Frontends(RuleBasedStateMachine):
         chosen = Settings(shards=4, lease_secs=30, heartbeat_secs=10, queue_limit=1000)
         self.store: Store = self.run(self._open(chosen))
         self.limit = self.started = 0
-        self.reserved: list[Share] = []
+        self.reserved: list[QuotaSlot] = []
         self.admitted: set[str] = set()
 
     async def _open(self, chosen: Settings) -> Store:

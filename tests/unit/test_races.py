@@ -120,10 +120,10 @@ async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> N
     again = await world.start(delivery)
     assert isinstance(again, Start)
     assert again.cancel_mode == "kill"
-    renewal = await world.store.renew(0, "w0", Role.WORKER, 1)
-    assert [(order.rid, order.mode) for order in renewal.orders] == [("r", "kill")]
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    assert [(order.rid, order.mode) for order in reconciliation.pending_cancellations] == [("r", "kill")]
     await world.finish()
-    assert (await world.store.renew(0, "w0", Role.WORKER, 0)).orders == []
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
 
 
 @pytest.mark.leaves_inflight
@@ -313,20 +313,20 @@ async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> No
 @pytest.mark.leaves_inflight
 async def test_a_continue_request_moves_its_count_to_the_heir(world: World) -> None:
     await world.run(on_disconnect="continue")
-    assert await world.reap("f0", heirs=("f1",)) == (0, 1, 0)
+    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
     assert await world.counts("f0") == {}
     assert await world.counts("f1") == {"running": 1}
     assert (await world.record()).frontend == "f1"
-    assert (await world.store.renew(0, "f1", Role.FRONTEND, 0, [])).unheld == ["r"]
+    assert (await world.store.reconcile_shard(0, "f1", Role.FRONTEND, 0, [])).not_held_locally == ["r"]
 
 
 @pytest.mark.leaves_inflight
 async def test_an_heir_that_has_died_meanwhile_inherits_nothing(world: World) -> None:
     await world.run(on_disconnect="continue")
     await world.reap("f1")
-    assert await world.reap("f0", heirs=("f0", "f1")) == (0, 0, 1)
-    await world.store.beat("f2", Role.FRONTEND, {}, [])
-    assert await world.reap("f0", heirs=("f0", "f1", "f2")) == (0, 1, 0)
+    assert await world.reap("f0", new_owners=("f0", "f1")) == (0, 0, 1)
+    await world.store.heartbeat("f2", Role.FRONTEND, {}, [])
+    assert await world.reap("f0", new_owners=("f0", "f1", "f2")) == (0, 1, 0)
     assert await world.counts("f2") == {"running": 1}
 
 
@@ -336,7 +336,7 @@ async def test_a_reader_elsewhere_keeps_the_request_and_inherits_it(world: World
     await world.store.attach("r", "f1", 1)
     lost = await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
     assert (lost.what, lost.first) == ("continues", True)
-    assert await world.reap("f0", heirs=("f1",)) == (0, 1, 0)
+    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
     assert (await world.store.disconnect("r", "f1", 0, "closed_unexpectedly", admitting=False)).what == "pending"
 
 
@@ -371,10 +371,10 @@ async def test_a_dead_frontend_admits_and_attaches_nothing(world: World) -> None
 async def test_an_expired_lease_is_judged_and_the_id_never_comes_back(world: World) -> None:
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
-        await world.beat("w0")
-    assert [grave.replica for grave in await world.store.bury()] == ["w0"]
+        await world.heartbeat("w0")
+    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
     with pytest.raises(Fenced):
-        await world.store.beat("w0", Role.WORKER, {}, ["m"])
+        await world.store.heartbeat("w0", Role.WORKER, {}, ["m"])
     assert "w0" not in {entry.id for entry in (await world.store.roster()).replicas}
 
 
@@ -383,31 +383,31 @@ async def test_after_a_silence_nobody_is_judged_for_one_lease(world: World) -> N
     roster = await world.store.roster()
     assert roster.grace, "before the first beat after it, too"
     assert len(roster.replicas) == 4
-    assert await world.store.bury() == []
+    assert await world.store.expire() == []
     assert len((await world.store.roster()).replicas) == 4
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
-        await world.beat("w0")
-    assert [grave.replica for grave in await world.store.bury()] == ["w0"]
+        await world.heartbeat("w0")
+    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
 
 
 async def test_a_clock_put_back_judges_nobody_and_shortens_no_lease(world: World) -> None:
     world.shift_clock(-LEASE_SECS * 10)
-    assert await world.store.bury() == []
+    assert await world.store.expire() == []
     leases = {entry.id: entry.lease_expires_in_ms for entry in (await world.store.roster()).replicas}
     assert len(leases) == 4
     assert max(leases.values()) <= LEASE_SECS * 1000, "a lease from before must not last ten times as long"
     for _ in range(4):
         world.shift_clock(LEASE_SECS / 3)
-        await world.beat("w0")
-    assert [grave.replica for grave in await world.store.bury()] == ["w0"]
+        await world.heartbeat("w0")
+    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
 
 
 async def test_who_disagrees_on_a_common_setting_does_not_start(world: World) -> None:
     settings = world.store.settings.model_copy(update={"shards": 2})
     other = Store(world.store.commands, settings, plain_lua=True)
     with pytest.raises(ConfigurationConflict, match=r"LIFECYCLE_SHARDS=2 differs from 1"):
-        await other.beat("f9", Role.FRONTEND, {}, [])
+        await other.heartbeat("f9", Role.FRONTEND, {}, [])
     for name in ("f0", "f1", "w0", "w1"):
-        await world.store.bury(name)
-    await other.beat("f9", Role.FRONTEND, {}, [])
+        await world.store.expire(name)
+    await other.heartbeat("f9", Role.FRONTEND, {}, [])

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from lifecycle.aio.rate_limiter import Looks
+from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.ids import START, TokenId
 from lifecycle.tokens.feed import Feed
 from lifecycle.tokens.history import PAGE_ENTRIES, End, Tokens
@@ -30,12 +30,12 @@ async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
         reader = TokenReader(
             world.store,
             feed,
-            Looks(),
+            RateLimiter(),
             after=after,
             fresh=fresh,
             buffer_tokens=100,
             keepalive_secs=keepalive_secs,
-            patience_secs=0.0,
+            retry_for_secs=0.0,
         )
         opened.append(reader)
         return reader
@@ -145,7 +145,7 @@ async def _waits(reader: TokenReader) -> asyncio.Task[object]:
 
 async def test_who_waits_is_poured_what_follows_and_woken_by_the_end(feed: Feed, open_reader: Open) -> None:
     reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.tap = tap
+    reader.on_events = tap
     waiting = await _waits(reader)
     feed.take_tokens("1-1", ["a"])
     feed.take_tokens("1-3", ["b", "c"])
@@ -158,7 +158,7 @@ async def test_who_waits_is_poured_what_follows_and_woken_by_the_end(feed: Feed,
 async def test_nothing_is_poured_past_what_is_held(feed: Feed, open_reader: Open) -> None:
     """While the owner is busy, or the socket full, tokens are held, and whatever follows queues behind them."""
     reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.tap = tap
+    reader.on_events = tap
     feed.take_tokens("1-1", ["a"])  # nobody waits
     assert await reader.next() == Tokens(1, 1, ["a"])
     waiting = await _waits(reader)
@@ -177,7 +177,7 @@ async def test_behind_a_gap_nothing_is_poured(world: World, feed: Feed, open_rea
     for number in (1, 2, 3):
         await world.append(number)
     reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.tap = tap
+    reader.on_events = tap
     waiting = await _waits(reader)
     feed.take_tokens("1-3", ["1.3 "])  # the frame before got lost
     assert tap.texts == []
@@ -188,7 +188,7 @@ async def test_behind_a_gap_nothing_is_poured(world: World, feed: Feed, open_rea
 async def test_another_attempt_is_not_poured_unseen(feed: Feed, open_reader: Open) -> None:
     """The stream says where it begins."""
     reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.tap = tap
+    reader.on_events = tap
     waiting = await _waits(reader)
     feed.take_tokens("1-1", ["a"])
     feed.take_tokens("2-2", ["b"])
@@ -211,14 +211,14 @@ async def test_silence_is_looked_into_only_as_often_as_there_are_looks_left_and_
     world: World, feed: Feed
 ) -> None:
     """The request is unknown to Redis, so that a look ends the stream."""
-    none_left = Looks(per_sec=1e-9)
+    none_left = RateLimiter(per_sec=1e-9)
     while none_left.take():
         pass
     reader = TokenReader(
-        world.store, feed, none_left, fresh=True, buffer_tokens=100, keepalive_secs=0.01, patience_secs=0.0
+        world.store, feed, none_left, fresh=True, buffer_tokens=100, keepalive_secs=0.01, retry_for_secs=0.0
     )
     assert [await reader.next() for _ in range(3)] == [SILENCE] * 3
-    reader.doubt()
+    reader.mark_stale()
     end = await reader.next()
     assert isinstance(end, End)
     assert end.error_type == "state_lost"

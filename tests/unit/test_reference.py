@@ -34,4 +34,4 @@ def test_every_setting_and_key_is_in_a_group() -> None:
 def test_no_explanation_is_left_over() -> None:
     """One that is missing is a KeyError in the tests above."""
     assert set(errors.CODES) == {name for name, _, _ in errors.raised()}
-    assert set(errors.TYPES) == set(errors.SHAPES)
+    assert set(errors.TYPES) == set(errors.ERROR_RESPONSES)

@@ -139,8 +139,8 @@ async def test_the_limits_that_were_met_do_not_count_again(world: World) -> None
 async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(world: World) -> None:
     await _move(world)
     await _resume(world)
-    renewal = await world.store.renew(0, "w1", Role.WORKER, 0, [])
-    assert renewal.unheld == ["r"]
+    reconciliation = await world.store.reconcile_shard(0, "w1", Role.WORKER, 0, [])
+    assert reconciliation.not_held_locally == ["r"]
     assert await world.store.requeue("r", "w1", attempt=2) == "ended", "both attempts are used up"
     assert await _last_told(world) == 2
 

@@ -12,15 +12,15 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
-from lifecycle.store.results import Append, Grave, Outcome
+from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
+from lifecycle.store.results import Append, ExpiredReplica, Outcome
 from lifecycle.store.scripts import Store
-from lifecycle.store.shares import Share, Shares
 from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"beat", "bury", "roster", "secret", "membership"}
+CONTROL_FILES = {"heartbeat", "expire", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -98,7 +98,7 @@ class Recorder:
 
 
 LABELS = Labels("m", "completions", "stream")
-GRAVE = Grave("w", "worker", ["m"])
+GRAVE = ExpiredReplica("w", "worker", ["m"])
 PIECE = Append("r", 1, 1, b'["t"]', True)
 LISTING: dict[str, Any] = dict.fromkeys(
     ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
@@ -107,23 +107,23 @@ LIMITS: dict[str, Any] = dict.fromkeys(
     ("grace_secs", "queue_timeout_secs", "first_token_timeout_secs", "deadline_secs"), 0.0
 )
 CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
-    "admit": lambda s: s.admit("r", "n", LABELS, "f", b"{}", on_disconnect="cancel", **LIMITS, patience_secs=0),
+    "admit": lambda s: s.admit("r", "n", LABELS, "f", b"{}", on_disconnect="cancel", **LIMITS, retry_for_secs=0),
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
-    "beat": lambda s: s.beat("w", Role.WORKER, {}, ["m"]),
+    "heartbeat": lambda s: s.heartbeat("w", Role.WORKER, {}, ["m"]),
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
-    "bury": lambda s: s.bury(),
+    "expire": lambda s: s.expire(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
-    "over": lambda s: Shares(s).over(0, [Share("r", "n", 1.0)]),
+    "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "read": lambda s: s.read("r"),
     "reap": lambda s: s.reap(0, GRAVE, []),
-    "renew": lambda s: s.renew(0, "w", Role.WORKER, 0),
+    "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER, 0),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
-    "reserve": lambda s: Shares(s).reserve("o", "r", "n", 1),
+    "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
     "roster": lambda s: s.roster(),
     "secret": lambda s: s.run("secret", s.keys.control, "s"),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from lifecycle.cli.view import ORDERS, Trend, View, render, silence_secs
 from lifecycle.queries.cluster import Count, Inflight, Snapshot
-from lifecycle.types import Labels, Request
+from lifecycle.types import Labels, RequestRecord
 
-RECORD = Request.from_hash(
+RECORD = RequestRecord.from_hash(
     {
         "id": "old",
         "model": "m",

@@ -29,7 +29,7 @@ async def test_the_counts_follow_the_request(world: World) -> None:
     assert await world.counts("f0") == {"running": 1}
     await world.store.requeue("r", "w0", attempt=1)
     assert await world.counts("f0") == {"queued": 1}
-    assert (await world.store.renew(0, "w0", Role.WORKER, 1, ["r"])).lost == ["r"]
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["r"])).not_in_redis == ["r"]
     await world.start(await world.take())
     await world.finish(attempt=2)
     assert await world.counts("f0") == {}
@@ -116,7 +116,7 @@ async def test_of_the_last_tokens_only_those_are_appended_that_are_not_there_yet
 async def test_tokens_reach_the_heir_and_nobody_who_is_dead(world: World) -> None:
     await world.run(on_disconnect="continue")
     await world.append(1)
-    await world.reap("f0", heirs=("f1",))
+    await world.reap("f0", new_owners=("f1",))
     await world.append(2)
     assert await world.pushed("f0") == ["1-1"]
     assert await world.pushed("f1") == ["1-2"]
@@ -168,26 +168,31 @@ async def test_the_worker_of_a_failed_request_is_ordered_to_kill_it_whatever_was
     await world.run()
     await world.cancel("stop")
     await world.store.fail("r", "slow_consumer", "takes nothing")
-    renewal = await world.store.renew(0, "w0", Role.WORKER, 1)
-    assert [(order.rid, order.mode) for order in renewal.orders] == [("r", "kill")]
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    assert [(order.rid, order.mode) for order in reconciliation.pending_cancellations] == [("r", "kill")]
     assert (await world.finish()).what == "already"
-    assert (await world.store.renew(0, "w0", Role.WORKER, 0)).orders == []
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
 
 
 async def test_a_buried_replica_is_told_by_its_renewal(world: World) -> None:
     for name, role in (("w0", Role.WORKER), ("f0", Role.FRONTEND)):
         await world.reap(name)
         with pytest.raises(Fenced):
-            await world.store.renew(0, name, role, 0)
+            await world.store.reconcile_shard(0, name, role, 0)
 
 
 async def test_renewals_bring_back_exceptions_only(world: World) -> None:
     await world.run()
-    renewal = await world.store.renew(0, "w0", Role.WORKER, 1)
-    assert (renewal.held, renewal.orders, renewal.lost, renewal.unheld) == (1, [], [], [])
-    renewal = await world.store.renew(0, "w0", Role.WORKER, 1, ["other"])
-    assert (renewal.lost, renewal.unheld) == (["other"], ["r"])
-    assert renewal.epoch == (await world.store.renew(0, "w1", Role.WORKER, 0)).epoch
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    assert (
+        reconciliation.held,
+        reconciliation.pending_cancellations,
+        reconciliation.not_in_redis,
+        reconciliation.not_held_locally,
+    ) == (1, [], [], [])
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["other"])
+    assert (reconciliation.not_in_redis, reconciliation.not_held_locally) == (["other"], ["r"])
+    assert reconciliation.epoch == (await world.store.reconcile_shard(0, "w1", Role.WORKER, 0)).epoch
     await world.finish()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from lifecycle.store.results import Admission, Append, Ended, Grave, Outcome, Start
+from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
 from lifecycle.store.scripts import Store
-from lifecycle.types import CancelMode, Labels, Request, Role
+from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.pushes import Pushes
 
 MODEL = "m"
@@ -39,13 +39,13 @@ class World:
         for queue in ("queue", "retry"):
             key = f"{self.prefix}{queue}:{MODEL}"
             await self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
-        await self.beat()
+        await self.heartbeat()
 
-    async def beat(self, *silent: str) -> None:
+    async def heartbeat(self, *silent: str) -> None:
         """All but the `silent` renew their leases."""
         for name, role in {"f0": Role.FRONTEND, "f1": Role.FRONTEND, "w0": Role.WORKER, "w1": Role.WORKER}.items():
             if name not in silent:
-                await self.store.beat(name, role, {}, [MODEL] if role == Role.WORKER else [])
+                await self.store.heartbeat(name, role, {}, [MODEL] if role == Role.WORKER else [])
 
     async def admit(
         self,
@@ -74,7 +74,7 @@ class World:
             deadline_secs=deadline_secs,
             owner=owner,
             admit_by=admit_by,
-            patience_secs=0,
+            retry_for_secs=0,
         )
 
     async def take(self, worker: str = "w0") -> Delivery:
@@ -112,17 +112,17 @@ class World:
         answer = await self.store.cancel(rid, CancelMode(mode), f"{mode} was asked for")
         return answer.what if answer else "unknown"
 
-    async def bury(self, name: str) -> Grave:
+    async def expire(self, name: str) -> ExpiredReplica:
         """As if it had said goodbye: at once."""
-        graves = {grave.replica: grave for grave in await self.store.bury(name)}
-        return graves[name]
+        pending_cleanup = {grave.replica: grave for grave in await self.store.expire(name)}
+        return pending_cleanup[name]
 
-    async def reap(self, name: str, heirs: tuple[str, ...] = ("f0", "f1")) -> tuple[int, int, int]:
+    async def reap(self, name: str, new_owners: tuple[str, ...] = ("f0", "f1")) -> tuple[int, int, int]:
         """Buried and reaped; how many ended, moved and wait."""
-        answer = await self.store.reap(0, await self.bury(name), heirs)
+        answer = await self.store.reap(0, await self.expire(name), new_owners)
         return answer.ended, answer.moved, answer.waiting
 
-    async def record(self, rid: str = "r") -> Request:
+    async def record(self, rid: str = "r") -> RequestRecord:
         record = await self.store.read(rid)
         assert record is not None
         return record

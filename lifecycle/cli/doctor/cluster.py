@@ -29,7 +29,7 @@ async def check_cluster(store: Store) -> list[Finding]:
         await _configuration(store, living),
         _versions(roster),
         await _expired(store, roster, living),
-        await _graves(store),
+        await _pending_cleanup(store),
         *await _queues(store, roster, {r.id for r in living}),
     ]
 
@@ -98,12 +98,12 @@ async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> F
     return warn("leases", message, "nobody is there to bury them: start a replica")
 
 
-async def _graves(store: Store) -> Finding:
-    graves = [name.decode() for name in await store.command("HKEYS", store.keys.control + "graves")]
-    if not graves:
-        return ok("graves", "none open")
-    message = f"buried, requests not all dealt with: {', '.join(sorted(graves))}"
-    return warn("graves", message, "the living replicas go on with it at each sweep; should it stay, see their logs")
+async def _pending_cleanup(store: Store) -> Finding:
+    pending_cleanup = [name.decode() for name in await store.command("HKEYS", store.keys.control + "pending_cleanup")]
+    if not pending_cleanup:
+        return ok("cleanup", "none open")
+    message = f"buried, requests not all dealt with: {', '.join(sorted(pending_cleanup))}"
+    return warn("cleanup", message, "the living replicas go on with it at each sweep; should it stay, see their logs")
 
 
 async def _queues(store: Store, roster: Roster, living: set[str]) -> list[Finding]:

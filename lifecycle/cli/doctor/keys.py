@@ -14,8 +14,8 @@ _SCAN_COUNT = 500
 _SAMPLE = 2000
 _SHOWN = 3
 _OF_A_REQUEST = frozenset({"request:", "body:", "tokens:", "readers:"})
-_OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "orders:"})
-_EXPIRING = frozenset({"replica:", "dead:", "named:", "shares:"})
+_OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "pending_cancellations:"})
+_EXPIRING = frozenset({"replica:", "fenced:", "named:", "quota_slots:"})
 
 
 class _Place(NamedTuple):

@@ -11,7 +11,7 @@ from lifecycle.cli.view import silence_secs
 from lifecycle.queries import cluster
 from lifecycle.queries.browse import oldest
 from lifecycle.store.scripts import Store
-from lifecycle.types import Request, Status
+from lifecycle.types import RequestRecord, Status
 
 _SAMPLE = 500  # the oldest
 _SHOWN = 3
@@ -30,7 +30,7 @@ async def check_requests(store: Store) -> list[Finding]:
     ]
 
 
-def _inflight(requests: Sequence[Request], now: float) -> Finding:
+def _inflight(requests: Sequence[RequestRecord], now: float) -> Finding:
     if not requests:
         return ok("inflight", "nothing")
     number = f"{len(requests)}" if len(requests) < _SAMPLE else f"{_SAMPLE} or more"
@@ -43,7 +43,7 @@ def _inflight(requests: Sequence[Request], now: float) -> Finding:
     return warn("inflight", message, advice)
 
 
-def _cancels(requests: Sequence[Request], now: float, lease_secs: float) -> Finding:
+def _cancels(requests: Sequence[RequestRecord], now: float, lease_secs: float) -> Finding:
     """A worker hears of a cancel with its next heartbeat at the latest, and confirms it once its engine has stopped."""
     ignored = [r for r in requests if r.cancel_mode == "kill" and now - (r.cancel_requested_at or now) > lease_secs]
     if not ignored:
@@ -53,7 +53,7 @@ def _cancels(requests: Sequence[Request], now: float, lease_secs: float) -> Find
     return fail("cancels", message, f"their engines do not end; restart {workers}")
 
 
-async def _orphans(store: Store, requests: Sequence[Request]) -> Finding:
+async def _orphans(store: Store, requests: Sequence[RequestRecord]) -> Finding:
     known = await cluster.known_replicas(store)
     suspects = [request for request in requests if not _held(request, known)]
     if suspects:  # a reaper may have been at it in between: what it has moved is no orphan
@@ -66,15 +66,15 @@ async def _orphans(store: Store, requests: Sequence[Request]) -> Finding:
     return fail("orphans", message, "nobody will end them: report it; then lifecycle cancel ID…")
 
 
-def _held(request: Request, known: set[str]) -> bool:
+def _held(request: RequestRecord, known: set[str]) -> bool:
     running = request.status is Status.RUNNING
     return request.frontend in known and (not running or request.worker in known)
 
 
 async def _due(store: Store, now: float) -> Finding:
     """Whatever has a time is dealt with by the sweeps, which every replica makes."""
-    patience_secs = store.settings.sweep_secs * _LATE_SWEEPS
-    latest = f"{now - patience_secs:.6f}"
+    retry_for_secs = store.settings.sweep_secs * _LATE_SWEEPS
+    latest = f"{now - retry_for_secs:.6f}"
     late = await store.commands.execute_many(
         ("ZCOUNT", prefix + name, "-inf", latest)
         for prefix in store.keys.prefixes
@@ -82,9 +82,9 @@ async def _due(store: Store, now: float) -> Finding:
     )
     if not sum(late):
         return ok("sweeps", "nothing is overdue")
-    message = f"{sum(late)} limits or expiries overdue by more than {duration(patience_secs)}"
+    message = f"{sum(late)} limits or expiries overdue by more than {duration(retry_for_secs)}"
     return warn("sweeps", message, "no replica sweeps, or all are behind: start one, or see their logs")
 
 
-def _names(requests: Sequence[Request]) -> str:
+def _names(requests: Sequence[RequestRecord]) -> str:
     return ", ".join(request.id for request in requests[:_SHOWN]) + (", …" if len(requests) > _SHOWN else "")

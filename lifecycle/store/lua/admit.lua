@@ -21,7 +21,7 @@ if known[2] then
   if known[1] == nonce then return {'admitted', known[2]} end
   return {'exists'}
 end
-if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
+if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local depth = redis.call('XLEN', P .. 'queue:' .. model) + redis.call('XLEN', P .. 'retry:' .. model)
 if depth >= tonumber(queue_limit) then return {'full', depth} end
 local now = clock(shift)

@@ -13,7 +13,7 @@ local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
 --- @include clock stream
 
-if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then return {'fenced'} end
+if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)
 local at = string.format('%.0f', now * 1000)
 local refused, frames, known = {}, {}, {}
@@ -27,7 +27,7 @@ local function living(frontends)
   if not known[frontends] then
     local found = {}
     for frontend in string.gmatch(frontends, '%S+') do
-      if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then found[#found + 1] = frontend end
+      if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
     end
     known[frontends] = found
   end

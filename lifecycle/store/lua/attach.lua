@@ -8,7 +8,7 @@ local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
 --- @include clock stream record readers
 
-if redis.call('EXISTS', P .. 'dead:' .. frontend) == 1 then return {'fenced'} end
+if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
 if not record then return '' end
 if not is_terminal(record) then

@@ -21,5 +21,5 @@ if seen ~= '' and number > tonumber(seen) then return {'moved'} end
 local worker, running = record.worker, record.status == 'running'
 local _, public = terminate(rid, record, clock(shift), tonumber(retention_secs),
   outcome_of('failed', error_type, message, '', number))
-if running then order(worker, rid, 'kill', error_type) end
+if running then notify_worker(worker, rid, 'kill', error_type) end
 return {'done', public}

@@ -16,7 +16,7 @@ local shift, rid, worker, attempt, status, error_type, message, finish_reason, l
 local record = load_record(rid)
 local ended = record and is_terminal(record)
 if not record or ended or record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then
-  redis.call('SREM', P .. 'orders:' .. worker, rid)  -- nothing of it is this worker's any more
+  redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- nothing of it is this worker's any more
   if not record then return {'unknown'} end
   if ended then return {'already', public_record(rid, record)} end
   return {'fenced'}

@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
 -- reap: draws the consequences of a buried replica in one shard. Bounded per call; repeat until it is done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, heirs (JSON list of living frontends), models (JSON list it may hold deliveries of),
+-- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list it may hold deliveries of),
 --         retention_secs, max_attempts, limit
--- Returns {done, ended, moved, waiting}: done 1 when nothing is left; moved were re-queued or given to an heir;
+-- Returns {done, ended, moved, waiting}: done 1 when nothing is left; moved were re-queued or given to a new owner;
 --         waiting must go on but there is no living frontend yet.
 -- The mark goes first: from then on the replica can write nothing here.
 
 local P = KEYS[1]
-local shift, replica, role, heirs, models, retention_secs, max_attempts, limit = unpack(ARGV)
+local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
 --- @include clock stream record grace readers events counts queue terminal cancelling retrying deliveries
 
 local DAY_SECS = 86400
-redis.call('SET', P .. 'dead:' .. replica, '1', 'EX', DAY_SECS)
+redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
@@ -30,34 +30,34 @@ local function reap_running()
   left = left + redis.call('HLEN', key)
 end
 
-local function heir_of(rid)
+local function find_new_owner(rid)
   local flat = redis.call('HGETALL', P .. 'readers:' .. rid)
   for i = 1, #flat, 2 do
-    if flat[i] ~= replica and tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
+    if flat[i] ~= replica and tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'fenced:' .. flat[i]) == 0 then
       return flat[i], true
     end
   end
-  if #heirs == 0 then return nil, false end
-  return heirs[(tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % #heirs + 1], false
+  if #new_owners == 0 then return nil, false end
+  return new_owners[(tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % #new_owners + 1], false
 end
 
-local function adopt(rid, record, heir, read)
+local function reassign(rid, record, new_owner, read)
   local labels = labels_of(record)
   count_out(replica, rid, labels, record.status)
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
-  redis.call('HSETNX', P .. 'readers:' .. rid, heir, 0)
+  redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
   if record.status == 'running' then note_readers(rid, record.worker) end
-  redis.call('HSET', P .. 'request:' .. rid, 'frontend', heir)
-  record.frontend = heir
-  count_in(heir, rid, labels, record.status)
-  push_event(rid, '0-0', cjson.encode({type = 'adopted', frontend = heir}))
+  redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
+  record.frontend = new_owner
+  count_in(new_owner, rid, labels, record.status)
+  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now + tonumber(record.grace_secs))
   end
   moved = moved + 1
 end
 
--- A dead frontend took its client's connection along. What may outlive the connection goes on under an heir.
+-- A dead frontend took its client's connection along. What may outlive the connection goes on under a new owner.
 local function reap_inflight()
   local key = P .. 'inflight:' .. replica
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
@@ -65,17 +65,17 @@ local function reap_inflight()
     if not record or is_terminal(record) or record.frontend ~= replica then
       redis.call('HDEL', key, rid)
     else
-      local heir, read = heir_of(rid)
+      local new_owner, read = find_new_owner(rid)
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs) > 0
         or (record.status == 'running' and record.cancel_mode == 'kill')
       if not outlives then
         local worker, running = record.worker, record.status == 'running'
         terminate(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
           'The frontend that held the connection was lost', '', (stream_end(rid))))
-        if running then order(worker, rid, 'kill', 'frontend_lost') end
+        if running then notify_worker(worker, rid, 'kill', 'frontend_lost') end
         ended = ended + 1
-      elseif heir then
-        adopt(rid, record, heir, read)
+      elseif new_owner then
+        reassign(rid, record, new_owner, read)
       else
         waiting = waiting + 1
       end
@@ -88,12 +88,12 @@ end
 local function living(frontends)
   local found = {}
   for _, frontend in ipairs(frontends) do
-    if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then found[#found + 1] = frontend end
+    if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
   end
   return found
 end
 
-heirs, models = living(cjson.decode(heirs)), cjson.decode(models)
+new_owners, models = living(cjson.decode(new_owners)), cjson.decode(models)
 if role == 'worker' then
   if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
@@ -103,7 +103,7 @@ if role == 'worker' then
       if not all then left = left + 1 end
     end
   end
-  if left == 0 then redis.call('DEL', P .. 'orders:' .. replica) end
+  if left == 0 then redis.call('DEL', P .. 'pending_cancellations:' .. replica) end
 else
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
   if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end

@@ -10,7 +10,7 @@ local shift, owner, share, limit, window_secs = unpack(ARGV)
 --- @include clock
 
 local MONTH_MS = 30 * 86400 * 1000
-local key = P .. 'shares:' .. owner
+local key = P .. 'quota_slots:' .. owner
 local known = redis.call('ZSCORE', key, share)
 if known then return {'reserved', secs(tonumber(known))} end
 if redis.call('ZCARD', key) >= tonumber(limit) then return {'full'} end

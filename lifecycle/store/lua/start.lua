@@ -30,7 +30,7 @@ local status, holder, its_queue, its_entry, started_entry, attempt, frontend, du
   'created_at'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
-if redis.call('EXISTS', P .. 'dead:' .. worker) == 1 then
+if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
   -- Delivered to a worker that was reaped before: its reaper does not come again, so it goes to another from here.
   if waits_here then
     local _, _, _, queue_again = rare()

@@ -23,7 +23,7 @@ if #expired == tonumber(limit) then more = 1 end
 local function ends(rid, record, outcome)
   local worker, running = record.worker, record.status == 'running'
   terminate(rid, record, now, retention, outcome)
-  if running then order(worker, rid, 'kill', outcome.error_type) end
+  if running then notify_worker(worker, rid, 'kill', outcome.error_type) end
   ended = ended + 1
 end
 

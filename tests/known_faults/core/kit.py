@@ -16,7 +16,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.scripts import Store
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import CancelMode, Labels, Request
+from lifecycle.types import CancelMode, Labels, RequestRecord
 from tests.servers import info
 from tests.unit.world import MODEL
 from tests.waiting import wait_until
@@ -63,18 +63,18 @@ async def held_within(store: Store, replica: str, count: int, condition: Callabl
     """Return True once the condition holds, and False when the replica has beaten `count` times before that."""
     beats, held = Heartbeats(store, replica), False
 
-    async def over() -> bool:
+    async def is_over() -> bool:
         nonlocal held
         held = await condition()
         return held or await beats.count() >= count
 
-    await wait_until(over, _PATIENCE_SECS, f"the condition, or {count} heartbeats of {replica}")
+    await wait_until(is_over, _PATIENCE_SECS, f"the condition, or {count} heartbeats of {replica}")
     return held
 
 
-async def record_of(store: Store, rid: str) -> Request:
+async def record_of(store: Store, rid: str) -> RequestRecord:
     """Return the record of a request that must be there."""
-    record = await store.read(rid, patience_secs=_PATIENCE_SECS)
+    record = await store.read(rid, retry_for_secs=_PATIENCE_SECS)
     assert record is not None, f"{rid} is unknown"
     return record
 

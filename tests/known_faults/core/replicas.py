@@ -19,7 +19,7 @@ from lifecycle.store.connect import Connections
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.history import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
@@ -77,10 +77,10 @@ async def served(tracker: Tracker, model: str = MODEL) -> None:
     await wait_until(is_live, what=f"a living worker of {model}")
 
 
-def call(rid: str, *, on_disconnect: OnDisconnect = OnDisconnect.CONTINUE) -> Admit:
+def call(rid: str, *, on_disconnect: OnDisconnect = OnDisconnect.CONTINUE) -> AdmissionRequest:
     """Return what a frontend asks for when a client calls MODEL."""
     labels = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)
-    return Admit(rid, labels, BODY, on_disconnect, 0.0, Limits())
+    return AdmissionRequest(rid, labels, BODY, on_disconnect, 0.0, Limits())
 
 
 class Reading:

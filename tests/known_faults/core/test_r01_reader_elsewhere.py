@@ -46,7 +46,7 @@ async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_die
 
         async def others_live() -> None:
             while True:
-                await world.beat("f1")
+                await world.heartbeat("f1")
                 await reaper.sweep()
                 await asyncio.sleep(store.settings.heartbeat_secs)
 
@@ -54,7 +54,7 @@ async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_die
         try:
 
             async def buried() -> bool:
-                return await store.command("ZSCORE", store.keys.control + "tombstones", "f1") is not None
+                return await store.command("ZSCORE", store.keys.control + "expired_replicas", "f1") is not None
 
             async def judged() -> bool:
                 record = await record_of(store, "r")

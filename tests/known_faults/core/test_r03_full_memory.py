@@ -15,7 +15,7 @@ import pytest
 from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import OnDisconnect
@@ -38,7 +38,7 @@ async def _fill(tracker: Tracker) -> None:
         while True:
             number += 1
             try:
-                await tracker.admit(Admit(f"q{number}", LABELS, body, OnDisconnect.CONTINUE, 0.0, Limits()))
+                await tracker.admit(AdmissionRequest(f"q{number}", LABELS, body, OnDisconnect.CONTINUE, 0.0, Limits()))
             except StoreUnavailable:
                 break
 

@@ -46,7 +46,7 @@ async def _run_at_a_worker_that_dies(tracker: Tracker) -> None:
     """Bring the request to its first token at a worker that is silent from then on."""
     store = tracker.store
     prefix = store.keys.prefixes[0]
-    await store.beat(_DEAD, Role.WORKER, {}, [MODEL])
+    await store.heartbeat(_DEAD, Role.WORKER, {}, [MODEL])
     await store.command("XGROUP", "CREATE", f"{prefix}queue:{MODEL}", "workers", "0", "MKSTREAM")
     await tracker.admit(call(_RID))
     reply = await store.command(
@@ -58,10 +58,10 @@ async def _run_at_a_worker_that_dies(tracker: Tracker) -> None:
 
 
 async def _ends_in_time(store: Store, replica: str) -> bool:
-    async def over() -> bool:
+    async def is_over() -> bool:
         return await ended(store, _RID)
 
-    return await held_within(store, replica, _HEARTBEATS, over)
+    return await held_within(store, replica, _HEARTBEATS, is_over)
 
 
 @pytest.mark.xfail(strict=True, reason="r04: a worker whose lease was lost with the control keys is never judged.")
@@ -90,8 +90,8 @@ async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> N
 
             async def grave_is_closed() -> bool:
                 control = store.keys.control
-                buried = await store.command("ZSCORE", control + "tombstones", _DEAD) is not None
-                return buried and not await store.command("HEXISTS", control + "graves", _DEAD)
+                buried = await store.command("ZSCORE", control + "expired_replicas", _DEAD) is not None
+                return buried and not await store.command("HEXISTS", control + "pending_cleanup", _DEAD)
 
             await wait_until(grave_is_closed, what="a worker that was reaped")
             assert await ended(store, _RID)

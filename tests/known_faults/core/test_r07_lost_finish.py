@@ -16,7 +16,7 @@ import pytest
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.types import Request
+from lifecycle.types import RequestRecord
 from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
 from tests.known_faults.core.replicas import (
     call,
@@ -37,7 +37,7 @@ class _Seen:
     """What came of the requests after the loss."""
 
     runs: list[str] = field(default_factory=list)
-    records: dict[str, Request] = field(default_factory=dict)
+    records: dict[str, RequestRecord] = field(default_factory=dict)
     started: int = 0
     ended: int = 0
 

@@ -1,6 +1,7 @@
 """A frontend stands still for longer than its lease, and another one takes its requests over.
 
-Back again, it counts each of them as ended with an error; its heir counts the same requests when they really end. The
+Back again, it counts each of them as ended with an error; its new owner counts the same requests when they
+really end. The
 series of all processes are added up. Expected: a request counts once, whatever becomes of its frontends.
 """
 
@@ -19,7 +20,7 @@ from tests.known_faults.core.replicas import call, frontend, reading, served, wo
 from tests.waiting import wait_until
 
 
-@pytest.mark.xfail(strict=True, reason="r12: a fenced frontend and its heir both count the same request.")
+@pytest.mark.xfail(strict=True, reason="r12: a fenced frontend and its new owner both count the same request.")
 async def test_a_request_that_was_taken_over_from_a_fenced_frontend_counts_once(make_settings: MakeSettings) -> None:
     go_on = asyncio.Event()
 
@@ -29,22 +30,22 @@ async def test_a_request_that_was_taken_over_from_a_fenced_frontend_counts_once(
         yield "b"
 
     settings = make_settings(concurrency=4)
-    async with frontend(settings) as first, frontend(settings) as heir, worker(settings, engine):
+    async with frontend(settings) as first, frontend(settings) as new_owner, worker(settings, engine):
         await served(first)
         flight = await first.admit(call("r1"))
         async with reading(flight.reader) as client:
             await client.got(1)
             fenced = first.id
-            await first.store.bury(leaving=fenced)  # which is what everybody does once its lease is over
+            await first.store.expire(leaving=fenced)  # which is what everybody does once its lease is over
             await wait_until(lambda: first.id != fenced, what="a new identity of the fenced frontend")
 
             async def is_taken_over() -> bool:
-                return (await record_of(heir.store, "r1")).frontend != fenced
+                return (await record_of(new_owner.store, "r1")).frontend != fenced
 
-            await wait_until(is_taken_over, what="an heir of the request")
+            await wait_until(is_taken_over, what="a new owner of the request")
             go_on.set()
-            await wait_until(lambda: ended(heir.store, "r1"), what="the end of the request")
-            await wait_until(lambda: len(heir.owned) == 0 and len(first.owned) == 0, what="frontends without requests")
-            await heartbeats(heir.store, heir.id, 2)
+            await wait_until(lambda: ended(new_owner.store, "r1"), what="the end of the request")
+            await wait_until(lambda: len(new_owner.owned) == 0 and len(first.owned) == 0, what="idle frontends")
+            await heartbeats(new_owner.store, new_owner.id, 2)
 
-    assert counted([first, heir]) == (1, 1)
+    assert counted([first, new_owner]) == (1, 1)

@@ -11,7 +11,7 @@ import asyncio
 import pytest
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tracking.admission import Admit, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, Rejected
 from lifecycle.tracking.monitor import Limits
 from lifecycle.types import OnDisconnect
 from tests.known_faults.core.kit import LABELS, bytes_moved
@@ -22,8 +22,10 @@ _CALLS = 50
 _BYTES_PER_CALL = 5_000  # with one look at every request among them; each look moves more than 30,000
 
 
-def _call(rid: str) -> Admit:
-    return Admit(rid, LABELS, BODY, OnDisconnect.CONTINUE, 0.0, Limits(), owner="acme", inflight_limit=_LIMIT)
+def _call(rid: str) -> AdmissionRequest:
+    return AdmissionRequest(
+        rid, LABELS, BODY, OnDisconnect.CONTINUE, 0.0, Limits(), owner="acme", inflight_limit=_LIMIT
+    )
 
 
 @pytest.mark.xfail(strict=True, reason="r13: each refused call looks at every request of its owner.")

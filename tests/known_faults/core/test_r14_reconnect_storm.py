@@ -49,7 +49,7 @@ class _Door:
 async def _ask_for_ever(store: Store, rid: str) -> None:
     while True:
         with suppress(StoreUnavailable):
-            await store.read(rid, patience_secs=_PATIENCE_SECS)
+            await store.read(rid, retry_for_secs=_PATIENCE_SECS)
         tasks.check_cancelled()
 
 

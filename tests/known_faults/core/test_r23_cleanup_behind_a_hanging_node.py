@@ -34,8 +34,8 @@ async def _beat(store: Store) -> None:
     """Keep a frontend and a worker alive that are not dealt with."""
     while True:
         with suppress(StoreError):
-            await store.beat("frontend-1", Role.FRONTEND, {}, [])
-            await store.beat("worker-1", Role.WORKER, {}, [MODEL])
+            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
+            await store.heartbeat("worker-1", Role.WORKER, {}, [MODEL])
         tasks.check_cancelled()
         await asyncio.sleep(store.settings.heartbeat_secs)
 
@@ -64,9 +64,9 @@ async def test_requests_in_healthy_shards_do_not_wait_for_the_shards_that_hang()
             everywhere = (f"r{number}" for number in range(1000))
             healthy = (rid for rid in everywhere if setup.node_of(slot_of(store.keys.prefix_of(rid))) is not hanging)
             dead = {f"dead-{number}": next(healthy) for number in range(_WORKERS)}
-            await store.beat("frontend-1", Role.FRONTEND, {}, [])
+            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
             for worker, rid in dead.items():
-                await store.beat(worker, Role.WORKER, {}, [MODEL])
+                await store.heartbeat(worker, Role.WORKER, {}, [MODEL])
                 await writes.admit(store, rid, "frontend-1")
                 await writes.start(store, rid, worker)
                 await writes.append(store, rid, worker, ["a"])

@@ -48,7 +48,7 @@ async def test_a_newcomer_with_another_lease_time_is_refused(server: EmbeddedRed
         open_store(quick_settings(server.url, lease_secs=3.0)) as newcomer,
     ):
         with pytest.raises(ConfigurationConflict):
-            await newcomer.beat("newcomer", Role.FRONTEND, {}, [])
+            await newcomer.heartbeat("newcomer", Role.FRONTEND, {}, [])
 
 
 @pytest.mark.xfail(strict=True, reason="r24: a newcomer that comes first after a data loss ends every running replica.")
@@ -60,7 +60,7 @@ async def test_a_newcomer_that_comes_first_after_a_loss_ends_nobody(server: Embe
         for _ in range(_TRIES):
             ask(server, "FLUSHALL")
             with suppress(ConfigurationConflict):
-                await newcomer.beat("newcomer", Role.FRONTEND, {}, [])
+                await newcomer.heartbeat("newcomer", Role.FRONTEND, {}, [])
                 break
         before = _scripts(server)
 

@@ -20,10 +20,10 @@ _STEP_SECS = 3600.0
 @pytest.mark.leaves_inflight
 @pytest.mark.xfail(strict=True, reason="r27: a deadline is a time by the wall clock of Redis's machine.")
 async def test_a_step_of_the_clock_ends_no_request_by_its_deadline(store: Store, make_store: MakeStore) -> None:
-    await store.beat("f1", Role.FRONTEND, {}, [])
+    await store.heartbeat("f1", Role.FRONTEND, {}, [])
     await writes.admit(store, "r1", "f1", deadline_secs=_DEADLINE_SECS)
     later = make_store(clock_shift_secs=_STEP_SECS)
-    await later.beat("f1", Role.FRONTEND, {}, [])
+    await later.heartbeat("f1", Role.FRONTEND, {}, [])
     await later.roster()
 
     await later.sweep(0)

@@ -19,7 +19,7 @@ import uvicorn
 from frontend.app import create_app
 from frontend.server import Protocol
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.tracking.admission import Admit
+from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Labels, OnDisconnect
@@ -52,7 +52,7 @@ async def serving(tracker: Tracker) -> AsyncIterator[tuple[uvicorn.Server, int]]
 async def admit(tracker: Tracker, number: int) -> str:
     """Queue a request that nobody will run. Return its id."""
     rid = f"{number:03}-" + "r" * 100
-    call = Admit(
+    call = AdmissionRequest(
         rid,
         Labels(LONG_MODEL, "chat_completions", "unary"),
         orjson.dumps({}),

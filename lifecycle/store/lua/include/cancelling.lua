@@ -20,7 +20,7 @@ local function cancel_request(rid, record, now, retention, mode, reason)
     if not closed then close_stream(rid, ending) end
     push_event(rid, END_ID, ending)
   end
-  order(record.worker, rid, mode, reason)
+  notify_worker(record.worker, rid, mode, reason)
   return 'pending', record
 end
 

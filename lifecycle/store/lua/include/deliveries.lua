@@ -30,7 +30,7 @@ local function dead_holders(queue, model)
   local summary = redis.pcall('XPENDING', key, 'workers')
   if summary.err or summary[1] == 0 then return dead end
   for _, holder in ipairs(summary[4]) do
-    if redis.call('EXISTS', P .. 'dead:' .. holder[1]) == 1 then dead[#dead + 1] = holder[1] end
+    if redis.call('EXISTS', P .. 'fenced:' .. holder[1]) == 1 then dead[#dead + 1] = holder[1] end
   end
   return dead
 end

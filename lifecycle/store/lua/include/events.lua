@@ -5,7 +5,7 @@
 local function push(frontends, rid, id, event, before)
   local frame = '[' .. (before or '') .. '["' .. rid .. '","' .. id .. '",' .. event .. ']]'
   for _, frontend in ipairs(frontends) do
-    if redis.call('EXISTS', P .. 'dead:' .. frontend) == 0 then
+    if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then
       redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
     end
   end

@@ -13,7 +13,7 @@ end
 local function live_readers(rid)
   local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
   for i = 1, #flat, 2 do
-    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'dead:' .. flat[i]) == 0 then
+    if tonumber(flat[i + 1]) > 0 and redis.call('EXISTS', P .. 'fenced:' .. flat[i]) == 0 then
       total = total + tonumber(flat[i + 1])
     end
   end

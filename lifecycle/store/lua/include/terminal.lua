@@ -1,9 +1,9 @@
 -- The one way a request ends. Callers have checked that the record is not terminal.
 
--- Tells a worker to end a request: durably (it hears of it with its next renewal), then at once; and who listens.
-local function order(worker, rid, mode, reason)
+-- Tells a worker to end a request: durably (it hears of it with its next reconciliation), then at once; and who listens.
+local function notify_worker(worker, rid, mode, reason)
   if worker and worker ~= '' then
-    if redis.call('EXISTS', P .. 'dead:' .. worker) == 0 then redis.call('SADD', P .. 'orders:' .. worker, rid) end
+    if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid) end
     tell('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
   end
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
@@ -56,7 +56,7 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
-    if record.cancel_mode then redis.call('SREM', P .. 'orders:' .. record.worker, rid) end
+    if record.cancel_mode then redis.call('SREM', P .. 'pending_cancellations:' .. record.worker, rid) end
   end
   redis.call('ZREM', P .. 'active', rid)
   if record.due then

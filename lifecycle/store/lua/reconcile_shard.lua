@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- renew: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
+-- reconcile_shard: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, believed (how many requests it thinks to hold in this shard), rids ('' or, after a
---         mismatch, the JSON list of them), orders_limit
--- Returns {'dead'} when buried, else {'ok', epoch, held, orders, lost, unheld}: held is Redis's number; orders are
---         {rid, mode, reason}… for a worker; lost are given rids Redis does not count as this replica's; unheld those it
+--         mismatch, the JSON list of them), cancellations_limit
+-- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, not_in_redis, not_held_locally}: held is Redis's number; pending_cancellations are
+--         {rid, mode, reason}… for a worker; not_in_redis are given rids Redis does not count as this replica's; not_held_locally those it
 --         counts that were not given.
 
 local P = KEYS[1]
-local shift, replica, role, believed, rids, orders_limit = unpack(ARGV)
+local shift, replica, role, believed, rids, cancellations_limit = unpack(ARGV)
 --- @include clock
 
-if redis.call('EXISTS', P .. 'dead:' .. replica) == 1 then return {'dead'} end
+if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
 local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
   epoch = secs(clock(shift)) .. '-' .. replica
@@ -19,16 +19,16 @@ if not epoch then
 end
 
 local held, members = 0, nil
-local orders, lost, unheld = {}, {}, {}
+local pending_cancellations, not_in_redis, not_held_locally = {}, {}, {}
 if role == 'worker' then
   held = redis.call('HLEN', P .. 'running:' .. replica)
-  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'orders:' .. replica, tonumber(orders_limit))) do
+  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, tonumber(cancellations_limit))) do
     local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
     if cancel.err then cancel = {} end  -- no record at all: one such key must not end the heartbeats
     local mode = cancel[1] or 'kill'
     -- Ended by others or handed on: whatever the cancel said, this worker has nothing more to do for it.
     if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
-    orders[#orders + 1] = {rid, mode, cancel[2] or ''}
+    pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
   end
   if rids ~= '' then members = redis.call('HKEYS', P .. 'running:' .. replica) end
 else
@@ -40,10 +40,10 @@ if members then
   for _, rid in ipairs(cjson.decode(rids)) do given[rid] = true end
   for _, rid in ipairs(members) do
     counted[rid] = true
-    if not given[rid] then unheld[#unheld + 1] = rid end
+    if not given[rid] then not_held_locally[#not_held_locally + 1] = rid end
   end
   for rid in pairs(given) do
-    if not counted[rid] then lost[#lost + 1] = rid end
+    if not counted[rid] then not_in_redis[#not_in_redis + 1] = rid end
   end
 end
-return {'ok', epoch, held, orders, lost, unheld}
+return {'ok', epoch, held, pending_cancellations, not_in_redis, not_held_locally}

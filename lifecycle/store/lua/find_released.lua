@@ -1,5 +1,5 @@
 #!lua flags=no-writes,allow-oom
--- over: which shares nobody needs any more: their request has ended, or was not admitted and now never will be.
+-- find_released: which shares nobody needs any more: their request has ended, or was not admitted and now never will be.
 -- KEYS[1] shard prefix
 -- ARGV    shift, shares (JSON list of [rid, nonce, admit_by])
 -- Returns the positions in the list, from 0. What is over stays over: an end is final, and `admit` refuses what is late

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- beat: a replica joins, or renews its lease; the settings that must be common are compared.
+-- heartbeat: a replica joins, or renews its lease; the settings that must be common are compared.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), models (JSON list it serves),
 --         config (JSON object of the common settings)
--- Returns {'ok', now}, {'dead'} when this id was buried (it must come back under a new one), or
+-- Returns {'ok', now}, {'fenced'} when this id has expired (it must come back under a new one), or
 --         {'conflict', name, theirs} when living replicas run with another setting.
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, models, config = unpack(ARGV)
 --- @include clock membership
 
-if redis.call('ZSCORE', P .. 'tombstones', replica) then return {'dead'} end
+if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
 watch_clock(now, lease)
 local others = 0
