@@ -23,7 +23,7 @@ from redis.retry import Retry
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.local.redis_binary import ServerBinary
-from lifecycle.local.redis_process import Address, ServerProcess, UnixAddress, free_port
+from lifecycle.local.redis_process import ListenAddress, ServerProcess, UnixAddress, free_port
 from lifecycle.store.server_info import parse_info
 from tests.waiting import wait_until
 
@@ -101,7 +101,7 @@ class Sentinel(ServerProcess):
     def _socket(self) -> UnixAddress:
         return UnixAddress(self.directory / "redis.sock")
 
-    def _probe(self) -> Address:
+    def _probe(self) -> ListenAddress:
         return self._socket
 
     def _choose_port(self, again: bool) -> bool:

@@ -1,6 +1,6 @@
-"""A sign of life for whoever runs the process: a file that is touched as long as the event loop turns.
+"""Touch a file while the event loop runs, so that an orchestrator can probe a process that has no port.
 
-Workers have no port to be probed on, and Redis must not decide: its absence is no reason to restart what still works.
+The file does not depend on Redis: an outage of Redis is no reason to restart a process that works.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from lifecycle.errors import LifecycleError
 _EVERY_SECS = 2.0
 
 
-class SignOfLife:
-    """The file is touched from `begin()`, which raises LifecycleError if that cannot be done, to `end()`."""
+class AliveFile:
+    """Touch a file every two seconds from `begin()` to `end()`, which removes it.
+
+    `begin()` raises LifecycleError when the file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,7 +29,9 @@ class SignOfLife:
         try:
             self._touch()
         except OSError as failure:
-            raise LifecycleError(f"LIFECYCLE_ALIVE_FILE={self._path}: {failure.strerror or failure}") from None
+            raise LifecycleError(
+                f"cannot write LIFECYCLE_ALIVE_FILE={self._path}: {failure.strerror or failure}"
+            ) from None
 
     def end(self) -> None:
         self._timer.cancel()
@@ -38,14 +43,17 @@ class SignOfLife:
 
 
 async def while_running(work: Coroutine[Any, Any, None], path: Path) -> None:
-    """Awaits `work`, with `path` as its sign of life."""
-    sign = SignOfLife(path)
+    """Await `work` while the file at `path` is touched.
+
+    Raises LifecycleError when the file cannot be written; `work` has not started then.
+    """
+    file = AliveFile(path)
     try:
-        sign.begin()
+        file.begin()
     except LifecycleError:
         work.close()
         raise
     try:
         await work
     finally:
-        sign.end()
+        file.end()

@@ -1,10 +1,10 @@
-"""Every setting as a flag: generated from `Settings`, so that a new setting needs no second place.
+"""Generate a command-line flag for each setting from `Settings`, so that a new setting needs no second definition.
 
     @with_settings(OPERATOR)
     def ps(settings: Settings, limit: ...) -> int: ...
 
-The command is called with the settings that flags and environment give; flags win. Values are validated by `Settings`
-alone: a wrong one gives the same line whichever way it came.
+The command receives the settings from flags and environment; a flag overrides the environment. Only `Settings`
+validates values, so a wrong value gives the same message however it was set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Command = Callable[..., int]
 
 
 def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
-    """Gives a command a flag for each of these settings, and the settings as its first argument."""
+    """Add a flag for each named setting to a command, and pass the settings as its first argument."""
 
     def decorate(command: Command) -> Command:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -47,7 +47,10 @@ def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
-    """Raises SettingsError, for a Redis URL that nothing can be made of too."""
+    """Return the settings from the given flags and the environment.
+
+    Raises SettingsError for an invalid value, including a Redis URL that cannot be parsed.
+    """
     settings = load(given)
     if "redis_url" in settings.model_fields_set:
         _check_redis_url(settings)
@@ -55,11 +58,11 @@ def read_settings(given: dict[str, Any]) -> Settings:
 
 
 def _check_redis_url(settings: Settings) -> None:
-    from lifecycle.store.redis import make_client  # costs a quarter of a second; raises what it cannot make sense of
+    from lifecycle.store.redis import make_client  # imported here: it takes a quarter of a second
 
     try:
         make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs)
-    except (ValueError, TypeError) as failure:  # the URL is not shown: it may hold a password
+    except (ValueError, TypeError) as failure:  # the URL may hold a password, so it is not shown
         raise SettingsError(f"{environment_name('redis_url')}: {_one_line(failure)}") from None
 
 

@@ -1,4 +1,4 @@
-"""`ps`, `inflight`, `replicas`: what runs, how much of it, and where."""
+"""`ps`, `inflight` and `replicas`: list requests, count them, and list the replicas that handle them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ INFLIGHT_HEADS = ["MODEL", "ENDPOINT", "TYPE", "QUEUED", "RUNNING", "INFLIGHT"]
 @with_settings(OPERATOR)
 def ps(
     settings: Settings,
-    every: Annotated[bool, typer.Option("--all", "-a", help="Finished requests too.")] = False,
+    every: Annotated[bool, typer.Option("--all", "-a", help="Include finished requests.")] = False,
     status: Annotated[
         str | None,
-        typer.Option(help="Only these: inflight, running, completed, …", callback=chosen(*_STATUSES)),
+        typer.Option(
+            help="Only requests with this status: inflight (queued or running), running, completed, …",
+            callback=chosen(*_STATUSES),
+        ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Only this model's.")] = "",
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
+    model: Annotated[str, typer.Option(help="Only requests for this model.")] = "",
+    limit: Annotated[int, typer.Option(help="Maximum number of requests.", min=1, max=1000)] = 100,
     json: Json = False,
 ) -> int:
-    """List what is inflight, newest first."""
+    """List inflight requests, newest first."""
     from lifecycle.cli.operate import operate
     from lifecycle.queries import cluster
 
@@ -49,7 +52,7 @@ def ps(
         now = await store.now()
         output.write("\n".join(output.table(PS_HEADS, (request_row(record, now) for record in records))))
         if has_more:
-            output.complain(f"There are more than {limit}; see --limit")
+            output.complain(f"More than {limit} requests match; raise --limit to see more")
         return 0
 
     return operate(settings, work)
@@ -57,9 +60,11 @@ def ps(
 
 @with_settings(OPERATOR)
 def inflight(
-    settings: Settings, model: Annotated[str, typer.Option(help="Only this model's.")] = "", json: Json = False
+    settings: Settings,
+    model: Annotated[str, typer.Option(help="Only requests for this model.")] = "",
+    json: Json = False,
 ) -> int:
-    """Count what is inflight, cluster-wide."""
+    """Count inflight requests in the whole cluster."""
     from lifecycle.cli.operate import operate
     from lifecycle.queries import cluster
 
@@ -76,7 +81,7 @@ def inflight(
 
 @with_settings(OPERATOR)
 def replicas(settings: Settings, json: Json = False) -> int:
-    """List the living frontends and workers."""
+    """List the frontends and workers that hold a lease."""
     from lifecycle.cli.operate import operate
     from lifecycle.queries import cluster
 
@@ -93,6 +98,7 @@ def replicas(settings: Settings, json: Json = False) -> int:
 
 
 def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
+    """Return a row for PS_HEADS; `now` is Redis's time in Unix seconds."""
     running_since = record.last_token_at or record.started_at
     silence = now - running_since if record.status is Status.RUNNING and running_since is not None else None
     return [
@@ -110,6 +116,7 @@ def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
 
 
 def replica_row(replica: Replica, now: float) -> list[str | Cell]:
+    """Return a row for REPLICA_HEADS; `now` is Redis's time in Unix seconds."""
     state = Cell(replica.state, output.GREEN if replica.state == "ready" else output.YELLOW)
     return [
         replica.id,
@@ -127,6 +134,7 @@ def replica_row(replica: Replica, now: float) -> list[str | Cell]:
 
 
 def inflight_rows(counts: Inflight) -> list[list[str | Cell]]:
+    """Return rows for INFLIGHT_HEADS, one for each group, and the total as the last."""
     rows: list[list[str | Cell]] = [
         [*labels, str(count.queued), str(count.running), str(count.inflight)]
         for labels, count in sorted(counts.groups.items())

@@ -1,6 +1,6 @@
-"""The log of a replica, on standard error: lines for people on a terminal, JSON lines for everything else.
+"""Write a replica's log to standard error: readable lines on a terminal, otherwise JSON lines.
 
-What a record carries as `extra={"request": {...}}` becomes fields of its line.
+The mapping in `extra={"request": {...}}` becomes fields of the line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import orjson
 
-_MESSAGE_CHARS = 120  # of what an engine or a client says, on a human's line
+_MESSAGE_CHARS = 120  # limit for one field of a readable line
 
 
 class LogFormat(StrEnum):
@@ -24,7 +24,7 @@ class LogFormat(StrEnum):
 
 
 def configure(level: str, format: LogFormat) -> None:
-    """Sets up the root logger, once a process."""
+    """Set up the root logger; call it once in a process."""
     human = format is LogFormat.HUMAN or (format is LogFormat.AUTO and sys.stderr.isatty())
     handler = _StandardError(sys.stderr)
     handler.setFormatter(HumanFormatter() if human else JsonFormatter())
@@ -32,7 +32,7 @@ def configure(level: str, format: LogFormat) -> None:
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Whatever standard error is at the moment: who runs a command in their own process may have replaced it since."""
+    """Write to the current `sys.stderr`, which a caller in the same process may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -40,14 +40,14 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 def resolve(format: LogFormat, *, terminal: bool) -> LogFormat:
-    """What AUTO means for a child whose output ends up on our own, perhaps a terminal."""
+    """Replace AUTO by HUMAN or JSON, for a child whose output this process prints."""
     if format is not LogFormat.AUTO:
         return format
     return LogFormat.HUMAN if terminal else LogFormat.JSON
 
 
 class HumanFormatter(logging.Formatter):
-    """`12:00:00 INFO lifecycle.request: request ended demo-1 model=echo status=completed …`"""
+    """Format lines like `12:00:00 INFO lifecycle.request: request ended demo-1 model=echo status=completed …`."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
@@ -60,7 +60,7 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and a request's record under its own names."""
+    """Format one JSON object per line: time, level, logger, message, and the fields of a request's record."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -78,7 +78,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _short(value: object) -> str:
-    """On one line, and readable as one word."""
+    """Return the value on one line, shortened, and quoted if it is not a single word."""
     text = str(value)
     text = text if len(text) <= _MESSAGE_CHARS else text[:_MESSAGE_CHARS] + "…"
     return text if text.isprintable() and " " not in text else repr(text)

@@ -1,8 +1,9 @@
-"""The command line: its commands, and how each failure becomes one line and an exit code.
+"""Define the command line, and turn each failure into one line on standard error and an exit code.
 
-0 fine, 1 failed, 2 wrong usage or setting, 130 interrupted.
+Exit codes: 0 success, 1 failure, 2 wrong usage or setting, 130 interrupted.
 
-Commands import what is heavy when they run: `lifecycle ps` starts without a web framework.
+This package is the composition root: it alone may import everything else. Commands import heavy modules only when
+they run, so that `lifecycle ps` starts without loading a web framework.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import cancel, keys, listing, output, replica, tail, top
+from lifecycle.cli import keys, listing, output, replica, tail, top
+from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
 from lifecycle.errors import ConfigurationConflict, LifecycleError, StoreUnavailable
@@ -26,7 +28,7 @@ app = typer.Typer(
     name="lifecycle",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its panels cut off the long names of settings
+    rich_markup_mode=None,  # its panels truncate the long names of settings
 )
 
 
@@ -35,7 +37,7 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Tracks the life of language-model requests across frontends and workers, on Redis."""
+    """Track the life of language-model requests across frontends and workers, on Redis."""
     if version:
         typer.echo(f"lifecycle {lifecycle.__version__}")
         raise typer.Exit
@@ -51,7 +53,7 @@ for command in (
     listing.ps,
     listing.inflight,
     listing.replicas,
-    cancel.cancel,
+    cancel,
     tail.tail,
     top.top,
     doctor,
@@ -61,7 +63,7 @@ app.add_typer(keys.app)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """The exit code; what went wrong is one line on standard error."""
+    """Run a command line and return its exit code; a failure is printed as one line on standard error."""
     try:
         code: Any = app(args=list(arguments), prog_name="lifecycle", standalone_mode=False)
     except typer.TyperException as failure:
@@ -72,7 +74,9 @@ def run(arguments: Sequence[str]) -> int:
         output.complain(f"lifecycle: {failure}")
         return WRONG_USAGE
     except StoreUnavailable as failure:
-        output.complain(f"lifecycle: {failure.message} (where it is: {environment_name('redis_url')}, or --redis-url)")
+        output.complain(
+            f"lifecycle: {failure.message} (set {environment_name('redis_url')} or --redis-url to the address of Redis)"
+        )
         return FAILED
     except LifecycleError as failure:
         output.complain(f"lifecycle: {failure.message}")
@@ -88,12 +92,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _is_redis_error(failure: Exception) -> bool:
-    """Without importing redis for it: whoever raised the error has."""
+    """Return whether this is redis-py's error, without importing redis-py: it is loaded if it raised the error."""
     redis = sys.modules.get("redis")
     return redis is not None and isinstance(failure, redis.RedisError)
 
 
 def main() -> None:
+    """Run the command line of this process and exit with its code."""
     sys.exit(run(sys.argv[1:]))
 
 

@@ -1,4 +1,4 @@
-"""How operators' commands reach the cluster: straight to its Redis, on the cluster's own terms."""
+"""Connect operators' commands straight to Redis, with the settings that the cluster's replicas share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _COMMON = {"shards": int, "lease_secs": float}
 
 
 def operate(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
-    """Runs `work` with a store of the cluster; its result is the exit code. Raises StoreUnavailable."""
+    """Run `work` with a Store of the cluster and return its result as the exit code.
+
+    Raises StoreUnavailable when Redis is out of reach, and SettingsError as `open_cluster` does.
+    """
 
     async def run() -> int:
         async with open_cluster(settings) as store:
@@ -25,9 +28,9 @@ def operate(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
 
 @asynccontextmanager
 async def open_cluster(settings: Settings) -> AsyncIterator[Store]:
-    """A store with the settings that the cluster's replicas have in common, whatever this shell's defaults are.
+    """Open a Store with the settings that the cluster's replicas share, instead of this shell's defaults.
 
-    Raises SettingsError when one was given that differs: the answers would be wrong in silence.
+    Raises SettingsError when an explicitly given setting differs, since answers would silently be wrong.
     """
     async with open_store(settings) as store:
         theirs = await _common_settings(store)
@@ -35,8 +38,8 @@ async def open_cluster(settings: Settings) -> AsyncIterator[Store]:
         ours = getattr(settings, name)
         if name in settings.model_fields_set and ours != value:
             raise SettingsError(
-                f"{environment_name(name)}={ours:g} differs from {value:g}, with which the replicas of namespace "
-                f"{settings.namespace!r} run: leave it away to use theirs"
+                f"{environment_name(name)}={ours:g} differs from {value:g}, which the replicas of namespace "
+                f"{settings.namespace!r} use: omit the setting to use theirs"
             )
     async with open_store(settings.model_copy(update=theirs)) as store:
         yield store

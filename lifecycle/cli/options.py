@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are read."""
+"""Define the options that several commands share, and parse their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
 
 _AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
@@ -16,14 +16,14 @@ _UNIT_SECS = (86_400.0, 3600.0, 60.0, 1.0)
 
 
 def not_empty(value: str | None) -> str | None:
-    """An empty variable of a script must not pass for "any"."""
+    """Refuse an empty value: an unset variable in a script must not select everything."""
     if value == "":
-        raise typer.BadParameter("it is empty; leave the option away for any")
+        raise typer.BadParameter("the value is empty; omit the option to match any value")
     return value
 
 
 def chosen(*allowed: str) -> Callable[[str | None], str | None]:
-    """One of these, if it is given."""
+    """Return a callback that accepts only these values, or no value."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in allowed:
@@ -34,7 +34,10 @@ def chosen(*allowed: str) -> Callable[[str | None], str | None]:
 
 
 def seconds(value: str | None) -> str | None:
-    """`90s`, `10m`, `1h30m`, `2d` or plain seconds, as plain seconds."""
+    """Convert `90s`, `10m`, `1h30m`, `2d` or plain seconds to plain seconds.
+
+    Raises typer.BadParameter for anything else.
+    """
     if value is None:
         return None
     text = value.strip().lower()
@@ -42,5 +45,5 @@ def seconds(value: str | None) -> str | None:
         return text
     match = _AGE.fullmatch(text)
     if not text or match is None:
-        raise typer.BadParameter(f"{value!r} is no time like 90s, 10m, 1h30m or 2d")
+        raise typer.BadParameter(f"{value!r} is not a duration; write it like 90s, 10m, 1h30m or 2d")
     return str(sum(float(part) * unit for part, unit in zip(match.groups(), _UNIT_SECS, strict=True) if part))

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs. Colours only on a terminal, and not with NO_COLOR."""
+"""Print tables for people and JSON for programs. Colours appear only on a terminal, and not with NO_COLOR."""
 
 from __future__ import annotations
 
@@ -23,42 +23,47 @@ NONE = "-"
 
 
 class Cell(NamedTuple):
+    """A table cell: its text, and an ANSI foreground colour (0 for none)."""
+
     text: str
     color: int = 0
 
 
 def use_color(out: TextIO) -> bool:
+    """Return whether this output shows colours: it is a terminal, and NO_COLOR is not set."""
     return out.isatty() and not os.environ.get("NO_COLOR")
 
 
 def paint(text: str, color: int, *, out: TextIO | None = None) -> str:
+    """Return the text in this ANSI colour if the output (standard output by default) shows colours."""
     return f"\x1b[{color}m{text}\x1b[0m" if color and use_color(out or sys.stdout) else text
 
 
 def printable(text: str, keep: Collection[str] = "") -> str:
-    """Without what could steer a terminal: names and reasons come from clients."""
+    """Replace characters that could control a terminal, since names and reasons come from clients."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def write(text: str) -> None:
+    """Print a line on standard output."""
     sys.stdout.write(text + "\n")
 
 
 def write_json(value: Any) -> None:
-    """Indented for a person, one line for a program."""
+    """Print JSON: indented on a terminal, otherwise on one line."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
     write(orjson.dumps(value, option=option).decode())
 
 
 def complain(text: str) -> None:
-    """One line on standard error."""
+    """Print one line on standard error; line breaks in the text become spaces."""
     sys.stderr.write(printable(" ".join(text.split())) + "\n")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> list[str]:
-    """Lines with aligned columns; a column of numbers is aligned to the right."""
+    """Return lines with aligned columns; a column of numbers is aligned to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     columns = list(zip(*cells, strict=True)) or [()] * len(heads)
     widths = [max(map(len, (head, *(c.text for c in column)))) for head, column in zip(heads, columns, strict=True)]
@@ -79,7 +84,7 @@ def _cell(value: str | Cell) -> Cell:
 
 
 def duration(secs: float | None) -> str:
-    """`0.4s`, `12s`, `3m05s`, `2h10m`, `3d04h`; `-` for None. Clocks differ a little: never negative."""
+    """Format seconds as `0.4s`, `12s`, `3m05s`, `2h10m` or `3d04h`; None as `-`, and a negative value as `0.0s`."""
     if secs is None:
         return NONE
     secs = max(0.0, secs)
@@ -96,6 +101,6 @@ def duration(secs: float | None) -> str:
 
 
 def status_cell(record: RequestRecord) -> Cell:
-    """The status; of a request that is to end, how: `running (kill)`."""
+    """Return the status; while a cancellation is not confirmed, with its mode: `running (kill)`."""
     ending = "" if record.status.terminal or not record.cancel_mode else f" ({record.cancel_mode})"
     return Cell(record.status + ending, STATUS_COLORS[record.status])

@@ -1,4 +1,4 @@
-"""`frontend`, `worker`: one process each, until a signal."""
+"""`frontend` and `worker`: run one process until a signal ends it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from lifecycle.cli.logs import LogFormat
 from lifecycle.cli.options import Host
 from lifecycle.settings import Settings
 
-_GC_THRESHOLDS = (10_000, 20, 20)  # a look at everything takes tens of milliseconds with thousands of streams open
+_GC_THRESHOLDS = (10_000, 20, 20)  # a full collection takes tens of milliseconds with thousands of open streams
 
 Format = Annotated[
     LogFormat,
-    typer.Option("--log-format", envvar="LIFECYCLE_LOG_FORMAT", help="auto: human on a terminal, else JSON lines."),
+    typer.Option(
+        "--log-format", envvar="LIFECYCLE_LOG_FORMAT", help="auto: readable lines on a terminal, otherwise JSON lines."
+    ),
 ]
 
 AliveFile = Annotated[
@@ -29,7 +31,7 @@ AliveFile = Annotated[
     typer.Option(
         envvar="LIFECYCLE_ALIVE_FILE",
         metavar="PATH",
-        help="Touched every two seconds while the process is well: to probe.",
+        help="File that is touched every two seconds while the event loop runs, for probes.",
     ),
 ]
 
@@ -38,11 +40,11 @@ AliveFile = Annotated[
 def frontend(
     settings: Settings,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 is a free one.", min=0, max=65_535)] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.", min=0, max=65_535)] = 8000,
     log_format: Format = LogFormat.AUTO,
     alive_file: AliveFile = None,
 ) -> int:
-    """Run one frontend: the OpenAI API, requests, metrics, the dashboard."""
+    """Run one frontend: the OpenAI API, the request API, metrics and the dashboard."""
     logs.configure(settings.log_level, log_format)
     from frontend.server import serve
 
@@ -54,15 +56,15 @@ def frontend(
 @with_settings()
 def worker(
     settings: Settings,
-    model: Annotated[str, typer.Option(help="The name clients ask for.")],
+    model: Annotated[str, typer.Option(help="Name of the model, as clients request it.")],
     engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")],
     upstream: Annotated[
-        str, typer.Option(metavar="URL", help="Upstream of the openai engine: short for --openai-base-url.")
+        str, typer.Option(metavar="URL", help="URL of the openai engine's upstream; the same as --openai-base-url.")
     ] = "",
     log_format: Format = LogFormat.AUTO,
     alive_file: AliveFile = None,
 ) -> int:
-    """Run one worker: takes requests for a model and runs its engine."""
+    """Run one worker: take requests for a model and run its engine."""
     logs.configure(settings.log_level, log_format)
     from worker.server import serve
 
@@ -74,7 +76,7 @@ def worker(
 
 
 def _run(work: Coroutine[Any, Any, None], alive_file: Path | None) -> None:
-    """On uvloop where there is one, and with a garbage collector that looks less often and not at what stays anyway."""
+    """Run on uvloop where it is installed, with a garbage collector that runs less often and skips start-up objects."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""`tail`: the text of a request as it is generated, straight from its token stream."""
+"""`tail`: print the text of a request as it is generated, straight from its token stream."""
 
 from __future__ import annotations
 
@@ -26,25 +26,27 @@ _LAYOUT = "\n\t"
 
 def _token_id(value: str) -> str:
     if value and TokenId.parse(value) is None:
-        raise typer.BadParameter(f"{value!r} is no token id: <attempt>-<number>, as in 1-42")
+        raise typer.BadParameter(f"{value!r} is not a token id; write <attempt>-<number>, for example 1-42")
     return value
 
 
 @with_settings(OPERATOR)
 def tail(
     settings: Settings,
-    rid: Annotated[str, typer.Argument(metavar="ID", help="The request.")],
-    after: Annotated[str, typer.Option(help="Begin behind this token (1-42).", callback=_token_id)] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per token, and one for the end.")] = False,
+    rid: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
+    after: Annotated[str, typer.Option(help="Begin after this token, for example 1-42.", callback=_token_id)] = "",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each token and one for the end.")
+    ] = False,
 ) -> int:
-    """Print what a request generates, from its start, live, to its end. Exits 1 unless it completed."""
+    """Print the text that a request generates, from its start to its end, live. Exits 1 unless it completed."""
     from lifecycle.cli.operate import operate
     from lifecycle.tokens.history import End
 
     async def work(store: Store) -> int:
         record = await store.read(rid) if is_request_id(rid) else None
         if record is None:
-            output.complain(f"{rid}: unknown or expired")
+            output.complain(f"{rid}: no such request; it is unknown or its record has expired")
             return 1
         printer = _JsonPrinter() if json else _TextPrinter()
         position = TokenId.parse(after) or START
@@ -55,21 +57,24 @@ def tail(
                 position = TokenId(item.attempt, item.last)
                 printer.tokens(item)
         except StoreUnavailable as failure:
-            raise StoreUnavailable(f"{failure.message} (go on with --after {position})") from None
-        raise AssertionError("a stream was left without its end")
+            raise StoreUnavailable(f"{failure.message} (continue with --after {position})") from None
+        raise AssertionError("follow() returned without an End")
 
     return operate(settings, work)
 
 
 async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
-    """Tokens behind `after`, without gap or repeat; the End comes last. Raises StateLost, StoreUnavailable."""
+    """Yield the tokens after `after` without gap or repeat; an End is the last item.
+
+    Raises StateLost when Redis lost a part of the stream, and StoreUnavailable when Redis is out of reach.
+    """
     from lifecycle.store.connect import open_blocking
     from lifecycle.tokens.history import End, Opened, read_history
 
     number, cursor = after.number, str(after)
     over = False
     async with open_blocking(store.settings) as blocking:
-        bell = _Doorbell(blocking, store.keys.prefix_of(rid) + "tokens:" + rid)
+        new_entries = _NewEntries(blocking, store.keys.prefix_of(rid) + "tokens:" + rid)
         while True:
             page = await read_history(store, rid, cursor)
             for item in page.items:
@@ -79,7 +84,7 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
                     yield item
                     return
                 if isinstance(item, Opened):
-                    if item.base != number:  # nothing is spliced: what was read is lost, or what comes before it
+                    if item.base != number:  # tokens before this attempt are missing, or tokens already read are lost
                         raise StateLost(f"{rid}: Redis lost a part of the token stream")
                     continue
                 if item.first > number + 1:
@@ -90,22 +95,22 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
             cursor = page.next_id
             if over and not page.items:
                 raise StateLost(f"{rid}: Redis lost the end of the token stream")
-            if page.exhausted and not await bell.wait(cursor):
+            if page.exhausted and not await new_entries.wait(cursor):
                 record = await store.read(rid)
                 if record is None:
                     raise StateLost(f"{rid}: Redis lost the request, or it has expired")
                 over = record.status.terminal
 
 
-class _Doorbell:
-    """Waits until the token stream has something further; what it is, is read by others."""
+class _NewEntries:
+    """Wait until the token stream has an entry after a position, without reading it."""
 
     def __init__(self, blocking: Commands, key: str) -> None:
         self._blocking = blocking
         self._key = key
 
     async def wait(self, cursor: str) -> bool:
-        """False when nothing came within BLOCK_MS."""
+        """Return False when no entry came within BLOCK_MS."""
         from lifecycle.store.redis import BLOCK_MS
 
         return bool(await self._blocking.execute("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", self._key, cursor))

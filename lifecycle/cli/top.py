@@ -1,4 +1,4 @@
-"""`top`: totals, replicas and what is inflight, refreshed each second until `q` or Ctrl-C."""
+"""`top`: show totals, replicas and inflight requests, refreshed each second until `q` or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -28,22 +28,24 @@ _KEYS = {name: key for key, (name, _) in ORDERS.items()}
 def top(
     settings: Settings,
     match: Annotated[
-        str, typer.Option(metavar="TEXT", help="Only those with it in id, model, status, frontend or worker.")
+        str, typer.Option(metavar="TEXT", help="Only requests with this text in id, model, status, frontend or worker.")
     ] = "",
-    sort: Annotated[str, typer.Option(help=f"By {', '.join(_KEYS)}.", callback=chosen(*_KEYS))] = "age",
-    limit: Annotated[int, typer.Option(help="How many requests at most, the oldest.", min=1, max=1000)] = 50,
-    interval_secs: Annotated[float, typer.Option(help="How often to refresh.", min=0.1, max=3600)] = 1.0,
+    sort: Annotated[
+        str, typer.Option(help=f"Order of the requests: {', '.join(_KEYS)}.", callback=chosen(*_KEYS))
+    ] = "age",
+    limit: Annotated[int, typer.Option(help="Maximum number of requests; the oldest are shown.", min=1, max=1000)] = 50,
+    interval_secs: Annotated[float, typer.Option(help="Time between two refreshes.", min=0.1, max=3600)] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print one snapshot as JSON and exit.")] = False,
 ) -> int:
-    """Watch the cluster live: totals, replicas, and what has been inflight for longest.
+    """Watch the cluster live: totals, replicas and the oldest inflight requests.
 
-    Keys order the requests: by age, silence, tokens, rate, model or worker. Without a terminal it prints once.
+    Press a key to order the requests by age, silence, tokens, rate, model or worker. Without a terminal it prints once.
     """
     from lifecycle.cli.operate import operate
 
     async def work(store: Store) -> int:
         trend = Trend()
-        view = await _look(store, trend, limit, match)
+        view = await _poll_cluster(store, trend, limit, match)
         if json:
             output.write_json(view.to_json())
         elif not sys.stdout.isatty():
@@ -55,7 +57,7 @@ def top(
     return operate(settings, work)
 
 
-async def _look(store: Store, trend: Trend, limit: int, match: str) -> View:
+async def _poll_cluster(store: Store, trend: Trend, limit: int, match: str) -> View:
     from lifecycle.queries import cluster
     from lifecycle.queries.browse import oldest
 
@@ -83,14 +85,14 @@ async def _watch(
             if loop.time() >= due:
                 due = loop.time() + interval_secs
                 try:
-                    view, notice = await _look(store, trend, limit, match), ""
-                except StoreUnavailable as failure:  # the last picture stays, and says that it is old
-                    notice = f"This picture is old: {failure.message}"
+                    view, notice = await _poll_cluster(store, trend, limit, match), ""
+                except StoreUnavailable as failure:  # keep showing the last view, and say that it is out of date
+                    notice = f"Out of date: {failure.message}"
             live.update(render(view, order, match=match, notice=notice), refresh=True)
 
 
 async def _pressed(keys: asyncio.Queue[str], due: float) -> str:
-    """The next key; empty once the refresh is due."""
+    """Return the next key, or an empty string once the refresh is due."""
     try:
         async with asyncio.timeout_at(due):
             return await keys.get()
@@ -100,7 +102,7 @@ async def _pressed(keys: asyncio.Queue[str], due: float) -> str:
 
 @contextmanager
 def _keys() -> Iterator[asyncio.Queue[str]]:
-    """Keys as they are pressed; none where standard input is no terminal."""
+    """Provide a queue of the keys that are pressed; it stays empty if standard input is not a terminal."""
     pressed: asyncio.Queue[str] = asyncio.Queue()
     if not sys.stdin.isatty():
         yield pressed

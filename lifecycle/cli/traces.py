@@ -1,6 +1,6 @@
-"""Where a replica's spans go: as OpenTelemetry's own environment variables say, if they say anything.
+"""Export a replica's spans as OpenTelemetry's standard environment variables say.
 
-OTEL_TRACES_EXPORTER=otlp, or an OTEL_EXPORTER_OTLP_ENDPOINT, turns tracing on; the SDK reads the rest of them itself.
+OTEL_TRACES_EXPORTER=otlp, or an OTEL_EXPORTER_OTLP_ENDPOINT, turns tracing on; the SDK reads the other variables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 
 
 def wanted() -> bool:
-    """Whether the environment names a destination."""
+    """Return whether the environment names a destination for spans."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
@@ -31,7 +31,7 @@ def wanted() -> bool:
 
 @contextmanager
 def exported(service: str) -> Iterator[None]:
-    """Spans made inside go to the collector, in batches, from a thread; what is left goes when it ends."""
+    """Export the spans that are made inside, in batches from a thread; the remaining spans are sent at the end."""
     provider = _provider(service) if wanted() else None
     try:
         yield
@@ -41,7 +41,7 @@ def exported(service: str) -> Iterator[None]:
 
 
 def _shut_down(provider: Any) -> None:
-    """Sends what is left. A collector that does not answer must not hold up a drained replica."""
+    """Send the remaining spans, at most for two seconds: a drained replica does not wait for a dead collector."""
     sending = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
     sending.start()
     sending.join(_LAST_SPANS_SECS)
@@ -50,7 +50,7 @@ def _shut_down(provider: Any) -> None:
 
 
 def _provider(service: str) -> Any:
-    """None, with a warning, when the extra is not installed: a replica that serves is worth more than its traces."""
+    """Return a tracer provider, or None with a warning when spans cannot be exported; the replica serves anyway."""
     try:
         from opentelemetry import trace
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -58,13 +58,13 @@ def _provider(service: str) -> Any:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        log.warning("no traces: they need pip install 'lifecycle-tracker[otel]', or set OTEL_TRACES_EXPORTER=none")
+        log.warning("tracing is off: run pip install 'lifecycle-tracker[otel]', or set OTEL_TRACES_EXPORTER=none")
         return None
     protocol = next(filter(None, map(os.environ.get, _PROTOCOLS)), "http/protobuf")
     if protocol != "http/protobuf":
-        log.warning("no traces: OTEL_EXPORTER_OTLP_PROTOCOL is %s, and only http/protobuf is spoken here", protocol)
+        log.warning("tracing is off: OTEL_EXPORTER_OTLP_PROTOCOL is %s, but only http/protobuf is supported", protocol)
         return None
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which the SDK reads, go before the name given here.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which the SDK reads, override this name.
     named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = Resource.create({} if named else {"service.name": service})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

@@ -1,4 +1,4 @@
-"""What one refresh of `top` shows, and how it has changed since the refreshes before."""
+"""Compute and render what one refresh of `top` shows, including rates since the refreshes before."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ _HEADS = [*listing.PS_HEADS[:6], "TOKENS/S", *listing.PS_HEADS[6:]]
 
 @dataclass(slots=True, frozen=True)
 class View:
-    """At `now` by Redis's clock; `requests` are the oldest inflight."""
+    """The state at `now` (Unix seconds by Redis's clock); `requests` are the oldest inflight requests."""
 
     snapshot: Snapshot
     requests: list[RequestRecord]
     now: float
-    rates: Mapping[str, float] = field(default_factory=dict)  # tokens a second, by request id
-    recent: Mapping[str, int] = field(default_factory=dict)  # how many ended how, within `recent_secs`
+    rates: Mapping[str, float] = field(default_factory=dict)  # tokens per second, by request id
+    recent: Mapping[str, int] = field(default_factory=dict)  # number of ended requests by outcome, within `recent_secs`
     recent_secs: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
+        """Return the object that `top --json` prints."""
         names = ("model", "endpoint", "request_type", "status", "error_type")
         return {
             "object": "top",
@@ -48,22 +49,23 @@ class View:
 
 
 def silence_secs(request: RequestRecord, now: float) -> float:
-    """How long a running request has given nothing."""
+    """Return the time since the last token of a running request, in seconds; 0 for other requests."""
     since = request.last_token_at or request.started_at
     return now - since if request.status is Status.RUNNING and since is not None else 0.0
 
 
 class Trend:
-    """Feed it each look; it says what changed."""
+    """Derive rates and recent outcomes from consecutive polls of the cluster."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, int] = {}
-        self._looked_at = 0.0
+        self._polled_at = 0.0
         self._ended: deque[tuple[float, dict[str, int]]] = deque()
 
     def follow(self, snapshot: Snapshot, requests: list[RequestRecord], now: float) -> View:
+        """Add one poll and return the view of it."""
         rates = {request.id: self._rate(request, now) for request in requests}
-        self._tokens, self._looked_at = {request.id: request.output_tokens for request in requests}, now
+        self._tokens, self._polled_at = {request.id: request.output_tokens for request in requests}, now
         ended = _ended(snapshot)
         self._ended.append((now, ended))
         while now - self._ended[0][0] > _RECENT_SECS and len(self._ended) > 1:
@@ -73,22 +75,22 @@ class Trend:
         return View(snapshot, requests, now, rates, recent, now - then)
 
     def _rate(self, request: RequestRecord, now: float) -> float:
-        """Since the look before; at the first look, since the first token."""
+        """Return tokens per second since the previous poll; at the first poll, since the first token."""
         before = self._tokens.get(request.id)
-        since = self._looked_at if before is not None else request.first_token_at
+        since = self._polled_at if before is not None else request.first_token_at
         new = request.output_tokens - (before or 0)
         return new / (now - since) if since is not None and now > since and new > 0 else 0.0
 
 
 def _ended(snapshot: Snapshot) -> dict[str, int]:
-    """How many have ended how: by error type, or completed."""
+    """Count ended requests by error type, or as `completed`."""
     ended: dict[str, int] = defaultdict(int)
     for (*_, error_type), count in snapshot.totals.items():
         ended[error_type or "completed"] += count
     return ended
 
 
-# How the requests can be ordered, by the key that is pressed for it. What is looked for comes first.
+# Orders of the requests, by the key that selects them: the name, and a sort key that puts notable requests first.
 ORDERS: dict[str, tuple[str, Callable[[View, RequestRecord], Any]]] = {
     "a": ("age", lambda view, request: request.created_at),
     "s": ("silence", lambda view, request: -silence_secs(request, view.now)),
@@ -100,7 +102,7 @@ ORDERS: dict[str, tuple[str, Callable[[View, RequestRecord], Any]]] = {
 
 
 def render(view: View, order: str = "a", *, match: str = "", notice: str = "") -> RenderableType:
-    """`match`: what the requests were searched for."""
+    """Return what `top` prints for a view. `match` is the text that the requests were filtered by."""
     from rich.console import Group
     from rich.text import Text
 
@@ -140,10 +142,10 @@ def _summary(view: View) -> list[str]:
 
 
 def _endings(view: View) -> list[str]:
-    """Of the last minute once that is known; else of all time."""
+    """Count outcomes of the last minute, or of all time until a minute has been observed."""
     counts, span = view.recent, f"ended in the last {view.recent_secs:.0f} s:"
     if view.recent_secs < 1:
-        counts, span = _ended(view.snapshot), "ended ever:"
+        counts, span = _ended(view.snapshot), "ended in total:"
     return [span, *(f"{name} {count}" for name, count in sorted(counts.items()))] if counts else [f"{span} none"]
 
 
@@ -160,7 +162,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> Render
     cells = [[value if isinstance(value, Cell) else Cell(value) for value in row] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
     for index, head in enumerate(heads):
-        # Where it gets narrow, ids are the last to be cut: they are there to be copied.
+        # On a narrow terminal ids are truncated last, because people copy them.
         width = max((len(row[0].text) for row in cells), default=0) if index == 0 else None
         table.add_column(head, no_wrap=True, min_width=width)
     for row in cells:

@@ -1,9 +1,9 @@
-"""A script, run between fork and exec: `python _die_with_parent.py <parent pid> <kernel|lifeline> <command...>`.
+"""Run between fork and exec as a script: `python _die_with_parent.py <parent pid> <kernel|pipe> <command...>`.
 
-It becomes the command, so pid, group and descriptors stay the same, tied to the parent: when that
-dies, however it dies, the command gets SIGKILL. Doing this in a fresh single-threaded process is safe where a
-`preexec_fn` is not, and works under every event loop.
-Standard library only; see `lifecycle.local.die_with_parent` for the caller.
+The script replaces itself by the command, so pid, process group and descriptors stay the same. When the parent dies,
+however it dies, the command gets SIGKILL. A fresh single-threaded process can do this safely, which a `preexec_fn`
+cannot, and it works under every event loop. It uses the standard library only; `lifecycle.local.die_with_parent`
+is the caller.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_AGAIN_SECS = 0.5
+_POLL_SECS = 0.5
 _MANY_DESCRIPTORS = 1024
 
 
 def _by_kernel() -> None:
-    import ctypes  # slow to import, and not needed for a lifeline
+    """Ask the Linux kernel to send SIGKILL when the parent's thread dies."""
+    import ctypes  # imported here: it is slow, and the pipe does not need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
-def _by_lifeline() -> None:
-    """Leaves a watcher behind that reads standard input: the parent holds the other end, and its end is ours."""
+def _by_pipe() -> None:
+    """Fork a watcher that reads standard input, whose other end only the parent holds open."""
     watched = os.getpid()
     if os.fork() == 0:
         _watch(watched)
@@ -37,25 +38,27 @@ def _by_lifeline() -> None:
 
 
 def _watch(watched: int) -> None:
-    # The watcher must keep no output open, or who reads it would never see its end.
+    """Kill the command when the pipe closes; end when the command has ended."""
+    # The watcher must not keep the output open, or its reader would never see the end of it.
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.closerange(3, _MANY_DESCRIPTORS)
     while os.getppid() == watched:
-        if select.select([0], [], [], _LOOK_AGAIN_SECS)[0]:
+        if select.select([0], [], [], _POLL_SECS)[0]:
             os.kill(watched, signal.SIGKILL)
             break
     os._exit(0)
 
 
 def main(parent: int, how: str, command: list[str]) -> None:
+    """Tie this process to its parent and execute the command."""
     try:
         if how == "kernel":
             _by_kernel()
         else:
-            _by_lifeline()
-        if os.getppid() != parent:  # it died before the tie was made
+            _by_pipe()
+        if os.getppid() != parent:  # the parent died before this process was tied to it
             sys.exit(1)
         os.execvp(command[0], command)
     except OSError as failure:

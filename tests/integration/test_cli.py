@@ -286,16 +286,28 @@ async def test_cancelling_is_idempotent_and_an_unknown_id_fails(store: Store, on
     await admitted(store, "r1")
     for _ in range(2):
         assert await on_store("cancel", "r1") == (0, "r1  cancelled\n", "")
-    assert await on_store("cancel", "r1", "nosuch") == (1, "r1  cancelled\n", "nosuch: unknown or expired\n")
-    assert await on_store("tail", "nosuch") == (1, "", "nosuch: unknown or expired\n")
+    assert await on_store("cancel", "r1", "nosuch") == (
+        1,
+        "r1  cancelled\n",
+        "nosuch: no such request; it is unknown or its record has expired\n",
+    )
+    assert await on_store("tail", "nosuch") == (
+        1,
+        "",
+        "nosuch: no such request; it is unknown or its record has expired\n",
+    )
     assert await on_store("tail", "r1") == (1, "", "cancelled: cancelled: Cancelled by an operator\n")
 
 
 async def test_cancelling_what_requests_have_in_common(store: Store, on_store: Operator) -> None:
     for rid in ("r1", "r2", "r3"):
         await admitted(store, rid)
-    assert await on_store("cancel", "--model", "nosuch") == (0, "0 matched, 0 told to end\n", "")
-    assert await on_store("cancel", "--model", "m", "--older-than", "1h") == (0, "0 matched, 0 told to end\n", "")
+    assert await on_store("cancel", "--model", "nosuch") == (0, "0 matched, 0 cancellations requested\n", "")
+    assert await on_store("cancel", "--model", "m", "--older-than", "1h") == (
+        0,
+        "0 matched, 0 cancellations requested\n",
+        "",
+    )
     code, out, err = await on_store("cancel", "--model", "m", "--dry-run")
     assert (code, err) == (0, "")
     head, *rows, last = out.splitlines()
@@ -303,8 +315,8 @@ async def test_cancelling_what_requests_have_in_common(store: Store, on_store: O
     assert [row.split()[0] for row in rows] == ["r3", "r2", "r1"]
     assert last == "3 matched, nothing was cancelled (--dry-run)"
     code, out, err = await on_store("cancel", "--older-than", "0s", "--limit", "2", "--wait")
-    assert (code, out.splitlines()[-1]) == (0, "2 matched, 2 told to end")
-    assert err == "There are more; see --limit\n"
+    assert (code, out.splitlines()[-1]) == (0, "2 matched, 2 cancellations requested")
+    assert err == "More requests match; raise --limit, or run the command again\n"
     rest = await on_store.json("cancel", "--status", "queued", "--reason", "enough")
     assert [(r["id"], r["status"], r["error_message"]) for r in rest["data"]] == [("r1", "cancelled", "enough")]
     assert (rest["matched"], rest["requested"], rest["dry_run"]) == (1, 1, False)
@@ -314,7 +326,7 @@ async def test_cancelling_what_requests_have_in_common(store: Store, on_store: O
 async def test_a_cancel_that_no_worker_confirms(store: Store, on_store: Operator) -> None:
     await admitted(store, "r1", running=True)
     code, out, _ = await on_store("cancel", "r1")
-    assert (code, out) == (0, "r1  kill ordered, not confirmed yet\n")
+    assert (code, out) == (0, "r1  kill requested, not confirmed yet\n")
     code, _, _ = await on_store("cancel", "r1", "--wait", "--timeout-secs", "0.1")
     assert code == 1
     _, out, _ = await on_store("ps")
@@ -384,7 +396,7 @@ async def test_doctor_sees_the_forgotten(store: Store, on_store: Operator) -> No
 
     found = await wait_until(both_expired, timeout=BOUND_SECS)
     assert found["leases"]["level"] == "warn"
-    assert "start a replica" in found["leases"]["advice"]
+    assert "start one" in found["leases"]["advice"]
     assert found["frontends"]["level"] == "warn"
     assert stray in found["keys"]["message"]
     await store.command("UNLINK", stray)

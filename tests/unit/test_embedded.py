@@ -242,7 +242,7 @@ class TestFindServer:
     @pytest.mark.parametrize(
         ("said", "refusal"),
         [
-            ("Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", r"redis 6\.2\.14; at least 7\.0"),
+            ("Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0 bits=64", r"redis 6\.2\.14, but version 7\.0"),
             ("hello", "not a Redis server"),
         ],
     )

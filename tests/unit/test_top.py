@@ -58,7 +58,7 @@ def test_rates_are_since_the_look_before() -> None:
 def test_endings_are_those_of_the_last_minute() -> None:
     trend = Trend()
     first = trend.follow(snapshot(completed=5, cancelled=1), [], 100.0)
-    assert "ended ever:   cancelled 1   completed 5" in shown(first)
+    assert "ended in total:   cancelled 1   completed 5" in shown(first)
     view = trend.follow(snapshot(completed=7, cancelled=1), [], 130.0)
     assert (view.recent, view.recent_secs) == ({"completed": 2}, 30.0)
     view = trend.follow(snapshot(completed=7, cancelled=2), [], 170.0)

@@ -1,4 +1,4 @@
-"""Checks of the cluster: who lives, who is buried, who has been forgotten."""
+"""Check the cluster: its replicas, their leases and settings, unfinished clean-ups, and the queues."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from lifecycle.types import Replica, Role
 _GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
 _SHOWN = 5
-_MODELS = 50  # looked at; a bound, as known models are up to a thousand
+_MODELS = 50  # maximum number of models that are checked; up to a thousand can be known
 
 
 async def check_cluster(store: Store) -> list[Finding]:
+    """Return the findings on replicas, settings, leases and queues. Raises StoreUnavailable."""
     roster = await store.roster()
     living = await cluster.replicas(store)
     return [
@@ -43,44 +44,53 @@ def _replicas(living: Sequence[Replica], roster: Roster) -> list[Finding]:
         if own:
             findings.append(ok(f"{role}s", message))
         else:
-            findings.append(warn(f"{role}s", message, f"start one: lifecycle {role}, or see --namespace"))
+            findings.append(warn(f"{role}s", message, f"start one with 'lifecycle {role}', or check --namespace"))
     stuck = sum(replica.stuck for replica in living)
     if stuck:
         names = ", ".join(replica.id for replica in living if replica.stuck)
-        findings.append(fail("engines", f"{stuck} stuck", f"they did not end when killed; restart {names}"))
+        findings.append(fail("engines", f"{stuck} stuck", f"their engines did not end when killed; restart {names}"))
     if roster.grace and living:
-        advice = "nobody is declared dead until it is over; wait one lease"
-        findings.append(warn("grace", "Redis was away, or its clock jumped", advice))
+        advice = "no lease expires until the grace period is over; wait one lease"
+        findings.append(warn("grace", "Redis was unreachable, or its clock jumped", advice))
     return findings
 
 
 async def _configuration(store: Store, living: Sequence[Replica]) -> Finding:
-    """The first replica writes what must be common, the others compare. Who renews for longer has not compared."""
+    """Compare the shared settings: the first replica writes them, later ones must match.
+
+    A replica whose lease is longer than the shared one did not compare.
+    """
     theirs = (await store.command("HGET", store.keys.control + "config", "version") or b"").decode()
     settings = store.settings
     if theirs and theirs != SCHEMA_VERSION and living:
-        advice = "use the command line of the same release as the replicas"
-        return fail("configuration", f"the cluster's data has version {theirs}, ours is {SCHEMA_VERSION}", advice)
+        advice = "use the lifecycle command of the same release as the replicas"
+        return fail(
+            "configuration", f"the cluster's schema version is {theirs}, this command's is {SCHEMA_VERSION}", advice
+        )
     limit_ms = settings.lease_secs * 1000 + _LEASE_TOLERANCE_MS
     odd = [replica.id for replica in living if replica.lease_expires_in_ms > limit_ms]
     if odd:
-        return fail("configuration", f"leases longer than {settings.lease_secs:g} s: {', '.join(odd)}", "restart these")
+        return fail(
+            "configuration", f"leases longer than {settings.lease_secs:g} s: {', '.join(odd)}", "restart these replicas"
+        )
     return ok("configuration", f"version {SCHEMA_VERSION}, shards {settings.shards}, lease {settings.lease_secs:g} s")
 
 
 def _versions(roster: Roster) -> Finding:
-    """Of the software. Replicas of two versions may work together; for longer than an update it is not meant."""
+    """Compare the software versions of the replicas. Two versions should run together only during an upgrade."""
     running: dict[str, list[str]] = defaultdict(list)
     for replica in roster.replicas:
         running[str(orjson.loads(replica.about).get("version", "unknown"))].append(replica.id)
     if len(running) <= 1:
         return ok("versions", f"all replicas run {next(iter(running), 'nothing yet')}")
     each = "; ".join(f"{version}: {', '.join(sorted(ids)[:_SHOWN])}" for version, ids in sorted(running.items()))
-    return warn("versions", each, "an update under way? wait; else restart those that were forgotten")
+    return warn(
+        "versions", each, "if an upgrade is under way, wait; otherwise restart the replicas with the old version"
+    )
 
 
 async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
-    """Replicas that no longer count, and that no reaper has buried."""
+    """Find replicas whose lease has expired and that no reaper has removed."""
     control, expired = store.keys.control, dict[str, float]()
     counted = {replica.id for replica in roster.replicas}  # during a grace an expired lease counts on
     for role in Role:
@@ -90,20 +100,22 @@ async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> F
     expired = {replica: age for replica, age in expired.items() if age > 0}
     if not expired:
         return ok("leases", "none expired")
-    message = f"expired, not buried yet: {', '.join(f'{i} ({duration(age)})' for i, age in sorted(expired.items()))}"
+    message = (
+        f"expired, not cleaned up yet: {', '.join(f'{i} ({duration(age)})' for i, age in sorted(expired.items()))}"
+    )
     if living and max(expired.values()) > store.settings.sweep_secs * 2:
-        return fail("leases", message, "every living replica should do it within LIFECYCLE_SWEEP_SECS: see their logs")
+        return fail("leases", message, "every replica should do this within LIFECYCLE_SWEEP_SECS; see their logs")
     if living:
         return warn("leases", message, "wait for the next sweep")
-    return warn("leases", message, "nobody is there to bury them: start a replica")
+    return warn("leases", message, "no replica is running that could clean up; start one")
 
 
 async def _pending_cleanup(store: Store) -> Finding:
     pending_cleanup = [name.decode() for name in await store.command("HKEYS", store.keys.control + "pending_cleanup")]
     if not pending_cleanup:
-        return ok("cleanup", "none open")
-    message = f"buried, requests not all dealt with: {', '.join(sorted(pending_cleanup))}"
-    return warn("cleanup", message, "the living replicas go on with it at each sweep; should it stay, see their logs")
+        return ok("cleanup", "none pending")
+    message = f"expired replicas whose requests are not all cleaned up: {', '.join(sorted(pending_cleanup))}"
+    return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
 
 
 async def _queues(store: Store, roster: Roster, living: set[str]) -> list[Finding]:
@@ -127,12 +139,14 @@ async def _queue(store: Store, model: str, served: bool, living: set[str]) -> Fi
                 continue
             lost += sum(_pending(c) for c in consumers if _name(c) not in living)
     if not served:
-        message = f"{depth} waiting, no live worker"
-        return warn(check, message, f"start one: lifecycle worker --model {model}") if depth else ok(check, message)
+        message = f"{depth} waiting, no worker"
+        return (
+            warn(check, message, f"start one with 'lifecycle worker --model {model}'") if depth else ok(check, message)
+        )
     if groupless:
-        return warn(check, f"{groupless} streams without their consumer group", "its workers create it: see their logs")
+        return warn(check, f"{groupless} streams without their consumer group", "the workers create it; see their logs")
     if lost:
-        return warn(check, f"{lost} handed to workers that are gone", "the reaper hands them on at its next sweep")
+        return warn(check, f"{lost} delivered to workers that are gone", "the reaper redelivers them at its next sweep")
     return ok(check, f"{depth} waiting")
 
 

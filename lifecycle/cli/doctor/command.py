@@ -1,4 +1,4 @@
-"""`doctor`: is Redis fit for this, and is the cluster in it healthy? It reads only."""
+"""`doctor`: check that Redis is suitable and that the cluster is healthy. It only reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLORS = {Level.OK: output.GREEN, Level.WARN: output.YELLOW, Level.FAIL: output
 
 @with_settings(OPERATOR)
 def doctor(settings: Settings, json: Json = False) -> int:
-    """Check Redis and the cluster. Each finding is ok, warn or fail, with what to do. Exits 1 on a fail."""
+    """Check Redis and the cluster. Each finding is ok, warn or fail and says what to do. Exits 1 on a fail."""
     from lifecycle.cli.operate import operate
 
     async def work(store: Store) -> int:
@@ -37,7 +37,7 @@ def doctor(settings: Settings, json: Json = False) -> int:
 
 
 async def examine(store: Store) -> list[Finding]:
-    """All findings. Raises StoreUnavailable when Redis is out of reach."""
+    """Run all checks and return their findings. Raises StoreUnavailable when Redis is out of reach."""
     from lifecycle.cli.doctor.cluster import check_cluster
     from lifecycle.cli.doctor.keys import check_keys
     from lifecycle.cli.doctor.redis_server import check_server
@@ -48,6 +48,7 @@ async def examine(store: Store) -> list[Finding]:
 
 
 def show(findings: Sequence[Finding]) -> None:
+    """Print the findings as aligned lines, each with its advice below it."""
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         level = output.paint(f"{finding.level:<4}", _COLORS[finding.level])

@@ -1,4 +1,4 @@
-"""What a check of `doctor` has found."""
+"""Define the finding of one of doctor's checks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 
 class Level(StrEnum):
+    """How serious a finding is: OK needs nothing, WARN should be looked at, FAIL breaks a promise."""
+
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
 
 
 class Finding(NamedTuple):
-    """`advice` says what to do; a fine one has none."""
+    """One result of a check. `advice` says what to do; it is empty for an OK finding."""
 
     level: Level
     check: str
@@ -22,12 +24,15 @@ class Finding(NamedTuple):
 
 
 def ok(check: str, message: str) -> Finding:
+    """Return a finding that needs no action."""
     return Finding(Level.OK, check, message)
 
 
 def warn(check: str, message: str, advice: str) -> Finding:
+    """Return a finding that an operator should look at."""
     return Finding(Level.WARN, check, message, advice)
 
 
 def fail(check: str, message: str, advice: str) -> Finding:
+    """Return a finding that must be acted on; `doctor` then exits 1."""
     return Finding(Level.FAIL, check, message, advice)

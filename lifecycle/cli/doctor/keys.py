@@ -1,4 +1,4 @@
-"""A look at a sample of the keys: each has a TTL, or somebody who will delete it."""
+"""Check a sample of the Redis keys: each must have a TTL, or an owner that will delete it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ _EXPIRING = frozenset({"replica:", "fenced:", "named:", "quota_slots:"})
 
 
 class _Place(NamedTuple):
-    """A key taken apart."""
+    """A Redis key, split into its prefix, its declaration and its owner."""
 
     key: str
     prefix: str
     declared: Key | None
-    owner: str  # what follows the declared name: a request, a replica, a model
+    owner: str  # the part after the declared name: a request, a replica or a model
 
 
 async def check_keys(store: Store) -> list[Finding]:
+    """Return one finding on the sampled keys. Raises StoreUnavailable."""
     keys, complete = await _sample(store)
-    # After the scan: a key found has an owner now, or is gone by the time it is judged.
+    # Owners are read after the scan, so that the owner of each key that was found is known.
     owners = await cluster.known_replicas(store)
     strays = [key for key in keys if await _is_stray(store, _place(store, key), owners)]
     looked_at = f"{len(keys)} keys" + ("" if complete else " (a sample)")
     if not strays:
         return [ok("keys", f"{looked_at}: each expires or has an owner")]
     shown = ", ".join(strays[:_SHOWN]) + (", …" if len(strays) > _SHOWN else "")
-    advice = "nothing will remove them: report it; to be rid of them, UNLINK them"
+    advice = "nothing will remove them: please report this; UNLINK them to free the memory"
     return [warn("keys", f"{looked_at}, {len(strays)} without TTL or owner: {shown}", advice)]
 
 
@@ -67,7 +68,7 @@ async def _is_stray(store: Store, place: _Place, owners: set[str]) -> bool:
     if name in _OF_A_REPLICA and place.owner in owners:
         return False
     if name in _OF_A_REQUEST:
-        # In this order: a request that ends in between has its TTL by then.
+        # Read before the TTL: a request that ends in between has its TTL by then.
         if await store.command("ZSCORE", place.prefix + "active", place.owner) is not None:
             return False
     elif name not in _OF_A_REPLICA | _EXPIRING:

@@ -1,4 +1,4 @@
-"""Checks of the Redis server: can the cluster's state be trusted to it?"""
+"""Check whether the Redis server is suitable for the cluster's state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
 
 
 async def check_server(store: Store) -> list[Finding]:
-    """Of a Cluster's servers the worst is shown. Raises StoreUnavailable when one is out of reach."""
+    """Return the findings on the server; of a Redis Cluster's servers, each check shows the worst.
+
+    Raises StoreUnavailable when a server is out of reach.
+    """
     asked_at = time.monotonic()
     await store.command("PING")
     findings = [_reachable((time.monotonic() - asked_at) * 1000), await _clock(store)]
@@ -29,8 +32,8 @@ async def check_server(store: Store) -> list[Finding]:
     except StoreUnavailable:
         raise
     except RedisError as failure:
-        advice = "use a real Redis or Valkey, and allow this user the command INFO"
-        return [*findings, warn("version", f"the server does not describe itself: {failure}", advice)]
+        advice = "use a real Redis or Valkey server, and allow this user the command INFO"
+        return [*findings, warn("version", f"the command INFO failed: {failure}", advice)]
     checks = (version, role, eviction, memory, persistence, clients)
     worst = [max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks]
     in_cluster = any(info.get("cluster_enabled") == "1" for info in infos)
@@ -41,7 +44,7 @@ def _reachable(took_ms: float) -> Finding:
     message = f"answers in {took_ms:.1f} ms"
     if took_ms < _SLOW_MS:
         return ok("redis", message)
-    return warn("redis", message, "every request waits for several such round trips: bring Redis nearer")
+    return warn("redis", message, "every request waits for several round trips; move Redis closer to the replicas")
 
 
 async def _clock(store: Store) -> Finding:
@@ -51,10 +54,11 @@ async def _clock(store: Store) -> Finding:
     message = f"Redis's clock is {offset:+.3f} s from this machine's"
     if abs(offset) <= _CLOCK_OFFSET_SECS:
         return ok("clock", message)
-    return warn("clock", message, "nothing depends on it, but logs will not line up with records: run NTP on both")
+    return warn("clock", message, "the times in logs will not match the times in records; run NTP on both machines")
 
 
 def version(info: Info) -> Finding:
+    """Check that the server is at least Redis 7.0 or a Valkey."""
     valkey = info.get("valkey_version")
     shown = f"Valkey {valkey}" if valkey else f"Redis {info.get('redis_version', '(unknown)')}"
     numbers = [int(part) for part in (valkey or info.get("redis_version", "")).split(".")[:2] if part.isdigit()]
@@ -64,6 +68,7 @@ def version(info: Info) -> Finding:
 
 
 def role(info: Info) -> Finding:
+    """Check that the server is a primary."""
     found = info.get("role", "master")
     if found == "master":
         return ok("role", f"a primary with {info.get('connected_slaves', '0')} replicas")
@@ -71,6 +76,7 @@ def role(info: Info) -> Finding:
 
 
 def eviction(info: Info) -> Finding:
+    """Check that a full server refuses writes instead of evicting keys."""
     policy = eviction_policy(info)
     if policy == FIT_POLICY:
         return ok("eviction", policy)
@@ -78,52 +84,59 @@ def eviction(info: Info) -> Finding:
 
 
 def memory(info: Info) -> Finding:
+    """Check how much of the memory limit is used."""
     used, limit = int(info.get("used_memory", "0")), int(info.get("maxmemory", "0"))
     if limit == 0:
         return ok("memory", f"{_mib(used)} used, no limit (maxmemory 0)")
     message = f"{_mib(used)} of {_mib(limit)} used"
     if used < limit * _FULL:
         return ok("memory", message)
-    advice = "new requests are refused when it is full: raise maxmemory, or lower LIFECYCLE_RETENTION_SECS"
+    advice = "a full server refuses new requests; raise maxmemory, or lower LIFECYCLE_RETENTION_SECS"
     return (warn if used < limit else fail)("memory", message, advice)
 
 
 def persistence(info: Info) -> Finding:
+    """Check that writes survive a restart of the server."""
     append_only = info.get("aof_enabled") == "1"
     if append_only and info.get("aof_last_write_status", "ok") != "ok":
-        return fail("persistence", "the append-only file cannot be written", "see Redis's log; often the disk is full")
+        return fail(
+            "persistence", "the append-only file cannot be written", "see the log of Redis; often the disk is full"
+        )
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
-        return fail("persistence", "the last snapshot failed", "see Redis's log; it may refuse writes because of this")
+        return fail(
+            "persistence", "the last snapshot failed", "see the log of Redis; it may refuse writes because of this"
+        )
     if append_only:
         return ok("persistence", "append-only file")
-    advice = "a restart of Redis loses what is inflight and the totals; where that matters: CONFIG SET appendonly yes"
+    advice = "a restart of Redis loses inflight requests and totals; to keep them, CONFIG SET appendonly yes"
     return warn("persistence", "no append-only file", advice)
 
 
 def clients(info: Info) -> Finding:
+    """Check how many of the allowed connections are used."""
     connected, most = int(info.get("connected_clients", "0")), int(info.get("maxclients", "0"))
     message = f"{connected} connected" + (f" of {most}" if most else "")
     if not most or connected < most * _FULL:
         return ok("clients", message)
-    advice = "further replicas will be refused: CONFIG SET maxclients, or look for who leaves connections open"
+    advice = "further replicas will be refused; raise maxclients, or find the client that leaves connections open"
     return (warn if connected < most else fail)("clients", message, advice)
 
 
 async def _coverage(store: Store) -> Finding:
-    """Of a Cluster: whether all slots are served, and whether one that is not takes the others with it."""
+    """Check that a Redis Cluster serves all slots, and that one lost slot does not stop the others."""
     strict = False
     for node in await store.commands.nodes():
         state = parse_info((await node.execute("CLUSTER", "INFO")).decode(errors="replace"))
         if state.get("cluster_state") != "ok":
             message = f"state {state.get('cluster_state')}, {state.get('cluster_slots_ok', '?')} of 16384 slots served"
-            return fail("coverage", message, "see CLUSTER NODES: a primary is away, or slots have no owner")
+            return fail("coverage", message, "see CLUSTER NODES; a primary is down, or slots have no owner")
         try:
             _, answer = await node.execute("CONFIG", "GET", _FULL_COVERAGE)
         except (RedisError, ValueError):
             return warn("coverage", f"{_FULL_COVERAGE} is not known", "allow this user the command CONFIG|GET")
         strict = strict or answer == b"yes"
     if not strict:
-        return ok("coverage", f"{_FULL_COVERAGE} no: what one lost primary does not own goes on")
+        return ok("coverage", f"{_FULL_COVERAGE} no: other slots stay available when a primary is lost")
     advice = f"one lost primary would stop everything: CONFIG SET {_FULL_COVERAGE} no on every node"
     return warn("coverage", f"{_FULL_COVERAGE} yes", advice)
 

@@ -1,4 +1,4 @@
-"""Checks of what is inflight: does everybody who holds a request live, is every cancel obeyed, is what is due done?"""
+"""Check inflight requests: their replicas must hold leases, cancels must be confirmed, limits must be enforced."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from lifecycle.queries.browse import oldest
 from lifecycle.store.scripts import Store
 from lifecycle.types import RequestRecord, Status
 
-_SAMPLE = 500  # the oldest
+_SAMPLE = 500  # the oldest requests, which are the ones that are checked
 _SHOWN = 3
 _SILENT_SECS = 600.0
 _LATE_SWEEPS = 4
 
 
 async def check_requests(store: Store) -> list[Finding]:
+    """Return the findings on the oldest inflight requests. Raises StoreUnavailable."""
     listing = await oldest(store, _SAMPLE)
     requests, now = [row.record for row in listing.rows], listing.as_of
     return [
@@ -39,12 +40,12 @@ def _inflight(requests: Sequence[RequestRecord], now: float) -> Finding:
     if not silent:
         return ok("inflight", message)
     message += f"; {len(silent)} without a token for {duration(_SILENT_SECS)}: {_names(silent)}"
-    advice = "end them: lifecycle cancel ID…; to have it done: LIFECYCLE_BACKEND_STREAM_TIMEOUT_SECS"
+    advice = "end them with 'lifecycle cancel ID…', or set LIFECYCLE_BACKEND_STREAM_TIMEOUT_SECS to end silent requests"
     return warn("inflight", message, advice)
 
 
 def _cancels(requests: Sequence[RequestRecord], now: float, lease_secs: float) -> Finding:
-    """A worker hears of a cancel with its next heartbeat at the latest, and confirms it once its engine has stopped."""
+    """Find cancels that are not confirmed after a lease; a worker learns of one by its next heartbeat at the latest."""
     ignored = [r for r in requests if r.cancel_mode == "kill" and now - (r.cancel_requested_at or now) > lease_secs]
     if not ignored:
         return ok("cancels", "none overdue")
@@ -56,14 +57,14 @@ def _cancels(requests: Sequence[RequestRecord], now: float, lease_secs: float) -
 async def _orphans(store: Store, requests: Sequence[RequestRecord]) -> Finding:
     known = await cluster.known_replicas(store)
     suspects = [request for request in requests if not _held(request, known)]
-    if suspects:  # a reaper may have been at it in between: what it has moved is no orphan
+    if suspects:  # read again: a reaper may have moved them in the meantime
         again = await asyncio.gather(*(store.read(request.id) for request in suspects))
         known = await cluster.known_replicas(store)
         suspects = [r for r in again if r is not None and not r.status.terminal and not _held(r, known)]
     if not suspects:
         return ok("orphans", "none")
-    message = f"{len(suspects)} whose frontend or worker is gone, and no reaper knows of it: {_names(suspects)}"
-    return fail("orphans", message, "nobody will end them: report it; then lifecycle cancel ID…")
+    message = f"{len(suspects)} belong to a replica that is gone and will not be cleaned up: {_names(suspects)}"
+    return fail("orphans", message, "nothing will end them: please report this, then run 'lifecycle cancel ID…'")
 
 
 def _held(request: RequestRecord, known: set[str]) -> bool:
@@ -72,7 +73,7 @@ def _held(request: RequestRecord, known: set[str]) -> bool:
 
 
 async def _due(store: Store, now: float) -> Finding:
-    """Whatever has a time is dealt with by the sweeps, which every replica makes."""
+    """Find limits and expiries that the replicas' sweeps should have handled long ago."""
     retry_for_secs = store.settings.sweep_secs * _LATE_SWEEPS
     latest = f"{now - retry_for_secs:.6f}"
     late = await store.commands.execute_many(
@@ -83,7 +84,7 @@ async def _due(store: Store, now: float) -> Finding:
     if not sum(late):
         return ok("sweeps", "nothing is overdue")
     message = f"{sum(late)} limits or expiries overdue by more than {duration(retry_for_secs)}"
-    return warn("sweeps", message, "no replica sweeps, or all are behind: start one, or see their logs")
+    return warn("sweeps", message, "no replica sweeps, or all are late; start one, or see their logs")
 
 
 def _names(requests: Sequence[RequestRecord]) -> str:

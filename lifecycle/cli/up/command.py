@@ -1,4 +1,4 @@
-"""`up`: frontends, workers and, if need be, a Redis: the whole thing on one machine, until Ctrl-C."""
+"""`up`: run frontends, workers and, unless a URL is given, a Redis on one machine, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,26 +21,34 @@ from lifecycle.settings import Settings, as_environment
 if TYPE_CHECKING:
     from lifecycle.local.console import Console
 
-_LIMIT = 64  # processes of one kind: this is for one machine
+_LIMIT = 64  # processes of one kind; `up` is meant for one machine
 _READY_WITHIN_SECS = 60.0
-_AFTER_DRAIN_SECS = 5.0  # for a child that has drained to say goodbye
-_SELF = (sys.executable, "-P", "-m", "lifecycle.cli.main")  # -P: nothing in this directory shadows a package of ours
+_AFTER_DRAIN_SECS = 5.0  # for a drained child to give up its lease and exit
+_SELF = (
+    sys.executable,
+    "-P",
+    "-m",
+    "lifecycle.cli.main",
+)  # -P: a module in the current directory must not shadow our packages
 
 
 @with_settings()
 def up(
     settings: Settings,
-    frontends: Annotated[int, typer.Option(help="How many frontends.", min=1, max=_LIMIT)] = 2,
-    workers: Annotated[int, typer.Option(help="How many workers.", min=1, max=_LIMIT)] = 2,
+    frontends: Annotated[int, typer.Option(help="Number of frontends.", min=1, max=_LIMIT)] = 2,
+    workers: Annotated[int, typer.Option(help="Number of workers.", min=1, max=_LIMIT)] = 2,
     port: Annotated[
-        int, typer.Option(help="The first frontend's; the others follow. 0: free ones.", min=0, max=65_535)
+        int,
+        typer.Option(
+            help="Port of the first frontend; the others use the ports after it. 0 picks free ports.", min=0, max=65_535
+        ),
     ] = 8000,
     host: Host = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="The name clients ask for.")] = "echo",
+    model: Annotated[str, typer.Option(help="Name of the model, as clients request it.")] = "echo",
     engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")] = "echo",
     log_format: Format = logs.LogFormat.AUTO,
 ) -> int:
-    """Run everything on this machine, with a Redis of its own unless one is given. Ctrl-C ends it all."""
+    """Run everything on this machine, with a private Redis unless --redis-url is given. Ctrl-C stops everything."""
     from frontend.auth.api_keys import check_access
     from lifecycle.local.console import Console
     from lifecycle.local.embedded_redis import open_redis
@@ -62,7 +70,7 @@ def up(
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to run, and where it will answer."""
+    """The processes to run and the addresses they will listen on."""
 
     host: str
     ports: tuple[int, ...]
@@ -73,11 +81,12 @@ class Plan:
 
     @property
     def urls(self) -> list[str]:
+        """Return the URL of each frontend, as a client on this machine uses it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in self.ports]
 
     def commands(self) -> Iterator[tuple[str, list[str]]]:
-        """Name and command line of each child."""
+        """Yield the name and the command line of each child process."""
         log_format = ("--log-format", self.log_format.value)
         for number, port in enumerate(self.ports, 1):
             yield f"frontend-{number}", [*_SELF, "frontend", "--host", self.host, "--port", str(port), *log_format]
@@ -95,7 +104,7 @@ async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: b
         try:
             for name, argv in plan.commands():
                 child = await supervisor.start(name, argv, environment)
-                console.notice(f"{name} starts (pid {child.pid})")
+                console.notice(f"{name} is starting (pid {child.pid})")
             pids = {name: child.pid for name, child in supervisor.children.items()}
             await supervisor.wait_ready(readiness.conditions(pids, plan.model), timeout_secs=_READY_WITHIN_SECS)
         except Interrupted:

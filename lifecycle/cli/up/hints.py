@@ -1,4 +1,4 @@
-"""What `up` shows once everything is ready: where it is, and what to copy into another terminal."""
+"""Compose the text that `up` prints once everything is ready: URLs, and commands to copy into another terminal."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from lifecycle.settings import Settings, environment_name
 
 DEMO_ID = "demo-1"
 _PROMPT = "The quick brown fox jumps over the lazy dog and runs on."
-_DEMO_SECS = 60  # long enough to cancel it by hand
+_DEMO_SECS = 60  # long enough to cancel the request by hand
 _LONGEST_REPEAT = 10_000
 _KEY = "LIFECYCLE_KEY"
 
 
 def text(urls: Sequence[str], model: str, engine: str, settings: Settings, *, own_redis: bool) -> str:
+    """Return the URLs, a command that streams, and commands that list and cancel the request meanwhile."""
     first, other = urls[0], urls[-1]
     elsewhere = "through the other frontend" if other != first else "from another terminal"
     where = "\n".join(f"  {url}/" for url in urls)
     curl = _curl(settings)
-    key = f"export {_KEY}=the key of a caller\n  " if settings.api_keys else ""
+    key = f"export {_KEY}=YOUR_API_KEY\n  " if settings.api_keys else ""
     redis = f"export {environment_name('redis_url')}={shlex.quote(settings.redis_url)}\n  " if own_redis else ""
     return f"""
 Ready. The dashboard and the API:
@@ -46,7 +47,7 @@ Ctrl-C stops everything.
 
 
 def program() -> str:
-    """Ourselves as another terminal finds us: by the name alone where that is on the PATH."""
+    """Return the command for another terminal: `lifecycle` if it is on the PATH, else its full path."""
     path = Path(sys.executable).with_name("lifecycle")
     return shlex.quote(str(path)) if path.exists() and not shutil.which("lifecycle") else "lifecycle"
 
@@ -56,6 +57,7 @@ def _curl(settings: Settings) -> str:
 
 
 def stream_command(url: str, model: str, engine: str, settings: Settings) -> str:
+    """Return the curl command that starts the demo request as a stream."""
     curl, body = _curl(settings), orjson.dumps(demo_body(model, engine, settings)).decode()
     return (
         f"{curl} -N {url}/v1/chat/completions -H 'Content-Type: application/json' -H 'X-Request-Id: {DEMO_ID}'"
@@ -64,7 +66,7 @@ def stream_command(url: str, model: str, engine: str, settings: Settings) -> str
 
 
 def demo_body(model: str, engine: str, settings: Settings) -> dict[str, Any]:
-    """A request that takes its time, as far as the engine lets us say so."""
+    """Return a request body whose answer takes about a minute, as far as the engine can be told so."""
     if engine != "echo":
         messages = [{"role": "user", "content": "Count slowly from one to a thousand, in words."}]
         return {"model": model, "stream": True, "messages": messages}

@@ -1,4 +1,4 @@
-"""Ports to listen on, found out before anything is started."""
+"""Choose the ports to listen on before anything is started."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ _HIGHEST = 65_535
 
 
 def choose_ports(host: str, first: int, count: int) -> list[int]:
-    """`count` ports from `first` on, or any free ones for 0. Raises LifecycleError when one is in use."""
+    """Return `count` consecutive ports from `first` on, or any free ports if `first` is 0.
+
+    Raises SettingsError when the range exceeds the highest port, and LifecycleError when a port is in use.
+    """
     if first + count - 1 > _HIGHEST:
         raise SettingsError(f"--port {first}: {count} frontends need ports up to {first + count - 1}, above {_HIGHEST}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with ExitStack() as stack:  # all at once: or a free one might be handed out twice
+    with ExitStack() as stack:  # held open together, so that no free port is chosen twice
         return [
             _bind(stack.enter_context(socket.socket(family, socket.SOCK_STREAM)), host, first and first + index)
             for index in range(count)
@@ -27,7 +30,9 @@ def _bind(listener: socket.socket, host: str, port: int) -> int:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # with SO_REUSEADDR a second bind may succeed where a second listen does not
+        listener.listen()  # with SO_REUSEADDR a second bind may succeed although the port is in use
     except OSError as failure:
-        raise LifecycleError(f"cannot listen on {host}:{port}: {failure.strerror or failure}; see --port") from None
+        raise LifecycleError(
+            f"cannot listen on {host}:{port}: {failure.strerror or failure}; choose other ports with --port"
+        ) from None
     return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Whether what `up` has started can be used: asked where no key is needed, over HTTP and in Redis."""
+"""Check whether the processes that `up` has started are ready, over HTTP and in Redis, without an API key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT_SECS = 2.0
 
 
 class Readiness:
-    """Conditions for `Supervisor.wait_ready`. A context manager."""
+    """Provide the conditions for `Supervisor.wait_ready`. Use it with `async with`."""
 
     def __init__(self, urls: Sequence[str], settings: Settings) -> None:
         self._urls = urls
@@ -41,7 +41,10 @@ class Readiness:
         await self._stack.aclose()
 
     def conditions(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
-        """One for each child, under its name, frontends first; and one for the model."""
+        """Return one condition for each child under its name (frontends first), and one for the model.
+
+        `pids` maps the names of the children to their process ids.
+        """
         children = iter(pids.items())
         conditions: dict[str, Condition] = {}
         for url, (name, pid) in zip(self._urls, children, strict=False):
@@ -52,7 +55,7 @@ class Readiness:
         return conditions
 
     async def _frontend_ready(self, url: str, pid: int) -> bool:
-        """It, and not somebody else on its port."""
+        """Return whether this very process answers on the port, and not another one."""
         answer = await self._http.get(url + "/health")
         return answer.status_code == httpx2.codes.OK and any(
             replica.id == answer.json()["frontend"] for replica in await self._replicas(pid)

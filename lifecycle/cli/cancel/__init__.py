@@ -1,0 +1,1 @@
+"""Cancel requests from the command line: by id, or all that match a selector."""
