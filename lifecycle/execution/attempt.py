@@ -20,6 +20,9 @@ from lifecycle.types import CancelMode, ErrorType
 
 log = logging.getLogger(__name__)
 
+STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
+"""The outcome of a request whose confirmed tokens are gone, for example after a failover."""
+
 
 def _where(failure: BaseException) -> str:
     """For the log: what an exception says may quote the prompt, and stays in the record."""
@@ -149,8 +152,7 @@ class Attempt:
             ended = await self.sink.finish(outcome, self.context.input_tokens, retry_for_secs)
             if ended.what == "incomplete":
                 # Redis has confirmed tokens and lost them since, in a failover; nobody may splice over the gap.
-                lost = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream")
-                ended = await self.sink.finish(lost, self.context.input_tokens, retry_for_secs)
+                ended = await self.sink.finish(STREAM_LOST, self.context.input_tokens, retry_for_secs)
         except StoreUnavailable as failure:
             log.error("the end of %s could not be reported: %s", self.rid, failure)
             return None

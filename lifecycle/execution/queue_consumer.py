@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.ids import is_request_id
 from lifecycle.store.redis import BLOCK_MS, Commands
 from lifecycle.store.scripts import Store
@@ -31,31 +32,6 @@ class Delivery(NamedTuple):
     entry: str
 
 
-class Slots:
-    """How many requests the worker may still take. `turn` is held by the shard that asks for the last few."""
-
-    def __init__(self, size: int) -> None:
-        self.free = size
-        self.turn = asyncio.Lock()
-        self._available = asyncio.Event()
-        self._available.set()
-
-    async def wait(self) -> None:
-        await self._available.wait()
-
-    def take(self) -> bool:
-        if self.free <= 0:
-            return False
-        self.free -= 1
-        if self.free == 0:
-            self._available.clear()
-        return True
-
-    def release(self) -> None:
-        self.free += 1
-        self._available.set()
-
-
 class QueueConsumer:
     """`run()` until cancelled, then `release_pending()`: a cancelled read may have parked entries in our name."""
 
@@ -66,7 +42,7 @@ class QueueConsumer:
         shard: int,
         model: str,
         worker: str,
-        slots: Slots,
+        slots: ConcurrencySlots,
         launch: Callable[[Delivery], bool],
     ) -> None:
         """`launch` takes a delivery that holds a slot; False when it is already being handled."""
@@ -88,7 +64,7 @@ class QueueConsumer:
         pause = 0.0
         while True:
             tasks.check_cancelled()
-            await self._slots.wait()
+            await self._slots.wait_available()
             try:
                 if self._pending or not await self._take_in_turn():
                     await self._take(await self._wait_for_more())
@@ -125,7 +101,7 @@ class QueueConsumer:
         if self._slots.free >= len(self._keys) * self._shards:
             return False
         taken = 0
-        async with self._slots.turn:
+        async with self._slots.polling:
             for key in self._keys:
                 if self._slots.free > 0:
                     async with asyncio.timeout(_TURN_SECS):  # a shard that hangs must not keep the turn
@@ -169,7 +145,7 @@ class QueueConsumer:
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            if not self._slots.take():
+            if not self._slots.try_acquire():
                 await self._requeue(delivery)  # two queues answered at once: another worker may have room
             elif not self._launch(delivery):
                 self._slots.release()

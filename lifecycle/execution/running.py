@@ -1,0 +1,261 @@
+"""Keep one table of the requests that a worker handles, from their delivery to the end of their engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from lifecycle.aio import tasks
+from lifecycle.errors import Fenced, StoreError, StoreUnavailable
+from lifecycle.execution.attempt import STREAM_LOST, Attempt
+from lifecycle.execution.concurrency_slots import ConcurrencySlots
+from lifecycle.execution.engine import Engine, is_resumable
+from lifecycle.execution.queue_consumer import Delivery
+from lifecycle.store.results import Drop, Ended, Start
+from lifecycle.store.scripts import Store
+from lifecycle.telemetry import tracing
+from lifecycle.telemetry.tracing import AttemptSpan
+from lifecycle.tokens.history import read_emitted
+from lifecycle.tokens.writer import TokenWriter
+from lifecycle.types import CancelMode, ErrorType
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class DeliveryInProgress:
+    """Describe one delivery while its task handles it; the delivery occupies one concurrency slot.
+
+    - `task`: handles the delivery until its engine has ended and Redis knows the outcome
+    - `cancels`: the modes of the cancels that came since the delivery was taken; the attempt it starts gets them
+    - `attempt`: the attempt that the delivery started; None before the start and after the engine's end
+    - `redelivered`: the queue delivered the same entry again meanwhile, so the queue is read again afterwards
+    """
+
+    task: asyncio.Task[None] = field(init=False)
+    cancels: set[CancelMode] = field(default_factory=set)
+    attempt: Attempt | None = None
+    redelivered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class RunningRequest:
+    """Describe one request that this worker handles.
+
+    - `current`: the latest attempt, until its engine ends; None before the first start
+    - `deliveries`: the deliveries under way. Usually there is one. There are more when the request was queued again
+      while the engine of an earlier attempt does not end: that attempt is abandoned, and its delivery waits for its
+      engine.
+    """
+
+    current: Attempt | None = None
+    deliveries: dict[Delivery, DeliveryInProgress] = field(default_factory=dict)
+
+
+class RunningRequests:
+    """Own the table of running requests and the tasks that handle their deliveries."""
+
+    def __init__(
+        self,
+        store: Store,
+        model: str,
+        engine: Engine,
+        slots: ConcurrencySlots,
+        recheck: Callable[[int], None],
+        worker_id: str,
+        writer: TokenWriter,
+    ) -> None:
+        """Start with an empty table.
+
+        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again. `worker_id` and `writer`
+        belong to the worker's identity; the worker replaces them when it comes back under a new one.
+        """
+        self.worker_id = worker_id
+        self.writer = writer
+        self._store = store
+        self._settings = store.settings
+        self._model = model
+        self._engine = engine
+        self._slots = slots
+        self._recheck = recheck
+        self._requests: dict[str, RunningRequest] = {}
+        # An index of the table: the ids with a current attempt, by shard. A heartbeat reads its size in constant time.
+        self._held: list[set[str]] = [set() for _ in range(store.settings.shards)]
+
+    def __contains__(self, rid: str) -> bool:
+        """Return whether a delivery of the request is under way, with or without an attempt."""
+        return rid in self._requests
+
+    def held(self, shard: int) -> Collection[str]:
+        """Return the ids of the shard's requests that have a current attempt: a live view, not a copy."""
+        return self._held[shard]
+
+    def current(self, rid: str) -> Attempt | None:
+        """Return the latest attempt of the request, or None when none runs."""
+        request = self._requests.get(rid)
+        return request.current if request is not None else None
+
+    @property
+    def stuck(self) -> int:
+        """Return how many engines were killed and have not ended within KILL_GRACE_SECS."""
+        return sum(
+            delivery.attempt is not None and delivery.attempt.stuck
+            for request in self._requests.values()
+            for delivery in request.deliveries.values()
+        )
+
+    def launch(self, delivery: Delivery) -> bool:
+        """Handle a delivery in a task of its own; the task releases the delivery's concurrency slot at its end.
+
+        Return False, and leave the slot to the caller, when this delivery is being handled already.
+        """
+        request = self._requests.setdefault(delivery.rid, RunningRequest())
+        known = request.deliveries.get(delivery)
+        if known is not None:
+            known.redelivered = True
+            return False
+        progress = request.deliveries[delivery] = DeliveryInProgress()
+        progress.task = asyncio.create_task(self._handle(delivery, request, progress), name=f"request {delivery.rid}")
+        return True
+
+    def cancel(self, rid: str, mode: CancelMode) -> None:
+        """Cancel the current attempt, and any attempt of the request whose start is under way."""
+        request = self._requests.get(rid)
+        if request is None:
+            return
+        if request.current is not None:
+            request.current.cancel(mode)
+        for delivery in request.deliveries.values():
+            delivery.cancels.add(mode)
+
+    def abandon(self, rid: str) -> None:
+        """End the engine of the current attempt without reporting an outcome: the request is not this worker's."""
+        attempt = self.current(rid)
+        if attempt is not None:
+            attempt.abandon()
+
+    def abandon_all(self) -> None:
+        """End all engines without reporting outcomes: Redis accepts no more writes from this worker's identity."""
+        for attempt in self._current_attempts():
+            attempt.abandon()
+
+    async def move_or_fail_all(self) -> None:
+        """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
+        for attempt in self._current_attempts():
+            if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
+                attempt.fail(ErrorType.WORKER_LOST, "The worker shut down before the generation completed")
+
+    async def wait(self, timeout_secs: float) -> None:
+        """Wait until all tasks of the moment have ended, `timeout_secs` at most."""
+        if pending := self._tasks():
+            await asyncio.wait(pending, timeout=timeout_secs)
+
+    async def end(self) -> None:
+        """Cancel the tasks that are left, and wait until each has ended."""
+        await tasks.end(self._tasks())
+
+    def _current_attempts(self) -> list[Attempt]:
+        return [request.current for request in self._requests.values() if request.current is not None]
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [delivery.task for request in self._requests.values() for delivery in request.deliveries.values()]
+
+    async def _handle(self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress) -> None:
+        """Handle one delivery from its start to its end, then take it out of the table and release its slot."""
+        rid, shard = delivery.rid, self._store.keys.shard_of(delivery.rid)
+        try:
+            await self._start(delivery, request, progress)
+        except StoreUnavailable as failure:
+            log.warning("request %s could not be started and will be tried again: %s", rid, failure)
+            self._recheck(shard)
+        except Fenced:
+            log.warning("request %s was not started: worker %s is fenced", rid, self.worker_id)
+        except Exception:
+            log.exception("request %s failed in worker %s because of an internal error", rid, self.worker_id)
+        finally:
+            del request.deliveries[delivery]
+            if not request.deliveries:
+                del self._requests[rid]
+            self._slots.release()
+            if progress.redelivered:
+                self._recheck(shard)
+
+    async def _start(self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress) -> None:
+        """Start an attempt in Redis and run it.
+
+        Raise StoreUnavailable when Redis does not answer, and Fenced when it refuses this worker's identity.
+        """
+        rid = delivery.rid
+        start = await self._store.start(
+            rid,
+            self.worker_id,
+            delivery.queue,
+            self._model,
+            delivery.entry,
+            resumable=is_resumable(self._engine),
+            retry_for_secs=self._settings.lease_secs,
+        )
+        if isinstance(start, Drop):
+            log.debug("the delivery of request %s is dropped: %s", rid, start.why)
+            return
+        earlier = request.current
+        if earlier is not None:
+            # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
+            log.warning("request %s was queued again while attempt %d runs here", rid, earlier.attempt)
+            earlier.abandon()
+        emitted = await self._emitted(rid, start)
+        if emitted is None:
+            return
+        attempt = Attempt(rid, start, self._engine, self.writer, self._settings, emitted)
+        for mode in (*progress.cancels, start.cancel_mode):
+            if mode:
+                attempt.cancel(mode)
+        progress.attempt = attempt
+        await self._run(request, progress, attempt, start)
+
+    async def _run(self, request: RunningRequest, progress: DeliveryInProgress, attempt: Attempt, start: Start) -> None:
+        """Run an attempt as the current one of its request, inside a span."""
+        rid, context = attempt.rid, attempt.context
+        held = self._held[self._store.keys.shard_of(rid)]
+        request.current = attempt
+        held.add(rid)
+        span = AttemptSpan(rid, self._model, self.worker_id, start)
+        context.traceparent = span.traceparent
+        if tracing.is_on():
+            context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
+        ended: Ended | None = None
+        try:
+            ended = await attempt.run()
+        finally:
+            span.end(ended)
+            progress.attempt = None
+            if request.current is attempt:
+                request.current = None
+                held.discard(rid)
+
+    async def _emitted(self, rid: str, start: Start) -> list[str] | None:
+        """Return the tokens of earlier attempts, `start.base` of them.
+
+        Return None, after failing the request with `state_lost`, when Redis has lost some of them.
+        """
+        if start.base == 0:
+            return []
+        retry_for_secs = self._settings.lease_secs
+        emitted = await read_emitted(self._store, rid, start.base, retry_for_secs)
+        if emitted is None:
+            await self._store.finish(
+                rid, self.worker_id, start.attempt, STREAM_LOST, start.base, retry_for_secs=retry_for_secs
+            )
+        return emitted
+
+    async def _move(self, attempt: Attempt) -> bool:
+        """Requeue the attempt's request and abandon the attempt. Return False when Redis does not do it."""
+        with suppress(StoreError):
+            outcome = await self._store.requeue(attempt.rid, self.worker_id, attempt=attempt.attempt)
+            if outcome in ("requeued", "ended"):
+                attempt.abandon()
+                return True
+        return False
