@@ -1,1 +1,1 @@
-"""Run engines: the worker, its queue consumers, and one attempt at a request."""
+"""Run engines: the worker, its queue consumers, its running requests, and one attempt at a request."""

@@ -1,4 +1,4 @@
-"""One attempt: an engine runs, its tokens go out, a cancel ends it, and its end is reported once."""
+"""Run one attempt at a request: its engine, its tokens, its cancels and its time limits; report its outcome once."""
 
 from __future__ import annotations
 
@@ -24,78 +24,85 @@ STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the 
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
 
-def _where(failure: BaseException) -> str:
-    """For the log: what an exception says may quote the prompt, and stays in the record."""
+def _location(failure: BaseException) -> str:
+    """Return an exception's type and where it was raised, for the log. Its message may quote the prompt."""
     frames = traceback.extract_tb(failure.__traceback__)
     return f"{type(failure).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(type(failure))
 
 
 class Attempt:
-    """`run()` returns once the engine has ended and Redis knows; until then its slot is taken."""
+    """Run an engine for one request. The attempt occupies its concurrency slot until `run()` returns."""
 
     def __init__(
         self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings, emitted: list[str]
     ) -> None:
-        """`emitted`: the tokens that earlier attempts have left, `start.base` of them."""
+        """Prepare the attempt that `start` allows.
+
+        `emitted` holds the tokens of earlier attempts, `start.base` of them.
+        """
         self.rid = rid
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
-        self.stuck = False  # killed, and still running
+        self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._body = start.body
         self._engine = engine
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._token_at = self._loop.time()
-        self._outcome: Outcome | None = None  # decided before the engine's own end, by a limit
-        self._settled: asyncio.Future[None] = self._loop.create_future()  # the engine has ended, or was given up on
+        self._last_token_at = self._loop.time()
+        self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
+        self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
     def can_move(self) -> bool:
-        """Whether another worker can take over from here."""
+        """Return whether another worker can continue: no token exists yet, or the engine is resumable."""
         return self.sink.number == 0 or is_resumable(self._engine)
 
     def cancel(self, mode: str) -> None:
-        """From a message or a heartbeat; repeats are harmless, and a stop never weakens a kill."""
+        """Stop or kill the engine. Repetitions change nothing, and a stop never weakens a kill."""
         if mode == CancelMode.KILL:
             self.context.kill()
         else:
             self.context.stop()
 
     def fail(self, error_type: ErrorType, message: str) -> None:
-        """Give up on the engine: it is reported as failed at once, then killed."""
+        """Report the attempt as failed at once, without waiting for the engine, and kill the engine."""
         if self._outcome is None:
             self._outcome = Outcome("failed", error_type, message)
-            self._settle()
+            self._allow_report()
         self.context.kill()
 
     def abandon(self) -> None:
-        """The request is no longer ours: end the engine, report nothing."""
+        """Kill the engine and report nothing: the request does not belong to this worker any more."""
         self._abandoned = True
         self.sink.discard()
         self.context.kill()
 
     async def run(self) -> Ended | None:
-        """None when Redis was out of reach for too long: the lease and the reaper then decide."""
-        remove_listener = self.context.add_listener(self._on_told)
+        """Run the engine, report the outcome, and return what Redis answered once the engine has ended.
+
+        Return None when the attempt was abandoned, or when Redis did not answer for two leases: the reaper then ends
+        or requeues the request.
+        """
+        remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
         self._task = asyncio.create_task(self._generate(), name=f"engine {self.rid}")
-        self._task.add_done_callback(self._settle)
+        self._task.add_done_callback(self._allow_report)
         if self.context.is_stopped:
-            self._on_told()
+            self._on_cancel()
         ended: Ended | None = None
         try:
-            await self._settled
+            await self._can_report
             if self._outcome is not None and not self._abandoned:
                 ended = await self._report(self._outcome)
             if not self._task.done():
                 await asyncio.wait((self._task,))
             if ended is None and not self._abandoned:
-                ended = await self._report(self._outcome or self._own_end())
+                ended = await self._report(self._outcome or self._engine_outcome())
             return ended
         finally:
             remove_listener()
@@ -106,17 +113,19 @@ class Attempt:
                 self._task.cancel()
                 await asyncio.wait((self._task,))
             if not self._task.cancelled():
-                self._task.exception()  # of an engine whose end was nobody's concern any more
+                self._task.exception()  # asyncio logs an exception that is never retrieved
 
     async def _generate(self) -> None:
-        """The engine's tokens into the sink. A kill cancels this task at the engine's next await."""
+        """Put the engine's tokens into the sink. A kill cancels this task at the engine's next await."""
         tokens = self._engine(self._request(), self.context)
         sink, clock = self.sink, self._loop.time
         try:
             async for text in tokens:
                 if not isinstance(text, str):
-                    raise TypeError(f"the engine yielded {type(text).__name__}, not a token's text")
-                self._token_at = clock()
+                    raise TypeError(
+                        f"the engine yielded a value of type {type(text).__name__}; yield each token as str"
+                    )
+                self._last_token_at = clock()
                 if not sink.put(text):
                     await sink.drained()
             sink.end()
@@ -125,82 +134,104 @@ class Attempt:
             if aclose is not None:
                 await aclose()
 
-    def _settle(self, _: object = None) -> None:
-        if not self._settled.done():
-            self._settled.set_result(None)
+    def _allow_report(self, _: object = None) -> None:
+        if not self._can_report.done():
+            self._can_report.set_result(None)
 
     def _request(self) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(self._body)
         return body
 
-    def _own_end(self) -> Outcome:
-        """How the engine ended by itself, or because it was told to."""
+    def _engine_outcome(self) -> Outcome:
+        """Return the outcome of an engine that has ended, by itself or after a cancel."""
         assert self._task is not None
         if self.context.is_killed:
             return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
-            log.warning("the engine failed on %s: %s", self.rid, _where(failure))
+            log.warning("the engine failed for request %s: %s", self.rid, _location(failure))
             return Outcome("failed", ErrorType.INTERNAL, str(failure) or type(failure).__name__)
         if self._task.cancelled() and not self.context.is_stopped:
-            return Outcome("failed", ErrorType.INTERNAL, "The engine cancelled itself")
+            return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
 
     async def _report(self, outcome: Outcome) -> Ended | None:
+        """Report the outcome to Redis. Return None when Redis does not answer for two leases."""
         retry_for_secs = 2 * self._settings.lease_secs
         try:
             ended = await self.sink.finish(outcome, self.context.input_tokens, retry_for_secs)
             if ended.what == "incomplete":
-                # Redis has confirmed tokens and lost them since, in a failover; nobody may splice over the gap.
+                # Redis had confirmed tokens and lost them in a failover; no reader may be given a text with a gap.
                 ended = await self.sink.finish(STREAM_LOST, self.context.input_tokens, retry_for_secs)
         except StoreUnavailable as failure:
-            log.error("the end of %s could not be reported: %s", self.rid, failure)
+            log.error(
+                "the end of request %s could not be reported within %g seconds; the reaper decides about it: %s",
+                self.rid,
+                retry_for_secs,
+                failure,
+            )
             return None
         return ended
 
-    def _on_told(self) -> None:
-        """The context was stopped or killed."""
+    def _on_cancel(self) -> None:
+        """Enforce a stop after STOP_GRACE_SECS and a kill at once."""
         if self._task is None or self._task.done():
             return
         if self.context.is_killed:
-            self._task.cancel()
-            self._later("kill", self._settings.kill_grace_secs, self._on_stuck)
+            self._cancel_engine()
         else:
-            self._later("stop", self._settings.stop_grace_secs, self._end_stopped)
+            self._schedule("stop", self._settings.stop_grace_secs, self._on_stop_grace_over)
 
-    def _end_stopped(self) -> None:
+    def _cancel_engine(self) -> None:
         if self._task is not None and not self._task.done():
-            log.info("the engine did not stop %s by itself", self.rid)
             self._task.cancel()
-            self._later("kill", self._settings.kill_grace_secs, self._on_stuck)
+            self._schedule("kill", self._settings.kill_grace_secs, self._on_kill_grace_over)
 
-    def _on_stuck(self) -> None:
+    def _on_stop_grace_over(self) -> None:
+        if self._task is not None and not self._task.done():
+            log.info(
+                "the engine did not stop request %s within %g seconds and is cancelled",
+                self.rid,
+                self._settings.stop_grace_secs,
+            )
+            self._cancel_engine()
+
+    def _on_kill_grace_over(self) -> None:
         if self._task is not None and not self._task.done():
             self.stuck = True
-            log.error("the engine does not end %s although it was killed; its slot stays taken", self.rid)
+            log.error(
+                "the engine does not end request %s although it was killed %g seconds ago; its concurrency slot stays "
+                "occupied until the engine ends or the worker is restarted",
+                self.rid,
+                self._settings.kill_grace_secs,
+            )
 
     def _on_refused(self, why: Refusal) -> None:
-        """The request is over, killed, or another worker's: nothing more may be written."""
-        log.info("tokens of %s were refused: %s", self.rid, why)
+        """End the engine: Redis refused its tokens, because the request has ended or belongs to another worker."""
+        log.info("Redis refused tokens of request %s (%s); its engine is killed", self.rid, why)
         self.sink.discard()
         if why == "gone":
-            self.fail(ErrorType.STATE_LOST, "Redis lost the token stream")
+            self.fail(ErrorType.STATE_LOST, "Redis lost the token stream; send the request again")
         self.context.kill()
 
     def _watch_inactivity(self) -> None:
-        """At once the configured silence; re-armed lazily, so that a token costs no timer."""
+        """Fail the attempt once no token has come for WORKER_INACTIVITY_SECS.
+
+        The timer is set again only when it expires, so a token costs no timer.
+        """
         limit_secs = self._settings.worker_inactivity_secs
         if limit_secs <= 0:
             return
-        left = self._token_at + limit_secs - self._loop.time()
-        if left > 0:
-            self._later("inactivity", left, self._watch_inactivity)
+        remaining_secs = self._last_token_at + limit_secs - self._loop.time()
+        if remaining_secs > 0:
+            self._schedule("inactivity", remaining_secs, self._watch_inactivity)
         elif not self.context.is_killed:
             self.fail(
                 ErrorType.RESPONSE_TIMEOUT, f"The engine was silent for {limit_secs:g} seconds (response timeout)"
             )
 
-    def _later(self, name: str, delay_secs: float, callback: Callable[[], None]) -> None:
+    def _schedule(self, name: str, delay_secs: float, callback: Callable[[], None]) -> None:
+        """Call `callback` after `delay_secs`, in place of the earlier timer of the same name."""
         previous = self._timers.get(name)
         if previous is not None:
             previous.cancel()

@@ -1,4 +1,4 @@
-"""The cooperative side of a cancel: what an engine can ask, what it is told, and what it may report back."""
+"""Give an engine the means to notice a cancel and to report about its work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 
 class _Level(IntEnum):
-    """How firmly the engine was told to end. A context only ever rises."""
+    """Order the states of a context. A context moves to higher levels only."""
 
     RUNNING = 0
     STOPPED = 1
@@ -17,18 +17,22 @@ class _Level(IntEnum):
 
 
 class EngineContext:
-    """One attempt at one request, as its engine sees it.
+    """Represent one attempt at one request to its engine.
 
-    `stop` asks for no more tokens; `kill` asks to end now and is final. Both may be repeated and come in any order:
-    the firmest one counts. Both reach the linked children before they return. Use it from the event loop's thread only.
+    `stop` asks for no more tokens; `kill` asks to end now and is final. Both may be repeated and come in any order;
+    a kill takes precedence over a stop. Both reach the linked children before they return. Use a context from the
+    event loop's thread only.
 
-    An engine may report through these attributes:
+    An engine may set these attributes:
 
-    - `finish_reason`: why it ended, in OpenAI's words ("length", …); None reads as "stop"
-    - `input_tokens`: the length of the prompt, if it knows
+    - `finish_reason`: why it ended, as OpenAI's API names it ("length", …); None means "stop"
+    - `input_tokens`: the length of the prompt in tokens; None when the engine does not know it
 
-    `emitted` holds the tokens of earlier attempts, for an engine that can go on behind them; it is empty normally.
-    `traceparent` is for an engine that calls others: the trace this belongs to, in W3C's form; empty if there is none.
+    It may read these:
+
+    - `emitted`: the texts of the tokens of earlier attempts, for a resumable engine; usually empty
+    - `traceparent`: the attempt's trace as a W3C `traceparent` header, for calls to other services; empty if there is
+      no trace
     """
 
     __slots__ = (
@@ -48,14 +52,15 @@ class EngineContext:
     )
 
     def __init__(self, id: str, attempt: int = 1) -> None:
+        """Start a running context for the request `id`; `attempt` counts from 1."""
         self._id = id
         self._attempt = attempt
         self._level = _Level.RUNNING
-        self._stopped: asyncio.Event | None = None  # there once somebody waits
+        self._stopped: asyncio.Event | None = None  # created by the first waiter
         self._killed: asyncio.Event | None = None
         self._listeners: list[Callable[[], None]] = []
-        # A child keeps its parents alive, so that no link of a chain is lost while somebody holds its end;
-        # a parent does not keep its children, so that one that outlives many of them does not grow.
+        # A child keeps its parents alive, so that a chain stays linked while somebody holds its last member.
+        # A parent does not keep its children alive, so that a parent that outlives many children does not grow.
         self._children: WeakSet[EngineContext] | None = None
         self._parents: set[EngineContext] = set()
         self.finish_reason: str | None = None
@@ -68,49 +73,50 @@ class EngineContext:
 
     @property
     def id(self) -> str:
-        """The request id."""
+        """Return the request id."""
         return self._id
 
     @property
     def attempt(self) -> int:
-        """Which try this is, counted from 1."""
+        """Return the number of the attempt, counted from 1."""
         return self._attempt
 
     @property
     def is_stopped(self) -> bool:
-        """Whether no more tokens are wanted: after a stop, and after a kill."""
+        """Return whether no more tokens are wanted: True after a stop and after a kill."""
         return self._level >= _Level.STOPPED
 
     @property
     def is_killed(self) -> bool:
+        """Return whether the engine must end now."""
         return self._level is _Level.KILLED
 
     async def stopped(self) -> None:
-        """Returns once a stop or a kill was asked for."""
+        """Wait until a stop or a kill is requested."""
         if not self.is_stopped:
             self._stopped = self._stopped or asyncio.Event()
             await self._stopped.wait()
 
     async def killed(self) -> None:
-        """Returns once a kill was asked for."""
+        """Wait until a kill is requested."""
         if not self.is_killed:
             self._killed = self._killed or asyncio.Event()
             await self._killed.wait()
 
     def stop(self) -> None:
-        """Produce no more."""
+        """Ask the engine to produce no more tokens."""
         self._raise_to(_Level.STOPPED)
 
     def stop_generating(self) -> None:
-        """Produce no more: the same as `stop`."""
+        """Ask the engine to produce no more tokens; the same as `stop`."""
         self._raise_to(_Level.STOPPED)
 
     def kill(self) -> None:
-        """End now."""
+        """Ask the engine to end now."""
         self._raise_to(_Level.KILLED)
 
     def link_child(self, context: EngineContext) -> None:
-        """From now on `context` is stopped and killed with this one; it inherits what already happened.
+        """Stop and kill `context` together with this one. It inherits a stop or kill that has happened already.
 
         The link lasts as long as somebody else holds the child, or a child of the child.
         """
@@ -123,7 +129,8 @@ class EngineContext:
     def add_listener(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` whenever this context becomes stopped or killed, until the returned function is called.
 
-        It is called synchronously, at most twice, and must not raise. What happened before is not repeated.
+        The listener is called synchronously, at most twice, and must not raise. It is not called for a stop or kill
+        that happened before.
         """
         self._listeners.append(listener)
 
@@ -134,9 +141,10 @@ class EngineContext:
         return remove
 
     def _raise_to(self, level: _Level) -> None:
-        """Raise this context and everything below it to `level`.
+        """Raise this context and all its descendants to `level`.
 
-        A child is never below its parents, so a context that is already there ends the descent, and with it a cycle.
+        A child's level is never below its parents'. So the descent ends at a context that has the level already, which
+        also ends it in a cycle of links.
         """
         pending = [self]
         while pending:

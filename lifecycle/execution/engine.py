@@ -1,4 +1,4 @@
-"""What an engine is to its worker: one async generator per attempt, text out, a context to talk through."""
+"""Define the interface between a worker and its engine."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
 
 Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[str]]
-"""`async def generate(request, context)`: takes the OpenAI body, yields the text of one token after the other.
+"""An async generator function, `async def generate(request, context)`, that the worker calls once per attempt.
 
-It should end soon after `context.stopped()`; on kill it is cancelled at its next await. What it raises fails the
+It takes the body of the OpenAI call as a dict, and yields the text of one token after the other. It should end soon
+after `context.stopped()` returns; on a kill it is cancelled at its next await. An exception that it raises fails the
 request, with `str()` of the exception as the message.
 """
 
 
 def is_resumable(engine: Engine) -> bool:
-    """Whether it says of itself, by `resumable = True`, that it goes on behind `context.emitted`.
+    """Return whether the engine declares, by `resumable = True`, that it continues behind `context.emitted`.
 
-    Then a request whose worker dies in the middle is tried again by another, and its client sees one answer.
+    If its worker dies, another worker then tries the request again, and the client receives one uninterrupted text.
     """
     return getattr(engine, "resumable", False) is True
 
 
 class EngineError(LifecycleError):
-    """Raised when an engine cannot answer. The message is what the client reads."""
+    """Raised when an engine cannot answer. The client receives the message."""
 
 
 class EngineLoadError(SettingsError):
-    """Raised when an engine cannot be found or is none. The message is one line that says what to do."""
+    """Raised when an engine cannot be found or used. The message is one line that says what to do."""
 
 
 async def close_engine(engine: Engine) -> None:
-    """Release what the engine holds between requests, by its `aclose()` if it has one."""
+    """Release what the engine holds between requests, by its `aclose()` if it has one.
+
+    Raise whatever the engine's `aclose()` raises.
+    """
     aclose = getattr(engine, "aclose", None)
     if aclose is not None:
         await aclose()

@@ -1,4 +1,4 @@
-"""Takes deliveries from one shard's queues, as many as the worker has free slots."""
+"""Take deliveries from one shard's queues, as many as the worker has free concurrency slots."""
 
 from __future__ import annotations
 
@@ -20,20 +20,30 @@ from lifecycle.store.scripts import Store
 log = logging.getLogger(__name__)
 
 GROUP = "workers"
-_QUEUES = ("retry", "queue")  # in this order
-_BATCH = 32
-_LONGEST_PAUSE_SECS = 1.0
-_TURN_SECS = 0.25
+"""The name of the consumer group that all workers share on each queue."""
+
+_QUEUES = ("retry", "queue")  # in the order in which they are read
+_BATCH = 32  # entries in one read at most
+_MAX_PAUSE_SECS = 1.0
+_POLL_TIMEOUT_SECS = 0.25
 
 
 class Delivery(NamedTuple):
+    """Name one entry of a queue that Redis has handed to this worker.
+
+    `queue` is "queue" or "retry"; `entry` is the entry's id in that stream.
+    """
+
     rid: str
     queue: str
     entry: str
 
 
 class QueueConsumer:
-    """`run()` until cancelled, then `release_pending()`: a cancelled read may have parked entries in our name."""
+    """Read one shard's queues until `run()` is cancelled; then call `release_pending()`.
+
+    A read that is cancelled may already have been handed entries, which stay pending in this worker's name.
+    """
 
     def __init__(
         self,
@@ -45,7 +55,11 @@ class QueueConsumer:
         slots: ConcurrencySlots,
         launch: Callable[[Delivery], bool],
     ) -> None:
-        """`launch` takes a delivery that holds a slot; False when it is already being handled."""
+        """Read through `blocking`, a connection of this consumer's own, in the name of the replica id `worker`.
+
+        `launch` is given a delivery for which a slot has been acquired. It returns False when the delivery is being
+        handled already, and the slot is then released here.
+        """
         prefix = store.keys.prefixes[shard]
         self._store = store
         self._blocking = blocking
@@ -54,20 +68,21 @@ class QueueConsumer:
         self._slots = slots
         self._launch = launch
         self._keys = {f"{prefix}{queue}:{model}": queue for queue in _QUEUES}
-        self._pending = True  # what is pending in our name is read before anything new
+        self._pending = True  # the next read of all queues returns this worker's pending entries, not new ones
         self._shards = store.settings.shards
-        # Redis hands work to a read that waits, even when its worker stands still: the wait must end before the lease
-        # does, or what is handed over after the reaper has been here is nobody's.
+        # Redis hands an entry to a blocked read even when its worker is frozen. The wait must end before the lease
+        # does: an entry that is handed over after the reaper's visit would belong to nobody.
         self._block_ms = max(1, min(BLOCK_MS, int(store.settings.lease_secs * 1000 / 4)))
 
     async def run(self) -> None:
+        """Take deliveries until cancelled. Errors of Redis are logged, and the read is repeated after a pause."""
         pause = 0.0
         while True:
             tasks.check_cancelled()
             await self._slots.wait_available()
             try:
-                if self._pending or not await self._take_in_turn():
-                    await self._take(await self._wait_for_more())
+                if self._pending or not await self._poll():
+                    await self._take(await self._block())
                 pause = 0.0
                 continue
             except ResponseError as failure:
@@ -75,28 +90,33 @@ class QueueConsumer:
                     with suppress(RedisError, StoreError):
                         await self.create_groups()
                 else:
-                    log.warning("taking requests failed: %s", failure)
+                    log.warning("reading the queues of model %s failed and is repeated: %s", self._model, failure)
             except (RedisError, StoreError, TimeoutError) as failure:
-                log.debug("taking requests failed: %s", failure)
+                log.debug("reading the queues of model %s failed and is repeated: %s", self._model, failure)
             tasks.check_cancelled()
             self._pending = True
-            pause = min(pause * 2 + 0.02, _LONGEST_PAUSE_SECS)
+            pause = min(pause * 2 + 0.02, _MAX_PAUSE_SECS)
             await asyncio.sleep(pause)
 
     def recheck(self) -> None:
-        """A delivery could not be started: it is still pending in our name, and is read again."""
+        """Read the pending entries again: one of them could not be started."""
         self._pending = True
 
     async def release_pending(self) -> None:
-        """Requeue what was delivered to us and not started."""
+        """Requeue the entries that were delivered to this worker and not started.
+
+        Raise RedisError or StoreError when Redis does not do it; the reaper requeues them later.
+        """
         self._pending = True
         for delivery in await self._read(tuple(self._keys), _BATCH, None):
             await self._requeue(delivery)
 
-    async def _take_in_turn(self) -> bool:
-        """Whether anything was taken. With few free slots, reads that wait on every queue would be handed more than
-        fits, over and over. So each queue is looked at without waiting, one after the other, in one shard at a time;
-        only when nothing is queued do all wait together.
+    async def _poll(self) -> bool:
+        """Poll the queues when few slots are free. Return whether anything was taken or no slot is left.
+
+        With few free slots, reads that block on every queue at once would be handed more entries than there are slots,
+        again and again. So each queue is polled without blocking, one after the other, and by one shard's consumer at
+        a time. Only when nothing is queued do all consumers block together.
         """
         if self._slots.free >= len(self._keys) * self._shards:
             return False
@@ -104,19 +124,22 @@ class QueueConsumer:
         async with self._slots.polling:
             for key in self._keys:
                 if self._slots.free > 0:
-                    async with asyncio.timeout(_TURN_SECS):  # a shard that hangs must not keep the turn
+                    async with asyncio.timeout(_POLL_TIMEOUT_SECS):  # a shard that hangs must not keep the lock
                         deliveries = await self._read((key,), min(_BATCH, self._slots.free), None)
                     taken += len(deliveries)
                     await self._take(deliveries)
         return taken > 0 or self._slots.free == 0
 
-    async def _wait_for_more(self) -> list[Delivery]:
-        """From all queues, no more than fits if every shard is handed as much."""
-        share = self._slots.free // (len(self._keys) * self._shards)
-        return await self._read(tuple(self._keys), max(1, min(_BATCH, share)), self._block_ms)
+    async def _block(self) -> list[Delivery]:
+        """Wait for entries in all queues. Ask for so few that they fit even if every shard delivers as many."""
+        count = self._slots.free // (len(self._keys) * self._shards)
+        return await self._read(tuple(self._keys), max(1, min(_BATCH, count)), self._block_ms)
 
     async def _read(self, keys: Sequence[str], count: int, block_ms: int | None) -> list[Delivery]:
-        """New deliveries; after a start or an error first those that are pending in our name. None: do not wait."""
+        """Return new deliveries, or after a start or an error those that are pending in this worker's name.
+
+        `count` is the maximum for each key. `block_ms` is the longest wait for a new entry; None does not wait.
+        """
         pending = self._pending and len(keys) == len(self._keys)
         if pending:
             self._pending = False
@@ -137,16 +160,25 @@ class QueueConsumer:
         return deliveries
 
     async def _remove(self, key: bytes, entry: bytes, values: dict[bytes, bytes]) -> None:
-        """Nothing that a frontend queued; or an entry that was deleted while it was pending, which has no values."""
+        """Remove an entry without a valid request id.
+
+        No frontend has queued it; or it has no values, because it was deleted while it was pending.
+        """
         if values:
-            log.error("entry %s of %s names no request and is removed: %.200r", entry.decode(), key.decode(), values)
+            log.error(
+                "entry %s of %s has no valid request id and is removed; no frontend writes such an entry: %.200r",
+                entry.decode(),
+                key.decode(),
+                values,
+            )
         await self._store.command("XACK", key, GROUP, entry)
         await self._store.command("XDEL", key, entry)
 
     async def _take(self, deliveries: Sequence[Delivery]) -> None:
+        """Launch the deliveries; requeue those for which no slot is free."""
         for delivery in deliveries:
             if not self._slots.try_acquire():
-                await self._requeue(delivery)  # two queues answered at once: another worker may have room
+                await self._requeue(delivery)  # two queues delivered at once; another worker may have a free slot
             elif not self._launch(delivery):
                 self._slots.release()
 
@@ -160,7 +192,11 @@ class QueueConsumer:
         )
 
     async def create_groups(self) -> None:
-        """From 0: after Redis lost its data, what was queued since must not be passed over."""
+        """Create the consumer group of each queue, reading from entry 0.
+
+        After Redis has lost its data, entries that were queued before the group exists must be delivered too.
+        Raise RedisError or StoreError when Redis does not do it.
+        """
         for key in self._keys:
             try:
                 await self._blocking.execute("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
