@@ -1,1 +1,1 @@
-"""The worker: takes requests from Redis, runs an engine, streams tokens back."""
+"""Run a worker process: take requests from Redis, run an engine, and stream its tokens back."""

@@ -1,7 +1,8 @@
-"""Runs one worker as a process: from its engine's name to the end of its drain.
+"""Run one worker as a process, from loading its engine to the end of its drain.
 
-The first SIGTERM or SIGINT drains: nothing new is taken, what runs may finish within DRAIN_TIMEOUT_SECS, the rest
-moves or fails. A second one ends at once, and a third, should an engine not let go, is the system's.
+The first SIGTERM or SIGINT starts a drain: the worker takes no new requests, lets running ones finish within
+DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. A third one has the system's
+default effect, in case an engine does not end.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def serve(settings: Settings, model: str, engine_spec: str) -> None:
-    """Until a signal. Raises SettingsError or LifecycleError with one line when it cannot start.
+    """Serve `model` with the engine that `engine_spec` names, until a signal ends the worker.
 
-    After a drain that Ctrl-C asked for it raises KeyboardInterrupt; ended at once, LifecycleError.
+    Raise SettingsError or LifecycleError, with one line that says what to do, when the worker cannot start;
+    KeyboardInterrupt after a drain that SIGINT started; LifecycleError when a second signal ended the worker.
     """
     engine = load_engine(engine_spec, settings)
     async with Connections.open(settings) as connections:
@@ -34,8 +36,10 @@ async def serve(settings: Settings, model: str, engine_spec: str) -> None:
         try:
             await running
         except asyncio.CancelledError:
-            if signals.impatient:
-                raise LifecycleError("ended at once: what ran here fails, or moves, once the lease is over") from None
+            if signals.forced:
+                raise LifecycleError(
+                    "a second signal ended the worker at once; its requests are requeued or fail when its lease expires"
+                ) from None
             raise
         finally:
             signals.close()
@@ -44,7 +48,7 @@ async def serve(settings: Settings, model: str, engine_spec: str) -> None:
 
 
 class _Signals:
-    """What signals do to a worker, until `close()`."""
+    """Drain or end a worker on signals, until `close()`."""
 
     def __init__(self, worker: Worker, running: asyncio.Task[None]) -> None:
         self._worker = worker
@@ -56,20 +60,23 @@ class _Signals:
 
     @property
     def interrupted(self) -> bool:
+        """Return whether the drain was started by SIGINT."""
         return self._received[:1] == [signal.SIGINT]
 
     @property
-    def impatient(self) -> bool:
+    def forced(self) -> bool:
+        """Return whether a second signal has ended the worker without waiting for its requests."""
         return len(self._received) > 1
 
     def close(self) -> None:
+        """Restore the default effect of the signals."""
         for signum in _SIGNALS:
             self._loop.remove_signal_handler(signum)
 
     def _on_signal(self, signum: signal.Signals) -> None:
         self._received.append(signum)
-        if not self.impatient:
-            log.info("%s: draining", signum.name)
+        if not self.forced:
+            log.info("received %s: the worker drains; a second signal ends it at once", signum.name)
             self._worker.drain()
             return
         self._running.cancel()

@@ -146,7 +146,10 @@ class RunningRequests:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
         for attempt in self._current_attempts():
             if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
-                attempt.fail(ErrorType.WORKER_LOST, "The worker shut down before the generation completed")
+                attempt.fail(
+                    ErrorType.WORKER_LOST,
+                    "The worker shut down before the generation completed; send the request again",
+                )
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until all tasks of the moment have ended, `timeout_secs` at most."""

@@ -86,7 +86,7 @@ class Worker:
         return lease, TokenWriter(self._store, lease.id)
 
     async def _serve(self) -> bool:
-        """Serve under one identity. Return True when the worker was told to drain, False when it was fenced."""
+        """Serve under one identity. Return whether the worker drains; it comes back otherwise."""
         consumers = self._consumers = [
             QueueConsumer(self._store, blocking, shard, self.model, self.id, self._slots, self._running.launch)
             for shard, blocking in enumerate(self._connections.blocking)
@@ -120,9 +120,10 @@ class Worker:
         return self._draining.is_set()
 
     async def _subscribe(self) -> Subscription | None:
-        """Subscribe to this identity's cancels, before any delivery is taken. Return None when told to drain meanwhile.
+        """Subscribe to the cancels for this identity, before any delivery is taken.
 
-        A gap in the subscription needs no reading: the next heartbeat repeats each cancel that is not confirmed.
+        Return None when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
+        heartbeat repeats each cancel that is not confirmed.
         """
         channel = self._store.keys.worker_channel(self.id)
         while not self._draining.is_set():
@@ -139,7 +140,7 @@ class Worker:
         self._consumers[shard].recheck()
 
     async def _come_back(self) -> bool:
-        """Join under a new id, however long Redis is away. Return False when told to drain meanwhile."""
+        """Join under a new id, however long Redis is away. Return False when the worker is asked to drain meanwhile."""
         self._lease, self._writer = self._new_identity()
         self._running.worker_id, self._running.writer = self._lease.id, self._writer
         heartbeat_secs = self.settings.heartbeat_secs

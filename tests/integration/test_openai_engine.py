@@ -18,6 +18,9 @@ from worker.engines.sse import MAX_EVENT_BYTES
 
 BOUND_SECS = 10.0
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+NO_MESSAGE = "the upstream answered with status {} and no message; see its log"
+NOT_JSON = "the upstream sent an event that is not JSON; check that its API is OpenAI-compatible"
+NOT_A_CHUNK = "the upstream sent an event that is not a completion chunk; check that its API is OpenAI-compatible"
 
 Script = Callable[["Exchange"], Awaitable[None]]
 
@@ -266,8 +269,8 @@ async def failure(engine: OpenAIEngine) -> tuple[list[str], str]:
         ("404 Not Found", "application/json", '{"error":{"message":"no model m"}}', "no model m"),
         ("400 Bad Request", "application/json", '{"detail":"nope"}', "nope"),
         ("502 Bad Gateway", "text/html", "gone fishing", "gone fishing"),
-        ("500 Internal Server Error", "text/plain", "", "the upstream answered 500"),
-        ("307 Temporary Redirect", "text/plain", "", "the upstream answered 307"),
+        ("500 Internal Server Error", "text/plain", "", NO_MESSAGE.format(500)),
+        ("307 Temporary Redirect", "text/plain", "", NO_MESSAGE.format(307)),
         ("200 OK", "application/json", '{"error":{"message":"not really ok"}}', "not really ok"),
         ("200 OK", "application/json", '{"choices":[]}', '{"choices":[]}'),
     ],
@@ -297,10 +300,10 @@ async def test_an_endless_error_is_read_in_part(serve: Serve) -> None:
         ('data: {"object":"error","message":"old shape"}\n\n', "old shape"),
         ('event: error\ndata: {"message":"named"}\n\n', "named"),
         ("event: error\n: only a comment\n\n", "only a comment"),
-        ("event: error\n\n", "the upstream reported an error without saying which"),
-        ("data: {nonsense\n\n", "the upstream sent an event that is no JSON"),
-        ("data: [1]\n\n", "the upstream sent an event that is no completion chunk"),
-        ('data: {"choices":[1]}\n\n', "the upstream sent an event that is no completion chunk"),
+        ("event: error\n\n", "the upstream reported an error without a message; see its log"),
+        ("data: {nonsense\n\n", NOT_JSON),
+        ("data: [1]\n\n", NOT_A_CHUNK),
+        ('data: {"choices":[1]}\n\n', NOT_A_CHUNK),
     ],
 )
 async def test_an_error_in_the_stream_fails_it(serve: Serve, frame: str, message: str) -> None:
@@ -322,7 +325,7 @@ async def test_an_event_without_end_fails(serve: Serve) -> None:
             await exchange.send("data: " + "x" * 65536)
 
     upstream, engine = await serve(script)
-    assert await failure(engine) == ([], f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes")
+    assert await failure(engine) == ([], f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes, the limit")
     await within_bound(upstream.client_left)
 
 

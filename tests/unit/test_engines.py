@@ -17,11 +17,11 @@ from lifecycle.execution.engine import Engine
 from lifecycle.ids import is_request_id
 from lifecycle.settings import load
 from worker.engines import EngineError, EngineLoadError, close_engine, load_engine
-from worker.engines.answer import error_message
+from worker.engines.completion_parser import error_message
 from worker.engines.echo import EchoEngine
 from worker.engines.interruption import Interrupted, Interruption
 from worker.engines.openai import OpenAIEngine, upstream_request_id
-from worker.engines.sse import MAX_EVENT_BYTES, Event, EventParser, EventTooLong
+from worker.engines.sse import MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
 
 BOUND_SECS = 5.0
 
@@ -334,16 +334,16 @@ WIRE = (
     "data: [DONE]\n\n"
 ).encode()
 EVENTS = [
-    Event('{"a":"käse"}'.encode(), b"message"),
-    Event(b"one\ntwo"),
-    Event(b"lost the stream", b"error"),
-    Event(b"[DONE]"),
+    ServerSentEvent('{"a":"käse"}'.encode(), b"message"),
+    ServerSentEvent(b"one\ntwo"),
+    ServerSentEvent(b"lost the stream", b"error"),
+    ServerSentEvent(b"[DONE]"),
 ]
 
 
 @given(st.lists(st.integers(0, len(WIRE))))
 def test_events_do_not_depend_on_where_the_stream_is_cut(cuts: list[int]) -> None:
-    parser = EventParser()
+    parser = SseParser()
     edges = [0, *sorted(cuts), len(WIRE)]
     pieces = [WIRE[a:b] for a, b in itertools.pairwise(edges)]
     assert [event for piece in pieces for event in parser.feed(piece)] == EVENTS
@@ -351,14 +351,14 @@ def test_events_do_not_depend_on_where_the_stream_is_cut(cuts: list[int]) -> Non
 
 
 def test_an_event_without_its_blank_line_counts_at_the_end() -> None:
-    parser = EventParser()
+    parser = SseParser()
     assert parser.feed(b"data: [DONE]") == []
-    assert parser.end() == [Event(b"[DONE]")]
+    assert parser.end() == [ServerSentEvent(b"[DONE]")]
 
 
 @pytest.mark.parametrize("wire", [b"data: " + b"x" * 4096, b"data: " + b"x" * 4096 + b"\n"])
 def test_an_event_has_a_bounded_length(wire: bytes) -> None:
-    parser = EventParser()
+    parser = SseParser()
     fits, too_many = MAX_EVENT_BYTES // len(wire), 10
 
     def feed(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Finding an engine by its name: `echo`, `openai`, or `module:function` from anywhere Python can import."""
+"""Load an engine by its name: `echo`, `openai`, or `module:function` from anywhere Python can import."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ __all__ = ["Engine", "EngineError", "EngineLoadError", "close_engine", "load_eng
 
 
 def load_engine(spec: str, settings: Settings) -> Engine:
-    """The engine that `spec` names; a dotted attribute (`module:holder.function`) is followed.
+    """Return the engine that `spec` names.
 
-    Modules in the current directory can be named. Raises EngineLoadError with one line that says what to do.
+    The part behind the colon may be a dotted path (`module:holder.function`). Modules in the current directory are
+    found too. Raise EngineLoadError, with one line that says what to do, when there is no such engine.
     """
     if spec == "echo":
         return EchoEngine(settings.echo_tokens_per_sec)
     if spec == "openai":
-        from worker.engines.openai import OpenAIEngine  # its HTTP client costs a tenth of a second to import
+        from worker.engines.openai import OpenAIEngine  # importing its HTTP client takes a tenth of a second
 
         return OpenAIEngine(settings.openai_base_url, settings.openai_api_key)
     module, colon, attribute = spec.partition(":")
     if not (module and colon and attribute):
-        raise EngineLoadError(f"unknown engine {spec!r}: use echo, openai or module:function")
+        raise EngineLoadError(f"engine {spec!r} is unknown: use echo, openai or module:function")
     return _as_engine(spec, _attribute(spec, _import(spec, module), attribute))
 
 
 def _import(spec: str, name: str) -> ModuleType:
+    """Import the module `name`. Raise EngineLoadError when it does not exist or its import fails."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -44,31 +46,34 @@ def _import(spec: str, name: str) -> ModuleType:
         missing = failure.name if isinstance(failure, ModuleNotFoundError) else None
         if missing and (name == missing or name.startswith(missing + ".")):
             raise EngineLoadError(
-                f"engine {spec!r}: no module {missing!r}; run in its directory, or put that on PYTHONPATH"
+                f"engine {spec!r}: there is no module {missing!r}; start in its directory, or add that to PYTHONPATH"
             ) from None
         reason = next(iter(str(failure).splitlines()), "")
         raise EngineLoadError(
-            f"engine {spec!r}: importing {name!r} failed, fix it first: {type(failure).__name__}: {reason}"
+            f"engine {spec!r}: module {name!r} cannot be imported; fix this first: {type(failure).__name__}: {reason}"
         ) from failure
 
 
 def _attribute(spec: str, module: ModuleType, path: str) -> Any:
+    """Return the attribute of `module` at the dotted `path`. Raise EngineLoadError when there is none."""
     try:
         return functools.reduce(getattr, path.split("."), cast(Any, module))
     except AttributeError:
-        raise EngineLoadError(f"engine {spec!r}: {module.__name__!r} has no {path!r}; check the spelling") from None
+        raise EngineLoadError(
+            f"engine {spec!r}: module {module.__name__!r} has no {path!r}; check the spelling"
+        ) from None
 
 
 def _as_engine(spec: str, found: Any) -> Engine:
-    """`found`, unless it is plain without calling it that it cannot be an engine."""
+    """Return `found`. Raise EngineLoadError when its type or signature shows that it cannot be an engine."""
     wanted = "name an async generator function: async def generate(request, context): ... yield text"
     if isinstance(found, type) or not callable(found):
         raise EngineLoadError(f"engine {spec!r} is {_kind(found)}; {wanted}")
-    # An instance with an async generator `__call__` is as good as a function, and so is
-    # a plain callable that returns an async iterator.
+    # An instance whose `__call__` is an async generator is accepted like a function, and so is a plain callable that
+    # returns an async iterator.
     function = found if inspect.isroutine(found) or isinstance(found, functools.partial) else found.__call__
     if inspect.iscoroutinefunction(function):
-        raise EngineLoadError(f"engine {spec!r} never yields; {wanted}")
+        raise EngineLoadError(f"engine {spec!r} is a coroutine function, which never yields; {wanted}")
     try:
         inspect.signature(function).bind({}, None)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The echo engine: answers with the prompt's own words, at a settable pace. For demos, tests and benchmarks."""
+"""Answer with the words of the prompt, at a configurable rate: an engine for demos, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from typing import Any
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import EngineError
 
-# A word takes the white space before it, the last one also what follows: joined they are the text again.
+# A token is a word with the white space before it, the last one also with the white space behind it.
+# Joined, the tokens are the text again.
 _WORD = re.compile(r"\s*\S+(?:\s+\Z)?")
-_TOKENS_PER_TURN = 16  # how many tokens may be late in a row before the event loop gets a turn
+_TOKENS_PER_YIELD = 16  # after so many late tokens in a row, other tasks of the event loop may run
 
 
 class EchoEngine:
-    """Yields the prompt word by word: of a chat the text of the last user message.
+    """Yield the prompt word by word; the prompt of a chat is the text of its last user message.
 
-    Joined, the tokens are the prompt, byte for byte. Honoured are `max_tokens`, `max_completion_tokens`, `stop`, and
-    `echo_repeat` (this engine's own): say the prompt so many times, with a space in between.
+    Joined, the tokens are the prompt, byte for byte. The engine supports `max_tokens`, `max_completion_tokens`, `stop`,
+    and a parameter of its own, `echo_repeat`: the number of times that the prompt is yielded, separated by a space.
     """
 
     def __init__(self, tokens_per_sec: float) -> None:
-        """A pace of 0 is as fast as it goes."""
+        """Yield `tokens_per_sec` tokens per second; 0 sets no limit."""
         self._tokens_per_sec = tokens_per_sec
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        """Yield the tokens for `request`. Raise EngineError when `echo_repeat` is not a positive integer."""
         prompt = prompt_of(request)
         context.input_tokens = len(prompt.split())
         limit = _limit(request)
         words = _words(*_until_stop_sequence(request, prompt, _repeat(request)))
-        with _Pace(self._tokens_per_sec, context) as pace:
+        with _Pacer(self._tokens_per_sec, context) as pacer:
             for number, word in enumerate(words):
                 if number == limit:
                     context.finish_reason = "length"
                     return
-                await pace.due(number)
+                await pacer.wait_until_due(number)
                 if context.is_stopped:
                     return
                 yield word
 
 
-class _Pace:
-    """Makes token n due n / rate after the start, so that late wake-ups do not add up. A stop ends the wait."""
+class _Pacer:
+    """Make token n due n / rate seconds after the start, so that delays do not add up. A stop ends the wait."""
 
     def __init__(self, tokens_per_sec: float, context: EngineContext) -> None:
         self._interval = 1 / tokens_per_sec if tokens_per_sec else 0.0
@@ -52,18 +54,18 @@ class _Pace:
         self._start = self._loop.time()
         self._waiter: asyncio.Future[None] | None = None
 
-    def __enter__(self) -> _Pace:
+    def __enter__(self) -> _Pacer:
         self._unlisten = self._context.add_listener(self._wake)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._unlisten()
 
-    async def due(self, number: int) -> None:
-        """Returns when token `number`, counted from 0, is due or the context is stopped."""
+    async def wait_until_due(self, number: int) -> None:
+        """Wait until token `number`, counted from 0, is due or the context is stopped."""
         due = self._start + number * self._interval
         if due <= self._loop.time() or self._context.is_stopped:
-            if number % _TOKENS_PER_TURN == 0:
+            if number % _TOKENS_PER_YIELD == 0:
                 await asyncio.sleep(0)
             return
         self._waiter = self._loop.create_future()
@@ -80,7 +82,7 @@ class _Pace:
 
 
 def prompt_of(request: dict[str, Any]) -> str:
-    """The text to echo. Parts of a message that are no text are passed over."""
+    """Return the text to echo. Parts of a message that are not text are ignored."""
     if "messages" not in request:
         prompt = request.get("prompt") or ""
         return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
@@ -91,8 +93,8 @@ def prompt_of(request: dict[str, Any]) -> str:
 
 
 def _words(text: str, repeat: int) -> Iterator[str]:
-    """`text`, `repeat` times with a space in between, in words. Lazy: neither factor costs memory."""
-    if not text.strip():  # no word that could take the white space
+    """Yield the words of `text`, `repeat` times with a space in between, without building the whole text."""
+    if not text.strip():  # no word could carry the white space
         if whole := " ".join([text] * min(repeat, 1)):
             yield whole
         return
@@ -102,12 +104,12 @@ def _words(text: str, repeat: int) -> Iterator[str]:
 
 
 def _until_stop_sequence(request: dict[str, Any], text: str, repeat: int) -> tuple[str, int]:
-    """The text and its repetitions, cut before the first stop sequence."""
+    """Return the text and its number of repetitions, cut off before the first stop sequence."""
     stop = request.get("stop") or []
     sequences = [s for s in ([stop] if isinstance(stop, str) else stop) if s]
     if not sequences:
         return text, repeat
-    # The answer repeats itself: a sequence that occurs at all begins within the first repetition.
+    # The repetitions are equal, so a sequence that occurs at all begins within the first one.
     longest = max(map(len, sequences))
     opening = " ".join([text] * min(repeat, 2 + longest // (len(text) + 1)))
     found = [at for at in map(opening.find, sequences) if at >= 0]
@@ -115,13 +117,15 @@ def _until_stop_sequence(request: dict[str, Any], text: str, repeat: int) -> tup
 
 
 def _limit(request: dict[str, Any]) -> int | None:
+    """Return the maximum number of tokens, or None when the request sets none."""
     limit = request.get("max_completion_tokens")
     limit = request.get("max_tokens") if limit is None else limit
     return None if limit is None else int(limit)
 
 
 def _repeat(request: dict[str, Any]) -> int:
+    """Return the request's `echo_repeat`, 1 by default. Raise EngineError when it is not a positive integer."""
     repeat = request.get("echo_repeat", 1)
-    if type(repeat) is not int or repeat < 1:  # a bool is an int, too
-        raise EngineError("echo_repeat must be a whole number, at least 1")
+    if type(repeat) is not int or repeat < 1:  # a bool is an int too
+        raise EngineError(f"echo_repeat is {repeat!r:.50}; it must be an integer of at least 1")
     return repeat

@@ -1,4 +1,4 @@
-"""Cutting an engine's await short when its context is stopped."""
+"""Interrupt an engine's await when its context is stopped."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """Raised when the context was stopped before the awaited result was there."""
+    """Raised when the context was stopped before the awaited result was available."""
 
 
 class Interruption:
-    """Runs awaits that end when `context` is stopped. Costs no task: neither for the request nor for an await.
+    """Run awaits that end when `context` is stopped, inside a `with` block.
 
-    The await is cancelled in place, in whatever task it runs, as `asyncio.timeout` does it; so a cancellation from
-    outside keeps its meaning, and every `finally` below has run when `Interrupted` is raised.
+    No task is created, neither for a request nor for an await: the await is cancelled in place, in the task that runs
+    it, as `asyncio.timeout` does it. So a cancellation from outside keeps its meaning, and every `finally` inside the
+    await has run when `Interrupted` is raised.
     """
 
     __slots__ = ("_context", "_scope", "_unlisten")
 
     def __init__(self, context: EngineContext) -> None:
+        """Prepare for `context`; awaits are interrupted between `__enter__` and `__exit__`."""
         self._context = context
         self._scope: asyncio.Timeout | None = None
 
@@ -36,7 +38,7 @@ class Interruption:
         self._unlisten()
 
     async def run(self, awaitable: Awaitable[T]) -> T:
-        """The awaitable's result; raises Interrupted if the context is stopped first."""
+        """Return the awaitable's result. Raise Interrupted if the context is stopped first."""
         scope = asyncio.timeout(0 if self._context.is_stopped else None)
         try:
             async with scope:

@@ -1,4 +1,4 @@
-"""The openai engine: stands in front of any OpenAI-compatible server (vLLM, SGLang, llama.cpp, Ollama, Dynamo, …)."""
+"""Forward requests to an OpenAI-compatible server, for example vLLM, SGLang, llama.cpp, Ollama or Dynamo."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ import orjson
 from lifecycle.errors import STREAM_ENDED
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import EngineError, EngineLoadError
-from worker.engines.answer import Answer, error_message
+from worker.engines.completion_parser import CompletionParser, error_message
 from worker.engines.interruption import Interrupted, Interruption
 
 _CONNECT_TIMEOUT_SECS = 10.0
-_KEEPALIVE_SECS = 2.0  # well below what servers use (5 s and more): who reuses later races with their closing
+_KEEPALIVE_SECS = 2.0  # servers close idle connections after 5 s or more; reusing one later would race with that
 _END_OF_BODY_SECS = 0.1
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REQUEST_ID = 128
 
 
 class OpenAIEngine:
-    """Passes the body on and yields what the upstream streams; one client with one pool for all requests.
+    """Forward each body to the upstream and yield the texts that it streams.
 
-    When the context is stopped, or the generator is cancelled or closed, the upstream connection is closed at once,
-    even before its headers came: this is how such servers abort. There is no read timeout: the tracker has its own.
-    Raises EngineError with the upstream's own words.
+    All requests share one client with one connection pool. When the context is stopped, or the generator is cancelled
+    or closed, the upstream connection is closed at once, even before the response's headers: such servers abort then.
+    There is no read timeout, because the worker and the frontend have their own.
     """
 
     def __init__(self, base_url: str, api_key: str = "") -> None:
-        """`base_url` includes the `/v1`, but a bare `http://host:port` will do. Raises EngineLoadError."""
-        self._base_url = _checked(base_url)
+        """Use the server at `base_url`: `http://host:port/v1`, or `http://host:port`, to which `/v1` is added.
+
+        Raise EngineLoadError when `base_url` is empty or not an HTTP URL.
+        """
+        self._base_url = _validated(base_url)
         self._headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
@@ -45,22 +48,27 @@ class OpenAIEngine:
         self._client: httpx2.AsyncClient | None = None
 
     async def aclose(self) -> None:
-        """Close the pool. A later request opens a new one."""
+        """Close the connection pool. A later request opens a new one."""
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        """Yield the upstream's tokens for `request`.
+
+        Raise EngineError, with the upstream's own message if there is one, when it cannot be reached, reports an error,
+        or ends its stream before the answer is complete.
+        """
         if context.is_stopped:
             return
-        answer = Answer(context)
+        parser = CompletionParser(context)
         try:
             with Interruption(context) as interruption:
                 async with aclosing(await interruption.run(self._send(request, context))) as response:
                     await interruption.run(_raise_for_failure(response))
                     async with aclosing(response.aiter_bytes()) as chunks:
-                        while not answer.ended:
-                            for text in answer.feed(await interruption.run(_next(chunks, answer))):
+                        while not parser.ended:
+                            for text in parser.feed(await interruption.run(_next(chunks, parser))):
                                 yield text
                                 if context.is_stopped:
                                     return
@@ -69,7 +77,7 @@ class OpenAIEngine:
             return
 
     async def _send(self, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
-        """The upstream's response, its body still unread."""
+        """Return the upstream's response with its body unread. Raise EngineError when there is none."""
         url = self._base_url + ("/chat/completions" if "messages" in request else "/completions")
         options = {**(request.get("stream_options") or {}), "include_usage": True}
         client = self._ensure_client()
@@ -77,20 +85,22 @@ class OpenAIEngine:
             "POST",
             url,
             content=orjson.dumps({**request, "stream": True, "stream_options": options}),
-            headers={**self._headers, **_named(context)},
+            headers={**self._headers, **_identifying_headers(context)},
         )
         try:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
-            raise EngineError(f"cannot connect to the upstream {url}: {_words(failure)}") from failure
+            raise EngineError(
+                f"cannot connect to the upstream {url}: {_failure_text(failure)}; check that it runs"
+            ) from failure
         except httpx2.HTTPError as failure:
-            raise EngineError(f"no answer from the upstream {url}: {_words(failure)}") from failure
+            raise EngineError(f"no answer from the upstream {url}: {_failure_text(failure)}; see its log") from failure
 
     def _ensure_client(self) -> httpx2.AsyncClient:
         if self._client is None:
             self._client = httpx2.AsyncClient(
                 timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_SECS),
-                # The worker's concurrency is the limit; a second one here would only queue in silence.
+                # The worker's concurrency is the limit; a second limit here would queue requests unseen.
                 limits=httpx2.Limits(
                     max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEEPALIVE_SECS
                 ),
@@ -98,34 +108,37 @@ class OpenAIEngine:
         return self._client
 
 
-def _named(context: EngineContext) -> dict[str, str]:
-    """How the upstream's logs and traces find this attempt."""
-    named = {"X-Request-Id": upstream_request_id(context.id, context.attempt)}
-    return named | ({"traceparent": context.traceparent} if context.traceparent else {})
+def _identifying_headers(context: EngineContext) -> dict[str, str]:
+    """Return the headers by which the upstream's logs and traces identify this attempt."""
+    headers = {"X-Request-Id": upstream_request_id(context.id, context.attempt)}
+    return headers | ({"traceparent": context.traceparent} if context.traceparent else {})
 
 
 def upstream_request_id(id: str, attempt: int) -> str:
-    """An id for the upstream: valid there, another one for each attempt, and recognisable in its log."""
+    """Return an id for the upstream, 128 characters at most: unique for each attempt, recognisable in its log."""
     suffix = f".{attempt}"
     if len(id) + len(suffix) > _MAX_REQUEST_ID:
-        # Cutting alone could make two ids equal.
+        # Two long ids could be equal once they are cut off, so a digest of the whole id is added.
         suffix = f".{hashlib.blake2s(id.encode(), digest_size=16).hexdigest()}{suffix}"
     return id[: _MAX_REQUEST_ID - len(suffix)] + suffix
 
 
-async def _next(chunks: AsyncIterator[bytes], answer: Answer) -> bytes | None:
-    """What came next from the socket, None at the end. A torn connection is an end, too."""
+async def _next(chunks: AsyncIterator[bytes], parser: CompletionParser) -> bytes | None:
+    """Return the next chunk of the body, or None at its end.
+
+    Raise EngineError when the connection breaks before the answer is complete; later that is an end like any other.
+    """
     try:
         async for chunk in chunks:
             return chunk
     except httpx2.HTTPError as failure:
-        if not answer.finished:
+        if not parser.finished:
             raise EngineError(STREAM_ENDED) from failure
     return None
 
 
 async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """Read the end of the body, so that the pool can reuse the connection. It is there already or it never comes."""
+    """Read the end of the body, so that the pool can reuse the connection. Give up after _END_OF_BODY_SECS."""
     try:
         async with asyncio.timeout(_END_OF_BODY_SECS):
             async for _ in chunks:
@@ -135,7 +148,7 @@ async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
 
 
 async def _raise_for_failure(response: httpx2.Response) -> None:
-    """Raises EngineError unless the response is a stream."""
+    """Raise EngineError, with the upstream's message, unless the response is a successful stream."""
     streams = not response.headers.get("content-type", "").startswith("application/json")
     if response.is_success and streams:
         return
@@ -146,24 +159,28 @@ async def _raise_for_failure(response: httpx2.Response) -> None:
             if len(body) > _MAX_ERROR_BYTES:
                 break
     except httpx2.HTTPError:
-        pass  # what did arrive will have to do
-    kind = "without streaming" if response.is_success else str(response.status_code)
-    raise EngineError(error_message(bytes(body)) or f"the upstream answered {kind}")
+        pass  # the part that has arrived is reported
+    if message := error_message(bytes(body)):
+        raise EngineError(message)
+    if response.is_success:
+        raise EngineError("the upstream answered without a stream; check that it supports stream=true")
+    raise EngineError(f"the upstream answered with status {response.status_code} and no message; see its log")
 
 
-def _checked(base_url: str) -> str:
+def _validated(base_url: str) -> str:
+    """Return `base_url` without a trailing slash and with a path. Raise EngineLoadError when it is no HTTP URL."""
     if not base_url:
-        raise EngineLoadError(
-            "the openai engine needs an upstream: give --upstream URL or set LIFECYCLE_OPENAI_BASE_URL"
-        )
+        raise EngineLoadError("the openai engine has no upstream: pass --upstream URL or set LIFECYCLE_OPENAI_BASE_URL")
     try:
         url = httpx2.URL(base_url)
     except httpx2.InvalidURL:
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host:
-        raise EngineLoadError(f"LIFECYCLE_OPENAI_BASE_URL={base_url!r}: use http://host:port/v1 (or https)")
+        raise EngineLoadError(
+            f"LIFECYCLE_OPENAI_BASE_URL={base_url!r} is not an HTTP URL: use http://host:port/v1 or https://…"
+        )
     return base_url.rstrip("/") + ("/v1" if url.path == "/" else "")
 
 
-def _words(failure: Exception) -> str:
+def _failure_text(failure: Exception) -> str:
     return str(failure) or type(failure).__name__

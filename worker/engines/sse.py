@@ -1,29 +1,29 @@
-"""Reading server-sent events from a byte stream that is cut anywhere."""
+"""Parse server-sent events from a byte stream that may be split anywhere."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 MAX_EVENT_BYTES = 1024 * 1024
+"""The longest line, and the longest data of one event, that is accepted."""
 
 
 class EventTooLong(Exception):
     """Raised when a line, or the data of one event, is longer than MAX_EVENT_BYTES."""
 
 
-class Event(NamedTuple):
-    """One event. `name` is empty unless an `event:` line gave one."""
+class ServerSentEvent(NamedTuple):
+    """Hold one event. `name` is the value of its `event:` line, or empty."""
 
     data: bytes
     name: bytes = b""
 
 
-class EventParser:
-    """Feed it what the socket gave; it returns the events that became complete, and keeps the rest.
+class SseParser:
+    """Split a byte stream into server-sent events.
 
-    Lines end in LF or CRLF. Comments and fields other than `data` and `event` are passed over, with one exception:
-    some servers report a failure as `event: error` with nothing but a comment behind it. That comment becomes the
-    event's data.
+    Lines end in LF or CRLF. Comments and fields other than `data` and `event` are ignored, with one exception: some
+    servers report a failure as `event: error` followed by nothing but a comment. That comment becomes the event's data.
     """
 
     __slots__ = ("_comment", "_data", "_name", "_partial", "_size")
@@ -35,7 +35,11 @@ class EventParser:
         self._name = b""
         self._comment = b""
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Return the events that `chunk` completes, and keep the rest for the next call.
+
+        Raise EventTooLong when a line or an event exceeds MAX_EVENT_BYTES.
+        """
         self._partial += chunk
         if b"\n" not in chunk:
             if len(self._partial) > MAX_EVENT_BYTES:
@@ -43,7 +47,7 @@ class EventParser:
             return []
         *lines, rest = bytes(self._partial).split(b"\n")
         self._partial = bytearray(rest)
-        events: list[Event] = []
+        events: list[ServerSentEvent] = []
         for line in lines:
             line = line.removesuffix(b"\r")
             if line:
@@ -52,8 +56,8 @@ class EventParser:
                 events.append(event)
         return events
 
-    def end(self) -> list[Event]:
-        """What the last lines say although the blank line behind them is missing."""
+    def end(self) -> list[ServerSentEvent]:
+        """Return the events of the last lines although the blank line that ends an event is missing."""
         return self.feed(b"\n\n")
 
     def _field(self, line: bytes) -> None:
@@ -69,11 +73,11 @@ class EventParser:
         elif not field:
             self._comment = value[:1000]
 
-    def _finish(self) -> Event | None:
+    def _finish(self) -> ServerSentEvent | None:
         data, name, comment = self._data, self._name, self._comment
         if not (data or name or comment):
             return None
         self._data, self._size, self._name, self._comment = [], 0, b"", b""
         if data:
-            return Event(b"\n".join(data), name)
-        return Event(comment, name) if name == b"error" else None
+            return ServerSentEvent(b"\n".join(data), name)
+        return ServerSentEvent(comment, name) if name == b"error" else None
