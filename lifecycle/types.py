@@ -84,6 +84,14 @@ class Labels(NamedTuple):
     request_type: str
 
 
+class Limits(NamedTuple):
+    """Limit one request's time, in seconds; 0 is no limit. All run from admission."""
+
+    queue_secs: float = 0.0
+    first_token_secs: float = 0.0
+    deadline_secs: float = 0.0
+
+
 class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it. What has not happened is None."""
 

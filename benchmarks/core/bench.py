@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from lifecycle.store.scripts import Store
 
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
 from lifecycle.store.results import Append, Outcome, Start
-from lifecycle.store.scripts import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.servers import ask, info
 

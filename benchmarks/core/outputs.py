@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from lifecycle.store.scripts import Store
+
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.store.connect import open_store
-from lifecycle.store.scripts import Store
 from lifecycle.tokens.history import Tokens, read_history
 from lifecycle.types import Role
 

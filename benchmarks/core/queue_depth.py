@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.store.connect import open_store
-from lifecycle.tracking.queue_limit import Backlog
+from lifecycle.tracking.queue_limit import QueueLimit
 
 _LIMIT = 10
 _QUESTIONS = 3  # each counts as an admission, and three do not fill a short queue by half
@@ -24,7 +24,7 @@ async def measure(quick: bool) -> list[Table]:
             async with open_store(chosen) as store:
                 counted: list[float] = []
                 for waiting in (0, _LIMIT // 2 + 1):
-                    backlog = Backlog(store)  # one that remembers no depth
+                    backlog = QueueLimit(store)  # one that remembers no depth
                     await bench.admit_all(store, [f"r{number}" for number in range(waiting)])
                     await backlog.is_full(bench.MODEL)
                     bench.reset_counters(redis)

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
 from lifecycle.types import ErrorType, Status
 

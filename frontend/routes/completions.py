@@ -20,7 +20,7 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.headers import headers_of
 from lifecycle.settings import Settings
 from lifecycle.telemetry import tracing
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.idempotency import Idempotency
@@ -154,7 +154,7 @@ def _streaming(flight: AdmittedRequest, call: validation.Call, tracker: Tracker)
         flight.stream.close()
 
     async def on_slow(message: str) -> None:
-        await tracker.give_up_reader(flight.reader, message)
+        await tracker.fail_slow_consumer(flight.reader, message)
 
     response = TokenStreamResponse(
         flight.reader,

@@ -78,7 +78,7 @@ async def stream_request(request: Request, rid: str) -> Response:
         await tracker.close_reader(reader, status)
 
     async def on_slow(message: str) -> None:
-        await tracker.give_up_reader(reader, message)
+        await tracker.fail_slow_consumer(reader, message)
 
     encoder = ChunkEncoder(Endpoint(record.endpoint), rid, record.model, int(record.created_at), False)
     return TokenStreamResponse(

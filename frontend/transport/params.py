@@ -18,8 +18,7 @@ from lifecycle.ids import is_request_id
 from lifecycle.settings import Settings
 from lifecycle.store.scripts import Store
 from lifecycle.tracking.idempotency import KEY
-from lifecycle.tracking.monitor import Limits
-from lifecycle.types import CancelMode, ErrorType, OnDisconnect, RequestRecord
+from lifecycle.types import CancelMode, ErrorType, Limits, OnDisconnect, RequestRecord
 
 BODY_TIMEOUT_SECS = 60.0
 LABEL_CHARS = 512

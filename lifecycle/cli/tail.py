@@ -19,7 +19,7 @@ from lifecycle.types import Status
 if TYPE_CHECKING:
     from lifecycle.store.redis import Commands
     from lifecycle.store.scripts import Store
-    from lifecycle.tokens.history import End, Tokens
+    from lifecycle.tokens.items import End, Tokens
 
 _LAYOUT = "\n\t"
 
@@ -41,7 +41,7 @@ def tail(
 ) -> int:
     """Print the text that a request generates, from its start to its end, live. Exits 1 unless it completed."""
     from lifecycle.cli.operate import operate
-    from lifecycle.tokens.history import End
+    from lifecycle.tokens.items import End
 
     async def work(store: Store) -> int:
         record = await store.read(rid) if is_request_id(rid) else None
@@ -69,7 +69,8 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
     Raises StateLost when Redis lost a part of the stream, and StoreUnavailable when Redis is out of reach.
     """
     from lifecycle.store.connect import open_blocking
-    from lifecycle.tokens.history import End, Opened, read_history
+    from lifecycle.tokens.history import read_history
+    from lifecycle.tokens.items import End, Opened
 
     number, cursor = after.number, str(after)
     over = False

@@ -1,35 +1,59 @@
-"""A request as one frontend sees it: what its inbox brings goes to the request's readers and to its monitor."""
+"""Fan out what an inbox delivers for one request: to its readers, and to an observer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.items import End, Tokens
 from lifecycle.types import RequestRecord
 
-if TYPE_CHECKING:
-    from lifecycle.tokens.reader import TokenReader
+
+class FeedReader(Protocol):
+    """Describe what a feed needs of a reader. No method may raise or block."""
+
+    def push(self, item: Tokens | End) -> None:
+        """Receive the next item."""
+
+    def abort(self, end: End) -> None:
+        """End with `end` now, and drop what has not been delivered."""
+
+    def mark_stale(self) -> None:
+        """Read the request's record: a push may have been lost, or Redis may have lost data."""
 
 
-class Feed:
-    """Fans items out; keeps no tokens itself. All methods are called from the event loop."""
+class FeedObserver(Protocol):
+    """Describe what follows the progress of a request without reading its texts. No method may block."""
 
-    def __init__(self, rid: str, on_empty: Callable[[Feed], None]) -> None:
+    def on_tokens(self, count: int, gap_secs: float) -> None:
+        """Notice `count` new tokens, `gap_secs` after the last sign of life."""
+
+    def on_started(self) -> None:
+        """Notice that a worker has started the request."""
+
+    def on_requeued(self) -> None:
+        """Notice that the request waits for another worker."""
+
+    def on_terminal(self, record: RequestRecord) -> None:
+        """Notice that the request has ended; `record` is terminal."""
+
+
+class RequestFeed:
+    """Forward pushed items of one request. It stores no tokens. All methods are called from the event loop."""
+
+    def __init__(self, rid: str, on_empty: Callable[[RequestFeed], None]) -> None:
+        """`on_empty` is called when the feed has neither readers nor pins."""
         self.rid = rid
-        self.readers: tuple[TokenReader, ...] = ()
+        self.readers: tuple[FeedReader, ...] = ()
+        self.observer: FeedObserver | None = None
         self.number = 0  # of the last token seen
-        self.started = False
+        self.started = False  # a worker is running the request
         self._clock = asyncio.get_running_loop().time
-        self.active_at = self._clock()  # of the last sign of life: start or token
-        self.record: RequestRecord | None = None  # once terminal
-        self.end: End | None = None  # once the token stream is closed
-        self.on_tokens: Callable[[int, float], None] | None = None  # how many are new, and the wait for them
-        self.on_terminal: Callable[[RequestRecord], None] | None = None
-        self.on_started: Callable[[], None] | None = None
-        self.on_requeued: Callable[[], None] | None = None
-        self.attaching = asyncio.Lock()  # keeps the reader counts told to Redis in order
+        self.active_at = self._clock()  # loop time of the last start or token
+        self.record: RequestRecord | None = None  # set once the request is terminal
+        self.end: End | None = None  # set once the token stream is closed
+        self.attach_lock = asyncio.Lock()  # keeps the reader counts that are sent to Redis in order
         self._on_empty = on_empty
         self._pins = 0
 
@@ -38,17 +62,20 @@ class Feed:
         return len(self.readers)
 
     def pin(self) -> None:
-        """Keep the feed without readers: this frontend owns the request and monitors it, or still speaks of it."""
+        """Keep the feed while it has no readers: for a request's owner, or while its reader count is being written."""
         self._pins += 1
 
     def unpin(self) -> None:
+        """Undo one `pin()`."""
         self._pins -= 1
         self._release_if_empty()
 
-    def add(self, reader: TokenReader) -> None:
+    def add(self, reader: FeedReader) -> None:
+        """Push further items to this reader too."""
         self.readers += (reader,)
 
-    def remove(self, reader: TokenReader) -> None:
+    def remove(self, reader: FeedReader) -> None:
+        """Push nothing more to this reader. Removing it again changes nothing."""
         self.readers = tuple(other for other in self.readers if other is not reader)
         self._release_if_empty()
 
@@ -57,51 +84,56 @@ class Feed:
             self._on_empty(self)
 
     def take_tokens(self, entry_id: str, texts: list[str]) -> None:
+        """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored."""
         attempt, _, number = entry_id.partition("-")
         last = int(number)
         if last <= self.number:
-            return  # older than what is known: a repeated frame
+            return
         tokens = Tokens(int(attempt), last - len(texts) + 1, texts)
         now = self._clock()
         self.started = True
-        new, self.number = last - self.number, last  # by number: frames overlap, or get lost
-        if self.on_tokens is not None:
-            self.on_tokens(new, now - self.active_at)
+        new, self.number = last - self.number, last  # counted by number: frames may overlap or get lost
+        if self.observer is not None:
+            self.observer.on_tokens(new, now - self.active_at)
         self.active_at = now
         for reader in self.readers:
             reader.push(tokens)
 
     def take_started(self) -> None:
+        """Note that a worker has started the request."""
         self.started = True
         self.active_at = self._clock()
-        if self.on_started is not None:
-            self.on_started()
+        if self.observer is not None:
+            self.observer.on_started()
 
     def take_requeued(self) -> None:
+        """Note that the request waits for another worker."""
         self.started = False
-        if self.on_requeued is not None:
-            self.on_requeued()
+        if self.observer is not None:
+            self.observer.on_requeued()
 
     def take_end(self, end: End) -> None:
-        """The token stream is closed; the request itself may still wait for its worker's confirmation."""
+        """Forward the end of the token stream. The request may still wait for its worker to confirm a cancel."""
         self.end = end
         for reader in self.readers:
             reader.push(end)
 
     def take_terminal(self, record: RequestRecord, end: End) -> None:
+        """Note the terminal record, and forward the end if it has not been forwarded."""
         if self.end is None:
             self.take_end(end)
         self.record = record
-        if self.on_terminal is not None:
-            self.on_terminal(record)
+        if self.observer is not None:
+            self.observer.on_terminal(record)
 
-    def lose(self, error_type: str, message: str) -> None:
-        """End every reader now, whatever Redis says: the state is lost or out of reach."""
+    def abort(self, error_type: str, message: str) -> None:
+        """End every reader now with an error: the request's state is lost or out of reach."""
         self.end = End("failed", error_type, message, "", self.number)
         for reader in self.readers:
             reader.abort(self.end)
 
     def take_event(self, event: dict[str, Any]) -> None:
+        """Forward a pushed event; unknown types are ignored. Raises KeyError or ValueError when it is malformed."""
         kind = event["type"]
         if kind == "started":
             self.take_started()

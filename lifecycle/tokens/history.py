@@ -1,4 +1,4 @@
-"""Reading the token stream itself: what resumes, late readers and gaps are served from."""
+"""Read the token stream in Redis: for clients that resume or arrive late, and to fill gaps."""
 
 from __future__ import annotations
 
@@ -8,60 +8,24 @@ import orjson
 
 from lifecycle.ids import TokenId
 from lifecycle.store.scripts import Store
+from lifecycle.tokens.items import End, Opened, Tokens
 
 PAGE_ENTRIES = 256
-CLOSED_ATTEMPT = 18446744073709551615
-
-
-class End(NamedTuple):
-    """The token stream is closed; `last` is the number of its last token."""
-
-    status: str
-    error_type: str
-    message: str
-    finish_reason: str
-    last: int
-    input_tokens: int | None = None
-
-    @classmethod
-    def from_event(cls, event: dict[str, object]) -> End:
-        return cls(
-            str(event["status"]),
-            str(event["error_type"]),
-            str(event["message"]),
-            str(event["finish_reason"]),
-            int(str(event["last"])),
-            int(str(event["input_tokens"])) if event.get("input_tokens") else None,
-        )
-
-
-class Tokens(NamedTuple):
-    """Consecutive tokens of one attempt, numbered `first`, `first + 1`, …"""
-
-    attempt: int
-    first: int
-    texts: list[str]
-
-    @property
-    def last(self) -> int:
-        return self.first + len(self.texts) - 1
-
-
-class Opened(NamedTuple):
-    """An attempt begins, behind `base` tokens of earlier ones."""
-
-    attempt: int
-    base: int
 
 
 class HistoryPage(NamedTuple):
+    """Hold one page of a token stream, in the stream's order."""
+
     items: list[Tokens | End | Opened]
-    exhausted: bool  # nothing further is in the stream now
-    next_id: str  # where to go on
+    exhausted: bool  # the stream has no further entries at the moment
+    next_id: str  # the entry id behind which the next page begins
 
 
 async def read_history(store: Store, rid: str, after: str, retry_for_secs: float = 0.0) -> HistoryPage:
-    """One page of entries whose id is greater than `after` (an entry id; "0-0" for all)."""
+    """Read one page: the entries with ids greater than `after`, an entry id ("0-0" is before the first).
+
+    Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
+    """
     key = store.keys.prefix_of(rid) + "tokens:" + rid
     entries = await store.command("XRANGE", key, f"({after}", "+", "COUNT", PAGE_ENTRIES, retry_for_secs=retry_for_secs)
     items: list[Tokens | End | Opened] = []
@@ -80,7 +44,10 @@ async def read_history(store: Store, rid: str, after: str, retry_for_secs: float
 
 
 async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[str] | None:
-    """The texts of all tokens before an attempt that begins behind `base`. None when they are not exactly so many."""
+    """Return the texts of the `base` tokens that earlier attempts have left, for an engine that resumes.
+
+    Returns None when the stream does not hold exactly that many. Raises StoreUnavailable.
+    """
     texts: list[str] = []
     after = "0-0"
     while True:

@@ -1,4 +1,4 @@
-"""The frontend's side of the push: one subscription a shard, frames unpacked and handed on."""
+"""Receive the frames that Redis pushes to a frontend: one subscription for each shard."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ Dispatch = Callable[[str, str, Any], None]
 
 
 class Inbox(Listener):
-    """Listens on one shard's channel of one frontend, for ever. A missed frame is no loss: readers see the gap, or are
-    told by `on_gap`, at each connect, to look for one.
+    """Listen on one frontend's channel of one shard until cancelled.
+
+    A frame that is missed loses nothing: readers detect the gap by the numbers, and `on_gap` is called at each connect
+    so that readers and monitors check their requests' records.
     """
 
     def __init__(self, source: Source, channel: str, dispatch: Dispatch, on_gap: Callable[[], None]) -> None:
-        """`source`: the server that holds the channel's slot."""
+        """`source` connects to the server that holds the channel's slot."""
         super().__init__("an inbox", source)
         self._channel = channel
         self._dispatch = dispatch
         self._on_gap = on_gap
 
     def _greeting(self) -> Iterable[tuple[str, ...]]:
-        # Sharded: in a Cluster it is served, like all else about a request, by the node of its slot alone.
+        # Sharded pub/sub: in Redis Cluster the node that holds the requests' slot serves the channel too.
         yield "SSUBSCRIBE", self._channel
 
     def _take(self, replies: list[Any]) -> None:
@@ -45,18 +47,19 @@ class Inbox(Listener):
         for item in _items(frames):
             try:
                 self._dispatch(*item)
-            except Exception:  # one request's trouble must not stop the others
+            except Exception:  # a malformed item of one request must not stop the others
                 log.exception(
-                    "an inbox item could not be handled: %.200r", item[:2] if type(item) is list else "no list"
+                    "an inbox item could not be handled: %.200r", item[:2] if type(item) is list else "not a list"
                 )
 
 
 def _items(frames: list[bytes]) -> list[Any]:
-    """What frames that came together hold, in their order, but a request's consecutive tokens as one item: who is
-    behind writes less, and so catches up.
+    """Return the items of frames that arrived together, in order; one request's consecutive tokens become one item.
+
+    Merging them means fewer writes to clients, so that a frontend that has fallen behind catches up.
     """
     items: list[Any] = []
-    last: dict[str, list[Any]] = {}  # of each request
+    last: dict[str, list[Any]] = {}  # the last item of each request
     for frame in frames:
         try:
             unpacked = orjson.loads(frame)
@@ -71,12 +74,12 @@ def _items(frames: list[bytes]) -> list[Any]:
                     last[rid] = item
                     items.append(item)
         except (TypeError, ValueError):
-            log.error("an inbox frame could not be read; its readers will fill the gap")
+            log.error("an inbox frame could not be decoded; its readers will read the stream instead")
     return items
 
 
 def _follows(item: list[Any], before: list[Any]) -> bool:
-    """Whether these tokens are the very next ones of the same attempt. An entry's id has its last token's number."""
+    """Tell whether these tokens are the very next ones of the same attempt. An entry id has its last token's number."""
     attempt, _, last = item[1].partition("-")
     attempt_before, _, last_before = before[1].partition("-")
     return attempt == attempt_before and int(last) - len(item[2]) == int(last_before)

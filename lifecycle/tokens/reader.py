@@ -1,8 +1,8 @@
-"""One client's view of a token stream: resumable, bounded, never out of order.
+"""Deliver a token stream to one client: resumable, bounded, and never out of order.
 
-A reader follows the feed while it keeps up; while its client waits, tokens go straight to the `tap`. When it starts in
-the middle, sees a gap, or holds more than its bound, it goes back to the stream in Redis, page by page, and follows
-again from where that ends. A gap that the stream cannot fill ends it with `state_lost`.
+A reader follows the request's feed while it keeps up; while its client waits, tokens are passed to `on_events` at once.
+When it starts in the middle, sees a gap, or holds more than its bound, it reads the stream in Redis, page by page, and
+follows the feed again from where the stream ends. A gap that the stream cannot fill ends it with `state_lost`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from enum import Enum
-from typing import Literal
+from enum import Enum, auto
+from typing import Literal, NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -20,15 +20,16 @@ from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.store.scripts import Store
-from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.history import End, Opened, Tokens, read_history
+from lifecycle.tokens.feed import RequestFeed
+from lifecycle.tokens.history import read_history
+from lifecycle.tokens.items import End, Opened, Tokens
 from lifecycle.types import ErrorType, Status
 
 log = logging.getLogger(__name__)
 
 
 class Silence(Enum):
-    """Nothing came for a keepalive interval; the request still lives, as far as is known."""
+    """Stand for a keepalive interval without any item. The request still lives, as far as is known."""
 
     SILENCE = 0
 
@@ -36,76 +37,113 @@ class Silence(Enum):
 SILENCE: Literal[Silence.SILENCE] = Silence.SILENCE
 Item = Tokens | End | Literal[Silence.SILENCE]
 
+
+class _Source(Enum):
+    """Name the source of a reader's next items."""
+
+    FEED = auto()
+    """Items come from the feed; what was read of the stream before is delivered first."""
+
+    STREAM = auto()
+    """The stream must be read next; what the feed pushes is dropped, because the stream has it."""
+
+    STREAM_HAS_MORE = auto()
+    """As STREAM; in addition, by its record the request has tokens or an end that the stream did not show before.
+    If the stream shows nothing again, Redis has lost them."""
+
+
+_FEED = _Source.FEED  # a global name: looking a member up in its enum costs each token more than the comparison
+
+
+class _Overdue(Enum):
+    """Name what a reader must do because nothing came. Independent of `_Source`: either source may be silent."""
+
+    NOTHING = auto()
+    """Something came within the keepalive interval."""
+
+    KEEPALIVE = auto()
+    """Nothing came for a keepalive interval: `next()` returns SILENCE."""
+
+    RECORD_CHECK = auto()
+    """A push may have been lost: the record must be read before SILENCE may be returned."""
+
+
+_NOTHING = _Overdue.NOTHING
+
+
+class ReaderLimits(NamedTuple):
+    """Bound what one reader holds and how long it waits."""
+
+    buffer_tokens: int  # held at most; a reader that holds more drops them and reads the stream
+    keepalive_secs: float  # SILENCE is returned after this time without an item
+    retry_for_secs: float  # how long a read of Redis is repeated while Redis is unavailable
+
+
 _GAP = "Redis lost a part of the token stream"
 _READ_IS_LOST = "Redis lost the part of the token stream that was read"
 
 
 class TokenReader:
-    """Items by `await next()`; an End is the last. The owner calls `close()`."""
+    """Return items by `await next()`; an End is the last. The owner must call `close()`."""
 
     def __init__(
         self,
         store: Store,
-        feed: Feed,
-        looks: RateLimiter,
+        feed: RequestFeed,
+        record_polls: RateLimiter,
+        limits: ReaderLimits,
         *,
         after: TokenId = START,
         fresh: bool = False,
-        buffer_tokens: int,
-        keepalive_secs: float,
-        retry_for_secs: float,
     ) -> None:
-        """`fresh`: the request is only being admitted, so there is no history to read."""
-        self.attempt, self.number = after
+        """Begin behind the token `after`. `fresh`: the request is only being admitted, so the stream is still empty."""
+        self.attempt, self.number = after  # of the last token delivered
         self.feed = feed
-        self.on_events: Callable[[Tokens], bool] | None = None  # is given what follows at once; False: not taken
-        self.on_end: Callable[[End], None] | None = None  # is told with the tap; it comes by next() all the same
+        # Both are called only while the owner waits in `next()`. `on_events` is given what follows, and returns whether
+        # it took it; `on_end` is given the end, which `next()` returns all the same.
+        self.on_events: Callable[[Tokens], bool] | None = None
+        self.on_end: Callable[[End], None] | None = None
         self._store = store
-        self._looks = looks
+        self._record_polls = record_polls
+        self._limits = limits
         self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
         self._live: deque[Tokens | End] = deque()  # pushed by the feed
-        self._live_tokens = 0
-        self._buffer_tokens = buffer_tokens
-        self._behind = not fresh  # the stream must be read before the feed can be followed
-        self._more = False  # by the record there is more in the stream than was read: tokens, or the end
+        self._free_tokens = limits.buffer_tokens  # how many more may be held
+        self._source = _FEED if fresh else _Source.STREAM
+        self._overdue = _NOTHING
         self._aborted: End | None = None
-        self._patience_secs = retry_for_secs
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._keepalive_secs = keepalive_secs
-        self._silent = False
-        self._stale = False
         self._active_at = self._loop.time()
-        self._timer = self._loop.call_later(keepalive_secs, self._tick)
-        self._asking: asyncio.TimerHandle | None = None
+        self._timer = self._loop.call_later(limits.keepalive_secs, self._tick)
+        self._poll_timer: asyncio.TimerHandle | None = None
         feed.add(self)
 
     def close(self) -> None:
+        """Leave the feed and drop what is held."""
         self._timer.cancel()
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
         self._live.clear()
         self._history.clear()
-        self.on_events = self.on_end = (
-            None  # whose owner knows this reader: a circle, for the garbage collector to find
-        )
+        self.on_events = self.on_end = None  # they refer to an owner that refers to this reader: break the cycle
         self.feed.remove(self)
 
     def push(self, item: Tokens | End) -> None:
-        """From the feed. Past the bound everything held is dropped: the stream in Redis has it."""
-        if self._behind:
+        """Take an item from the feed. Past the bound everything held is dropped: the stream in Redis has it."""
+        if self._source is not _FEED:
             return
-        if self._waiter is not None and self._pour(item):
+        if self._waiter is not None and self._pass_on(item):
             return
         self._live.append(item)
         if isinstance(item, Tokens):
-            self._live_tokens += len(item.texts)
-            if self._live_tokens > self._buffer_tokens:
-                self._fall_behind()
+            self._free_tokens -= len(item.texts)
+            if self._free_tokens < 0:
+                self._go_back_to_stream()
         self._wake()
 
-    def _pour(self, item: Tokens | End) -> bool:
-        """To the tap, if it is the very next, and the owner of `next()` waits with nothing held."""
+    def _pass_on(self, item: Tokens | End) -> bool:
+        """Give the item to `on_events` if it is the very next, and the owner of `next()` waits with nothing held."""
         if self.on_events is None or self._live or self._waiter is None or self._waiter.done():
             return False
         if isinstance(item, End):
@@ -117,39 +155,41 @@ class TokenReader:
         if first != number + 1 or (attempt != self.attempt and number > 0) or not self.on_events(item):
             return False
         self.attempt, self.number = attempt, number + len(texts)
-        self._more = False
         self._active_at = self._loop.time()
         return True
 
     def mark_stale(self) -> None:
-        """Look at the record now: Redis may have lost it."""
-        self._silent = self._stale = True
+        """Read the record as soon as `next()` is waited for: a push may have been lost, or Redis may have lost data."""
+        self._overdue = _Overdue.RECORD_CHECK
         self._wake()
 
     def abort(self, end: End) -> None:
-        """End now with this, whatever is still held."""
+        """End with `end` now; what is still held is not delivered."""
         self._aborted = end
         self._wake()
 
     async def next(self) -> Item:
-        """The next item, waiting for it. No token comes twice, out of order, or behind a gap."""
+        """Return the next item, or SILENCE after a keepalive interval without one.
+
+        No token comes twice, out of order, or behind a gap. Failures of Redis are returned as an End.
+        """
         while True:
             item = self.next_nowait()
             if item is not None:
                 self._active_at = self._loop.time()
                 return item
-            if self._behind:
+            if self._source is not _FEED:
                 await self._catch_up()
-            elif self._silent:
-                look, self._silent, self._stale = self._stale, False, False
-                self._ask_for_look()
-                if not look or await self._still_lives():
+            elif self._overdue is not _NOTHING:
+                overdue, self._overdue = self._overdue, _NOTHING
+                self._schedule_poll()
+                if overdue is _Overdue.KEEPALIVE or await self._check_record():
                     return SILENCE
             else:
                 await self._wait()
 
     def next_nowait(self) -> Tokens | End | None:
-        """What is there already, so that several items can share one write; None when there is nothing."""
+        """Return an item that is already here, so that several can share one write; None when there is none."""
         if self._aborted is not None:
             return self._aborted
         while self._history:
@@ -160,15 +200,15 @@ class TokenReader:
             item = self._accept(read)
             if item is not None:
                 return item
-        while self._live and not self._behind:
+        while self._live and self._source is _FEED:
             held = self._live.popleft()
             if isinstance(held, Tokens):
-                self._live_tokens -= len(held.texts)
+                self._free_tokens += len(held.texts)
                 if held.attempt > self.attempt and self.number > 0 and held.last > self.number:
-                    self._fall_behind()  # the stream says where that attempt begins: nothing is spliced unseen
+                    self._go_back_to_stream()  # only the stream shows how many tokens the attempt before has left
                     break
             if self._leaves_gap(held):
-                self._fall_behind()
+                self._go_back_to_stream()
                 break
             item = self._accept(held)
             if item is not None:
@@ -176,13 +216,13 @@ class TokenReader:
         return None
 
     def _leaves_gap(self, item: Tokens | End | Opened) -> bool:
-        """Whether tokens are missing between what was delivered and this."""
+        """Tell whether tokens are missing between what was delivered and this item."""
         if isinstance(item, Tokens):
             return item.first > self.number + 1
         return (item.base if isinstance(item, Opened) else item.last) > self.number
 
     def _accept(self, item: Tokens | End | Opened) -> Tokens | End | None:
-        """Trim what was delivered before. None when nothing is left. There is no gap before it."""
+        """Trim what was delivered before; None when nothing is left. The caller has made sure that there is no gap."""
         if isinstance(item, Opened):
             if item.base < self.number:
                 return self._lost(_READ_IS_LOST)
@@ -195,33 +235,37 @@ class TokenReader:
         texts = item.texts[self.number + 1 - item.first :] if item.first <= self.number else item.texts
         accepted = Tokens(item.attempt, self.number + 1, texts)
         self.attempt, self.number = item.attempt, item.last
-        self._more = False
         return accepted
 
-    def _fall_behind(self) -> None:
-        self._behind = True
+    def _go_back_to_stream(self, source: _Source = _Source.STREAM) -> None:
+        self._source = source
         self._live.clear()
-        self._live_tokens = 0
+        self._free_tokens = self._limits.buffer_tokens
 
     async def _catch_up(self) -> None:
-        """Read one page. What the feed pushes meanwhile is held, so that nothing falls in between."""
-        self._behind = False
+        """Read one page of the stream. What the feed pushes meanwhile is held, so that nothing is missed in between."""
+        more_expected = self._source is _Source.STREAM_HAS_MORE
+        self._source = _FEED
         try:
             after = f"{self.attempt}-{self.number}"
-            page = await read_history(self._store, self.feed.rid, after, self._patience_secs)
+            page = await read_history(self._store, self.feed.rid, after, self._limits.retry_for_secs)
         except (StoreUnavailable, RedisError, ValueError) as failure:
             self._fail(failure)
             return
         self._history.extend(page.items)
         if not page.exhausted:
-            self._fall_behind()  # the next page, not the feed, comes next
+            self._go_back_to_stream()  # for the next page
         elif not page.items and not self._live:
-            await self._still_lives(caught_up=True)
+            await self._check_record(more_expected=more_expected)
 
-    async def _still_lives(self, *, caught_up: bool = False) -> bool:
-        """A lost message costs seconds, not a hanging client: the record tells whether there is more to come."""
+    async def _check_record(self, *, more_expected: bool = False) -> bool:
+        """Read the record and return whether the request lives with nothing missed.
+
+        A lost message so costs seconds, not a client that waits for ever. `more_expected`: the stream was read again
+        because of what the record showed, and had nothing; then what the record shows is lost.
+        """
         try:
-            record = await self._store.read(self.feed.rid, retry_for_secs=self._patience_secs)
+            record = await self._store.read(self.feed.rid, retry_for_secs=self._limits.retry_for_secs)
         except (StoreUnavailable, RedisError, ValueError) as failure:
             self._fail(failure)
             return False
@@ -232,17 +276,16 @@ class TokenReader:
         elif self._live or self._aborted is not None:
             return True
         elif record.status.terminal or record.output_tokens > self.number:
-            if caught_up and self._more:
+            if more_expected:
                 self.abort(self._lost(_GAP))
             else:
-                self._more = True
-                self._fall_behind()
+                self._go_back_to_stream(_Source.STREAM_HAS_MORE)
         else:
             return True
         return False
 
     def _fail(self, failure: StoreUnavailable | RedisError | ValueError) -> None:
-        """Redis is away, or holds what is no token stream: whoever waits deserves an end all the same."""
+        """End with an error: Redis is unavailable, or the key does not hold a token stream."""
         if isinstance(failure, StoreUnavailable):
             self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
         else:
@@ -263,24 +306,27 @@ class TokenReader:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _ask_for_look(self) -> None:
-        """Soon, and at no time of its own."""
-        if self._asking is None:
-            self._asking = self._loop.call_later(self._looks.next_secs(self._keepalive_secs), self._look_or_ask_again)
+    def _schedule_poll(self) -> None:
+        """Read the record at a random time soon, if it is not scheduled yet."""
+        if self._poll_timer is None:
+            delay_secs = self._record_polls.next_secs(self._limits.keepalive_secs)
+            self._poll_timer = self._loop.call_later(delay_secs, self._poll_or_reschedule)
 
-    def _look_or_ask_again(self) -> None:
-        self._asking = None
-        if self._looks.take():
+    def _poll_or_reschedule(self) -> None:
+        self._poll_timer = None
+        if self._record_polls.take():
             self.mark_stale()
         else:
-            self._ask_for_look()
+            self._schedule_poll()
 
     def _tick(self) -> None:
-        """Re-armed lazily: a token costs no timer."""
-        left = self._active_at + self._keepalive_secs - self._loop.time()
+        """Notice silence. The timer is re-armed only when it fires, so a token costs no timer."""
+        keepalive_secs = self._limits.keepalive_secs
+        left = self._active_at + keepalive_secs - self._loop.time()
         if left <= 0.001:
-            self._silent = True
+            if self._overdue is _NOTHING:
+                self._overdue = _Overdue.KEEPALIVE
             self._active_at = self._loop.time()
             self._wake()
-            left = self._keepalive_secs
+            left = keepalive_secs
         self._timer = self._loop.call_later(left, self._tick)

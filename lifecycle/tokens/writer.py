@@ -1,8 +1,8 @@
-"""The worker's side: tokens of all its requests, appended in natural batches.
+"""Append the tokens of all requests of a worker to Redis, in natural batches.
 
-One flush is under way in each shard; what the engines yield meanwhile is the next one. So an idle worker adds no wait
-and a busy one sends large batches. Once tokens of several requests come within two milliseconds, flushes keep that
-distance: each wakes this process, Redis, and every frontend that reads.
+One flush is under way in each shard; what the engines yield meanwhile forms the next one. So an idle worker adds no
+delay and a busy one sends large batches. Once tokens of several requests arrive within two milliseconds, flushes keep
+that distance, because each of them wakes this process, Redis, and every frontend that reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.scripts import Store
-from lifecycle.tokens.flush_pacer import Pace
+from lifecycle.tokens.flush_pacer import FlushPacer
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ FLUSH_REQUESTS = 256
 SINK_TOKENS = 256  # unflushed tokens of one request above which its engine waits
 ENTRY_TOKENS = 128  # tokens in one stream entry at most
 _FLUSH_DISTANCE_SECS = 0.002
-_PAYS_AT = 3  # requests with tokens in that time
+_PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
 
 
 def encode_tokens(texts: list[str]) -> bytes:
-    """A JSON list; lone surrogates, which have no UTF-8 form, are replaced."""
+    """Return a JSON list. Lone surrogates, which have no UTF-8 form, are replaced."""
     try:
         return orjson.dumps(texts)
     except TypeError:
@@ -40,33 +40,34 @@ def encode_tokens(texts: list[str]) -> bytes:
 
 
 class TokenSink:
-    """Where one attempt's engine puts its tokens. Numbers continue from `base`."""
+    """Take the tokens of one attempt's engine until they are flushed."""
 
     def __init__(
         self, writer: TokenWriter, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]
     ) -> None:
+        """Number tokens from `base` + 1. `on_refused` is called when Redis refuses a flush."""
         self.rid = rid
         self.attempt = attempt
         self.shard = writer.store.keys.shard_of(rid)
-        self.closed = False  # nothing more is taken, and what a flush holds has been withdrawn from it
+        self.closed = False  # takes nothing more; what a flush holds has been withdrawn from it
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._texts: list[str] = []
         self._number = base  # of the last token taken for a flush
-        self._flushing: list[str] = []  # taken for the flush that is under way; not confirmed
-        self._stalled = False  # that flush was refused or not answered, and is being repeated
-        self._ending = False  # what an engine that was given up on still yields is dropped
-        self._moved: asyncio.Event | None = None  # a flush has ended or stalled, or the sink was closed; for who waits
+        self._flushing: list[str] = []  # taken for the flush that is under way and not confirmed
+        self._stalled = False  # that flush was refused or not answered, and is repeated
+        self._ending = False  # further tokens are dropped: the attempt has ended, whatever its engine still yields
+        self._progress: asyncio.Event | None = None  # set when a flush ends or stalls, or the sink is closed
         self._queued = False
 
     @property
     def number(self) -> int:
-        """Of the last token put."""
+        """Return the number of the last token that was put."""
         return self._number + len(self._texts)
 
     def put(self, text: str) -> bool:
-        """Take one token. False when the engine should await `drained()` before the next."""
+        """Take one token. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             return True
         self._texts.append(text)
@@ -75,30 +76,32 @@ class TokenSink:
         return len(self._texts) < SINK_TOKENS
 
     def end(self) -> None:
-        """No token follows: what one entry can hold is left to `finish`."""
+        """Take no more tokens. What fits into one entry is left for `finish`."""
         self._ending = True
 
     async def drained(self) -> None:
+        """Wait until the sink takes further tokens without growing past its bound, or takes none at all."""
         while len(self._texts) >= SINK_TOKENS and not (self.closed or self._ending):
-            await self._move()
+            await self._wait_for_progress()
 
     def discard(self) -> None:
-        """Drop what is not flushed and take nothing more: the request is over or someone else's."""
+        """Drop what is not flushed and take nothing more: the request has ended or belongs to another worker."""
         self._close()
         self._texts.clear()
-        self._tell()
+        self._notify()
 
     async def finish(self, outcome: Outcome, input_tokens: int | None, retry_for_secs: float) -> Ended:
-        """Close the attempt; the last tokens travel along. See Store.finish for the answers.
+        """Close the attempt and send the last tokens along; of a cancelled attempt none are sent. See Store.finish.
 
-        It waits for no flush that Redis refuses or leaves unanswered (full memory refuses tokens, never an end): what
-        that holds travels along too, and Redis drops what it has of it already. Of a cancelled attempt nothing does.
+        It does not wait for a flush that Redis refuses or does not answer (a Redis with full memory refuses tokens, but
+        never an end): the tokens of that flush are sent again, and Redis drops those it already has.
+        Raises StoreUnavailable.
         """
         self._ending = True
         if outcome.status == "cancelled":
             self.discard()
         while (self._flushing or len(self._texts) > ENTRY_TOKENS) and not (self._stalled or self.closed):
-            await self._move()
+            await self._wait_for_progress()
         if not self.closed:
             self._withdraw()
         remainder = self._entry(self._take(len(self._texts))) if self._texts else None
@@ -115,7 +118,7 @@ class TokenSink:
         )
 
     def begin_flush(self) -> Append | None:
-        """The next entry to append; None when there is nothing."""
+        """Return the next entry to append; None when there is nothing to flush."""
         self._queued = False
         if not self._texts or (self._ending and len(self._texts) <= ENTRY_TOKENS):
             return None
@@ -123,25 +126,26 @@ class TokenSink:
         return self._entry(self._flushing)
 
     def stall(self) -> None:
-        """The flush is going to be repeated."""
+        """Note that the flush is going to be repeated."""
         self._stalled = True
-        self._tell()
+        self._notify()
 
     def end_flush(self) -> None:
+        """Note that the flush has ended, and queue the next one if there is more."""
         self._flushing = []
         self._stalled = False
-        self._tell()
+        self._notify()
         if self._texts and not self._queued and not self.closed:
             self._queue()
 
     def refuse(self, why: Refusal) -> None:
-        """Redis does not take the flush. What was withdrawn from it is nobody's concern any more."""
+        """Report that Redis refused the flush; a closed sink has nobody to report to."""
         if self._on_refused is not None:
             self._on_refused(why)
 
     def _close(self) -> None:
         self.closed = True
-        self._on_refused = None  # leads to who holds us: a cycle would be left to the garbage collector
+        self._on_refused = None  # refers to an owner that refers to this sink: break the cycle
 
     def _queue(self) -> None:
         self._queued = True
@@ -162,23 +166,23 @@ class TokenSink:
         return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)
 
     def _withdraw(self) -> None:
-        """Take back what a stalled flush holds; it may have been executed all the same."""
+        """Take back what a stalled flush holds. Redis may have executed it all the same."""
         self._texts = self._flushing + self._texts
         self._number -= len(self._flushing)
         self._flushing = []
 
-    async def _move(self) -> None:
-        self._moved = self._moved or asyncio.Event()
-        self._moved.clear()
-        await self._moved.wait()
+    async def _wait_for_progress(self) -> None:
+        self._progress = self._progress or asyncio.Event()
+        self._progress.clear()
+        await self._progress.wait()
 
-    def _tell(self) -> None:
-        if self._moved is not None:
-            self._moved.set()
+    def _notify(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
 
 
 class _Lane:
-    """The sinks of one shard that have something to flush."""
+    """Queue the sinks of one shard that have something to flush."""
 
     def __init__(self) -> None:
         self.waiting: deque[TokenSink] = deque()
@@ -186,19 +190,21 @@ class _Lane:
 
 
 class TokenWriter:
-    """One a worker. `run()` is owned by the caller's task group; it ends with Fenced when the worker was buried."""
+    """Flush the sinks of one worker. `run()` belongs into the caller's task group."""
 
     def __init__(self, store: Store, worker: str) -> None:
         self.store = store
         self.worker = worker
         self.lanes = [_Lane() for _ in range(store.settings.shards)]
-        self._pace = Pace(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
+        self._pacer = FlushPacer(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
         self._waking: asyncio.Handle | None = None
 
     def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
+        """Return a sink for one attempt, whose tokens are numbered from `base` + 1."""
         return TokenSink(self, rid, attempt, base, on_refused)
 
     async def run(self) -> None:
+        """Flush until cancelled. Raises Fenced, in an exception group, when the worker's lease has expired."""
         try:
             async with asyncio.TaskGroup() as group:
                 for shard in range(len(self.lanes)):
@@ -208,19 +214,19 @@ class TokenWriter:
                 self._waking.cancel()
 
     def wake(self) -> None:
-        """A sink has something. All shards flush in one turn of the loop: over one connection, that is one pipeline."""
+        """Flush soon: a sink has tokens. All shards flush in one turn of the loop, which makes one pipeline."""
         if self._waking is None:
-            loop, wait_secs = asyncio.get_running_loop(), self._pace.wait_secs()
+            loop, wait_secs = asyncio.get_running_loop(), self._pacer.wait_secs()
             self._waking = loop.call_later(wait_secs, self._wake_soon) if wait_secs else loop.call_soon(self._wake)
 
     def _wake_soon(self, turns: int = 2) -> None:
-        """Engines' timers fall due together with this one, and wake tasks: what they yield then shares the flush."""
+        """Flush a few turns of the loop later: timers that fire now wake engines, whose tokens share the flush."""
         call_soon = asyncio.get_running_loop().call_soon
         self._waking = call_soon(self._wake_soon, turns - 1) if turns > 1 else call_soon(self._wake)
 
     def _wake(self) -> None:
         self._waking = None
-        self._pace.step(sum(len(lane.waiting) for lane in self.lanes))
+        self._pacer.step(sum(len(lane.waiting) for lane in self.lanes))
         for lane in self.lanes:
             if lane.waiting:
                 lane.wake.set()
@@ -247,7 +253,7 @@ class TokenWriter:
                         sink.end_flush()
 
     async def _append(self, shard: int, batch: list[Append], sinks: dict[str, TokenSink]) -> None:
-        """Repeat until Redis has answered: entry ids make a repetition harmless."""
+        """Append a batch, repeatedly until Redis has answered: entry ids make a repetition harmless. Raises Fenced."""
         pause = 0.01
         while True:
             try:
@@ -267,8 +273,8 @@ class TokenWriter:
                     return
                 continue
             except RedisError:
-                # Redis refuses the flush itself (a foreign key of the wrong type, say): no repetition can help.
-                log.exception("an append was refused")
+                # Redis refuses the flush itself, for example because a key has the wrong type: repeating cannot help.
+                log.exception("Redis refused to append tokens of %d requests", len(batch))
                 refused = [(entry, "gone") for entry in batch]
             for entry, why in refused:
                 sinks[entry.rid].refuse(why)

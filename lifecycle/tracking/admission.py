@@ -1,4 +1,4 @@
-"""What a frontend asks for when it admits a request, and what it gets."""
+"""Describe what a frontend asks for when it admits a request, and what it gets."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.tracking.monitor import Limits
-from lifecycle.types import Labels, OnDisconnect
+from lifecycle.types import Labels, Limits, OnDisconnect
 
 
 class AdmissionRequest(NamedTuple):
-    """What a frontend wants to have done."""
+    """Describe a request that is to be admitted."""
 
     rid: str
     labels: Labels
@@ -21,13 +20,17 @@ class AdmissionRequest(NamedTuple):
     grace_secs: float
     limits: Limits
     traceparent: str = ""
-    idempotency: str = ""  # what a repetition of the call is known by
-    owner: str = ""  # on whose behalf; '' for nobody in particular
-    inflight_limit: int = 0  # of the owner's; 0 is none
+    idempotency: str = ""  # see Idempotency.mark; empty without an idempotency key
+    owner: str = ""  # the name of the API key of the call; empty for none
+    inflight_limit: int = 0  # how many requests the owner may have inflight; 0 for no limit
 
 
 class Rejected(Exception):
-    """Not admitted: `exists`, `full`, `limit` (the owner's) or `draining`."""
+    """Raised when a request is not admitted.
+
+    `reason` is `exists`, `full` (the model's queue), `limit` (the owner's inflight limit) or `draining`; with an
+    idempotency key also `other_body` (the key was sent with another body) or `contended` (try again).
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,9 +39,9 @@ class Rejected(Exception):
 
 @dataclass(slots=True)
 class AdmittedRequest:
-    """A request as its client sees it: a reader, and the handles of its connection and of its response's stream.
+    """Give one client its request: a reader, and the handles of its connection and of its response's stream.
 
-    `attached`: another call has brought the request.
+    `attached`: the request was admitted for another call. `created_at` is in Unix seconds.
     """
 
     rid: str

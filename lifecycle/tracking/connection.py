@@ -1,8 +1,8 @@
-"""Connection status, connection handles, and the monitor that acts when one is lost.
+"""Watch a client's connection by handles that report how it was closed, even if they are only dropped.
 
-The metaphor is a channel whose sender is dropped: whoever holds an armed handle and loses it, by an exception, a
-cancellation or a return that was not meant, has told that the connection closed unexpectedly. After NVIDIA Dynamo's
-HTTP frontend (`http/service/disconnect.rs`).
+It works as a channel whose sender is dropped: losing an armed handle, by an exception, a cancellation or an early
+return, reports that the connection closed unexpectedly. After NVIDIA Dynamo's HTTP frontend
+(`http/service/disconnect.rs`).
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ from typing import Self
 
 
 class ConnectionStatus(StrEnum):
+    """Name how a connection was closed; `disabled` leaves the decision to another handle."""
+
     DISABLED = "disabled"
     CLOSED_UNEXPECTEDLY = "closed_unexpectedly"
     CLOSED_GRACEFULLY = "closed_gracefully"
 
 
 class ConnectionHandle:
-    """One side of a connection. Closing it, or losing it, tells its status exactly once.
+    """Represent one side of a connection. Closing or losing it reports its status exactly once.
 
-    armed: losing it is `closed_unexpectedly`; disarmed: `closed_gracefully`; disabled: `disabled`.
+    An armed handle reports `closed_unexpectedly`, a disarmed one `closed_gracefully`, a disabled one `disabled`.
     """
 
-    def __init__(self, status: ConnectionStatus, on_told: Callable[[ConnectionStatus], None]) -> None:
-        """`on_told` must not keep the handle alive."""
+    def __init__(self, status: ConnectionStatus, on_closed: Callable[[ConnectionStatus], None]) -> None:
+        """`on_closed` must not keep the handle alive."""
         self._status = status
-        self._on_told: Callable[[ConnectionStatus], None] | None = on_told
+        self._on_closed: Callable[[ConnectionStatus], None] | None = on_closed
         self._loop = asyncio.get_running_loop()
 
     def arm(self) -> None:
+        """Report `closed_unexpectedly` from now on."""
         self._status = ConnectionStatus.CLOSED_UNEXPECTEDLY
 
     def disarm(self) -> None:
+        """Report `closed_gracefully` from now on."""
         self._status = ConnectionStatus.CLOSED_GRACEFULLY
 
     def close(self) -> None:
-        on_told, self._on_told = self._on_told, None
-        if on_told is not None:
-            on_told(self._status)
+        """Report the status. A second call does nothing."""
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed(self._status)
 
     def __enter__(self) -> Self:
         return self
@@ -52,18 +57,18 @@ class ConnectionHandle:
         self.close()
 
     def __del__(self) -> None:
-        # A handle that nobody holds any more is lost, in whichever thread and in the middle of whatever; the loop may
-        # be gone by then.
-        on_told = getattr(self, "_on_told", None)
-        if on_told is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(on_told, self._status)
+        # Called by the garbage collector when nothing refers to the handle any more: in any thread, at any point, and
+        # perhaps after the loop was closed.
+        on_closed = getattr(self, "_on_closed", None)
+        if on_closed is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(on_closed, self._status)
 
 
 class ConnectionMonitor:
-    """Watches one client: first the connection until a response begins, then the stream of that response.
+    """Watch one client: the connection until a response begins, then the stream of that response.
 
-    `on_closed` is called exactly once, with the status that decides: an unexpected loss in either phase, else how the
-    stream ended; a stream handle that was never armed leaves the decision to the connection.
+    `on_closed` is called exactly once, with the decisive status: an unexpected loss in either phase, else how the
+    stream was closed. A stream handle that was never armed leaves the decision to the connection.
     """
 
     def __init__(self, on_closed: Callable[[ConnectionStatus], None]) -> None:
@@ -73,7 +78,10 @@ class ConnectionMonitor:
         self._decided = False
 
     def handles(self) -> tuple[ConnectionHandle, ConnectionHandle]:
-        """Of the connection, armed, and of the stream, disabled. They are the caller's to hold; once."""
+        """Return the handle of the connection, armed, and of the stream, disabled. The caller must hold them.
+
+        Call it once.
+        """
         return (
             ConnectionHandle(ConnectionStatus.CLOSED_UNEXPECTEDLY, self._on_connection),
             ConnectionHandle(ConnectionStatus.DISABLED, self._on_stream),

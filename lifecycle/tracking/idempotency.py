@@ -1,8 +1,8 @@
-"""`Idempotency-Key`: a call that is repeated with the same key attaches to the request that the first one started.
+"""Attach a call that is repeated with the same `Idempotency-Key` to the request that the first call started.
 
-The key names a request id, and the admitting script decides who was first, so nothing starts twice whatever races or
-crashes. Without an id of the client's own it is derived from the key; with one, the first such id is kept under the
-key, since a proxy on the way may make a new one for each try.
+The idempotency key maps to a request id, and the admitting script decides which call is the first, so no request starts
+twice whatever races or crashes. Without a request id of the client's own, the id is derived from the idempotency key;
+with one, the first such id is stored under the key, since a proxy may make a new id for each try.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Reje
 from lifecycle.tracking.tracker import Tracker
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_NAMED_SECS = 1800.0  # and the retention: clients repeat a call within minutes, and a name costs memory
+_NAMED_SECS = 1800.0  # plus the retention: clients repeat a call within minutes, and a stored id costs memory
 _DIGEST_CHARS = 32  # 128 bits
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """`key` stands for who sends which key to which endpoint, `body` for what is to be done."""
+    """Identify a call: `key` is a digest of owner, endpoint and idempotency key, `body` a digest of the body."""
 
     key: str
     body: str
 
     @classmethod
     def of(cls, key: str, endpoint: str, body: bytes, owner: str = "") -> Idempotency:
-        """`owner`: whose key it is; another owner's equal key is another key."""
+        """Digest a call. Equal idempotency keys of two owners are different keys."""
         return cls(_digest("\0".join((owner, endpoint, key)).encode()), _digest(body))
 
     @property
     def mark(self) -> str:
-        """How the record remembers it."""
+        """Return what the request's record stores to recognize a repetition."""
         return f"{self.key}:{self.body}"
 
     async def name(self, store: Store, prefix: str, given: str | None) -> str:
-        """The id of the request this key stands for; `given` is the client's own, should this be the first call."""
+        """Return the id of the call's request; `given` is the client's own id, used if this is the first call.
+
+        Raises StoreUnavailable.
+        """
         proposed = given or f"{prefix}-{self.key}"
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         key = store.keys.prefix_of(self.key) + "named:" + self.key
@@ -47,7 +50,11 @@ class Idempotency:
         return known.decode() if known else proposed
 
     async def admit(self, tracker: Tracker, admit: AdmissionRequest) -> AdmittedRequest:
-        """Admit the request, or attach to it. Raises Rejected as `Tracker.admit` does, and with `other_body`."""
+        """Admit the request, or attach to it.
+
+        Raises what `Tracker.admit` raises; Rejected also with `other_body` when the key was sent with another body, and
+        with `contended` when the request came and went during each try.
+        """
         over_limit = False
         for _ in range(_TRIES):
             if not await tracker.known_here(admit.rid):
@@ -61,12 +68,12 @@ class Idempotency:
             if record is None and over_limit:
                 raise Rejected("limit")
             if record is None:
-                continue  # only being admitted here, or expired since
+                continue  # it is still being admitted elsewhere, or has expired since
             if record.idempotency != self.mark:
                 raise Rejected("other_body" if record.idempotency.startswith(self.key + ":") else "exists")
-            flight = await tracker.attach(admit.rid)
-            if flight is not None:
-                return flight
+            attached = await tracker.attach(admit.rid)
+            if attached is not None:
+                return attached
         raise Rejected("contended")
 
 

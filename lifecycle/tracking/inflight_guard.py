@@ -1,8 +1,8 @@
-"""The inflight guard: counts a request in once and out once, whatever happens in between.
+"""Count a request in once and out once, however it ends.
 
-It starts out marked as cancelled, so that a path that forgets to mark it is not counted a success; `mark_ok` and
-`mark_error` say otherwise before it is released. The cluster-wide counts are Redis's; this is the process's share in
-the metrics.
+A guard starts out marked as cancelled, so that a code path that forgets to mark it is not counted as a success;
+`mark_ok` and `mark_error` change that before it is released. Redis holds the cluster-wide counts; this is the share of
+one process in the metrics.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lifecycle.types import ErrorType, Labels, RequestRecord, Status
 
 
 class InflightGuard:
-    """Around a request's life in this process. Releases exactly once."""
+    """Hold a place in the gauges from its construction until it is released or dropped."""
 
     def __init__(self, metrics: Metrics, labels: Labels) -> None:
         self._metrics = metrics
@@ -23,26 +23,28 @@ class InflightGuard:
         metrics.inflight.labels(*labels).inc()
 
     def mark_queued(self, queued: bool) -> None:
-        """Move between waiting and running; only the gauge of queued requests knows the difference."""
+        """Count the request as queued or as running. Only the gauge of queued requests differs."""
         if queued != self._queued and not self._released:
             self._queued = queued
             self._metrics.queued.labels(self._labels.model).inc(1 if queued else -1)
 
     def mark_ok(self) -> None:
+        """Count a success when released."""
         self._error_type = ErrorType.NONE
 
     def mark_error(self, error_type: ErrorType) -> None:
+        """Count this error when released."""
         self._error_type = error_type
 
     def mark(self, record: RequestRecord) -> None:
-        """As the terminal record says."""
+        """Count what the terminal record says when released."""
         if record.status is Status.COMPLETED:
             self.mark_ok()
         else:
             self.mark_error(ErrorType(record.error_type))
 
     def release(self) -> None:
-        """Counts the outcome; a second call changes nothing."""
+        """Leave the gauges and count the outcome. A second call changes nothing."""
         if self._released:
             return
         self.mark_queued(False)
@@ -51,7 +53,7 @@ class InflightGuard:
         self._metrics.count_request(self._labels, self._error_type)
 
     def drop(self) -> None:
-        """Leave without counting an outcome: the request goes on elsewhere."""
+        """Leave the gauges without counting an outcome: the request continues under another frontend."""
         if not self._released:
             self.mark_queued(False)
             self._released = True

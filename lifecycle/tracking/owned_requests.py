@@ -1,9 +1,11 @@
-"""The requests one frontend owns: admitted here, or inherited from a frontend that died."""
+"""Hold the requests that one frontend owns: those it admitted, and those it took over from an expired frontend."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
@@ -11,29 +13,29 @@ from lifecycle.aio.tasks import Spawn
 from lifecycle.store.scripts import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
-from lifecycle.tokens.feed import Feed
+from lifecycle.tokens.feed import RequestFeed
+from lifecycle.tracking.admission import Rejected
 from lifecycle.tracking.connection import ConnectionStatus
-from lifecycle.tracking.inflight_guard import InflightGuard
-from lifecycle.tracking.monitor import Limits, StreamMonitor
+from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, Labels, OnDisconnect, Status
+from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, Status
 
 log = logging.getLogger(__name__)
 
 
 class OwnedRequests:
-    """Each has a monitor, until it has ended here."""
+    """Monitor each owned request until it has ended here, and remember which ones are being admitted."""
 
-    def __init__(
-        self, store: Store, metrics: Metrics, readers: Readers, spawn: Spawn, frontend_id: Callable[[], str]
-    ) -> None:
+    def __init__(self, store: Store, metrics: Metrics, state: FrontendState, readers: Readers, spawn: Spawn) -> None:
         self._store = store
-        self._metrics = metrics
+        self._state = state
         self._readers = readers
         self._spawn = spawn
-        self._frontend_id = frontend_id
+        self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release)
         self._monitors: dict[str, StreamMonitor] = {}
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
+        self._admitting: dict[str, asyncio.Event] = {}  # each is set once the admission has been decided
 
     def __len__(self) -> int:
         return len(self._monitors)
@@ -42,94 +44,108 @@ class OwnedRequests:
         return rid in self._monitors
 
     def held(self, shard: int) -> Collection[str]:
+        """Return the ids of the owned requests of one shard."""
         return self._by_shard[shard]
 
     def get(self, rid: str) -> StreamMonitor | None:
+        """Return the request's monitor; None when the request is not owned."""
         return self._monitors.get(rid)
 
-    def own(self, feed: Feed, labels: Labels, limits: Limits, span: RequestSpan, *, queued: bool) -> StreamMonitor:
-        """`feed` is pinned by the caller, and let go of when the request has ended."""
-        guard = InflightGuard(self._metrics, labels)
-        guard.mark_queued(queued)
-        if queued:
-            span.queued()
-        else:
-            span.started()
-        monitor = StreamMonitor(
-            self._store,
-            self._metrics,
-            feed,
-            guard,
-            labels,
-            limits,
-            span,
-            self._readers.looks,
-            self._spawn,
-            self._let_go,
-        )
+    @contextmanager
+    def admitting(self, rid: str) -> Iterator[None]:
+        """Mark a request as being admitted. Raises Rejected when it is owned or being admitted already."""
+        if rid in self._monitors or rid in self._admitting:
+            raise Rejected("exists")
+        decided = self._admitting[rid] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._admitting[rid]
+            decided.set()
+
+    async def wait_for_admission(self, rid: str) -> None:
+        """Wait while the request is being admitted here."""
+        while (decided := self._admitting.get(rid)) is not None:
+            await decided.wait()
+
+    def own(
+        self, feed: RequestFeed, labels: Labels, limits: Limits, span: RequestSpan, *, queued: bool
+    ) -> StreamMonitor:
+        """Monitor a request. The caller has pinned `feed`; it is unpinned when the request has ended."""
+        monitor = StreamMonitor(self._services, feed, labels, limits, span)
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
-        monitor.begin()
+        monitor.begin(queued=queued)
         return monitor
 
-    def _let_go(self, monitor: StreamMonitor) -> None:
+    def _release(self, monitor: StreamMonitor) -> None:
         self._monitors.pop(monitor.rid, None)
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
 
-    def adopt(self, rids: Sequence[str]) -> None:
-        """Redis says they are this frontend's: their own died, or the reply to an admission was lost."""
-        for rid in rids:
-            if rid not in self._monitors:
-                self._spawn(self._adopt(rid), "adopt")
+    def take_over(self, rids: Sequence[str]) -> None:
+        """Own what Redis counts as this frontend's: the old owner has expired, or an admission's reply was lost.
 
-    async def _adopt(self, rid: str) -> None:
+        Requests that are being admitted are left out: the reply is still on its way, and would count them again.
+        """
+        for rid in rids:
+            if rid not in self._monitors and rid not in self._admitting:
+                self._spawn(self._take_over(rid), "take over")
+
+    async def _take_over(self, rid: str) -> None:
         record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
-        if record is None or record.status.terminal or record.frontend != self._frontend_id() or rid in self:
+        if record is None or record.status.terminal or record.frontend != self._state.id or rid in self:
             return
-        log.info("%s goes on under this frontend", rid)
+        log.info("%s continues under this frontend", rid)
         feed = self._readers.feed(rid)
         feed.pin()
         feed.started = record.started_at is not None
         feed.number = max(feed.number, record.output_tokens)
-        # Its limits are still written in Redis, where the sweeps find them.
+        # Its limits are stored in Redis, where the sweeps find them.
         span = RequestSpan(rid, record.labels, record.traceparent)
         monitor = self.own(feed, record.labels, Limits(), span, queued=record.status is Status.QUEUED)
         if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
-            gone = await self._readers.tell(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
-            if gone.what == "grace":
-                monitor.watch_until(gone.grace_secs)
+            disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+            if disconnection.what == "grace":
+                monitor.watch_until(disconnection.grace_secs)
 
     def mark_stale(self, shard: int) -> None:
-        """What was pushed of them may have been missed: look at each one's record."""
+        """Read the record of each owned request of the shard: what was pushed of it may have been lost."""
         for rid in self._by_shard[shard]:
             self._monitors[rid].mark_stale()
 
     async def check_lost(self, rids: Sequence[str]) -> None:
-        """Redis does not count these as this frontend's: ended, moved, or forgotten with its data."""
+        """Let go of requests that Redis does not count as this frontend's: they have ended, moved, or are lost.
+
+        Raises StoreUnavailable.
+        """
         for rid in rids:
             monitor = self._monitors.get(rid)
             if monitor is None:
                 continue
             try:
                 record = await self._store.read(rid)
-            except RedisError:  # one record's trouble is not the others'
+            except RedisError:  # a malformed record must not keep the other requests from being checked
                 log.exception("the record of %s cannot be read", rid)
                 continue
             if record is None:
                 monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
             elif record.status.terminal:
                 monitor.end_with(record)
-            elif record.frontend != self._frontend_id():
+            elif record.frontend != self._state.id:
                 monitor.leave()
 
-    async def leave_what_lives(self) -> None:
-        """After this frontend said goodbye: what has not ended goes on under a new owner, who counts its end."""
+    async def leave_live_requests(self) -> None:
+        """Stop monitoring what has not ended: it continues under a new owner, who counts its end.
+
+        Called after this frontend has left. Raises StoreUnavailable.
+        """
         for monitor in list(self._monitors.values()):
             record = await self._store.read(monitor.rid)
             if record is not None and not record.status.terminal:
                 monitor.leave()
 
     def lose_all(self, error_type: ErrorType, message: str) -> None:
+        """End every owned request here with an error, whatever its record says."""
         for monitor in list(self._monitors.values()):
             monitor.lose(error_type, message)

@@ -1,10 +1,9 @@
-"""The readers of one frontend: which requests it reads, how many clients each has, and what their going means."""
+"""Hold the readers of one frontend, and report to Redis how many each request has."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 
 import orjson
@@ -15,57 +14,64 @@ from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.store.results import Disconnection
 from lifecycle.store.scripts import Store
-from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.reader import TokenReader
+from lifecycle.tokens.feed import RequestFeed
+from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.types import RequestRecord
 
 log = logging.getLogger(__name__)
 
 
 class Readers:
-    """Redis is told the number of a request's readers here, in order, so that a repetition changes nothing."""
+    """Open and close readers. Redis is sent absolute reader counts, in order, so that a repetition changes nothing."""
 
-    def __init__(self, store: Store, frontend_id: Callable[[], str], spawn: Spawn) -> None:
-        self.feeds: dict[str, Feed] = {}
+    def __init__(self, store: Store, state: FrontendState, spawn: Spawn) -> None:
+        settings = store.settings
+        self.feeds: dict[str, RequestFeed] = {}  # by request id
+        self.record_polls = RateLimiter()  # bounds how many records are read only because nothing was pushed
         self._store = store
-        self._settings = store.settings
-        self._frontend_id = frontend_id
+        self._state = state
         self._spawn = spawn
-        self.looks = RateLimiter()
+        self._limits = ReaderLimits(settings.reader_buffer_tokens, settings.sse_keepalive_secs, settings.lease_secs)
         self._open = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
 
     def __len__(self) -> int:
-        """Open streams here, and clients that wait for a unary answer."""
+        """Return the number of open streams here, and of clients that wait for a unary answer."""
         return self._open
 
-    def feed(self, rid: str) -> Feed:
+    def feed(self, rid: str) -> RequestFeed:
+        """Return the request's feed; it is made if there is none."""
         feed = self.feeds.get(rid)
         if feed is None:
-            feed = self.feeds[rid] = Feed(rid, self._close_feed)
+            feed = self.feeds[rid] = RequestFeed(rid, self._close_feed)
         return feed
 
-    def fresh(self, feed: Feed) -> TokenReader:
-        """The reader of the client that brings the request: there is no history yet."""
+    def fresh(self, feed: RequestFeed) -> TokenReader:
+        """Return a reader for the client whose request is being admitted, so that its stream is still empty."""
         return self._reader(feed, START, fresh=True)
 
     async def attach(self, rid: str, after: TokenId) -> tuple[RequestRecord, TokenReader] | None:
-        """None when the request is unknown or expired."""
+        """Open a reader behind the token `after`. None when the request is unknown or expired.
+
+        Raises StoreUnavailable; Fenced when this frontend's lease has expired.
+        """
         feed = self.feed(rid)
         reader = self._reader(feed, after, fresh=False)
         try:
-            async with feed.attaching:
-                record = await self._store.attach(rid, self._frontend_id(), feed.http_readers)
+            async with feed.attach_lock:
+                record = await self._store.attach(rid, self._state.id, feed.http_readers)
         except BaseException as failure:
-            feed.pin()  # who comes meanwhile shares it, and is told of with this
+            feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted by the same report
             self.close(reader)
             if isinstance(failure, Fenced):
                 feed.unpin()
             else:
-                # It may have been executed all the same, and a reader that is none would keep the request alive.
-                self._spawn(self._take_back(feed), "detach")
+                # Redis may have executed it all the same, and counting a reader that does not exist would keep the
+                # request alive.
+                self._spawn(self._report_closed(feed), "detach")
             raise
         if record is None:
             self.close(reader)
@@ -73,83 +79,79 @@ class Readers:
         return record, reader
 
     async def detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> Disconnection | None:
-        """Close a reader and tell Redis. None when there was nothing to tell, or Redis was away for a whole lease."""
+        """Close a reader and report it to Redis. `admitting`: its client is the one that brought the request.
+
+        Returns None when there was nothing to report, or when Redis was unavailable for a whole lease.
+        """
         feed = reader.feed
-        feed.pin()  # who comes meanwhile shares it, and is told of after this
+        feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted after this report
         self.close(reader)
         try:
             if feed.record is None or (admitting and status is ConnectionStatus.CLOSED_UNEXPECTEDLY):
-                return await self.tell(feed, status, admitting=admitting)
+                return await self.report(feed, status, admitting=admitting)
             if admitting:
-                await self._announce(feed.rid, status)
-            return None  # ended: its readers are no longer counted
+                await self._publish(feed.rid, status)
+            return None  # the readers of an ended request are not counted
         except StoreUnavailable as failure:
             log.warning("the end of a connection of %s could not be written: %s", feed.rid, failure)
             return None
         finally:
             feed.unpin()
 
-    async def _announce(self, rid: str, status: ConnectionStatus) -> None:
-        """What changes nothing any more is published, and not written: the response to a request that has ended."""
+    async def _publish(self, rid: str, status: ConnectionStatus) -> None:
+        """Publish how the response to an ended request was closed. Nothing depends on it, so it is not written."""
         message = orjson.dumps({"type": "connection", "status": status.value})
         await self._store.commands.execute("PUBLISH", self._store.keys.channel(rid), message)
 
-    async def _take_back(self, feed: Feed) -> None:
-        """A reader that did not come to be, and that Redis may count."""
+    async def _report_closed(self, feed: RequestFeed) -> None:
+        """Report the loss of a reader that failed to attach, and that Redis may count."""
         try:
-            await self.tell(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+            await self.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
         finally:
             feed.unpin()
 
-    async def tell(self, feed: Feed, status: ConnectionStatus, *, admitting: bool) -> Disconnection:
-        async with feed.attaching:
+    async def report(self, feed: RequestFeed, status: ConnectionStatus, *, admitting: bool) -> Disconnection:
+        """Tell Redis how many readers the request has here after one was closed. Raises StoreUnavailable."""
+        async with feed.attach_lock:
             return await self._store.disconnect(
                 feed.rid,
-                self._frontend_id(),
+                self._state.id,
                 feed.http_readers,
                 status.value,
                 admitting=admitting,
-                retry_for_secs=self._settings.lease_secs,
+                retry_for_secs=self._store.settings.lease_secs,
             )
 
     def close(self, reader: TokenReader) -> None:
+        """Close a reader without reporting it."""
         reader.close()
         self._open -= 1
         if self._open == 0:
-            self._quiet.set()
+            self._all_closed.set()
 
     async def wait_until_quiet(self, timeout_secs: float) -> None:
-        """Until no client waits for an answer here, or the time is over."""
+        """Wait until no client waits for an answer here, for at most `timeout_secs`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_secs):
-                await self._quiet.wait()
+                await self._all_closed.wait()
 
     def mark_stale(self, shard: int) -> None:
-        """That shard of Redis has lost data; nobody else tells those who read here what others admitted."""
+        """Let every reader of the shard check its request's record: pushes or data of the shard were lost."""
         for feed in list(self.feeds.values()):
             if self._store.keys.shard_of(feed.rid) == shard:
                 for reader in feed.readers:
                     reader.mark_stale()
 
     def end_all(self, error_type: str, message: str) -> None:
+        """End every reader with an error now."""
         for feed in list(self.feeds.values()):
-            feed.lose(error_type, message)
+            feed.abort(error_type, message)
 
-    def _reader(self, feed: Feed, after: TokenId, *, fresh: bool) -> TokenReader:
-        settings = self._settings
+    def _reader(self, feed: RequestFeed, after: TokenId, *, fresh: bool) -> TokenReader:
         self._open += 1
-        self._quiet.clear()
-        return TokenReader(
-            self._store,
-            feed,
-            self.looks,
-            after=after,
-            fresh=fresh,
-            buffer_tokens=settings.reader_buffer_tokens,
-            keepalive_secs=settings.sse_keepalive_secs,
-            retry_for_secs=settings.lease_secs,
-        )
+        self._all_closed.clear()
+        return TokenReader(self._store, feed, self.record_polls, self._limits, after=after, fresh=fresh)
 
-    def _close_feed(self, feed: Feed) -> None:
+    def _close_feed(self, feed: RequestFeed) -> None:
         if self.feeds.get(feed.rid) is feed:
             del self.feeds[feed.rid]

@@ -1,4 +1,4 @@
-"""Waiting for a request's end: its message wakes, its record decides."""
+"""Wait for a request's end. Its message ends the wait early; its record decides."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from lifecycle.store.pubsub import Message, Subscription, Subscriptions
 from lifecycle.store.scripts import Store
 from lifecycle.types import RequestRecord
 
-_POLL_SECS = 0.5  # should the message get lost
+_POLL_SECS = 0.5  # the record is read this often, in case the message is lost
 
 
 async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wait_secs: float) -> RequestRecord | None:
-    """The record as it was last seen: once the request has ended, or the time is over. None when it was not seen."""
+    """Return the record once the request has ended, or as it was last read when `wait_secs` are over.
+
+    Returns None when no record was found: the request is unknown or expired, or Redis was unavailable.
+    """
     ended = asyncio.Event()
     record: RequestRecord | None = None
 
@@ -26,7 +29,7 @@ async def wait_for_end(store: Store, subscriptions: Subscriptions, rid: str, wai
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_secs):
-                with suppress(StoreUnavailable):  # a hint: without it the record is looked at now and then
+                with suppress(StoreUnavailable):  # without a subscription the record is still polled
                     subscription = await subscriptions.subscribe(store.keys.channel(rid), on_message, on_gap=ended.set)
                 while True:
                     with suppress(StoreUnavailable):

@@ -14,6 +14,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.scripts import Store
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.readers import Readers
 from tests.conftest import MakeSettings, connect
 from tests.unit.world import World
@@ -32,7 +33,7 @@ class Bench:
         self.server = server
         self.world = world
         self.tasks: list[asyncio.Task[None]] = []
-        self.readers = Readers(world.store, lambda: "f1", spawn)
+        self.readers = Readers(world.store, FrontendState(id="f1"), spawn)
 
     async def attach(self) -> TokenReader:
         attached = await self.readers.attach("r", START)

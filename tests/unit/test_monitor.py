@@ -11,10 +11,9 @@ import pytest
 from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
-from lifecycle.tokens.feed import Feed
-from lifecycle.tracking.inflight_guard import InflightGuard
-from lifecycle.tracking.monitor import Limits, StreamMonitor
-from lifecycle.types import ErrorType
+from lifecycle.tokens.feed import RequestFeed
+from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
+from lifecycle.types import ErrorType, Limits
 from tests.unit.world import LABELS, World
 
 
@@ -27,22 +26,11 @@ def _gaps(metrics: Metrics) -> float:
     return metrics.registry.get_sample_value(name, {"model": LABELS.model}) or 0.0
 
 
-def _monitor(world: World, metrics: Metrics, feed: Feed) -> StreamMonitor:
+def _monitor(world: World, metrics: Metrics, feed: RequestFeed) -> StreamMonitor:
     feed.pin()
-    guard, span = InflightGuard(metrics, LABELS), RequestSpan(feed.rid, LABELS)
-    monitor = StreamMonitor(
-        world.store,
-        metrics,
-        feed,
-        guard,
-        LABELS,
-        Limits(),
-        span,
-        RateLimiter(),
-        _nothing_falls_due,
-        lambda _: feed.unpin(),
-    )
-    monitor.begin()
+    services = MonitorServices(world.store, metrics, RateLimiter(), _nothing_falls_due, lambda _: feed.unpin())
+    monitor = StreamMonitor(services, feed, LABELS, Limits(), RequestSpan(feed.rid, LABELS))
+    monitor.begin(queued=False)
     return monitor
 
 
@@ -51,7 +39,7 @@ def _nothing_falls_due(work: Coroutine[Any, Any, None], name: str) -> None:
 
 
 async def test_between_n_tokens_there_are_n_less_one_waits(world: World) -> None:
-    metrics, feed = Metrics(), Feed("r", lambda feed: None)
+    metrics, feed = Metrics(), RequestFeed("r", lambda feed: None)
     monitor = _monitor(world, metrics, feed)
     feed.take_tokens("1-3", ["a", "b", "c"])
     assert (_counted(metrics), _gaps(metrics)) == (3, 2)
@@ -70,10 +58,10 @@ async def test_tokens_whose_frames_got_lost_are_counted_with_the_end_and_once(wo
     for number in range(1, 6):
         await world.append(number)
     await world.finish(5)
-    metrics, feed = Metrics(), Feed("r", lambda feed: None)
+    metrics, feed = Metrics(), RequestFeed("r", lambda feed: None)
     monitor = _monitor(world, metrics, feed)
     feed.take_tokens("1-3", ["a", "b", "c"])
-    await monitor.look()
+    await monitor.recheck()
     feed.take_tokens("1-5", ["d", "e"])
     assert _counted(metrics) == 5
 
@@ -93,10 +81,10 @@ async def test_a_request_has_one_line_in_the_log_unless_it_goes_on_elsewhere(
 ) -> None:
     caplog.set_level(logging.INFO, "lifecycle.request")
     await world.run()
-    monitor = _monitor(world, Metrics(), Feed("r", lambda feed: None))
+    monitor = _monitor(world, Metrics(), RequestFeed("r", lambda feed: None))
     if end == "ended":
         await world.finish(0)
-        await monitor.look()
+        await monitor.recheck()
     if "left" in end:
         monitor.leave()
     if "lost" in end:

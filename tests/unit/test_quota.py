@@ -74,7 +74,7 @@ async def test_a_request_of_the_same_id_does_not_hold_the_share_of_another(world
     second = await quota.reserve(OWNER, "a", "other", 2)
     assert second
     assert await admit(world, second) == "exists"
-    await quota.refused(OWNER, second)
+    await quota.release(OWNER, second)
     assert await reserve(world, "b")
     assert await reserve(world, "c") is None
 

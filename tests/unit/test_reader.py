@@ -9,21 +9,22 @@ import pytest
 
 from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.ids import START, TokenId
-from lifecycle.tokens.feed import Feed
-from lifecycle.tokens.history import PAGE_ENTRIES, End, Tokens
-from lifecycle.tokens.reader import SILENCE, TokenReader
+from lifecycle.tokens.feed import RequestFeed
+from lifecycle.tokens.history import PAGE_ENTRIES
+from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.reader import SILENCE, ReaderLimits, TokenReader
 from tests.unit.world import World
 
 Open = Callable[..., TokenReader]
 
 
 @pytest.fixture
-async def feed() -> Feed:
-    return Feed("r", lambda feed: None)
+async def feed() -> RequestFeed:
+    return RequestFeed("r", lambda feed: None)
 
 
 @pytest.fixture
-async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
+async def open_reader(world: World, feed: RequestFeed) -> AsyncIterator[Open]:
     opened: list[TokenReader] = []
 
     def open_one(after: TokenId = START, *, fresh: bool = False, keepalive_secs: float = 0.05) -> TokenReader:
@@ -31,11 +32,9 @@ async def open_reader(world: World, feed: Feed) -> AsyncIterator[Open]:
             world.store,
             feed,
             RateLimiter(),
+            ReaderLimits(buffer_tokens=100, keepalive_secs=keepalive_secs, retry_for_secs=0.0),
             after=after,
             fresh=fresh,
-            buffer_tokens=100,
-            keepalive_secs=keepalive_secs,
-            retry_for_secs=0.0,
         )
         opened.append(reader)
         return reader
@@ -80,7 +79,9 @@ async def test_a_stream_is_read_across_its_attempts(world: World, open_reader: O
 
 
 @pytest.mark.leaves_inflight
-async def test_who_follows_live_is_given_the_next_attempt_too(world: World, feed: Feed, open_reader: Open) -> None:
+async def test_a_reader_that_follows_live_receives_the_next_attempt_too(
+    world: World, feed: RequestFeed, open_reader: Open
+) -> None:
     reader = open_reader(fresh=True)
     await world.run(resumable=True)
     await world.append(1)
@@ -109,7 +110,7 @@ async def test_an_id_that_the_stream_never_had_ends_with_a_loss(world: World, op
 
 @pytest.mark.leaves_inflight
 async def test_the_next_attempt_is_not_spliced_to_tokens_that_are_lost(
-    world: World, feed: Feed, open_reader: Open
+    world: World, feed: RequestFeed, open_reader: Open
 ) -> None:
     """Four tokens were pushed, two have survived in Redis: the next attempt goes on behind the two."""
     reader = open_reader(fresh=True)
@@ -124,7 +125,7 @@ async def test_the_next_attempt_is_not_spliced_to_tokens_that_are_lost(
     assert (texts, end and end.error_type) == ([], "state_lost")
 
 
-class _Tap:
+class _Socket:
     """A socket that takes what it is given, or does not."""
 
     def __init__(self) -> None:
@@ -137,62 +138,66 @@ class _Tap:
         return self.open
 
 
-async def _waits(reader: TokenReader) -> asyncio.Task[object]:
+async def _wait_for_next(reader: TokenReader) -> asyncio.Task[object]:
     waiting = asyncio.create_task(reader.next())
     await asyncio.sleep(0)
     return waiting
 
 
-async def test_who_waits_is_poured_what_follows_and_woken_by_the_end(feed: Feed, open_reader: Open) -> None:
-    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.on_events = tap
-    waiting = await _waits(reader)
+async def test_a_waiting_reader_passes_tokens_on_and_is_woken_by_the_end(feed: RequestFeed, open_reader: Open) -> None:
+    reader, socket = open_reader(fresh=True, keepalive_secs=60), _Socket()
+    reader.on_events = socket
+    waiting = await _wait_for_next(reader)
     feed.take_tokens("1-1", ["a"])
     feed.take_tokens("1-3", ["b", "c"])
-    assert (tap.texts, waiting.done(), str(TokenId(reader.attempt, reader.number))) == (["a", "b", "c"], False, "1-3")
+    assert (socket.texts, waiting.done(), str(TokenId(reader.attempt, reader.number))) == (
+        ["a", "b", "c"],
+        False,
+        "1-3",
+    )
     end = End("completed", "", "", "stop", 3)
     feed.take_end(end)
     assert await waiting == end
 
 
-async def test_nothing_is_poured_past_what_is_held(feed: Feed, open_reader: Open) -> None:
+async def test_no_token_overtakes_tokens_that_are_held(feed: RequestFeed, open_reader: Open) -> None:
     """While the owner is busy, or the socket full, tokens are held, and whatever follows queues behind them."""
-    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.on_events = tap
+    reader, socket = open_reader(fresh=True, keepalive_secs=60), _Socket()
+    reader.on_events = socket
     feed.take_tokens("1-1", ["a"])  # nobody waits
     assert await reader.next() == Tokens(1, 1, ["a"])
-    waiting = await _waits(reader)
-    tap.open = False
+    waiting = await _wait_for_next(reader)
+    socket.open = False
     feed.take_tokens("1-2", ["b"])
-    tap.open = True
+    socket.open = True
     feed.take_tokens("1-3", ["c"])
     assert await waiting == Tokens(1, 2, ["b"])
     assert await reader.next() == Tokens(1, 3, ["c"])
-    assert tap.texts == []
+    assert socket.texts == []
 
 
 @pytest.mark.leaves_inflight
-async def test_behind_a_gap_nothing_is_poured(world: World, feed: Feed, open_reader: Open) -> None:
+async def test_tokens_behind_a_gap_are_not_passed_on(world: World, feed: RequestFeed, open_reader: Open) -> None:
     await world.run()
     for number in (1, 2, 3):
         await world.append(number)
-    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.on_events = tap
-    waiting = await _waits(reader)
+    reader, socket = open_reader(fresh=True, keepalive_secs=60), _Socket()
+    reader.on_events = socket
+    waiting = await _wait_for_next(reader)
     feed.take_tokens("1-3", ["1.3 "])  # the frame before got lost
-    assert tap.texts == []
+    assert socket.texts == []
     assert await waiting == Tokens(1, 1, ["1.1 "])
     assert await _read(reader, 2) == (["1.2 ", "1.3 "], None)
 
 
-async def test_another_attempt_is_not_poured_unseen(feed: Feed, open_reader: Open) -> None:
+async def test_another_attempt_is_not_passed_on_before_its_base_is_known(feed: RequestFeed, open_reader: Open) -> None:
     """The stream says where it begins."""
-    reader, tap = open_reader(fresh=True, keepalive_secs=60), _Tap()
-    reader.on_events = tap
-    waiting = await _waits(reader)
+    reader, socket = open_reader(fresh=True, keepalive_secs=60), _Socket()
+    reader.on_events = socket
+    waiting = await _wait_for_next(reader)
     feed.take_tokens("1-1", ["a"])
     feed.take_tokens("2-2", ["b"])
-    assert tap.texts == ["a"]
+    assert socket.texts == ["a"]
     waiting.cancel()
 
 
@@ -207,16 +212,15 @@ async def test_a_stream_of_several_pages_is_read_from_its_start(world: World, op
     assert await _read(open_reader(), count) == (expected, None)
 
 
-async def test_silence_is_looked_into_only_as_often_as_there_are_looks_left_and_doubt_always(
-    world: World, feed: Feed
+async def test_silence_reads_the_record_within_the_rate_limit_and_staleness_always(
+    world: World, feed: RequestFeed
 ) -> None:
-    """The request is unknown to Redis, so that a look ends the stream."""
+    """Redis does not know the request, so that reading its record ends the stream."""
     none_left = RateLimiter(per_sec=1e-9)
     while none_left.take():
         pass
-    reader = TokenReader(
-        world.store, feed, none_left, fresh=True, buffer_tokens=100, keepalive_secs=0.01, retry_for_secs=0.0
-    )
+    limits = ReaderLimits(buffer_tokens=100, keepalive_secs=0.01, retry_for_secs=0.0)
+    reader = TokenReader(world.store, feed, none_left, limits, fresh=True)
     assert [await reader.next() for _ in range(3)] == [SILENCE] * 3
     reader.mark_stale()
     end = await reader.next()

@@ -9,6 +9,7 @@ import pytest
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START
+from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.readers import Readers
 from tests.unit.world import World
 
@@ -20,7 +21,7 @@ async def test_a_failed_attach_takes_nothing_from_who_comes_after_it(
     """Its reader may have been counted, so it is taken back; by then the client has come again."""
     await world.run()
     store, taking_back = world.store, []
-    readers = Readers(store, lambda: "f1", lambda work, name: taking_back.append(asyncio.create_task(work)))
+    readers = Readers(store, FrontendState(id="f1"), lambda work, name: taking_back.append(asyncio.create_task(work)))
     come_again, disconnect = asyncio.Event(), store.disconnect
 
     async def away(*_: Any, **__: Any) -> None:

@@ -17,12 +17,11 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.tokens.history import End, Tokens
+from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest
-from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
+from lifecycle.types import Endpoint, Labels, Limits, OnDisconnect, RequestType
 from tests.waiting import wait_until
 
 MODEL = "m"

@@ -15,7 +15,7 @@ import pytest
 from lifecycle.aio import tasks
 from lifecycle.execution.context import EngineContext
 from lifecycle.replica.reaper import Reaper
-from lifecycle.tokens.history import End
+from lifecycle.tokens.items import End
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.tracker import Tracker

@@ -16,9 +16,8 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.tracking.admission import AdmissionRequest
-from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import OnDisconnect
+from lifecycle.types import Limits, OnDisconnect
 from tests.known_faults.core.kit import LABELS, ended, held_within
 from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker
 from tests.waiting import wait_until

@@ -12,8 +12,7 @@ import pytest
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.tracking.admission import AdmissionRequest, Rejected
-from lifecycle.tracking.monitor import Limits
-from lifecycle.types import OnDisconnect
+from lifecycle.types import Limits, OnDisconnect
 from tests.known_faults.core.kit import LABELS, bytes_moved
 from tests.known_faults.core.replicas import BODY, frontend, quick_settings
 

@@ -16,7 +16,7 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.ids import TokenId
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tokens.history import End
+from lifecycle.tokens.items import End
 from lifecycle.tracking.tracker import Tracker
 from tests.chaos.proxy import FaultProxy
 from tests.known_faults.core.replicas import (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import orjson
+from lifecycle.store.scripts import Store
 
 from lifecycle.ids import new_nonce
 from lifecycle.store.results import Append, Start
-from lifecycle.store.scripts import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.known_faults.core.replicas import BODY, MODEL
 

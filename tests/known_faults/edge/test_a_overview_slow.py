@@ -20,9 +20,8 @@ from frontend.app import create_app
 from frontend.server import Protocol
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.admission import AdmissionRequest
-from lifecycle.tracking.monitor import Limits
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Labels, OnDisconnect
+from lifecycle.types import Labels, Limits, OnDisconnect
 from tests.conftest import MakeSettings
 from tests.waiting import wait_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.tracking.queue_limit import Backlog
+from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS, MODEL
@@ -16,10 +16,10 @@ SHARDS = 8
 async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettings, make_store: MakeStore) -> None:
     store = make_store(make_settings(shards=SHARDS, queue_limit=3))
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
-    backlog = Backlog(store)
+    limit = QueueLimit(store)
     full = []
     for number in range(4):
-        full.append(await backlog.is_full(MODEL))
+        full.append(await limit.is_full(MODEL))
         if full[-1]:
             break
         await store.admit(
@@ -42,4 +42,4 @@ async def test_one_shard_asks_nothing(make_settings: MakeSettings, make_store: M
     """There the admitting script itself compares, and no command is spent."""
     store = make_store(make_settings(queue_limit=1))
     await store.commands.aclose()
-    assert not await Backlog(store).is_full(MODEL)
+    assert not await QueueLimit(store).is_full(MODEL)

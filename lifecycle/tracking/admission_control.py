@@ -1,0 +1,89 @@
+"""Decide whether a request is admitted, and admit it."""
+
+from __future__ import annotations
+
+from lifecycle.errors import Fenced, StoreUnavailable
+from lifecycle.ids import new_nonce
+from lifecycle.store.scripts import Store
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.telemetry.tracing import RequestSpan
+from lifecycle.tokens.reader import TokenReader
+from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.owned_requests import OwnedRequests
+from lifecycle.tracking.queue_limit import QueueLimit
+from lifecycle.tracking.quota import Quota
+from lifecycle.tracking.readers import Readers
+
+
+class AdmissionControl:
+    """Admit requests within the queue's limit and their owner's inflight limit."""
+
+    def __init__(
+        self, store: Store, metrics: Metrics, state: FrontendState, readers: Readers, owned: OwnedRequests
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._state = state
+        self._readers = readers
+        self._owned = owned
+        self._queue_limit = QueueLimit(store)
+        self._quota = Quota(store)
+
+    async def admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+        """Queue and count a request; return its `created_at` in Unix seconds, and a reader for its client.
+
+        Raises Rejected, StoreUnavailable, or Fenced when the frontend's lease has expired; nothing is left behind then.
+        """
+        if self._state.draining:
+            raise Rejected("draining")
+        with self._owned.admitting(admit.rid):
+            if await self._queue_limit.is_full(admit.labels.model):
+                raise Rejected("full")
+            return await self._admit(admit)
+
+    async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+        feed = self._readers.feed(admit.rid)
+        feed.pin()
+        reader = self._readers.fresh(feed)
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # if refused it is dropped, and so not exported
+        span.queued()
+        try:
+            limits, nonce, slot = admit.limits, new_nonce(), None
+            if admit.inflight_limit:
+                slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
+                if slot is None:
+                    raise Rejected("limit")
+            admission = await self._store.admit(
+                admit.rid,
+                nonce,
+                admit.labels,
+                self._state.id,
+                admit.body,
+                on_disconnect=admit.on_disconnect.value,
+                grace_secs=admit.grace_secs,
+                queue_timeout_secs=limits.queue_secs,
+                first_token_timeout_secs=limits.first_token_secs,
+                deadline_secs=limits.deadline_secs,
+                traceparent=span.traceparent,
+                idempotency=admit.idempotency,
+                owner=admit.owner,
+                admit_by=slot.admit_by if slot else None,
+            )
+            if slot is not None and admission.outcome != "admitted":
+                await self._quota.release(admit.owner, slot)
+            if admission.outcome == "fenced":
+                raise Fenced("This frontend's lease has expired")
+            if admission.outcome == "late":
+                raise StoreUnavailable("Redis took too long to admit the request")
+            if admission.outcome != "admitted":
+                raise Rejected(admission.outcome)
+        except BaseException:
+            self._readers.close(reader)
+            feed.unpin()
+            raise
+        self._metrics.started.labels(*admit.labels).inc()
+        self._owned.own(feed, admit.labels, limits, span, queued=not feed.started)
+        # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
+        self._metrics.output_tokens.labels(admit.labels.model).inc(feed.number)
+        return admission.created_at, reader
