@@ -43,7 +43,7 @@ NOT_A_FRAME = (
     b'[["r1","1-1"]]',
     b'[["r1","x",["t"]]]',
     b'[["r1","0-0",{}]]',
-    b'[["r1","0-0",{"type":"adopted"}]]',
+    b'[["r1","0-0",{"type":"reassigned"}]]',
     b'[["r1","0-0",null]]',
     b'[["r1","0-0",{"type":"terminal"}]]',
     b'[["nobody","0-0",{"type":"started"}]]',
