@@ -34,7 +34,7 @@ class Exporter(Collector):
         self._registry = metrics.registry
         self._cluster_registry = CollectorRegistry()
         self._cluster_registry.register(self)
-        self._snapshot: cluster.Snapshot | None = None
+        self._snapshot: cluster.ClusterSnapshot | None = None
         self._taken_at = float("-inf")
         self._refreshing = asyncio.Lock()
         self._totals: dict[tuple[str, ...], int] = {}
@@ -58,7 +58,7 @@ class Exporter(Collector):
     def render(self) -> bytes:
         return generate_latest(self._registry) + generate_latest(self._cluster_registry)
 
-    def _clamp(self, snapshot: cluster.Snapshot) -> None:
+    def _clamp(self, snapshot: cluster.ClusterSnapshot) -> None:
         """A counter that steps back after a failover would read as a burst: within an epoch it never does."""
         if snapshot.epochs != self._epochs:
             self._epochs, self._totals, self._reaped = snapshot.epochs, {}, {}

@@ -91,7 +91,7 @@ class Board:
     async def _take_cluster(self, last: Picture | None) -> Picture:
         snapshot = await cluster.snapshot(self._store)
         now = snapshot.inflight.as_of
-        gone = await browse.gone(self._store, now - _GONE_SECS)
+        gone = await browse.recently_expired(self._store, now - _GONE_SECS)
         settings = self._store.settings
         if last is None or now - last.facts["as_of"] > settings.lease_secs:
             self._seen = {}  # nobody has looked for so long that it says nothing about how anybody ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lifecycle.queries.cluster import Snapshot
+from lifecycle.queries.cluster import ClusterSnapshot
 from lifecycle.types import Replica, Role
 
 _SAME_BEAT_SECS = 0.05  # a heartbeat's time is read off a lease in milliseconds
@@ -45,7 +45,7 @@ class Rates:
         self._ends: tuple[int, int, int] | None = None
         self._at = float("-inf")
 
-    def feed(self, snapshot: Snapshot) -> Point:
+    def feed(self, snapshot: ClusterSnapshot) -> Point:
         now, total = snapshot.inflight.as_of, snapshot.inflight.total
         if now - self._at > _LONGEST_GAP_SECS:
             self._beats, self._ends = {}, None
@@ -80,7 +80,7 @@ class Rates:
         return disconnects
 
 
-def _ends(snapshot: Snapshot) -> tuple[int, int, int]:
+def _ends(snapshot: ClusterSnapshot) -> tuple[int, int, int]:
     completed = failed = cancelled = 0
     for (*_, status, error_type), number in snapshot.totals.items():
         if status == "success":

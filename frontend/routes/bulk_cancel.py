@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.queries import bulk_cancel, cluster
-from lifecycle.queries.bulk_cancel import Selection
+from lifecycle.queries.bulk_cancel import Selector
 from lifecycle.types import Endpoint
 
 router = APIRouter()
@@ -28,7 +28,7 @@ async def cancel_selected(request: Request) -> Response:
     for name in asked:
         if name not in _FIELDS:  # a misspelt field would match more than was meant
             raise params.bad(f"{name[:64]!r} is none of {', '.join(_FIELDS)}", name[:64])
-    selected = Selection(_filter(asked), _older_than(asked.get("older_than_secs")))
+    selected = Selector(_filter(asked), _older_than(asked.get("older_than_secs")))
     if selected.empty:
         raise params.bad(
             "Say which requests: model, endpoint, status, frontend, worker or older_than_secs; status inflight is all",

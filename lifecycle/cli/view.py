@@ -14,7 +14,7 @@ from lifecycle.types import RequestRecord, Status
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lifecycle.queries.cluster import Snapshot
+    from lifecycle.queries.cluster import ClusterSnapshot
 
 _RICH_COLORS = {output.RED: "red", output.GREEN: "green", output.YELLOW: "yellow", output.CYAN: "cyan"}
 _RECENT_SECS = 60.0
@@ -25,7 +25,7 @@ _HEADS = [*listing.PS_HEADS[:6], "TOKENS/S", *listing.PS_HEADS[6:]]
 class View:
     """The state at `now` (Unix seconds by Redis's clock); `requests` are the oldest inflight requests."""
 
-    snapshot: Snapshot
+    snapshot: ClusterSnapshot
     requests: list[RequestRecord]
     now: float
     rates: Mapping[str, float] = field(default_factory=dict)  # tokens per second, by request id
@@ -62,7 +62,7 @@ class Trend:
         self._polled_at = 0.0
         self._ended: deque[tuple[float, dict[str, int]]] = deque()
 
-    def follow(self, snapshot: Snapshot, requests: list[RequestRecord], now: float) -> View:
+    def follow(self, snapshot: ClusterSnapshot, requests: list[RequestRecord], now: float) -> View:
         """Add one poll and return the view of it."""
         rates = {request.id: self._rate(request, now) for request in requests}
         self._tokens, self._polled_at = {request.id: request.output_tokens for request in requests}, now
@@ -82,7 +82,7 @@ class Trend:
         return new / (now - since) if since is not None and now > since and new > 0 else 0.0
 
 
-def _ended(snapshot: Snapshot) -> dict[str, int]:
+def _ended(snapshot: ClusterSnapshot) -> dict[str, int]:
     """Count ended requests by error type, or as `completed`."""
     ended: dict[str, int] = defaultdict(int)
     for (*_, error_type), count in snapshot.totals.items():

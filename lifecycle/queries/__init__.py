@@ -1,1 +1,1 @@
-"""Answer questions about the whole cluster, and cancel many requests at once."""
+"""Query the whole cluster, and cancel many requests at once."""

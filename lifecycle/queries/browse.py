@@ -1,6 +1,7 @@
-"""What a table of requests shows of the whole cluster: a bounded number of rows from either end of an index.
+"""List requests of the whole cluster for a table: a bounded number of rows from either end of an index.
 
-A search looks at a bounded number of requests, in small steps, so that Redis is never busy with it for long.
+A search examines a bounded number of requests, in small steps, so that Redis is never busy with it for long.
+Every function raises StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from lifecycle.store.results import Row
 from lifecycle.store.scripts import Store
 from lifecycle.types import RequestRecord
 
-_STEP = 500  # requests one script looks at
-_SEARCH_LIMIT = 20_000  # requests one search looks at, in each shard
-_SHOWN_GONE = 20
+_STEP = 500  # requests that one script examines at most
+_SEARCH_LIMIT = 20_000  # requests that one search examines in each shard at most
+_SHOWN_EXPIRED = 20
 
 
 @dataclass(slots=True, frozen=True)
 class Query:
-    """`active` are those inflight, by age; `expiries` those that have ended, by when they did.
+    """Select requests: of `active` those inflight, by age; of `expiries` those that have ended, by time of their end.
 
-    Every one of `words` (in lower case) must be found in the id, the model, the status, the frontend or the worker.
+    Each of `words` (in lower case) must occur in the id, the model, the status, the frontend or the worker.
     """
 
     index: Literal["active", "expiries"]
@@ -34,12 +35,16 @@ class Query:
 
     @property
     def narrows(self) -> bool:
+        """Return whether some requests of the index may not match."""
         return bool(self.status or self.words)
 
 
 @dataclass(slots=True, frozen=True)
 class Listing:
-    """At `as_of` by Redis's clock. `more`: others match, or may match: the search ended before the index did."""
+    """Hold the rows found at `as_of`, in Unix seconds by Redis's clock.
+
+    `more`: further requests match, or may match because the search ended before the index did.
+    """
 
     as_of: float
     rows: list[Row]
@@ -47,6 +52,7 @@ class Listing:
 
 
 async def browse(store: Store, query: Query) -> Listing:
+    """List the requests that match the query, over all shards in one order."""
     pages = await asyncio.gather(*(_browse_shard(store, shard, query) for shard in range(store.settings.shards)))
     newest = query.order == "newest"
     rows = list(heapq.merge(*(page.rows for page in pages), key=lambda row: _place(query, row.record), reverse=newest))
@@ -55,7 +61,7 @@ async def browse(store: Store, query: Query) -> Listing:
 
 
 async def oldest(store: Store, limit: int, word: str = "") -> Listing:
-    """What has been inflight for longest."""
+    """List the requests that have been inflight for longest; `word` must occur in each."""
     words = (word.lower(),) if word else ()
     return await browse(store, Query("active", "oldest", "", words, limit))
 
@@ -66,7 +72,7 @@ def _place(query: Query, record: RequestRecord) -> tuple[float, str]:
 
 
 async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
-    found: dict[str, Row] = {}  # by id: the index may move between two steps
+    found: dict[str, Row] = {}  # by id, because the index may shift between two steps
     offset, more = 0, True
     while True:
         missing = query.limit + 1 - len(found)
@@ -80,8 +86,8 @@ async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
             return Listing(page.now, list(found.values()), more)
 
 
-async def gone(store: Store, since: float) -> dict[str, float]:
-    """Replicas that were buried, or have said goodbye, after that time: id → when, the latest first."""
+async def recently_expired(store: Store, since: float) -> dict[str, float]:
+    """Return replicas that expired or left after `since`, at most 20: id → when, in Unix seconds, the latest first."""
     flat = await store.commands.execute(
         "ZREVRANGEBYSCORE",
         store.keys.control + "expired_replicas",
@@ -90,6 +96,6 @@ async def gone(store: Store, since: float) -> dict[str, float]:
         "WITHSCORES",
         "LIMIT",
         0,
-        _SHOWN_GONE,
+        _SHOWN_EXPIRED,
     )
     return {name.decode(): float(at) for name, at in zip(flat[::2], flat[1::2], strict=True)}

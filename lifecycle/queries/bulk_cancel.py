@@ -1,4 +1,4 @@
-"""Cancelling by what requests have in common: all of a model, all of a worker, all that are older than ten minutes."""
+"""Cancel requests by what they have in common: all of a model, all of a worker, all older than ten minutes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Requests inflight that match every given field; `older_than_secs` is since their admission, by Redis's clock."""
+class Selector:
+    """Select requests inflight that match every given field; their age is from admission, by Redis's clock."""
 
     filter: cluster.Filter
     older_than_secs: float | None = None
 
     @property
     def empty(self) -> bool:
-        """Nothing is asked for, so everything would match: never what is meant. A status says it on purpose."""
+        """Return whether no field is given. Everything would match then, which must be asked for by a status."""
         return not any(self.filter) and self.older_than_secs is None
 
 
 @dataclass(slots=True)
 class Cancelled:
-    """A page of what a selection matched, and how it stands now. In a dry run nothing is requested."""
+    """Hold a page of the records that a selector matched, as they are now. In a dry run nothing is cancelled."""
 
     dry_run: bool
     matched: int = 0
@@ -40,10 +40,11 @@ class Cancelled:
 
     @property
     def requested(self) -> int:
-        """What has a cancel on record now; what had ended by itself before it came has none."""
+        """Count the records with a cancel; a request that had ended before has none."""
         return 0 if self.dry_run else sum(record.cancel_requested_at is not None for record in self.records)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the body of the answer to `POST /v1/requests/cancel`."""
         return {
             "object": "list",
             "data": [record.to_json() for record in self.records],
@@ -56,7 +57,7 @@ class Cancelled:
 
 async def cancel_selected(
     store: Store,
-    selection: Selection,
+    selector: Selector,
     mode: CancelMode,
     reason: str,
     *,
@@ -64,9 +65,12 @@ async def cancel_selected(
     after: RequestRecord | None = None,
     dry_run: bool = False,
 ) -> Cancelled:
-    """The newest `limit` that match, behind `after`. Repeating it changes nothing for those that were told."""
-    wanted = selection.filter._replace(status=selection.filter.status or cluster.INFLIGHT)
-    found, has_more = await cluster.list_requests(store, wanted, limit, after, selection.older_than_secs)
+    """Cancel the newest `limit` matching requests older than `after`. A repetition changes no cancelled request.
+
+    Raises StoreUnavailable, possibly after some of them have been cancelled.
+    """
+    filter = selector.filter._replace(status=selector.filter.status or cluster.INFLIGHT)
+    found, has_more = await cluster.list_requests(store, filter, limit, after, selector.older_than_secs)
     if dry_run:
         return Cancelled(True, len(found), found, has_more)
     records = await _cancel_each(store, found, mode, reason)
@@ -76,7 +80,7 @@ async def cancel_selected(
 async def _cancel_each(
     store: Store, found: Sequence[RequestRecord], mode: CancelMode, reason: str
 ) -> list[RequestRecord]:
-    """Their records in the same order, without what has expired. Raises StoreError, when some are cancelled already."""
+    """Return the records in the same order, without those that have expired meanwhile."""
     records = []
     for first in range(0, len(found), _AT_ONCE):
         calls = (store.cancel(r.id, mode, reason, retry_for_secs=1.0) for r in found[first : first + _AT_ONCE])

@@ -1,7 +1,7 @@
-"""Questions to the whole cluster, answered from Redis by any replica or by the command line.
+"""Query the whole cluster from Redis, on any replica or from the command line.
 
-Inflight counts are derived: the sums that living frontends hold. A frontend whose lease has expired does not count,
-whether or not anybody has reaped it yet.
+The inflight counts are sums over the frontends that hold a lease. A frontend whose lease has expired does not count,
+even before it has been reaped. Every function raises StoreUnavailable.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _ACTIVE = frozenset({INFLIGHT, "queued", "running"})
 
 
 class Count(NamedTuple):
+    """Count requests by status."""
+
     queued: int = 0
     running: int = 0
 
@@ -37,7 +39,7 @@ class Count(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Inflight:
-    """What runs, cluster-wide, at `as_of` by Redis's clock."""
+    """Count the requests inflight, cluster-wide, at `as_of`: Unix seconds by Redis's clock."""
 
     groups: dict[Labels, Count]
     frontends: list[tuple[RosterEntry, int]]
@@ -48,6 +50,7 @@ class Inflight:
         return sum(self.groups.values(), Count())
 
     def to_json(self) -> dict[str, Any]:
+        """Return the body of `GET /v1/inflight`."""
         total = self.total
         return {
             "object": "inflight",
@@ -66,19 +69,19 @@ class Inflight:
 
 
 @dataclass(slots=True, frozen=True)
-class Snapshot:
-    """What the cluster metrics show."""
+class ClusterSnapshot:
+    """Hold what the cluster metrics show."""
 
     inflight: Inflight
     replicas: list[Replica]
     totals: dict[tuple[str, str, str, str, str], int]  # model, endpoint, request_type, status, error_type
     reaped: dict[str, int]  # by role
-    oldest_created_at: float | None
-    epochs: tuple[str, ...]
+    oldest_created_at: float | None  # of the requests inflight, in Unix seconds
+    epochs: tuple[str, ...]  # of each shard; an epoch changes when Redis has lost the shard's data
 
 
 class Filter(NamedTuple):
-    """What a listing shows; an empty field is any. `status` may be `inflight`: queued and running."""
+    """Select requests that match every field; an empty field matches any. `status` may be `inflight`."""
 
     status: str = ""
     model: str = ""
@@ -89,6 +92,7 @@ class Filter(NamedTuple):
 
 
 async def inflight(store: Store, model: str = "") -> Inflight:
+    """Count the requests inflight of one model, or of all."""
     return await _inflight(store, await store.roster(), model)
 
 
@@ -127,6 +131,7 @@ def models_of(roster: Roster) -> dict[str, float]:
 
 
 async def replicas(store: Store) -> list[Replica]:
+    """Return the replicas that hold a lease."""
     return await _replicas(store, await store.roster())
 
 
@@ -162,7 +167,8 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
     )
 
 
-async def snapshot(store: Store) -> Snapshot:
+async def snapshot(store: Store) -> ClusterSnapshot:
+    """Read what the cluster metrics show."""
     roster = await store.roster()
     counts = await _inflight(store, roster)
     living = await _replicas(store, roster)
@@ -187,13 +193,16 @@ async def snapshot(store: Store) -> Snapshot:
                 totals[tuple(name)] += int(number)
     oldest = [float(reply[1]) for reply in replies[1::3] if reply]
     epochs = tuple((e or b"").decode() for e in replies[2::3])
-    return Snapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs)
+    return ClusterSnapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs)
 
 
 async def list_requests(
     store: Store, filter: Filter, limit: int, after: RequestRecord | None = None, older_than_secs: float | None = None
 ) -> tuple[list[RequestRecord], bool]:
-    """A page, newest first, behind `after`; and whether there is more."""
+    """Return a page of at most `limit` records, newest first, older than `after`; and whether there are more.
+
+    `older_than_secs` leaves out requests admitted within that time, by Redis's clock.
+    """
     bound = (f"{after.created_at:.6f}", after.id) if after else ("+inf", "")
     if older_than_secs is not None:
         created_at = await store.now() - older_than_secs
@@ -231,7 +240,7 @@ async def _shard_page(
 
 
 async def known_replicas(store: Store) -> set[str]:
-    """Replicas that a reaper knows: living, expired, or buried and not yet dealt with."""
+    """Return the ids of replicas that a reaper knows: with a lease, expired, or expired and not cleaned up yet."""
     control = store.keys.control
     replies = await store.commands.execute_many(
         [

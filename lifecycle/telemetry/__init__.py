@@ -1,1 +1,1 @@
-"""Report what happens: metrics, log lines and traces."""
+"""Export metrics, log lines and traces."""

@@ -1,7 +1,7 @@
-"""Counters, gauges and histograms for one event loop that counts: an observation is an addition, or two.
+"""Count and observe on one event loop, without locks: an observation is an addition, or two.
 
-prometheus_client's own take locks and walk over the buckets, ten times a request. A scrape, which runs in a thread,
-may see one of two additions.
+prometheus_client's own counters take locks and walk over the buckets, ten times for each request. A scrape, which runs
+in a thread, may see one of two additions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 
-class Number:
+class ValueChild:
+    """Hold the value of a counter or a gauge for one set of label values."""
+
     __slots__ = ("value",)
 
     def __init__(self) -> None:
@@ -27,45 +29,61 @@ class Number:
         self.value -= 1
 
 
-class Numbers(Collector):
-    """A counter or a gauge: one number for each set of labels."""
+class _ValueCollector(Collector):
+    """Collect one value for each set of label values."""
 
-    def __init__(
-        self, family: type[CounterMetricFamily | GaugeMetricFamily], name: str, text: str, labels: tuple[str, ...]
-    ) -> None:
-        self._described = family, name, text, labels
-        self._numbers: dict[tuple[str, ...], Number] = {}
+    _type: type[CounterMetricFamily | GaugeMetricFamily]
 
-    def labels(self, *values: str) -> Number:
-        number = self._numbers.get(values)
-        if number is None:
-            number = self._numbers[values] = Number()
-        return number
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...]) -> None:
+        self._described = name, help_text, labels
+        self._children: dict[tuple[str, ...], ValueChild] = {}
+
+    def labels(self, *values: str) -> ValueChild:
+        """Return the child for these label values; it is made if there is none."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = ValueChild()
+        return child
 
     @property
     def total(self) -> int:
-        return sum(number.value for number in self._numbers.values())
+        """Return the sum over all label values."""
+        return sum(child.value for child in self._children.values())
 
     def describe(self) -> list[Metric]:
         return [self._family()]
 
     def collect(self) -> Iterator[Metric]:
         family = self._family()
-        for values, number in list(self._numbers.items()):
-            family.add_metric(values, number.value)
+        for values, child in list(self._children.items()):
+            family.add_metric(values, child.value)
         yield family
 
     def _family(self) -> CounterMetricFamily | GaugeMetricFamily:
-        family, name, text, labels = self._described
-        return family(name, text, labels=labels)
+        name, help_text, labels = self._described
+        return self._type(name, help_text, labels=labels)
 
 
-class Distribution:
+class Counter(_ValueCollector):
+    """Collect a value that only grows."""
+
+    _type = CounterMetricFamily
+
+
+class Gauge(_ValueCollector):
+    """Collect a value that grows and falls."""
+
+    _type = GaugeMetricFamily
+
+
+class HistogramChild:
+    """Hold the buckets of a histogram for one set of label values."""
+
     __slots__ = ("_bounds", "counts", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self.counts = [0] * (len(bounds) + 1)  # observations in each bucket, the last without a bound
         self.sum = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
@@ -73,33 +91,34 @@ class Distribution:
         self.sum += value * times
 
 
-class Distributions(Collector):
-    """A histogram: one distribution for each set of labels."""
+class Histogram(Collector):
+    """Collect observations in buckets, up to and including the upper bounds given."""
 
-    def __init__(self, name: str, text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
-        self._described = name, text, labels
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
+        self._described = name, help_text, labels
         self._bounds = bounds
-        self._distributions: dict[tuple[str, ...], Distribution] = {}
+        self._children: dict[tuple[str, ...], HistogramChild] = {}
 
-    def labels(self, *values: str) -> Distribution:
-        distribution = self._distributions.get(values)
-        if distribution is None:
-            distribution = self._distributions[values] = Distribution(self._bounds)
-        return distribution
+    def labels(self, *values: str) -> HistogramChild:
+        """Return the child for these label values; it is made if there is none."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = HistogramChild(self._bounds)
+        return child
 
     def describe(self) -> list[Metric]:
         return [self._family()]
 
     def collect(self) -> Iterator[Metric]:
         family, bounds = self._family(), (*(str(float(bound)) for bound in self._bounds), "+Inf")
-        for values, distribution in list(self._distributions.items()):
-            below, buckets = 0, []
-            for bound, count in zip(bounds, list(distribution.counts), strict=True):
-                below += count
-                buckets.append((bound, float(below)))
-            family.add_metric(values, buckets, distribution.sum)
+        for values, child in list(self._children.items()):
+            cumulative, buckets = 0, []
+            for bound, count in zip(bounds, list(child.counts), strict=True):
+                cumulative += count
+                buckets.append((bound, float(cumulative)))
+            family.add_metric(values, buckets, child.sum)
         yield family
 
     def _family(self) -> HistogramMetricFamily:
-        name, text, labels = self._described
-        return HistogramMetricFamily(name, text, labels=labels)
+        name, help_text, labels = self._described
+        return HistogramMetricFamily(name, help_text, labels=labels)

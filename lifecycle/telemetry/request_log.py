@@ -1,6 +1,6 @@
-"""The log's one line for each request that ended: how, where, and how long each part took.
+"""Log one line for each request that ended: how, where, and how long each part took.
 
-Never what was asked or answered. An engine's own words may quote a prompt, so they stay in the record.
+Prompts and answers are never logged. An engine's own error message may quote a prompt, so it is left out too.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _DURATIONS = ("queue_secs", "first_token_secs", "duration_secs", "cancel_to_stop
 
 
 def ended(record: RequestRecord, trace_id: str = "") -> None:
-    """The terminal record's line, written by the frontend that owned the request."""
+    """Log a terminal record. Called by the frontend that owned the request."""
     if log.isEnabledFor(logging.INFO):
         log.info("request ended", extra={"request": fields(record, trace_id)})
 
 
 def lost(rid: str, labels: Labels, error_type: ErrorType, trace_id: str = "") -> None:
-    """It ended here without Redis's word: Redis lost it, or this replica is fenced."""
+    """Log a request that ended here without a terminal record: Redis lost it, or this replica is fenced."""
     known = {"id": rid, **labels._asdict(), "status": "failed", "error_type": error_type.value}
     log.info("request lost", extra={"request": known | ({"trace_id": trace_id} if trace_id else {})})
 
 
 def fields(record: RequestRecord, trace_id: str = "") -> dict[str, Any]:
-    """In the record's words. What has not happened or is not known is left out."""
+    """Return the fields of the log line, named as in the record. What has not happened or is unknown is left out."""
     found = {
         "id": record.id,
         "model": record.model,

@@ -1,7 +1,7 @@
-"""Spans of a request's life: `request` and its `queue` at the frontend, an `attempt` at each worker that tries it.
+"""Trace a request's life: a span `request` with `queue` on the frontend, and an `attempt` on each worker that runs it.
 
-Until `turn_on()` was called, by whoever has set up OpenTelemetry's SDK (`lifecycle.cli.traces`), there are none, and
-the traceparent that came in is handed on.
+Until `turn_on()` is called, after OpenTelemetry's SDK was set up (`lifecycle.cli.traces`), no spans are made, and an
+incoming traceparent is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ _tracer: Tracer | None = None
 
 
 def turn_on() -> None:
-    """From now on spans go to the process's tracer provider."""
+    """Send spans to the process's tracer provider from now on."""
     global _tracer
     _tracer = trace.get_tracer("lifecycle")
 
 
 def is_on() -> bool:
+    """Return whether spans are made."""
     return _tracer is not None
 
 
 def incoming(headers: Mapping[str, str]) -> str:
-    """The traceparent under which a call's request goes on: of the HTTP span if there is one, else the client's."""
+    """Return the parent of a call's request: the current HTTP span, else what the client sent; "" for none."""
     given = headers.get("traceparent", "")
     current = _traceparent(trace.get_current_span()) if is_on() else ""
     return current or (given if _TRACEPARENT.fullmatch(given) else "")
 
 
 class RequestSpan:
-    """A request as the frontend that owns it sees it, with a `queue` in it for each wait for a worker."""
+    """Span a request on the frontend that owns it, with a child `queue` for each wait for a worker."""
 
     def __init__(self, rid: str, labels: Labels, traceparent: str = "") -> None:
         self._span: Span | None = None
@@ -56,25 +57,29 @@ class RequestSpan:
 
     @property
     def trace_id(self) -> str:
+        """Return the trace id in hexadecimal; empty when there is none."""
         return self.traceparent[3:35]
 
     def queued(self) -> None:
+        """Begin a `queue` span, unless one is open."""
         if _tracer is not None and self._queue is None:
             self._queue = _tracer.start_span("queue", _context(self.traceparent))
 
     def started(self) -> None:
+        """End the `queue` span."""
         if self._queue is not None:
             self._queue.end()
             self._queue = None
 
     def end(self, record: RequestRecord) -> None:
+        """End the span as the terminal record says."""
         self.started()
         if self._span is not None:
             _describe(self._span, record)
             self._span.end()
 
     def break_off(self, error_type: str) -> None:
-        """It ends here without a terminal record; `moved` when it goes on under another frontend."""
+        """End the span without a terminal record. `error_type` is `moved` when another frontend has taken over."""
         self.started()
         if self._span is not None:
             self._span.set_attribute("error.type", error_type)
@@ -82,7 +87,7 @@ class RequestSpan:
 
 
 class AttemptSpan:
-    """One worker's try, from its start to its report."""
+    """Span one attempt on a worker, from its start to its report."""
 
     def __init__(self, rid: str, model: str, worker: str, start: Start) -> None:
         self._span: Span | None = None
@@ -100,12 +105,12 @@ class AttemptSpan:
             self.traceparent = _traceparent(self._span)
 
     def cancelled(self, mode: str) -> None:
-        """The engine was told to end."""
+        """Note that the engine was told to end."""
         if self._span is not None:
             self._span.add_event("cancel", {"lifecycle.cancel.mode": mode})
 
     def end(self, ended: Ended | None) -> None:
-        """`ended` is what Redis made of the report; None when there was none."""
+        """End the span. `ended` is Redis's answer to the worker's report; None when there was none."""
         if self._span is None:
             return
         record = ended.record if ended is not None else None
@@ -117,9 +122,12 @@ class AttemptSpan:
         self._span.end()
 
     def _note_first_token(self, span: Span, record: RequestRecord) -> None:
-        """From the record, so that a token costs nothing. Redis's clock gives the distance, ours the start."""
+        """Add the first token from the record, so that no token costs anything.
+
+        The time after the start is by Redis's clock, the start by this process's.
+        """
         if record.first_token_at is None or record.started_at is None or record.first_token_at < record.started_at:
-            return  # none, or an earlier attempt's
+            return  # there was no token, or an earlier attempt produced it
         after_ns = int((record.first_token_at - record.started_at) * 1e9)
         span.add_event("first token", timestamp=self._started_ns + after_ns)
 
@@ -141,7 +149,7 @@ def _describe(span: Span, record: RequestRecord) -> None:
 
 
 def _context(traceparent: str) -> Context:
-    """Of a traceparent; an empty one, which begins a trace, if it is none."""
+    """Return the context of a traceparent; an empty context, which begins a trace, if it is not valid."""
     return _propagator.extract({"traceparent": traceparent}, context=Context())
 
 

@@ -79,7 +79,10 @@ def _items(frames: list[bytes]) -> list[Any]:
 
 
 def _follows(item: list[Any], before: list[Any]) -> bool:
-    """Tell whether these tokens are the very next ones of the same attempt. An entry id has its last token's number."""
+    """Return whether these tokens are the very next ones of the same attempt.
+
+    An entry id has the number of its last token.
+    """
     attempt, _, last = item[1].partition("-")
     attempt_before, _, last_before = before[1].partition("-")
     return attempt == attempt_before and int(last) - len(item[2]) == int(last_before)

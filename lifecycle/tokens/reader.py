@@ -48,7 +48,7 @@ class _Source(Enum):
     """The stream must be read next; what the feed pushes is dropped, because the stream has it."""
 
     STREAM_HAS_MORE = auto()
-    """As STREAM; in addition, by its record the request has tokens or an end that the stream did not show before.
+    """Like STREAM; in addition, by its record the request has tokens or an end that the stream did not show before.
     If the stream shows nothing again, Redis has lost them."""
 
 
@@ -62,7 +62,7 @@ class _Overdue(Enum):
     """Something came within the keepalive interval."""
 
     KEEPALIVE = auto()
-    """Nothing came for a keepalive interval: `next()` returns SILENCE."""
+    """A keepalive interval has passed without an item: `next()` returns SILENCE."""
 
     RECORD_CHECK = auto()
     """A push may have been lost: the record must be read before SILENCE may be returned."""
@@ -216,7 +216,7 @@ class TokenReader:
         return None
 
     def _leaves_gap(self, item: Tokens | End | Opened) -> bool:
-        """Tell whether tokens are missing between what was delivered and this item."""
+        """Return whether tokens are missing between what was delivered and this item."""
         if isinstance(item, Tokens):
             return item.first > self.number + 1
         return (item.base if isinstance(item, Opened) else item.last) > self.number

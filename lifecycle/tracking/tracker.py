@@ -92,7 +92,7 @@ class Tracker:
 
     @property
     def draining(self) -> bool:
-        """Tell whether further requests are refused. Set it to begin."""
+        """Return whether further requests are refused. Set it to begin."""
         return self._state.draining
 
     @draining.setter

@@ -71,5 +71,5 @@ async def test_a_row_shows_progress_and_readers_of_living_frontends(world: World
 async def test_the_gone_are_known_for_a_while(world: World) -> None:
     now = (await world.store.roster()).now
     await world.expire("w1")
-    assert list(await browse.gone(world.store, now - 1)) == ["w1"]
-    assert await browse.gone(world.store, now + 60) == {}
+    assert list(await browse.recently_expired(world.store, now - 1)) == ["w1"]
+    assert await browse.recently_expired(world.store, now + 60) == {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+import prometheus_client
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 
-from lifecycle.telemetry.collectors import Distributions, Numbers
+from lifecycle.telemetry.collectors import Counter, Gauge, Histogram
 
 BOUNDS = (0.005, 1.0, 64, 131072)
 VALUES = (0.0, 0.005, 0.0051, 1.0, 63.9, 64, 131072, 1e9)
@@ -15,13 +15,13 @@ def test_they_are_shown_as_its_own_are() -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     theirs, ours = CollectorRegistry(), CollectorRegistry()
     counters = (
-        Counter("c", "A counter.", ("a", "b"), registry=theirs),
-        Numbers(CounterMetricFamily, "c", "A counter.", ("a", "b")),
+        prometheus_client.Counter("c", "A counter.", ("a", "b"), registry=theirs),
+        Counter("c", "A counter.", ("a", "b")),
     )
-    gauges = Gauge("g", "A gauge.", ("a",), registry=theirs), Numbers(GaugeMetricFamily, "g", "A gauge.", ("a",))
+    gauges = prometheus_client.Gauge("g", "A gauge.", ("a",), registry=theirs), Gauge("g", "A gauge.", ("a",))
     histograms = (
-        Histogram("h", "A histogram.", ("a",), buckets=BOUNDS, registry=theirs),
-        Distributions("h", "A histogram.", ("a",), BOUNDS),
+        prometheus_client.Histogram("h", "A histogram.", ("a",), buckets=BOUNDS, registry=theirs),
+        Histogram("h", "A histogram.", ("a",), BOUNDS),
     )
     for collector in (counters[1], gauges[1], histograms[1]):
         ours.register(collector)
@@ -39,7 +39,7 @@ def test_they_are_shown_as_its_own_are() -> None:
 
 
 def test_one_observation_may_stand_for_many() -> None:
-    once, often = (Distributions("h", "A histogram.", ("a",), BOUNDS).labels("x") for _ in range(2))
+    once, often = (Histogram("h", "A histogram.", ("a",), BOUNDS).labels("x") for _ in range(2))
     for _ in range(5):
         once.observe(0.5)
     often.observe(0.5, 5)

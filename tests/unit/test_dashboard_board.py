@@ -16,7 +16,7 @@ from frontend.dashboard.source import Source
 from frontend.routes import overview
 from lifecycle.errors import StoreUnavailable
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.queries.cluster import Count, Inflight, Snapshot
+from lifecycle.queries.cluster import ClusterSnapshot, Count, Inflight
 from lifecycle.types import Labels, Replica, Role
 from tests.unit.world import LABELS, World
 
@@ -44,13 +44,13 @@ def frontend(name: str, beat_at: float, now: float, tokens: int, disconnects: in
     return Replica(name, Role.FRONTEND, "h", 1, 0.0, left_ms, "ready", 0, (), None, None, counted=counted)
 
 
-def snapshot(at: float, *replicas: Replica, completed: int = 0, failed: int = 0, cancelled: int = 0) -> Snapshot:
+def snapshot(at: float, *replicas: Replica, completed: int = 0, failed: int = 0, cancelled: int = 0) -> ClusterSnapshot:
     totals: dict[tuple[str, str, str, str, str], int] = {
         (*LABELS, "success", ""): completed,
         (*LABELS, "error", "internal"): failed,
         (*LABELS, "error", "cancelled"): cancelled,
     }
-    return Snapshot(Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, ())
+    return ClusterSnapshot(Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, ())
 
 
 def test_tokens_are_counted_between_two_heartbeats_of_each_frontend() -> None:

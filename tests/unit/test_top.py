@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from lifecycle.cli.view import ORDERS, Trend, View, render, silence_secs
-from lifecycle.queries.cluster import Count, Inflight, Snapshot
+from lifecycle.queries.cluster import ClusterSnapshot, Count, Inflight
 from lifecycle.types import Labels, RequestRecord
 
 RECORD = RequestRecord.from_hash(
@@ -31,11 +31,11 @@ NEW = RECORD._replace(id="new", model="a", worker="w1", created_at=105.0, first_
 SILENT = NEW._replace(id="silent", model="z", worker="w3", created_at=103.0, last_token_at=104.0, output_tokens=4)
 
 
-def snapshot(completed: int = 0, cancelled: int = 0, inflight: int = 3) -> Snapshot:
+def snapshot(completed: int = 0, cancelled: int = 0, inflight: int = 3) -> ClusterSnapshot:
     labels = ("m", "completions", "stream")
     counts = Inflight({Labels(*labels): Count(running=inflight)}, [], 112.0)
     totals = {(*labels, "success", ""): completed, (*labels, "error", "cancelled"): cancelled}
-    return Snapshot(counts, [], totals, {}, 100.0, ("e",))
+    return ClusterSnapshot(counts, [], totals, {}, 100.0, ("e",))
 
 
 def shown(view: View, order: str = "a", notice: str = "") -> str:

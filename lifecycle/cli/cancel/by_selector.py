@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from lifecycle.cli import listing, output
 from lifecycle.cli.cancel.confirmation import unconfirmed, wait_until_ended, write_outcomes
-from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, Selection, cancel_selected
+from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, Selector, cancel_selected
 from lifecycle.store.scripts import Store
 from lifecycle.types import CancelMode, RequestRecord
 
 
 async def cancel_matching(
     store: Store,
-    selection: Selection,
+    selector: Selector,
     mode: CancelMode,
     reason: str,
     wait_secs: float | None,
@@ -26,7 +26,7 @@ async def cancel_matching(
 
     Raises StoreUnavailable when Redis is out of reach.
     """
-    cancelled = await _cancel_pages(store, selection, mode, reason, limit, dry_run)
+    cancelled = await _cancel_pages(store, selector, mode, reason, limit, dry_run)
     if not dry_run:
         cancelled.records = await wait_until_ended(store, cancelled.records, wait_secs or 0.0)
     if json:
@@ -37,14 +37,14 @@ async def cancel_matching(
 
 
 async def _cancel_pages(
-    store: Store, selection: Selection, mode: CancelMode, reason: str, limit: int, dry_run: bool
+    store: Store, selector: Selector, mode: CancelMode, reason: str, limit: int, dry_run: bool
 ) -> Cancelled:
     """Go through the matching requests page by page, up to `limit`, and return the sum of all pages."""
     total = Cancelled(dry_run, has_more=True)
     after: RequestRecord | None = None
     while total.has_more and total.matched < limit:
         size = min(PAGE_MAX, limit - total.matched)
-        page = await cancel_selected(store, selection, mode, reason, limit=size, after=after, dry_run=dry_run)
+        page = await cancel_selected(store, selector, mode, reason, limit=size, after=after, dry_run=dry_run)
         total.matched += page.matched
         total.records += page.records
         total.has_more = page.has_more and bool(page.records)

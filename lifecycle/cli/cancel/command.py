@@ -69,13 +69,13 @@ def cancel(
     from lifecycle.cli.cancel.by_id import cancel_ids
     from lifecycle.cli.cancel.by_selector import cancel_matching
     from lifecycle.cli.operate import operate
-    from lifecycle.queries.bulk_cancel import Selection
+    from lifecycle.queries.bulk_cancel import Selector
     from lifecycle.queries.cluster import Filter
 
     wait_secs = timeout_secs if wait else None
     filter = Filter(status or "", model or "", endpoint or "", frontend or "", worker or "")
-    selection = Selection(filter, None if older_than is None else float(older_than))
-    if bool(ids) != selection.empty:
+    selector = Selector(filter, None if older_than is None else float(older_than))
+    if bool(ids) != selector.empty:
         raise typer.BadParameter("give either IDs or selecting options (--model, --older-than, --status, …), not both")
     if ids and dry_run:
         raise typer.BadParameter("--dry-run works with selecting options only; use 'lifecycle ps --all' to see an ID")
@@ -83,6 +83,6 @@ def cancel(
     async def work(store: Store) -> int:
         if ids:
             return await cancel_ids(store, ids, mode, reason, wait_secs, json=json)
-        return await cancel_matching(store, selection, mode, reason, wait_secs, limit, dry_run=dry_run, json=json)
+        return await cancel_matching(store, selector, mode, reason, wait_secs, limit, dry_run=dry_run, json=json)
 
     return operate(settings, work)
