@@ -10,7 +10,8 @@ from lifecycle.aio import tasks
 from lifecycle.ids import new_nonce, new_replica_id, new_request_id
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import NewRequest
+from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType, Role
 
 _LABELS = Labels("parked", Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)  # a model that nobody has ever served
@@ -35,18 +36,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
 
 async def _admit(store: Store, frontend: str) -> None:
     rid = new_request_id("parked")
-    admission = await store.admit(
-        rid,
-        new_nonce(),
-        _LABELS,
-        frontend,
-        b"{}",
-        on_disconnect=OnDisconnect.CONTINUE,
-        grace_secs=0,
-        queue_timeout_secs=0,
-        first_token_timeout_secs=0,
-        deadline_secs=0,
-    )
+    admission = await store.admit(NewRequest(rid, new_nonce(), _LABELS, frontend, b"{}", OnDisconnect.CONTINUE))
     if admission.outcome != "admitted":
         raise RuntimeError(f"a request could not be parked: {admission.outcome}")
 

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from lifecycle.errors import StoreError
 from lifecycle.queries import cluster
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.types import Labels, Role
 

@@ -22,7 +22,7 @@ from lifecycle.local.embedded_redis import open_redis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests import processes
 from tests.chaos import faults
 from tests.leaks import clear, leaks

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lifecycle.store.keys import CONTROL_KEYS, CONTROL_TAG, SHARD_KEYS, Key
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 
 class Sends(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 
 class Pushes:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from lifecycle.store.scripts import Store
 
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
-from lifecycle.store.results import Append, Outcome, Start
+from lifecycle.store.results import Append, NewRequest, Outcome, Start
+from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.servers import ask, info
 
@@ -97,18 +97,8 @@ async def admit(
     store: Store, rid: str, *, frontend: str = FRONTEND, body: bytes = BODY, deadline_secs: float = 0.0
 ) -> None:
     """Queue one request under a frontend. Raises RuntimeError when it is refused."""
-    admission = await store.admit(
-        rid,
-        new_nonce(),
-        LABELS,
-        frontend,
-        body,
-        on_disconnect=OnDisconnect.CANCEL,
-        grace_secs=0,
-        queue_timeout_secs=0,
-        first_token_timeout_secs=0,
-        deadline_secs=deadline_secs,
-    )
+    new = NewRequest(rid, new_nonce(), LABELS, frontend, body, OnDisconnect.CANCEL.value, deadline_secs=deadline_secs)
+    admission = await store.admit(new)
     if admission.outcome != "admitted":
         raise RuntimeError(f"request {rid} was not admitted: {admission.outcome}")
 

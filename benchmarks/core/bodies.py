@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.aio import tasks
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
 _MEGABYTE = 1_000_000

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.servers import info
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from tests.servers import info
 
 _SHAPES = ((0, 1), (500, 1), (500, 8))  # tokens of a request, tokens in an entry

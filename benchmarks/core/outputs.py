@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.store.connect import open_store
-from lifecycle.tokens.history import Tokens, read_history
+from lifecycle.store.transitions import Store
+from lifecycle.tokens.history import read_history
+from lifecycle.tokens.items import Tokens
 from lifecycle.types import Role
 
 _RID = "long"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.aio import tasks
@@ -14,6 +12,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default

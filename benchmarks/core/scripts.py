@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from lifecycle.store.scripts import Store
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
 from lifecycle.store.results import ExpiredReplica
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
 _FLUSH = 256  # requests in one append: the largest flush of a worker

@@ -21,7 +21,7 @@ from frontend.transport.request_id import error_response
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import ApiError, redis_away
 from lifecycle.fastapi.headers import headers_of
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType
 
 _SAFE = frozenset({"GET", "HEAD"})

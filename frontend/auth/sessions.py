@@ -12,7 +12,7 @@ import secrets
 import time
 
 from frontend.auth.api_keys import ApiKey, Caller, Keyring
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 COOKIE = "lifecycle_session"
 _LONGEST = 256

@@ -17,7 +17,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.queries import browse, cluster
 from lifecycle.store.results import Row
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Replica, RequestRecord
 
 MAX_VIEWERS = 64

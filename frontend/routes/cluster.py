@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from frontend.transport.deps import get_tracker
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.queries import cluster
+from lifecycle.store.results import models_of
 from lifecycle.types import ErrorType
 
 router = APIRouter()
@@ -27,13 +28,13 @@ def _model(name: str, created_at: float) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    live = cluster.models_of(await get_tracker(request).refresh_roster())
+    live = models_of(await get_tracker(request).refresh_roster())
     return _json({"object": "list", "data": [_model(name, at) for name, at in sorted(live.items())]})
 
 
 @router.get("/v1/models/{name:path}")
 async def read_model(request: Request, name: str) -> Response:
-    live = cluster.models_of(await get_tracker(request).refresh_roster())
+    live = models_of(await get_tracker(request).refresh_roster())
     if name not in live:
         raise ApiError(ErrorType.NOT_FOUND, f"The model {name!r} does not exist", code="model_not_found", param="model")
     return _json(_model(name, live[name]))

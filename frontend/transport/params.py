@@ -16,7 +16,7 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.headers import headers_of
 from lifecycle.ids import is_request_id
 from lifecycle.settings import Settings
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import CancelMode, ErrorType, Limits, OnDisconnect, RequestRecord
 

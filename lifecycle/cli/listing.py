@@ -15,7 +15,7 @@ from lifecycle.types import Replica, RequestRecord, Status
 
 if TYPE_CHECKING:
     from lifecycle.queries.cluster import Inflight
-    from lifecycle.store.scripts import Store
+    from lifecycle.store.transitions import Store
 
 _STATUSES = ("inflight", *Status)
 PS_HEADS = ["ID", "MODEL", "ENDPOINT", "STATUS", "AGE", "TOKENS", "SILENCE", "FRONTEND", "WORKER", "ATTEMPT"]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from lifecycle.settings import Settings, SettingsError, environment_name
 from lifecycle.store.connect import open_store
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 _COMMON = {"shards": int, "lease_secs": float}
 

@@ -18,7 +18,7 @@ from lifecycle.types import Status
 
 if TYPE_CHECKING:
     from lifecycle.store.redis import Commands
-    from lifecycle.store.scripts import Store
+    from lifecycle.store.transitions import Store
     from lifecycle.tokens.items import End, Tokens
 
 _LAYOUT = "\n\t"

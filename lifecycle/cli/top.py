@@ -19,7 +19,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
 
 if TYPE_CHECKING:
-    from lifecycle.store.scripts import Store
+    from lifecycle.store.transitions import Store
 
 _KEYS = {name: key for key, (name, _) in ORDERS.items()}
 

@@ -15,7 +15,7 @@ from lifecycle.errors import StoreError
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.ids import is_request_id
 from lifecycle.store.redis import BLOCK_MS, Commands
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.store.results import Drop, Ended, Start
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
 from lifecycle.tokens.history import read_emitted

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lifecycle.store.results import Row
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
 
 _STEP = 500  # requests that one script examines at most
@@ -79,8 +79,8 @@ async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
         step = _STEP if query.narrows else missing
         page = await store.browse(shard, query.index, query.order, offset, step, missing, query.status, query.words)
         found |= {row.record.id: row for row in page.rows}
-        offset += page.looked
-        if page.looked < step and len(page.rows) < missing:
+        offset += page.scanned
+        if page.scanned < step and len(page.rows) < missing:
             more = False  # the index ends here
         if not more or len(found) > query.limit or offset >= _SEARCH_LIMIT:
             return Listing(page.now, list(found.values()), more)

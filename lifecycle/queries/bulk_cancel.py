@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lifecycle.queries import cluster
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Status
 
 STATUSES = (cluster.INFLIGHT, Status.QUEUED, Status.RUNNING)

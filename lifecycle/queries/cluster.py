@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from lifecycle.store.results import Roster, RosterEntry
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Replica, RequestRecord, Role
 
 INFLIGHT = "inflight"
@@ -116,18 +116,6 @@ async def _inflight(store: Store, roster: Roster, model: str = "") -> Inflight:
                 groups[group] += Count(queued=int(number)) if state == b"queued" else Count(running=int(number))
         shown.append((frontend, own))
     return Inflight(dict(groups), shown, roster.now)
-
-
-def models_of(roster: Roster) -> dict[str, float]:
-    """Models that living workers serve, with the time the first of those workers started."""
-    served: dict[str, float] = {}
-    for entry in roster.replicas:
-        if entry.role == Role.WORKER:
-            about = orjson.loads(entry.about)
-            for model in about.get("models", ()):
-                started_at = about.get("started_at", 0.0)
-                served[model] = min(served.get(model, started_at), started_at)
-    return served
 
 
 async def replicas(store: Store) -> list[Replica]:

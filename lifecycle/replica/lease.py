@@ -20,7 +20,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.store.results import PendingCancellation, Reconciliation
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.store.results import ExpiredReplica, Roster
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
 log = logging.getLogger(__name__)

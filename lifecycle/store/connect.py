@@ -15,7 +15,7 @@ from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.redis_cluster import ClusterCommands
 from lifecycle.store.redis_cluster_topology import Node, PerNode, Topology, slot_of
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 _BATCH = 200  # looked at in one call: bounds how long Redis is busy
 _PATIENCE_SECS = 0.3

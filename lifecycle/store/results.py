@@ -1,4 +1,4 @@
-"""What the scripts answer, typed."""
+"""The values that the Store takes and returns. Times are Unix seconds by Redis's clock."""
 
 from __future__ import annotations
 
@@ -6,14 +6,33 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import RequestRecord
+from lifecycle.types import Labels, RequestRecord, Role
 
 Refusal = Literal["gone", "closed", "fenced"]
 
 
 def record_of(text: bytes) -> RequestRecord | None:
-    """From the JSON of its hash; nothing is no record."""
+    """Return the record that a script sent as JSON; an empty reply means that there is none."""
     return RequestRecord.from_hash(orjson.loads(text)) if text else None
+
+
+class NewRequest(NamedTuple):
+    """A request to be admitted. A time limit of 0 is off; limits run from admission."""
+
+    rid: str
+    nonce: str  # distinguishes a repetition of this admission from another request with the same id
+    labels: Labels
+    frontend: str  # the id of the frontend that becomes its owner
+    body: bytes  # for the worker
+    on_disconnect: str  # `cancel` or `continue`
+    grace_secs: float = 0.0
+    queue_timeout_secs: float = 0.0
+    first_token_timeout_secs: float = 0.0
+    deadline_secs: float = 0.0
+    traceparent: str = ""
+    idempotency: str = ""  # identifies repetitions of the call; empty without an idempotency key
+    owner: str = ""  # the name of the API key; empty for none
+    admit_by: float | None = None  # when the owner's quota slot may be taken back; None without a slot
 
 
 class Admission(NamedTuple):
@@ -25,7 +44,7 @@ class Admission(NamedTuple):
 
 
 class Start(NamedTuple):
-    """A worker's right to run one attempt. `base` is the number of tokens earlier attempts have left."""
+    """A worker's right to run one attempt. `base` is the number of tokens that earlier attempts have left."""
 
     attempt: int
     base: int
@@ -38,7 +57,9 @@ class Start(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Nothing to run: why is `unknown`, a terminal status, `taken`, `moved`, `overdue` or `worker_lost`."""
+    """A delivery with nothing to run. `why` is `unknown`, a terminal status, `taken`, `moved`, `overdue` or
+    `worker_lost`.
+    """
 
     why: str
 
@@ -54,7 +75,7 @@ class Append(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How an attempt ended, as its worker reports it."""
+    """The end of an attempt, as its worker reports it."""
 
     status: Literal["completed", "failed", "cancelled"]
     error_type: str = ""
@@ -63,7 +84,7 @@ class Outcome(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved`, `killing`."""
+    """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved` or `killing`."""
 
     what: str
     text: bytes = b""  # the record, as JSON
@@ -75,14 +96,17 @@ class Ended(NamedTuple):
 
 
 class Cancellation(NamedTuple):
-    """`terminal` or `pending` (the worker has not confirmed)."""
+    """`terminal`, or `pending` while the worker has not confirmed."""
 
     what: Literal["terminal", "pending"]
     record: RequestRecord
 
 
 class Disconnection(NamedTuple):
-    """What a lost connection meant: `unknown`, `terminal`, `pending`, `grace` or `continues`."""
+    """The effect of a lost connection: `unknown`, `terminal`, `pending`, `grace` or `continues`.
+
+    `first` is True when this was the request's first unexpected loss of the client that brought it.
+    """
 
     what: str
     first: bool
@@ -90,7 +114,7 @@ class Disconnection(NamedTuple):
 
 
 class PendingCancellation(NamedTuple):
-    """A cancel its worker may have missed."""
+    """A cancellation that its worker has not confirmed and may have missed."""
 
     rid: str
     mode: str
@@ -98,9 +122,9 @@ class PendingCancellation(NamedTuple):
 
 
 class Reconciliation(NamedTuple):
-    """What a heartbeat brought back from one shard: exceptions only."""
+    """The differences between a replica and Redis in one shard. `held` is the number of requests that Redis counts."""
 
-    epoch: str
+    epoch: str  # changes when the shard has lost its data
     held: int
     pending_cancellations: list[PendingCancellation]
     not_in_redis: list[str]
@@ -108,7 +132,7 @@ class Reconciliation(NamedTuple):
 
 
 class ExpiredReplica(NamedTuple):
-    """A buried replica whose consequences are still to be drawn."""
+    """An expired replica whose requests are not all cleaned up."""
 
     replica: str
     role: str
@@ -116,6 +140,8 @@ class ExpiredReplica(NamedTuple):
 
 
 class Reaped(NamedTuple):
+    """One call's cleanup in one shard. `waiting` requests have no new owner yet, as no frontend lives."""
+
     done: bool
     ended: int
     moved: int
@@ -123,7 +149,7 @@ class Reaped(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of a listing and where to go on; `exhausted` when there is nothing further."""
+    """One page of a listing and where the next one begins; `exhausted` when there is none."""
 
     records: list[RequestRecord]
     exhausted: bool
@@ -139,14 +165,16 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """At `now` by Redis's clock; `looked`: how many requests were looked at for them."""
+    """Rows at the time `now`; `scanned` is how many requests were examined for them."""
 
     now: float
-    looked: int
+    scanned: int
     rows: list[Row]
 
 
 class RosterEntry(NamedTuple):
+    """A living replica; `about` is the JSON object that it describes itself with."""
+
     id: str
     role: str
     lease_expires_in_ms: int
@@ -154,9 +182,21 @@ class RosterEntry(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """Who lives and which models are known (name → when a live worker last served it), at `now`."""
+    """The living replicas and the known models (name → when a living worker last served it) at the time `now`."""
 
     now: float
     replicas: list[RosterEntry]
     models: dict[str, float]
-    grace: bool  # Redis was away or its clock jumped: nobody is judged for one lease
+    grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
+
+
+def models_of(roster: Roster) -> dict[str, float]:
+    """Return the models that living workers serve, with the time at which the first of those workers started."""
+    served: dict[str, float] = {}
+    for entry in roster.replicas:
+        if entry.role == Role.WORKER:
+            about = orjson.loads(entry.about)
+            for model in about.get("models", ()):
+                started_at = about.get("started_at", 0.0)
+                served[model] = min(served.get(model, started_at), started_at)
+    return served

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 log = logging.getLogger(__name__)
 

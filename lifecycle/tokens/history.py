@@ -7,7 +7,7 @@ from typing import NamedTuple
 import orjson
 
 from lifecycle.ids import TokenId
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End, Opened, Tokens
 
 PAGE_ENTRIES = 256

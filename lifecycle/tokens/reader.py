@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.history import read_history
 from lifecycle.tokens.items import End, Opened, Tokens

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.flush_pacer import FlushPacer
 
 log = logging.getLogger(__name__)

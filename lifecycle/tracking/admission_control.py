@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import NewRequest
+from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.reader import TokenReader
@@ -54,12 +55,12 @@ class AdmissionControl:
                 slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
                 if slot is None:
                     raise Rejected("limit")
-            admission = await self._store.admit(
-                admit.rid,
-                nonce,
-                admit.labels,
-                self._state.id,
-                admit.body,
+            new = NewRequest(
+                rid=admit.rid,
+                nonce=nonce,
+                labels=admit.labels,
+                frontend=self._state.id,
+                body=admit.body,
                 on_disconnect=admit.on_disconnect.value,
                 grace_secs=admit.grace_secs,
                 queue_timeout_secs=limits.queue_secs,
@@ -70,6 +71,7 @@ class AdmissionControl:
                 owner=admit.owner,
                 admit_by=slot.admit_by if slot else None,
             )
+            admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":
                 await self._quota.release(admit.owner, slot)
             if admission.outcome == "fenced":

@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.tracker import Tracker
 

@@ -8,9 +8,8 @@ from typing import Literal
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError, StoreUnavailable
-from lifecycle.queries.cluster import models_of
-from lifecycle.store.results import Roster
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import Roster, models_of
+from lifecycle.store.transitions import Store
 
 ModelState = Literal["live", "known", "unknown"]
 """`live`: a living worker serves the model. `known`: a worker has served it, as far as Redis or this frontend knows."""

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.aio.tasks import Spawn
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.telemetry import request_log
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan

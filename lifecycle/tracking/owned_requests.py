@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from lifecycle.aio.tasks import Spawn
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.feed import RequestFeed

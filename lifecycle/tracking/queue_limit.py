@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 _FRESH_SECS = 0.1
 _NEAR = 0.5  # of the limit

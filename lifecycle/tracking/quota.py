@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from lifecycle.aio.tasks import Spawn
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.store.results import Disconnection
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tracking.connection import ConnectionStatus

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.pubsub import Message, Subscription, Subscriptions
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
 
 _POLL_SECS = 0.5  # the record is read this often, in case the message is lost

@@ -15,7 +15,7 @@ import httpx2
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests import sse
 from tests.chaos.invariants import Invariants
 from tests.chaos.proxy import FaultProxy

@@ -31,7 +31,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.queries import cluster
 from lifecycle.store.results import Roster
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.chaos.readings import Reading, differences, faults_of
 from tests.chaos.snapshot import Record, Shard, read_shard
 

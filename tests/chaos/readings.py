@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.sse import Event, Stream
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 TERMINAL = ("completed", "failed", "cancelled")
 _FIELDS = (

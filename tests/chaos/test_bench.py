@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.settings import Settings
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.chaos.bench import open_bench
 from tests.chaos.invariants import Invariants, Violated
 from tests.sse import chat, error_of, text_of

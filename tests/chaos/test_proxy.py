@@ -11,7 +11,7 @@ import pytest
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.redis import Commands, make_client
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.chaos.proxy import FaultProxy, Then
 from tests.conftest import MakeSettings
 from tests.waiting import wait_until

@@ -23,8 +23,8 @@ import pytest
 
 from lifecycle.cli.main import run
 from lifecycle.settings import Settings, as_environment
-from lifecycle.store.results import Start
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import NewRequest, Start
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.sse import Stream, error_of, text_of
@@ -260,18 +260,7 @@ async def test_a_worker_drains_on_a_signal(make_settings: MakeSettings, on_store
 async def admitted(store: Store, rid: str, *, running: bool = False) -> RequestRecord:
     """A request of a frontend, and a worker, that do nothing more for it."""
     await store.heartbeat("f", Role.FRONTEND, {}, [])
-    await store.admit(
-        rid,
-        "nonce",
-        Labels("m", "completions", "stream"),
-        "f",
-        b"{}",
-        on_disconnect="cancel",
-        grace_secs=0,
-        queue_timeout_secs=0,
-        first_token_timeout_secs=0,
-        deadline_secs=0,
-    )
+    await store.admit(NewRequest(rid, "nonce", Labels("m", "completions", "stream"), "f", b"{}", "cancel"))
     if running:
         await store.heartbeat("w", Role.WORKER, {}, ["m"])
         record = store.keys.prefix_of(rid) + "request:" + rid

@@ -12,7 +12,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.results import Outcome
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import ENTRY_TOKENS, TokenSink, TokenWriter
 from tests.conftest import MakeSettings, connect
 from tests.unit.world import World

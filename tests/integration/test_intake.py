@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
+from lifecycle.store.results import NewRequest
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS
@@ -29,18 +30,7 @@ async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     store = make_store(settings)
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
     for number in range(REQUESTS):
-        await store.admit(
-            f"r{number}",
-            "n",
-            LABELS,
-            "f0",
-            b"{}",
-            on_disconnect="continue",
-            grace_secs=0,
-            queue_timeout_secs=0,
-            first_token_timeout_secs=0,
-            deadline_secs=0,
-        )
+        await store.admit(NewRequest(f"r{number}", "n", LABELS, "f0", b"{}", "continue"))
 
     async def all_ended() -> bool:
         return not any([await store.command("ZCARD", prefix + "active") for prefix in store.keys.prefixes])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 from lifecycle.settings import Settings
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.conftest import connect
 from tests.machine.rules import run_machine
 

@@ -15,7 +15,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.results import PendingCancellation
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.cluster import running
 from tests.conftest import MakeSettings, connect

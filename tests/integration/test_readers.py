@@ -11,7 +11,7 @@ import pytest
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState

@@ -6,6 +6,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from lifecycle.replica.reaper import Reaper
+from lifecycle.store.results import NewRequest
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import LABELS, MODEL
@@ -21,18 +22,7 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
     await store.heartbeat("w0", Role.WORKER, {}, [MODEL])
     for rid in RIDS:
-        await store.admit(
-            rid,
-            "n",
-            LABELS,
-            "f0",
-            b"{}",
-            on_disconnect="continue",
-            grace_secs=0,
-            queue_timeout_secs=0,
-            first_token_timeout_secs=0,
-            deadline_secs=0,
-        )
+        await store.admit(NewRequest(rid, "n", LABELS, "f0", b"{}", "continue"))
         ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
         await store.start(rid, "w0", "queue", MODEL, entry.decode())
     broken = f"{store.keys.prefixes[0]}running:w0"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.cluster import Cluster, Process, running
 from tests.conftest import MakeSettings
 from tests.engines import STREAM_ENDED

@@ -11,7 +11,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.keys import SLOTS, Keys, crc16
 from lifecycle.store.results import Append, Outcome
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore, connect
 from tests.unit.world import World

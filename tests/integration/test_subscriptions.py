@@ -16,7 +16,7 @@ from lifecycle.store.connect import Connections
 from lifecycle.store.listener import Source
 from lifecycle.store.pubsub import Message, Subscriptions
 from lifecycle.store.redis import make_client
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.chaos.proxy import FaultProxy, Then
 from tests.cluster import running
 from tests.sse import chat, post

@@ -13,7 +13,7 @@ from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
 from lifecycle.store.results import Drop, ExpiredReplica, Start
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 from tests.waiting import wait_until

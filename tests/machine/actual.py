@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import Append, Drop, Ended, ExpiredReplica, Outcome
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import Append, Drop, Ended, ExpiredReplica, NewRequest, Outcome
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.machine.model import FENCED
 from tests.machine.words import Delivery, Limits, Piece
@@ -39,18 +39,19 @@ class Actual:
     async def admit(
         self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
     ) -> tuple[object, ...]:
-        answer = await self.store.admit(
+        new = NewRequest(
             rid,
             nonce,
             labels,
             frontend,
             b"{}",
-            on_disconnect=on_disconnect,
+            on_disconnect,
             grace_secs=grace_secs,
             queue_timeout_secs=limits.queue,
             first_token_timeout_secs=limits.first_token,
             deadline_secs=limits.deadline,
         )
+        answer = await self.store.admit(new)
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
 
     async def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from lifecycle.settings import Settings
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.leaks import assert_no_leaks, clear
 from tests.machine.actual import GROUP, Actual

@@ -13,7 +13,7 @@ from fakeredis.commands_mixins.scripting_mixin import ScriptingCommandsMixin
 
 from lifecycle.settings import Settings
 from lifecycle.store.redis import Commands
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 _SERVER_VERSION = (7, 0)
 

@@ -18,7 +18,7 @@ from frontend.auth.policy import RULES, Access, Level
 from frontend.auth.sessions import Sessions
 from lifecycle.cli.main import run
 from lifecycle.settings import SettingsError, as_environment, load
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.keys import Keys
 from tests.unit.fake import fake_store
 

@@ -14,7 +14,7 @@ from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from lifecycle.store.listener import Source
 from lifecycle.store.redis import make_client
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.inbox import Inbox, _items
 from tests.waiting import wait_until
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lifecycle.store.results import NewRequest
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
@@ -22,18 +23,7 @@ async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettin
         full.append(await limit.is_full(MODEL))
         if full[-1]:
             break
-        await store.admit(
-            f"r{number}",
-            "n",
-            LABELS,
-            "f0",
-            b"{}",
-            on_disconnect="cancel",
-            grace_secs=0,
-            queue_timeout_secs=0,
-            first_token_timeout_secs=0,
-            deadline_secs=0,
-        )
+        await store.admit(NewRequest(f"r{number}", "n", LABELS, "f0", b"{}", "cancel"))
     assert full == [False, False, False, True]
     assert len({store.keys.shard_of(f"r{number}") for number in range(3)}) > 1
 

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lifecycle.settings import Settings
 from lifecycle.store.quota_slots import QuotaSlot
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import NewRequest
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.quota import Quota
 from lifecycle.types import CancelMode, Labels
 from tests.unit.fake import fake_store
@@ -136,18 +137,16 @@ class Frontends(RuleBasedStateMachine):
         share = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
         answer = self.run(
             self.store.admit(
-                share.rid,
-                share.nonce,
-                Labels("m", "completions", "stream"),
-                "f",
-                b"{}",
-                on_disconnect="cancel",
-                grace_secs=0,
-                queue_timeout_secs=0,
-                first_token_timeout_secs=0,
-                deadline_secs=0,
-                owner=OWNER,
-                admit_by=share.admit_by,
+                NewRequest(
+                    share.rid,
+                    share.nonce,
+                    Labels("m", "completions", "stream"),
+                    "f",
+                    b"{}",
+                    "cancel",
+                    owner=OWNER,
+                    admit_by=share.admit_by,
+                )
             )
         )
         if answer.outcome == "admitted":

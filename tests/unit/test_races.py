@@ -9,7 +9,7 @@ import pytest
 
 from lifecycle.errors import ConfigurationConflict, Fenced
 from lifecycle.store.results import Append, Drop, Outcome, Start
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.unit.world import LEASE_SECS, World
 

@@ -13,8 +13,8 @@ from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.results import Append, ExpiredReplica, Outcome
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import Append, ExpiredReplica, NewRequest, Outcome
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import RULES
 
@@ -103,11 +103,8 @@ PIECE = Append("r", 1, 1, b'["t"]', True)
 LISTING: dict[str, Any] = dict.fromkeys(
     ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
 )
-LIMITS: dict[str, Any] = dict.fromkeys(
-    ("grace_secs", "queue_timeout_secs", "first_token_timeout_secs", "deadline_secs"), 0.0
-)
 CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
-    "admit": lambda s: s.admit("r", "n", LABELS, "f", b"{}", on_disconnect="cancel", **LIMITS, retry_for_secs=0),
+    "admit": lambda s: s.admit(NewRequest("r", "n", LABELS, "f", b"{}", "cancel"), retry_for_secs=0),
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
     "heartbeat": lambda s: s.heartbeat("w", Role.WORKER, {}, ["m"]),

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, NewRequest, Outcome, Start
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.pushes import Pushes
 
@@ -61,21 +61,21 @@ class World:
         owner: str = "",
         admit_by: float | None = None,
     ) -> Admission:
-        return await self.store.admit(
+        new = NewRequest(
             rid,
             nonce,
             LABELS,
             frontend,
             b"{}",
-            on_disconnect=on_disconnect,
+            on_disconnect,
             grace_secs=grace_secs,
             queue_timeout_secs=queue_timeout_secs,
             first_token_timeout_secs=first_token_timeout_secs,
             deadline_secs=deadline_secs,
             owner=owner,
             admit_by=admit_by,
-            retry_for_secs=0,
         )
+        return await self.store.admit(new, retry_for_secs=0)
 
     async def take(self, worker: str = "w0") -> Delivery:
         for queue in ("retry", "queue"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lifecycle.cli import output
 from lifecycle.cli.cancel.confirmation import unconfirmed, wait_until_ended, write_outcomes
 from lifecycle.ids import is_request_id
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lifecycle.cli import listing, output
 from lifecycle.cli.cancel.confirmation import unconfirmed, wait_until_ended, write_outcomes
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, Selector, cancel_selected
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord
 
 

@@ -12,7 +12,7 @@ from lifecycle.settings import Settings
 from lifecycle.types import CancelMode, Endpoint, Status
 
 if TYPE_CHECKING:
-    from lifecycle.store.scripts import Store
+    from lifecycle.store.transitions import Store
 
 _INFLIGHT = ("inflight", Status.QUEUED, Status.RUNNING)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from lifecycle.cli import output
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
 
 _FIRST_PAUSE_SECS = 0.02

@@ -11,8 +11,9 @@ from redis.exceptions import ResponseError
 from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.queries import cluster
-from lifecycle.store.results import Roster
-from lifecycle.store.scripts import SCHEMA_VERSION, Store
+from lifecycle.store.membership import SCHEMA_VERSION
+from lifecycle.store.results import Roster, models_of
+from lifecycle.store.transitions import Store
 from lifecycle.types import Replica, Role
 
 _GROUP = "workers"
@@ -119,7 +120,7 @@ async def _pending_cleanup(store: Store) -> Finding:
 
 
 async def _queues(store: Store, roster: Roster, living: set[str]) -> list[Finding]:
-    served = cluster.models_of(roster)
+    served = models_of(roster)
     names = sorted(roster.models)
     findings = [await _queue(store, model, model in served, living) for model in names[:_MODELS]]
     return findings or [ok("queues", "no model is known yet")]

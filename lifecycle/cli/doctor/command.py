@@ -12,7 +12,7 @@ from lifecycle.cli.options import Json
 from lifecycle.settings import Settings
 
 if TYPE_CHECKING:
-    from lifecycle.store.scripts import Store
+    from lifecycle.store.transitions import Store
 
 _COLORS = {Level.OK: output.GREEN, Level.WARN: output.YELLOW, Level.FAIL: output.RED}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lifecycle.cli.doctor.finding import Finding, ok, warn
 from lifecycle.queries import cluster
 from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS, Key
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 
 _SCAN_CALLS = 50
 _SCAN_COUNT = 500

@@ -8,8 +8,8 @@ from redis.exceptions import RedisError
 
 from lifecycle.cli.doctor.finding import Finding, Level, fail, ok, warn
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.scripts import Store
 from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, parse_info, read_infos
+from lifecycle.store.transitions import Store
 
 _OLDEST = (7, 0)
 _SLOW_MS = 50.0

@@ -10,7 +10,7 @@ from lifecycle.cli.output import duration
 from lifecycle.cli.view import silence_secs
 from lifecycle.queries import cluster
 from lifecycle.queries.browse import oldest
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord, Status
 
 _SAMPLE = 500  # the oldest requests, which are the ones that are checked

@@ -14,7 +14,8 @@ from lifecycle.local.supervisor import Condition
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.store.scripts import Store
+from lifecycle.store.results import models_of
+from lifecycle.store.transitions import Store
 from lifecycle.types import Replica
 
 _TIMEOUT_SECS = 2.0
@@ -65,7 +66,7 @@ class Readiness:
         return bool(await self._replicas(pid))
 
     async def _is_served(self, model: str) -> bool:
-        return model in cluster.models_of(await self._store.roster())
+        return model in models_of(await self._store.roster())
 
     async def _replicas(self, pid: int) -> list[Replica]:
         return [replica for replica in await cluster.replicas(self._store) if replica.pid == pid]

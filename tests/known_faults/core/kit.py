@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
-from lifecycle.store.scripts import Store
-
 from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import CancelMode, Labels, RequestRecord
 from tests.servers import info

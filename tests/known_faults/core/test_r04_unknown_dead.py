@@ -14,11 +14,11 @@ from typing import Any
 
 import orjson
 import pytest
-from lifecycle.store.scripts import Store
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.results import Append, Start
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Role
 from tests.known_faults.core.kit import ended, held_within, record_of

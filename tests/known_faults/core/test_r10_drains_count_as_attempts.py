@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 
 import orjson
 import pytest
-from lifecycle.store.scripts import Store
 
 from lifecycle.store.results import Append, Start
+from lifecycle.store.transitions import Store
 from tests.unit.world import World
 
 _DRAINS = 5  # more than max_attempts

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from lifecycle.store.scripts import Store
 
+from lifecycle.store.transitions import Store
 from tests.unit.world import World
 
 _QUEUE_TIMEOUT_SECS = 1.0

@@ -11,11 +11,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from lifecycle.store.scripts import Store
-
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from tests.known_faults.core.replicas import quick_settings
 from tests.waiting import wait_until
 

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from lifecycle.store.scripts import Store
 
 from lifecycle.aio import tasks
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.known_faults.core.replicas import quick_settings
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from lifecycle.store.scripts import Store
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
@@ -20,6 +19,7 @@ from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis_cluster_topology import slot_of
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.known_faults.core import writes
 from tests.known_faults.core.replicas import MODEL, quick_settings

@@ -7,8 +7,8 @@ Expected: a request ends by its deadline when so much time has passed, whatever 
 from __future__ import annotations
 
 import pytest
-from lifecycle.store.scripts import Store
 
+from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeStore
 from tests.known_faults.core import writes

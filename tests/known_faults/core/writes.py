@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import orjson
-from lifecycle.store.scripts import Store
 
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import Append, Start
+from lifecycle.store.results import Append, NewRequest, Start
+from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.known_faults.core.replicas import BODY, MODEL
 
@@ -17,18 +17,10 @@ _LABELS = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)
 
 async def admit(store: Store, rid: str, frontend: str, *, deadline_secs: float = 0.0) -> None:
     """Queue a request for MODEL that outlives its connection, as this frontend."""
-    admission = await store.admit(
-        rid,
-        new_nonce(),
-        _LABELS,
-        frontend,
-        BODY,
-        on_disconnect=OnDisconnect.CONTINUE,
-        grace_secs=0.0,
-        queue_timeout_secs=0.0,
-        first_token_timeout_secs=0.0,
-        deadline_secs=deadline_secs,
+    new = NewRequest(
+        rid, new_nonce(), _LABELS, frontend, BODY, OnDisconnect.CONTINUE.value, deadline_secs=deadline_secs
     )
+    admission = await store.admit(new)
     assert admission.outcome == "admitted"
 
 

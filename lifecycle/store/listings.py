@@ -1,0 +1,99 @@
+"""Reads many requests at once: pages of a listing, rows of the dashboard's tables, the depth of a queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import orjson
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store.results import Page, Row, Rows, record_of
+from lifecycle.store.runner import ScriptRunner, as_text
+
+_SCAN_LIMIT = 1000  # requests that one call of list_page examines
+
+
+class Listings(ScriptRunner):
+    """The part of the Store that lists requests.
+
+    Each call reads one shard atomically; pages of several calls and shards are from different moments. A call examines
+    a bounded number of requests, so that Redis is never busy with it for long, and may return fewer than there are.
+    Nothing is written, so every call may be repeated.
+    """
+
+    async def list_page(
+        self,
+        shard: int,
+        *,
+        active: bool,
+        upper: str,
+        before: str,
+        status: str,
+        model: str,
+        endpoint: str,
+        frontend: str,
+        worker: str,
+        owner: str,
+        limit: int,
+    ) -> Page:
+        """Return up to `limit` requests of one shard, newest first, that match every filter that is not empty.
+
+        `active` restricts the page to requests that have not ended. `upper` is the `created_at` to begin at, `+inf` for
+        the newest, and `before` the request id to continue behind at exactly that time, empty for none. The page says
+        where the next one begins. Raises StoreUnavailable.
+        """
+        reply = await self._call(
+            "list",
+            self._prefixes[shard],
+            "active" if active else "created",
+            upper,
+            before,
+            status,
+            model,
+            endpoint,
+            frontend,
+            worker,
+            owner,
+            limit,
+            max(_SCAN_LIMIT, limit),
+        )
+        records = [r for r in map(record_of, reply[3:]) if r is not None]
+        return Page(records, bool(reply[0]), as_text(reply[1]), as_text(reply[2]))
+
+    async def browse(
+        self,
+        shard: int,
+        index: str,
+        order: str,
+        offset: int,
+        scan_limit: int,
+        limit: int,
+        status: str,
+        words: Sequence[str],
+    ) -> Rows:
+        """Return up to `limit` rows from one end of an index of one shard.
+
+        `index` is `active` (by created_at) or `expiries` (by finished_at), `order` is `oldest` or `newest`. The first
+        `offset` members are skipped and the next `scan_limit` examined. `status` may be empty for any. Each of `words`,
+        in lower case, must occur in the id, model, status, frontend or worker. Raises StoreUnavailable.
+        """
+        reply = await self._call(
+            "browse", self._prefixes[shard], index, order, offset, scan_limit, limit, status, orjson.dumps(list(words))
+        )
+        rows = [(record_of(text), int(readers)) for text, readers in reply[2:]]
+        return Rows(
+            float(reply[0]), int(reply[1]), [Row(record, readers) for record, readers in rows if record is not None]
+        )
+
+    async def queue_depth(self, model: str) -> int:
+        """Return how many requests wait for this model in the shards that answer.
+
+        A shard that is unavailable counts as 0, so the number is then too small.
+        """
+        keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
+        depths = await asyncio.gather(*(self.commands.execute("XLEN", key) for key in keys), return_exceptions=True)
+        for depth in depths:
+            if isinstance(depth, BaseException) and not isinstance(depth, StoreUnavailable):
+                raise depth
+        return sum(depth for depth in depths if isinstance(depth, int))

@@ -1,0 +1,181 @@
+"""Which replicas live: leases, heartbeats, and the cleanup after replicas whose lease has expired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.store.results import (
+    ExpiredReplica,
+    PendingCancellation,
+    Reaped,
+    Reconciliation,
+    Roster,
+    RosterEntry,
+)
+from lifecycle.store.runner import BATCH_LIMIT, ScriptRunner, as_text
+from lifecycle.types import Role
+
+SCHEMA_VERSION = "3"
+_CANCELLATIONS_LIMIT = 1000  # pending cancellations that one reconciliation returns; the next one returns the rest
+
+
+class Membership(ScriptRunner):
+    """The part of the Store that knows the replicas.
+
+    Each method is one atomic script, in the slot of the control keys or in one shard. Leases are in the control slot
+    and requests in the shards, so the two change one after the other: `expire` first, then `reap` in each shard, then
+    `finish_cleanup`. Any replica may run any step at any time, also several replicas at once, and a step that is
+    repeated finds nothing left to do.
+    """
+
+    async def heartbeat(
+        self,
+        replica: str,
+        role: Role,
+        about: dict[str, Any],
+        models: Sequence[str],
+        *,
+        retry_for_secs: float = 0.0,
+    ) -> float:
+        """Join the cluster or renew the lease for `lease_secs`, and return Redis's time.
+
+        `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. Repeating it renews the
+        lease again. After a failover of Redis the renewal may be lost; the next heartbeat repairs that.
+
+        Raises Fenced when this id has expired: it never becomes valid again. Raises ConfigurationConflict when living
+        replicas run with other common settings.
+        """
+        s = self.settings
+        common = {"shards": str(s.shards), "lease_secs": f"{s.lease_secs:g}", "version": SCHEMA_VERSION}
+        reply = await self.run(
+            "heartbeat",
+            self.keys.control,
+            replica,
+            role.value,
+            s.lease_secs,
+            orjson.dumps(about),
+            orjson.dumps(list(models)),
+            orjson.dumps(common),
+            retry_for_secs=retry_for_secs,
+        )
+        what = as_text(reply[0])
+        if what == "fenced":
+            raise fenced(replica)
+        if what == "conflict":
+            name, theirs = as_text(reply[1]), as_text(reply[2])
+            raise ConfigurationConflict(_conflict(name, common[name], theirs, s.namespace))
+        return float(reply[1])
+
+    async def reconcile_shard(
+        self, shard: int, replica: str, role: Role, believed: int, rids: Sequence[str] | None = None
+    ) -> Reconciliation:
+        """Compare what a replica holds in one shard with what Redis counts, and return the differences only.
+
+        `believed` is how many requests the replica holds there. `rids` names them; it is given only after a mismatch,
+        because then the cost grows with their number. Nothing is changed but the shard's epoch, which the first call
+        after a loss of data sets. A cancellation is returned again until its worker has confirmed it.
+
+        Raises Fenced when the replica has been reaped in this shard, and StoreUnavailable.
+        """
+        listed = "" if rids is None else orjson.dumps(list(rids))
+        reply = await self._call(
+            "reconcile_shard", self._prefixes[shard], replica, role.value, believed, listed, _CANCELLATIONS_LIMIT
+        )
+        if reply[0] == b"fenced":
+            raise fenced(replica)
+        cancellations = [PendingCancellation(as_text(r), as_text(m), as_text(why)) for r, m, why in reply[3]]
+        return Reconciliation(
+            as_text(reply[1]),
+            int(reply[2]),
+            cancellations,
+            [as_text(r) for r in reply[4]],
+            [as_text(r) for r in reply[5]],
+        )
+
+    async def expire(self, leaving: str = "") -> list[ExpiredReplica]:
+        """Expire replicas whose lease has ended, and return all whose requests are still to be cleaned up.
+
+        `leaving` is a replica that expires now, whatever its lease. A replica that has expired stays expired: its
+        heartbeats are refused for a day, and its id is not used again. During the grace after a silence of all replicas
+        no lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
+        """
+        reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, BATCH_LIMIT)
+        return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
+
+    async def reap(self, shard: int, expired: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
+        """Clean up after an expired replica in one shard, up to 200 requests a call.
+
+        The script first sets the mark that refuses the replica's later writes in this shard, so either the replica's
+        write comes before the cleanup and is seen by it, or it is refused. Requests of a worker are confirmed as
+        cancelled, queued again or failed as `worker_lost`; requests of a frontend get one of `new_owners` or fail as
+        `frontend_lost`. May be repeated, and must be until `done`. Raises StoreUnavailable.
+        """
+        reply = await self._call(
+            "reap",
+            self._prefixes[shard],
+            expired.replica,
+            expired.role,
+            orjson.dumps(list(new_owners)),
+            orjson.dumps(expired.models),
+            self.settings.retention_secs,
+            self.settings.max_attempts,
+            BATCH_LIMIT,
+        )
+        return Reaped(bool(reply[0]), int(reply[1]), int(reply[2]), int(reply[3]))
+
+    async def finish_cleanup(self, replica: str) -> None:
+        """Forget an expired replica once `reap` is done in every shard. Its id stays refused for a day.
+
+        The two commands are not atomic together. Both may be repeated, and after a loss the cleanup is repeated.
+        Raises StoreUnavailable.
+        """
+        control = self.keys.control
+        await self.commands.execute_many(
+            [("HDEL", control + "pending_cleanup", replica), ("DEL", control + "replica:" + replica)]
+        )
+
+    async def sweep(self, shard: int, unserved: Sequence[str] = (), models: Sequence[str] = ()) -> tuple[int, bool]:
+        """End what is due in one shard; return how many requests ended and whether there is more to do.
+
+        It ends requests past a time limit or a disconnect grace, fails the queued requests of the `unserved` models,
+        removes expired records from the listings, and queues deliveries to expired workers again, for each of `models`.
+        Limits are judged by the clock of the shard's server, in the same script that ends the request. May be repeated.
+        Raises StoreUnavailable.
+        """
+        reply = await self._call(
+            "sweep",
+            self._prefixes[shard],
+            orjson.dumps(list(unserved)),
+            orjson.dumps(list(models)),
+            self.settings.retention_secs,
+            BATCH_LIMIT,
+        )
+        return int(reply[0]), bool(reply[1])
+
+    async def roster(self) -> Roster:
+        """Return the living replicas and the known models, as of one moment. Raises StoreUnavailable."""
+        reply = await self._call("roster", self.keys.control, self.settings.lease_secs)
+        replicas = [RosterEntry(as_text(i), as_text(role), int(ms), about) for i, role, ms, about in reply[1]]
+        models = {as_text(m): float(at) for m, at in reply[2]}
+        return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+
+
+def fenced(replica: str) -> Fenced:
+    """Return the error for a replica whose id has expired."""
+    return Fenced(f"The lease of {replica} has expired; the replica must rejoin under a new id")
+
+
+def _conflict(name: str, ours: str, theirs: str, namespace: str) -> str:
+    if name == "version":
+        return (
+            f"This replica uses version {ours} of the data in Redis, but the living replicas of namespace "
+            f"{namespace!r} use version {theirs}: install the same release everywhere, or stop them all first"
+        )
+    return (
+        f"LIFECYCLE_{name.upper()}={ours} differs from {theirs}, which the living replicas of namespace "
+        f"{namespace!r} use: set the same value everywhere, or stop all replicas first"
+    )

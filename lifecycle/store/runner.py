@@ -1,0 +1,113 @@
+"""Runs scripts and plain commands, and repeats them for a bounded time while Redis is unavailable."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.settings import Settings
+from lifecycle.store import script_loader
+from lifecycle.store.keys import Keys
+from lifecycle.store.redis import Commands
+
+BATCH_LIMIT = 200  # items that one script handles in one call, which bounds how long Redis is busy with it
+_FIRST_PAUSE_SECS = 0.02
+_LONGEST_PAUSE_SECS = 0.5
+
+
+def as_text(value: Any) -> str:
+    """Return a part of a reply as text: Redis sends bytes, and integers for integer replies."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class ScriptRunner:
+    """Base of the Store.
+
+    Every method may raise StoreUnavailable: Redis cannot be reached, is loading, is read-only or is out of memory. The
+    call may have been executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises.
+    A refusal of the command itself is raised as `redis.exceptions.ResponseError`; it is never repeated.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        settings: Settings,
+        *,
+        clock_shift_secs: float = 0.0,
+        plain_lua: bool = False,
+    ) -> None:
+        """`clock_shift_secs` moves the clock that the scripts see, and `plain_lua` removes their `#!lua` line. Both are
+        for tests.
+        """
+        self.commands = commands
+        self.settings = settings
+        self.keys = Keys(settings.namespace, settings.shards)
+        self.clock_shift_secs = clock_shift_secs
+        self._prefixes = self.keys.prefixes
+        self._scripts = {
+            name: script_loader.load(name).without_shebang() if plain_lua else script_loader.load(name)
+            for name in script_loader.names()
+        }
+
+    async def ping(self) -> None:
+        """Check that the server of the control keys answers and accepts writes.
+
+        Raises StoreUnavailable when it does not.
+        """
+        await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+
+    async def now(self) -> float:
+        """Return Redis's time in Unix seconds. All times in a record are by this clock."""
+        secs, micros = await self.command("TIME")
+        return int(secs) + int(micros) / 1e6 + self.clock_shift_secs
+
+    async def scan(self, pattern: str, count: int) -> AsyncIterator[list[str]]:
+        """Yield the Redis keys that match the pattern, page by page, from every server that holds a part of the data.
+
+        A page may be empty, and a Redis key may come more than once.
+        """
+        for node in await self.commands.nodes():
+            cursor = b"0"
+            while True:
+                cursor, keys = await node.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                yield [key.decode(errors="replace") for key in keys]
+                if int(cursor) == 0:
+                    break
+
+    async def command(self, *args: Any, retry_for_secs: float = 0.0) -> Any:
+        """Execute a plain command and return its reply. It must be safe to repeat."""
+        return await self._repeat(retry_for_secs, lambda: self.commands.execute(*args))
+
+    async def run(self, name: str, prefix: str, *args: Any, retry_for_secs: float = 0.0) -> Any:
+        """Run the script `lua/<name>.lua` in the slot of this prefix, and return its reply."""
+        return await self._repeat(retry_for_secs, lambda: self._call(name, prefix, *args))
+
+    async def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> Any:
+        """Run a script in the shard of this request."""
+        return await self.run(name, self._prefixes[self.keys.shard_of(rid)], *args, retry_for_secs=retry_for_secs)
+
+    @staticmethod
+    async def _repeat(retry_for_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Repeat the call while Redis is unavailable, with growing pauses, for at most `retry_for_secs`."""
+        retry_until, pause = time.monotonic() + retry_for_secs, _FIRST_PAUSE_SECS
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable:
+                if time.monotonic() + pause > retry_until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECS)
+
+    async def _call(self, name: str, prefix: str, *args: Any) -> Any:
+        script = self._scripts[name]
+        arguments = (prefix, self.clock_shift_secs, *args)
+        try:
+            return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
+        except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
+            return await self.commands.execute("EVAL", script.source, 1, *arguments)

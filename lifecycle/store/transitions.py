@@ -1,0 +1,308 @@
+"""The Store: each transition of a request, as a typed method over one Lua script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+from lifecycle.store.listings import Listings
+from lifecycle.store.membership import Membership, fenced
+from lifecycle.store.results import (
+    Admission,
+    Append,
+    Cancellation,
+    Disconnection,
+    Drop,
+    Ended,
+    NewRequest,
+    Outcome,
+    Refusal,
+    Start,
+    record_of,
+)
+from lifecycle.store.runner import as_text
+from lifecycle.types import CancelMode, RequestRecord
+
+_MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
+
+
+class Store(Membership, Listings):
+    """All access to the state of requests and replicas in Redis.
+
+    These rules hold for every transition below:
+
+    - Atomicity: it is one script in the slot of the request. It first checks and then writes, so it takes effect as a
+      whole or not at all.
+    - Ordering: Redis executes the transitions of one request one after the other. The first one that ends the request
+      takes effect; later ones are told that it has ended. Messages are published by the same script after its writes.
+    - Repetition: it may be repeated with the same arguments. The repetition changes nothing, and returns what the
+      docstring says. With `retry_for_secs` the Store repeats it while Redis is unavailable.
+    - Loss: Redis replicates asynchronously, so a failover or a restart without an append-only file may lose a
+      transition that was confirmed. Messages to frontends and workers may be lost at any time. The next heartbeat
+      finds both, and the request ends with `state_lost` or `worker_lost` where it cannot go on.
+    - Errors: StoreUnavailable when Redis gave no usable answer; the transition may have been executed nevertheless.
+      redis.exceptions.ResponseError when Redis refuses the script itself.
+    """
+
+    async def admit(self, request: NewRequest, *, retry_for_secs: float = 0.3) -> Admission:
+        """Write a new request's record, queue it and count it as inflight of its frontend.
+
+        A repetition with the same nonce returns `admitted` with the same time; one with another nonce returns `exists`.
+        A request is refused without any write as `full` (the shard's queue of the model has reached `queue_limit`),
+        `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as
+        StoreUnavailable, when its memory is full.
+        """
+        reply = await self._in_shard(
+            "admit",
+            request.rid,
+            retry_for_secs,
+            request.rid,
+            request.nonce,
+            *request.labels,
+            request.frontend,
+            request.body,
+            request.on_disconnect,
+            request.grace_secs,
+            request.queue_timeout_secs,
+            request.first_token_timeout_secs,
+            request.deadline_secs,
+            self.settings.queue_limit,
+            request.traceparent,
+            request.idempotency,
+            request.owner,
+            "" if request.admit_by is None else f"{request.admit_by:.6f}",
+        )
+        outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
+        if outcome == "admitted":
+            return Admission(outcome, created_at=float(reply[1]))
+        return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
+
+    async def start(
+        self,
+        rid: str,
+        worker: str,
+        queue: str,
+        model: str,
+        entry: str,
+        *,
+        resumable: bool = False,
+        retry_for_secs: float = 0.0,
+    ) -> Start | Drop:
+        """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
+
+        The attempt gets the next number, and its first stream entry makes Redis refuse tokens of all earlier attempts.
+        A repetition for the same delivery by the same worker returns the same Start. Drop is returned, and the delivery
+        removed from the queue, when there is nothing to run; a request that is past a time limit ends here, and so does
+        one that has tokens when the engine cannot continue behind them (`resumable`).
+
+        Raises Fenced when the worker has expired; the delivery is then queued again.
+        """
+        reply = await self._in_shard(
+            "start", rid, retry_for_secs, rid, worker, queue, model, entry, int(resumable), self.settings.retention_secs
+        )
+        if as_text(reply[0]) == "fenced":
+            raise fenced(worker)
+        if as_text(reply[0]) == "drop":
+            return Drop(as_text(reply[1]))
+        return Start(
+            int(reply[1]),
+            int(reply[2]),
+            reply[3],
+            as_text(reply[4]),
+            as_text(reply[5]),
+            as_text(reply[6]),
+            as_text(reply[7]),
+            float(reply[8]),
+        )
+
+    async def append(self, shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:
+        """Append one flush of a worker: tokens of many requests of one shard. Return the ones that were refused.
+
+        The whole flush is one atomic script. Each item is accepted or refused by itself, and the frames that its
+        frontends get are published by the same script. The order of tokens is that of their numbers: Redis refuses a
+        number that is not above the last one. A repeated item is accepted, but neither written nor published again. A
+        refusal is final: `gone` (there is no stream), `closed` (the request has ended or was killed) or `fenced` (the
+        attempt is not this worker's any more). Redis refuses the flush when its memory is full.
+
+        There is no `retry_for_secs`: the token writer repeats a flush itself, because tokens gather meanwhile. Raises
+        Fenced when the worker has expired; nothing of the flush is written then.
+        """
+        args: list[Any] = [worker]
+        for a in batch:
+            args += (a.rid, f"{a.attempt}-{a.number}", a.tokens, "1" if a.first else "0")
+        reply = await self._call("append", self._prefixes[shard], *args)
+        if reply and reply[0] == b"fenced":
+            raise fenced(worker)
+        return [(batch[int(index)], cast(Refusal, as_text(why))) for index, why in reply]
+
+    async def finish(
+        self,
+        rid: str,
+        worker: str,
+        attempt: int,
+        outcome: Outcome,
+        last: int,
+        *,
+        remainder: Append | None = None,
+        input_tokens: int | None = None,
+        retry_for_secs: float = 0.0,
+    ) -> Ended:
+        """End a running request as its worker reports it, with `last` tokens, and so confirm a pending cancel.
+
+        `remainder` are the tokens up to `last` of which no append was confirmed. The script appends those that the
+        stream lacks, so a finish may follow an append whose reply was lost. A pending kill takes effect in place of
+        `outcome`; a pending stop ends it as `completed` with `finish_reason` `stop`.
+
+        Returns `done`, or `already` when it had ended before, also by an earlier execution of this call. The request is
+        not changed for `unknown`, `fenced` (the attempt is not this worker's) and `incomplete` (the stream ends before
+        `last`: append what is missing and call again).
+        """
+        reply = await self._in_shard(
+            "finish",
+            rid,
+            retry_for_secs,
+            rid,
+            worker,
+            attempt,
+            outcome.status,
+            outcome.error_type,
+            outcome.message[:_MESSAGE_CHARS],
+            outcome.finish_reason,
+            last,
+            f"{attempt}-{remainder.number}" if remainder else "",
+            remainder.tokens if remainder else "",
+            "" if input_tokens is None else input_tokens,
+            self.settings.retention_secs,
+        )
+        return _ended(reply)
+
+    async def fail(
+        self, rid: str, error_type: str, message: str, *, seen: int | None = None, retry_for_secs: float = 0.0
+    ) -> Ended:
+        """End a request as failed, on behalf of its frontend. A worker that runs it is told to kill it.
+
+        With `seen` it ends only if no token came after that number; else `moved` is returned. Returns `done`, or
+        `already` when it had ended before, also by an earlier execution of this call. Nothing is written for `unknown`,
+        `moved` and `killing` (a kill is pending, which the worker confirms).
+        """
+        reply = await self._in_shard(
+            "fail",
+            rid,
+            retry_for_secs,
+            rid,
+            error_type,
+            message[:_MESSAGE_CHARS],
+            "" if seen is None else seen,
+            self.settings.retention_secs,
+        )
+        return _ended(reply)
+
+    async def cancel(
+        self, rid: str, mode: CancelMode, reason: str, *, retry_for_secs: float = 0.0
+    ) -> Cancellation | None:
+        """Record the intent to stop or kill a request. Return None when the request is unknown.
+
+        A queued request ends at once. A kill of a running one closes its token stream in the same script, so no token
+        follows it; the worker is told, and the request ends when the worker confirms or has expired. A repetition
+        returns the state that the request has then. A kill after a stop takes effect; a stop after a kill changes
+        nothing. The message to the worker may be lost, so each heartbeat returns the cancellation until the worker has
+        confirmed it.
+        """
+        reply = await self._in_shard(
+            "cancel",
+            rid,
+            retry_for_secs,
+            rid,
+            mode.value,
+            reason[:_MESSAGE_CHARS],
+            self.settings.retention_secs,
+        )
+        record = record_of(reply[1]) if len(reply) > 1 else None
+        return Cancellation(cast(Any, as_text(reply[0])), record) if record else None
+
+    async def attach(
+        self, rid: str, frontend: str, readers: int, *, retry_for_secs: float = 0.0
+    ) -> RequestRecord | None:
+        """Send a request's tokens and events to this frontend's inbox from now on, and return its record.
+
+        `readers` is the number of HTTP readers that the frontend has of the request now. It is absolute, so a
+        repetition changes nothing; calls of one frontend for one request must not overtake each other. A reader ends a
+        disconnect grace that is running. Returns None when the request is unknown. A request that has ended is only
+        read. Raises Fenced when the frontend has expired.
+        """
+        reply = await self._in_shard("attach", rid, retry_for_secs, rid, frontend, readers)
+        if reply == [b"fenced"]:
+            raise fenced(frontend)
+        return record_of(reply)
+
+    async def disconnect(
+        self,
+        rid: str,
+        frontend: str,
+        readers: int,
+        connection: str,
+        *,
+        admitting: bool,
+        retry_for_secs: float = 0.0,
+    ) -> Disconnection:
+        """Record that an HTTP connection has ended, and cancel the request, begin its grace or let it continue.
+
+        `readers` is the number of HTTP readers that are left at this frontend, as in `attach`. `connection` is
+        `closed_gracefully`, which never cancels, or `closed_unexpectedly`. `admitting` marks the connection that
+        brought the request; its status is stored and published once. A repetition changes nothing, but `first` is then
+        False. An expired frontend may still call it.
+        """
+        reply = await self._in_shard(
+            "disconnect",
+            rid,
+            retry_for_secs,
+            rid,
+            frontend,
+            readers,
+            connection,
+            int(admitting),
+            self.settings.retention_secs,
+        )
+        return Disconnection(as_text(reply[0]), bool(reply[1]), float(reply[2]))
+
+    async def requeue(
+        self,
+        rid: str,
+        worker: str,
+        *,
+        attempt: int | None = None,
+        queue: str = "",
+        entry: str = "",
+        retry_for_secs: float = 0.0,
+    ) -> str:
+        """Return a request of this worker to the retry queue: a running attempt, or a delivery that was not started.
+
+        A running request is named by `attempt`, a delivery by `queue` and `entry`. The end of a requeued attempt is
+        marked in the stream, so tokens of it that are still under way are refused. Returns `requeued`; `ended` when the
+        request ended instead, because a cancel is pending, its attempts are used up, or its engine cannot continue
+        behind its tokens; `not` when it is not this worker's; or `unknown`. A repetition returns `not`.
+        """
+        reply = await self._in_shard(
+            "requeue",
+            rid,
+            retry_for_secs,
+            rid,
+            worker,
+            "" if attempt is None else attempt,
+            queue,
+            entry,
+            self.settings.max_attempts,
+            self.settings.retention_secs,
+        )
+        return as_text(reply[0])
+
+    async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
+        """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
+        return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
+
+
+def _ended(reply: list[Any]) -> Ended:
+    what = as_text(reply[0])
+    if what == "incomplete":
+        return Ended(what, last=int(reply[1]))
+    return Ended(what, reply[1] if len(reply) > 1 else b"")
