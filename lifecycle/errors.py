@@ -1,10 +1,10 @@
-"""Exceptions, and the one table that gives each `ErrorType` its HTTP status and OpenAI `type`.
+"""Exceptions, and the table that gives each `ErrorType` its HTTP status and OpenAI `type`.
 
-LifecycleError              what a caller may see; carries an error_type, a message and optionally a code
+LifecycleError              Base class: has an `error_type` and a `message`
 ├── StoreError              Raised when Redis gave no usable answer
 │   ├── StoreUnavailable    Raised when Redis cannot be reached, is loading, read-only or out of memory
-│   └── StateLost           Raised when Redis answers, but has lost what was asked for
-├── Fenced                  Raised when this replica's lease has expired and others have drawn the consequences
+│   └── StateLost           Raised when Redis answers, but has lost the data
+├── Fenced                  Raised when this replica's lease has expired
 └── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
 """
 
@@ -16,9 +16,9 @@ from lifecycle.types import ErrorType
 
 
 class ErrorResponse(NamedTuple):
-    """How an error type looks outside."""
+    """The form of an error type in the HTTP API."""
 
-    status: int  # HTTP status, also the frame's `code`
+    status: int  # HTTP status, and the `code` of an error frame
     type: str  # the OpenAI `type`
 
 
@@ -44,7 +44,7 @@ STREAM_ENDED = "Disconnected: Stream ended before generation completed"
 
 
 class LifecycleError(Exception):
-    """Base of everything a user of the library may want to catch."""
+    """Base class of the errors that a user of the library may want to catch."""
 
     error_type: ErrorType = ErrorType.INTERNAL
 
@@ -56,24 +56,26 @@ class LifecycleError(Exception):
 
 
 class StoreError(LifecycleError):
+    """Raised when Redis gave no usable answer."""
+
     error_type = ErrorType.UNAVAILABLE
 
 
 class StoreUnavailable(StoreError):
-    """Redis cannot be reached, is loading, read-only or out of memory. Repeating later may help."""
+    """Raised when Redis cannot be reached, is loading, read-only or out of memory. A later call may succeed."""
 
 
 class StateLost(StoreError):
-    """Redis answers, but no longer has what was asked for."""
+    """Raised when Redis answers, but has lost the data that was asked for."""
 
     error_type = ErrorType.STATE_LOST
 
 
 class Fenced(LifecycleError):
-    """This replica was buried, its lease having expired, or must take itself for it. It comes back under a new id."""
+    """Raised when this replica's lease has expired, or must be assumed to have. It rejoins under a new id."""
 
     error_type = ErrorType.FRONTEND_LOST
 
 
 class ConfigurationConflict(LifecycleError):
-    """Replicas disagree on a setting that must be common (shards, lease times, version)."""
+    """Raised when a common setting (shards, lease time, version) differs from that of the living replicas."""

@@ -1,4 +1,4 @@
-"""Request ids, replica ids, and token ids (`<attempt>-<number>`)."""
+"""Ids of requests, replicas and tokens (`<attempt>-<number>`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TOKEN_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
 
 class TokenId(NamedTuple):
-    """Names one token: the SSE `id:`, the resume point and, for the last token of an entry, its Redis id."""
+    """The id of one token: the SSE `id:` and the point to resume at. A stream entry has the id of its last token."""
 
     attempt: int
     number: int
@@ -21,7 +21,7 @@ class TokenId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TokenId | None:
-        """None when malformed."""
+        """Return the id that the text stands for, or None when it is malformed."""
         match = _TOKEN_ID.fullmatch(text)
         return cls(int(match[1]), int(match[2])) if match else None
 
@@ -30,18 +30,20 @@ START = TokenId(0, 0)
 
 
 def is_request_id(text: str) -> bool:
+    """Return whether a client may use this text as a request id."""
     return REQUEST_ID.fullmatch(text) is not None
 
 
 def new_request_id(prefix: str) -> str:
-    """A random id, 128 bits: `chatcmpl-…` or `cmpl-…`. The same id from header to record to response body."""
+    """Return a random request id of 128 bits, such as `chatcmpl-…` or `cmpl-…`."""
     return f"{prefix}-{secrets.token_hex(16)}"
 
 
 def new_replica_id(role: str) -> str:
-    """Unique per boot; a buried id never comes back."""
+    """Return a random id for a replica. A replica whose lease has expired takes a new one."""
     return f"{role}-{secrets.token_hex(6)}"
 
 
 def new_nonce() -> str:
+    """Return a random text that distinguishes one admission from another with the same request id."""
     return secrets.token_hex(8)

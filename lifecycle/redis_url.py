@@ -1,11 +1,11 @@
-"""Where Redis is: one server, the primary that Sentinels name, or a Cluster.
+"""URLs of a Redis deployment: a single server, the primary that Sentinels name, or a Redis Cluster.
 
     redis://[user:password@]host:port/db              rediss:// with TLS, unix:///path?db=0
     redis+sentinel://[user:password@]host:port,host:port/service[/db]?sentinel_username=…&sentinel_password=…
     redis+cluster://[user:password@]host:port,host:port
 
 `rediss+sentinel://` and `rediss+cluster://` use TLS. Further options after `?` are those of redis-py's URLs
-(`ssl_ca_certs`, …). Of a Cluster or of Sentinels some addresses are enough: the rest is learnt from them.
+(`ssl_ca_certs`, …). Some of the Sentinels or of the Redis Cluster's nodes are enough, as they name the others.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ _PREFIXES = ("redis+", "rediss+")
 
 
 class Kind(StrEnum):
+    """The kind of a deployment."""
+
     SINGLE = "single"
     SENTINEL = "sentinel"
     CLUSTER = "cluster"
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """`url` is as given; it reaches a single server, `node_url` one server of the other kinds."""
+class RedisUrl:
+    """A parsed URL. `url` is the text as given, for a single server; the other kinds have `nodes`."""
 
     kind: Kind
     url: str = field(repr=False)  # may hold a password
@@ -35,19 +37,20 @@ class Address:
     service: str = ""
     database: int = 0
     tls: bool = False
-    credentials: str = field(default="", repr=False)  # as they stand in a URL, with the @
+    credentials: str = field(default="", repr=False)  # quoted for a URL, with the @
     options: tuple[tuple[str, str], ...] = ()
     sentinel_username: str = ""
     sentinel_password: str = field(default="", repr=False)
 
     def node_url(self, host: str, port: int) -> str:
-        """One server of this deployment, with its credentials and options."""
+        """Return the URL of one server of this deployment, with its credentials and options."""
         shown = f"[{host}]" if ":" in host else host
         query = f"?{urlencode(self.options)}" if self.options else ""
         return f"{'rediss' if self.tls else 'redis'}://{self.credentials}{shown}:{port}/{self.database}{query}"
 
 
 def kind_of(url: str) -> Kind:
+    """Return the kind of deployment that the URL's scheme names."""
     scheme = url.partition("://")[0].lower()
     for prefix in _PREFIXES:
         if scheme.startswith(prefix) and scheme.removeprefix(prefix) in (Kind.SENTINEL, Kind.CLUSTER):
@@ -55,11 +58,14 @@ def kind_of(url: str) -> Kind:
     return Kind.SINGLE
 
 
-def parse(url: str) -> Address:
-    """Raises ValueError with one line, which never holds the URL: there may be a password in it."""
+def parse(url: str) -> RedisUrl:
+    """Parse a URL.
+
+    Raises ValueError when it is malformed. The message is one line and never holds the URL, which may have a password.
+    """
     kind = kind_of(url)
     if kind is Kind.SINGLE:
-        return Address(kind, url)
+        return RedisUrl(kind, url)
     parts = urlsplit(url)
     user_info, at, hosts = parts.netloc.rpartition("@")
     nodes = tuple(_node(item, SENTINEL_PORT if kind is Kind.SENTINEL else REDIS_PORT) for item in hosts.split(","))
@@ -68,11 +74,11 @@ def parse(url: str) -> Address:
     service, _, database = parts.path.strip("/").partition("/")
     if kind is Kind.CLUSTER:
         if service not in ("", "0"):
-            raise ValueError("a Redis Cluster has database 0 only: end the URL after the last host:port")
+            raise ValueError("a Redis Cluster has only database 0: end the URL after the last host:port")
         service = ""
     elif not service:
-        raise ValueError("name the service behind the Sentinels: redis+sentinel://host:port,host:port/SERVICE")
-    return Address(
+        raise ValueError("the URL must name the service of the Sentinels: redis+sentinel://host:port,host:port/SERVICE")
+    return RedisUrl(
         kind=kind,
         url=url,
         nodes=nodes,
@@ -92,17 +98,17 @@ def _node(text: str, default_port: int) -> tuple[str, int]:
         host, port = text, str(default_port)
     host = host.strip("[]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("give the nodes as host:port,host:port")
+        raise ValueError("the nodes must be host:port,host:port, with ports from 1 to 65535")
     return host, int(port)
 
 
 def _database(text: str) -> int:
     if text and not text.isdecimal():
-        raise ValueError("the database must be a number: redis+sentinel://host:port/SERVICE/0")
+        raise ValueError("the database must be a number, as in redis+sentinel://host:port/SERVICE/0")
     return int(text or 0)
 
 
 def _credentials(user_info: str) -> str:
-    """Quoted once, whether they came quoted or not."""
+    """Return the credentials quoted once, whether or not they were quoted before."""
     user, colon, password = user_info.partition(":")
     return quote(unquote(user), safe="") + colon + quote(unquote(password), safe="")

@@ -1,7 +1,4 @@
-"""Every setting, its default, range and unit: `LIFECYCLE_<NAME>` in the environment, `--<name>` as a flag.
-
-`load()` raises `SettingsError` with one line that names the offending settings.
-"""
+"""The settings: `LIFECYCLE_<NAME>` in the environment, or `--<name>` as a flag. Names end with the unit."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ OptionalSeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=Fal
 
 
 class SettingsError(Exception):
-    """A setting is out of range or contradicts another; the message is one line and names it."""
+    """Raised when a setting is out of range or contradicts another. The message is one line and names it."""
 
 
 def parse_backend_timeout(text: str | int | float | None) -> int:
-    """Seconds, or 0 for off. Unset, 0 and anything but a whole number are off: here garbage is no error."""
+    """Return the seconds, or 0 for off. An unset value and anything but a whole number are off, and not an error."""
     digits = str(text).strip() if text is not None else ""
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else 0
 
@@ -39,78 +36,94 @@ def _default_shards(validated: dict[str, Any]) -> int:
 
 
 class Settings(BaseSettings):
-    """One process's settings. Those under "common" must be the same on every replica of a cluster."""
+    """The settings of one process. Those under "common" must be the same on every replica of a cluster."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     # Redis
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="redis://, rediss://, unix://, redis+sentinel://HOST:PORT,…/SERVICE, redis+cluster://HOST:PORT,…",
+        description="URL: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://",
     )
-    redis_timeout_secs: Seconds = Field(2.0, description="how long one Redis command may take")
+    redis_timeout_secs: Seconds = Field(2.0, description="longest wait for the reply of one Redis command")
 
     # common to all replicas of a cluster
-    namespace: str = Field("lc", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of every key and channel")
+    namespace: str = Field("lc", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all Redis keys and channels")
     shards: int = Field(
         default_factory=_default_shards,
         ge=1,
         le=1024,
-        description="hash tags over which requests are spread; 1, or 16 on a Cluster",
+        description="hash tags that requests are spread over; 16 on a Redis Cluster",
     )
-    heartbeat_secs: Seconds = Field(3.0, description="how often a replica renews its lease")
-    lease_secs: Seconds = Field(12.0, description="how long a replica counts as alive after its last heartbeat")
-    sweep_secs: Seconds = Field(3.0, description="how often each replica looks for dead replicas and overdue requests")
+    heartbeat_secs: Seconds = Field(3.0, description="interval at which a replica renews its lease")
+    lease_secs: Seconds = Field(12.0, description="time after its last heartbeat at which a replica expires")
+    sweep_secs: Seconds = Field(3.0, description="interval at which each replica runs the reaper")
     retention_secs: Annotated[float, Field(ge=0.1, le=30 * 86_400)] = Field(
-        600.0, description="how long a finished record and its token stream stay readable"
+        600.0, description="time for which an ended request can be read"
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="how often a request is tried that its worker can pass on")
-    queue_limit: int = Field(10_000, ge=1, le=10_000_000, description="queued requests per model; above it 503")
+    max_attempts: int = Field(3, ge=1, le=100, description="most attempts of one request")
+    queue_limit: int = Field(
+        10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
+    )
 
-    # what a request lives through
+    # limits of a request
     backend_stream_timeout_secs: int = Field(
         0,
         validation_alias=AliasChoices(PREFIX + _BACKEND_TIMEOUT.upper(), _BACKEND_TIMEOUT_ALIAS, _BACKEND_TIMEOUT),
-        description="silence after which a worker gives up (1x) and a frontend does (2x); 0 or garbage is off",
+        description="inactivity after which the worker (1x) or the frontend (2x) fails it",
     )
     queue_timeout_secs: OptionalSeconds = Field(0.0, description="longest time in the queue; 0 is off")
-    first_token_timeout_secs: OptionalSeconds = Field(0.0, description="longest wait for the first token; 0 is off")
+    first_token_timeout_secs: OptionalSeconds = Field(
+        0.0, description="longest time from admission to the first token; 0 is off"
+    )
     deadline_secs: OptionalSeconds = Field(0.0, description="longest time from admission to end; 0 is off")
-    on_disconnect: OnDisconnect = Field(OnDisconnect.CANCEL, description="what a lost client does to its request")
-    disconnect_grace_secs: OptionalSeconds = Field(0.0, description="how long a lost reader may take to come back")
-    idempotency_grace_secs: OptionalSeconds = Field(
-        5.0, description="the same for a request with an Idempotency-Key, whose client may be about to repeat its call"
+    on_disconnect: OnDisconnect = Field(
+        OnDisconnect.CANCEL, description="effect on a request when its last reader disconnects"
     )
+    disconnect_grace_secs: OptionalSeconds = Field(
+        0.0, description="time for a disconnected client to return before the cancel"
+    )
+    idempotency_grace_secs: OptionalSeconds = Field(5.0, description="the same for a request with an idempotency key")
     stop_grace_secs: Annotated[float, Field(ge=0, le=3600)] = Field(
-        5.0, description="how long an engine may take to stop before its worker ends it"
+        5.0, description="time for an engine to stop before it is killed"
     )
-    queue_without_workers: bool = Field(False, description="queue for a known model without a live worker")
+    queue_without_workers: bool = Field(False, description="queue requests of a known model without a living worker")
 
     # frontend
-    sse_keepalive_secs: Seconds = Field(15.0, description="how often a silent stream carries a comment")
-    slow_consumer_secs: Seconds = Field(60.0, description="a socket that takes nothing for so long is closed")
-    reader_buffer_tokens: int = Field(1024, ge=16, le=1_000_000, description="tokens held for one reader in memory")
-    max_readers: int = Field(10_000, ge=1, le=1_000_000, description="open streams per frontend; above it 503")
-    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; above it 413")
-    api_keys: str = Field("", repr=False, description="a file of keys, or its lines; without: no authentication")
-    allow_anonymous: bool = Field(False, description="listen on other addresses than loopback without keys")
-    public_metrics: bool = Field(False, description="serve /metrics to callers without a key too")
-    session_secs: Seconds = Field(43_200.0, description="how long a log-in to the dashboard lasts")
+    sse_keepalive_secs: Seconds = Field(15.0, description="interval of comments on a stream without events")
+    slow_consumer_secs: Seconds = Field(
+        60.0, description="time after which a client that reads nothing is disconnected"
+    )
+    reader_buffer_tokens: int = Field(
+        1024, ge=16, le=1_000_000, description="most tokens kept in memory for one reader"
+    )
+    max_readers: int = Field(
+        10_000, ge=1, le=1_000_000, description="most open streams of one frontend; more get a 503"
+    )
+    max_body_bytes: int = Field(
+        4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
+    )
+    api_keys: str = Field("", repr=False, description="file of API keys, or its lines; empty is no authentication")
+    allow_anonymous: bool = Field(False, description="allow other addresses than loopback without API keys")
+    public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
+    session_secs: Seconds = Field(43_200.0, description="duration of a log-in to the dashboard")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        30.0, description="how long a stopping replica lets its requests finish"
+        30.0, description="time for requests to finish when a replica is stopped"
     )
 
     # worker
-    concurrency: int = Field(64, ge=1, le=100_000, description="requests one worker runs at a time")
-    kill_grace_secs: Seconds = Field(2.0, description="a killed engine still running after this is reported as stuck")
-    openai_base_url: str = Field("", description="upstream of the openai engine, e.g. http://127.0.0.1:8001/v1")
-    openai_api_key: str = Field("", repr=False, description="its key")
+    concurrency: int = Field(64, ge=1, le=100_000, description="most requests that one worker runs at a time")
+    kill_grace_secs: Seconds = Field(
+        2.0, description="time after which a killed engine that still runs is reported as stuck"
+    )
+    openai_base_url: str = Field("", description="upstream of the openai engine, such as http://127.0.0.1:8001/v1")
+    openai_api_key: str = Field("", repr=False, description="API key for the upstream of the openai engine")
     echo_tokens_per_sec: Annotated[float, Field(ge=0, le=1e6)] = Field(
-        20.0, description="pace of the echo engine; 0 is as fast as it goes"
+        20.0, description="rate of the echo engine; 0 is without limit"
     )
 
     # every process
-    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="of the process's log")
+    log_level: str = Field("info", pattern=r"^(debug|info|warning|error)$", description="lowest level that is logged")
 
     @field_validator(_BACKEND_TIMEOUT, mode="before")
     @classmethod
@@ -122,23 +135,29 @@ class Settings(BaseSettings):
         if self.heartbeat_secs * 2 > self.lease_secs:
             raise ValueError(
                 f"LIFECYCLE_HEARTBEAT_SECS={self.heartbeat_secs:g} must be at most half of "
-                f"LIFECYCLE_LEASE_SECS={self.lease_secs:g}"
+                f"LIFECYCLE_LEASE_SECS={self.lease_secs:g}: lower the first or raise the second"
             )
         return self
 
     @property
     def worker_inactivity_secs(self) -> float:
-        """At 1x the worker gives up on a silent engine; 0 is off."""
+        """Return the inactivity after which a worker fails a request; 0 is off."""
         return float(self.backend_stream_timeout_secs)
 
     @property
     def frontend_inactivity_secs(self) -> float:
-        """At 2x the frontend gives up on a silent worker, so that the worker's own report comes first."""
+        """Return the inactivity after which a frontend fails a request; 0 is off.
+
+        It is twice the worker's, so that the worker's own report comes first.
+        """
         return 2.0 * self.backend_stream_timeout_secs
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from flags (which win) and the environment. Raises SettingsError with one line."""
+    """Return the settings of flags and the environment; a flag takes precedence.
+
+    Raises SettingsError with a message of one line that names every wrong setting.
+    """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
         return Settings(**given)
@@ -156,11 +175,12 @@ def _explain(error: Any) -> str:
 
 
 def environment_name(field: str) -> str:
+    """Return the name of a setting's environment variable."""
     return PREFIX + field.upper()
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """The environment that gives a child process these settings, on top of the current one."""
+    """Return the current environment with these settings added, for a child process."""
     own = {
         environment_name(name): (value.value if isinstance(value, OnDisconnect) else str(value))
         for name, value in settings.model_dump().items()

@@ -1,6 +1,6 @@
-"""The words of the system: what a request is, the states it passes through, how each can end.
+"""The types of the domain: requests, their states and errors, and replicas.
 
-Everything here is plain data without I/O. Times are Unix seconds by Redis's clock.
+All are plain data without I/O. Times are Unix seconds by Redis's clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Status(StrEnum):
-    """Where a request is. It only moves forward, but for a retry: `running` → `queued`."""
+    """The state of a request. It only moves forward, except that a retry moves it from `running` to `queued`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -22,6 +22,7 @@ class Status(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Return whether the request has ended."""
         return self in TERMINAL
 
 
@@ -29,7 +30,7 @@ TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
 class ErrorType(StrEnum):
-    """Why a request did not succeed: one closed list for frames, records, metric labels and logs."""
+    """The reason why a request did not succeed, in frames, records, metric labels and logs. The list is closed."""
 
     NONE = ""
     VALIDATION = "validation"
@@ -50,34 +51,45 @@ class ErrorType(StrEnum):
 
 
 class Role(StrEnum):
+    """The role of a replica."""
+
     FRONTEND = "frontend"
     WORKER = "worker"
 
 
 class CancelMode(StrEnum):
-    """`stop`: produce no more, deliver what is there. `kill`: end now; final, a later stop never weakens it."""
+    """The way to cancel: `stop` ends generation and delivers the tokens so far; `kill` ends the request now.
+
+    A kill is final: a later stop changes nothing.
+    """
 
     STOP = "stop"
     KILL = "kill"
 
 
 class OnDisconnect(StrEnum):
+    """The effect on a request when its last reader disconnects."""
+
     CANCEL = "cancel"
     CONTINUE = "continue"
 
 
 class Endpoint(StrEnum):
+    """The endpoint that a request came to."""
+
     CHAT_COMPLETIONS = "chat_completions"
     COMPLETIONS = "completions"
 
 
 class RequestType(StrEnum):
+    """The form of the response: a stream of events, or one JSON object."""
+
     STREAM = "stream"
     UNARY = "unary"
 
 
 class Labels(NamedTuple):
-    """What an inflight request is counted under."""
+    """The labels that a request is counted under."""
 
     model: str
     endpoint: str
@@ -93,7 +105,10 @@ class Limits(NamedTuple):
 
 
 class RequestRecord(NamedTuple):
-    """The record of one request, as `GET /v1/requests/{id}` shows it. What has not happened is None."""
+    """The record of one request, as `GET /v1/requests/{id}` shows it.
+
+    A field is None while its event has not happened.
+    """
 
     id: str
     model: str
@@ -116,37 +131,48 @@ class RequestRecord(NamedTuple):
     finished_at: float | None
     output_tokens: int
     finish_reason: str | None
-    # Internal, not part of the record:
-    input_tokens: int | None = None  # for the histograms and `usage`
-    idempotency: str = ""  # what a repetition of its call is known by
-    traceparent: str = ""  # under which its spans go
-    owner: str | None = None  # the name of the key it came with
+    # Internal; the HTTP API does not show these
+    input_tokens: int | None = None  # for the metrics and `usage`
+    idempotency: str = ""  # identifies repetitions of the call
+    traceparent: str = ""  # the parent of its trace spans
+    owner: str | None = None  # the name of the API key it came with
 
     @property
     def labels(self) -> Labels:
+        """Return the labels that the request is counted under."""
         return Labels(self.model, self.endpoint, self.request_type)
 
     @property
     def queue_secs(self) -> float | None:
-        """From admission to the start. None before it, and when another worker resumed it: the first is not known."""
+        """Return the seconds from admission to the first start.
+
+        It is None before the start, and after another worker has resumed the request, as the first start is not known
+        then.
+        """
         resumed = self.first_token_at is not None and (self.started_at or 0.0) > self.first_token_at
         return None if resumed else _between(self.created_at, self.started_at)
 
     @property
     def first_token_secs(self) -> float | None:
+        """Return the seconds from admission to the first token."""
         return _between(self.created_at, self.first_token_at)
 
     @property
     def duration_secs(self) -> float | None:
+        """Return the seconds from admission to the end."""
         return _between(self.created_at, self.finished_at)
 
     @property
     def cancel_to_stop_secs(self) -> float | None:
+        """Return the seconds from the first cancel to the end."""
         return _between(self.cancel_requested_at, self.finished_at)
 
     @classmethod
     def from_hash(cls, raw: Mapping[str, str]) -> RequestRecord:
-        """Build from the Redis hash; an absent or empty field is None."""
+        """Return the record of a Redis hash; an absent or empty field is None.
+
+        Raises KeyError when a required field is absent, and ValueError when a value is malformed.
+        """
         return cls(
             id=raw["id"],
             model=raw["model"],
@@ -176,7 +202,7 @@ class RequestRecord(NamedTuple):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The record as the HTTP API and `--json` show it."""
+        """Return the JSON object that the HTTP API and `--json` show."""
         return {"id": self.id, "object": "request"} | {
             name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"
         }
@@ -196,7 +222,7 @@ def _between(earlier: float | None, later: float | None) -> float | None:
 
 @dataclass(slots=True, frozen=True)
 class Replica:
-    """One living frontend or worker, as `GET /v1/replicas` shows it."""
+    """A living frontend or worker, as `GET /v1/replicas` shows it."""
 
     id: str
     role: Role
@@ -204,14 +230,17 @@ class Replica:
     pid: int
     started_at: float
     lease_expires_in_ms: int
-    state: str  # "ready" | "draining"
+    state: str  # `ready` or `draining`
     inflight: int
     models: tuple[str, ...]
     concurrency: int | None
     url: str | None
-    stuck: int = 0  # engines that did not end when killed; internal to the metrics
-    counted: Mapping[str, int] = field(default_factory=dict)  # since its start, by name; internal to the dashboard
+    stuck: int = 0  # engines that did not end when killed; only for the metrics
+    counted: Mapping[str, int] = field(
+        default_factory=dict
+    )  # counters since its start, by name; only for the dashboard
 
     def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that the HTTP API shows."""
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stuck", "counted")}
         return shown | {"models": list(self.models)}

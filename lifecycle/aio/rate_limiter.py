@@ -1,8 +1,8 @@
-"""How often records are looked at only because nothing was heard of their requests.
+"""Limits how often a process rechecks records of requests of which no event came.
 
-Every message may get lost, so whoever hears nothing looks at the record at times. That is a second net below the
-heartbeats' comparison, so it must cost the same whatever is in flight: a process has so many looks a second. Everybody
-asks at random times, or the same ones would be first every time.
+Any message may be lost, so a request without events is rechecked at times. This is a second safeguard behind the
+reconciliation of heartbeats, so its cost must not grow with the number of inflight requests: a process has a fixed
+number of rechecks in a second. Callers ask at random times, or the same ones would come first every time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BURST = 20
 
 
 class RateLimiter:
-    """A token bucket."""
+    """A token bucket of `per_sec` permits a second, with a burst of 20."""
 
     def __init__(self, per_sec: float = PER_SEC) -> None:
         self._clock = asyncio.get_running_loop().time
@@ -23,7 +23,7 @@ class RateLimiter:
         self._next_at = 0.0
 
     def take(self) -> bool:
-        """Whether there is one left."""
+        """Take one permit; return False when none is left."""
         now = self._clock()
         self._next_at = max(self._next_at, now - _BURST * self._interval_secs)
         if self._next_at > now:
@@ -33,5 +33,5 @@ class RateLimiter:
 
     @staticmethod
     def next_secs(interval_secs: float) -> float:
-        """When to ask next."""
+        """Return a random time around `interval_secs`, after which to ask again."""
         return interval_secs * (0.5 + random.random())

@@ -1,4 +1,4 @@
-"""Ending tasks for certain."""
+"""Ends tasks reliably."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 _AGAIN_SECS = 0.2
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
-"""Begins a task, under a name for the log, and owns it. What it raises is logged."""
+"""Starts a task under a name and owns it. An exception that the task raises is logged."""
 
 
 def check_cancelled() -> None:
-    """In a loop that outlives errors: raise the cancellation that was swallowed (see `end`), by an error or a result.
+    """Raise CancelledError if the current task was cancelled and the cancellation was swallowed (see `end`).
 
-    `asyncio.wait_for`, which redis-py sends through, returns what is done when it is cancelled at that moment (CPython
-    3.11). A task group cancels its tasks once: one whose cancellation got lost would hold it up for ever.
+    It is called in loops that continue after errors. `asyncio.wait_for`, through which redis-py sends, returns the
+    result when it is cancelled at the moment at which the result comes (CPython 3.11). A task group cancels its tasks
+    once, so it would wait for ever for a task whose cancellation was lost.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -24,10 +25,10 @@ def check_cancelled() -> None:
 
 
 async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel and await them. Cancels again until each has ended.
+    """Cancel the tasks, again and again until each has ended, and await them.
 
-    A cancellation that meets a timeout in the same turn of the loop can be swallowed by a library that turns the one
-    into the other (redis-py's reads do): the task then runs on as if it had never been asked to end.
+    A cancellation can be lost when a timeout fires in the same turn of the loop and a library turns one into the other,
+    as the reads of redis-py do: the task then continues as if it had not been cancelled.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

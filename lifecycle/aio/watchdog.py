@@ -1,6 +1,7 @@
-"""A bound in time for waiting on somebody else, which the event loop's own lateness does not use up.
+"""Timeouts for waiting on another process, in which delays of the own event loop do not count.
 
-When the loop was blocked, or is busy beyond its means, an ordinary timeout fires although the answer is in the socket.
+When the event loop was blocked or is overloaded, an ordinary timeout fires although the answer is already in the
+socket.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-_TICKS = 8  # into which the time is divided; a late one counts as one
+_TICKS = 8  # the timeout is divided into ticks, and a late tick counts as one
 
 
 class Watchdog:
-    """Calls `on_silent` once so many seconds were spent waiting. To begin, to renew and to rest cost no timer."""
+    """Calls `on_silent` once after `limit_secs` of waiting without a renewal.
+
+    `begin`, `renew` and `rest` are cheap: a timer that runs is not re-armed.
+    """
 
     __slots__ = ("_left_secs", "_limit_secs", "_loop", "_on_silent", "_tick_secs", "_ticked_at", "_timer", "_waiting")
 
@@ -27,21 +31,22 @@ class Watchdog:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Something is awaited from now on."""
+        """Begin to wait; the time begins anew."""
         self._waiting = True
         self.renew()
         if self._timer is None:
             self._wait()
 
     def renew(self) -> None:
-        """Something has come: the time begins anew. A tick that is under way already does not count."""
+        """Begin the time anew, because something has come. A tick that is under way does not count."""
         self._left_secs = self._limit_secs + self._tick_secs
 
     def rest(self) -> None:
-        """Nothing is awaited."""
+        """Stop waiting until the next `begin`."""
         self._waiting = False
 
     def close(self) -> None:
+        """Stop waiting and remove the timer."""
         self._waiting = False
         if self._timer is not None:
             self._timer.cancel()
@@ -64,27 +69,31 @@ class Watchdog:
 
 
 class StallTimeout:
-    """`async with StallTimeout(2.0):` raises TimeoutError at its end once so many seconds were spent waiting."""
+    """A timeout as a context manager: `async with StallTimeout(2.0):`.
 
-    __slots__ = ("_dog", "_scope")
+    It cancels its block after that many seconds of waiting without `renew()`, and raises TimeoutError at its end.
+    """
+
+    __slots__ = ("_scope", "_watchdog")
 
     def __init__(self, limit_secs: float) -> None:
-        self._dog = Watchdog(limit_secs, self._lose)
+        self._watchdog = Watchdog(limit_secs, self._cancel_block)
         self._scope = asyncio.timeout(None)
 
     def renew(self) -> None:
-        self._dog.renew()
+        """Begin the time anew."""
+        self._watchdog.renew()
 
     async def __aenter__(self) -> Self:
         await self._scope.__aenter__()
-        self._dog.begin()
+        self._watchdog.begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._dog.close()
+        self._watchdog.close()
         await self._scope.__aexit__(kind, failure, trace)
 
-    def _lose(self) -> None:
+    def _cancel_block(self) -> None:
         self._scope.reschedule(asyncio.get_running_loop().time())

@@ -1,8 +1,8 @@
-"""A replica's lease: one heartbeat renews it, and brings back what the replica missed.
+"""A replica's lease. A heartbeat renews it, and then reconciles the replica's requests with Redis.
 
-The cost of a heartbeat does not grow with what is in flight: Redis compares a number in each shard and returns
-exceptions only. Under load the numbers differ by what is just ending; so the ids are compared only when the numbers
-disagree twice in a row, and once a lease at most; or at once, when Redis has lost its data.
+The cost of a heartbeat does not grow with the number of inflight requests: each shard compares one number and returns
+differences only. Under load the numbers differ by the requests that are just ending. So the ids are compared only when
+the numbers have differed twice in a row, and at most once in a lease, or at once when Redis has lost its data.
 """
 
 from __future__ import annotations
@@ -25,34 +25,37 @@ from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-_MISMATCHES = 2
+_MISMATCHES = 2  # in a row, after which the ids are compared
 
 
 class Holder(Protocol):
-    """Who holds requests under the lease: the frontend's tracker, the worker's loop."""
+    """The owner of the requests under a lease: the tracker of a frontend, or a worker."""
 
     def held(self, shard: int) -> Collection[str]:
-        """The rids this replica believes to hold in that shard."""
+        """Return the ids of the requests of that shard which this replica holds."""
 
     def about(self) -> dict[str, Any]:
-        """What /v1/replicas shows of it."""
+        """Return the description that `GET /v1/replicas` shows, as a JSON object."""
 
-    async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
-        """Cancels that may have been missed. They come again until they are confirmed."""
+    async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
+        """Handle cancellations that may have been missed. Each comes again until it is confirmed."""
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
-        """Redis does not count these as this replica's."""
+        """Handle requests that this replica holds but Redis does not count as its own."""
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
-        """Redis counts these as this replica's, and it does not know them."""
+        """Handle requests that Redis counts as this replica's but it does not hold."""
 
     async def on_new_epoch(self, shard: int) -> None:
-        """This shard of Redis has lost its data and begins anew; `on_not_in_redis` then names
-        what this replica held."""
+        """Handle a shard's loss of its data. `on_not_in_redis` follows with the requests that were lost."""
 
 
 class Lease:
-    """Joins, beats, and ends with Fenced when others have buried this replica, or it must assume so."""
+    """The lease of one replica, under a new random id.
+
+    `run()` ends with Fenced when the lease has expired, or when the replica must assume so. The replica then joins
+    again with a new instance.
+    """
 
     def __init__(self, store: Store, role: Role, holder: Holder, models: Sequence[str] = ()) -> None:
         self.id = new_replica_id(role.value)
@@ -68,14 +71,18 @@ class Lease:
 
     @property
     def silence_secs(self) -> float:
-        """Since Redis last confirmed the lease."""
+        """Return the seconds since Redis last confirmed the lease."""
         return time.monotonic() - self._renewed_at
 
     async def join(self, retry_for_secs: float) -> None:
-        """First heartbeat. Raises StoreUnavailable, or ConfigurationConflict when replicas disagree."""
+        """Join the cluster with the first heartbeat, repeated for at most `retry_for_secs`.
+
+        Raises StoreUnavailable, or ConfigurationConflict when living replicas run with other common settings.
+        """
         await self.heartbeat(retry_for_secs)
 
     async def heartbeat(self, retry_for_secs: float = 0.0) -> None:
+        """Renew the lease once. Raises StoreUnavailable, Fenced or ConfigurationConflict."""
         asked_at = time.monotonic()
         about = {
             "host": socket.gethostname(),
@@ -89,10 +96,11 @@ class Lease:
         self._renewed_at = asked_at
 
     async def run(self) -> None:
-        """Beat for ever. Raises Fenced.
+        """Send heartbeats and reconcile every `heartbeat_secs`, until cancelled.
 
-        Without an answer for two leases the replica fences itself: others may have drawn the consequences, and
-        whoever waits on it deserves an end.
+        Raises Fenced when the lease has expired, or when Redis has not answered for two leases: other replicas may have
+        expired this one meanwhile, and its clients must not wait for ever. Raises ConfigurationConflict when living
+        replicas run with other common settings. Other errors are logged, and the next heartbeat follows.
         """
         settings = self._store.settings
         while True:
@@ -102,17 +110,18 @@ class Lease:
                 await self._reconcile_all()
             except StoreError as failure:
                 tasks.check_cancelled()
-                log.warning("heartbeat failed: %s", failure)
+                log.warning("A heartbeat failed and is repeated in %g seconds: %s", settings.heartbeat_secs, failure)
                 if self.silence_secs > 2 * settings.lease_secs:
-                    raise Fenced("Redis was out of reach for too long", error_type=failure.error_type) from failure
+                    message = f"Redis has not answered for more than two leases ({2 * settings.lease_secs:g} seconds)"
+                    raise Fenced(message, error_type=failure.error_type) from failure
             except LifecycleError:
-                raise  # fenced, or at odds with the others: no heartbeat mends that
+                raise  # Fenced or ConfigurationConflict, which a later heartbeat cannot repair
             except Exception:
                 tasks.check_cancelled()
-                log.exception("a heartbeat, or what it brought back, failed")
+                log.exception("A heartbeat or its reconciliation failed with an unexpected error")
 
     async def _reconcile_all(self) -> None:
-        """Every shard's, whatever becomes of another's; then the gravest failure is raised."""
+        """Reconcile every shard, whether or not another fails. Raises Fenced, else a StoreError, if a shard failed."""
         shards = range(self._store.settings.shards)
         outcomes = await asyncio.gather(*(self._reconcile(shard) for shard in shards), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -120,7 +129,7 @@ class Lease:
             if isinstance(failure, Fenced):
                 raise failure
             if not isinstance(failure, StoreError):
-                log.error("a reconciliation failed", exc_info=failure)
+                log.error("A reconciliation failed with an unexpected error", exc_info=failure)
         for failure in failures:
             if isinstance(failure, StoreError):
                 raise failure
@@ -131,11 +140,11 @@ class Lease:
         compare = self._mismatches[shard] >= _MISMATCHES and now >= self._compare_at[shard]
         reconciliation = await self._ask(shard, held, compare)
         if self._epochs[shard] not in (None, reconciliation.epoch):
-            log.warning("Redis has lost the data of shard %d", shard)
+            log.warning("Redis has lost the data of shard %d; its requests end as state_lost", shard)
             await self._holder.on_new_epoch(shard)
             compare = True
             reconciliation = await self._ask(shard, held, compare)
-        self._epochs[shard] = reconciliation.epoch  # only now: what failed on the way comes again
+        self._epochs[shard] = reconciliation.epoch  # set last, so that after a failure on the way this is repeated
         if compare:
             self._compare_at[shard] = now + self._store.settings.lease_secs
         if compare or reconciliation.held == len(held):

@@ -1,5 +1,7 @@
-"""The reaper: every replica runs one, none is the leader. It buries the dead, draws the consequences, and ends what is
-overdue. Each step is idempotent, so reapers may work side by side or die half-way.
+"""The reaper, which expires replicas, cleans up after them, and ends requests that are past a limit.
+
+Every replica runs one, and none is the leader. Each step may be repeated, so several reapers may work at the same time,
+and one may fail half-way.
 """
 
 from __future__ import annotations
@@ -20,39 +22,46 @@ from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-_CALLS = 1000  # of reap or sweep in one round at most; the next round goes on
+_CALLS_LIMIT = 1000  # calls of reap or sweep in one round and shard; the next round continues
 
 
 class Reaper:
+    """The reaper of one replica."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def run(self) -> None:
+        """Sweep about every `sweep_secs` until cancelled. Errors of Redis are logged."""
         while True:
-            # A little jitter keeps the replicas' sweeps apart.
+            # The jitter keeps the sweeps of several replicas apart.
             await asyncio.sleep(self._store.settings.sweep_secs * random.uniform(0.8, 1.0))
             try:
                 await self.sweep()
             except StoreError as failure:
                 tasks.check_cancelled()
-                log.debug("sweep put off: %s", failure)
+                log.debug("A sweep failed and is repeated in the next round: %s", failure)
             except RedisError:
-                log.exception("sweep refused")
+                log.exception("Redis refused a command of a sweep")
 
     async def sweep(self, leaving: str = "") -> None:
-        """One round. With `leaving`, that replica says goodbye: it is buried whatever its lease."""
+        """Do one round. `leaving` is a replica that leaves the cluster now: it expires whatever its lease.
+
+        Raises StoreUnavailable when the control keys cannot be reached. A shard that is unavailable is left to the next
+        round. Raises RedisError when Redis refuses a command.
+        """
         pending_cleanup = await self._store.expire(leaving)
         roster = await self._store.roster()
-        for grave in pending_cleanup:
-            new_owners = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != grave.replica]
-            grave = grave._replace(models=grave.models or sorted(roster.models))
-            if all(await self._in_every_shard(partial(self._reap, grave, new_owners))):
-                await self._store.finish_cleanup(grave.replica)
+        for expired in pending_cleanup:
+            new_owners = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != expired.replica]
+            expired = expired._replace(models=expired.models or sorted(roster.models))
+            if all(await self._in_every_shard(partial(self._reap, expired, new_owners))):
+                await self._store.finish_cleanup(expired.replica)
         unserved, models = self._unserved(roster), sorted(roster.models)
         await self._in_every_shard(partial(self._sweep, unserved, models))
 
     async def _in_every_shard(self, work: Callable[[int], Awaitable[bool]]) -> list[bool]:
-        """Side by side: a shard that is away keeps no other waiting. Its work is not done, and comes again."""
+        """Do the work in all shards at once, so that none waits for another. An unavailable shard counts as False."""
         shards = range(self._store.settings.shards)
         outcomes = await asyncio.gather(*(work(shard) for shard in shards), return_exceptions=True)
         for outcome in outcomes:
@@ -60,15 +69,15 @@ class Reaper:
                 raise outcome
         return [outcome is True for outcome in outcomes]
 
-    async def _reap(self, grave: ExpiredReplica, new_owners: list[str], shard: int) -> bool:
-        """Whether nothing is left of it in this shard."""
-        for _ in range(_CALLS):
-            reaped = await self._store.reap(shard, grave, new_owners)
+    async def _reap(self, expired: ExpiredReplica, new_owners: list[str], shard: int) -> bool:
+        """Clean up after a replica in one shard; return whether nothing is left to do there."""
+        for _ in range(_CALLS_LIMIT):
+            reaped = await self._store.reap(shard, expired, new_owners)
             if reaped.ended or reaped.moved:
                 log.warning(
-                    "%s %s is gone: %d requests ended, %d go on elsewhere",
-                    grave.role,
-                    grave.replica,
+                    "%s %s has expired or left: %d of its requests ended, %d continue elsewhere",
+                    expired.role,
+                    expired.replica,
                     reaped.ended,
                     reaped.moved,
                 )
@@ -77,14 +86,15 @@ class Reaper:
         return False
 
     async def _sweep(self, unserved: list[str], models: list[str], shard: int) -> bool:
-        for _ in range(_CALLS):
+        """End what is due in one shard; return whether nothing is left to do there."""
+        for _ in range(_CALLS_LIMIT):
             _, more = await self._store.sweep(shard, unserved, models)
             if not more:
                 return True
         return False
 
     def _unserved(self, roster: Roster) -> list[str]:
-        """Known models without a sign of a live worker for one lease. Nobody is judged during a grace."""
+        """Return the known models that no living worker has served for one lease; none during a grace."""
         settings = self._store.settings
         if settings.queue_without_workers or roster.grace:
             return []

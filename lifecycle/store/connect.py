@@ -1,4 +1,4 @@
-"""The connections of one process: commands, blocking reads, subscriptions; to one server, or to a Cluster's nodes."""
+"""Opens the Redis connections of one process, to one server, behind Sentinels, or to the nodes of a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from lifecycle.redis_url import Kind, parse
 from lifecycle.settings import Settings
-from lifecycle.store.listener import Source
+from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.redis_cluster import ClusterCommands
@@ -20,47 +20,60 @@ from lifecycle.store.transitions import Store
 
 @dataclass(slots=True, frozen=True)
 class Connections:
+    """The connections of a replica."""
+
     store: Store
-    blocking: list[Commands]  # blocking reads of one shard's streams, by one reader each
-    sources: list[Source]  # of each shard, to listen to what it pushes
+    blocking: list[Commands]  # one for each shard, for the blocking reads of one caller
+    push_factories: list[ConnectionFactory]  # one for each shard, for listening to its sharded channels
     subscriptions: Subscriptions
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Connections]:
-        """Nothing is connected before its first use; `subscriptions.run()` is the caller's to run."""
+        """Open them for the time of an `async with`. Each one connects at its first use; the caller runs
+        `subscriptions.run()`. Raises ValueError when `redis_url` is malformed.
+        """
         async with _Deployment.open(settings) as deployment:
             store = Store(deployment.commands, settings)
             blocking = [deployment.blocking() for _ in store.keys.prefixes]
-            sources = [deployment.source_of(prefix) for prefix in store.keys.prefixes]
-            yield cls(store, blocking, sources, Subscriptions(deployment.source))
+            push_factories = [deployment.shard_factory(prefix) for prefix in store.keys.prefixes]
+            yield cls(store, blocking, push_factories, Subscriptions(deployment.factory))
 
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Commands only: for the command line."""
+    """Open a Store without blocking reads and subscriptions, for the command line.
+
+    Raises ValueError when `redis_url` is malformed.
+    """
     async with _Deployment.open(settings) as deployment:
         yield Store(deployment.commands, settings)
 
 
 @asynccontextmanager
 async def open_blocking(settings: Settings) -> AsyncIterator[Commands]:
-    """Blocking reads, for the command line."""
+    """Open one connection for blocking reads, for the command line. Raises ValueError when `redis_url` is malformed."""
     async with _Deployment.open(settings) as deployment:
         yield deployment.blocking()
 
 
 class _Deployment:
-    """What is connected to what; closed as a whole."""
+    """Ways to connect to one deployment of Redis. All connections are closed together."""
 
     def __init__(
-        self, commands: Commands, blocking: Callable[[], Commands], source: Source, source_of: Callable[[str], Source]
+        self,
+        commands: Commands,
+        blocking: Callable[[], Commands],
+        factory: ConnectionFactory,
+        shard_factory: Callable[[str], ConnectionFactory],
     ) -> None:
-        """`source`: of what is published to all; `source_of` a prefix: of what is published in its slot."""
+        """`factory` connects to a server that gets the messages published to all, and `shard_factory`, given the
+        prefix of a shard, to the server of the shard's slot.
+        """
         self.commands = commands
         self.blocking = blocking
-        self.source = source
-        self.source_of = source_of
+        self.factory = factory
+        self.shard_factory = shard_factory
 
     @classmethod
     @asynccontextmanager
@@ -71,7 +84,7 @@ class _Deployment:
 
 
 def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
-    """One server, or the primary behind Sentinels."""
+    """Connect to one server, or to the primary behind Sentinels."""
     url, timeout_secs = settings.redis_url, settings.redis_timeout_secs
     commands = Commands(make_client(url, socket_timeout_secs=timeout_secs))
     stack.push_async_callback(commands.aclose)
@@ -86,11 +99,12 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     async def client() -> Redis:
         return subscriber
 
-    source = Source(client, timeout_secs, commands.left)
-    return _Deployment(commands, blocking, source, lambda _: source)
+    factory = ConnectionFactory(client, timeout_secs, commands.on_demotion)
+    return _Deployment(commands, blocking, factory, lambda _: factory)
 
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
+    """Connect to the nodes of a Redis Cluster."""
     timeout_secs = settings.redis_timeout_secs
 
     def make(url: str) -> Redis:
@@ -112,19 +126,19 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         return opened
 
     async def client() -> Redis:
-        """Messages reach every node, so any of them will do."""
+        """Return a client of any node: a Cluster broadcasts what is published without a slot."""
         return await listeners.get(await topology.some_node())
 
-    def source_of(prefix: str) -> Source:
+    def shard_factory(prefix: str) -> ConnectionFactory:
         served_by: Node | None = None
 
         async def client() -> Redis:
             nonlocal served_by
-            if served_by is not None:  # it was lost, or no longer serves the slot
+            if served_by is not None:  # its connection was lost, or it no longer serves the slot
                 topology.mark_stale(served_by)
             served_by = await topology.node_of(slot_of(prefix))
             return await listeners.get(served_by)
 
-        return Source(client, timeout_secs, set())
+        return ConnectionFactory(client, timeout_secs, set())
 
-    return _Deployment(commands, blocking, Source(client, timeout_secs, set()), source_of)
+    return _Deployment(commands, blocking, ConnectionFactory(client, timeout_secs, set()), shard_factory)

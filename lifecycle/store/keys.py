@@ -1,8 +1,8 @@
-"""Every key in Redis: its name, type, life time and meaning. Nothing else in Python or Lua invents one.
+"""Declares every Redis key and channel: name, type, lifetime and content. The code uses no others.
 
-A shard key starts with `<namespace>:{<tag>}:`, so everything about a request is in one slot and every
-transition is one script. Control keys start with `<namespace>:{ctl}:`. The Lua scripts are given a prefix as
-KEYS[1] and append the names below; a test holds the two together.
+A shard key starts with `<namespace>:{<tag>}:`, so everything about a request is in one slot and every transition is one
+script. A control key starts with `<namespace>:{ctl}:`. The Lua scripts get a prefix as KEYS[1] and append the names
+below; tests/unit/test_scripts.py compares both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ SLOTS = 16384
 
 
 class Key(NamedTuple):
-    """One family of keys. `life` says what removes it: a TTL, its owner, or nothing (`permanent`)."""
+    """A family of Redis keys. `life` says what removes it: a TTL, its owner, or nothing (`permanent`).
+
+    A name that ends with a colon is continued by the part of `what` before its first colon.
+    """
 
     name: str
     type: str
@@ -25,7 +28,10 @@ class Key(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """One family of pub/sub channels. `scope`: `all` (PUBLISH), or `shard` (SPUBLISH; the name has its prefix)."""
+    """A family of channels.
+
+    `scope` is `all` for PUBLISH, or `shard` for SPUBLISH, where the name follows the shard's prefix.
+    """
 
     name: str
     scope: str
@@ -33,78 +39,53 @@ class Channel(NamedTuple):
 
 
 SHARD_KEYS = (
-    Key("request:", "hash", "retention after the end; before it, the reaper owns it", "<rid>: the record"),
-    Key("body:", "string", "deleted at the end", "<rid>: what was asked, for its worker"),
-    Key("tokens:", "stream", "retention after the end", "<rid>: the token stream, ids <attempt>-<number>"),
+    Key("request:", "hash", "TTL: retention after the end", "<rid>: the record"),
+    Key("body:", "string", "deleted at the end", "<rid>: the request's body, for its worker"),
+    Key("tokens:", "stream", "TTL: retention after the end", "<rid>: the token stream; ids are <attempt>-<number>"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
-    Key("named:", "string", "TTL of half an hour and the retention", "<hash of an idempotency key>: a request id"),
-    Key("queue:", "stream", "permanent, one per known model", "<model>: requests not started; group `workers`"),
-    Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again, read first"),
-    Key("inflight:", "hash", "its frontend's lease; the reaper deletes it", "<frontend>: rid → labels"),
-    Key(
-        "counts:",
-        "hash",
-        "its frontend's lease; the reaper deletes it",
-        "<frontend>: state and labels → number",
-    ),
-    Key(
-        "running:",
-        "hash",
-        "its worker's lease; the reaper deletes it",
-        "<worker>: rid it runs → the frontends that read it",
-    ),
+    Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
+    Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),
+    Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
+    Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
+    Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
+    Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),
     Key(
         "pending_cancellations:",
         "set",
-        "its worker's lease; the reaper deletes it",
-        "<worker>: rids whose cancel it must hear of",
+        "deleted by the reaper after its lease",
+        "<worker>: rids with a cancel to confirm",
     ),
-    Key("fenced:", "string", "TTL of a day", "<replica>: buried; admit, start, append and renew refuse it"),
-    Key("created", "zset", "members trimmed by sweep", "rid by created_at, for the listing"),
-    Key("active", "zset", "members removed at the end", "rid by created_at, not terminal"),
+    Key("fenced:", "string", "TTL: a day", "<replica>: has expired; its writes are refused"),
+    Key("created", "zset", "members removed by sweep", "rid by created_at, for listings"),
+    Key("active", "zset", "members removed at the end", "rid by created_at, while not ended"),
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
-    Key("expiries", "zset", "members trimmed by sweep", "rid by the time its record expires"),
-    Key(
-        "quota_slots:",
-        "zset",
-        "TTL of 30 days, renewed by reserve; members are removed by whoever needs one",
-        "<owner>: <rid>|<nonce> by the time it must have been admitted; in the shard of the owner's name",
-    ),
-    Key("totals", "hash", "permanent, bounded by labels", "terminal counters and reaped counters"),
-    Key("epoch", "string", "permanent", "changes when this shard has lost its data"),
+    Key("expiries", "zset", "members removed by sweep", "rid by the time its record expires"),
+    Key("quota_slots:", "zset", "TTL: 30 days from the last reserve", "<owner>: <rid>|<nonce> by admit_by"),
+    Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
+    Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
 
 CONTROL_KEYS = (
-    Key("frontends", "zset", "members removed when buried", "frontend by lease expiry"),
-    Key("workers", "zset", "members removed when buried", "worker by lease expiry"),
-    Key("replica:", "hash", "TTL renewed by beat", "<replica>: what it says of itself"),
-    Key(
-        "models",
-        "zset",
-        "permanent, at most 1000 members",
-        "known model by when a live worker last beat, or its lease ended",
-    ),
+    Key("frontends", "zset", "members removed when they expire", "frontend by the end of its lease"),
+    Key("workers", "zset", "members removed when they expire", "worker by the end of its lease"),
+    Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
+    Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common"),
-    Key("expired_replicas", "zset", "members trimmed after a day", "buried replica by when"),
-    Key(
-        "pending_cleanup",
-        "hash",
-        "members removed once every shard is reaped",
-        "buried replica → what the reaper needs",
-    ),
+    Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
+    Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
     Key("secret", "string", "permanent", "signs the dashboard's log-ins"),
-    Key("clock", "hash", "permanent", "last time seen, and the grace after a silence"),
+    Key("clock", "hash", "permanent", "last time seen, and the grace after an outage"),
 )
 
 CHANNELS = (
-    Channel("request:<rid>", "all", "a client's connection status, a cancel, the end: JSON objects with a `type`"),
-    Channel("worker:<worker>", "all", "the cancels it must hear of: objects with `type`, `rid`, `mode` and `reason`"),
-    Channel("inbox:<frontend>", "shard", "frames of tokens and events, `[[rid, entry id, tokens or event], …]`"),
+    Channel("request:<rid>", "all", "status of the client's connection, cancel, end: objects with `type`"),
+    Channel("worker:<worker>", "all", "cancels: objects with `type`, `rid`, `mode` and `reason`"),
+    Channel("inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`"),
 )
 
 
 def crc16(data: bytes) -> int:
-    """CRC-16/XMODEM, the hash of Redis Cluster's key slots."""
+    """Return the CRC-16/XMODEM of the data, which Redis Cluster derives slots from."""
     crc = 0
     for byte in data:
         crc = ((crc << 8) & 0xFFFF) ^ _CRC16[(crc >> 8) ^ byte]
@@ -123,7 +104,7 @@ _CRC16 = tuple(_crc16_entry(byte) for byte in range(256))
 
 @cache
 def shard_tags(shards: int) -> tuple[str, ...]:
-    """One hash tag a shard; the slots of the tags lie evenly over the 16384, so a Cluster shares them evenly."""
+    """Return one hash tag for each shard. Their slots are spread evenly over the nodes of a Redis Cluster."""
     if shards == 1:
         return ("0",)
     bounds = [-(-k * SLOTS // shards) for k in range(shards + 1)]  # rounded up: each part is a whole range of slots
@@ -141,35 +122,37 @@ def _tag_in(shard: int, low: int, high: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The key space of one namespace."""
+    """The names of the Redis keys and channels of one namespace."""
 
     namespace: str
     shards: int
 
     @property
     def control(self) -> str:
-        """Prefix of the control keys."""
+        """Return the prefix of the control keys."""
         return f"{self.namespace}:{{{CONTROL_TAG}}}:"
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Prefix of each shard."""
+        """Return the prefix of each shard's keys."""
         return tuple(f"{self.namespace}:{{{tag}}}:" for tag in shard_tags(self.shards))
 
     def shard_of(self, rid: str) -> int:
+        """Return the shard of a request, by the hash of its id."""
         return crc16(rid.encode()) % self.shards if self.shards > 1 else 0
 
     def prefix_of(self, rid: str) -> str:
+        """Return the prefix of the shard of a request."""
         return self.prefixes[self.shard_of(rid)]
 
     def channel(self, rid: str) -> str:
-        """Where a request's `connection`, `cancel` and `terminal` messages are published."""
+        """Return the channel of a request's `connection`, `cancel` and `terminal` messages."""
         return f"{self.namespace}:request:{rid}"
 
     def worker_channel(self, worker: str) -> str:
-        """Where the cancels that a worker must hear of are published."""
+        """Return the channel of the cancels for a worker's requests."""
         return f"{self.namespace}:worker:{worker}"
 
     def inbox(self, shard: int, frontend: str) -> str:
-        """The sharded channel on which a shard pushes to a frontend."""
+        """Return the sharded channel on which a shard sends tokens and events to a frontend."""
         return f"{self.prefixes[shard]}inbox:{frontend}"

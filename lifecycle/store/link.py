@@ -1,10 +1,11 @@
-"""Connections to Redis without redis-py between a command and its socket.
+"""Connections to Redis that bypass redis-py once they are open.
 
-redis-py opens one (address, TLS, credentials, database, Sentinels) and hands over its transport. From then on there is
-no stream, no task and no timer on the way: a pipeline costs one write, its replies one read.
+redis-py opens a connection (host and port, TLS, credentials, database, Sentinels). Its transport is then taken over, so
+there is no stream, task or timer between a command and its socket: a pipeline costs one write, and its replies one
+read.
 
-- `Link`: replies come in the order of the commands.
-- `PushLink`: whatever comes is handed on, read by read; a subscription's connection.
+- `Link` sends commands and matches the replies, which come in the same order.
+- `PushLink` is the connection of a subscription: it passes on whatever Redis sends.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from lifecycle.aio.watchdog import Watchdog
 
 Reply = asyncio.Future[Any]
-_NOTHING = object()  # of a reply that has not come whole
+_INCOMPLETE = object()  # the parser has no complete reply yet
 
 
 async def connected(client: Redis) -> Any:
-    """One of redis-py's connections, on which nothing is awaited. Raises its errors and OSError."""
+    """Open one of redis-py's connections and return it with no reply outstanding. Raises RedisError and OSError."""
     pool: Any = client.connection_pool
     connection = pool.make_connection()
     try:
@@ -40,13 +41,13 @@ async def connected(client: Redis) -> Any:
 
 
 class _Wire(asyncio.Protocol):
-    """The transport and the parser. It is lost once, unless its owner has closed it."""
+    """A transport and a parser. `_lose` is called once when the connection is lost, unless its owner has closed it."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._transport = cast(asyncio.WriteTransport, connection._writer.transport)
         self._parser = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=_NOTHING
+            protocolError=InvalidResponse, replyError=connection._parser.parse_error, notEnoughData=_INCOMPLETE
         )
         self._closed = False
         self._transport.set_protocol(self)
@@ -57,25 +58,27 @@ class _Wire(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         try:
             self._transport.write(data)
-        except RuntimeError as failure:  # uvloop's word for a connection that was reset
-            self._lose(RedisConnectionError(f"the connection was closed: {failure}"))
+        except RuntimeError as failure:  # raised by uvloop when the connection was reset
+            self._lose(RedisConnectionError(f"The connection was closed: {failure}"))
 
     def _shut(self) -> None:
         self._closed = True
-        self._connection._close()  # the transport, and with it redis-py's notion of a connection
+        self._connection._close()  # also marks redis-py's connection as closed
 
-    # asyncio calls these
+    # Called by asyncio
 
     def eof_received(self) -> None:
-        self._lose(RedisConnectionError("Redis has closed the connection"))
+        self._lose(RedisConnectionError("Redis closed the connection"))
 
     def connection_lost(self, failure: Exception | None) -> None:
-        self._lose(RedisConnectionError(str(failure) if failure else "the connection was closed"))
+        self._lose(RedisConnectionError(str(failure) if failure else "The connection was closed"))
 
 
 class Link(_Wire):
-    """A reply that is an error is an exception, as a value. `on_lost` is called with why the connection was lost, and
-    with the replies that will not come; whether their commands were executed is then unknown.
+    """A connection for commands. An error reply of Redis is the result of its future, as an exception object.
+
+    `on_idle` is called when every reply has come. `on_lost` is called with the reason when the connection is lost, and
+    with the replies that will not come; their commands may have been executed.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Link(_Wire):
         on_idle: Callable[[], None],
         on_lost: Callable[[Exception, Sequence[Reply]], None],
     ) -> None:
-        """`connection`: from `connected()`. `timeout_secs`: how long each reply may take."""
+        """`connection` is from `connected()`, and `timeout_secs` is how long each reply may take."""
         super().__init__(connection)
         self._awaited: deque[Reply] = deque()
         self._on_idle = on_idle
@@ -94,21 +97,22 @@ class Link(_Wire):
 
     @property
     def closed(self) -> bool:
-        """By its owner, or lost."""
+        """Return whether its owner has closed it or it was lost."""
         return self._closed
 
     @property
     def busy(self) -> bool:
+        """Return whether a reply is outstanding."""
         return bool(self._awaited)
 
     def send(self, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
-        """One pipeline of packed commands. Who no longer waits for a reply has cancelled it."""
+        """Send packed commands as one pipeline. A future that was cancelled meanwhile gets no result."""
         self._awaited.extend(replies)
         self._watchdog.begin()
         self._write(commands[0] if len(commands) == 1 else b"".join(commands))
 
     def close(self) -> Sequence[Reply]:
-        """Returns the replies that will not come."""
+        """Close the connection and return the futures of the replies that will not come."""
         self._watchdog.close()
         unanswered, self._awaited = self._awaited, deque()
         self._shut()
@@ -118,14 +122,14 @@ class Link(_Wire):
         parser, awaited = self._parser, self._awaited
         try:
             parser.feed(data)
-            while (value := parser.gets()) is not _NOTHING:
+            while (value := parser.gets()) is not _INCOMPLETE:
                 reply = awaited.popleft()
                 if not reply.done():
                     reply.set_result(value)
         except IndexError:
-            self._lose(InvalidResponse("Redis has answered what nobody asked"))
+            self._lose(InvalidResponse("Redis sent a reply without a command"))
             return
-        except Exception as failure:  # no protocol that we know
+        except Exception as failure:  # the data is not the Redis protocol
             self._lose(failure)
             return
         if awaited:
@@ -135,7 +139,7 @@ class Link(_Wire):
             self._on_idle()
 
     def _on_silent(self) -> None:
-        self._lose(RedisTimeoutError())
+        self._lose(RedisTimeoutError())  # `unavailable` gives it a message
 
     def _lose(self, failure: Exception) -> None:
         if not self._closed:
@@ -143,33 +147,35 @@ class Link(_Wire):
 
 
 class PushLink(_Wire):
-    """`on_push` is given everything that came in one read. `lost` resolves to why the connection was lost."""
+    """A connection of a subscription. `lost` resolves to the reason when the connection is lost."""
 
     def __init__(self, connection: Any, on_push: Callable[[list[Any]], None]) -> None:
-        """`connection`: from `connected()`."""
+        """`connection` is from `connected()`; `on_push` is called with all replies that came in one read."""
         super().__init__(connection)
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self._on_push = on_push
 
     def send(self, *args: str) -> None:
+        """Send one command. Its reply is passed to `on_push`."""
         self._write(hiredis.pack_command(cast(Any, args)))
 
     def close(self) -> None:
+        """Close the connection; `lost` then never resolves."""
         self._shut()
 
     def drop(self, why: Exception) -> None:
-        """Close it as if it were lost."""
+        """Close the connection as if it were lost for this reason."""
         self._lose(why)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed(data)
             values: list[Any] = []
-            while (value := self._parser.gets()) is not _NOTHING:
+            while (value := self._parser.gets()) is not _INCOMPLETE:
                 values.append(value)
             if values:
                 self._on_push(values)
-        except Exception as failure:  # no protocol that we know
+        except Exception as failure:  # the data is not the Redis protocol
             self._lose(failure)
 
     def _lose(self, failure: Exception) -> None:

@@ -1,6 +1,6 @@
-"""A connection on which Redis speaks unasked; rebuilt when it dies or falls silent.
+"""A connection on which Redis sends published messages. It is reopened when it is lost or does not answer a probe.
 
-What was published while it was down is lost, so whoever listens reads again what was written durably.
+Messages published while it is down are lost, so after each reconnect the subscriber reads the durable state again.
 """
 
 from __future__ import annotations
@@ -25,42 +25,46 @@ PROBE_SECS = 2.0
 _LONGEST_PAUSE_SECS = 1.0
 
 
-class Source(NamedTuple):
-    """Where to listen. `client` is asked at each connect: in a Cluster the next one may be another node's."""
+class ConnectionFactory(NamedTuple):
+    """The way to open a listener's connection.
+
+    `client` is called at each connect, because in a Redis Cluster the slot may have moved to another node.
+    """
 
     client: Callable[[], Awaitable[Redis]]
-    timeout_secs: float
-    left: set[Callable[[], None]]  # called when the server is left, because it has become a replica
+    timeout_secs: float  # for connecting, and for the answer to a probe
+    on_demotion: set[Callable[[], None]]  # called when the server has become a replica
 
 
 class Listener:
-    """`run()` is owned by the caller's task group."""
+    """Base of the listeners. The caller runs `run()` in a task of its own."""
 
-    def __init__(self, what: str, source: Source) -> None:
-        """`what`: for the log."""
-        self._what = what
-        self._source = source
-        self._timeout_secs = source.timeout_secs
+    def __init__(self, name: str, factory: ConnectionFactory) -> None:
+        """`name` stands for the connection in the log."""
+        self._name = name
+        self._factory = factory
+        self._timeout_secs = factory.timeout_secs
         self._link: PushLink | None = None
-        self._heard = False  # since the last look
-        self._works = False  # something was heard over this connection
+        self._heard = False  # something was received since the last check
+        self._works = False  # something was received over this connection
 
     @abstractmethod
     def _greeting(self) -> Iterable[tuple[str, ...]]:
-        """The commands with which a new connection begins."""
+        """Return the commands to send first on a new connection."""
 
     @abstractmethod
     def _take(self, replies: list[Any]) -> None:
-        """These came at once, and none is an error; such a one, and what this raises, costs the connection."""
+        """Handle the replies of one read, none of which is an error. An exception raised here closes the connection."""
 
     async def run(self) -> None:
-        self._source.left.add(self._leave)
+        """Listen until cancelled, and reconnect with growing pauses. Errors of the connection are logged."""
+        self._factory.on_demotion.add(self._leave)
         try:
-            await self._live()
+            await self._reconnect_forever()
         finally:
-            self._source.left.discard(self._leave)
+            self._factory.on_demotion.discard(self._leave)
 
-    async def _live(self) -> None:
+    async def _reconnect_forever(self) -> None:
         pause = 0.0
         while True:
             self._works = False
@@ -68,7 +72,7 @@ class Listener:
                 await self._serve()
             except (RedisError, OSError, StoreUnavailable) as failure:
                 tasks.check_cancelled()
-                log.warning("%s lost: %s", self._what, failure)
+                log.warning("The Redis connection for %s was lost and is reopened: %s", self._name, failure)
             finally:
                 if self._link is not None:
                     self._link.close()
@@ -77,9 +81,9 @@ class Listener:
             await asyncio.sleep(pause)
 
     async def _serve(self) -> None:
-        """Until the link is lost, or answers no probe."""
+        """Connect and listen. Raises the reason when the connection is lost or does not answer a probe in time."""
         async with StallTimeout(self._timeout_secs):
-            link = self._link = PushLink(await connected(await self._source.client()), self._hear)
+            link = self._link = PushLink(await connected(await self._factory.client()), self._hear)
         link.send("PING")  # a server that still loads its data confirms subscriptions, but answers this with an error
         for command in self._greeting():
             link.send(*command)
@@ -90,13 +94,13 @@ class Listener:
             if link.lost.done():
                 raise link.lost.result()
             if not self._heard and probing:
-                raise ConnectionError("the connection does not answer")
+                raise ConnectionError(f"no answer to a probe within {self._timeout_secs:g} seconds")
             probing = not self._heard
             if probing:
                 link.send("PING")
 
     def _leave(self) -> None:
-        """A demoted server answers every probe, and may never hear what is published at its successor."""
+        """Close the connection to a demoted server: it still answers probes, but may get no more messages."""
         if self._link is not None:
             self._link.drop(ConnectionError("the server has become a replica"))
 
@@ -108,6 +112,6 @@ class Listener:
         self._take(replies)
 
     def _send(self, *args: str) -> None:
-        """Without a link nothing is sent: the next one's greeting says everything that is still wanted."""
+        """Send a command if there is a connection. The greeting of the next one includes everything still wanted."""
         if self._link is not None and not self._link.lost.done():
             self._link.send(*args)

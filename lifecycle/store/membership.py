@@ -166,7 +166,7 @@ class Membership(ScriptRunner):
 
 def fenced(replica: str) -> Fenced:
     """Return the error for a replica whose id has expired."""
-    return Fenced(f"The lease of {replica} has expired; the replica must rejoin under a new id")
+    return Fenced(f"The lease of {replica} has expired; it rejoins under a new id")
 
 
 def _conflict(name: str, ours: str, theirs: str, namespace: str) -> str:

@@ -1,7 +1,7 @@
 """Subscriptions to channels, over one connection.
 
-Pub/sub is a hint: what was published while a connection was down is lost, so every subscriber is told of the gap and
-reads again what was written durably.
+Messages published while the connection is down are lost. Every subscriber is notified of such a gap and reads the
+durable state again.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import orjson
 
 from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.listener import Listener, Source
+from lifecycle.store.listener import ConnectionFactory, Listener
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 500  # channels in one command
+_CHANNELS_PER_COMMAND = 500
 
 Message = dict[str, Any]
 
 
 class Subscription:
-    """One listener on one channel."""
+    """One subscriber of one channel."""
 
     __slots__ = ("channel", "on_gap", "on_message")
 
@@ -37,24 +37,26 @@ class Subscription:
 
 class _Channel:
     def __init__(self) -> None:
-        self.listeners: list[Subscription] = []
+        self.subscribers: list[Subscription] = []
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.confirmed_before = False  # a second confirmation means a reconnect, so a gap
+        self.confirmed_before = False  # a second confirmation means a reconnect, and so a gap
 
 
 class Subscriptions(Listener):
-    """`subscribe` returns once Redis has confirmed."""
+    """All subscriptions of one process. `run()` must run in a task for them to be confirmed."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__("subscriptions", source)
+    def __init__(self, factory: ConnectionFactory) -> None:
+        super().__init__("subscriptions", factory)
         self._channels: dict[str, _Channel] = {}
 
     async def subscribe(
         self, channel: str, on_message: Callable[[Message], None], on_gap: Callable[[], None]
     ) -> Subscription:
-        """Raises StoreUnavailable when it is not confirmed in time; nothing stays subscribed then.
+        """Subscribe to a channel and return once Redis has confirmed.
 
-        `on_gap` is called after every reconnect: messages may have been missed.
+        `on_message` is called with each message, a JSON object, and `on_gap` after every reconnect, because messages
+        may have been missed. Raises StoreUnavailable when Redis does not confirm in time; nothing stays
+        subscribed then.
         """
         subscription = Subscription(channel, on_message, on_gap)
         entry = self._channels.get(channel)
@@ -62,37 +64,43 @@ class Subscriptions(Listener):
             async with StallTimeout(self._timeout_secs):
                 if entry is None:
                     entry = self._channels[channel] = _Channel()
-                    entry.listeners.append(subscription)
+                    entry.subscribers.append(subscription)
                     self._send("SUBSCRIBE", channel)
                 else:
-                    entry.listeners.append(subscription)
+                    entry.subscribers.append(subscription)
                 await asyncio.shield(entry.confirmed)
         except TimeoutError:
             self.unsubscribe(subscription)
-            raise StoreUnavailable("Redis did not confirm a subscription in time") from None
+            raise StoreUnavailable(
+                f"Redis did not confirm the subscription to {channel} within {self._timeout_secs:g} seconds"
+            ) from None
         except BaseException:
-            self.unsubscribe(subscription)  # it may have been confirmed in this very turn
+            self.unsubscribe(subscription)  # it may have been confirmed in the same turn of the loop
             raise
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription. Nothing happens when it has ended already."""
         if self._forget(subscription):
             self._send("UNSUBSCRIBE", subscription.channel)
 
     def _forget(self, subscription: Subscription) -> bool:
-        """True when the channel has no listener left."""
+        """Remove a subscription; return whether its channel has no subscriber left."""
         entry = self._channels.get(subscription.channel)
-        if entry is None or subscription not in entry.listeners:
+        if entry is None or subscription not in entry.subscribers:
             return False
-        entry.listeners.remove(subscription)
-        if entry.listeners:
+        entry.subscribers.remove(subscription)
+        if entry.subscribers:
             return False
         del self._channels[subscription.channel]
         return True
 
     def _greeting(self) -> Iterable[tuple[str, ...]]:
         wanted = list(self._channels)
-        return [("SUBSCRIBE", *wanted[start : start + _AT_ONCE]) for start in range(0, len(wanted), _AT_ONCE)]
+        return [
+            ("SUBSCRIBE", *wanted[start : start + _CHANNELS_PER_COMMAND])
+            for start in range(0, len(wanted), _CHANNELS_PER_COMMAND)
+        ]
 
     def _take(self, replies: list[Any]) -> None:
         for reply in replies:
@@ -104,28 +112,28 @@ class Subscriptions(Listener):
         kind, channel = bytes(reply[0]), reply[1].decode() if isinstance(reply[1], bytes) else ""
         entry = self._channels.get(channel)
         if entry is None:
-            if kind in (b"subscribe", b"message"):  # of somebody who was cancelled before it was confirmed
+            if kind in (b"subscribe", b"message"):  # its subscriber was cancelled before the confirmation
                 self._send("UNSUBSCRIBE", channel)
             return
         if kind == b"message":
-            self._hand_on(channel, entry, reply[2])
+            self._deliver(channel, entry, reply[2])
         elif kind == b"subscribe":
             if not entry.confirmed.done():
                 entry.confirmed.set_result(None)
             elif entry.confirmed_before:
-                for listener in list(entry.listeners):
-                    listener.on_gap()
+                for subscriber in list(entry.subscribers):
+                    subscriber.on_gap()
             entry.confirmed_before = True
 
     @staticmethod
-    def _hand_on(channel: str, entry: _Channel, published: bytes) -> None:
+    def _deliver(channel: str, entry: _Channel, published: bytes) -> None:
         try:
             message = orjson.loads(published)
         except ValueError:
-            log.error("a message on %s is not JSON: %.200r", channel, published)
+            log.error("A message on channel %s was ignored because it is not JSON: %.200r", channel, published)
             return
-        for listener in list(entry.listeners):
+        for subscriber in list(entry.subscribers):
             try:
-                listener.on_message(message)
-            except Exception:  # anybody can publish anything
-                log.exception("a message on %s could not be handled", channel)
+                subscriber.on_message(message)
+            except Exception:  # a message of any content can be published by anyone
+                log.exception("A message on channel %s could not be handled", channel)

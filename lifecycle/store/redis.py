@@ -1,11 +1,11 @@
-"""Redis clients, one for each way of waiting, and auto-pipelining of commands.
+"""Redis clients and automatic pipelining of commands.
 
-- `Commands`: short commands and scripts. All callers share one connection; while a pipeline is under way the next
-  one gathers, so an idle system adds no wait and a busy one sends large pipelines. No command is ever repeated
-  by the client: every retry is ours, because every write is idempotent and only we know its bound.
-- `BlockingCommands`: blocking reads, one at a time; the timeout lies above the BLOCK time.
+- `Commands` is for short commands and scripts. All callers share one connection. While a pipeline is under way the next
+  one gathers, so an idle system adds no delay and a busy one sends large pipelines. It never repeats a command: the
+  callers do, because they know which writes are idempotent and how long a repetition is useful.
+- `BlockingCommands` is for blocking reads, one at a time. Its timeout is above the BLOCK time.
 
-Where the server is (alone, behind Sentinels, in a Cluster) is `lifecycle.store.connect`'s matter.
+`lifecycle.store.connect` chooses the server: a single one, the primary behind Sentinels, or a node of a Redis Cluster.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ log = logging.getLogger(__name__)
 
 BLOCK_MS = 2000
 BATCH_LIMIT = 512
-BATCH_BYTES = 1 << 20  # in one pipeline, after which no further command is added
-QUEUE_LIMIT = 100_000
+BATCH_BYTES = 1 << 20  # of one pipeline, above which no further command is added
+QUEUE_LIMIT = 100_000  # commands that wait for Redis
 _NO_TIMEOUT_SECS = 3600.0
-_AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that did not answer the last one
-_PASSING = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
+_AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that is known to be away
+_TEMPORARY = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
 
 
 def client_options(socket_timeout_secs: float) -> dict[str, Any]:
-    """Of every client: it never retries by itself and never changes its connections behind our back."""
+    """Return redis-py's options for every client: no retries of its own, and no change of connections by itself."""
     return {
         "decode_responses": False,
         "socket_timeout": socket_timeout_secs,
@@ -72,13 +72,16 @@ def client_options(socket_timeout_secs: float) -> dict[str, Any]:
 
 
 def make_client(url: str, *, socket_timeout_secs: float) -> Redis:
-    """Of one server: the URL's, or the primary that Sentinels name. Raises ValueError for a URL nothing is made of."""
-    address = parse(url)
+    """Return a client of the URL's server, of the primary that Sentinels name, or of a Redis Cluster's first node.
+
+    Raises ValueError when the URL is malformed. Nothing is connected yet.
+    """
+    redis_url = parse(url)
     options = client_options(socket_timeout_secs)
-    if address.kind is Kind.SENTINEL:
-        return sentinel_client(address, options)
-    if address.kind is Kind.CLUSTER:
-        url = address.node_url(*address.nodes[0])
+    if redis_url.kind is Kind.SENTINEL:
+        return sentinel_client(redis_url, options)
+    if redis_url.kind is Kind.CLUSTER:
+        url = redis_url.node_url(*redis_url.nodes[0])
     given: dict[str, Any] = dict(parse_url(url))
     connection_class = GUARDED[given.pop("connection_class", Connection)]
     if connection_class is not UnixConnection:
@@ -87,58 +90,68 @@ def make_client(url: str, *, socket_timeout_secs: float) -> Redis:
 
 
 def blocking_client(url: str, timeout_secs: float) -> Redis:
+    """Return a client for blocking reads, whose timeout is added to the BLOCK time. Raises ValueError as above."""
     return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs)
 
 
 def unavailable(failure: BaseException) -> StoreUnavailable | None:
-    """The error as "Redis is away for now", or None when it is something else (a bug, a wrong type)."""
+    """Return the error as StoreUnavailable, or None when it is of another kind, as for a wrong type or a bug."""
     if isinstance(failure, AuthenticationError):
-        return StoreUnavailable(f"Redis refused the credentials: {failure}")
+        return StoreUnavailable(f"Redis refused the credentials of LIFECYCLE_REDIS_URL: {failure}")
     if isinstance(failure, MovedError):
-        return StoreUnavailable("This Redis is one node of a Cluster: give a URL redis+cluster://host:port,host:port")
+        return StoreUnavailable(
+            "This Redis server is a node of a Redis Cluster: use a URL redis+cluster://host:port,host:port"
+        )
     if isinstance(failure, (AskError, TryAgainError)):
-        return StoreUnavailable("Redis Cluster is moving this part of the data, and refuses commands for now")
+        return StoreUnavailable(
+            "Redis Cluster is moving this part of the data and refuses commands until the move is over"
+        )
     if isinstance(failure, (BusyLoadingError, ClusterDownError, MasterDownError)):
         return StoreUnavailable(f"Redis refuses commands for now: {failure}")
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
-        return StoreUnavailable(f"Redis cannot be reached: {failure}" if str(failure) else "Redis does not answer")
+        return StoreUnavailable(
+            f"Redis cannot be reached: {failure}" if str(failure) else "Redis did not answer in time"
+        )
     if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
         return StoreUnavailable(f"Redis refuses writes: {failure}")
-    if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_PASSING):
+    if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_TEMPORARY):
         return StoreUnavailable(f"Redis refuses commands for now: {failure}")
     return None
 
 
 class Commands:
-    """Auto-pipelining over one connection: `await execute("HGET", …)`.
+    """Commands over one automatically pipelined connection: `await execute("HGET", …)`.
 
-    Raises StoreUnavailable when Redis is away, redis.ResponseError when it refuses the command itself. A failed
-    connection fails everything that was under way or waiting; whether it was executed is then unknown.
-
-    While the server is away nobody waits for it: the first call after a failure probes it, and whoever calls meanwhile
-    is told within a tenth of a second. Nothing but the probe is sent before it has been answered.
+    A connection that fails also fails every command that was sent or was waiting; a command that was sent may have been
+    executed. While the server is away, calls fail within a tenth of a second: the first call after a failure probes the
+    server with a PING, and nothing else is sent before it is answered.
     """
 
     def __init__(self, client: Redis, *, redirected: bool = False) -> None:
-        """`redirected`: MovedError is the caller's to follow."""
+        """With `redirected`, MovedError is raised to the caller, which follows it."""
         self._client = client
         options = client.connection_pool.connection_kwargs
         self._timeout_secs: float = options.get("socket_timeout") or _NO_TIMEOUT_SECS
-        options["socket_timeout"] = None  # ours is kept instead: a late loop is not taken for a silent server
+        options["socket_timeout"] = None  # Link measures it: a late event loop must not count as a silent server
         self._redirected = redirected
         self._waiting: deque[tuple[bytes, Reply]] = deque()
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._scheduled = False  # a flush, for the end of this turn of the loop
+        self._scheduled = False  # a flush at the end of this turn of the loop
         self._closed = False
-        self._away: StoreUnavailable | None = None  # since the server did not answer, why
-        self.left: set[Callable[[], None]] = set()  # called when the server is left, because it was demoted
+        self._away: StoreUnavailable | None = None  # the reason, since the server did not answer
+        self.on_demotion: set[Callable[[], None]] = set()  # called when the server has become a replica
 
     async def execute(self, *args: Any) -> Any:
-        if self._closed or len(self._waiting) >= QUEUE_LIMIT:
-            raise StoreUnavailable(
-                "The Redis connection is closed" if self._closed else "Too many commands wait for Redis"
-            )
+        """Execute one command and return its reply.
+
+        Raises StoreUnavailable when Redis gives no usable answer, and redis.exceptions.ResponseError when it refuses
+        the command itself.
+        """
+        if self._closed:
+            raise StoreUnavailable("The Redis connection is closed")
+        if len(self._waiting) >= QUEUE_LIMIT:
+            raise StoreUnavailable(f"{QUEUE_LIMIT:,} commands wait for Redis, which is the limit: try again later")
         command = pack_command(args)
         reply: Reply = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
@@ -153,7 +166,7 @@ class Commands:
         return value
 
     async def execute_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Replies in order; the first failure is raised after all have been answered."""
+        """Execute commands and return the replies in order. The first error is raised once all are answered."""
         replies = await asyncio.gather(*(self.execute(*c) for c in commands), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException):
@@ -161,10 +174,14 @@ class Commands:
         return list(replies)
 
     async def nodes(self) -> Sequence[Commands]:
-        """Every server that holds a part of the data, for what no key leads to (SCAN, CONFIG, …)."""
+        """Return one client for each server that holds a part of the data, for commands without a Redis key.
+
+        Raises StoreUnavailable when a Redis Cluster's nodes are not known.
+        """
         return (self,)
 
     async def aclose(self) -> None:
+        """Close the connection; every outstanding command raises StoreUnavailable."""
         self._closed = True
         if self._opening is not None:
             await tasks.end((self._opening,))
@@ -172,7 +189,7 @@ class Commands:
         await self._client.aclose()
 
     def _schedule(self) -> None:
-        """All that is asked in one turn of the loop is one pipeline."""
+        """Send the commands of this turn of the loop as one pipeline at its end."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -190,7 +207,7 @@ class Commands:
                 self._opening = asyncio.create_task(self._open(), name="redis-connect")
             return
         if self._link.busy:
-            return  # the next pipeline gathers
+            return  # the next pipeline gathers until the replies have come
         commands: list[bytes] = []
         replies: list[Reply] = []
         size = 0
@@ -204,21 +221,23 @@ class Commands:
             self._link.send(commands, replies)
 
     async def _open(self) -> None:
-        """Connect, and see that the server answers: one that hangs still accepts connections."""
+        """Connect and check that the server answers, because one that hangs still accepts connections."""
         known_away, clock = self._away is not None, asyncio.get_running_loop().time
         connecting = asyncio.create_task(self._connect(), name="redis-probe")
         try:
             while not connecting.done():
                 asked_at = clock()
                 await asyncio.wait((connecting,), timeout=_AWAY_WAIT_SECS)
-                # When the loop itself is late, the answer may lie in the socket: that is not Redis's silence.
+                # When the loop itself is late, the answer may be in the socket already.
                 if known_away and not connecting.done() and clock() - asked_at < 2 * _AWAY_WAIT_SECS:
-                    self._fail_waiting(StoreUnavailable("Redis cannot be reached: it does not answer"))
+                    self._fail_waiting(StoreUnavailable("Redis does not answer"))
         finally:
             await tasks.end((connecting,))
         if self._away is not None:
             self._fail_waiting(self._away)
-        asyncio.get_running_loop().call_soon(self._flush)  # once this task is over: what waits may need another
+        asyncio.get_running_loop().call_soon(
+            self._flush
+        )  # after this task, as a command that waits may need to connect again
 
     async def _connect(self) -> None:
         try:
@@ -228,21 +247,21 @@ class Commands:
                 pong: Reply = asyncio.get_running_loop().create_future()
                 try:
                     link.send([pack_command(("PING",))], [pong])
-                    await pong  # an error is an answer too
-                    if link.closed:  # by the server, in the turn in which it answered
-                        raise RedisConnectionError("the connection was closed while it was opened")
+                    await pong  # an error reply is an answer too
+                    if link.closed:  # closed by the server in the turn in which it answered
+                        raise RedisConnectionError("The connection was closed while it was opened")
                 except BaseException:
                     link.close()
                     raise
         except StoreUnavailable as failure:
             self._away = failure
-        except Exception as failure:  # whatever it is: every later call depends on this
+        except Exception as failure:  # of any kind: later calls must not wait for ever
             self._away = self._why_away(failure)
         else:
             self._away, self._link = None, link
 
     def _on_lost(self, failure: Exception, unanswered: Sequence[Reply]) -> None:
-        """An idle connection that the server closes is no sign of its absence; one that owes an answer is."""
+        """Mark the server as away, unless the connection was idle: servers close idle connections at times."""
         self._link = None
         if unanswered:
             self._away = self._why_away(failure)
@@ -253,20 +272,20 @@ class Commands:
     def _why_away(failure: Exception) -> StoreUnavailable:
         away = unavailable(failure)
         if away is None:
-            log.error("commands to Redis failed", exc_info=failure)
+            log.error("The Redis connection failed with an unexpected error", exc_info=failure)
         return away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
 
     def _leave(self) -> None:
-        """The server was demoted under the open connection; a new one may lead to the primary."""
+        """Close the connection to a server that was demoted; a new one may lead to the primary."""
         link, self._link = self._link, None
         if link is not None:
             _fail(link.close(), StoreUnavailable("Redis refuses writes: the server has become a replica"))
             self._schedule()
-            for call in list(self.left):
+            for call in list(self.on_demotion):
                 call()
 
     def _drop(self, failure: StoreUnavailable) -> None:
-        """Close the connection; who waits is told so."""
+        """Close the connection and fail every outstanding command."""
         link, self._link = self._link, None
         if link is not None:
             _fail(link.close(), failure)
@@ -278,8 +297,9 @@ class Commands:
 
 
 class BlockingCommands(Commands):
-    """Blocking reads, by one caller at a time. One that is cancelled takes its connection along: what Redis would
-    hand to it later would be nobody's.
+    """Blocking reads, for one caller at a time.
+
+    A read that is cancelled closes the connection, or Redis would later deliver entries to it that nobody handles.
     """
 
     async def execute(self, *args: Any) -> Any:
@@ -290,7 +310,7 @@ class BlockingCommands(Commands):
             raise
 
     def _schedule(self) -> None:
-        """Nothing else comes that could share a pipeline."""
+        """Send at once, as there is one caller and so no second command for the pipeline."""
         self._flush()
 
 

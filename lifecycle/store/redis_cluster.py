@@ -1,4 +1,4 @@
-"""Commands and blocking reads over a Redis Cluster: each goes to the node that serves its key."""
+"""Commands and blocking reads over a Redis Cluster. Each goes to the node that serves its Redis key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY_BEHIND_STREAMS = frozenset({"XREAD", "XREADGROUP"})
 
 
 def key_of(args: Sequence[Any]) -> str | bytes | None:
-    """The key that decides where a command goes; None when any node will do."""
+    """Return the Redis key that decides which node gets a command, or None when any node can execute it."""
     name = str(args[0]).upper()
     if name in _KEYLESS:
         return None
@@ -34,14 +34,15 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
 
 
 class ClusterCommands(Commands):
-    """One auto-pipelining connection a node. Keys of one command lie in one slot."""
+    """One automatically pipelined connection for each node. All Redis keys of a command must be in one slot."""
 
     def __init__(self, topology: Topology, make: Callable[[str], Redis], kind: type[Commands] = Commands) -> None:
-        """`kind`: what speaks to each node."""
+        """`make` returns a client for a node's URL, and `kind` is the class of each node's connection."""
         self._topology = topology
         self._links = PerNode(topology, lambda url: kind(make(url), redirected=True), Commands.aclose)
 
     async def execute(self, *args: Any) -> Any:
+        """Execute one command on its node, following up to 5 MOVED redirects. Raises as `Commands.execute` does."""
         key = key_of(args)
         if key is None:
             return await self._on(await self._topology.some_node(), args)
@@ -52,7 +53,9 @@ class ClusterCommands(Commands):
                 return await self._on(node, args)
             except MovedError as moved:
                 self._topology.moved(slot, (moved.host, moved.port), node)
-        raise StoreUnavailable("Redis Cluster cannot agree on who serves this part of the data")
+        raise StoreUnavailable(
+            f"Redis Cluster redirected a command {REDIRECTS} times: its nodes disagree on which one serves slot {slot}"
+        )
 
     async def _on(self, node: Node, args: Sequence[Any]) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Loads the Lua scripts: one file a transition, shared functions from `lua/include/` put in at `--- @include`."""
+"""Loads the Lua scripts. Each line `--- @include NAME…` is replaced by the files of that name in `lua/include/`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _FOLDER = files("lifecycle.store") / "lua"
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """A script with its includes; `sha` is its SHA-1 for EVALSHA."""
+
     name: str
     source: str
     sha: str
 
     def without_shebang(self) -> Script:
-        """For servers that cannot parse the `#!lua flags=…` line (fakeredis)."""
+        """Return the script without its `#!lua flags=…` line, for a server that cannot parse it (fakeredis)."""
         return _script(self.name, _SHEBANG.sub("\n", self.source))
 
 
@@ -30,6 +32,7 @@ def _script(name: str, source: str) -> Script:
 
 @cache
 def load(name: str) -> Script:
+    """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
     source = (_FOLDER / f"{name}.lua").read_text()
 
     def include(match: re.Match[str]) -> str:
@@ -39,4 +42,5 @@ def load(name: str) -> Script:
 
 
 def names() -> list[str]:
+    """Return the names of all scripts."""
     return sorted(entry.name.removesuffix(".lua") for entry in _FOLDER.iterdir() if entry.name.endswith(".lua"))

@@ -1,4 +1,4 @@
-"""What the servers say of themselves, and whether they may be trusted with live requests."""
+"""Reads INFO of the Redis servers, and warns of a configuration that loses live requests."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ Info = Mapping[str, str]
 
 
 def parse_info(text: str) -> dict[str, str]:
+    """Return the fields of a reply of INFO by name."""
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line and not line.startswith("#"))
     return {name: value.strip() for name, _, value in pairs}
 
 
 async def read_infos(store: Store) -> list[Info]:
-    """INFO of every server that holds a part of the data. Raises StoreUnavailable, RedisError when it is forbidden."""
+    """Return INFO of every server that holds a part of the data.
+
+    Raises StoreUnavailable when a server cannot be reached, and RedisError when the user may not call INFO.
+    """
     replies = [await node.execute("INFO") for node in await store.commands.nodes()]
     return [parse_info(reply.decode(errors="replace")) for reply in replies]
 
 
 def eviction_policy(info: Info) -> str:
+    """Return a server's `maxmemory-policy`, or `unknown` when it does not say."""
     return info.get("maxmemory_policy", "unknown")
 
 
 async def warn_of_eviction(store: Store) -> None:
-    """One line in the log if a server may remove keys by itself; nothing if it does not say, or cannot be asked."""
+    """Log a warning if a server may evict Redis keys. A server that does not say, or cannot be asked, is ignored."""
     try:
         policies = sorted({eviction_policy(info) for info in await read_infos(store)} - {FIT_POLICY, "unknown"})
     except (StoreError, RedisError) as failure:
         tasks.check_cancelled()
-        log.debug("Redis's eviction policy is not known: %s", failure)
+        log.debug("The eviction policy of Redis could not be read: %s", failure)
         return
     if policies:
-        log.warning("Redis's maxmemory-policy is %s: %s", ", ".join(policies), EVICTION_ADVICE)
+        log.warning("The maxmemory-policy of Redis is %s: %s", ", ".join(policies), EVICTION_ADVICE)

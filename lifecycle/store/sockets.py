@@ -1,7 +1,7 @@
-"""redis-py's connections, made to fail with redis-py's errors only.
+"""Connection classes of redis-py that raise only redis-py's errors.
 
-A transport of uvloop that has been reset raises RuntimeError on the next write. redis-py lets it through, past every
-handler of connection errors.
+A transport of uvloop that was reset raises RuntimeError on the next write. redis-py does not turn it into a connection
+error, so no handler of connection errors would see it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ else:
 
 
 class Guarded(_Base):
-    """Mixed in before a connection class."""
+    """A mixin, placed before a connection class, that turns the RuntimeError into a connection error."""
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         try:
             await super().send_packed_command(command, check_health)
         except RuntimeError as failure:
             await self.disconnect(nowait=True)
-            raise RedisConnectionError(f"the connection was closed: {failure}") from failure
+            raise RedisConnectionError(f"The connection was closed: {failure}") from failure
 
 
 class TcpConnection(Guarded, Connection):

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.store.listener import Listener, Source
+from lifecycle.store.listener import ConnectionFactory, Listener
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,11 @@ class Inbox(Listener):
     so that readers and monitors check their requests' records.
     """
 
-    def __init__(self, source: Source, channel: str, dispatch: Dispatch, on_gap: Callable[[], None]) -> None:
-        """`source` connects to the server that holds the channel's slot."""
-        super().__init__("an inbox", source)
+    def __init__(
+        self, factory: ConnectionFactory, channel: str, dispatch: Dispatch, on_gap: Callable[[], None]
+    ) -> None:
+        """`factory` connects to the server that holds the channel's slot."""
+        super().__init__("an inbox", factory)
         self._channel = channel
         self._dispatch = dispatch
         self._on_gap = on_gap

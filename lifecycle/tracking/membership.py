@@ -112,12 +112,12 @@ class Membership:
         """Raises Fenced in an exception group."""
         inboxes = [
             Inbox(
-                source,
+                factory,
                 self._store.keys.inbox(shard, self._state.id),
                 self._pushes.dispatch,
                 partial(self._pushes.mark_stale, shard),
             )
-            for shard, source in enumerate(self._connections.sources)
+            for shard, factory in enumerate(self._connections.push_factories)
         ]
         async with asyncio.TaskGroup() as group:
             for inbox in inboxes:

@@ -13,7 +13,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
-from lifecycle.store.listener import Source
+from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.pubsub import Message, Subscriptions
 from lifecycle.store.redis import make_client
 from lifecycle.store.transitions import Store
@@ -36,7 +36,7 @@ async def subscriptions(proxy: FaultProxy) -> AsyncIterator[Subscriptions]:
     async def same() -> Redis:
         return client
 
-    subscriptions = Subscriptions(Source(same, 0.5, set()))
+    subscriptions = Subscriptions(ConnectionFactory(same, 0.5, set()))
     running = asyncio.create_task(subscriptions.run())
     yield subscriptions
     await tasks.end((running,))

@@ -74,7 +74,9 @@ async def test_an_inbox_follows_its_slot(make_settings: MakeSettings) -> None:
         async with Connections.open(make_settings(redis_url=setup.url, shards=3)) as connections:
             channel = connections.store.keys.inbox(1, "f0")
             slot = slot_of(channel)
-            inbox = Inbox(connections.sources[1], channel, lambda *item: heard.append(item), lambda: gaps.append(None))
+            inbox = Inbox(
+                connections.push_factories[1], channel, lambda *item: heard.append(item), lambda: gaps.append(None)
+            )
             running = asyncio.create_task(inbox.run())
             for move in (None, *moves):
                 if move is not None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from lifecycle.aio import tasks
 from lifecycle.settings import Settings
-from lifecycle.store.listener import Source
+from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.redis import make_client
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.inbox import Inbox, _items
@@ -50,7 +50,7 @@ async def listening(settings: Settings, channel: str, heard: Heard, left: set[An
     async def same() -> Redis:
         return client
 
-    running = asyncio.create_task(Inbox(Source(same, 2.0, left), channel, heard.item, heard.gap).run())
+    running = asyncio.create_task(Inbox(ConnectionFactory(same, 2.0, left), channel, heard.item, heard.gap).run())
     try:
         await heard.gaps_are(1)  # what came before the first subscription was missed too
         yield
@@ -119,7 +119,7 @@ async def test_it_ends_when_it_is_told_to_while_there_is_no_server() -> None:
     async def nobody() -> Redis:
         raise ConnectionRefusedError
 
-    inbox = Inbox(Source(nobody, 0.5, set()), "inbox", lambda *_: None, lambda: None)
+    inbox = Inbox(ConnectionFactory(nobody, 0.5, set()), "inbox", lambda *_: None, lambda: None)
     running = asyncio.create_task(inbox.run())
     await asyncio.sleep(0)
     async with asyncio.timeout(5.0):

@@ -1,13 +1,13 @@
 #!lua
--- admit: accept a request, queue it and count it.
+-- admit: accepts a request: writes its record, queues it and counts it.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
---         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue), traceparent,
---         idempotency (what a repetition is known by; '' for none), owner ('' for nobody), admit_by (when the owner's
---         share may be given back, '' without a share)
+--         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue),
+--         traceparent, idempotency (identifies repetitions of the call, '' for none), owner ('' for none), admit_by
+--         (when the owner's quota slot may be released, '' without a slot)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
 --         {'late'} or {'fenced'}.
--- No allow-oom: when memory is full a new request is what must be refused.
+-- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
@@ -29,8 +29,8 @@ if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
 
 local created_at = secs(now)
 local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
--- What was not given is left out, and the body has a key of its own: Redis keeps a small record in one piece, and looks
--- through it for each field. So first come those that are looked for most.
+-- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
+-- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key,
   'status', 'queued', 'attempt', '0', 'queue', 'queue', 'entry', entry, 'frontend', frontend,

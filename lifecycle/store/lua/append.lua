@@ -1,13 +1,13 @@
 #!lua
--- append: one worker's flush, the tokens of many requests at once, and the frames their readers get.
+-- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
 --         tokens (a JSON list of strings), first ('1' when it holds the request's first token)
--- Returns the refused ones only, {index, why}…: 'gone' (the stream is not there, or is none), 'closed' (it has ended or was
---         killed), 'fenced' (its attempt was given back, a later one owns it, or Redis has lost this worker's start of
---         it in a failover). A repeated entry is accepted silently and pushed to nobody. {'fenced'} alone: this worker
---         was buried.
--- No allow-oom: under full memory tokens wait in their worker.
+-- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, or the Redis key has another type),
+--         'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later one has begun, or
+--         a failover of Redis has lost this worker's start). A repeated entry is accepted and not sent again.
+--         {'fenced'} alone means that this worker has expired.
+-- There is no allow-oom: when the memory is full, tokens wait in their worker.
 
 local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
@@ -22,7 +22,7 @@ local rids = {}
 for i = 3, #ARGV, 4 do rids[#rids + 1] = ARGV[i] end
 local readers = redis.call('HMGET', P .. 'running:' .. worker, unpack(rids))
 
--- Those of a request's frontends that are not buried. Most requests of a worker are read by the same few.
+-- Returns those of a request's frontends that have not expired. Most requests of a worker have the same few.
 local function living(frontends)
   if not known[frontends] then
     local found = {}
@@ -39,7 +39,7 @@ local function why_refused(rid, id)
   local last_number, _, closed, last_attempt = stream_end(rid)
   if closed then return 'closed' end
   if tonumber(last_attempt) > tonumber(attempt) or tonumber(number) > last_number then return 'fenced' end
-  return nil  -- the same entry again
+  return nil  -- a repetition of the same entry
 end
 
 for i = 3, #ARGV, 4 do
@@ -63,7 +63,7 @@ for i = 3, #ARGV, 4 do
   elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
     local why = why_refused(rid, id)
     if why then refused[#refused + 1] = {(i - 3) / 4, why} end
-  else  -- a key of another type, say: this request's trouble alone
+  else  -- such as a Redis key of another type: this must not fail the other requests
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
   end
 end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- attach: a frontend reads a request from now on; later frames of it go to that frontend's inbox too.
+-- attach: sends the later tokens and events of a request to the inbox of this frontend too.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, frontend, readers (how many over HTTP it has now; absolute, so that a repetition changes nothing)
--- Returns the record ('' when unknown), or {'fenced'}. A terminal request is not attached to: its stream is whole.
+-- ARGV    shift, rid, frontend, readers (its number of HTTP readers now; absolute, so a repetition changes nothing)
+-- Returns the record ('' when unknown), or {'fenced'}. A request that has ended is only read: its stream is complete.
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)

@@ -1,10 +1,10 @@
 #!lua flags=no-writes,allow-oom
--- browse: requests from either end of an index, as a table shows them: live progress, who reads, no body.
+-- browse: reads requests from either end of an index, for a table: with live progress and readers, without the body.
 -- KEYS[1] shard prefix
 -- ARGV    shift, index (`active` | `expiries`), order (`oldest` | `newest`), offset, scan_limit, limit, status ('' for
 --         any), words (JSON list of lower-case texts, each of which is in the id, model, status, frontend or worker)
--- Returns {now, looked, row…}: looked is how many members of the index were looked at, fewer than scan_limit at its end;
---         a row is {record, readers}
+-- Returns {now, scanned, row…}: scanned is how many members of the index were examined, fewer than scan_limit at its
+--         end; a row is {record, readers}.
 
 local P = KEYS[1]
 local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARGV)
@@ -23,14 +23,14 @@ local function matches(record)
   return true
 end
 
-local found, looked, now = {}, 0, clock(shift)
+local found, scanned, now = {}, 0, clock(shift)
 local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
 for _, rid in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
-  looked = looked + 1
+  scanned = scanned + 1
   local record = load_record(rid)
   if record and record.id and matches(record) then
     found[#found + 1] = {public_record(rid, record), live_readers(rid)}
     if #found == tonumber(limit) then break end
   end
 end
-return {secs(now), looked, unpack(found)}
+return {secs(now), scanned, unpack(found)}

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- cancel: an intent to stop or kill, from any replica; ends a queued request at once.
+-- cancel: records the intent to stop or kill a request, from any replica; a queued request ends at once.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, mode (`stop` | `kill`), reason, retention_secs
 -- Returns {'terminal', record}, {'pending', record} while its worker has not confirmed, or {'unknown'}.
--- A kill closes the token stream here, so that nothing reaches a reader after it; it is final: a later stop is a no-op.
+-- A kill closes the token stream, so that no token follows it. It is final: a later stop changes nothing.
 
 local P = KEYS[1]
 local shift, rid, mode, reason, retention_secs = unpack(ARGV)

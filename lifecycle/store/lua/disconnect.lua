@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- disconnect: an HTTP connection of a request has ended; decides what that means for the request.
+-- disconnect: records that an HTTP connection of a request has ended, and cancels, begins the grace or continues.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, frontend, readers (how many over HTTP it has now, absolute), connection
---         (`closed_unexpectedly` | `closed_gracefully`), admitting ('1' for the connection that brought the request), retention_secs
--- Returns {what, first, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may come back)
---         or 'continues'; first is 1 when this was the request's first unexpected loss of its client.
+-- ARGV    shift, rid, frontend, readers (its number of HTTP readers now, absolute), connection
+--         (`closed_unexpectedly` | `closed_gracefully`), admitting ('1' for the connection that brought the request),
+--         retention_secs
+-- Returns {what, first, grace_secs}: what is 'unknown', 'terminal', 'pending' (cancelled), 'grace' (a reader may
+--         return) or 'continues'; first is 1 when this was the request's first unexpected loss of its client.
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
@@ -20,7 +21,7 @@ if admitting == '1' and (record.connection or '') == '' then
   if connection == 'closed_unexpectedly' then first = 1 end
 end
 if is_terminal(record) then return {'terminal', first, '0'} end
--- The owner keeps its place among the readers: it monitors the stream without an HTTP reader.
+-- The owner stays among the readers, because it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
 else
@@ -29,6 +30,6 @@ end
 if record.status == 'running' then note_readers(rid, record.worker) end
 local what = 'continues'
 if connection == 'closed_unexpectedly' then
-  what, record = reader_gone(rid, record, now, tonumber(retention_secs))
+  what, record = reader_disconnected(rid, record, now, tonumber(retention_secs))
 end
 return {what, first, record.grace_secs}

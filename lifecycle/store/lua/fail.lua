@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- fail: a frontend gives up on a request it owns: its worker is silent, its reader takes nothing, it must shut down.
+-- fail: a frontend ends a request that it owns, because of inactivity, a reader that reads nothing, or its shutdown.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' for whatever came since),
+-- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' to end it whatever has come since),
 --         retention_secs
 -- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
---         {'killing'} when a kill is pending: the end is then the worker's to confirm.
--- The worker is ordered to kill; the gauge is released now.
+--         {'killing'} when a kill is pending, which the worker confirms.
+-- The worker is told to kill the request; it no longer counts as inflight.
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, retention_secs = unpack(ARGV)

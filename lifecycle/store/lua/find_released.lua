@@ -1,21 +1,21 @@
 #!lua flags=no-writes,allow-oom
--- find_released: which shares nobody needs any more: their request has ended, or was not admitted and now never will be.
+-- find_released: finds quota slots that are no longer needed: the request has ended, or can no longer be admitted.
 -- KEYS[1] shard prefix
--- ARGV    shift, shares (JSON list of [rid, nonce, admit_by])
--- Returns the positions in the list, from 0. What is over stays over: an end is final, and `admit` refuses what is late
---         by the same clock.
+-- ARGV    shift, slots (JSON list of [rid, nonce, admit_by])
+-- Returns the positions in the list, from 0. This is final: an end is final, and admit refuses a late admission by the
+--         same clock.
 
 local P = KEYS[1]
-local shift, shares = unpack(ARGV)
+local shift, slots = unpack(ARGV)
 --- @include clock stream record
 
-local now, over = clock(shift), {}
-for i, share in ipairs(cjson.decode(shares)) do
-  local rid, nonce, admit_by = unpack(share)
+local now, released = clock(shift), {}
+for i, slot in ipairs(cjson.decode(slots)) do
+  local rid, nonce, admit_by = unpack(slot)
   local known = redis.pcall('HMGET', P .. 'request:' .. rid, 'status', 'nonce')
   local its_own = not known.err and known[2] == nonce
   if its_own and is_terminal({status = known[1]}) or not its_own and now > tonumber(admit_by) then
-    over[#over + 1] = i - 1
+    released[#released + 1] = i - 1
   end
 end
-return over
+return released

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- finish: a worker reports the end of its attempt, with the last tokens, and thereby confirms a cancel.
+-- finish: a worker reports the end of its attempt, with the last tokens, and so confirms a pending cancel.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message, finish_reason,
---         last (number of the last token), remainder_id (entry id of tokens not known to be appended, '' if none),
---         remainder (those tokens, up to the last), input_tokens ('' unknown), retention_secs
+-- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message,
+--         finish_reason, last (number of the last token), remainder_id (entry id of tokens not known to be appended, ''
+--         if none), remainder (those tokens, up to the last), input_tokens ('' when unknown), retention_secs
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
---         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream does not
---         end where the worker says it ends: the worker then appends what is missing and calls again.
+--         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream ends before
+--         the given last token: the worker then appends what is missing and calls again.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id, remainder,
@@ -16,7 +16,7 @@ local shift, rid, worker, attempt, status, error_type, message, finish_reason, l
 local record = load_record(rid)
 local ended = record and is_terminal(record)
 if not record or ended or record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then
-  redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- nothing of it is this worker's any more
+  redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- the worker has nothing to confirm any more
   if not record then return {'unknown'} end
   if ended then return {'already', public_record(rid, record)} end
   return {'fenced'}
@@ -25,14 +25,14 @@ end
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
 local number, at, closed = stream_end(rid)
-local untold
+local preceding
 local function ends(outcome)
-  local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, untold)
+  local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, preceding)
   return {'done', public}
 end
 if record.cancel_mode == 'kill' then return ends(cancelled_outcome(record, number)) end
 
--- What the stream lacks of the remainder; an append that was executed without an answer may overlap with it.
+-- Returns what the stream lacks of the remainder. An append whose reply was lost may overlap with it.
 local function missing(texts, number)
   local have = number - (tonumber(last) - #texts)
   if have < 0 then return nil end
@@ -47,7 +47,7 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
   if tokens then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', at)
-    untold = '["' .. rid .. '","' .. remainder_id .. '",' .. tokens .. '],'
+    preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. tokens .. '],'
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end

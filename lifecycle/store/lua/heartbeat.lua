@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- heartbeat: a replica joins, or renews its lease; the settings that must be common are compared.
+-- heartbeat: a replica joins or renews its lease; the settings that must be common are compared.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), models (JSON list it serves),
 --         config (JSON object of the common settings)
--- Returns {'ok', now}, {'fenced'} when this id has expired (it must come back under a new one), or
---         {'conflict', name, theirs} when living replicas run with another setting.
+-- Returns {'ok', now}, {'fenced'} when this id has expired (the replica must join under a new one), or
+--         {'conflict', name, theirs} when living replicas run with another value of a setting.
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, models, config = unpack(ARGV)
@@ -12,10 +12,10 @@ local shift, replica, role, lease_secs, about, models, config = unpack(ARGV)
 
 if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
-watch_clock(now, lease)
+note_time(now, lease)
 local others = 0
 for _, name in ipairs(ROLES) do
-  others = others + redis.call('ZCOUNT', P .. name .. 's', secs(judged_at(now, lease)), '+inf')
+  others = others + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
 end
 for name, ours in pairs(cjson.decode(config)) do
   local theirs = redis.call('HGET', P .. 'config', name)

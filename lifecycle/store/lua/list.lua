@@ -1,17 +1,17 @@
 #!lua flags=no-writes,allow-oom
--- list: one page of one shard's requests, newest first. Bounded by what it looks at, so a caller may have to go on.
+-- list: reads one page of one shard's requests, newest first. It examines a bounded number, so the page may be short.
 -- KEYS[1] shard prefix
--- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound, ''
---         to begin), status, model, endpoint, frontend, worker, owner ('' each for any), limit, scan_limit
--- Returns {exhausted, created_at, rid, record…}: created_at and rid are where to go on.
+-- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound,
+--         '' to begin), status, model, endpoint, frontend, worker, owner ('' each for any), limit, scan_limit
+-- Returns {exhausted, created_at, rid, record…}: created_at and rid are upper and before of the next page.
 
 local P = KEYS[1]
 local shift, index, upper, before, status, model, endpoint, frontend, worker, owner,
   limit, scan_limit = unpack(ARGV)
 --- @include clock stream record
 
-local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend}, {'worker', worker},
-  {'owner', owner}}
+local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
+  {'worker', worker}, {'owner', owner}}
 local function matches(record)
   for _, filter in ipairs(wanted) do
     if filter[2] ~= '' and record[filter[1]] ~= filter[2] then return false end

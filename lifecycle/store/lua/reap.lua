@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- reap: draws the consequences of a buried replica in one shard. Bounded per call; repeat until it is done.
+-- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list it may hold deliveries of),
---         retention_secs, max_attempts, limit
--- Returns {done, ended, moved, waiting}: done 1 when nothing is left; moved were re-queued or given to a new owner;
---         waiting must go on but there is no living frontend yet.
--- The mark goes first: from then on the replica can write nothing here.
+-- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list of models of which the
+--         replica may hold deliveries), retention_secs, max_attempts, limit
+-- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
+--         owner; waiting ones need a new owner, but no frontend lives.
+-- The `fenced:` mark is set first: from then on the replica's writes in this shard are refused.
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
@@ -22,7 +22,7 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = lose_worker(rid, record, now, retention, tonumber(max_attempts))
+      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts))
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -57,7 +57,7 @@ local function reassign(rid, record, new_owner, read)
   moved = moved + 1
 end
 
--- A dead frontend took its client's connection along. What may outlive the connection goes on under a new owner.
+-- The client's connection ended with the frontend. A request that may continue without it gets a new owner.
 local function reap_inflight()
   local key = P .. 'inflight:' .. replica
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
@@ -84,7 +84,7 @@ local function reap_inflight()
   left = left + redis.call('HLEN', key)
 end
 
--- The list of the living may be older than the last death, and the dead have no reaper to come.
+-- The list may be older than the last expiry, and a replica that was reaped already is not reaped again.
 local function living(frontends)
   local found = {}
   for _, frontend in ipairs(frontends) do
@@ -98,8 +98,8 @@ if role == 'worker' then
   if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
     for _, queue in ipairs({'queue', 'retry'}) do
-      local handed_on, all = hand_on(queue, model, replica, limit)
-      moved = moved + handed_on
+      local requeued, all = requeue_deliveries(queue, model, replica, limit)
+      moved = moved + requeued
       if not all then left = left + 1 end
     end
   end

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- reconcile_shard: a replica's heartbeat in one shard. Costs the same however much is in flight: only exceptions come back.
+-- reconcile_shard: compares what a replica holds in one shard with what Redis counts. Only differences are returned, so
+--         the cost does not grow with the number of inflight requests.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, believed (how many requests it thinks to hold in this shard), rids ('' or, after a
---         mismatch, the JSON list of them), cancellations_limit
--- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, not_in_redis, not_held_locally}: held is Redis's number; pending_cancellations are
---         {rid, mode, reason}… for a worker; not_in_redis are given rids Redis does not count as this replica's; not_held_locally those it
---         counts that were not given.
+-- ARGV    shift, replica, role, believed (how many requests it holds in this shard), rids ('' or, after a mismatch, the
+--         JSON list of them), cancellations_limit
+-- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, not_in_redis,
+--         not_held_locally}: held is the number that Redis counts; pending_cancellations are {rid, mode, reason}… for a
+--         worker; not_in_redis are the given rids that Redis does not count as this replica's; not_held_locally are
+--         those that it counts and that were not given.
 
 local P = KEYS[1]
 local shift, replica, role, believed, rids, cancellations_limit = unpack(ARGV)
@@ -22,11 +24,12 @@ local held, members = 0, nil
 local pending_cancellations, not_in_redis, not_held_locally = {}, {}, {}
 if role == 'worker' then
   held = redis.call('HLEN', P .. 'running:' .. replica)
-  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, tonumber(cancellations_limit))) do
+  local limit = tonumber(cancellations_limit)
+  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
     local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
-    if cancel.err then cancel = {} end  -- no record at all: one such key must not end the heartbeats
+    if cancel.err then cancel = {} end  -- a Redis key of another type must not fail the heartbeats
     local mode = cancel[1] or 'kill'
-    -- Ended by others or handed on: whatever the cancel said, this worker has nothing more to do for it.
+    -- It ended or runs elsewhere: whatever the cancel was, this worker must kill its engine.
     if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
     pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
   end

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- requeue: a worker gives a request back: one it was handed and cannot start, or one that it runs and that
---          can be tried again, when it drains.
+-- requeue: a worker returns a request to the retry queue: a delivery that it cannot start, or a running request that
+--         can be tried again.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry, max_attempts,
 --         retention_secs
--- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's to give
---         back (already moved or ended), or {'unknown'}. What does not run there stops being counted as running there.
+-- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's (it was
+--         requeued before, or has ended), or {'unknown'}. What does not run there no longer counts as running there.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, queue, entry, max_attempts, retention_secs = unpack(ARGV)
@@ -18,11 +18,11 @@ if not record then return {'unknown'} end
 if record.status == 'queued' and attempt == '' then
   if record.queue ~= queue or record.entry ~= entry then return {'not'} end
   leave_queue(record)
-  queue_again(rid, record)
+  enqueue_retry(rid, record)
   return {'requeued'}
 end
 if not runs_here or record.attempt ~= attempt then return {'not'} end
 local what
-what, record = lose_worker(rid, record, clock(shift), tonumber(retention_secs), tonumber(max_attempts))
+what, record = requeue_or_end(rid, record, clock(shift), tonumber(retention_secs), tonumber(max_attempts))
 if what == 'requeued' then return {'requeued'} end
 return {'ended', public_record(rid, record)}

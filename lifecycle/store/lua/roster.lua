@@ -1,16 +1,16 @@
 #!lua flags=no-writes,allow-oom
--- roster: the living replicas and the known models.
+-- roster: reads the living replicas and the known models.
 -- KEYS[1] control prefix
 -- ARGV    shift, lease_secs
--- Returns {now, replicas, models, grace}: replicas are {id, role, lease_expires_in_ms, about}…, models {name, last served at}…;
---         grace is 1 while nobody is judged.
+-- Returns {now, replicas, models, grace}: replicas are {id, role, lease_expires_in_ms, about}…, models are
+--         {name, when it was last served}…; grace is 1 while no lease expires.
 
 local P = KEYS[1]
 local shift, lease_secs = unpack(ARGV)
 --- @include clock membership
 
 local now = clock(shift)
-local deadline, grace = judged_at(now, tonumber(lease_secs))
+local deadline, grace = lease_bound(now, tonumber(lease_secs))
 local replicas, models = {}, {}
 for _, role in ipairs(ROLES) do
   local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- secret: what the frontends sign log-ins with: the first proposal, for all of them.
+-- secret: returns the secret that signs log-ins; the first proposal becomes the secret of all frontends.
 -- KEYS[1] control prefix
 -- ARGV    shift (unused), proposal
 -- Returns the secret.

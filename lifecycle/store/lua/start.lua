@@ -1,21 +1,21 @@
 #!lua flags=allow-oom
--- start: a worker takes a delivered request; opens an attempt, whose entry id fences all earlier ones.
+-- start: a worker begins an attempt on a delivered request. The attempt's first entry id refuses all earlier attempts.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can go on behind
---         the tokens of another attempt), retention_secs
+-- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can continue
+--         behind the tokens of another attempt), retention_secs
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at} (the same
---         again when repeated for the same delivery), {'drop', why} when there is nothing to do, or {'fenced'}.
--- A request that is overdue, cancelled or terminal is dropped here: overdue work never starts. One with tokens, handed
--- to an engine that would begin anew, fails as `worker_lost`: no two answers are spliced.
+--         again when repeated for the same delivery), {'drop', why} when there is nothing to run, or {'fenced'}.
+-- A request that is past a limit ends here. One that has tokens, with an engine that would begin anew, fails as
+-- `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
 --- @include clock stream record readers events counts queue
 
--- Few starts end a request or hand it on, so what that takes is made only then.
-local function rare()
+-- Few starts end or requeue a request, so the functions for that are created only then.
+local function load_rare()
 --- @include terminal limits retrying
-  return terminate, limit_outcome, lost_outcome, queue_again
+  return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 
 local function drop(why)
@@ -31,16 +31,16 @@ local status, holder, its_queue, its_entry, started_entry, attempt, frontend, du
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
-  -- Delivered to a worker that was reaped before: its reaper does not come again, so it goes to another from here.
+  -- The worker was reaped before this delivery and is not reaped again, so the delivery is queued again here.
   if waits_here then
-    local _, _, _, queue_again = rare()
+    local _, _, _, enqueue_retry = load_rare()
     local record = load_record(rid)
     leave_queue(record)
-    queue_again(rid, record)
+    enqueue_retry(rid, record)
   end
   return {'fenced'}
 end
-if not status then return drop('unknown') end  -- or a key of another type
+if not status then return drop('unknown') end  -- or a Redis key of another type
 if status ~= 'queued' and status ~= 'running' then return drop(status) end
 
 local function answer(base)
@@ -56,18 +56,18 @@ if not waits_here then return drop('moved') end
 
 local now = clock(shift)
 local number, at = 0, nil
-if attempt ~= '0' then number, at = stream_end(rid) end  -- else there is no stream
+if attempt ~= '0' then number, at = stream_end(rid) end  -- otherwise there is no stream
 for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
   local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
   if due_at and tonumber(due_at) <= now then
-    local terminate, limit_outcome = rare()
+    local terminate, limit_outcome = load_rare()
     local record = load_record(rid)
     terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, number))
     return {'drop', 'overdue'}
   end
 end
 if number > 0 and resumable ~= '1' then
-  local terminate, _, lost_outcome = rare()
+  local terminate, _, lost_outcome = load_rare()
   terminate(rid, load_record(rid), now, tonumber(retention_secs), lost_outcome(number))
   return {'drop', 'worker_lost'}
 end

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- sweep: what is due by Redis's clock in one shard: overdue requests, expired listings,
---        queues nobody serves, deliveries to workers that are dead.
+-- sweep: ends what is due by Redis's clock in one shard: requests past a limit, expired listings, queues of models that
+--         no worker serves, deliveries to expired workers.
 -- KEYS[1] shard prefix
--- ARGV    shift, unserved (JSON list of models without a live worker for one lease), models (JSON list of those whose
---         deliveries to look at), retention_secs, limit
--- Returns {ended, more}: more is 1 when the limit was reached and it should be called again.
+-- ARGV    shift, unserved (JSON list of models without a living worker for one lease), models (JSON list of models
+--         whose deliveries are examined), retention_secs, limit
+-- Returns {ended, more}: more is 1 when the limit was reached and the script should be called again.
 
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit = unpack(ARGV)
@@ -30,7 +30,7 @@ end
 local function due(kind, rid)
   local record = load_record(rid)
   if not record or is_terminal(record) then return end
-  if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker's to confirm
+  if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
   if kind == 'grace' then
     if record.on_disconnect == 'cancel' and live_readers(rid) == 0 then
       local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
@@ -69,11 +69,11 @@ for _, model in ipairs(cjson.decode(unserved)) do
   end
 end
 
--- A worker whose link was half-open can be handed something after it was reaped, and its reaper does not come again.
+-- A worker with a half-open connection may get a delivery after it was reaped, and it is not reaped again.
 for _, model in ipairs(cjson.decode(models)) do
   for _, queue in ipairs({'queue', 'retry'}) do
-    for _, worker in ipairs(dead_holders(queue, model)) do
-      local _, all = hand_on(queue, model, worker, tonumber(limit))
+    for _, worker in ipairs(expired_holders(queue, model)) do
+      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit))
       if not all then more = 1 end
     end
   end

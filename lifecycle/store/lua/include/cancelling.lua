@@ -1,5 +1,5 @@
--- What a cancel does, whoever asks: a caller by id, a lost client, a sweep.
--- Returns 'terminal' or 'pending', and the record as it is now.
+-- Cancels a request, for a caller, a lost client or a sweep.
+-- Returns 'terminal' or 'pending', and the updated record.
 local function cancel_request(rid, record, now, retention, mode, reason)
   if is_terminal(record) then return 'terminal', record end
   if record.cancel_mode == 'kill' or (record.cancel_mode == 'stop' and mode == 'stop') then
@@ -24,8 +24,8 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   return 'pending', record
 end
 
--- The last reader has gone: cancel, wait out the grace, or go on, as the request says.
-local function reader_gone(rid, record, now, retention)
+-- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected.
+local function reader_disconnected(rid, record, now, retention)
   if record.on_disconnect == 'continue' or live_readers(rid) > 0 then return 'continues', record end
   local grace = tonumber(record.grace_secs)
   if grace <= 0 then

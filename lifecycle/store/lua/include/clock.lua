@@ -1,4 +1,4 @@
--- Redis's clock in seconds with microseconds; `shift` is 0 but for tests.
+-- Returns Redis's time in seconds, precise to microseconds. `shift` is 0 except in tests.
 local function clock(shift)
   local t = redis.call('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000 + tonumber(shift)

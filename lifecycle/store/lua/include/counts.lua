@@ -1,5 +1,5 @@
--- The inflight counts of a frontend: `inflight:<frontend>` (rid → labels) is the fence, `counts:<frontend>` the sum.
--- They change together, only here.
+-- The inflight counts of a frontend. `counts:<frontend>` changes only here and only together with the membership in
+-- `inflight:<frontend>` (rid → labels), so a repetition does not count twice.
 
 local function labels_of(record)
   return cjson.encode({record.model, record.endpoint, record.request_type})

@@ -1,8 +1,8 @@
--- Deliveries to the dead: entries of a queue that wait in a worker's name, for nobody else to see.
+-- Deliveries to expired workers: queue entries that are assigned to such a worker, so that no other one gets them.
 
--- Puts what `worker` was handed and never started into the retry queue, up to `limit`.
--- Returns how many moved, and whether nothing is left in its name.
-local function hand_on(queue, model, worker, limit)
+-- Puts deliveries that `worker` has not started into the retry queue, up to `limit`.
+-- Returns how many were moved, and whether none is left.
+local function requeue_deliveries(queue, model, worker, limit)
   local key, moved = P .. queue .. ':' .. model, 0
   if redis.call('EXISTS', key) == 0 then return 0, true end
   local pending = redis.pcall('XPENDING', key, 'workers', '-', '+', limit, worker)
@@ -14,7 +14,7 @@ local function hand_on(queue, model, worker, limit)
     local rid = entry and entry[2][2]
     local record = rid and load_record(rid)
     if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
-      queue_again(rid, record)
+      enqueue_retry(rid, record)
       moved = moved + 1
     end
   end
@@ -23,14 +23,14 @@ local function hand_on(queue, model, worker, limit)
   return moved, true
 end
 
--- The dead workers in whose names entries of a queue wait. Costs by workers that were handed something, not by entries.
-local function dead_holders(queue, model)
-  local key, dead = P .. queue .. ':' .. model, {}
-  if redis.call('EXISTS', key) == 0 then return dead end
+-- Returns the expired workers that have deliveries of a queue. The cost grows with the workers, not with the entries.
+local function expired_holders(queue, model)
+  local key, expired = P .. queue .. ':' .. model, {}
+  if redis.call('EXISTS', key) == 0 then return expired end
   local summary = redis.pcall('XPENDING', key, 'workers')
-  if summary.err or summary[1] == 0 then return dead end
+  if summary.err or summary[1] == 0 then return expired end
   for _, holder in ipairs(summary[4]) do
-    if redis.call('EXISTS', P .. 'fenced:' .. holder[1]) == 1 then dead[#dead + 1] = holder[1] end
+    if redis.call('EXISTS', P .. 'fenced:' .. holder[1]) == 1 then expired[#expired + 1] = holder[1] end
   end
-  return dead
+  return expired
 end

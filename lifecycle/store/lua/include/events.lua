@@ -1,7 +1,7 @@
--- Telling readers and subscribers. What is told here has been written durably before, in the same script.
+-- Messages to readers and subscribers. Their content was written durably before, by the same script.
 
--- One frame for each of these frontends: [[rid, entry id, event]]. The dead get nothing.
--- `before`: an item and its comma, which go ahead in the same frame.
+-- Sends one frame [[rid, entry id, event]] to each of these frontends that has not expired.
+-- `before` is an item followed by a comma, which comes first in the same frame.
 local function push(frontends, rid, id, event, before)
   local frame = '[' .. (before or '') .. '["' .. rid .. '","' .. id .. '",' .. event .. ']]'
   for _, frontend in ipairs(frontends) do
@@ -11,16 +11,16 @@ local function push(frontends, rid, id, event, before)
   end
 end
 
--- To each frontend that reads `rid`.
+-- Sends an event to each frontend that reads `rid`.
 local function push_event(rid, id, event, before)
   push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event, before)
 end
 
--- Channels carry no hash tag, so that subscribers need not know the shards.
-local function tell(channel, message)
+-- Publishes a message to all. The channel has no hash tag, so subscribers need not know the shards.
+local function publish_to(channel, message)
   redis.call('PUBLISH', string.match(P, '^(.-):{') .. ':' .. channel, cjson.encode(message))
 end
 
 local function publish(rid, message)
-  tell('request:' .. rid, message)
+  publish_to('request:' .. rid, message)
 end

@@ -1,4 +1,4 @@
--- A grace begins, unless one has. The record notes that something of it is in `deadlines`.
+-- Begins the disconnect grace, unless it has begun. The field `due` says that the request is in `deadlines`.
 local function begin_grace(rid, ends_at)
   redis.call('HSET', P .. 'request:' .. rid, 'due', '1')
   redis.call('ZADD', P .. 'deadlines', 'NX', secs(ends_at), 'grace|' .. rid)

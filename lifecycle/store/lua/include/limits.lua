@@ -1,4 +1,4 @@
--- What each time limit says when it ends a request.
+-- Returns the outcome of a request that is past a time limit.
 local function limit_outcome(kind, record, last)
   local error_type, message = unpack(({
     queue = {'queue_timeout', 'No worker took the request within %s seconds'},

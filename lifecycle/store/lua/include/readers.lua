@@ -1,15 +1,16 @@
--- Who reads a request: `readers:<rid>` says it. The frontends also stand in its worker's `running`, so that an append finds
--- those of all its requests in one look.
+-- The frontends that read a request. They are in `readers:<rid>`, and while it runs also in its worker's `running:`, so
+-- that an append reads those of all its requests with one command.
 
--- To be called after each change while the request runs. Returns the frontends.
--- Padded: with a value above 64 characters Redis keeps the hash as a table, not as a list to be searched for each request.
+-- Copies the frontends to the worker's `running:` and returns them. Called after each change while the request runs.
+-- The value is padded to more than 64 characters, because Redis then stores the hash as a table and not as a list that
+-- is searched for each request.
 local function note_readers(rid, worker)
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
   redis.call('HSET', P .. 'running:' .. worker, rid, string.format('%-65s', table.concat(frontends, ' ')))
   return frontends
 end
 
--- How many HTTP readers are attached at living frontends.
+-- Returns the number of HTTP readers at frontends that have not expired.
 local function live_readers(rid)
   local total, flat = 0, redis.call('HGETALL', P .. 'readers:' .. rid)
   for i = 1, #flat, 2 do

@@ -1,7 +1,8 @@
--- Reading a record. `P` is the shard's prefix, bound by the script from KEYS[1].
+-- Records. `P` is the shard's prefix, which the script takes from KEYS[1].
 
--- The record as a table, or nil when unknown or expired. A key of another type is no record either: one such must not
--- end a reap or a sweep on its way to the others.
+-- Returns the record as a table, or nil when it is unknown or has expired. A Redis key of another type counts as
+--         unknown,
+-- so that it does not fail a reap or a sweep of other requests.
 local function load_record(rid)
   local flat = redis.pcall('HGETALL', P .. 'request:' .. rid)
   if flat.err or #flat == 0 then return nil end
@@ -14,7 +15,7 @@ local function is_terminal(record)
   return record.status == 'completed' or record.status == 'failed' or record.status == 'cancelled'
 end
 
--- The record as JSON for the caller: without what only the scripts need, live progress filled in; '' when there is none.
+-- Returns the record as JSON, with live progress and without the fields that only scripts need; '' for no record.
 local function public_record(rid, record)
   if not record then return '' end
   if record.status == 'running' or (record.status == 'queued' and record.attempt ~= '0') then

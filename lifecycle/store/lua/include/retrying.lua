@@ -1,7 +1,7 @@
--- What becomes of a request whose worker is gone or gives it back.
+-- Requests whose worker has expired or returns them.
 
 -- Puts a queued record into the retry queue, which workers read first.
-local function queue_again(rid, record)
+local function enqueue_retry(rid, record)
   record.queue = 'retry'
   record.entry = redis.call('XADD', P .. 'retry:' .. record.model, '*', 'rid', rid)
   redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
@@ -11,9 +11,9 @@ local function lost_outcome(number)
   return outcome_of('failed', 'worker_lost', 'Disconnected: Stream ended before generation completed', '', number)
 end
 
--- A pending cancel is confirmed. What has no token yet, or an engine that can go on behind its tokens, is tried again;
--- the rest fails.
-local function lose_worker(rid, record, now, retention, max_attempts)
+-- Ends a running request whose cancel is pending as cancelled. Requeues one that has no token yet, or whose engine can
+-- continue behind its tokens. Fails any other.
+local function requeue_or_end(rid, record, now, retention, max_attempts)
   local number, at = stream_end(rid)
   local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
@@ -28,9 +28,9 @@ local function lose_worker(rid, record, now, retention, max_attempts)
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, rid, 'running', 'queued')
-  -- A flush of this attempt may still be on its way. The next attempt's entry would refuse it, but only once it starts.
+  -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
-  queue_again(rid, record)
+  enqueue_retry(rid, record)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
 end

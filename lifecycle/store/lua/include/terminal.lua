@@ -1,29 +1,32 @@
--- The one way a request ends. Callers have checked that the record is not terminal.
+-- The end of a request. Every end goes through terminate(); its callers have checked that the record is not terminal.
 
--- Tells a worker to end a request: durably (it hears of it with its next reconciliation), then at once; and who listens.
+-- Tells a worker to stop or kill a request: first durably, for its next reconciliation, then by a message. Subscribers
+-- of the request are told too.
 local function notify_worker(worker, rid, mode, reason)
   if worker and worker ~= '' then
-    if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid) end
-    tell('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
+    if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then
+      redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)
+    end
+    publish_to('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
   end
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
 
--- Closes a token stream that is open: no entry can follow. `ending` is an outcome as JSON.
+-- Closes an open token stream, so that no entry can follow. `ending` is an outcome as JSON.
 local function close_stream(rid, ending)
   redis.call('XADD', P .. 'tokens:' .. rid, END_ID, 'e', ending)
 end
 
--- What readers are told when the token stream is closed; `last` lets them see a gap before the end.
+-- Returns the outcome that readers get at the end; `last` lets them detect a gap before it.
 local function outcome_of(status, error_type, message, finish_reason, last)
   return {type = 'end', status = status, error_type = error_type or '', message = message or '',
           finish_reason = finish_reason or '', last = last}
 end
 
--- Ends the request: record, counts, totals, queue, stream, expiry, then the readers and the subscribers.
--- `outcome` is outcome_of(...); `tail` what stream_end(...) returns, for who knows it; `untold` is what readers get
--- before the end. Returns the updated record, and public_record(...) of it.
-local function terminate(rid, record, now, retention, outcome, tail, untold)
+-- Ends the request: changes its record, counts, totals, queue, stream and expiry, then tells readers and subscribers.
+-- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` is an item
+-- that readers get before the end. Returns the updated record, and public_record() of it.
+local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
   if was == 'queued' then
@@ -70,13 +73,13 @@ local function terminate(rid, record, now, retention, outcome, tail, untold)
   redis.call('PEXPIRE', key, ttl_ms)
   redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
   local public = public_record(rid, record)
-  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', untold)
+  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
   redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
 end
 
--- How a request with a confirmed cancel ends.
+-- Returns the outcome of a request whose cancel was confirmed.
 local function cancelled_outcome(record, last)
   local reason = record.cancel_reason
   if not reason or reason == '' then reason = 'cancelled' end
