@@ -127,7 +127,7 @@ class Settings(BaseSettings):
 
     @field_validator(_BACKEND_TIMEOUT, mode="before")
     @classmethod
-    def _garbage_is_off(cls, value: Any) -> int:
+    def _malformed_is_off(cls, value: Any) -> int:
         return parse_backend_timeout(value)
 
     @model_validator(mode="after")

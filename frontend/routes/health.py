@@ -34,7 +34,7 @@ async def health(request: Request) -> Response:
         "frontend": tracker.id,
         "inflight": len(tracker.owned),
         "readers": len(tracker.readers),
-        "lease_age_ms": int(tracker.lease.silence_secs * 1000),
+        "lease_age_ms": int(tracker.lease.age_secs * 1000),
     }
     return _answer(not reason, details | ({"reason": reason} if reason else {}))
 

@@ -70,7 +70,7 @@ class Lease:
         self._epochs: list[str | None] = [None] * store.settings.shards
 
     @property
-    def silence_secs(self) -> float:
+    def age_secs(self) -> float:
         """Return the seconds since Redis last confirmed the lease."""
         return time.monotonic() - self._renewed_at
 
@@ -111,7 +111,7 @@ class Lease:
             except StoreError as failure:
                 tasks.check_cancelled()
                 log.warning("A heartbeat failed and is repeated in %g seconds: %s", settings.heartbeat_secs, failure)
-                if self.silence_secs > 2 * settings.lease_secs:
+                if self.age_secs > 2 * settings.lease_secs:
                     message = f"Redis has not answered for more than two leases ({2 * settings.lease_secs:g} seconds)"
                     raise Fenced(message, error_type=failure.error_type) from failure
             except LifecycleError:

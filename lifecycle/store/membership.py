@@ -26,10 +26,10 @@ _CANCELLATIONS_LIMIT = 1000  # pending cancellations that one reconciliation ret
 class Membership(ScriptRunner):
     """The part of the Store that knows the replicas.
 
-    Each method is one atomic script, in the slot of the control keys or in one shard. Leases are in the control slot
-    and requests in the shards, so the two change one after the other: `expire` first, then `reap` in each shard, then
-    `finish_cleanup`. Any replica may run any step at any time, also several replicas at once, and a step that is
-    repeated finds nothing left to do.
+    Each method except `finish_cleanup` is one atomic script, in the slot of the control keys or in one shard. Leases
+    are in the control slot and requests in the shards, so the two change one after the other: `expire` first, then
+    `reap` in each shard, then `finish_cleanup`. Any replica may run any step at any time, also several replicas at
+    once, and a step that is repeated finds nothing left to do.
     """
 
     async def heartbeat(
@@ -100,8 +100,8 @@ class Membership(ScriptRunner):
         """Expire replicas whose lease has ended, and return all whose requests are still to be cleaned up.
 
         `leaving` is a replica that expires now, whatever its lease. A replica that has expired stays expired: its
-        heartbeats are refused for a day, and its id is not used again. During the grace after a silence of all replicas
-        no lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
+        heartbeats are refused for a day, and its id is not used again. During the grace after an outage of Redis no
+        lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
         """
         reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, BATCH_LIMIT)
         return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]

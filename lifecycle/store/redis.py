@@ -299,10 +299,11 @@ class Commands:
 class BlockingCommands(Commands):
     """Blocking reads, for one caller at a time.
 
-    A read that is cancelled closes the connection, or Redis would later deliver entries to it that nobody handles.
+    A read that is cancelled closes the connection, or Redis would later deliver entries to it that are not handled.
     """
 
     async def execute(self, *args: Any) -> Any:
+        """Execute one blocking read and return its reply. Raises as `Commands.execute` does."""
         try:
             return await super().execute(*args)
         except asyncio.CancelledError:

@@ -65,7 +65,9 @@ class ClusterCommands(Commands):
             raise
 
     async def nodes(self) -> Sequence[Commands]:
+        """Return one client for each primary. Raises StoreUnavailable when no node names them."""
         return [await self._links.get(node) for node in await self._topology.primaries()]
 
     async def aclose(self) -> None:
+        """Close the connections to all nodes."""
         await self._links.aclose()

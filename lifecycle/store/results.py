@@ -92,6 +92,7 @@ class Ended(NamedTuple):
 
     @property
     def record(self) -> RequestRecord | None:
+        """Return the record, or None when the reply has none."""
         return record_of(self.text)
 
 

@@ -34,7 +34,7 @@ class Store(Membership, Listings):
     - Atomicity: it is one script in the slot of the request. It first checks and then writes, so it takes effect as a
       whole or not at all.
     - Ordering: Redis executes the transitions of one request one after the other. The first one that ends the request
-      takes effect; later ones are told that it has ended. Messages are published by the same script after its writes.
+      takes effect; later ones return that it has ended. Messages are published by the same script after its writes.
     - Repetition: it may be repeated with the same arguments. The repetition changes nothing, and returns what the
       docstring says. With `retry_for_secs` the Store repeats it while Redis is unavailable.
     - Loss: Redis replicates asynchronously, so a failover or a restart without an append-only file may lose a
@@ -179,7 +179,7 @@ class Store(Membership, Listings):
     async def fail(
         self, rid: str, error_type: str, message: str, *, seen: int | None = None, retry_for_secs: float = 0.0
     ) -> Ended:
-        """End a request as failed, on behalf of its frontend. A worker that runs it is told to kill it.
+        """End a request as failed, on behalf of its frontend. A worker that runs it is notified to kill it.
 
         With `seen` it ends only if no token came after that number; else `moved` is returned. Returns `done`, or
         `already` when it had ended before, also by an earlier execution of this call. Nothing is written for `unknown`,
@@ -203,7 +203,7 @@ class Store(Membership, Listings):
         """Record the intent to stop or kill a request. Return None when the request is unknown.
 
         A queued request ends at once. A kill of a running one closes its token stream in the same script, so no token
-        follows it; the worker is told, and the request ends when the worker confirms or has expired. A repetition
+        follows it; the worker is notified, and the request ends when the worker confirms or has expired. A repetition
         returns the state that the request has then. A kill after a stop takes effect; a stop after a kill changes
         nothing. The message to the worker may be lost, so each heartbeat returns the cancellation until the worker has
         confirmed it.

@@ -5,7 +5,7 @@
 --         retention_secs
 -- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
 --         {'killing'} when a kill is pending, which the worker confirms.
--- The worker is told to kill the request; it no longer counts as inflight.
+-- The worker is notified to kill the request; it no longer counts as inflight.
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, retention_secs = unpack(ARGV)

@@ -1,4 +1,4 @@
--- Leases. A lease that has ended means that its replica is lost. When all replicas were silent, Redis was away, and
+-- Leases. A lease that has ended means that its replica is lost. When no replica sent a heartbeat, Redis was away, and
 -- then no lease expires for one lease (the grace).
 
 local ROLES = {'frontend', 'worker'}
@@ -13,12 +13,12 @@ local function note_time(now, lease_secs)
 end
 
 -- Returns the time after which a lease must end to be valid, and whether this is a grace. The time is now, or during a
--- grace the time at which the silence began. A silence counts as grace before the first heartbeat after it, but only up
--- to two leases.
+-- grace the time at which the outage began. An outage counts as grace before the first heartbeat after it, but only up to
+-- two leases.
 local function lease_bound(now, lease_secs)
   local clock_seen = redis.call('HMGET', P .. 'clock', 'seen', 'grace_from', 'grace_until')
   if clock_seen[3] and now < tonumber(clock_seen[3]) then return math.min(now, tonumber(clock_seen[2])), true end
-  local silence = clock_seen[1] and now - tonumber(clock_seen[1]) or 0
-  if silence > lease_secs / 2 and silence < lease_secs * 2 then return tonumber(clock_seen[1]), true end
+  local outage_secs = clock_seen[1] and now - tonumber(clock_seen[1]) or 0
+  if outage_secs > lease_secs / 2 and outage_secs < lease_secs * 2 then return tonumber(clock_seen[1]), true end
   return now, false
 end

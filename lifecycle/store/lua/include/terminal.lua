@@ -1,7 +1,7 @@
 -- The end of a request. Every end goes through terminate(); its callers have checked that the record is not terminal.
 
--- Tells a worker to stop or kill a request: first durably, for its next reconciliation, then by a message. Subscribers
--- of the request are told too.
+-- Notifies a worker to stop or kill a request: first durably, for its next reconciliation, then by a message. Subscribers
+-- of the request are notified too.
 local function notify_worker(worker, rid, mode, reason)
   if worker and worker ~= '' then
     if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then
@@ -23,7 +23,7 @@ local function outcome_of(status, error_type, message, finish_reason, last)
           finish_reason = finish_reason or '', last = last}
 end
 
--- Ends the request: changes its record, counts, totals, queue, stream and expiry, then tells readers and subscribers.
+-- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` is an item
 -- that readers get before the end. Returns the updated record, and public_record() of it.
 local function terminate(rid, record, now, retention, outcome, tail, preceding)
