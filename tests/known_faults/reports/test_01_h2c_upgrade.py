@@ -2,6 +2,7 @@
 
 Today such a call is answered 400, because the body is not read. Expected: the answer that the call gets without the
 offer, and a connection that serves the next call.
+The same as edge/c_http.
 Source: Kludex/uvicorn#2722, vllm-project/vllm#57203, langchain4j/langchain4j#3682.
 """
 

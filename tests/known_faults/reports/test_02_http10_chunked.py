@@ -2,6 +2,7 @@
 
 Today streams and replays are sent in chunks whatever the client's version is. Expected: the plain body, whose end is
 the end of the connection.
+The same as edge/c_http.
 Source: Kludex/uvicorn#1360; RFC 9112, section 6.1.
 """
 

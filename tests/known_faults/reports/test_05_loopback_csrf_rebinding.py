@@ -2,6 +2,7 @@
 
 Today both are served. Expected: a POST of another site's page is 403, and a `Host` that is no name of this machine
 is 421, so that neither requests nor answers can be read.
+The same as edge/c_anon_csrf.
 Source: open-mercato/cezar#426, milady-ai/milady#564, NousResearch/hermes-agent#21939 (Ollama's CVE-2024-28224).
 """
 

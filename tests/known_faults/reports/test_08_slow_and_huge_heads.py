@@ -4,6 +4,7 @@ Today a silent connection stays open for ever and a head may grow without a limi
 64 KiB (414 for a URL), and an end to connections whose head or body does not come. The limits for time are 30 s and
 60 s, so the tests shorten them by the settings LIFECYCLE_HEAD_TIMEOUT_SECS and LIFECYCLE_BODY_TIMEOUT_SECS, which the
 mending is to add (or to name otherwise, here too).
+The same as edge/c_headers_dos and edge/fix_heads.
 Source: Kludex/uvicorn#157, xorbitsai/inference#5213 (CVE-2007-6750).
 """
 

@@ -2,6 +2,7 @@
 
 Today such a stream counts as silence: the inactivity timeout and the limit for the first token end it, and the
 reasoning is thrown away. Expected: every delta is a sign of life and the first event, and the text reaches the client.
+The same as edge/d_upstream.
 Source: router-for-me/CLIProxyAPI#4704, bitrouter/bitrouter#448, JetBrains/koog#2148, tashfeenahmed/freellmapi#776.
 """
 

@@ -2,6 +2,7 @@
 
 Today everything becomes 500, so that the SDKs send a prompt that is too long three times, and Retry-After is lost.
 Expected: the status, the `code` and the Retry-After of the upstream (502 is told as 503).
+The same as edge/d_upstream.
 Source: musistudio/claude-code-router#1799, james-6-23/codex2api#310, ikawrakow/ik_llama.cpp#2420, hank9999/kiro.rs#70.
 """
 

@@ -2,6 +2,7 @@
 
 Its worker fails in a millisecond, so today it takes most of the work and fails it, although nothing was generated and
 the other worker would serve it. Expected: a request that an upstream did not take goes to the other worker.
+The same as edge/d_blackhole.
 Source: vllm-project/production-stack#382 and #749, jina-ai/serve#4767, NVIDIA/nvcf#1643.
 """
 

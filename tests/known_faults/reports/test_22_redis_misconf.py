@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,21 @@ class Disk:
         config = {"dir": str(path), "save": "3600 1", "enable-protected-configs": "local"}
         self.redis = EmbeddedRedis(config=config)
 
-    async def fill(self) -> None:
-        """Return when Redis refuses writes."""
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        """Have a Redis that refuses writes; behind it is one that takes them again."""
+        await self._fill()
+        try:
+            yield
+        finally:
+            await self._empty()
+
+    async def _fill(self) -> None:
         shutil.rmtree(self._path)
         ask(self.redis, "BGSAVE")
         await wait_until(lambda: "MISCONF" in self._answer(), what="a Redis that refuses writes")
 
-    async def empty(self) -> None:
-        """Return when Redis takes writes again."""
+    async def _empty(self) -> None:
         self._path.mkdir()
         ask(self.redis, "CONFIG", "SET", "dir", str(self._path))
         ask(self.redis, "BGSAVE")
@@ -86,19 +94,18 @@ async def serves(cluster: Cluster) -> bool:
 @pytest.mark.xfail(strict=True, reason="22: a Redis that refuses writes is answered 500, and /ready does not notice it")
 async def test_every_call_says_that_redis_is_away(cluster: Cluster, disk: Disk) -> None:
     url = cluster.frontends[0].url
-    await disk.fill()
-    refused = await cluster.http.post(url + "/v1/chat/completions", json=chat("echo"))
-    cancel = await cluster.http.post(url + "/v1/requests/cancel", json={"status": "inflight"})
-    assert (refused.status_code, cancel.status_code) == (503, 503)
-    assert "retry-after" in refused.headers
-    assert refused.headers.get("x-should-retry") != "false"
 
     async def not_ready() -> str:
         answer = await cluster.http.get(url + "/ready")
         return answer.text if answer.status_code == 503 else ""
 
-    assert "MISCONF" in await wait_until(not_ready, timeout=LEASE_SECS, what="a frontend that is not ready")
-    await disk.empty()
+    async with disk.full():
+        refused = await cluster.http.post(url + "/v1/chat/completions", json=chat("echo"))
+        cancel = await cluster.http.post(url + "/v1/requests/cancel", json={"status": "inflight"})
+        assert (refused.status_code, cancel.status_code) == (503, 503)
+        assert "retry-after" in refused.headers
+        assert refused.headers.get("x-should-retry") != "false"
+        assert "MISCONF" in await wait_until(not_ready, timeout=LEASE_SECS, what="a frontend that is not ready")
     await wait_until(lambda: serves(cluster), what="a cluster that serves again")
 
 
@@ -106,8 +113,8 @@ async def test_every_call_says_that_redis_is_away(cluster: Cluster, disk: Disk) 
 async def test_an_open_stream_waits_for_a_redis_that_refuses_writes_for_a_moment(cluster: Cluster, disk: Disk) -> None:
     async with post(cluster.http, cluster.frontends[0].url, chat("echo", WORDS, stream=True)) as stream:
         await stream.read_tokens(2)
-        await disk.fill()
-        await disk.empty()
+        async with disk.full():
+            pass
         events = await within(10, stream.read(), "the stream")
     assert error_of(events) is None
     assert text_of(events).split() == WORDS.split()
@@ -119,10 +126,9 @@ async def test_a_long_outage_ends_the_stream_and_heals_by_itself(cluster: Cluste
     processes = [*cluster.frontends, *cluster.workers]
     async with post(cluster.http, cluster.frontends[0].url, chat("echo", WORDS * 10, stream=True)) as stream:
         await stream.read_tokens(2)
-        await disk.fill()
-        events = await within(3 * LEASE_SECS, stream.read(), "a stream whose Redis is away")
+        async with disk.full():
+            events = await within(3 * LEASE_SECS, stream.read(), "a stream whose Redis is away")
     assert error_of(events) is not None
-    await disk.empty()
     await wait_until(lambda: serves(cluster), what="a cluster that serves again")
     assert [process.process.returncode for process in processes] == [None, None]
     assert [process.log.read_text().count("Traceback") for process in processes] == [0, 0]

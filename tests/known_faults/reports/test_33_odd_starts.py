@@ -56,8 +56,25 @@ async def test_up_serves(tmp_path: Path, case: str) -> None:
                 await process.process.wait()
 
 
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def taken_port_behind_a_free_one() -> socket.socket:
+    """Return a socket that listens on a port whose predecessor is free."""
+    while True:
+        taken = socket.create_server(("127.0.0.1", 0))
+        if is_free(taken.getsockname()[1] - 1):
+            return taken
+        taken.close()
+
+
 async def test_the_second_of_two_ports_in_use_is_one_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with taken_port_behind_a_free_one() as taken:
         port = taken.getsockname()[1]
         process = await up(tmp_path, port - 1, {}, frontends=2)
         code, said = await ended(process), process.log.read_text().strip()
