@@ -1,1 +1,1 @@
-"""The HTTP frontend: OpenAI wire format in, lifecycle transitions out."""
+"""The HTTP frontend: it accepts calls in OpenAI's format and tracks their requests through the cluster."""

@@ -1,4 +1,4 @@
-"""The application: routes, the request id on every response, and one error body for everything that fails."""
+"""Build the ASGI application of a frontend from its routes and middlewares."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from frontend.auth.api_keys import Keyring
-from frontend.auth.policy import Access, AccessMiddleware
-from frontend.dashboard.board import Board
+from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
+from frontend.dashboard.dashboard_feed import DashboardFeed
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, cluster, completions, health, openapi, overview, page, requests, session
 from frontend.transport.fast_path import FastPath
 from frontend.transport.request_id import RequestIdMiddleware
-from lifecycle.fastapi.exception_handlers import EXPECTED, answer
+from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.tracker import Tracker
 
@@ -27,15 +27,18 @@ ROUTERS = tuple(
 
 
 def _is_untraced(scope: Scope) -> bool:
-    """Traced is what starts, cancels or reads a request; what only looks at the cluster comes every few seconds."""
+    """Exclude calls that only observe the cluster: they come every few seconds.
+
+    Traced are the calls that start, cancel or stream a request.
+    """
     path: str = scope["path"]
     return not path.startswith("/v1/") or (scope["method"] == "GET" and not path.endswith("/stream"))
 
 
 def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
-    """Without a keyring everybody may call everything."""
+    """Return the application. Without a keyring every call is allowed to everybody."""
     app = FastAPI(
-        openapi_url=None,  # it is described by hand: routes/openapi.py
+        openapi_url=None,  # routes/openapi.py serves a description that is written by hand
         telemetry={
             "tracing": tracing.is_on(),
             "exclude": _is_untraced,
@@ -45,22 +48,23 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
         },
     )
     app.state.tracker = tracker
-    app.state.access = Access(keyring, tracker.store) if keyring else None
-    app.state.board = Board(tracker.store, lambda: tracker.id)
+    app.state.access_policy = AccessPolicy(keyring, tracker.store) if keyring else None
+    app.state.dashboard_feed = DashboardFeed(tracker.store, lambda: tracker.id)
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
     for router in ROUTERS:
         app.include_router(router)
 
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=_PROXIES)
-    for kind in (*EXPECTED, Exception):
-        app.add_exception_handler(kind, _failed)
+    for kind in (*EXPECTED_EXCEPTIONS, Exception):
+        app.add_exception_handler(kind, _handle_exception)
 
-    # A span for each call is FastAPI's to make.
-    inside = app if tracing.is_on() else FastPath(app, completions.ENDPOINTS)
-    guarded = AccessMiddleware(inside, app.state.access) if app.state.access else inside
-    # Outermost, so that an internal error and a refusal carry the id too.
-    return RequestIdMiddleware(guarded)
+    # FastAPI makes the span of each call, so with tracing no call may bypass it.
+    endpoints = app if tracing.is_on() else FastPath(app, completions.ENDPOINTS)
+    policy = app.state.access_policy
+    authorized = AuthorizationMiddleware(endpoints, policy) if policy else endpoints
+    # Outermost, so that internal errors and refused calls carry the request id too.
+    return RequestIdMiddleware(authorized)
 
 
-async def _failed(request: Request, failure: Exception) -> Response:
-    return answer(request, failure)
+async def _handle_exception(request: Request, failure: Exception) -> Response:
+    return to_response(request, failure)

@@ -1,7 +1,7 @@
-"""`/metrics`: the process's own series, and the cluster's from a snapshot of Redis.
+"""Export metrics: those of this process, and those of the cluster from a snapshot of Redis.
 
-The cluster's series are the same on every replica, to be combined with `max`. When Redis is away they disappear
-rather than lie.
+Every frontend exports the same series of the cluster; combine them with `max`. While Redis is unavailable they are
+left out, so that no outdated value is exported.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.types import Labels, Role
 
-_FRESH_SECS = 1.0
+_MAX_AGE_SECS = 1.0  # of the snapshot, before it is taken again
 _LABELS = ["model", "endpoint", "request_type"]
 
 
 class Exporter(Collector):
-    """`await refresh()`, then `render()`, which does not block on anything and may run in a thread."""
+    """Render the metrics: `await refresh()`, then `render()`, which may run in a thread."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
         self._store = store
@@ -42,9 +42,9 @@ class Exporter(Collector):
         self._epochs: tuple[str, ...] = ()
 
     async def refresh(self) -> None:
-        """A new snapshot unless the last one is fresh; none when Redis is away."""
+        """Take a new snapshot unless the last one is recent. While Redis is unavailable there is none."""
         async with self._refreshing:
-            if time.monotonic() - self._taken_at < _FRESH_SECS:
+            if time.monotonic() - self._taken_at < _MAX_AGE_SECS:
                 return
             try:
                 snapshot = await cluster.snapshot(self._store)
@@ -56,10 +56,11 @@ class Exporter(Collector):
             self._taken_at = time.monotonic()
 
     def render(self) -> bytes:
+        """Return all series in Prometheus's text format."""
         return generate_latest(self._registry) + generate_latest(self._cluster_registry)
 
     def _clamp(self, snapshot: cluster.ClusterSnapshot) -> None:
-        """A counter that steps back after a failover would read as a burst: within an epoch it never does."""
+        """Keep counters from decreasing within an epoch: after a failover Prometheus would take that for a reset."""
         if snapshot.epochs != self._epochs:
             self._epochs, self._totals, self._reaped = snapshot.epochs, {}, {}
         for labels, number in snapshot.totals.items():
@@ -68,17 +69,21 @@ class Exporter(Collector):
             self._reaped[role] = max(snapshot.reaped.get(role, 0), self._reaped.get(role, 0))
 
     def describe(self) -> list[Metric]:
+        """Return nothing, so that the registry does not collect at registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the cluster's series; none while Redis is unavailable."""
         snapshot = self._snapshot
         if snapshot is None:
             return
         groups = snapshot.inflight.groups
         inflight = GaugeMetricFamily(
-            "lifecycle_cluster_inflight_requests", "Requests accepted and not ended, cluster-wide.", labels=_LABELS
+            "lifecycle_cluster_inflight_requests",
+            "Admitted requests that have not ended, cluster-wide.",
+            labels=_LABELS,
         )
-        # A group that has been seen stays at 0 instead of vanishing.
+        # A group with requests that ended is exported as 0, so that its series does not disappear.
         for labels in sorted({tuple(t[:3]) for t in self._totals} | {tuple(g) for g in groups}):
             count = groups.get(Labels(*labels), cluster.Count())
             inflight.add_metric(list(labels), count.inflight)
@@ -96,7 +101,7 @@ class Exporter(Collector):
             total.add_metric(list(key), number)
         yield total
         by_role = {role.value: sum(r.role == role for r in snapshot.replicas) for role in Role}
-        yield _gauges("lifecycle_cluster_replicas", "Living replicas.", "role", by_role)
+        yield _gauges("lifecycle_cluster_replicas", "Replicas that hold a lease.", "role", by_role)
         stuck: dict[str, int] = defaultdict(int)
         slots: dict[str, int] = defaultdict(int)
         for replica in snapshot.replicas:
@@ -104,11 +109,13 @@ class Exporter(Collector):
                 stuck[model] += replica.stuck
                 slots[model] += replica.concurrency or 0
         yield _gauges(
-            "lifecycle_cluster_worker_slots", "Requests that the living workers may run at a time.", "model", slots
+            "lifecycle_cluster_worker_slots", "Requests that the live workers can run at the same time.", "model", slots
         )
         yield _gauges("lifecycle_engines_stuck", "Engines that did not end when killed, cluster-wide.", "model", stuck)
         reaped = CounterMetricFamily(
-            "lifecycle_cluster_reaped_requests", "Requests of dead replicas that were ended or moved.", labels=["role"]
+            "lifecycle_cluster_reaped_requests",
+            "Requests of expired replicas that were ended or moved.",
+            labels=["role"],
         )
         for role_name, number in sorted(self._reaped.items()):
             reaped.add_metric([role_name], number)
@@ -121,7 +128,7 @@ class Exporter(Collector):
         )
         yield GaugeMetricFamily(
             "lifecycle_cluster_snapshot_age_seconds",
-            "Age of what the cluster's series show.",
+            "Age of the snapshot that the cluster's series show.",
             value=time.monotonic() - self._taken_at,
         )
 

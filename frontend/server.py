@@ -1,8 +1,8 @@
-"""Runs one frontend: uvicorn around the application, and a drain that ends streams before the process.
+"""Run one frontend with uvicorn, and drain it before the process ends.
 
-uvicorn alone waits for open streams for ever. Here the first signal drains: `/ready` turns 503, nothing new is
-admitted, open streams finish until DRAIN_TIMEOUT_SECS, what is left ends with an error frame. A second signal ends
-at once.
+uvicorn alone would wait for open streams without a limit. Here the first signal starts the drain: `/ready` answers
+503, no request is admitted, and open streams may finish within DRAIN_TIMEOUT_SECS; those that remain end with an error
+frame. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from lifecycle.types import ErrorType
 
 log = logging.getLogger(__name__)
 
-_LAST_WORDS_SECS = 2.0  # for error frames to leave the process
+_ERROR_FRAMES_SECS = 2.0  # for sending the error frames of the streams that remain
 
 
 class Protocol(HttpToolsProtocol):
-    """Gives each call its `ClientConnection`. What is no HTTP at all is answered like every other wrong call."""
+    """Give each call its `ClientConnection`, and answer malformed HTTP with the same error body as other bad calls."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._on_gone: set[Callable[[], None]] = set()
+        self._disconnect_callbacks: set[Callable[[], None]] = set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for on_gone in list(self._on_gone):
-            on_gone()
+        for callback in list(self._disconnect_callbacks):
+            callback()
 
     def send_400_response(self, msg: str) -> None:
         refusal = ApiError(ErrorType.VALIDATION, msg)
@@ -61,10 +61,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        ClientConnection(self.cycle, self._on_gone).put_into(self.scope)
+        ClientConnection(self.cycle, self._disconnect_callbacks).put_into(self.scope)
 
 
 class Server(uvicorn.Server):
+    """Serve until a signal, drain, then end."""
+
     def __init__(self, config: uvicorn.Config, tracker: Tracker) -> None:
         super().__init__(config)
         self._tracker = tracker
@@ -81,20 +83,20 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     async def _drain(self) -> None:
-        """Bounded by DRAIN_TIMEOUT_SECS; ends the server."""
+        """Wait for open streams, for at most DRAIN_TIMEOUT_SECS, hand over the rest and end the server."""
         tracker = self._tracker
-        log.info("draining: %d requests, %d readers", len(tracker.owned), len(tracker.readers))
+        log.info("draining with %d inflight requests and %d readers", len(tracker.owned), len(tracker.readers))
         try:
             await tracker.announce()
             await tracker.readers.wait_until_quiet(tracker.settings.drain_timeout_secs)
             await tracker.hand_over()
-            await tracker.readers.wait_until_quiet(_LAST_WORDS_SECS)
+            await tracker.readers.wait_until_quiet(_ERROR_FRAMES_SECS)
         finally:
-            self.should_exit = True  # whatever goes wrong: a process that was told to end must
+            self.should_exit = True  # also after an error: the process must end
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bound before anything is announced, so that a port in use is an error of one line. Raises LifecycleError."""
+    """Bind the socket before the frontend joins the cluster. Raises LifecycleError when the port is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -102,21 +104,24 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as failure:
         listener.close()
-        raise LifecycleError(f"cannot listen on {host}:{port}: {failure.strerror or failure}") from None
+        raise LifecycleError(
+            f"cannot listen on {host}:{port}: {failure.strerror or failure}; choose another --host or --port"
+        ) from None
     return listener
 
 
 def _url(host: str, port: int) -> str:
-    """Where others find this frontend; an address that means "all of mine" tells them nothing."""
+    """Return the URL that is shown for this frontend, with the host name where it listens on all interfaces."""
     if host in ("", "0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:
-    """Until a signal, and raises KeyboardInterrupt after Ctrl-C.
+    """Serve on this address until a signal. Port 0 chooses a free port.
 
-    Raises LifecycleError or SettingsError with one line when it cannot start.
+    Raises LifecycleError or SettingsError, with a message of one line, when the frontend cannot start. Raises
+    KeyboardInterrupt after Ctrl-C.
     """
     check_access(settings, host)
     listener = listen(host, port)
@@ -130,7 +135,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
                 log_config=None,
                 log_level="warning",
                 access_log=False,
-                proxy_headers=False,  # the application's
+                proxy_headers=False,  # the application has this middleware itself
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=2,
                 backlog=4096,
@@ -139,7 +144,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             )
             server = Server(config, tracker)
             log.info("frontend %s listens on %s", tracker.id, url)
-            # uvicorn raises the signal again once it has ended; the drain was the answer to it already.
+            # uvicorn raises the signal again after it has ended, but the drain has already handled it.
             previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
             for sig in previous:
                 signal.signal(sig, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Decide who may call: API keys, roles, browser sessions."""
+"""Authentication and authorization: API keys, roles, dashboard sessions and the access policy."""

@@ -1,8 +1,8 @@
-"""Who may call: keys, kept as hashes, with the name and the role each stands for.
+"""Load the API keys, which are kept as hashes, and find the caller of a key.
 
 `LIFECYCLE_API_KEYS` is the path of a file, or the lines themselves: one key a line, `name:role:inflight-limit:sha256`.
-The limit may be empty; `#` begins a comment; lines that stand in the setting itself may be parted by commas.
-A key has 256 random bits, so one round of SHA-256 keeps it.
+The limit may be empty; `#` begins a comment; lines in the setting itself may be separated by commas. An API key has
+256 random bits, so a single round of SHA-256 is a safe hash of it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from lifecycle.settings import Settings, SettingsError, environment_name
 log = logging.getLogger(__name__)
 
 MOST_KEYS = 1000  # each call is compared with every key
-MOST_INFLIGHT = 10_000  # each of them is looked at before a call is refused
+MOST_INFLIGHT = 10_000  # before a call is refused, each of the name's requests is checked
 _PREFIX = "lc-"
-_LONGEST_KEY = 512
+_MAX_KEY_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LINE = re.compile(r"(?P<name>[^:]+):(?P<role>[^:]+):(?P<limit>\d*):(?P<digest>[0-9a-f]{64})")
 _SETTING = environment_name("api_keys")
 
 
 class KeyRole(StrEnum):
-    """A client sees and ends its own requests; an operator everybody's, and the cluster's inside."""
+    """The rights of a key: a client sees and cancels its own requests, an operator all requests and the cluster."""
 
     CLIENT = "client"
     OPERATOR = "operator"
@@ -44,18 +44,19 @@ class KeyRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf a call is served. Without authentication that is nobody in particular, who may do everything."""
+    """The user of an API key. Without authentication every call has the same caller, with all rights."""
 
     name: str = ""
     role: KeyRole = KeyRole.OPERATOR
-    inflight_limit: int = 0  # 0: none
+    inflight_limit: int = 0  # 0: unlimited
 
     @property
     def owner(self) -> str:
-        """Whose requests this caller may see; '' for everybody's."""
+        """The owner whose requests this caller may see; '' for all owners."""
         return self.name if self.role is KeyRole.CLIENT else ""
 
     def may_see(self, owner: str | None) -> bool:
+        """Return whether this caller may see a request of this owner."""
         return self.role is KeyRole.OPERATOR or owner == self.name
 
 
@@ -64,39 +65,42 @@ ANYBODY = Caller()
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
+    """What is stored of an API key: its caller and its SHA-256."""
+
     caller: Caller
     digest: bytes = field(repr=False)
 
     @property
     def line(self) -> str:
+        """The key's line for `LIFECYCLE_API_KEYS`."""
         limit = self.caller.inflight_limit or ""
         return f"{self.caller.name}:{self.caller.role}:{limit}:{self.digest.hex()}"
 
 
 def new_key(name: str, role: KeyRole, inflight_limit: int = 0) -> tuple[str, ApiKey]:
-    """A key, to be shown once, and what is kept of it. Raises SettingsError."""
+    """Return a new API key, and what is stored of it. Raises SettingsError for an invalid name or limit."""
     key = _PREFIX + secrets.token_urlsafe(32)
     kept = ApiKey(Caller(name, role, inflight_limit), _digest(key))
     return key, parse_line(kept.line)
 
 
 def parse_line(line: str) -> ApiKey:
-    """Raises SettingsError."""
+    """Parse `name:role:inflight-limit:sha256`. Raises SettingsError."""
     match = _LINE.fullmatch(line)
     if match is None:
-        raise SettingsError("a key is name:role:inflight-limit:sha256, as `lifecycle keys new` prints it")
+        raise SettingsError("an API key must be name:role:inflight-limit:sha256, as `lifecycle keys new` prints it")
     if not _NAME.fullmatch(match["name"]):
-        raise SettingsError("the name of a key is 1 to 64 of A-Z a-z 0-9 . _ -")
+        raise SettingsError("the name of an API key must be 1 to 64 characters of A-Z a-z 0-9 . _ -")
     if match["role"] not in tuple(KeyRole):
-        raise SettingsError(f"the role of a key is {' or '.join(KeyRole)}")
+        raise SettingsError(f"the role of an API key must be {' or '.join(KeyRole)}")
     limit = int(match["limit"] or 0)
     if match["limit"] and not 1 <= limit <= MOST_INFLIGHT:
-        raise SettingsError(f"the inflight limit of a key is a whole number from 1 to {MOST_INFLIGHT}, or nothing")
+        raise SettingsError(f"the inflight limit of an API key must be an integer from 1 to {MOST_INFLIGHT}, or empty")
     return ApiKey(Caller(match["name"], KeyRole(match["role"]), limit), bytes.fromhex(match["digest"]))
 
 
 def parse_keys(text: str) -> tuple[ApiKey, ...]:
-    """Raises SettingsError with the number of the line that is wrong, never with its text."""
+    """Parse the lines of a key file. Raises SettingsError with the number of the invalid line, never with its text."""
     keys: list[ApiKey] = []
     for number, line in enumerate(text.splitlines(), 1):
         line = line.partition("#")[0].strip()
@@ -106,27 +110,29 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
             except SettingsError as wrong:
                 raise SettingsError(f"{_SETTING}, line {number}: {wrong}") from None
     if not 0 < len(keys) <= MOST_KEYS:
-        raise SettingsError(f"{_SETTING}: {len(keys) or 'no'} keys in it, 1 to {MOST_KEYS} are possible")
+        raise SettingsError(f"{_SETTING}: it contains {len(keys) or 'no'} keys; it must contain 1 to {MOST_KEYS}")
     callers = {key.caller.name: key.caller for key in keys}
-    for key in keys:  # two keys of one name are how a key is replaced
+    for key in keys:  # two keys may share a name while one replaces the other
         if callers[key.caller.name] != key.caller:
-            raise SettingsError(f"{_SETTING}: the keys of {key.caller.name!r} differ in role or limit")
+            raise SettingsError(
+                f"{_SETTING}: the keys of {key.caller.name!r} differ in role or limit; give them the same"
+            )
     return tuple(keys)
 
 
 class Keyring:
-    """The keys of one process. A file is read again when it changes; a wrong one is not taken."""
+    """Hold the API keys of this process. A changed file is loaded again; an invalid one is logged and ignored."""
 
-    def __init__(self, source: str) -> None:
-        """Raises SettingsError."""
-        self._file = None if ":" in source else Path(source)
-        self._seen = _stamp(self._file)
-        self.keys = parse_keys(_read(self._file) if self._file else source.replace(",", "\n"))
+    def __init__(self, setting: str) -> None:
+        """Load the keys from the file that `setting` names, or from its own lines. Raises SettingsError."""
+        self._file = None if ":" in setting else Path(setting)
+        self._loaded = _fingerprint(self._file)
+        self.keys = parse_keys(_read(self._file) if self._file else setting.replace(",", "\n"))
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Keyring | None]:
-        """None without authentication. A file that changes is taken as long as it is open. Raises SettingsError."""
+        """Yield the keyring, reloaded whenever its file changes; None when no keys are set. Raises SettingsError."""
         if not settings.api_keys:
             yield None
             return
@@ -138,8 +144,8 @@ class Keyring:
             await tasks.end((watch,))
 
     def find(self, presented: str) -> ApiKey | None:
-        """Takes equally long whichever key it is, and whether it is one."""
-        digest = _digest(presented[:_LONGEST_KEY])
+        """Return the stored key that matches, else None. Takes the same time for every key, also for an unknown one."""
+        digest = _digest(presented[:_MAX_KEY_CHARS])
         found = None
         for key in self.keys:
             if hmac.compare_digest(key.digest, digest):
@@ -147,6 +153,7 @@ class Keyring:
         return found
 
     def named(self, name: str) -> list[ApiKey]:
+        """Return the keys of one name: two while one replaces the other."""
         return [key for key in self.keys if key.caller.name == name]
 
     async def _watch(self, every_secs: float) -> None:
@@ -155,29 +162,30 @@ class Keyring:
             await asyncio.to_thread(self.refresh)
 
     def refresh(self) -> None:
-        stamp = _stamp(self._file)
-        if self._file is None or stamp == self._seen:
+        """Load the file again if it has changed. An invalid file is logged, and the keys stay unchanged."""
+        fingerprint = _fingerprint(self._file)
+        if self._file is None or fingerprint == self._loaded:
             return
-        self._seen = stamp
+        self._loaded = fingerprint
         try:
             self.keys = parse_keys(_read(self._file))
         except SettingsError as wrong:
-            log.error("the keys stay as they were: %s", wrong)
+            log.error("the API keys were not reloaded and stay unchanged: %s", wrong)
         else:
-            log.info("%d keys were read again", len(self.keys))
+            log.info("reloaded %d API keys", len(self.keys))
 
 
 def check_access(settings: Settings, host: str) -> None:
-    """Before anything is started: the keys must be in order, and without keys nobody from elsewhere may come.
+    """Check the API keys before a frontend starts; without keys it may listen on loopback only.
 
-    Raises SettingsError. Whoever reaches an open frontend can read and cancel everybody's requests.
+    Otherwise anybody on the network could read and cancel all requests. Raises SettingsError.
     """
     if settings.api_keys:
         Keyring(settings.api_keys)
     elif not settings.allow_anonymous and not _is_loopback(host):
         raise SettingsError(
-            f"--host {host} is reachable from elsewhere and there are no keys: set {_SETTING} (`lifecycle keys new`), "
-            f"or {environment_name('allow_anonymous')}=true if something in front of it lets nobody in who may not"
+            f"--host {host} is reachable from other hosts and there are no API keys: set {_SETTING} "
+            f"(see `lifecycle keys new`), or {environment_name('allow_anonymous')}=true if a proxy authenticates callers"
         )
 
 
@@ -196,12 +204,12 @@ def _read(file: Path) -> str:
     try:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else "it is no text"
+        reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"{_SETTING}: {file} cannot be read: {reason}") from None
 
 
-def _stamp(file: Path | None) -> tuple[int, int, int] | None:
-    """Changes when the file does, be it written or replaced."""
+def _fingerprint(file: Path | None) -> tuple[int, int, int] | None:
+    """Return a value that changes when the file is written or replaced; None without a file."""
     try:
         about = os.stat(file) if file is not None else None
     except OSError:

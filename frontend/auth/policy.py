@@ -1,13 +1,12 @@
-"""Who may call what. One table; what is not in it is the operators'.
+"""Decide which callers may make which HTTP calls, by one table. Calls that are not in it are for operators.
 
-A caller shows a key as `Authorization: Bearer`, or the cookie of a log-in. Without `LIFECYCLE_API_KEYS` nothing here
-is in the way of a call, and everybody is `ANYBODY`.
+A caller authenticates with an API key (`Authorization: Bearer KEY`) or with the cookie of a dashboard session. Without
+`LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its caller is `ANYBODY`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,10 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
+from frontend.transport.headers import Headers, headers_of
 from frontend.transport.request_id import error_response
 from lifecycle.errors import StoreError
-from lifecycle.fastapi.errors import ApiError, redis_away
-from lifecycle.fastapi.headers import headers_of
+from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType
 
@@ -28,7 +27,7 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Level(IntEnum):
-    """How much a caller must be to make a call."""
+    """The least role that a call needs."""
 
     ANYBODY = 0
     CLIENT = 1
@@ -36,8 +35,10 @@ class Level(IntEnum):
 
 
 class Rule(NamedTuple):
-    methods: str
-    path: str  # as the routes write it
+    """One row of the table."""
+
+    methods: str  # separated by spaces
+    path: str  # in the notation of the routes
     level: Level
     why: str
 
@@ -46,30 +47,30 @@ RULES = (
     Rule("GET", "/live", Level.ANYBODY, "probes have no keys"),
     Rule("GET", "/ready", Level.ANYBODY, "probes have no keys"),
     Rule("GET", "/health", Level.ANYBODY, "probes have no keys"),
-    Rule("GET", "/", Level.ANYBODY, "the page has no data in it, and a form to log in"),
+    Rule("GET", "/", Level.ANYBODY, "the page contains no data; it has the log-in form"),
     Rule("GET", "/dashboard/{name}", Level.ANYBODY, "the page's files"),
-    Rule("POST", "/login", Level.ANYBODY, "checks the key itself"),
-    Rule("POST", "/logout", Level.ANYBODY, "takes the caller's own cookie away"),
-    Rule("GET", "/v1/session", Level.ANYBODY, "says who the caller is"),
+    Rule("POST", "/login", Level.ANYBODY, "checks the key in its body"),
+    Rule("POST", "/logout", Level.ANYBODY, "removes the caller's own cookie"),
+    Rule("GET", "/v1/session", Level.ANYBODY, "tells callers how they are authenticated"),
     Rule("GET", "/openapi.json", Level.CLIENT, "describes the calls"),
     Rule("POST", "/v1/chat/completions", Level.CLIENT, "within its inflight limit"),
     Rule("POST", "/v1/completions", Level.CLIENT, "within its inflight limit"),
     Rule("GET", "/v1/models", Level.CLIENT, ""),
     Rule("GET", "/v1/models/{name:path}", Level.CLIENT, ""),
-    Rule("POST", "/v1/requests/cancel", Level.CLIENT, "a client's own only"),
-    Rule("GET", "/v1/requests", Level.CLIENT, "a client's own only"),
-    Rule("GET DELETE", "/v1/requests/{rid}", Level.CLIENT, "a client's own, another's is unknown"),
-    Rule("GET", "/v1/requests/{rid}/stream", Level.CLIENT, "a client's own, another's is unknown"),
-    Rule("POST", "/v1/requests/{rid}/cancel", Level.CLIENT, "a client's own, another's is unknown"),
-    Rule("GET", "/v1/inflight", Level.OPERATOR, "counts of all owners"),
-    Rule("GET", "/v1/overview", Level.OPERATOR, "requests of all owners"),
-    Rule("GET", "/v1/replicas", Level.OPERATOR, "hosts, addresses"),
-    Rule("GET", "/metrics", Level.OPERATOR, "anybody with LIFECYCLE_PUBLIC_METRICS"),
+    Rule("POST", "/v1/requests/cancel", Level.CLIENT, "a client sees its own only"),
+    Rule("GET", "/v1/requests", Level.CLIENT, "a client sees its own only"),
+    Rule("GET DELETE", "/v1/requests/{rid}", Level.CLIENT, "a client sees its own only"),
+    Rule("GET", "/v1/requests/{rid}/stream", Level.CLIENT, "a client sees its own only"),
+    Rule("POST", "/v1/requests/{rid}/cancel", Level.CLIENT, "a client sees its own only"),
+    Rule("GET", "/v1/inflight", Level.OPERATOR, "shows the counts of all owners"),
+    Rule("GET", "/v1/overview", Level.OPERATOR, "shows the requests of all owners"),
+    Rule("GET", "/v1/replicas", Level.OPERATOR, "shows hosts and URLs"),
+    Rule("GET", "/metrics", Level.OPERATOR, "for anybody with LIFECYCLE_PUBLIC_METRICS"),
 )
 
 
-class Access:
-    """The keys, the log-ins and the table."""
+class AccessPolicy:
+    """Authenticate callers and check their calls against the table."""
 
     def __init__(self, keyring: Keyring, store: Store) -> None:
         self.keyring = keyring
@@ -79,27 +80,36 @@ class Access:
             self._rules.insert(0, (frozenset({"GET"}), _pattern("/metrics"), Level.ANYBODY))
 
     def level(self, method: str, path: str) -> Level:
+        """Return the level of a call; HEAD counts as GET."""
         method = "GET" if method == "HEAD" else method
         for methods, pattern, level in self._rules:
             if method in methods and pattern.fullmatch(path):
                 return level
         return Level.OPERATOR
 
-    async def admit(self, scope: Scope, level: Level) -> Caller:
-        """Raises ApiError: 401 without a key, 403 with too little of one."""
+    async def authorize(self, scope: Scope, level: Level) -> Caller:
+        """Return the caller if it may make a call of this level.
+
+        Raises ApiError: 401 without a valid key or session, 403 when the caller's role does not suffice or another
+        site's page sent the call. Raises StoreError.
+        """
         caller = await self.caller(scope)
         if caller is None:
             raise invalid_key()
         if level is Level.OPERATOR and caller.role is not KeyRole.OPERATOR:
-            raise _forbidden("This is for operators, and the key is a client's", "insufficient_permissions")
+            raise _forbidden("This call needs an API key with the role operator", "insufficient_permissions")
         return caller
 
     async def caller(self, scope: Scope) -> Caller | None:
-        """By the key if one is shown, whatever the cookie says. Raises ApiError for what another site's page sent."""
+        """Return the caller by its API key if the call has one, else by its session cookie; None if that is not valid.
+
+        Raises ApiError (403) when another site's page sent the cookie with a call that changes something. Raises
+        StoreError.
+        """
         headers = headers_of(scope)
-        shown = headers.get("authorization")
-        if shown is not None:
-            scheme, _, presented = shown.partition(" ")
+        authorization = headers.get("authorization")
+        if authorization is not None:
+            scheme, _, presented = authorization.partition(" ")
             key = self.keyring.find(presented.strip()) if scheme.lower() == "bearer" else None
             return key.caller if key else None
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
@@ -109,35 +119,35 @@ class Access:
         return caller
 
 
-class AccessMiddleware:
-    """Puts the caller into `scope["state"]["caller"]`, or refuses the call."""
+class AuthorizationMiddleware:
+    """Store the caller in `scope["state"]["caller"]`, or answer with an error when it may not make the call."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, policy: AccessPolicy) -> None:
         self._app = app
-        self._access = access
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            level = self._access.level(scope["method"], scope["path"])
+            level = self._policy.level(scope["method"], scope["path"])
             if level is not Level.ANYBODY:
                 try:
-                    scope["state"]["caller"] = await self._access.admit(scope, level)
+                    scope["state"]["caller"] = await self._policy.authorize(scope, level)
                 except ApiError as refusal:
                     await error_response(refusal)(scope, receive, send)
                     return
                 except StoreError as failure:
-                    await error_response(redis_away(failure))(scope, receive, send)
+                    await error_response(redis_unavailable(failure))(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 
 
-def comes_from_elsewhere(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that another site's page sent it. Other clients say nothing."""
+def is_cross_origin(headers: Headers) -> bool:
+    """Return whether a browser declares that another site's page sent the call. Other clients declare nothing."""
     return ("sec-fetch-site" in headers or "origin" in headers) and not _is_same_origin(headers)
 
 
-def _is_same_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a page of this very frontend sent it. Browsers say so, and no page can make them lie."""
+def _is_same_origin(headers: Headers) -> bool:
+    """Return whether a browser declares that this frontend's own page sent the call. Pages cannot forge this."""
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -145,7 +155,9 @@ def _is_same_origin(headers: Mapping[str, str]) -> bool:
 
 
 def cross_origin() -> ApiError:
-    return _forbidden("A log-in counts only for calls from this frontend's own page", "cross_origin")
+    """Return the error 403 for a call that another site's page sent."""
+    message = "Another site's page sent this call; a session is valid only for this frontend's own page"
+    return _forbidden(message, "cross_origin")
 
 
 def _forbidden(message: str, code: str) -> ApiError:
@@ -153,7 +165,8 @@ def _forbidden(message: str, code: str) -> ApiError:
 
 
 def invalid_key() -> ApiError:
-    message = "Missing or unknown API key: send it as Authorization: Bearer KEY"
+    """Return the error 401 for a call without a valid API key."""
+    message = "The API key is missing or unknown; send it as Authorization: Bearer KEY"
     return ApiError(ErrorType.VALIDATION, message, status=401, code="invalid_api_key")
 
 

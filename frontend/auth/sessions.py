@@ -1,7 +1,7 @@
-"""Log-ins to the dashboard: a cookie that every frontend can check, and none has to remember.
+"""Sign and check the cookies of dashboard sessions. Every frontend can check them, and none stores them.
 
-`<name>:<expires>:<signature>`. The signature is made of the key's hash and of a secret in Redis: whoever has read the
-file of keys alone cannot sign, and a key that is taken out of it ends its log-ins.
+A cookie is `<name>:<expires>:<signature>`. The signature is made from the hash of the API key and a secret in Redis.
+So the key file alone is not enough to forge one, and removing a key from the file ends its sessions.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ from frontend.auth.api_keys import ApiKey, Caller, Keyring
 from lifecycle.store.transitions import Store
 
 COOKIE = "lifecycle_session"
-_LONGEST = 256
-_DOUBT_SECS = 1.0  # how often at most the secret is asked for again: Redis may have lost it, and has another then
+_MAX_CHARS = 256
+_REFETCH_SECS = 1.0  # the shortest time between two reads of the secret; Redis may have lost it and got another
 
 
 class Sessions:
+    """Begin sessions, and find the caller of a session's cookie."""
+
     def __init__(self, keyring: Keyring, store: Store) -> None:
         self._keyring = keyring
         self._store = store
         self._secret = b""
-        self._asked_at = float("-inf")
+        self._fetched_at = float("-inf")
 
     async def begin(self, key: ApiKey) -> str:
-        """The value of the cookie. Raises StoreUnavailable."""
-        await self._ask()
-        # A wall clock will do here: hours, and nobody else's state depends on it.
+        """Return the cookie's value for a new session. Raises StoreUnavailable."""
+        await self._fetch_secret()
+        # The wall clock is precise enough: sessions last for hours and no other state depends on it.
         expires = int(time.time() + self._store.settings.session_secs)
         return f"{key.caller.name}:{expires}:{self._sign(key, expires)}"
 
     async def caller(self, cookie: str) -> Caller | None:
-        """None when it is forged, has expired, or its key is gone. Raises StoreUnavailable."""
-        name, _, rest = cookie[:_LONGEST].partition(":")
+        """Return the caller; None when the cookie is forged or expired, or its key removed. Raises StoreUnavailable."""
+        name, _, rest = cookie[:_MAX_CHARS].partition(":")
         expires, _, signature = rest.partition(":")
         if not (expires.isascii() and expires.isdigit()) or int(expires) < time.time() or not signature.isascii():
             return None
@@ -44,15 +46,15 @@ class Sessions:
             for key in keys:
                 if self._secret and hmac.compare_digest(self._sign(key, int(expires)), signature):
                     return key.caller
-            if not keys or time.monotonic() - self._asked_at < _DOUBT_SECS:
+            if not keys or time.monotonic() - self._fetched_at < _REFETCH_SECS:
                 return None
-            await self._ask()
+            await self._fetch_secret()
         return None
 
-    async def _ask(self) -> None:
-        """For the secret that all frontends share; theirs is the first that was ever proposed."""
+    async def _fetch_secret(self) -> None:
+        """Read the secret that all frontends share. The first proposed one is kept."""
         self._secret = await self._store.run("secret", self._store.keys.control, secrets.token_hex(32))
-        self._asked_at = time.monotonic()
+        self._fetched_at = time.monotonic()
 
     def _sign(self, key: ApiKey, expires: int) -> str:
         content = f"{key.caller.name}:{expires}".encode()

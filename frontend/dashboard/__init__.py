@@ -1,1 +1,1 @@
-"""The dashboard: a live picture of the cluster, shared by all who look at it through this frontend."""
+"""The dashboard: the live state of the cluster, shared by all viewers of this frontend."""

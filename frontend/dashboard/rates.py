@@ -1,4 +1,4 @@
-"""Numbers over time, from counters that are only ever read now and then."""
+"""Compute rates from counters that are read at irregular intervals."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from lifecycle.queries.cluster import ClusterSnapshot
 from lifecycle.types import Replica, Role
 
-_SAME_BEAT_SECS = 0.05  # a heartbeat's time is read off a lease in milliseconds
-_LONGEST_GAP_SECS = 30.0  # further apart, two readings say nothing about now
+_SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
+_LONGEST_GAP_SECS = 30.0  # two snapshots further apart give no current rate
 
 
 class Point(NamedTuple):
-    """The cluster at one moment; the last four are how many since the point before."""
+    """The cluster at one moment. The last four are counts since the previous point."""
 
     at: float
     queued: int
@@ -25,7 +25,9 @@ class Point(NamedTuple):
     disconnects: int
 
 
-class _Beat(NamedTuple):
+class _Report(NamedTuple):
+    """The counters of one frontend at its heartbeat."""
+
     at: float
     tokens: int
     disconnects: int
@@ -33,50 +35,52 @@ class _Beat(NamedTuple):
 
 
 class Rates:
-    """Feed it every snapshot, in order.
+    """Compute a point from each snapshot of the cluster.
 
-    Ends are counted in Redis. Tokens and disconnects each frontend counts itself and reports with its heartbeat, so
-    those are as fresh as that, and what a frontend counted after its last heartbeat dies with it.
+    Redis counts the requests that ended. Each frontend counts its tokens and disconnects and reports them with its
+    heartbeat: these are as old as the heartbeat, and what a frontend counted after its last one is lost with it.
     """
 
     def __init__(self, lease_secs: float) -> None:
         self._lease_secs = lease_secs
-        self._beats: dict[str, _Beat] = {}
+        self._reports: dict[str, _Report] = {}
         self._ends: tuple[int, int, int] | None = None
         self._at = float("-inf")
 
-    def feed(self, snapshot: ClusterSnapshot) -> Point:
+    def add(self, snapshot: ClusterSnapshot) -> Point:
+        """Return the point of this snapshot. Snapshots must be added in the order of their times."""
         now, total = snapshot.inflight.as_of, snapshot.inflight.total
         if now - self._at > _LONGEST_GAP_SECS:
-            self._beats, self._ends = {}, None
+            self._reports, self._ends = {}, None
         self._at = now
         ends = _ends(snapshot)
         completed, failed, cancelled = (max(0, n - o) for n, o in zip(ends, self._ends or ends, strict=True))
         self._ends = ends
-        disconnects = self._hear(r for r in snapshot.replicas if r.role is Role.FRONTEND and r.counted)
-        rate = sum(beat.tokens_per_sec for beat in self._beats.values())
+        disconnects = self._add_reports(r for r in snapshot.replicas if r.role is Role.FRONTEND and r.counted)
+        rate = sum(report.tokens_per_sec for report in self._reports.values())
         return Point(now, total.queued, total.running, round(rate, 1), completed, failed, cancelled, disconnects)
 
-    def beat_at(self, replica: Replica, now: float) -> float:
+    def heartbeat_at(self, replica: Replica, now: float) -> float:
+        """Return the time of the replica's last heartbeat, by Redis's clock, computed from what is left of its lease."""
         return now + replica.lease_expires_in_ms / 1000 - self._lease_secs
 
-    def _hear(self, frontends: Iterable[Replica]) -> int:
-        """Takes in what they report; returns how many disconnects are new."""
-        heard: dict[str, _Beat] = {}
+    def _add_reports(self, frontends: Iterable[Replica]) -> int:
+        """Keep the counters of each frontend. Return how many disconnects are new."""
+        reports: dict[str, _Report] = {}
         disconnects = 0
         for replica in frontends:
-            at = self.beat_at(replica, self._at)
-            tokens, gone = replica.counted.get("output_tokens", 0), replica.counted.get("disconnects", 0)
-            before = self._beats.get(replica.id)
+            at = self.heartbeat_at(replica, self._at)
+            tokens, lost = replica.counted.get("output_tokens", 0), replica.counted.get("disconnects", 0)
+            before = self._reports.get(replica.id)
             if before is None:
-                heard[replica.id] = _Beat(at, tokens, gone, 0.0)
-            elif at - before.at < _SAME_BEAT_SECS:
-                heard[replica.id] = before
+                reports[replica.id] = _Report(at, tokens, lost, 0.0)
+            elif at - before.at < _SAME_HEARTBEAT_SECS:
+                reports[replica.id] = before
             else:
                 rate = max(0, tokens - before.tokens) / (at - before.at)
-                disconnects += max(0, gone - before.disconnects)
-                heard[replica.id] = _Beat(at, tokens, gone, rate)
-        self._beats = heard
+                disconnects += max(0, lost - before.disconnects)
+                reports[replica.id] = _Report(at, tokens, lost, rate)
+        self._reports = reports
         return disconnects
 
 

@@ -1,1 +1,1 @@
-"""Speak OpenAI's wire format: validation, schemas, server-sent events, the streaming response."""
+"""OpenAI's wire format: validation of calls, schemas, server-sent events and the streaming response."""

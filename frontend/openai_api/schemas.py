@@ -1,4 +1,4 @@
-"""The bodies of the HTTP API as JSON Schema: what calls bring and what they are answered."""
+"""Describe the request and response bodies of the HTTP API as JSON Schema."""
 
 from __future__ import annotations
 
@@ -25,31 +25,37 @@ TOKEN_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
 
 
 def ref(name: str) -> Schema:
+    """Refer to one of SCHEMAS."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def one_of(*values: str) -> Schema:
+    """Describe a string with a fixed set of values."""
     return {"type": "string", "enum": [str(value) for value in values]}
 
 
 def array(items: Schema, **bounds: int) -> Schema:
+    """Describe an array of items of one schema."""
     return {"type": "array", "items": items, **bounds}
 
 
 def number(low: float, high: float) -> Schema:
+    """Describe a number within bounds, both inclusive."""
     return {"type": "number", "minimum": low, "maximum": high}
 
 
 def integer(low: int, high: int) -> Schema:
+    """Describe an integer within bounds, both inclusive."""
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
-def maybe(schema: Schema) -> Schema:
+def nullable(schema: Schema) -> Schema:
+    """Describe a value that may also be null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def whole(required: list[str] | None = None, /, **properties: Schema) -> Schema:
-    """An object with exactly these fields, all of them unless told which."""
+def exact_object(required: list[str] | None = None, /, **properties: Schema) -> Schema:
+    """Describe an object with exactly these fields, all required unless `required` names some of them."""
     return {
         "type": "object",
         "properties": properties,
@@ -59,7 +65,8 @@ def whole(required: list[str] | None = None, /, **properties: Schema) -> Schema:
 
 
 def listing(item: Schema, **further: Schema) -> Schema:
-    return whole(object=one_of("list"), data=array(item), **further)
+    """Describe OpenAI's `list` object."""
+    return exact_object(object=one_of("list"), data=array(item), **further)
 
 
 def _unsupported(schema: Schema, what: str) -> Schema:
@@ -78,7 +85,7 @@ _CONTENT = {"anyOf": [STRING, array(_PART, minItems=1)]}
 _SPEAKS = {"properties": {"content": _CONTENT}, "required": ["content"]}
 _MESSAGE = {
     "type": "object",
-    "properties": {"role": one_of(*ROLES), "content": maybe(_CONTENT)},
+    "properties": {"role": one_of(*ROLES), "content": nullable(_CONTENT)},
     "required": ["role"],
     "if": {"properties": {"role": one_of("assistant", "function")}},
     "else": _SPEAKS,
@@ -86,8 +93,8 @@ _MESSAGE = {
 _COMMON = {
     "model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_CHARS, "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"},
     "stream": BOOLEAN,
-    "stream_options": whole([], include_usage=BOOLEAN, include_obfuscation=BOOLEAN)
-    | {"additionalProperties": True, "description": "with stream true only"},
+    "stream_options": exact_object([], include_usage=BOOLEAN, include_obfuscation=BOOLEAN)
+    | {"additionalProperties": True, "description": "only with stream true"},
     "temperature": number(0, 2),
     "top_p": number(0, 1),
     "max_tokens": _POSITIVE,
@@ -123,7 +130,7 @@ _CHAT = {
 _TEXT = {
     "prompt": {
         "anyOf": [STRING, array(STRING, minItems=1), array(INTEGER, minItems=1)],
-        "description": "several texts or token ids: 501",
+        "description": "several texts, or token ids: 501",
     },
     "logprobs": _unsupported({"anyOf": [integer(0, 5), {"const": False}]}, "other than false:"),
     "best_of": _unsupported(_POSITIVE, "above 1:"),
@@ -133,29 +140,29 @@ _TEXT = {
 
 
 def _call(required: list[str], properties: dict[str, Schema]) -> Schema:
-    """A completion call. What is not listed is handed to the engine as it is; null is as good as left away."""
-    shown = {name: schema if name in required else maybe(schema) for name, schema in properties.items()}
+    """Describe a completion call. Other fields are passed to the engine unchanged; null means the same as no value."""
+    shown = {name: schema if name in required else nullable(schema) for name, schema in properties.items()}
     return {"type": "object", "properties": shown, "required": required}
 
 
-_ERROR_FIELDS = {"message": STRING, "type": STRING, "code": maybe({}), "param": maybe(STRING)}
+_ERROR_FIELDS = {"message": STRING, "type": STRING, "code": nullable({}), "param": nullable(STRING)}
 _ADMITTED = {"error_type": one_of(*ErrorType), "request_id": RID}
-_USAGE = whole(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT)
-_CHOSEN = {"index": COUNT, "logprobs": maybe({}), "finish_reason": STRING}
+_USAGE = exact_object(prompt_tokens=COUNT, completion_tokens=COUNT, total_tokens=COUNT)
+_CHOSEN = {"index": COUNT, "logprobs": nullable({}), "finish_reason": STRING}
 
 
 def _completion(kind: str, **answer: Schema) -> Schema:
-    return whole(
+    return exact_object(
         id=RID,
         object=one_of(kind),
         created=COUNT,
         model=STRING,
-        choices=array(whole(**answer, **_CHOSEN)),
+        choices=array(exact_object(**answer, **_CHOSEN)),
         usage=_USAGE,
     )
 
 
-_GROUP = whole(
+_GROUP = exact_object(
     model=STRING,
     endpoint=one_of(*Endpoint),
     request_type=one_of(*RequestType),
@@ -163,7 +170,7 @@ _GROUP = whole(
     running=COUNT,
     inflight=COUNT,
 )
-_SELECTION = {
+_SELECTOR = {
     "model": LABEL | {"minLength": 1},
     "endpoint": one_of(*Endpoint),
     "status": one_of(*STATUSES),
@@ -177,18 +184,18 @@ SCHEMAS: dict[str, Schema] = {
     "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
     "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
     "ChatCompletion": _completion(
-        "chat.completion", message=whole(role=one_of("assistant"), content=STRING, refusal=maybe(STRING))
+        "chat.completion", message=exact_object(role=one_of("assistant"), content=STRING, refusal=nullable(STRING))
     ),
     "TextCompletion": _completion("text_completion", text=STRING),
     "Event": {
         "type": "object",
-        "description": "one server-sent event; the last has the data [DONE]; what went wrong comes right before it",
+        "description": "one server-sent event; the last one has the data [DONE], and an error frame precedes it if the request failed",
         "properties": {"id": TOKEN_ID, "data": STRING},
         "required": ["data"],
     },
-    "Error": whole(error=whole(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
-    "Model": whole(id=STRING, object=one_of("model"), created=COUNT, owned_by=STRING),
-    "Request": whole(
+    "Error": exact_object(error=exact_object(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
+    "Model": exact_object(id=STRING, object=one_of("model"), created=COUNT, owned_by=STRING),
+    "Request": exact_object(
         id=RID,
         object=one_of("request"),
         model=STRING,
@@ -196,36 +203,36 @@ SCHEMAS: dict[str, Schema] = {
         request_type=one_of(*RequestType),
         status=one_of(*Status),
         error_type=one_of(*ErrorType),
-        error_message=maybe(STRING),
-        cancel_requested_at=maybe(SECS),
-        cancel_reason=maybe(STRING),
-        cancel_mode=maybe(one_of(*CancelMode)),
+        error_message=nullable(STRING),
+        cancel_requested_at=nullable(SECS),
+        cancel_reason=nullable(STRING),
+        cancel_mode=nullable(one_of(*CancelMode)),
         on_disconnect=one_of(*OnDisconnect),
-        frontend=maybe(STRING),
-        worker=maybe(STRING),
+        frontend=nullable(STRING),
+        worker=nullable(STRING),
         attempt=COUNT,
         created_at=SECS,
-        started_at=maybe(SECS),
-        first_token_at=maybe(SECS),
-        last_token_at=maybe(SECS),
-        finished_at=maybe(SECS),
+        started_at=nullable(SECS),
+        first_token_at=nullable(SECS),
+        last_token_at=nullable(SECS),
+        finished_at=nullable(SECS),
         output_tokens=COUNT,
-        finish_reason=maybe(STRING),
+        finish_reason=nullable(STRING),
     ),
     "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},
-    "Selection": whole([], **_SELECTION, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)
-    | {"anyOf": [{"required": [name]} for name in _SELECTION]},
+    "Selector": exact_object([], **_SELECTOR, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)
+    | {"anyOf": [{"required": [name]} for name in _SELECTOR]},
     "Cancelled": listing(ref("Request"), matched=COUNT, requested=COUNT, dry_run=BOOLEAN, has_more=BOOLEAN),
-    "Inflight": whole(
+    "Inflight": exact_object(
         object=one_of("inflight"),
         total=COUNT,
         queued=COUNT,
         running=COUNT,
         groups=array(_GROUP),
-        frontends=array(whole(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
+        frontends=array(exact_object(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
         as_of=SECS,
     ),
-    "Replica": whole(
+    "Replica": exact_object(
         id=STRING,
         role=one_of(*Role),
         host=STRING,
@@ -235,8 +242,8 @@ SCHEMAS: dict[str, Schema] = {
         state=one_of("ready", "draining"),
         inflight=COUNT,
         models=array(STRING),
-        concurrency=maybe(COUNT),
-        url=maybe(STRING),
+        concurrency=nullable(COUNT),
+        url=nullable(STRING),
     ),
     "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
 }

@@ -1,7 +1,7 @@
-"""Turns tokens into server-sent events, and into the one body of a unary response.
+"""Encode tokens as server-sent events, or as the one body of a unary response.
 
-This is the hot path: what does not change within a request is encoded once, only token texts and numbers
-are encoded per event. Every event is one `data:` line; there is never an `event:` line.
+This is the hot path: the parts that are the same in all events of a request are encoded once; only token texts and
+numbers are encoded for each event. Every event has one `data:` line and no `event:` line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK_OBJECTS = {
 
 
 class ChunkEncoder:
-    """Encodes the events of one request. Stateless between calls, so it can replay from any token."""
+    """Encode the events of one request. It keeps no state between calls, so it can replay from any token."""
 
     __slots__ = ("_before_reason", "_close", "_envelope", "_first_open", "_open", "_text_close")
 
@@ -45,7 +45,7 @@ class ChunkEncoder:
         self._before_reason = choice + nothing + b',"logprobs":null,"finish_reason":'
 
     def tokens(self, attempt: int, first: int, texts: list[str]) -> bytes:
-        """One event per text; their ids are `<attempt>-<first>` and onwards. Token 1 carries the role."""
+        """Return one event for each text, with the ids `<attempt>-<first>` and following. Token 1 carries the role."""
         if not texts:
             return b""
         name = b"id: %d-" % attempt
@@ -58,30 +58,31 @@ class ChunkEncoder:
         for number, text in enumerate(_encode_each(texts), first):
             pieces += (name, b"%d" % number, opening, text, closing)
         if first == 1:
-            pieces[2] = self._first_open  # where the first event opens
+            pieces[2] = self._first_open  # the opening of the first event
         return b"".join(pieces)
 
     def finish(self, finish_reason: str) -> bytes:
-        """The event that says why the tokens ended. It has no id: there is nothing to resume after it."""
+        """Return the event with the finish reason. It has no id: no token follows from which to resume."""
         return self._before_reason + orjson.dumps(finish_reason) + self._close
 
     def usage(self, input_tokens: int | None, output_tokens: int) -> bytes:
+        """Return the event with the token counts, which a client requests with `include_usage`."""
         return self._envelope + b'],"usage":' + orjson.dumps(_usage(input_tokens, output_tokens)) + b"}\n\n"
 
 
 def _encode(text: str) -> bytes:
-    """As a JSON string."""
+    """Encode a text as a JSON string."""
     try:
         return orjson.dumps(text)
-    except orjson.JSONEncodeError:  # a lone surrogate: too rare to be looked for beforehand
+    except orjson.JSONEncodeError:  # a lone surrogate: too rare to check for in advance
         return orjson.dumps(encodable(text))
 
 
 def _encode_each(texts: list[str]) -> list[bytes]:
-    """Each text (at least one) as a JSON string.
+    """Encode each of at least one text as a JSON string, with a single call of the encoder.
 
-    Indented, an array has one item per line, and a line break within an item is always escaped: so one call
-    encodes all of them. A call for each is slower, and ten times so once a batch holds many live results.
+    In an indented array each item has a line of its own, and line breaks within an item are always escaped. One call
+    for each text is slower, up to ten times for large batches.
     """
     try:
         lines = orjson.dumps(texts, option=orjson.OPT_INDENT_2)
@@ -91,7 +92,7 @@ def _encode_each(texts: list[str]) -> list[bytes]:
 
 
 def error_frame(error_type: ErrorType, message: str, request_id: str) -> bytes:
-    """The event right before `DONE` of a stream that did not go well."""
+    """Return the event that precedes `DONE` in the stream of a request that was not completed."""
     shape = ERROR_RESPONSES[error_type]
     error = {
         "message": encodable(message),
@@ -113,7 +114,7 @@ def fold(
     input_tokens: int | None,
     output_tokens: int,
 ) -> dict[str, Any]:
-    """The body of a unary response: the whole token stream as one object."""
+    """Return the body of a unary response: the whole token stream as one object."""
     text = encodable(text)
     choice: dict[str, Any] = {"index": 0}
     if endpoint is Endpoint.CHAT_COMPLETIONS:
@@ -133,7 +134,7 @@ def fold(
 
 
 def _usage(input_tokens: int | None, output_tokens: int) -> dict[str, int]:
-    """An engine that does not report its input counts as zero."""
+    """Count the input as 0 tokens when the engine does not report it."""
     prompt = input_tokens or 0
     return {
         "prompt_tokens": prompt,

@@ -1,6 +1,7 @@
-"""The streaming response: tokens to a socket, events of one write together, an end that says what happened.
+"""Stream the tokens of a request to a client as server-sent events.
 
-While the socket takes everything, tokens go to it in the turn of the loop in which they come, without waking a task.
+While the socket's write buffer has room, tokens are written in the same iteration of the event loop in which they
+arrive, without waking a task.
 """
 
 from __future__ import annotations
@@ -23,15 +24,20 @@ _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-_WRITE_TOKENS = 256  # in one write at most: a slow socket must not make large buffers
+_WRITE_TOKENS = 256  # at most in one write, so that a slow socket does not need large buffers
 
 
 class SlowConsumer(Exception):
-    """The socket took nothing for too long."""
+    """Raised when the client has read nothing for too long."""
 
 
 class TokenStreamResponse(Response):
-    """Streams one reader. `on_closed(gracefully)` is awaited exactly once, whatever ends the response."""
+    """Stream what one reader delivers, and end the stream with the outcome of its request.
+
+    `on_begin()` is called before the response begins. `on_slow(message)` is awaited when the client has read nothing
+    for `slow_consumer_secs`; its connection is dropped then. `on_closed(gracefully)` is awaited exactly once, however
+    the response ends.
+    """
 
     def __init__(
         self,
@@ -56,47 +62,50 @@ class TokenStreamResponse(Response):
         self._on_begin = on_begin
         self._on_closed = on_closed
         self._on_slow = on_slow
-        self._ended = False  # all has been sent
+        self._ended = False  # the whole response has been sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        peer = ClientConnection.of(scope)
+        connection = ClientConnection.of(scope)
         try:
             self._on_begin()
-            with CancelOnDisconnect(peer):
-                await self._write(peer, send)
+            with CancelOnDisconnect(connection):
+                await self._write(connection, send)
         except SlowConsumer:
             try:
-                await self._on_slow(f"The client took nothing for {self._slow_consumer_secs:g} seconds")
+                await self._on_slow(
+                    f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
+                )
             finally:
-                peer.abort()
+                connection.abort()
         finally:
             await self._on_closed(self._ended)
 
-    async def _write(self, peer: ClientConnection, send: Send) -> None:
+    async def _write(self, connection: ClientConnection, send: Send) -> None:
         """Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
-            self._ended = peer.finish(self._ending(end))
+            self._ended = connection.finish(self._ending(end))
 
-        pour, encode = peer.write_nowait, self._encoder.tokens
-        self._reader.on_events = lambda tokens: pour(encode(*tokens))
+        write, encode = connection.write_nowait, self._encoder.tokens
+        self._reader.on_events = lambda tokens: write(encode(*tokens))
         self._reader.on_end = end_at_once
         await self._send(
-            peer, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         while not self._ended:
             item = await self._reader.next()
-            if self._ended:  # while that was waited for
+            if self._ended:  # `end_at_once` was called during the wait
                 return
             data, end = (KEEPALIVE, None) if item is SILENCE else self._gather(item)
             if end is not None:
                 data += self._ending(end)
-            await self._send(peer, send, {"type": "http.response.body", "body": data, "more_body": end is None})
+            await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": end is None})
             self._ended = end is not None
 
-    async def _send(self, peer: ClientConnection, send: Send, message: Message) -> None:
-        if not peer.is_full:
-            await send(message)  # without waiting
+    async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
+        """Raises SlowConsumer."""
+        if not connection.is_write_paused:
+            await send(message)  # returns without waiting
             return
         try:
             async with asyncio.timeout(self._slow_consumer_secs):
@@ -105,7 +114,7 @@ class TokenStreamResponse(Response):
             raise SlowConsumer from None
 
     def _gather(self, item: Tokens | End) -> tuple[bytes, End | None]:
-        """Everything that is there already goes into one write; still one event a token."""
+        """Encode all tokens that are available now for one write, still with one event for each token."""
         pieces: list[bytes] = []
         tokens = 0
         current: Tokens | End | None = item

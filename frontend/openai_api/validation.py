@@ -1,8 +1,7 @@
-"""Reads the body of an OpenAI completion call and says precisely what is wrong with it.
+"""Validate the body of an OpenAI completion call.
 
-Three answers: 400 for what OpenAI itself would refuse, 501 for what is understood but not supported, and a
-`Call` otherwise. Parameters that are not listed here are left to the engine, as are the contents of images,
-audio and files.
+A body that OpenAI itself would refuse is answered with 400, one that asks for an unsupported feature with 501.
+Parameters that are not listed here are left to the engine, as are the contents of images, audio and files.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import orjson
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import Endpoint, ErrorType, RequestType
 
-MAX_DEPTH = 100  # far above any real body, far below where encoders on the way to the engine give up
+MAX_DEPTH = 100  # far above any real body, and far below the limits of the encoders on the way to the engine
 MAX_MODEL_CHARS = 256
 MAX_STOPS = 4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_MAY_BE_SILENT = ("assistant", "function")  # an assistant's turn may consist of tool calls alone
+_CONTENT_OPTIONAL = ("assistant", "function")  # roles; an assistant's message may consist of tool calls alone
 
 
 class Call(NamedTuple):
-    """A valid call. `body` is the parsed object as it came: this is what the engine gets."""
+    """A valid call. `body` is the parsed object, unchanged; the engine gets it."""
 
     endpoint: Endpoint
     model: str
@@ -36,13 +35,13 @@ class Call(NamedTuple):
 
 
 def parse(endpoint: Endpoint, raw: bytes) -> Call:
-    """Raises ApiError (`validation` or `not_implemented`) that names the field in `param`."""
+    """Parse and check a body. Raises ApiError, 400 or 501, that names the invalid or unsupported field in `param`."""
     body = _load(raw)
     rules = RULES[endpoint]
     given = [(name, value, rules[name]) for name, value in body.items() if value is not None and name in rules]
     for name in REQUIRED[endpoint]:
         if body.get(name) is None:
-            raise _invalid(name, f"'{name}' is required")
+            raise _invalid(name, f"'{name}' is required and missing")
     for name, value, rule in given:
         rule.check(name, value)
     if endpoint is Endpoint.CHAT_COMPLETIONS:
@@ -51,12 +50,12 @@ def parse(endpoint: Endpoint, raw: bytes) -> Call:
                 _check_message(f"messages[{index}]", message)
     include_usage = _include_usage(body)
 
-    # After everything that is wrong: a call is only "not supported" if it would be right elsewhere.
+    # Checked last, so that a call which is answered with 501 is valid otherwise.
     for name, value, rule in given:
         if rule.unsupported is not None and rule.unsupported(value):
             raise ApiError(
                 ErrorType.NOT_IMPLEMENTED,
-                f"'{name}' with this value is not supported by this server",
+                f"This server does not support '{name}' with this value; omit it, or choose another value",
                 code="unsupported_parameter",
                 param=name,
             )
@@ -70,14 +69,14 @@ def _load(raw: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise _invalid(None, f"The body is not valid JSON: {error}") from None
     if type(body) is not dict:
-        raise _invalid(None, f"The body must be a JSON object, not {_shown(body)}")
+        raise _invalid(None, f"The body must be a JSON object, not {_describe(body)}")
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):
         raise _invalid(None, f"The body is nested more than {MAX_DEPTH} levels deep")
     return body
 
 
 def _deeper_than(depth: int, value: dict[str, Any]) -> bool:
-    """Level by level instead of recursively: the depth is the caller's to choose, our stack is not."""
+    """Return whether the value is nested deeper than this. Works by levels: recursion could exhaust the stack."""
     level: list[Any] = [value]
     for _ in range(depth):
         children = (child for node in level for child in (node.values() if type(node) is dict else node))
@@ -88,7 +87,7 @@ def _deeper_than(depth: int, value: dict[str, Any]) -> bool:
 
 
 def _is_plain(message: Any) -> bool:
-    """Right, as nearly all are, whatever their path would be."""
+    """Return whether the message is valid in the most common form, so that it needs no further checks."""
     return type(message) is dict and message.get("role") in ROLES and type(message.get("content")) is str
 
 
@@ -96,7 +95,7 @@ def _check_message(path: str, message: Any) -> None:
     _OBJECT.check(path, message)
     role, content = message.get("role"), message.get("content")
     _ROLE.check(f"{path}.role", role)
-    if content is None and role in _MAY_BE_SILENT:
+    if content is None and role in _CONTENT_OPTIONAL:
         return
     _CONTENT.check(f"{path}.content", content)
     if type(content) is list:
@@ -127,8 +126,8 @@ def _invalid(param: str | None, message: str) -> ApiError:
     return ApiError(ErrorType.VALIDATION, message, param=param)
 
 
-def _shown(value: Any) -> str:
-    """A value in an error message: short enough to read, and never text, which may be somebody's prompt."""
+def _describe(value: Any) -> str:
+    """Describe a value for an error message: shortly, and without any of its text, which may be a prompt."""
     if type(value) is dict:
         return "an object"
     if type(value) is list:
@@ -140,7 +139,7 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What a parameter may be, and which of its valid values ask for something that is not supported."""
+    """The valid values of a parameter, and those of them that ask for an unsupported feature."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -148,13 +147,13 @@ class _Rule:
 
     def check(self, path: str, value: Any) -> None:
         if not self.accepts(value):
-            raise _invalid(path, f"'{path}' must be {self.expected}, not {_shown(value)}")
+            raise _invalid(path, f"'{path}' must be {self.expected}, not {_describe(value)}")
 
     def unless(self, unsupported: Callable[[Any], bool]) -> _Rule:
         return replace(self, unsupported=unsupported)
 
 
-# JSON gives exactly seven types, so `type(...) is` is precise, and keeps `true` from passing for 1.
+# JSON has a fixed set of types, so `type(...) is` is precise; it also keeps `true` from being accepted as 1.
 def _is(kind: type) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
@@ -196,7 +195,7 @@ def _is_bias(value: Any) -> bool:
 
 
 def _is_prompt(value: Any) -> bool:
-    """A text, or as OpenAI has it several texts, one text as token ids, or several of those."""
+    """Return whether this is one of OpenAI's forms: a text, several texts, token ids, or several lists of token ids."""
     if type(value) is str:
         return True
     if type(value) is not list or not value:
@@ -245,7 +244,7 @@ _CHAT = {
 }
 _TEXT = {
     "prompt": _Rule("a string or an array with one string", _is_prompt).unless(lambda v: not _is_one_text(v)),
-    # `false` is no value of OpenAI's, but clients send it for "none".
+    # OpenAI does not define `false` here, but clients send it for "no logprobs".
     "logprobs": _Rule("an integer between 0 and 5", lambda v: v is False or (type(v) is int and 0 <= v <= 5)).unless(
         lambda v: v is not False
     ),

@@ -1,4 +1,4 @@
-"""`POST /v1/requests/cancel`: cancel what requests have in common, a page at a time."""
+"""Serve `POST /v1/requests/cancel`: cancel all inflight requests that match a selector, one page at a time."""
 
 from __future__ import annotations
 
@@ -18,28 +18,31 @@ router = APIRouter()
 
 _LABELS = ("model", "endpoint", "status", "frontend", "worker")
 _FIELDS = (*_LABELS, "older_than_secs", "mode", "reason", "dry_run", "limit", "after")
-_OLDEST_SECS = 10 * 365 * 86_400.0
+_MAX_AGE_SECS = 10 * 365 * 86_400.0
 
 
 @router.post("/v1/requests/cancel")
-async def cancel_selected(request: Request) -> Response:
+async def cancel_matching(request: Request) -> Response:
+    """Cancel a page of the requests that match; a client's call matches its own only. Raises ApiError or StoreError."""
     store, caller = get_tracker(request).store, get_caller(request)
-    asked = await params.read_object(request)
-    for name in asked:
-        if name not in _FIELDS:  # a misspelt field would match more than was meant
-            raise params.bad(f"{name[:64]!r} is none of {', '.join(_FIELDS)}", name[:64])
-    selected = Selector(_filter(asked), _older_than(asked.get("older_than_secs")))
+    fields = await params.read_json_object(request)
+    for name in fields:
+        if name not in _FIELDS:  # ignoring a misspelt field would cancel more than was meant
+            message = f"{name[:64]!r} is unknown; the fields are {', '.join(_FIELDS)}"
+            raise params.invalid_parameter(message, name[:64])
+    selected = Selector(_filter(fields), _older_than_secs(fields.get("older_than_secs")))
     if selected.empty:
-        raise params.bad(
-            "Say which requests: model, endpoint, status, frontend, worker or older_than_secs; status inflight is all",
+        raise params.invalid_parameter(
+            "The selector is empty; give model, endpoint, status, frontend, worker or older_than_secs "
+            "(status inflight selects all requests)",
             "body",
         )
-    dry_run = asked.get("dry_run")
+    dry_run = fields.get("dry_run")
     if not isinstance(dry_run, bool | None):
-        raise params.bad("dry_run must be true or false", "dry_run")
-    limit = params.whole(asked.get("limit"), "limit", bulk_cancel.PAGE_MAX, 1, bulk_cancel.PAGE_MAX)
-    mode, reason = params.cancel_mode(asked), params.reason(asked)
-    after = await params.known_request(store, params.text(asked, "after"), caller)
+        raise params.invalid_parameter("dry_run must be true or false", "dry_run")
+    limit = params.integer_field(fields.get("limit"), "limit", bulk_cancel.PAGE_MAX, 1, bulk_cancel.PAGE_MAX)
+    mode, reason = params.cancel_mode(fields), params.reason(fields)
+    after = await params.read_page_start(store, params.text_field(fields, "after"), caller)
     selected = replace(selected, filter=selected.filter._replace(owner=caller.owner))
     cancelled = await bulk_cancel.cancel_selected(
         store, selected, mode, reason, limit=limit, after=after, dry_run=bool(dry_run)
@@ -47,19 +50,20 @@ async def cancel_selected(request: Request) -> Response:
     return Response(orjson.dumps(cancelled.to_json()), media_type="application/json")
 
 
-def _filter(asked: dict[str, Any]) -> cluster.Filter:
-    labels = {name: params.text(asked, name) for name in _LABELS}
+def _filter(fields: dict[str, Any]) -> cluster.Filter:
+    labels = {name: params.text_field(fields, name) for name in _LABELS}
     for name in _LABELS:
-        if asked.get(name) == "":  # an empty variable of a script must not pass for "any"
-            raise params.bad(f"{name} is empty; leave it away for any", name)
+        if fields.get(name) == "":  # an unset variable in a script must not select everything
+            raise params.invalid_parameter(f"{name} is empty; omit it to select any {name}", name)
     params.one_of(labels["status"], "status", bulk_cancel.STATUSES)
     params.one_of(labels["endpoint"], "endpoint", tuple(Endpoint))
     return cluster.Filter(**labels)
 
 
-def _older_than(value: Any) -> float | None:
+def _older_than_secs(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _OLDEST_SECS:
-        raise params.bad("older_than_secs must be a number of seconds from 0 on", "older_than_secs")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_AGE_SECS:
+        message = f"older_than_secs must be a number of seconds from 0 to {_MAX_AGE_SECS:g}"
+        raise params.invalid_parameter(message, "older_than_secs")
     return float(value)

@@ -1,4 +1,4 @@
-"""What runs where: models, inflight counts, replicas, metrics."""
+"""Serve what the cluster consists of: models, counts of inflight requests, replicas and metrics."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def _model(name: str, created_at: float) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
+    """List the models that live workers serve. Raises StoreError."""
     live = models_of(await get_tracker(request).refresh_roster())
     return _json({"object": "list", "data": [_model(name, at) for name, at in sorted(live.items())]})
 
 
 @router.get("/v1/models/{name:path}")
 async def read_model(request: Request, name: str) -> Response:
+    """Return one model that a live worker serves. Raises ApiError (404) or StoreError."""
     live = models_of(await get_tracker(request).refresh_roster())
     if name not in live:
         raise ApiError(ErrorType.NOT_FOUND, f"The model {name!r} does not exist", code="model_not_found", param="model")
@@ -42,18 +44,21 @@ async def read_model(request: Request, name: str) -> Response:
 
 @router.get("/v1/inflight")
 async def inflight(request: Request) -> Response:
+    """Count the inflight requests of the cluster, of one model if the query names it. Raises StoreError."""
     counts = await cluster.inflight(get_tracker(request).store, request.query_params.get("model", ""))
     return _json(counts.to_json())
 
 
 @router.get("/v1/replicas")
 async def replicas(request: Request) -> Response:
+    """List the replicas that hold a lease. Raises StoreError."""
     living = await cluster.replicas(get_tracker(request).store)
     return _json({"object": "list", "data": [replica.to_json() for replica in living]})
 
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
+    """Return the metrics in Prometheus's text format."""
     exporter = request.app.state.exporter
     await exporter.refresh()
     return Response(await asyncio.to_thread(exporter.render), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` and `POST /v1/completions`: validate, admit, then stream or fold."""
+"""Serve `POST /v1/chat/completions` and `POST /v1/completions`, as one body or as an event stream."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from frontend.openai_api import validation
 from frontend.openai_api.sse import ChunkEncoder, fold
 from frontend.openai_api.stream import TokenStreamResponse
 from frontend.transport import params
-from frontend.transport.deps import get_caller, get_tracker
+from frontend.transport.call_headers import CallHeaders
+from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
+from frontend.transport.headers import headers_of
 from frontend.transport.request_id import PREFIXES
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.fastapi.headers import headers_of
-from lifecycle.settings import Settings
-from lifecycle.telemetry import tracing
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
@@ -30,20 +29,22 @@ from lifecycle.types import Endpoint, ErrorType, Labels, RequestType, Status
 router = APIRouter()
 
 _REJECTIONS = {
-    "draining": "This frontend is draining; another one will take the request",
-    "full": "The queue of this model is full",
-    "contended": "Other calls with this Idempotency-Key are being admitted",
+    "draining": "This frontend is draining; send the call to another frontend",
+    "full": "The queue of this model is full; repeat the call later",
+    "contended": "Other calls with this Idempotency-Key are being admitted; repeat the call later",
 }
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request) -> Response:
+    """Complete a conversation. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
     return await _complete(request, Endpoint.CHAT_COMPLETIONS)
 
 
 @router.post("/v1/completions")
 async def completions(request: Request) -> Response:
+    """Complete a text. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
     return await _complete(request, Endpoint.COMPLETIONS)
 
 
@@ -52,44 +53,43 @@ ENDPOINTS = {"/v1/chat/completions": chat_completions, "/v1/completions": comple
 
 async def _complete(request: Request, endpoint: Endpoint) -> Response:
     tracker = get_tracker(request)
-    call = await _validated(request, endpoint, tracker)
-    flight = await _admitted(request, call, tracker)
+    call, headers = await _read_call(request, endpoint, tracker)
+    admitted = await _admit(request, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
-        return _streaming(flight, call, tracker)
-    return await _unary(request, flight, call, tracker)
+        return _streaming(admitted, call, tracker)
+    return await _unary(request, admitted, call, headers)
 
 
-async def _validated(request: Request, endpoint: Endpoint, tracker: Tracker) -> validation.Call:
+async def _read_call(request: Request, endpoint: Endpoint, tracker: Tracker) -> tuple[validation.Call, CallHeaders]:
     try:
-        return validation.parse(endpoint, await params.read_body(request, tracker.settings.max_body_bytes))
+        body = await params.read_body(request, tracker.settings.max_body_bytes)
+        return validation.parse(endpoint, body), CallHeaders.parse(headers_of(request.scope), tracker.settings)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint, error.error_type).inc()
         raise
 
 
-async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -> AdmittedRequest:
-    """Raises ApiError; a call that is refused has started no request."""
+async def _admit(request: Request, call: validation.Call, headers: CallHeaders, tracker: Tracker) -> AdmittedRequest:
+    """Admit a request for this call. Raises ApiError when the call is refused; no request has been started then."""
     model = ""
     try:
-        admit, once = _asked(request, call, tracker.settings)
+        admission, idempotency = _admission_request(request, call, headers)
         state = await tracker.model_state(call.model)
         if state == "unknown":
             raise ApiError(
                 ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
             )
-        model = call.model  # known, so it may become a label
+        model = call.model  # the model exists, so its name may become a metric's label
         if state == "known" and not tracker.settings.queue_without_workers:
-            raise ApiError(ErrorType.UNAVAILABLE, f"No worker serves the model {call.model!r} now", code="no_worker")
-        if len(tracker.readers) >= tracker.settings.max_readers:
-            raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
+            message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
+            raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
+        check_reader_limit(tracker)
         try:
-            if once is None:
-                return await tracker.admit(admit)
-            rid = await once.name(
-                tracker.store, PREFIXES[request.scope["path"]], headers_of(request.scope).get("x-request-id")
-            )
+            if idempotency is None:
+                return await tracker.admit(admission)
+            rid = await idempotency.name(tracker.store, PREFIXES[request.scope["path"]], headers.request_id)
             request.state.request_id = rid
-            return await once.admit(tracker, admit._replace(rid=rid))
+            return await idempotency.admit(tracker, admission._replace(rid=rid))
         except Rejected as rejected:
             raise _refusal(rejected.reason, request.state.request_id) from None
     except ApiError as error:
@@ -97,31 +97,31 @@ async def _admitted(request: Request, call: validation.Call, tracker: Tracker) -
         raise
 
 
-def _asked(request: Request, call: validation.Call, settings: Settings) -> tuple[AdmissionRequest, Idempotency | None]:
-    headers, body = headers_of(request.scope), orjson.dumps(call.body)
-    key = params.idempotency_key(headers)
-    caller = get_caller(request)
-    once = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
-    admit = AdmissionRequest(
+def _admission_request(
+    request: Request, call: validation.Call, headers: CallHeaders
+) -> tuple[AdmissionRequest, Idempotency | None]:
+    body, caller, key = orjson.dumps(call.body), get_caller(request), headers.idempotency_key
+    idempotency = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
+    admission = AdmissionRequest(
         rid=request.scope["state"]["request_id"],
         labels=Labels(call.model, call.endpoint, call.request_type),
         body=body,
-        on_disconnect=params.on_disconnect(headers, settings),
-        grace_secs=params.grace_secs(headers, settings),
-        limits=params.limits(headers, settings),
-        traceparent=tracing.incoming(headers),
-        idempotency=once.mark if once else "",
+        on_disconnect=headers.on_disconnect,
+        grace_secs=headers.grace_secs,
+        limits=headers.limits,
+        traceparent=headers.traceparent,
+        idempotency=idempotency.mark if idempotency else "",
         owner=caller.name,
         inflight_limit=caller.inflight_limit,
     )
-    return admit, once
+    return admission, idempotency
 
 
 def _refusal(reason: str, rid: str) -> ApiError:
     if reason == "exists":
         return ApiError(
             ErrorType.VALIDATION,
-            f"The request id {rid!r} is in use",
+            f"The request id {rid!r} is in use; send another X-Request-Id, or none",
             status=409,
             code="request_id_in_use",
             param="X-Request-Id",
@@ -129,83 +129,85 @@ def _refusal(reason: str, rid: str) -> ApiError:
     if reason == "other_body":
         return ApiError(
             ErrorType.VALIDATION,
-            "This Idempotency-Key was used with another body; a new request takes a new key",
+            "This Idempotency-Key was used with another body; use a new key for a new request",
             status=422,
             code="idempotency_key_reused",
             param="Idempotency-Key",
         )
     if reason == "limit":
-        message = "This key has as many requests inflight as it may"
+        message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
         return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
-def _streaming(flight: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
-    encoder = ChunkEncoder(call.endpoint, flight.rid, call.model, int(flight.created_at), call.include_usage)
+def _streaming(admitted: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
+    encoder = ChunkEncoder(call.endpoint, admitted.rid, call.model, int(admitted.created_at), call.include_usage)
 
     def on_begin() -> None:
-        flight.stream.arm()
-        flight.connection.disarm()
-        flight.connection.close()
+        admitted.stream.arm()
+        admitted.connection.disarm()
+        admitted.connection.close()
 
     async def on_closed(gracefully: bool) -> None:
         if gracefully:
-            flight.stream.disarm()
-        flight.stream.close()
+            admitted.stream.disarm()
+        admitted.stream.close()
 
     async def on_slow(message: str) -> None:
-        await tracker.fail_slow_consumer(flight.reader, message)
+        await tracker.fail_slow_consumer(admitted.reader, message)
 
     response = TokenStreamResponse(
-        flight.reader,
+        admitted.reader,
         encoder,
-        request_id=flight.rid,
+        request_id=admitted.rid,
         include_usage=call.include_usage,
         slow_consumer_secs=tracker.settings.slow_consumer_secs,
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,
     )
-    if flight.attached:
+    if admitted.attached:
         response.headers.update(_REPLAYED)
     return response
 
 
-async def _unary(request: Request, flight: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
-    """Fold the token stream into one body, listening for the client's disconnect all the while."""
-    folded = None
-    with flight.stream, flight.connection as connection, CancelOnDisconnect(ClientConnection.of(request.scope)):
-        folded = await _fold(flight.reader)
+async def _unary(request: Request, admitted: AdmittedRequest, call: validation.Call, headers: CallHeaders) -> Response:
+    """Collect the token stream into one body. The client's disconnect ends the request meanwhile."""
+    collected = None
+    with admitted.stream, admitted.connection as connection, CancelOnDisconnect(ClientConnection.of(request.scope)):
+        collected = await _collect(admitted.reader)
         connection.disarm()
-    if folded is None:
-        return Response(status_code=499)  # nobody is there to read it
-    texts, end = folded
+    if collected is None:
+        return Response(status_code=499)  # the client has disconnected and will not read it
+    texts, end = collected
     if end.status != Status.COMPLETED:
         failure = ErrorType(end.error_type)
-        raise ApiError(failure, end.message, request_id=flight.rid, retry=_may_repeat(request, failure))
+        raise ApiError(failure, end.message, request_id=admitted.rid, retry=_retry(headers, failure))
     body = fold(
         call.endpoint,
-        flight.rid,
+        admitted.rid,
         call.model,
-        int(flight.created_at),
+        int(admitted.created_at),
         "".join(texts),
         end.finish_reason or "stop",
         end.input_tokens,
         end.last,
     )
-    return Response(orjson.dumps(body), headers=_REPLAYED if flight.attached else None, media_type="application/json")
+    replayed = _REPLAYED if admitted.attached else None
+    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
 
 
-def _may_repeat(request: Request, failure: ErrorType) -> bool | None:
-    """None for what the status says."""
-    headers = headers_of(request.scope)
-    if "idempotency-key" in headers:
-        return ERROR_RESPONSES[failure].status == 503  # the way to the answer was lost; an end stays what it was
-    # An id the client chose is spent: repeating the call under it would only be told so.
-    return False if "x-request-id" in headers else None
+def _retry(headers: CallHeaders, failure: ErrorType) -> bool | None:
+    """Return whether repeating the identical call may succeed; None to decide by the HTTP status."""
+    if headers.idempotency_key is not None:
+        # The key names this request: a repeated call attaches to it. It helps only where the connection to the answer
+        # was lost; the outcome of a request that has ended does not change.
+        return ERROR_RESPONSES[failure].status == 503
+    # A request id can be used once: a repeated call with the client's own id would be refused with 409.
+    return False if headers.request_id is not None else None
 
 
-async def _fold(reader: TokenReader) -> tuple[list[str], End]:
+async def _collect(reader: TokenReader) -> tuple[list[str], End]:
     texts: list[str] = []
 
     def take(tokens: Tokens) -> bool:

@@ -1,4 +1,4 @@
-"""`/live`: the process runs. `/ready`: it should be given requests. `/health`: as ready, with the details."""
+"""Serve the health checks: `/live`, `/ready` (whether to send requests here) and `/health` (with details)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ router = APIRouter()
 
 @router.get("/live")
 async def live() -> Response:
-    return _answer(True, {"status": "live"})
+    """Answer 200 while the process runs."""
+    return _response(True, {"status": "live"})
 
 
 @router.get("/ready")
 async def ready(request: Request) -> Response:
-    reason = await _why_not_ready(get_tracker(request))
-    return _answer(not reason, {"status": "not ready", "reason": reason} if reason else {"status": "ready"})
+    """Answer 200 when requests may be sent here; 503, with the reason, while draining or without Redis."""
+    reason = await _unready_reason(get_tracker(request))
+    return _response(not reason, {"status": "not ready", "reason": reason} if reason else {"status": "ready"})
 
 
 @router.get("/health")
 async def health(request: Request) -> Response:
+    """Answer as `/ready` does, with details."""
     tracker = get_tracker(request)
-    reason = await _why_not_ready(tracker)
+    reason = await _unready_reason(tracker)
     details: dict[str, Any] = {
         "status": "unhealthy" if reason else "healthy",
         "frontend": tracker.id,
@@ -36,10 +39,10 @@ async def health(request: Request) -> Response:
         "readers": len(tracker.readers),
         "lease_age_ms": int(tracker.lease.age_secs * 1000),
     }
-    return _answer(not reason, details | ({"reason": reason} if reason else {}))
+    return _response(not reason, details | ({"reason": reason} if reason else {}))
 
 
-async def _why_not_ready(tracker: Tracker) -> str:
+async def _unready_reason(tracker: Tracker) -> str:
     if tracker.draining:
         return "draining"
     try:
@@ -49,6 +52,6 @@ async def _why_not_ready(tracker: Tracker) -> str:
     return ""
 
 
-def _answer(good: bool, content: dict[str, Any]) -> Response:
+def _response(good: bool, content: dict[str, Any]) -> Response:
     headers = {} if good else {"retry-after": "1"}
     return Response(orjson.dumps(content), 200 if good else 503, headers, media_type="application/json")

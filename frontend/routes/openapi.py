@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: the HTTP API described, by hand as bodies are read by hand; tests hold it to the routes."""
+"""Serve `GET /openapi.json`. The description is written by hand; tests compare it with the routes."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ router = APIRouter()
 
 _JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
-    400: "bad JSON, field, header or parameter",
-    401: "no key, or an unknown one, where there are keys",
-    403: "for operators, and the key is a client's",
-    404: "unknown, or expired",
-    408: "the body did not come, or the client took nothing",
-    409: "the id is in use",
+    400: "invalid JSON, field, header or parameter",
+    401: "the API key is missing or unknown",
+    403: "the call needs an API key with the role operator",
+    404: "unknown or expired",
+    408: "the body did not arrive in time, or the client did not read the response",
+    409: "the request id is in use",
     413: "the body is too large",
     422: "the Idempotency-Key was used with another body",
-    429: "the key has as much inflight as it may; Retry-After says when to come back",
-    499: "cancelled before anything was sent",
-    500: "the engine raised, or an internal error",
+    429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
+    499: "cancelled before the response began",
+    500: "the engine failed, or an internal error",
     501: "understood but not supported",
-    503: "no worker, draining, queue full or Redis away; Retry-After says when to come back",
-    504: "a timeout before anything was sent",
+    503: "no worker, draining, queue full or Redis unavailable; repeat the call after Retry-After",
+    504: "a timeout before the response began",
 }
 
 
@@ -56,10 +56,12 @@ def _document() -> bytes:
 
 @router.get("/openapi.json", include_in_schema=False)
 async def openapi() -> Response:
+    """Return the description of the HTTP API."""
     return Response(_document(), media_type=_JSON)
 
 
 def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document. Each call's security and errors 401 and 403 follow from the access policy."""
     described = _document_without_keys()
     for rule in RULES:
         for method in rule.methods.lower().split() if rule.level is not Level.ANYBODY else ():
@@ -78,41 +80,51 @@ def _document_without_keys() -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": _completion("ChatCall", "ChatCompletion", "Complete a conversation")},
             "/v1/completions": {"post": _completion("TextCall", "TextCompletion", "Complete a text")},
-            "/v1/models": {"get": _operation("Models that live workers serve", _ok(listing(ref("Model"))), 503)},
+            "/v1/models": {
+                "get": _operation("List the models that live workers serve", _ok(listing(ref("Model"))), 503)
+            },
             "/v1/models/{name}": {
                 "parameters": [_path("name", STRING)],
-                "get": _operation("One of them", _ok(ref("Model")), 404, 503),
+                "get": _operation("Read one model", _ok(ref("Model")), 404, 503),
             },
             "/v1/requests": {"get": _listing()},
             "/v1/requests/cancel": {
                 "post": _operation(
-                    "Cancel all that match, a page at a time", _ok(ref("Cancelled")), 413, 503, body=ref("Selection")
+                    "Cancel all requests that match, a page at a time",
+                    _ok(ref("Cancelled")),
+                    413,
+                    503,
+                    body=ref("Selector"),
                 )
             },
             "/v1/requests/{rid}": {
                 "parameters": [_path("rid", RID)],
-                "get": _operation("The record", _ok(ref("Request")), 404, 503),
+                "get": _operation("Read the record", _ok(ref("Request")), 404, 503),
                 "delete": _cancel(),
             },
             "/v1/requests/{rid}/cancel": {"parameters": [_path("rid", RID)], "post": _cancel()},
             "/v1/requests/{rid}/stream": {"parameters": [_path("rid", RID)], "get": _stream()},
             "/v1/inflight": {
-                "get": _operation("Count what is inflight", _ok(ref("Inflight")), 503, query={"model": LABEL})
+                "get": _operation("Count inflight requests", _ok(ref("Inflight")), 503, query={"model": LABEL})
             },
-            "/v1/replicas": {"get": _operation("Who lives", _ok(listing(ref("Replica"))), 503)},
+            "/v1/replicas": {
+                "get": _operation("List the replicas that hold a lease", _ok(listing(ref("Replica"))), 503)
+            },
             "/v1/overview": {"get": _overview()},
-            "/metrics": {"get": _operation("Prometheus's text", _ok(STRING, _TEXT))},
-            "/live": {"get": _operation("Does it run?", _ok(ref("Health")))},
-            "/ready": {"get": _health("Should it be given requests?")},
-            "/health": {"get": _health("As ready, with details")},
+            "/metrics": {"get": _operation("Read the metrics in Prometheus's format", _ok(STRING, _TEXT))},
+            "/live": {"get": _operation("Check that the process runs", _ok(ref("Health")))},
+            "/ready": {"get": _health("Check that requests may be sent here")},
+            "/health": {"get": _health("Check as /ready does, with details")},
         },
         "components": {"schemas": SCHEMAS, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
 def _completion(call: str, answer: str, summary: str) -> Schema:
-    """`stream` in the body decides which of the two answers it is."""
-    answers = _answer("whole, or as events", {_JSON: {"schema": ref(answer)}, _EVENTS: {"schema": ref("Event")}})
+    """Describe a completion call; `stream` in its body selects one of the two kinds of response."""
+    answers = _answer(
+        "the completion, or the event stream", {_JSON: {"schema": ref(answer)}, _EVENTS: {"schema": ref("Event")}}
+    )
     headers = {
         "X-Request-Id": RID,
         "Idempotency-Key": {"type": "string", "pattern": f"^{KEY.pattern}$"},
@@ -137,14 +149,16 @@ def _listing() -> Schema:
         "after": RID,
     }
     answers = _ok(listing(ref("Request"), has_more={"type": "boolean"}))
-    return _operation("Requests of the whole cluster, newest first", answers, 503, query=query)
+    return _operation("List the requests of the cluster, newest first", answers, 503, query=query)
 
 
 def _cancel() -> Schema:
     query: dict[str, Schema] = SCHEMAS["Cancel"]["properties"]
-    answers = _ok(ref("Request")) | {"202": _answer("ordered, not confirmed yet", {_JSON: {"schema": ref("Request")}})}
+    answers = _ok(ref("Request")) | {
+        "202": _answer("cancellation requested, not confirmed yet", {_JSON: {"schema": ref("Request")}})
+    }
     return _operation(
-        "Cancel it; options in the query or the body",
+        "Cancel one request; options in the query or the body",
         answers,
         404,
         408,
@@ -158,7 +172,7 @@ def _cancel() -> Schema:
 
 def _stream() -> Schema:
     return _operation(
-        "The token stream from its start, or behind a token, then live",
+        "Replay the token stream from its start, or behind a token, then follow it",
         _ok(ref("Event"), _EVENTS),
         404,
         503,
@@ -169,7 +183,7 @@ def _stream() -> Schema:
 
 def _overview() -> Schema:
     return _operation(
-        "The whole cluster, live: snapshots and what has changed since, for as long as it is read",
+        "Follow the state of the cluster, as snapshots and changes",
         _ok({"type": "object"}, _EVENTS),
         503,
         query={
@@ -183,7 +197,7 @@ def _overview() -> Schema:
 
 
 def _health(summary: str) -> Schema:
-    not_ready = _answer("no; why is in the reason", {_JSON: {"schema": ref("Health")}})
+    not_ready = _answer("not ready, with the reason", {_JSON: {"schema": ref("Health")}})
     return _operation(summary, _ok(ref("Health")) | {"503": not_ready})
 
 
@@ -216,7 +230,7 @@ def _errors(*codes: int) -> Schema:
 
 
 def _ok(schema: Schema, media_type: str = _JSON) -> Schema:
-    return {"200": _answer("fine", {media_type: {"schema": schema}})}
+    return {"200": _answer("success", {media_type: {"schema": schema}})}
 
 
 def _answer(description: str, content: Schema) -> Schema:

@@ -1,4 +1,4 @@
-"""`GET /v1/overview`: the cluster live, as server-sent events: what the dashboard is made of."""
+"""Serve `GET /v1/overview`: the live state of the cluster as server-sent events, for the dashboard."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from frontend.dashboard.board import Board, Selection, Viewer
+from frontend.dashboard.dashboard_feed import MAX_VIEWERS, DashboardFeed, ListingQuery, Viewer
 from frontend.transport import params
 from frontend.transport.deps import get_tracker
 from lifecycle.aio import tasks
@@ -29,36 +29,42 @@ _MAX_WORDS = 8
 
 @router.get("/v1/overview")
 async def overview(request: Request) -> Response:
-    """An event is `{"cluster": …, "requests": …}`, each of the two a `snapshot` first and then a `delta`.
+    """Stream events `{"cluster": …, "requests": …}`: each of the two is a `snapshot` first, and a `delta` afterwards.
 
-    `{"trouble": "…"}` says that Redis cannot be asked now. A viewer that is slow misses pictures, never changes.
+    `{"trouble": "…"}` says that Redis is unavailable. A slow viewer skips versions and then gets a snapshot.
+    Raises ApiError: 400 for an invalid query, 503 when this frontend drains or has too many viewers.
     """
-    tracker, board = get_tracker(request), request.app.state.board
+    tracker, dashboard_feed = get_tracker(request), request.app.state.dashboard_feed
     if tracker.draining:
-        raise ApiError(ErrorType.UNAVAILABLE, "This frontend is draining; another one will show it", code="draining")
-    if board.full:
-        raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many viewers as it may", code="overloaded")
-    return OverviewResponse(tracker, board, selection(request.query_params))
+        message = "This frontend is draining; open the dashboard of another frontend"
+        raise ApiError(ErrorType.UNAVAILABLE, message, code="draining")
+    if dashboard_feed.is_full:
+        message = f"This frontend has reached its limit of {MAX_VIEWERS} viewers; use another frontend"
+        raise ApiError(ErrorType.UNAVAILABLE, message, code="overloaded")
+    return OverviewResponse(tracker, dashboard_feed, parse_listing_query(request.query_params))
 
 
-def selection(query: Mapping[str, str]) -> Selection:
-    """Raises ApiError."""
+def parse_listing_query(query: Mapping[str, str]) -> ListingQuery:
+    """Check and convert the query parameters. Raises ApiError (400)."""
     text = query.get("q", "")
     if len(text) > MAX_CHARS:
-        raise params.bad(f"q must be at most {MAX_CHARS} characters", "q")
-    return Selection(
+        raise params.invalid_parameter(f"q must be at most {MAX_CHARS} characters", "q")
+    return ListingQuery(
         params.one_of(query.get("order", ""), "order", ORDERS) or ORDERS[0],
         params.one_of(query.get("status", ""), "status", ACTIVE),
         params.one_of(query.get("outcome", ""), "outcome", OUTCOMES),
         tuple(text.lower().split()[:_MAX_WORDS]),
-        params.integer(query.get("rows"), "rows", _DEFAULT_ROWS, 1, MAX_ROWS),
+        params.parse_integer(query.get("rows"), "rows", _DEFAULT_ROWS, 1, MAX_ROWS),
     )
 
 
 class OverviewResponse(Response):
-    """Ends when the viewer goes, when it takes nothing for too long, or when this frontend drains."""
+    """Stream the overview to one viewer.
 
-    def __init__(self, tracker: Tracker, board: Board, selection: Selection) -> None:
+    Ends when the viewer disconnects, reads nothing for `LIFECYCLE_SLOW_CONSUMER_SECS`, or the frontend drains.
+    """
+
+    def __init__(self, tracker: Tracker, dashboard_feed: DashboardFeed, query: ListingQuery) -> None:
         super().__init__(
             headers={
                 "content-type": "text/event-stream; charset=utf-8",
@@ -68,8 +74,8 @@ class OverviewResponse(Response):
         )
         del self.headers["content-length"]
         self._tracker = tracker
-        self._board = board
-        self._selection = selection
+        self._dashboard_feed = dashboard_feed
+        self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         writer = asyncio.create_task(self._write(send), name="overview")
@@ -86,9 +92,10 @@ class OverviewResponse(Response):
             await tasks.end((writer, listener))
 
     async def _write(self, send: Send) -> None:
+        """Raises TimeoutError when the viewer reads nothing for too long."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        with self._board.listing(self._selection) as listing:
-            viewer = Viewer(self._board, listing)
+        with self._dashboard_feed.listing(self._query) as listing:
+            viewer = Viewer(self._dashboard_feed, listing)
             while not self._tracker.draining:
                 event = await viewer.next()
                 async with asyncio.timeout(self._tracker.settings.slow_consumer_secs):

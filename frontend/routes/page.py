@@ -1,4 +1,4 @@
-"""`GET /`: the dashboard's files, without a build step or outside assets."""
+"""Serve `GET /` and the other files of the dashboard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 _HEADERS = {
-    # Nothing from elsewhere, nothing inline; and nobody frames a page that has a cancel button.
+    # Only files of this frontend, nothing inline, and no frames: the page has buttons that cancel requests.
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -42,11 +42,13 @@ _FILES = frozenset(entry.name for entry in _STATIC.iterdir() if entry.name != "i
 
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
+    """Return the dashboard's page."""
     return _serve("index.html")
 
 
 @router.get("/dashboard/{name}", include_in_schema=False)
 async def file(name: str) -> Response:
+    """Return another file of the dashboard. Raises ApiError (404)."""
     if name not in _FILES:
         raise ApiError(ErrorType.NOT_FOUND, f"The dashboard has no file {name!r}")
     return _serve(name)

@@ -1,4 +1,4 @@
-"""`/v1/requests`: list, read, stream and cancel any request of the cluster, at any replica."""
+"""Serve `/v1/requests`: list, read, stream and cancel any request of the cluster, at any frontend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fastapi import APIRouter, Request, Response
 from frontend.openai_api.sse import ChunkEncoder
 from frontend.openai_api.stream import TokenStreamResponse
 from frontend.transport import params
-from frontend.transport.deps import get_caller, get_tracker
+from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
+from frontend.transport.headers import headers_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
@@ -30,13 +31,15 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _unknown(rid: str) -> ApiError:
-    return ApiError(ErrorType.NOT_FOUND, f"No request {rid!r} is known; it may have expired", code="request_not_found")
+    message = f"The request {rid!r} is unknown; its record may have expired"
+    return ApiError(ErrorType.NOT_FOUND, message, code="request_not_found")
 
 
 @router.get("")
 async def list_requests(request: Request) -> Response:
+    """List the records that match the query, newest first. Raises ApiError (400) or StoreError."""
     store, query, caller = get_tracker(request).store, request.query_params, get_caller(request)
-    limit = params.integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
+    limit = params.parse_integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     filter = cluster.Filter(
         status=params.one_of(query.get("status", ""), "status", STATUSES),
         model=query.get("model", "")[: params.LABEL_CHARS],
@@ -45,14 +48,15 @@ async def list_requests(request: Request) -> Response:
         worker=query.get("worker", "")[: params.LABEL_CHARS],
         owner=caller.owner,
     )
-    after = await params.known_request(store, query.get("after", ""), caller)
+    after = await params.read_page_start(store, query.get("after", ""), caller)
     records, has_more = await cluster.list_requests(store, filter, limit, after)
     return _json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
 
 
 @router.get("/{rid}")
 async def read_request(request: Request, rid: str) -> Response:
-    record = await _seen(request, rid)
+    """Return one record. Raises ApiError (404) or StoreError."""
+    record = await _read_visible(request, rid)
     if record is None:
         raise _unknown(rid)
     return _json(record.to_json())
@@ -60,15 +64,18 @@ async def read_request(request: Request, rid: str) -> Response:
 
 @router.get("/{rid}/stream")
 async def stream_request(request: Request, rid: str) -> Response:
-    """Replay from the start or behind a token, then follow live."""
+    """Replay the token stream from its start, or behind a token, then follow it live.
+
+    Raises ApiError (400, 404, 503) or StoreError.
+    """
     tracker = get_tracker(request)
-    given = request.headers.get("last-event-id") or request.query_params.get("after")
-    after = TokenId.parse(given) if given else START
+    position = headers_of(request.scope).get("last-event-id") or request.query_params.get("after")
+    after = TokenId.parse(position) if position else START
     if after is None:
-        raise params.bad("Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>", "Last-Event-ID")
-    if len(tracker.readers) >= tracker.settings.max_readers:
-        raise ApiError(ErrorType.UNAVAILABLE, "This frontend has as many open streams as it may", code="overloaded")
-    opened = await tracker.open_reader(rid, after) if await _may_touch(request, rid) else None
+        message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
+        raise params.invalid_parameter(message, "Last-Event-ID")
+    check_reader_limit(tracker)
+    opened = await tracker.open_reader(rid, after) if await _is_accessible(request, rid) else None
     if opened is None:
         raise _unknown(rid)
     record, reader = opened
@@ -95,32 +102,35 @@ async def stream_request(request: Request, rid: str) -> Response:
 
 @router.post("/{rid}/cancel")
 async def cancel_request(request: Request, rid: str) -> Response:
+    """Cancel one request; the options are in the query or the body. Raises ApiError (400, 404, 408, 413) or StoreError."""
     return await _cancel(request, rid, get_tracker(request))
 
 
 @router.delete("/{rid}")
 async def delete_request(request: Request, rid: str) -> Response:
+    """Cancel one request, as `POST /v1/requests/{rid}/cancel` does."""
     return await _cancel(request, rid, get_tracker(request))
 
 
 async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
-    asked = {**request.query_params, **await params.read_object(request)}
-    mode, reason = params.cancel_mode(asked), params.reason(asked)
-    wait_secs = params.whole(asked.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
-    cancellation = await tracker.cancel(rid, mode, reason, wait_secs) if await _may_touch(request, rid) else None
+    fields = {**request.query_params, **await params.read_json_object(request)}
+    mode, reason = params.cancel_mode(fields), params.reason(fields)
+    wait_secs = params.integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
+    accessible = await _is_accessible(request, rid)
+    cancellation = await tracker.cancel(rid, mode, reason, wait_secs) if accessible else None
     if cancellation is None:
         raise _unknown(rid)
     return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
 
 
-async def _seen(request: Request, rid: str) -> RequestRecord | None:
-    """The record, if there is one and it is the caller's to see."""
+async def _read_visible(request: Request, rid: str) -> RequestRecord | None:
+    """Return the record if it exists and the caller may see it."""
     record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
     return record if record is not None and get_caller(request).may_see(record.owner) else None
 
 
-async def _may_touch(request: Request, rid: str) -> bool:
-    """Whether there is any use in asking for it; costs whoever may see everything no look at the record."""
+async def _is_accessible(request: Request, rid: str) -> bool:
+    """Return whether the caller may stream and cancel this request. Reads the record only if the answer depends on it."""
     if not get_caller(request).owner:
         return is_request_id(rid)
-    return await _seen(request, rid) is not None
+    return await _read_visible(request, rid) is not None

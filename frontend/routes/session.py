@@ -1,4 +1,4 @@
-"""Logging in to the dashboard: a key in exchange for a cookie that no script can read."""
+"""Serve the dashboard's log-in: exchange an API key for a session cookie that no script can read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend.auth.policy import comes_from_elsewhere, cross_origin, invalid_key
+from frontend.auth.policy import cross_origin, invalid_key, is_cross_origin
 from frontend.auth.sessions import COOKIE
 from frontend.transport import params
-from frontend.transport.deps import get_access, get_tracker
+from frontend.transport.deps import get_access_policy, get_tracker
+from frontend.transport.headers import headers_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
 
@@ -21,36 +22,38 @@ _BODY_BYTES = 4096
 
 @router.post("/login")
 async def login(request: Request) -> Response:
-    """`{"key"}` → 204 and the cookie."""
-    if comes_from_elsewhere(request.headers):
+    """Check the API key in the body `{"key": …}`; answer 204 and the cookie. Raises ApiError or StoreError."""
+    if is_cross_origin(headers_of(request.scope)):
         raise cross_origin()
-    access = get_access(request)
-    if access is None:
-        raise ApiError(ErrorType.NOT_FOUND, "There are no keys here, and nothing to log in to", code="no_keys")
-    key = access.keyring.find(_key_in(await params.read_body(request, _BODY_BYTES)))
+    policy = get_access_policy(request)
+    if policy is None:
+        raise ApiError(ErrorType.NOT_FOUND, "This frontend requires no API key, so it has no log-in", code="no_keys")
+    key = policy.keyring.find(_key_in(await params.read_body(request, _BODY_BYTES)))
     if key is None:
         raise invalid_key()
-    answer = Response(status_code=204)
-    _set_cookie(request, answer, await access.sessions.begin(key), int(get_tracker(request).settings.session_secs))
-    return answer
+    response = Response(status_code=204)
+    max_age_secs = int(get_tracker(request).settings.session_secs)
+    _set_cookie(request, response, await policy.sessions.begin(key), max_age_secs)
+    return response
 
 
 @router.post("/logout")
 async def logout(request: Request) -> Response:
-    if comes_from_elsewhere(request.headers):
+    """Remove the cookie from the browser. Raises ApiError (403) for a call from another site's page."""
+    if is_cross_origin(headers_of(request.scope)):
         raise cross_origin()
-    answer = Response(status_code=204)
-    _set_cookie(request, answer, "", 0)
-    return answer
+    response = Response(status_code=204)
+    _set_cookie(request, response, "", 0)
+    return response
 
 
 @router.get("/v1/session")
 async def session(request: Request) -> Response:
-    """Who is calling, for a page that wants to know whether to ask for a key."""
-    access = get_access(request)
-    if access is None:
+    """Say whether this frontend requires API keys and as whom the caller is authenticated. Raises StoreError."""
+    policy = get_access_policy(request)
+    if policy is None:
         return _json({"authentication": "off"})
-    caller = await access.caller(request.scope)
+    caller = await policy.caller(request.scope)
     if caller is None:
         return _json({"authentication": "on", "authenticated": False})
     return _json({"authentication": "on", "authenticated": True, "name": caller.name, "role": caller.role})
@@ -62,16 +65,20 @@ def _json(content: dict[str, Any]) -> Response:
 
 def _key_in(body: bytes) -> str:
     try:
-        given = orjson.loads(body)
+        content = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise params.bad("The body is not valid JSON", "body") from None
-    key = given.get("key") if isinstance(given, dict) else None
+        raise params.invalid_parameter("The body is not valid JSON", "body") from None
+    key = content.get("key") if isinstance(content, dict) else None
     if not isinstance(key, str):
-        raise params.bad("key must be a string", "key")
+        raise params.invalid_parameter("key must be a string", "key")
     return key
 
 
-def _set_cookie(request: Request, answer: Response, value: str, max_age_secs: int) -> None:
-    """Behind a proxy that ends TLS the proxy says so; whoever makes that up locks out nobody but himself."""
+def _set_cookie(request: Request, response: Response, value: str, max_age_secs: int) -> None:
+    """Set the cookie, with `Secure` behind TLS.
+
+    A proxy that terminates TLS sends X-Forwarded-Proto. A client that forges this header only makes its own cookie
+    unusable.
+    """
     https = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    answer.set_cookie(COOKIE, value, max_age_secs, secure=https, httponly=True, samesite="strict")
+    response.set_cookie(COOKIE, value, max_age_secs, secure=https, httponly=True, samesite="strict")

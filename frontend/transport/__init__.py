@@ -1,1 +1,1 @@
-"""Carry one HTTP call: its id, its headers, its dependencies, and the fast path past ASGI's layers."""
+"""Everything about one HTTP call that is not its route: its id, headers, body, parameters and dependencies."""

@@ -1,4 +1,4 @@
-"""What routes find on the application and on the call."""
+"""Give the routes what they depend on: the tracker, the access policy, the caller, and room for another reader."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ from typing import cast
 from fastapi import Request
 
 from frontend.auth.api_keys import ANYBODY, Caller
-from frontend.auth.policy import Access
+from frontend.auth.policy import AccessPolicy
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import ErrorType
 
 
 def get_tracker(request: Request) -> Tracker:
+    """Return this frontend's tracker."""
     return cast(Tracker, request.app.state.tracker)
 
 
-def get_access(request: Request) -> Access | None:
-    """None without authentication."""
-    return cast("Access | None", request.app.state.access)
+def get_access_policy(request: Request) -> AccessPolicy | None:
+    """Return the access policy; None when this frontend requires no API keys."""
+    return cast("AccessPolicy | None", request.app.state.access_policy)
 
 
 def get_caller(request: Request) -> Caller:
+    """Return the caller that was authorized for this call; `ANYBODY` where no key is required."""
     return cast(Caller, request.scope["state"].get("caller", ANYBODY))
+
+
+def check_reader_limit(tracker: Tracker) -> None:
+    """Check that another stream may be opened. Raises ApiError (503) at the limit `LIFECYCLE_MAX_READERS`."""
+    limit = tracker.settings.max_readers
+    if len(tracker.readers) >= limit:
+        message = f"This frontend has reached its limit of {limit} open streams; repeat the call later"
+        raise ApiError(ErrorType.UNAVAILABLE, message, code="overloaded")

@@ -1,7 +1,7 @@
-"""Completions go straight to their endpoint; every other call goes through FastAPI.
+"""Call the endpoints of completions directly, and leave every other call to FastAPI.
 
-What FastAPI has around an endpoint (five middlewares, routing, dependencies) costs as much as the endpoint itself, and
-more than a quarter of a frontend's share of a short request: docs/performance.md.
+FastAPI's layers around an endpoint (five middlewares, routing, dependencies) cost as much as the endpoint itself, and
+more than a quarter of a frontend's share of a short request: see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from lifecycle.fastapi.exception_handlers import EXPECTED, answer
+from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class FastPath:
-    """An ASGI application. `endpoints`: those of POST by path, which FastAPI has as routes too."""
+    """Route POST calls to `endpoints`, by their exact path. FastAPI must have the same endpoints as routes."""
 
     def __init__(self, app: FastAPI, endpoints: Mapping[str, Endpoint]) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class FastPath:
         try:
             response = await endpoint(request)
         except Exception as failure:
-            if not isinstance(failure, EXPECTED):
-                log.exception("a call failed")
-            response = answer(request, failure)
+            if not isinstance(failure, EXPECTED_EXCEPTIONS):
+                log.exception("the call %s %s failed", scope["method"], scope["path"])
+            response = to_response(request, failure)
         await response(scope, receive, send)

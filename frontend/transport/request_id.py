@@ -1,12 +1,12 @@
-"""Pure ASGI middleware: every response names its request and is safe in a browser; a client's own id is checked."""
+"""Give every HTTP call a request id, and every response that id and the security headers."""
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from frontend.transport.headers import decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.fastapi.headers import headers_of
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.types import ErrorType
 
@@ -18,11 +18,16 @@ SECURITY = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
-"""On every response that does not say otherwise: the dashboard may load its own files, a stream not be altered."""
+"""Defaults for every response. The dashboard's files and the event streams replace some of them."""
 
 
 class RequestIdMiddleware:
-    """Puts the id into `scope["state"]["request_id"]`, and what is there then on the response as `X-Request-Id`."""
+    """Choose the id of each call and name it in the response. This is the outermost ASGI application.
+
+    The id is the client's own `X-Request-Id`, which is checked, or a new one. It is kept in
+    `scope["state"]["request_id"]`; a route may replace it there until the response starts. The call's headers are
+    decoded here for all others.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -32,32 +37,32 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        given = headers_of(scope).get("x-request-id")
-        valid = given is not None and is_request_id(given)
-        state["request_id"] = given if given and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
-        peer = ClientConnection.of(scope)
+        client_id = decode_headers(scope).get("x-request-id")
+        valid = client_id is not None and is_request_id(client_id)
+        state["request_id"] = client_id if client_id and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
+        connection = ClientConnection.of(scope)
 
-        async def send_named(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
                 headers.append((b"x-request-id", state["request_id"].encode()))
                 headers += [header for header in SECURITY if header[0] not in names]
-                if message["status"] == 200 and b"content-length" not in names and peer.begin(headers):
+                if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
                     return
                 message["headers"] = headers
             await send(message)
 
-        if given is not None and not valid:
-            refusal = ApiError(
-                ErrorType.VALIDATION, "X-Request-Id must be 1 to 128 of A-Z a-z 0-9 . _ -", param="X-Request-Id"
-            )
-            await error_response(refusal)(scope, receive, send_named)
+        if client_id is not None and not valid:
+            message = "X-Request-Id must be 1 to 128 characters of A-Z a-z 0-9 . _ -; send another one, or none"
+            refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
+            await error_response(refusal)(scope, receive, send_with_headers)
             return
-        await self._app(scope, receive, send_named)
+        await self._app(scope, receive, send_with_headers)
 
 
 def error_response(error: ApiError) -> ASGIApp:
+    """Return the ASGI application that sends this error."""
     from starlette.responses import Response
 
     return Response(error.body(), error.status, error.headers())

@@ -1,1 +1,1 @@
-"""Serve HTTP with FastAPI: the client's connection, disconnects, errors."""
+"""Building blocks for serving HTTP with FastAPI: the client's connection, disconnects and error responses."""

@@ -1,4 +1,4 @@
-"""Notices that a client has gone, by listening for it: an idle response is ended too, not only one that writes."""
+"""Cancel work for an HTTP client as soon as that client disconnects."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from lifecycle.fastapi.client_connection import ClientConnection
 
 
 class CancelOnDisconnect:
-    """`with CancelOnDisconnect(peer) as client:` cancels its block once the client disconnects, and says so in `gone`.
+    """Cancel the block of `with CancelOnDisconnect(connection) as client:` once the client disconnects.
 
-    As asyncio.timeout does: that cancellation ends with the block, one from outside goes on.
+    The disconnect is noticed even while nothing is written. As with `asyncio.timeout`, a cancellation caused by the
+    disconnect ends with the block and `client.disconnected` is then true; a cancellation from outside is passed on.
     """
 
-    def __init__(self, peer: ClientConnection) -> None:
-        self._peer = peer
-        self._task: asyncio.Task[Any] | None = None  # while it listens
-        self.gone = False
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._task: asyncio.Task[Any] | None = None  # set inside the block
+        self.disconnected = False
 
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
-        self._peer.listen(self._hear)
+        self._connection.add_disconnect_callback(self._on_disconnect)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._peer.unlisten(self._hear)
+        self._connection.remove_disconnect_callback(self._on_disconnect)
         task, self._task = self._task, None
         assert task is not None
-        return self.gone and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        return self.disconnected and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
 
-    def _hear(self) -> None:
-        if self._task is not None and not self.gone:
-            self.gone = True
+    def _on_disconnect(self) -> None:
+        if self._task is not None and not self.disconnected:
+            self.disconnected = True
             self._task.cancel()

@@ -1,5 +1,7 @@
-"""The client at the other end of a call's connection: what ASGI cannot say of it, or only with a task or a turn of the
-loop more.
+"""Access the client's connection of one HTTP call beyond what ASGI offers.
+
+Through ASGI, noticing a disconnect needs a task of its own, and each write needs a coroutine to be resumed. Here both
+use uvicorn's objects directly.
 """
 
 from __future__ import annotations
@@ -12,28 +14,34 @@ from typing import Any, cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-_EXTENSION = "lifecycle.peer"
+_EXTENSION = "lifecycle.client_connection"
 _CHUNKED = ((b"transfer-encoding", b"chunked"),)
 
 
 class ClientConnection:
-    """Of one call. `on_gone` is its connection's, and called when that has been lost."""
+    """Read from, write to and observe the connection of one HTTP call.
 
-    __slots__ = ("_cycle", "_on_gone")
+    `disconnect_callbacks` belongs to the connection, which may carry several calls one after the other. Its members
+    are called when the connection is lost.
+    """
 
-    def __init__(self, cycle: RequestResponseCycle, on_gone: set[Callable[[], None]]) -> None:
+    __slots__ = ("_cycle", "_disconnect_callbacks")
+
+    def __init__(self, cycle: RequestResponseCycle, disconnect_callbacks: set[Callable[[], None]]) -> None:
         self._cycle = cycle
-        self._on_gone = on_gone
+        self._disconnect_callbacks = disconnect_callbacks
 
     @classmethod
     def of(cls, scope: Scope) -> ClientConnection:
+        """Return the connection that `put_into` stored in this ASGI scope. Raises KeyError when there is none."""
         return cast(ClientConnection, scope["extensions"][_EXTENSION])
 
     def put_into(self, scope: Any) -> None:
+        """Store this connection in an ASGI scope."""
         scope["extensions"] = {_EXTENSION: self}
 
     def body(self) -> bytes | None:
-        """The call's, if it is here as a whole, and only once."""
+        """Take the request body if it has arrived completely, else return None. A second call returns b""."""
         cycle = self._cycle
         if cycle.more_body:
             return None
@@ -41,13 +49,15 @@ class ClientConnection:
         return bytes(body)
 
     @property
-    def is_full(self) -> bool:
-        """The socket takes nothing now."""
+    def is_write_paused(self) -> bool:
+        """Whether the write buffer of the socket is full."""
         return self._cycle.flow.write_paused
 
     def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """A response of unknown length with status 200; uvicorn would look at each header with Python. False, and
-        nothing is sent, unless the socket takes it; or if a header is none, which uvicorn will say.
+        """Start a chunked response with status 200 at once. Faster than uvicorn, which checks each header in Python.
+
+        Return False, having sent nothing, when the socket's write buffer is full, when a response cannot be started
+        now, or when a header contains a line break; the caller then sends the response through ASGI.
         """
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or cycle.scope["method"] == "HEAD":
@@ -63,7 +73,7 @@ class ClientConnection:
         return True
 
     def write_nowait(self, data: bytes) -> bool:
-        """A piece of the body, to the socket at once. False, and nothing is sent, unless it takes it."""
+        """Write a part of the body at once. Return False, having sent nothing, when that is not possible now."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
@@ -71,25 +81,27 @@ class ClientConnection:
         return True
 
     def finish(self, data: bytes) -> bool:
-        """The last piece, in the same way."""
+        """Write the last part of the body at once. Return False, having sent nothing, when that is not possible now."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
         sending = cycle.send({"type": "http.response.body", "body": data, "more_body": False})
         with suppress(StopIteration):
-            sending.send(None)  # to its end: it waits only for a socket that is full
+            sending.send(None)  # one step runs it to its end: it waits only while the write buffer is full
         return True
 
     def abort(self) -> None:
-        """Drop the connection with whatever its buffer holds: closing alone waits for one that is never taken."""
+        """Drop the connection and its write buffer. Closing it would wait until the client has read the buffer."""
         self._cycle.transport.abort()
 
-    def listen(self, on_gone: Callable[[], None]) -> None:
-        """`on_gone` is called once it goes, soon if it has gone."""
-        self._on_gone.add(on_gone)
-        self._cycle.flow.resume_reading()  # paused for a large body, its going would not be noticed
+    def add_disconnect_callback(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the client disconnects; soon, if it has disconnected already."""
+        self._disconnect_callbacks.add(callback)
+        # uvicorn pauses reading while a large body waits; a disconnect would then go unnoticed.
+        self._cycle.flow.resume_reading()
         if self._cycle.transport.is_closing():
-            asyncio.get_running_loop().call_soon(on_gone)
+            asyncio.get_running_loop().call_soon(callback)
 
-    def unlisten(self, on_gone: Callable[[], None]) -> None:
-        self._on_gone.discard(on_gone)
+    def remove_disconnect_callback(self, callback: Callable[[], None]) -> None:
+        """Undo `add_disconnect_callback`."""
+        self._disconnect_callbacks.discard(callback)

@@ -1,4 +1,4 @@
-"""What a call answers when it cannot be served: an HTTP status, headers, and the OpenAI error body."""
+"""Describe the failure of an HTTP call: the status, the headers and OpenAI's error body."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import orjson
 from lifecycle.errors import ERROR_RESPONSES, StoreError
 from lifecycle.types import ErrorType
 
-_RETRIED_LATER = frozenset({429, 503})
+_RETRY_LATER = frozenset({429, 503})  # statuses
 _DEFAULT_RETRY_AFTER_SECS = 1
 
 
 def encodable(text: str) -> str:
-    """The text with every lone surrogate replaced, so that it has a UTF-8 and therefore a JSON form.
+    """Replace every lone surrogate, so that the text can be encoded as UTF-8 and as JSON.
 
-    Engines and exceptions may carry such text. Two halves that stand side by side become their character.
+    Texts of engines and exceptions may contain some. Two that form a pair become the character they stand for.
     """
     try:
         text.encode()
@@ -26,11 +26,11 @@ def encodable(text: str) -> str:
 
 
 class ApiError(Exception):
-    """Ends a call before a response has begun.
+    """Raised when a call fails before its response has begun.
 
-    `status` defaults to the error type's own, `retry` to whether repeating the identical call can help.
-    `request_id` is set for a request that was admitted and then failed; its body names the request and
-    the `error_type`, as the error frame of a stream does.
+    `status` defaults to that of the error type; `retry`, whether repeating the identical call may succeed, follows
+    from the status by default. `request_id` is given for a request that was admitted and then failed: the body then
+    contains it and the `error_type`, as the error frame of a stream does.
     """
 
     def __init__(
@@ -53,11 +53,12 @@ class ApiError(Exception):
         self.type = shape.type
         self.code = code
         self.param = param
-        self.retry = _worth_repeating(self.status) if retry is None else retry
+        self.retry = _may_succeed_later(self.status) if retry is None else retry
         self.retry_after_secs = retry_after_secs
         self.request_id = request_id
 
     def body(self) -> bytes:
+        """Return the response body as JSON."""
         error: dict[str, Any] = {
             "message": encodable(self.message),
             "type": self.type,
@@ -69,24 +70,25 @@ class ApiError(Exception):
         return orjson.dumps({"error": error})
 
     def headers(self) -> dict[str, str]:
-        """Names are lower case, as ASGI wants them."""
+        """Return the response headers, with names in lower case as ASGI requires."""
         headers = {"content-type": "application/json"}
         if not self.retry:
-            # The SDKs repeat 408, 409, 429 and every 5xx by themselves unless told not to.
+            # Without this header OpenAI's SDKs repeat calls with 408, 409, 429 and 5xx on their own.
             headers["x-should-retry"] = "false"
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         if self.retry_after_secs is not None:
             headers["retry-after"] = str(self.retry_after_secs)
-        elif self.status in _RETRIED_LATER:
+        elif self.status in _RETRY_LATER:
             headers["retry-after"] = str(_DEFAULT_RETRY_AFTER_SECS)
         return headers
 
 
-def redis_away(failure: StoreError) -> ApiError:
+def redis_unavailable(failure: StoreError) -> ApiError:
+    """Return the error 503 for a call that Redis could not serve."""
     return ApiError(ErrorType.UNAVAILABLE, failure.message, code="redis_unavailable")
 
 
-def _worth_repeating(status: int) -> bool:
-    """4xx is the caller's doing and 501 does not pass; only a limit or a server's trouble does."""
+def _may_succeed_later(status: int) -> bool:
+    """Return whether the cause may pass: a limit or a failure of the server, but not an invalid or unsupported call."""
     return status == 429 or (status >= 500 and status != 501)

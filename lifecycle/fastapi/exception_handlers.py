@@ -1,4 +1,4 @@
-"""What a call that failed is answered, whichever way it came in."""
+"""Turn the exception of a failed HTTP call into its response, for calls through FastAPI and past it alike."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from lifecycle.errors import Fenced, StoreError
-from lifecycle.fastapi.errors import ApiError, redis_away
+from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.types import ErrorType
 
-EXPECTED = (ApiError, StoreError, Fenced, HTTPException, ClientDisconnect)
-"""Every other exception is a bug: it is answered too, and logged by whoever catches it."""
+EXPECTED_EXCEPTIONS = (ApiError, StoreError, Fenced, HTTPException, ClientDisconnect)
+"""Any other exception is a bug. It gets a response too, and the code that catches it logs it."""
 
 
-def answer(request: Request, failure: Exception) -> Response:
+def to_response(request: Request, failure: Exception) -> Response:
+    """Return the response for a failed call: OpenAI's error body, or an empty 499 when the client has disconnected."""
     if isinstance(failure, ClientDisconnect):
-        return Response(status_code=499)  # before its body was whole: nothing was started
-    error, more = _described(request, failure), {}
+        return Response(status_code=499)  # raised while the body was read: no request was started
+    error, more_headers = _to_api_error(request, failure), {}
     if isinstance(failure, HTTPException):
-        more = dict(failure.headers or {})
-    return Response(error.body(), error.status, {**error.headers(), **more})
+        more_headers = dict(failure.headers or {})
+    return Response(error.body(), error.status, {**error.headers(), **more_headers})
 
 
-def _described(request: Request, failure: Exception) -> ApiError:
+def _to_api_error(request: Request, failure: Exception) -> ApiError:
     if isinstance(failure, ApiError):
         return failure
     if isinstance(failure, StoreError):
-        return redis_away(failure)
+        return redis_unavailable(failure)
     if isinstance(failure, Fenced):
         return ApiError(ErrorType.UNAVAILABLE, failure.message, code="lease_lost")
     if isinstance(failure, HTTPException):
         kind = ErrorType.NOT_FOUND if failure.status_code == 404 else ErrorType.VALIDATION
         message = f"{request.method} {request.url.path}: {failure.detail}"
         return ApiError(kind, message, status=failure.status_code, code=None)
-    return ApiError(ErrorType.INTERNAL, "An internal error occurred", retry=False)
+    return ApiError(ErrorType.INTERNAL, "An internal error occurred; the frontend's log has the details", retry=False)

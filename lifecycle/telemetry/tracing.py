@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -35,9 +34,11 @@ def is_on() -> bool:
     return _tracer is not None
 
 
-def incoming(headers: Mapping[str, str]) -> str:
-    """Return the parent of a call's request: the current HTTP span, else what the client sent; "" for none."""
-    given = headers.get("traceparent", "")
+def incoming(given: str) -> str:
+    """Return the traceparent for a call's request: of the current HTTP span if there is one, else the client's.
+
+    `given` is the client's header, '' without one. An invalid header counts as none.
+    """
     current = _traceparent(trace.get_current_span()) if is_on() else ""
     return current or (given if _TRACEPARENT.fullmatch(given) else "")
 

@@ -80,7 +80,7 @@ async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: s
     a, b = cluster.frontends
     async with browsing(browser, b.url) as page:
         await expect(page.locator("#live")).to_have_text("Live")
-        await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
+        await expect(page.locator("#inflight-note")).to_have_text("No request is inflight.")
         async with post(cluster.http, a.url, chat("100000 0.05", "paced"), X_Request_Id="r1") as stream:
             row = page.locator("#inflight tbody tr", has_text="r1")
             await expect(row.locator("[data-label=phase]")).to_have_text("streaming")
@@ -102,7 +102,7 @@ async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: s
             notice = page.locator("#notices li")
             await expect(notice).to_have_text(re.compile(r"r1requested → confirmed stopped in \d+ ms"))
             await stream.read()
-        await expect(page.locator("#inflight-note")).to_have_text("Nothing is inflight.")
+        await expect(page.locator("#inflight-note")).to_have_text("No request is inflight.")
         await expect(page.locator("#watch-status")).to_contain_text("Ended: cancelled")
         await expect(page.locator("#record")).to_contain_text("Cancelled from the dashboard")
         ended = page.locator("#finished tbody tr", has_text="r1")
@@ -134,7 +134,7 @@ async def test_a_cancel_says_that_it_is_not_confirmed_until_it_is(
 
 @asynccontextmanager
 async def _live(page: Any) -> AsyncIterator[None]:
-    """From the first picture on."""
+    """Run the block once the page shows live data."""
     await expect(page.locator("#live")).to_have_text("Live")
     yield
 
@@ -161,7 +161,7 @@ async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, cluster
         await expect(rows.locator("th")).to_have_text(["alpha", "beta"])
         await page.get_by_label("Filter").fill("BET paced")
         await expect(rows.locator("th")).to_have_text(["beta"])
-        await expect(page.locator("#inflight-note")).to_have_text("1 of 2 inflight match.")
+        await expect(page.locator("#inflight-note")).to_have_text("Found 1 of 2 inflight requests.")
         button = rows.first.get_by_role("button", name="Watch beta")
         await button.focus()
         before = await rows.first.locator("[data-label=tokens]").text_content()
@@ -169,7 +169,7 @@ async def test_it_filters_sorts_and_keeps_rows_as_they_are(browser: str, cluster
         await expect(button).to_be_focused()
         await page.get_by_label("Filter").fill("")
         await page.get_by_label("Status").select_option("queued")
-        await expect(page.locator("#inflight-note")).to_have_text("None of 2 inflight match.")
+        await expect(page.locator("#inflight-note")).to_have_text("None of 2 inflight requests found.")
         assert await page.title() == "2 inflight – lifecycle"
         assert await page.locator("td img, th img").count() == 0
 
@@ -180,7 +180,7 @@ async def test_ten_thousand_would_be_as_many_rows_as_fifty(browser: str, cluster
         browsing(browser, cluster.frontends[0].url) as page,
     ):
         await expect(page.locator("#inflight tbody tr")).to_have_count(50)
-        await expect(page.locator("#inflight-note")).to_have_text("The 50 oldest, of 120 inflight.")
+        await expect(page.locator("#inflight-note")).to_have_text("The 50 oldest of 120 inflight requests.")
         await page.get_by_role("button", name="Show more").click()
         await expect(page.locator("#inflight tbody tr")).to_have_count(100)
         await expect(page.locator("[data-tile=queued]")).to_have_text("120")
@@ -219,7 +219,7 @@ async def test_it_says_when_redis_is_away_and_when_it_is_back(
             await expect(page.locator("#replicas tbody tr")).to_have_count(2)
             await expect(page.locator("#trouble")).to_be_hidden()
             redis.freeze()
-            await expect(page.locator("#trouble")).to_contain_text("Redis is away")
+            await expect(page.locator("#trouble")).to_contain_text("Redis is unavailable")
             await expect(page.locator("#trouble")).to_contain_text("old.")
             redis.thaw()
             await expect(page.locator("#trouble")).to_be_hidden()
@@ -236,7 +236,7 @@ async def test_everything_can_be_done_with_the_keyboard(browser: str, cluster: C
         press = page.keyboard.press
         await expect(page.locator("#inflight tbody tr")).to_have_count(2)
         await press("?")
-        await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
         await press("Escape")
         await press("/")
         await expect(page.get_by_label("Filter")).to_be_focused()
@@ -288,10 +288,10 @@ async def test_it_asks_for_a_key_where_one_is_wanted(browser: str, cluster: Clus
         await page.goto(cluster.frontends[0].url)
         dialog = page.get_by_role("dialog", name="Log in")
         await expect(dialog).to_be_visible()
-        await page.get_by_label("Key", exact=True).fill("wrong")
+        await page.get_by_label("API key", exact=True).fill("wrong")
         await page.keyboard.press("Enter")
         await expect(dialog).to_contain_text("not accepted")
-        await page.get_by_label("Key", exact=True).fill("right")
+        await page.get_by_label("API key", exact=True).fill("right")
         await page.get_by_role("button", name="Log in").click()
         await expect(dialog).to_be_hidden()
         await expect(page.locator("#live")).to_have_text("Live")
@@ -307,7 +307,7 @@ async def test_a_log_in_with_a_real_key_shows_the_cluster_and_can_cancel(
     frontend = await cluster.frontend(api_keys=str(keys.file))
     try:
         async with browsing(browser, frontend.url, may_complain=True) as page:
-            await page.get_by_label("Key", exact=True).fill(keys.of["ops"])
+            await page.get_by_label("API key", exact=True).fill(keys.of["ops"])
             await page.get_by_role("button", name="Log in").click()
             await expect(page.locator("#live")).to_have_text("Live")
             await expect(page.locator("#who")).to_have_text("ops (operator)")

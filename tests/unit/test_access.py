@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from frontend.app import ROUTERS
 from frontend.auth.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
-from frontend.auth.policy import RULES, Access, Level
+from frontend.auth.policy import RULES, AccessPolicy, Level
 from frontend.auth.sessions import Sessions
 from lifecycle.cli.main import run
 from lifecycle.settings import SettingsError, as_environment, load
@@ -97,7 +97,7 @@ def test_a_changed_file_is_taken_and_a_wrong_one_is_not(tmp_path: Path, caplog: 
     assert ring.find(keys.of["acme"]) is None
     replace("rubbish")
     assert ring.find(other) is not None
-    assert "the keys stay as they were" in caplog.text
+    assert "the API keys were not reloaded" in caplog.text
     keys.file.unlink()
     ring.refresh()
     assert ring.find(other) is not None
@@ -169,7 +169,7 @@ async def test_who_knows_the_file_of_keys_cannot_sign(store: Store) -> None:
     lost = await sessions.begin(kept)
     await store.command("DEL", store.keys.control + "secret")
     fresh = await Sessions(Keyring(kept.line), store).begin(kept)
-    sessions._asked_at -= 2
+    sessions._fetched_at -= 2
     assert await sessions.caller(fresh) == kept.caller
     assert await sessions.caller(lost) is None
 
@@ -206,22 +206,22 @@ def test_every_route_is_in_the_table_and_the_table_names_no_other() -> None:
     ],
 )
 async def test_a_call_has_the_level_of_its_route(
-    make: Callable[..., Access], method: str, path: str, level: Level
+    make: Callable[..., AccessPolicy], method: str, path: str, level: Level
 ) -> None:
     assert make().level(method, path) is level
 
 
-async def test_metrics_can_be_everybodys(make: Callable[..., Access]) -> None:
+async def test_metrics_can_be_everybodys(make: Callable[..., AccessPolicy]) -> None:
     assert make(public_metrics=True).level("GET", "/metrics") is Level.ANYBODY
 
 
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Access]]:
+async def make() -> AsyncIterator[Callable[..., AccessPolicy]]:
     stores: list[Store] = []
 
-    def access(**settings: Any) -> Access:
+    def access(**settings: Any) -> AccessPolicy:
         stores.append(fake_store(load(settings)))
-        return Access(Keyring(new_key("ops", KeyRole.OPERATOR)[1].line), stores[-1])
+        return AccessPolicy(Keyring(new_key("ops", KeyRole.OPERATOR)[1].line), stores[-1])
 
     yield access
     for made in stores:

@@ -1,4 +1,4 @@
-"""What viewers of the dashboard are sent, and that many of them cost what one does."""
+"""The dashboard's events: snapshots, changes, and one query of Redis for all viewers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from frontend.dashboard import source
-from frontend.dashboard.board import Board, Selection, Viewer
-from frontend.dashboard.picture import Picture, changes
+from frontend.dashboard import cached_snapshot
+from frontend.dashboard.cached_snapshot import CachedSnapshot
+from frontend.dashboard.dashboard_feed import DashboardFeed, ListingQuery, Viewer
 from frontend.dashboard.rates import Rates
-from frontend.dashboard.source import Source
+from frontend.dashboard.snapshot import Snapshot as TableSnapshot
+from frontend.dashboard.snapshot import changes
 from frontend.routes import overview
 from lifecycle.errors import StoreUnavailable
 from lifecycle.fastapi.errors import ApiError
@@ -21,7 +22,7 @@ from lifecycle.types import Labels, Replica, Role
 from tests.unit.world import LABELS, World
 
 LEASE_SECS = 12.0
-ALL = Selection("oldest", "", "", (), 50)
+ALL = ListingQuery("oldest", "", "", (), 50)
 
 
 def test_of_a_table_only_what_is_new_is_sent() -> None:
@@ -31,15 +32,17 @@ def test_of_a_table_only_what_is_new_is_sent() -> None:
     assert changes(now, now) == {"set": [], "gone": []}
 
 
-def test_who_is_a_picture_behind_gets_a_delta_and_who_is_further_behind_begins_anew() -> None:
-    picture = Picture(3, {"as_of": 1.0}, {"t": {"a": {"id": "a", "n": 2}}}, {"t": {"a": {"id": "a", "n": 1}}}, [[1]])
+def test_a_viewer_one_version_behind_gets_a_delta_and_any_other_a_snapshot() -> None:
+    snapshot = TableSnapshot(
+        3, {"as_of": 1.0}, {"t": {"a": {"id": "a", "n": 2}}}, {"t": {"a": {"id": "a", "n": 1}}}, [[1]]
+    )
     delta = {"kind": "delta", "as_of": 1.0, "t": {"set": [{"id": "a", "n": 2}], "gone": []}}
     whole = {"kind": "snapshot", "as_of": 1.0, "history": [[1]], "t": {"set": [{"id": "a", "n": 2}], "gone": []}}
-    assert [orjson.loads(picture.since(seen)) for seen in (2, 1, 0)] == [delta, whole, whole]
+    assert [orjson.loads(snapshot.since(seen)) for seen in (2, 1, 0)] == [delta, whole, whole]
 
 
-def frontend(name: str, beat_at: float, now: float, tokens: int, disconnects: int = 0) -> Replica:
-    left_ms = int((beat_at + LEASE_SECS - now) * 1000)
+def frontend(name: str, heartbeat_at: float, now: float, tokens: int, disconnects: int = 0) -> Replica:
+    left_ms = int((heartbeat_at + LEASE_SECS - now) * 1000)
     counted = {"output_tokens": tokens, "disconnects": disconnects}
     return Replica(name, Role.FRONTEND, "h", 1, 0.0, left_ms, "ready", 0, (), None, None, counted=counted)
 
@@ -57,7 +60,7 @@ def test_tokens_are_counted_between_two_heartbeats_of_each_frontend() -> None:
     rates = Rates(LEASE_SECS)
 
     def rate(now: float, *told: Any) -> float:
-        return rates.feed(snapshot(now, *(frontend(name, at, now, n) for name, at, n in told))).tokens_per_sec
+        return rates.add(snapshot(now, *(frontend(name, at, now, n) for name, at, n in told))).tokens_per_sec
 
     assert rate(100, ("a", 99, 5000), ("b", 98, 100)) == 0.0  # what was before is unknown
     assert rate(101, ("a", 99, 5000), ("b", 101, 400)) == 100.0
@@ -69,26 +72,26 @@ def test_tokens_are_counted_between_two_heartbeats_of_each_frontend() -> None:
 
 def test_ends_and_disconnects_are_those_since_the_last_point() -> None:
     rates = Rates(LEASE_SECS)
-    rates.feed(snapshot(100, frontend("a", 99, 100, 0, 7), completed=100, failed=10, cancelled=1))
-    point = rates.feed(snapshot(101, frontend("a", 101, 101, 0, 9), completed=103, failed=11, cancelled=1))
+    rates.add(snapshot(100, frontend("a", 99, 100, 0, 7), completed=100, failed=10, cancelled=1))
+    point = rates.add(snapshot(101, frontend("a", 101, 101, 0, 9), completed=103, failed=11, cancelled=1))
     assert (point.completed, point.failed, point.cancelled, point.disconnects) == (3, 1, 0, 2)
     assert (point.queued, point.running) == (1, 2)
-    lost = rates.feed(snapshot(102, completed=0))  # Redis has lost its data
+    lost = rates.add(snapshot(102, completed=0))  # Redis has lost its data
     assert (lost.completed, lost.failed) == (0, 0)
 
 
 async def test_whoever_asks_first_takes_it_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "PERIOD_SECS", 60.0)
+    monkeypatch.setattr(cached_snapshot, "PERIOD_SECS", 60.0)
     taken = 0
 
-    async def take(last: Picture | None) -> Picture:
+    async def take(last: TableSnapshot | None) -> TableSnapshot:
         nonlocal taken
         taken += 1
         await asyncio.sleep(0)
-        return Picture(taken, {}, {})
+        return TableSnapshot(taken, {}, {})
 
-    shared = Source(take)
-    assert [p.version for p in await asyncio.gather(*(shared.look() for _ in range(10)))] == [1] * 10
+    shared = CachedSnapshot(take)
+    assert [p.version for p in await asyncio.gather(*(shared.get() for _ in range(10)))] == [1] * 10
     assert taken == 1
 
 
@@ -96,18 +99,18 @@ async def test_one_that_leaves_while_it_takes_leaves_it_to_the_next() -> None:
     began, never = asyncio.Event(), asyncio.Event()
     calls = 0
 
-    async def take(last: Picture | None) -> Picture:
+    async def take(last: TableSnapshot | None) -> TableSnapshot:
         nonlocal calls
         calls += 1
         began.set()
         if calls == 1:
             await never.wait()
-        return Picture(calls, {}, {})
+        return TableSnapshot(calls, {}, {})
 
-    shared = Source(take)
-    first = asyncio.create_task(shared.look())
+    shared = CachedSnapshot(take)
+    first = asyncio.create_task(shared.get())
     await began.wait()
-    second = asyncio.create_task(shared.look())
+    second = asyncio.create_task(shared.get())
     first.cancel()
     assert (await second).version == 2
     await asyncio.gather(first, return_exceptions=True)
@@ -116,27 +119,27 @@ async def test_one_that_leaves_while_it_takes_leaves_it_to_the_next() -> None:
 async def test_all_are_told_of_one_failure_and_it_is_not_asked_again_at_once() -> None:
     calls = 0
 
-    async def take(last: Picture | None) -> Picture:
+    async def take(last: TableSnapshot | None) -> TableSnapshot:
         nonlocal calls
         calls += 1
         raise StoreUnavailable("Redis is away")
 
-    shared = Source(take)
+    shared = CachedSnapshot(take)
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
-            await shared.look()
+            await shared.get()
     assert calls == 1
 
 
 @pytest.mark.leaves_inflight
 async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "PERIOD_SECS", 0.0)
-    monkeypatch.setattr(source, "_REST", 0.0)
+    monkeypatch.setattr(cached_snapshot, "PERIOD_SECS", 0.0)
+    monkeypatch.setattr(cached_snapshot, "_REST_FACTOR", 0.0)
     await world.run("a")
-    board = Board(world.store, lambda: "f0")
-    with board.listing(ALL) as listing, board.listing(ALL) as same:
+    dashboard_feed = DashboardFeed(world.store, lambda: "f0")
+    with dashboard_feed.listing(ALL) as listing, dashboard_feed.listing(ALL) as same:
         assert listing is same
-        viewer, late = Viewer(board, listing), Viewer(board, same)
+        viewer, late = Viewer(dashboard_feed, listing), Viewer(dashboard_feed, same)
         first = read(await viewer.next())
         assert [first[part]["kind"] for part in ("cluster", "requests")] == ["snapshot", "snapshot"]
         assert [row["id"] for row in first["requests"]["inflight"]["set"]] == ["a"]
@@ -151,19 +154,19 @@ async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monk
         assert (changed["w0"], changed["w1"]["state"]) == ({"id": "w0", "inflight": 0}, "left")
         assert second["cluster"]["point"][4] == 1
         assert read(await late.next())["cluster"]["kind"] == "snapshot"
-    assert board._listings == {}
+    assert dashboard_feed._listings == {}
 
 
 @pytest.mark.leaves_inflight
 async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_buried(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "PERIOD_SECS", 0.0)
-    board = Board(world.store, lambda: "f0")
+    monkeypatch.setattr(cached_snapshot, "PERIOD_SECS", 0.0)
+    dashboard_feed = DashboardFeed(world.store, lambda: "f0")
 
     async def states() -> dict[str, str]:
-        board.cluster.due_at = 0.0
-        return {name: row["state"] for name, row in (await board.cluster.look()).tables["replicas"].items()}
+        dashboard_feed.cluster.due_at = 0.0
+        return {name: row["state"] for name, row in (await dashboard_feed.cluster.get()).tables["replicas"].items()}
 
     assert (await states())["w1"] == "ready"
     for _ in range(3):
@@ -173,8 +176,8 @@ async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_burie
     assert shown["w1"] == "dead"
     await world.store.expire()
     assert (await states())["w1"] == "dead"
-    stranger = Board(world.store, lambda: "f1")
-    assert (await stranger.cluster.look()).tables["replicas"]["w1"]["state"] == "gone"
+    stranger = DashboardFeed(world.store, lambda: "f1")
+    assert (await stranger.cluster.get()).tables["replicas"]["w1"]["state"] == "gone"
 
 
 @pytest.mark.parametrize(
@@ -191,13 +194,13 @@ async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_burie
 )
 def test_a_wrong_selection_is_refused(query: dict[str, str], name: str) -> None:
     with pytest.raises(ApiError) as refusal:
-        overview.selection(query)
+        overview.parse_listing_query(query)
     assert (refusal.value.status, refusal.value.param) == (400, name)
 
 
 def test_a_selection_has_defaults() -> None:
-    assert overview.selection({}) == ALL
-    assert overview.selection({"q": " Two  WORDS "}).words == ("two", "words")
+    assert overview.parse_listing_query({}) == ALL
+    assert overview.parse_listing_query({"q": " Two  WORDS "}).words == ("two", "words")
 
 
 def read(event: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""What a call sees of its client past ASGI, on a real connection."""
+"""The client's connection of a call beyond ASGI, on real sockets."""
 
 from __future__ import annotations
 
@@ -41,11 +41,18 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
 async def test_a_response_in_pieces_past_asgi() -> None:
     found: list[object] = []
 
-    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
-        found.extend((peer.body(), peer.write_nowait(b"too early"), peer.finish(b"too early")))
-        found.extend((peer.begin([(b"x-a", b"1\r\nx-b: 2")]), peer.begin([(b"x-a", b"1")]), peer.begin([])))
+    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
+        found.extend((connection.body(), connection.write_nowait(b"too early"), connection.finish(b"too early")))
         found.extend(
-            (peer.write_nowait(b"one"), peer.finish(b"two"), peer.write_nowait(b"too late"), peer.finish(b"too late"))
+            (connection.begin([(b"x-a", b"1\r\nx-b: 2")]), connection.begin([(b"x-a", b"1")]), connection.begin([]))
+        )
+        found.extend(
+            (
+                connection.write_nowait(b"one"),
+                connection.finish(b"two"),
+                connection.write_nowait(b"too late"),
+                connection.finish(b"too late"),
+            )
         )
 
     async with _served(call) as (reader, writer):
@@ -64,17 +71,17 @@ async def _gone(receive: Receive) -> None:
 
 
 @pytest.mark.parametrize("gone_before", [False, True])
-async def test_a_hangup_cancels_its_block_and_nothing_else(gone_before: bool) -> None:
+async def test_a_disconnect_cancels_its_block_and_nothing_else(gone_before: bool) -> None:
     begun, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
+    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
         begun.set()
         if gone_before:
             await _gone(receive)
-        with CancelOnDisconnect(peer) as client:
+        with CancelOnDisconnect(connection) as client:
             await asyncio.Event().wait()
         await asyncio.sleep(0)
-        ended.set_result(client.gone)
+        ended.set_result(client.disconnected)
 
     async with _served(call) as (_, writer):
         writer.write(REQUEST)
@@ -87,16 +94,16 @@ async def test_a_hangup_cancels_its_block_and_nothing_else(gone_before: bool) ->
 async def test_who_no_longer_listens_is_not_cancelled(gone_before: bool) -> None:
     left, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(peer: ClientConnection, receive: Receive, send: Send) -> None:
+    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
         if gone_before:
             left.set()
             await _gone(receive)
-        with CancelOnDisconnect(peer) as client:
+        with CancelOnDisconnect(connection) as client:
             pass
         left.set()
         await _gone(receive)
         await asyncio.sleep(0)
-        ended.set_result(client.gone)
+        ended.set_result(client.disconnected)
 
     async with _served(call) as (_, writer):
         writer.write(REQUEST)

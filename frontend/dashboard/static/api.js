@@ -1,15 +1,15 @@
-// JSON calls to this frontend. A failed one throws `{message, status, code}`.
+// Call the JSON API of this frontend. A failed call throws `{message, status, code}`.
 
 import { logIn } from "./session.js";
 
 const TIMEOUT_MS = 5000;
 
-export const requestPath = (id, what = "") => `v1/requests/${encodeURIComponent(id)}${what}`;
+export const requestPath = (id, suffix = "") => `v1/requests/${encodeURIComponent(id)}${suffix}`;
 
-/** What a response that is not ok says. */
-export async function refusal(response) {
+/** Return the error of a response that is not ok. */
+export async function responseError(response) {
   const { error } = await response.json().catch(() => ({}));
-  return { message: error?.message ?? `it answers ${response.status}`, status: response.status, code: error?.code ?? null };
+  return { message: error?.message ?? `the response has the status ${response.status}`, status: response.status, code: error?.code ?? null };
 }
 
 export async function call(path, { timeoutMs = TIMEOUT_MS, ...options } = {}) {
@@ -18,13 +18,13 @@ export async function call(path, { timeoutMs = TIMEOUT_MS, ...options } = {}) {
     try {
       response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(timeoutMs), ...options });
     } catch {
-      throw { message: "no answer", status: 0, code: null };
+      throw { message: "no response", status: 0, code: null };
     }
     if (response.status === 401) {
       await logIn();
       continue;
     }
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw await responseError(response);
     return { status: response.status, body: await response.json() };
   }
 }

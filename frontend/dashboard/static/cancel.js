@@ -1,15 +1,15 @@
-// Cancelling: asks first, then says how it goes: requested → confirmed stopped, and in what time.
+// Cancel a request: ask for confirmation, then show the progress and how long the cancellation took.
 
 import { call, requestPath } from "./api.js";
 import { $, element, mark, write } from "./dom.js";
-import { duration, fine } from "./format.js";
+import { duration, shortDuration } from "./format.js";
 
 const WAIT_MS = 5000;
-const ROUNDS = 12; // of waiting; by then somebody should look at the worker
+const ROUNDS = 12; // of waiting, one minute in all
 const NOTICES = 5;
 const REASON = "Cancelled from the dashboard";
 
-/** Ids whose cancel is under way from this page. */
+/** The ids of the requests that this page is cancelling. */
 export const cancelling = new Set();
 
 export function askToCancel(id) {
@@ -25,11 +25,11 @@ export function askToCancel(id) {
 async function cancel(id) {
   if (cancelling.has(id)) return;
   cancelling.add(id);
-  const say = notice(id);
+  const update = notice(id);
   const since = performance.now();
   const waited = () => (performance.now() - since) / 1000;
-  const ticking = setInterval(() => say("requested", `requested ${duration(waited())} ago, not confirmed yet`), 1000);
-  say("requested", "requested …");
+  const ticking = setInterval(() => update("requested", `requested ${duration(waited())} ago, not confirmed yet`), 1000);
+  update("requested", "requested …");
   try {
     for (let round = 0; round < ROUNDS; round++) {
       const { status, body } = await call(requestPath(id, `/cancel?wait_ms=${WAIT_MS}`), {
@@ -39,13 +39,13 @@ async function cancel(id) {
         timeoutMs: 2 * WAIT_MS,
       });
       if (status === 202) continue;
-      if (body.status === "cancelled") say("confirmed", `requested → confirmed stopped in ${fine(body.finished_at - body.cancel_requested_at)}`);
-      else say("confirmed", `had ended already: ${body.status}`);
+      if (body.status === "cancelled") update("confirmed", `requested → confirmed stopped in ${shortDuration(body.finished_at - body.cancel_requested_at)}`);
+      else update("confirmed", `the request had already ended: ${body.status}`);
       return;
     }
-    say("failed", `not confirmed after ${duration(waited())}: the engine has not stopped; restart its worker`);
+    update("failed", `not confirmed after ${duration(waited())}: the engine has not stopped; restart its worker`);
   } catch (problem) {
-    say("failed", `the cancel failed: ${problem.message}`);
+    update("failed", `the cancellation failed: ${problem.message}`);
   } finally {
     clearInterval(ticking);
     cancelling.delete(id);
@@ -53,14 +53,14 @@ async function cancel(id) {
 }
 
 function notice(id) {
-  const words = element("span");
+  const label = element("span");
   const close = element("button", { type: "button", textContent: "✕", ariaLabel: `Dismiss ${id}` });
-  const item = element("li", {}, element("code", { textContent: id }), words, close);
+  const item = element("li", {}, element("code", { textContent: id }), label, close);
   close.onclick = () => item.remove();
   $("notices").prepend(item);
   while ($("notices").children.length > NOTICES) $("notices").lastChild.remove();
   return (state, text) => {
     mark(item, "state", state);
-    write(words, text);
+    write(label, text);
   };
 }

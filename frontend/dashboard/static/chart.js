@@ -1,11 +1,11 @@
-// Small charts as SVG: a line over time, or bars of what happened in five seconds each.
+// Draw small SVG charts: a line over time, or bars that each add up five seconds.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const SHORTEST_SECS = 60;
 const HEIGHT = 40;
-const SMALLEST_TOP = 2; // one of something is not a full chart
-const LONGEST_GAP_SECS = 5; // between two points that belong together
+const MIN_TOP = 2; // the least value at the top of a chart, so that a single event does not fill it
+const LONGEST_GAP_SECS = 5; // the line is interrupted between points that are further apart
 const BAR_SECS = 5;
 
 function shape(name, attributes) {
@@ -14,7 +14,7 @@ function shape(name, attributes) {
   return made;
 }
 
-/** `draw([[secs, value], …], now)`: from the first point, but at least over a minute. */
+/** A chart. `draw([[secs, value], …], now)` shows the time since the first point, but at least a minute. */
 export class Chart {
   #bars;
   #line = shape("path", { class: "line", "vector-effect": "non-scaling-stroke" });
@@ -29,7 +29,7 @@ export class Chart {
   }
 
   draw(points, now) {
-    const highest = Math.max(SMALLEST_TOP, ...(this.#bars ? summed(points).values() : points.map(([, value]) => value)));
+    const highest = Math.max(MIN_TOP, ...(this.#bars ? summed(points).values() : points.map(([, value]) => value)));
     const span = Math.max(SHORTEST_SECS, now - (points[0]?.[0] ?? now));
     const x = (at) => (WIDTH * (1 - (now - at) / span)).toFixed(1);
     const y = (value) => (HEIGHT - 1 - (value / highest) * (HEIGHT - 4)).toFixed(1);
@@ -57,7 +57,7 @@ export class Chart {
   }
 }
 
-/** Start of each bar → sum of its points. */
+/** Return a map from the start of each bar to the sum of its points. */
 function summed(points) {
   const sums = new Map();
   for (const [at, value] of points) {

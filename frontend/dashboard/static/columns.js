@@ -1,11 +1,11 @@
-// The columns of the three tables.
+// Define the columns of the three tables.
 
-import { duration, fine, number, short } from "./format.js";
+import { duration, shortDuration, number, short } from "./format.js";
 import { phase, silence } from "./state.js";
 
 const LONG_SILENCE_SECS = 10;
 
-const id = { name: "request", value: (r) => r.id, full: (r) => r.id, heads: true };
+const id = { name: "request", value: (r) => r.id, full: (r) => r.id, rowHeader: true };
 const model = { name: "model", value: (r) => r.model, full: (r) => r.model };
 const tokens = { name: "tokens", value: (r) => number(r.output_tokens), sort: (r) => r.output_tokens, number: true };
 const frontend = { name: "frontend", value: (r) => short(r.frontend), full: (r) => r.frontend };
@@ -32,15 +32,15 @@ const load = (r) => (r.concurrency ? `${number(r.inflight)} of ${number(r.concur
 
 function heartbeat(r, now) {
   if (r.gone_at) return `gone ${duration(now - r.gone_at)} ago`;
-  return `${Math.max(0, now - r.beat_at).toFixed(1)} s ago`;
+  return `${Math.max(0, now - r.heartbeat_at).toFixed(1)} s ago`;
 }
 
 export const replicas = (lateAfterSecs, now) => {
-  const state = (r) => (!r.gone_at && now() - r.beat_at > lateAfterSecs() ? "late" : r.state);
+  const state = (r) => (!r.gone_at && now() - r.heartbeat_at > lateAfterSecs() ? "late" : r.state);
   return [
-    { name: "replica", value: (r) => r.id, full: (r) => r.id, heads: true },
+    { name: "replica", value: (r) => r.id, full: (r) => r.id, rowHeader: true },
     { name: "state", value: state, mark: state },
-    { name: "heartbeat", value: heartbeat, sort: (r, at) => at - (r.gone_at ?? r.beat_at), number: true },
+    { name: "heartbeat", value: heartbeat, sort: (r, at) => at - (r.gone_at ?? r.heartbeat_at), number: true },
     { name: "load", value: load, sort: (r) => r.inflight ?? 0, number: true },
     { name: "models", value: (r) => r.models.join(", "), full: (r) => r.models.join(", ") },
     { name: "host", value: (r) => (r.host ? `${r.host}:${r.pid}` : "") },
@@ -48,7 +48,7 @@ export const replicas = (lateAfterSecs, now) => {
   ];
 };
 
-/** Why it ended as it did. */
+/** Return why a request ended with its outcome. */
 function reason(r) {
   if (r.status === "completed") return r.finish_reason ?? "";
   if (r.status === "cancelled") return r.cancel_reason ?? r.error_message ?? "";
@@ -62,6 +62,6 @@ export const finished = [
   { name: "outcome", value: (r) => r.status, mark: (r) => r.status },
   { name: "reason", value: reason, full: reason },
   tokens,
-  { name: "took", value: (r) => fine(r.finished_at - r.created_at), sort: (r) => r.finished_at - r.created_at, number: true },
+  { name: "took", value: (r) => shortDuration(r.finished_at - r.created_at), sort: (r) => r.finished_at - r.created_at, number: true },
   worker,
 ];

@@ -1,9 +1,9 @@
-// One request beside the tables: its full record, its tokens live, and the way to cancel it.
+// Show one request beside the tables: its full record, its live tokens and a button to cancel it.
 
 import { call, requestPath } from "./api.js";
 import { askToCancel } from "./cancel.js";
 import { $, element, mark, write } from "./dom.js";
-import { fine, moment, number } from "./format.js";
+import { shortDuration, moment, number } from "./format.js";
 import { phase } from "./state.js";
 import { stopWatching, watch, watching } from "./watch.js";
 
@@ -71,15 +71,15 @@ function showRecord(record) {
   }
   rows.forEach(([name, value], index) => {
     const cell = list.children[index].lastChild;
-    write(cell, said(name, value, record));
+    write(cell, formatField(name, value, record));
     cell.classList.toggle("none", value === null || value === "");
   });
 }
 
-function said(name, value, record) {
+function formatField(name, value, record) {
   if (value === null || value === "") return "–";
   if (!TIMES.test(name)) return typeof value === "number" ? number(value) : String(value);
-  return name === "created_at" ? moment(value) : `${moment(value)}  (+${fine(value - record.created_at)})`;
+  return name === "created_at" ? moment(value) : `${moment(value)}  (+${shortDuration(value - record.created_at)})`;
 }
 
 $("detail-close").onclick = closeDetail;

@@ -1,4 +1,4 @@
-// Elements and text. What comes from outside (ids, models, reasons) reaches the page as text, never as markup.
+// Create elements and set texts. Values from outside (ids, models, reasons) become text, never markup.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -8,11 +8,12 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Only when it differs: a selection within the text survives, and a screen reader is not told twice. */
+/** Set a text only if it differs, so that a selection in it is kept and a screen reader does not repeat it. */
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Set a data attribute, which the style sheets refer to. */
 export function mark(node, name, value) {
   if (node.dataset[name] !== value) node.dataset[name] = value;
 }

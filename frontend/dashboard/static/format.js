@@ -1,4 +1,4 @@
-// Numbers, durations and ids as people read them.
+// Format numbers, durations and ids for people.
 
 const grouped = new Intl.NumberFormat("en");
 
@@ -14,8 +14,8 @@ export function duration(secs) {
   return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
 }
 
-/** Of something that takes milliseconds when all is well. */
-export function fine(secs) {
+/** Format a duration that is often shorter than a second. */
+export function shortDuration(secs) {
   if (secs === null) return "";
   if (secs < 1) return `${(Math.max(0, secs) * 1000).toFixed(0)} ms`;
   return secs < 60 ? `${secs.toFixed(1)} s` : duration(secs);
@@ -28,5 +28,5 @@ export function moment(unixSecs) {
   return `${day} ${clock.replace("Z", "")} UTC`;
 }
 
-/** A replica's id without its role, where the column names that already. */
+/** Remove the role from a replica's id, in columns whose name shows the role. */
 export const short = (replica) => (replica ?? "").replace(/^(frontend|worker)-/, "");

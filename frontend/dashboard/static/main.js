@@ -1,4 +1,4 @@
-// The dashboard: one live connection to this frontend, and what it says shown in tiles and tables.
+// The dashboard: follow this frontend's overview and show it in tiles and tables.
 
 import { askToCancel, cancelling } from "./cancel.js";
 import * as columns from "./columns.js";
@@ -6,22 +6,22 @@ import { openDetail } from "./detail.js";
 import { $, mark, write } from "./dom.js";
 import { duration, number, time } from "./format.js";
 import { showSession } from "./session.js";
-import { Picture } from "./state.js";
+import { ClusterState } from "./state.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 import { showTiles } from "./tiles.js";
 
 const STALE_SECS = 4;
-const SILENT_SECS = 15; // then the connection is given up: it may be dead without anybody saying so
-const HIDDEN_MS = 30_000; // a page nobody looks at lets go of its connection
+const SILENT_SECS = 15; // without a message; then reconnect, since the connection may be lost unnoticed
+const HIDDEN_MS = 30_000; // a page in the background closes its connection after this time
 const FILTER_MS = 250;
 const FIRST_ROWS = 50;
 const MOST_ROWS = 200;
 
-let picture = new Picture();
+const state = new ClusterState();
 let stream = null;
-let trouble = null; // why the picture is not fresh, when that is known
-let heardAt = performance.now();
+let trouble = null; // why there are no updates, if that is known
+let receivedAt = performance.now();
 let rows = FIRST_ROWS;
 
 const open = (r, from) => openDetail(r.id, from);
@@ -30,7 +30,7 @@ const cancelAction = { name: "Cancel", key: "c", run: (r) => askToCancel(r.id), 
 const inflight = new Table("inflight", { columns: columns.inflight, actions: [watchAction, cancelAction], open });
 const finished = new Table("finished", { columns: columns.finished, open, descending: false });
 const replicas = new Table("replicas", {
-  columns: columns.replicas(() => 2 * picture.facts.heartbeat_secs + 1, () => picture.facts.as_of),
+  columns: columns.replicas(() => 2 * state.facts.heartbeat_secs + 1, () => state.facts.as_of),
   descending: false,
 });
 
@@ -40,33 +40,33 @@ function connect() {
     status: $("status").value, outcome: $("outcome").value, q: $("filter").value.trim(), rows,
   });
   stream?.close();
-  heardAt = performance.now();
+  receivedAt = performance.now();
   stream = new Stream(`v1/overview?${query}`, {
-    onOpen: () => (heardAt = performance.now()),
-    onTrouble: (problem) => say(problem.status ? `This frontend refuses (${problem.status}): ${problem.message}.` : `This frontend cannot be reached: ${problem.message}.`),
+    onOpen: () => (receivedAt = performance.now()),
+    onTrouble: (problem) => showTrouble(problem.status ? `This frontend responds with an error (${problem.status}): ${problem.message}.` : `This frontend cannot be reached: ${problem.message}.`),
     onEvent: (data) => {
-      heardAt = performance.now();
+      receivedAt = performance.now();
       const event = JSON.parse(data);
-      if (event.trouble !== undefined) return say(`Redis is away: ${event.trouble}.`);
+      if (event.trouble !== undefined) return showTrouble(`Redis is unavailable: ${event.trouble}.`);
       trouble = null;
-      picture.take(event);
+      state.apply(event);
       show();
     },
   });
 }
 
-function say(words) {
-  trouble = words;
+function showTrouble(text) {
+  trouble = text;
   show();
 }
 
-// ---- what is shown
+// ---- show the state
 
 function show() {
   showHealth();
-  if (picture.empty) return;
-  const { facts, tables } = picture;
-  showTiles(picture);
+  if (state.empty) return;
+  const { facts, tables } = state;
+  showTiles(state);
   inflight.show([...tables.inflight.values()], facts.listed_at);
   finished.show([...tables.finished.values()], facts.listed_at);
   replicas.show([...tables.replicas.values()], facts.as_of);
@@ -74,44 +74,44 @@ function show() {
   const total = queued + running;
   document.title = `${number(total)} inflight – lifecycle`;
   write($("inflight-count"), number(total));
-  write($("via"), `through ${facts.frontend}`);
+  write($("via"), `served by ${facts.frontend}`);
   showNotes(total);
 }
 
 function showNotes(total) {
-  const { facts, tables, history } = picture;
+  const { facts, tables, history } = state;
   const shown = tables.inflight.size;
   const narrowed = $("filter").value.trim() !== "" || $("status").value !== "";
   const end = inflight.sorting.name === "age" && !inflight.sorting.descending ? "newest" : "oldest";
   let note = "";
-  if (!shown) note = narrowed ? `None of ${number(total)} inflight match.` : total ? "" : "Nothing is inflight.";
-  else if (facts.more) note = `The ${number(shown)} ${end}${narrowed ? " that match" : ""}, of ${number(total)} inflight.`;
-  else if (narrowed) note = `${number(shown)} of ${number(total)} inflight match.`;
+  if (!shown) note = narrowed ? `None of ${number(total)} inflight requests found.` : total ? "" : "No request is inflight.";
+  else if (facts.more) note = `The ${number(shown)} ${end}${narrowed ? " found" : ""} of ${number(total)} inflight requests.`;
+  else if (narrowed) note = `Found ${number(shown)} of ${number(total)} inflight requests.`;
   write($("inflight-note"), note);
   $("more").hidden = !facts.more || rows >= MOST_ROWS;
   const living = [...tables.replicas.values()].filter((r) => !r.gone_at);
   const dead = [...tables.replicas.values()].filter((r) => r.state === "dead");
   write($("replicas-count"), `${living.length}${dead.length ? ` + ${dead.length} dead` : ""}`);
-  write($("replicas-note"), living.some((r) => r.role === "worker") ? "" : "No worker is alive: nothing will be started.");
-  write($("finished-note"), tables.finished.size ? "" : "None, for as long as finished requests are kept.");
-  write($("since"), `Charts show at most the last five minutes, and begin when somebody looks: here at ${time(history[0][0])}.`);
+  write($("replicas-note"), living.some((r) => r.role === "worker") ? "" : "No worker is alive, so no queued request can start.");
+  write($("finished-note"), tables.finished.size ? "" : "There is no finished request to show. Records expire after the retention time.");
+  write($("since"), `The charts cover at most five minutes. They are recorded only while a dashboard is open: these begin at ${time(history[0][0])}.`);
 }
 
 function showHealth() {
-  const silentSecs = (performance.now() - heardAt) / 1000;
+  const silentSecs = (performance.now() - receivedAt) / 1000;
   if (silentSecs > SILENT_SECS && !document.hidden) connect();
-  const stale = trouble !== null || picture.empty || picture.ageSecs > STALE_SECS;
+  const stale = trouble !== null || state.empty || state.ageSecs > STALE_SECS;
   const bad = stale && (trouble !== null || silentSecs > STALE_SECS);
-  mark($("live"), "state", bad ? "stale" : picture.empty ? "connecting" : "live");
-  write($("live"), bad ? "Stale" : picture.empty ? "Connecting …" : "Live");
+  mark($("live"), "state", bad ? "stale" : state.empty ? "connecting" : "live");
+  write($("live"), bad ? "Stale" : state.empty ? "Connecting …" : "Live");
   document.body.classList.toggle("stale", bad);
   $("trouble").hidden = !bad;
-  write($("trouble-why"), bad ? (trouble ?? "Nothing comes from this frontend.") : "");
-  const age = picture.empty ? "There is nothing to show yet." : `What is shown is ${duration(picture.ageSecs)} old.`;
+  write($("trouble-why"), bad ? (trouble ?? "This frontend sends no updates.") : "");
+  const age = state.empty ? "There is nothing to show yet." : `The data shown is ${duration(state.ageSecs)} old.`;
   write($("trouble-age"), bad ? age : "");
 }
 
-// ---- what the viewer does
+// ---- react to the user
 
 let typing = null;
 $("filter").oninput = () => {

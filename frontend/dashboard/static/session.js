@@ -1,10 +1,10 @@
-// Logging in and out, where this frontend wants keys. The key itself is kept nowhere: the cookie is the server's.
+// Log in and out where this frontend requires API keys. The page does not store the key: the server sets a cookie.
 
 import { $, write } from "./dom.js";
 
 let asking = null;
 
-/** Asks for the key, once for all who wait for it; resolves when it has been accepted. */
+/** Ask for an API key, with one dialog for all callers. The promise resolves when a key has been accepted. */
 export function logIn() {
   asking ??= new Promise((resolve) => {
     const dialog = $("log-in");
@@ -23,7 +23,7 @@ export function logIn() {
       resolve();
       showSession();
     };
-    dialog.oncancel = (event) => event.preventDefault(); // there is nothing behind it to go back to
+    dialog.oncancel = (event) => event.preventDefault(); // the page shows nothing without a session
     if (!dialog.open) dialog.showModal();
     $("key").focus();
   });
@@ -38,20 +38,20 @@ async function tryKey(key) {
       body: JSON.stringify({ key }),
     });
     if (response.ok) return "";
-    return response.status < 500 ? "This key is not accepted." : `The frontend answers ${response.status}; try again.`;
+    return response.status < 500 ? "This API key is not accepted." : `The frontend responded with the status ${response.status}; try again.`;
   } catch {
     return "This frontend cannot be reached; try again.";
   }
 }
 
-/** Who is logged in, and a way out; nothing where no keys are wanted. */
+/** Show the name of the session and the button to log out, if there is a session. */
 export async function showSession() {
   let session = {};
   try {
     const response = await fetch("v1/session", { cache: "no-store" });
     if (response.ok) session = await response.json();
   } catch {
-    // the live connection says that this frontend cannot be reached
+    // the live connection shows that this frontend cannot be reached
   }
   write($("who"), session.authenticated ? `${session.name} (${session.role})` : "");
   $("log-out").hidden = !session.authenticated;

@@ -1,9 +1,9 @@
-// The picture of the cluster, kept up to date by snapshots and deltas. Its times are by Redis's clock: that of this
-// computer may be wrong.
+// Keep the state of the cluster up to date with snapshots and deltas. All times are by Redis's clock, since the clock of
+// this computer may be wrong.
 
 const HISTORY_SECS = 300;
 
-export class Picture {
+export class ClusterState {
   facts = {};
   history = [];
   tables = { replicas: new Map(), inflight: new Map(), finished: new Map() };
@@ -17,7 +17,7 @@ export class Picture {
     return (performance.now() - this.#receivedAt) / 1000;
   }
 
-  take({ cluster, requests }) {
+  apply({ cluster, requests }) {
     if (cluster) {
       this.#receivedAt = performance.now();
       this.history = cluster.kind === "snapshot" ? cluster.history : [...this.history, cluster.point];
@@ -41,7 +41,7 @@ export class Picture {
   }
 }
 
-/** What a request is doing now, in one word. */
+/** Return what a request is doing now, as one word. */
 export function phase(request) {
   if (request.finished_at) return request.status;
   if (request.cancel_requested_at !== null) return "cancelling";
@@ -49,7 +49,7 @@ export function phase(request) {
   return request.output_tokens > 0 ? "streaming" : "starting";
 }
 
-/** Seconds since the last token, or since the start when none has come; null when it does not run. */
+/** Return the seconds since the last token, or since the start if there is none; null if the request is not running. */
 export function silence(request, now) {
   const since = Math.max(request.last_token_at ?? 0, request.started_at ?? 0);
   return request.status === "running" && since > 0 ? Math.max(0, now - since) : null;

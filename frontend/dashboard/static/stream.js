@@ -1,13 +1,13 @@
-// Server-sent events over fetch, not EventSource: a refusal shows its status, so a 401 can ask for the key, and nothing
-// reconnects behind our back.
+// Follow server-sent events with fetch instead of EventSource: with fetch the status of an error response is known, so
+// that a 401 can open the log-in dialog, and the page itself controls when to reconnect.
 
-import { refusal } from "./api.js";
+import { responseError } from "./api.js";
 import { logIn } from "./session.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
 
-/** Each event's `{id, data}` of one response, until it ends. */
+/** Yield `{id, data}` for each event of one response, until it ends. */
 async function* parse(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -28,9 +28,9 @@ async function* parse(response) {
 }
 
 /**
- * Follows a stream until `close()`, over every interruption, behind the last id it has seen.
- * `onOpen()`, `onEvent(data)`, `onTrouble(problem)` before each new try; `onRefused(problem)`, if given, is the end of
- * it where trying again does not help.
+ * Follow a stream until `close()`. After an interruption it reconnects and resumes behind the last id it has seen.
+ * It calls `onOpen()`, `onEvent(data)`, and `onTrouble(problem)` before each new attempt. If `onRefused(problem)` is
+ * given, it is called for a 4xx response, and the stream ends.
  */
 export class Stream {
   #abort = new AbortController();
@@ -54,7 +54,7 @@ export class Stream {
       try {
         if (await this.#follow()) pauseMs = FIRST_PAUSE_MS;
         if (signal.aborted) return;
-        this.#handlers.onTrouble({ message: "the connection has ended", status: 0 });
+        this.#handlers.onTrouble({ message: "the connection was closed", status: 0 });
       } catch (problem) {
         if (signal.aborted) return;
         if (problem.status === 401) {
@@ -72,27 +72,27 @@ export class Stream {
     }
   }
 
-  /** Whether anything came. */
+  /** Follow one response to its end. Return whether it had an event. */
   async #follow() {
     const headers = this.#lastId === null ? {} : { "last-event-id": this.#lastId };
-    let response, came = false;
+    let response, received = false;
     try {
       response = await fetch(this.#path, { headers, cache: "no-store", signal: this.#abort.signal });
     } catch {
-      throw { message: "no answer", status: 0 };
+      throw { message: "no response", status: 0 };
     }
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw await responseError(response);
     this.#handlers.onOpen();
     try {
       for await (const { id, data } of parse(response)) {
-        if (this.#abort.signal.aborted) return came;
-        came = true;
+        if (this.#abort.signal.aborted) return received;
+        received = true;
         if (id !== null) this.#lastId = id;
         this.#handlers.onEvent(data);
       }
     } catch (problem) {
       if (!(problem instanceof TypeError) && problem.name !== "AbortError") console.error(problem);
     }
-    return came;
+    return received;
   }
 }

@@ -1,12 +1,13 @@
-// A table whose rows stay the same elements for as long as their items are listed, so that focus and clicks are not
-// lost while it changes every second. Sorts by its columns, moves by the keyboard.
+// Show items in a table that can be sorted by its columns and operated with the keyboard. A row stays the same element
+// while its item is listed, so that focus and clicks are not lost when the contents change every second.
 
 import { $, element, mark, write } from "./dom.js";
 
 /**
- * A column: `{name, value(item, now) → text}` and, as it needs, `sort(item, now) → number or text`, `number`, `heads` (the
- * row's header), `mark(item)` (a word for the style), `full(item)` (a tooltip), `warn(item, now)` (to be looked at).
- * An action: `{name, key, run(item, element), hidden(item)}`. `open(item, element)` is what Enter and a click on the row do.
+ * A column is `{name, value(item, now) → text}`. Optional are `sort(item, now) → number or text`, `number` (aligned to
+ * the right), `rowHeader`, `mark(item)` (a word for the style sheet), `full(item)` (the tooltip) and `warn(item, now)`
+ * (highlighted). An action is `{name, key, run(item, element), hidden(item)}`. Enter and a click on the row call
+ * `open(item, element)`.
  */
 export class Table {
   #rows = new Map();
@@ -15,7 +16,7 @@ export class Table {
   #open;
   #heads;
   #body = element("tbody", { role: "rowgroup" });
-  #refuge;
+  #focusFallback;
   #sorted = { column: 0, descending: true };
   #last = [[], 0];
   onSort = () => {};
@@ -25,9 +26,9 @@ export class Table {
     this.#actions = actions;
     this.#open = open;
     this.#sorted.descending = descending;
-    this.#refuge = $(`${id}-title`);
+    this.#focusFallback = $(`${id}-title`);
     const table = $(id);
-    table.role = "table"; // said aloud: a narrow page shows rows as cards, and that would undo the meaning
+    table.role = "table"; // explicit roles: the cards of a narrow page would lose the implicit ones
     this.#heads = columns.map((column, index) => this.#head(column, index));
     const actionHead = actions.length ? [element("th", { scope: "col", role: "columnheader", ariaLabel: "Actions" })] : [];
     table.append(element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...this.#heads, ...actionHead)), this.#body);
@@ -88,8 +89,8 @@ export class Table {
 
   #newRow(id) {
     const row = { buttons: [] };
-    row.cells = this.#columns.map(({ name, number, heads, mark: marks }) => {
-      const cell = heads ? element("th", { scope: "row", role: "rowheader" }) : element("td", { role: "cell" });
+    row.cells = this.#columns.map(({ name, number, rowHeader, mark: marks }) => {
+      const cell = rowHeader ? element("th", { scope: "row", role: "rowheader" }) : element("td", { role: "cell" });
       if (number) cell.classList.add("number");
       if (marks) cell.classList.add("phase");
       cell.dataset.label = name;
@@ -127,7 +128,7 @@ export class Table {
   }
 
   #remove(id, row) {
-    if (row.element.contains(document.activeElement)) this.#refuge.focus();
+    if (row.element.contains(document.activeElement)) this.#focusFallback.focus();
     row.element.remove();
     this.#rows.delete(id);
   }

@@ -1,4 +1,4 @@
-// The cluster's totals: a number, what it means, and how it went over the last minutes.
+// Show the totals of the cluster: a number, a note and a chart of the last minutes.
 
 import { Chart } from "./chart.js";
 import { $, element, mark, write } from "./dom.js";
@@ -6,7 +6,7 @@ import { duration, number } from "./format.js";
 
 const MINUTE = 60;
 const [AT, QUEUED, RUNNING, TOKENS, COMPLETED, FAILED, CANCELLED, DISCONNECTS] = [0, 1, 2, 3, 4, 5, 6, 7];
-const HEARTBEAT = "Each frontend reports it with its heartbeat.";
+const HEARTBEAT = "Frontends report this number with their heartbeats.";
 
 const TILES = [
   { name: "Queued", column: QUEUED, value: (v) => v.last[QUEUED], note: (v) => (v.oldest === null ? "" : `oldest inflight ${duration(v.oldest)}`) },
@@ -16,7 +16,7 @@ const TILES = [
     name: "Error rate", column: FAILED, bars: true, bad: true,
     value: (v) => (v.ended ? `${((100 * v.sum(FAILED)) / v.ended).toFixed(v.sum(FAILED) ? 1 : 0)} %` : "–"),
     note: (v) => `${number(v.sum(FAILED))} of ${number(v.ended)}, ${v.span}`,
-    title: "Failed of all that ended; cancelled ones are not failures.",
+    title: "The failed requests among all that ended. A cancelled request is not a failure.",
   },
   { name: "Cancels", column: CANCELLED, bars: true, value: (v) => v.sum(CANCELLED), note: (v) => v.span },
   { name: "Disconnects", column: DISCONNECTS, bars: true, value: (v) => v.sum(DISCONNECTS), note: (v) => v.span, title: HEARTBEAT },
@@ -32,12 +32,12 @@ const made = TILES.map((tile) => {
   return { ...tile, box, chart, value, note, show: tile.value, explain: tile.note };
 });
 
-export function showTiles(picture) {
-  const { history, facts } = picture;
+export function showTiles(state) {
+  const { history, facts } = state;
   const minute = history.filter((point) => point[AT] > facts.as_of - MINUTE);
   const sum = (column) => minute.reduce((total, point) => total + point[column], 0);
   const watched = minute.length ? facts.as_of - minute[0][AT] : 0;
-  const workers = [...picture.tables.replicas.values()].filter((replica) => replica.concurrency && !replica.gone_at);
+  const workers = [...state.tables.replicas.values()].filter((replica) => replica.concurrency && !replica.gone_at);
   const view = {
     history, sum,
     last: history.at(-1),

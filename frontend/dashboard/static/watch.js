@@ -1,4 +1,4 @@
-// The token stream of one request, live, in a pane.
+// Show the token stream of one request while it is generated.
 
 import { requestPath } from "./api.js";
 import { $, write } from "./dom.js";
@@ -23,7 +23,7 @@ export function watch(id) {
   const pane = $("watch-text");
   const text = document.createTextNode("");
   pane.replaceChildren(text);
-  const say = (words) => write($("watch-status"), words);
+  const showStatus = (status) => write($("watch-status"), status);
   let pending = "", ending = "";
 
   function flush() {
@@ -34,17 +34,17 @@ export function watch(id) {
     if (follows) pane.scrollTop = pane.scrollHeight;
   }
 
-  say("Connecting …");
+  showStatus("Connecting …");
   $("watch-note").hidden = false;
   const opened = new Stream(requestPath(id, "/stream"), {
-    onOpen: () => say("Live."),
-    onTrouble: (problem) => say(`Connection lost (${problem.message}); trying again …`),
-    onRefused: (problem) => say(`It cannot be read: ${problem.message}`),
+    onOpen: () => showStatus("Live."),
+    onTrouble: (problem) => showStatus(`Connection lost (${problem.message}); trying again …`),
+    onRefused: (problem) => showStatus(`The stream cannot be read: ${problem.message}`),
     onEvent: (data) => {
       if (data === "[DONE]") {
         opened.close();
         $("watch-note").hidden = true;
-        say(`Ended: ${ending || "finished"}.`);
+        showStatus(`Ended: ${ending || "finished"}.`);
         return;
       }
       const { error, choices } = JSON.parse(data);

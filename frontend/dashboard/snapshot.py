@@ -1,4 +1,4 @@
-"""What a viewer is sent: a whole picture first, then only what has changed since the one before."""
+"""Represent one version of the dashboard's tables, and encode it as a whole or as changes."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from typing import Any
 
 import orjson
 
-Table = Mapping[str, Mapping[str, Any]]  # id → row; a row has its id in it
+Table = Mapping[str, Mapping[str, Any]]  # rows by id; each row contains its id
 
 
 @dataclass(frozen=True)
-class Picture:
-    """`facts` are part of every event, `history` of a snapshot only, `tables` are sent as changes.
+class Snapshot:
+    """One version of some tables.
 
-    Each form is encoded once, however many are sent it.
+    Every event carries the `facts`, only a full one the `history`; the `tables` are sent as changes. Both encodings
+    are made once, for however many viewers.
     """
 
     version: int
     facts: Mapping[str, Any]
     tables: Mapping[str, Table]
-    before: Mapping[str, Table] = field(default_factory=dict)  # the tables of the version before
+    before: Mapping[str, Table] = field(default_factory=dict)  # the tables of the previous version
     history: Sequence[Any] = ()
 
     @cached_property
-    def snapshot(self) -> bytes:
+    def full(self) -> bytes:
+        """The whole snapshot as JSON."""
         tables = {name: {"set": list(table.values()), "gone": []} for name, table in self.tables.items()}
         return orjson.dumps({"kind": "snapshot", **self.facts, "history": self.history, **tables}, default=list)
 
     @cached_property
     def delta(self) -> bytes:
+        """The changes since the previous version as JSON."""
         tables = {name: changes(self.before.get(name, {}), table) for name, table in self.tables.items()}
         return orjson.dumps({"kind": "delta", **self.facts, **tables}, default=list)
 
     def since(self, seen: int) -> bytes:
-        """What brings a viewer from the version it has seen to this one; who is further behind begins anew."""
-        return self.delta if seen == self.version - 1 and seen > 0 else self.snapshot
+        """Return what a viewer needs that has seen version `seen` (0: none): the changes of one version, or all."""
+        return self.delta if seen == self.version - 1 and seen > 0 else self.full
 
 
 def changes(before: Table, now: Table) -> dict[str, Any]:
-    """`set`: rows with their id and what is new of them; `gone`: ids."""
+    """Return `{"set": rows, "gone": ids}`; a row has its id and the fields that are new or different."""
     changed = []
     for name, row in now.items():
         old = before.get(name, {})

@@ -1,0 +1,93 @@
+"""Read the headers of a completion call into one checked value."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from frontend.transport.headers import Headers
+from frontend.transport.params import invalid_parameter
+from lifecycle.settings import Settings
+from lifecycle.telemetry import tracing
+from lifecycle.tracking.idempotency import KEY
+from lifecycle.types import Limits, OnDisconnect
+
+_MAX_SECS = 30 * 86_400.0
+
+
+class CallHeaders(NamedTuple):
+    """The headers of one completion call. Where the client sent none, the frontend's settings apply."""
+
+    request_id: str | None  # the client's own X-Request-Id
+    idempotency_key: str | None
+    on_disconnect: OnDisconnect
+    grace_secs: float
+    limits: Limits
+    traceparent: str  # '' without a trace
+
+    @classmethod
+    def parse(cls, headers: Headers, settings: Settings) -> CallHeaders:
+        """Check and convert the headers. Raises ApiError (400) that names the first invalid header in `param`."""
+        key = _idempotency_key(headers)
+        return cls(
+            request_id=headers.get("x-request-id"),
+            idempotency_key=key,
+            on_disconnect=_on_disconnect(headers, settings),
+            grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),
+            limits=_limits(headers, settings),
+            traceparent=tracing.incoming(headers.get("traceparent", "")),
+        )
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    value = headers.get("idempotency-key")
+    if value is not None and not KEY.fullmatch(value):
+        raise invalid_parameter("Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key")
+    return value
+
+
+def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:
+    value = headers.get("x-on-disconnect")
+    if value is None:
+        return settings.on_disconnect
+    try:
+        return OnDisconnect(value.strip().lower())
+    except ValueError:
+        raise invalid_parameter("X-On-Disconnect must be cancel or continue", "X-On-Disconnect") from None
+
+
+def _grace_secs(headers: Headers, settings: Settings, *, is_repeatable: bool) -> float:
+    value = _seconds(headers, "X-Disconnect-Grace-Secs", zero=True)
+    if value is not None:
+        return value
+    return max(settings.disconnect_grace_secs, settings.idempotency_grace_secs if is_repeatable else 0.0)
+
+
+def _limits(headers: Headers, settings: Settings) -> Limits:
+    """Return the settings' limits, which a header can shorten but not extend."""
+
+    def shorter(name: str, default_secs: float) -> float:
+        value = _seconds(headers, name, zero=False)
+        if value is None:
+            return default_secs
+        return min(value, default_secs) if default_secs > 0 else value
+
+    return Limits(
+        queue_secs=shorter("X-Queue-Timeout-Secs", settings.queue_timeout_secs),
+        first_token_secs=shorter("X-First-Token-Timeout-Secs", settings.first_token_timeout_secs),
+        deadline_secs=shorter("X-Deadline-Secs", settings.deadline_secs),
+    )
+
+
+def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
+    text = headers.get(name.lower())
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value <= _MAX_SECS) or (value == 0 and not zero):
+        lowest = "from 0" if zero else "above 0"
+        raise invalid_parameter(f"{name} must be a number of seconds {lowest} to {_MAX_SECS:g}", name)
+    return value
