@@ -47,7 +47,7 @@ async def main(folder: Path) -> None:
                 await shoot(light, folder / "cancelled.png")
                 await light.get_by_role("button", name="Close").click()
                 redis.freeze()
-                await expect(light.locator("#trouble")).to_contain_text("Redis is away")
+                await expect(light.locator("#trouble")).to_contain_text("Redis is unavailable")
                 await expect(light.locator("#trouble")).to_contain_text("5 s old")
                 await shoot(light, folder / "redis-away.png")
                 redis.thaw()

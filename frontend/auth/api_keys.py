@@ -36,7 +36,7 @@ _SETTING = environment_name("api_keys")
 
 
 class KeyRole(StrEnum):
-    """The rights of a key: a client sees and cancels its own requests, an operator all requests and the cluster."""
+    """Name the rights of a key: a client sees and cancels its own requests, an operator all requests and the cluster."""
 
     CLIENT = "client"
     OPERATOR = "operator"
@@ -44,7 +44,7 @@ class KeyRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user of an API key. Without authentication every call has the same caller, with all rights."""
+    """Describe the user of an API key. Without authentication every call has the same caller, with all rights."""
 
     name: str = ""
     role: KeyRole = KeyRole.OPERATOR
@@ -52,7 +52,7 @@ class Caller:
 
     @property
     def owner(self) -> str:
-        """The owner whose requests this caller may see; '' for all owners."""
+        """Return the owner whose requests this caller may see; '' for all owners."""
         return self.name if self.role is KeyRole.CLIENT else ""
 
     def may_see(self, owner: str | None) -> bool:
@@ -65,14 +65,14 @@ ANYBODY = Caller()
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is stored of an API key: its caller and its SHA-256."""
+    """Hold what is stored of an API key: its caller and its SHA-256."""
 
     caller: Caller
     digest: bytes = field(repr=False)
 
     @property
     def line(self) -> str:
-        """The key's line for `LIFECYCLE_API_KEYS`."""
+        """Return the key's line for `LIFECYCLE_API_KEYS`."""
         limit = self.caller.inflight_limit or ""
         return f"{self.caller.name}:{self.caller.role}:{limit}:{self.digest.hex()}"
 

@@ -27,7 +27,7 @@ _SAFE = frozenset({"GET", "HEAD"})
 
 
 class Level(IntEnum):
-    """The least role that a call needs."""
+    """Rank calls by the least role that they need."""
 
     ANYBODY = 0
     CLIENT = 1
@@ -35,7 +35,7 @@ class Level(IntEnum):
 
 
 class Rule(NamedTuple):
-    """One row of the table."""
+    """Describe one row of the table."""
 
     methods: str  # separated by spaces
     path: str  # in the notation of the routes

@@ -48,7 +48,7 @@ _MESSAGE_CHARS = 300  # in a table's row; the full record has the whole message
 
 
 class ListingQuery(NamedTuple):
-    """The requests that one viewer wants to see."""
+    """Select the requests that one viewer wants to see."""
 
     order: str  # of inflight requests, by age: oldest or newest first
     status: str  # of inflight requests; '' for any
@@ -75,7 +75,7 @@ class DashboardFeed:
 
     @property
     def is_full(self) -> bool:
-        """Whether MAX_VIEWERS has been reached."""
+        """Return whether MAX_VIEWERS has been reached."""
         return self._viewers >= MAX_VIEWERS
 
     @contextmanager

@@ -13,7 +13,7 @@ _LONGEST_GAP_SECS = 30.0  # two snapshots further apart give no current rate
 
 
 class Point(NamedTuple):
-    """The cluster at one moment. The last four are counts since the previous point."""
+    """Describe the cluster at one moment. The last four are counts since the previous point."""
 
     at: float
     queued: int
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """The counters of one frontend at its heartbeat."""
+    """Hold the counters of one frontend at its heartbeat."""
 
     at: float
     tokens: int
@@ -61,7 +61,7 @@ class Rates:
         return Point(now, total.queued, total.running, round(rate, 1), completed, failed, cancelled, disconnects)
 
     def heartbeat_at(self, replica: Replica, now: float) -> float:
-        """Return the time of the replica's last heartbeat, by Redis's clock, computed from what is left of its lease."""
+        """Return the time of the replica's last heartbeat, by Redis's clock, computed from the end of its lease."""
         return now + replica.lease_expires_in_ms / 1000 - self._lease_secs
 
     def _add_reports(self, frontends: Iterable[Replica]) -> int:

@@ -14,7 +14,7 @@ Table = Mapping[str, Mapping[str, Any]]  # rows by id; each row contains its id
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One version of some tables.
+    """Hold one version of some tables.
 
     Every event carries the `facts`, only a full one the `history`; the `tables` are sent as changes. Both encodings
     are made once, for however many viewers.
@@ -28,13 +28,13 @@ class Snapshot:
 
     @cached_property
     def full(self) -> bytes:
-        """The whole snapshot as JSON."""
+        """Encode the whole snapshot as JSON."""
         tables = {name: {"set": list(table.values()), "gone": []} for name, table in self.tables.items()}
         return orjson.dumps({"kind": "snapshot", **self.facts, "history": self.history, **tables}, default=list)
 
     @cached_property
     def delta(self) -> bytes:
-        """The changes since the previous version as JSON."""
+        """Encode the changes since the previous version as JSON."""
         tables = {name: changes(self.before.get(name, {}), table) for name, table in self.tables.items()}
         return orjson.dumps({"kind": "delta", **self.facts, **tables}, default=list)
 

@@ -189,7 +189,7 @@ SCHEMAS: dict[str, Schema] = {
     "TextCompletion": _completion("text_completion", text=STRING),
     "Event": {
         "type": "object",
-        "description": "one server-sent event; the last one has the data [DONE], and an error frame precedes it if the request failed",
+        "description": "one server-sent event; the last has the data [DONE]; if the request failed, an error frame precedes it",
         "properties": {"id": TOKEN_ID, "data": STRING},
         "required": ["data"],
     },

@@ -81,7 +81,7 @@ class TokenStreamResponse(Response):
             await self._on_closed(self._ended)
 
     async def _write(self, connection: ClientConnection, send: Send) -> None:
-        """Raises SlowConsumer."""
+        """Write the whole response. Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
             self._ended = connection.finish(self._ending(end))
@@ -103,7 +103,7 @@ class TokenStreamResponse(Response):
             self._ended = end is not None
 
     async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
-        """Raises SlowConsumer."""
+        """Send one ASGI message. Raises SlowConsumer."""
         if not connection.is_write_paused:
             await send(message)  # returns without waiting
             return

@@ -25,7 +25,7 @@ _CONTENT_OPTIONAL = ("assistant", "function")  # roles; an assistant's message m
 
 
 class Call(NamedTuple):
-    """A valid call. `body` is the parsed object, unchanged; the engine gets it."""
+    """Hold a valid call. `body` is the parsed object, unchanged; the engine gets it."""
 
     endpoint: Endpoint
     model: str
@@ -139,7 +139,7 @@ def _describe(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """The valid values of a parameter, and those of them that ask for an unsupported feature."""
+    """Describe the valid values of a parameter, and those of them that ask for an unsupported feature."""
 
     expected: str
     accepts: Callable[[Any], bool]

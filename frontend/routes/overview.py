@@ -92,7 +92,7 @@ class OverviewResponse(Response):
             await tasks.end((writer, listener))
 
     async def _write(self, send: Send) -> None:
-        """Raises TimeoutError when the viewer reads nothing for too long."""
+        """Write the whole response. Raises TimeoutError when the viewer reads nothing for too long."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         with self._dashboard_feed.listing(self._query) as listing:
             viewer = Viewer(self._dashboard_feed, listing)

@@ -102,7 +102,10 @@ async def stream_request(request: Request, rid: str) -> Response:
 
 @router.post("/{rid}/cancel")
 async def cancel_request(request: Request, rid: str) -> Response:
-    """Cancel one request; the options are in the query or the body. Raises ApiError (400, 404, 408, 413) or StoreError."""
+    """Cancel one request, with options in the query or the body.
+
+    Raises ApiError (400, 404, 408, 413) or StoreError.
+    """
     return await _cancel(request, rid, get_tracker(request))
 
 
@@ -130,7 +133,7 @@ async def _read_visible(request: Request, rid: str) -> RequestRecord | None:
 
 
 async def _is_accessible(request: Request, rid: str) -> bool:
-    """Return whether the caller may stream and cancel this request. Reads the record only if the answer depends on it."""
+    """Return whether the caller may stream and cancel this request. Reads the record only for a client."""
     if not get_caller(request).owner:
         return is_request_id(rid)
     return await _read_visible(request, rid) is not None

@@ -16,7 +16,7 @@ _MAX_SECS = 30 * 86_400.0
 
 
 class CallHeaders(NamedTuple):
-    """The headers of one completion call. Where the client sent none, the frontend's settings apply."""
+    """Hold the checked headers of one completion call. Where the client sent none, the frontend's settings apply."""
 
     request_id: str | None  # the client's own X-Request-Id
     idempotency_key: str | None

@@ -50,7 +50,7 @@ class ClientConnection:
 
     @property
     def is_write_paused(self) -> bool:
-        """Whether the write buffer of the socket is full."""
+        """Return whether the write buffer of the socket is full."""
         return self._cycle.flow.write_paused
 
     def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
