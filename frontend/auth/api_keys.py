@@ -36,7 +36,7 @@ _SETTING = environment_name("api_keys")
 
 
 class KeyRole(StrEnum):
-    """Name the rights of a key: a client sees and cancels its own requests, an operator all requests and the cluster."""
+    """Name the rights of a key: a client sees and cancels its own requests, an operator all of them and the cluster."""
 
     CLIENT = "client"
     OPERATOR = "operator"
@@ -185,7 +185,7 @@ def check_access(settings: Settings, host: str) -> None:
     elif not settings.allow_anonymous and not _is_loopback(host):
         raise SettingsError(
             f"--host {host} is reachable from other hosts and there are no API keys: set {_SETTING} "
-            f"(see `lifecycle keys new`), or {environment_name('allow_anonymous')}=true if a proxy authenticates callers"
+            f"(see `lifecycle keys new`), or {environment_name('allow_anonymous')}=true if a proxy checks the callers"
         )
 
 

@@ -189,7 +189,7 @@ SCHEMAS: dict[str, Schema] = {
     "TextCompletion": _completion("text_completion", text=STRING),
     "Event": {
         "type": "object",
-        "description": "one server-sent event; the last has the data [DONE]; if the request failed, an error frame precedes it",
+        "description": "one server-sent event; the last has the data [DONE]; an error frame comes right before it",
         "properties": {"id": TOKEN_ID, "data": STRING},
         "required": ["data"],
     },
