@@ -33,8 +33,8 @@ async def _is_cancelled(bench: Bench, rid: str, disconnects: int) -> None:
 
 
 @pytest.mark.fault(
-    "client: gone while queued, before its first token, mid-stream, with its last tokens",
-    "cancelled once, its engine stops; counted as one disconnect",
+    "A client disconnects while its request is queued, before its first token, mid-stream, or during its last tokens.",
+    "The request is cancelled once, its engine stops, and one disconnect is counted.",
 )
 async def test_gone_at_every_phase(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     gate, shut = tmp_path / "gate", tmp_path / "shut"
@@ -79,7 +79,10 @@ async def test_gone_at_every_phase(calm: Settings, tmp_path: Path, healing: Heal
         assert await bench.metric("lifecycle_cancellations_total") == cancelled
 
 
-@pytest.mark.fault("client: gone while it waits for a unary answer", "cancelled once, its engine stops")
+@pytest.mark.fault(
+    "A client disconnects while it waits for a unary response.",
+    "The request is cancelled once, and its engine stops.",
+)
 async def test_gone_while_unary(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     gate.touch()
@@ -117,8 +120,9 @@ def _asks(frontend: Process, rid: str, body: dict[str, object]) -> socket.socket
 
 
 @pytest.mark.fault(
-    "client: reads nothing, its engine floods it",
-    "the frontend's memory stays flat, other streams go on; `slow_consumer` in the end",
+    "A client reads nothing while its engine produces tokens as fast as it can.",
+    "The frontend's memory stays flat and other streams continue; in the end the connection is closed with "
+    "`slow_consumer`.",
 )
 async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     settings = make_settings(slow_consumer_secs=3.0, lease_secs=8.0, heartbeat_secs=0.5)
@@ -146,7 +150,10 @@ async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path
         assert await bench.metric("lifecycle_requests_total", error_type="slow_consumer") == 1
 
 
-@pytest.mark.fault("clients: 500 readers resume at once", "each reads the whole text")
+@pytest.mark.fault(
+    "500 readers resume the same stream at once.",
+    "Each of them reads the complete text.",
+)
 async def test_a_storm_of_readers(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     words = " ".join(f"w{number}" for number in range(60))
     async with open_bench(make_settings(lease_secs=8.0), tmp_path, frontends=2) as bench:
@@ -167,7 +174,8 @@ async def test_a_storm_of_readers(make_settings: MakeSettings, tmp_path: Path, h
 
 
 @pytest.mark.fault(
-    "1,000 running requests are cancelled at once", "all are confirmed, every engine stops, counts are 0"
+    "1,000 running requests are cancelled at once.",
+    "All cancels are confirmed, every engine stops, and the counts are 0.",
 )
 async def test_a_mass_cancel(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     ends = tmp_path / "ends"

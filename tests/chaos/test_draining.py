@@ -33,8 +33,9 @@ async def _outcome(bench: Bench, frontend: Process, rid: str, body: dict[str, ob
 
 
 @pytest.mark.fault(
-    "worker: SIGTERM under load",
-    "what finishes in time does; the rest moves if it has no token, else ends with `worker_lost`; nothing is lost",
+    "A worker receives SIGTERM under load.",
+    "Requests that finish within the drain timeout complete; of the others, those without a token are moved and "
+    "the rest end with `worker_lost`; no request is lost.",
 )
 async def test_a_worker_leaves(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     gate, shut = tmp_path / "gate", tmp_path / "shut"
@@ -79,8 +80,9 @@ async def test_a_worker_leaves(make_settings: MakeSettings, tmp_path: Path, heal
 
 
 @pytest.mark.fault(
-    "frontend: SIGTERM under load",
-    "unready at once; what finishes in time does; the rest ends with a frame, or goes on under a new owner",
+    "A frontend receives SIGTERM under load.",
+    "It is not ready from that moment; requests that finish within the drain timeout complete; the others end "
+    "with an error frame, or continue under a new owner.",
 )
 async def test_a_frontend_leaves(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
@@ -122,7 +124,8 @@ async def test_a_frontend_leaves(make_settings: MakeSettings, tmp_path: Path, he
 
 
 @pytest.mark.fault(
-    "every replica is replaced, one after the other, under load", "no request fails; each client reads its whole text"
+    "Every replica is replaced, one after the other, under load.",
+    "No request fails, and each client reads its complete text.",
 )
 async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(make_settings(echo_tokens_per_sec=50.0), tmp_path, frontends=2, workers=2) as bench:
@@ -156,7 +159,10 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
 
 
 @pytest.mark.parametrize("role", ["worker", "frontend"])
-@pytest.mark.fault("SIGTERM for a replica that was buried and does not know it yet", "it ends by itself all the same")
+@pytest.mark.fault(
+    "A replica that has been expired, and has not noticed it yet, receives SIGTERM.",
+    "The process ends by itself.",
+)
 async def test_a_buried_one_is_told_to_leave(
     make_settings: MakeSettings, tmp_path: Path, healing: Healing, role: str
 ) -> None:

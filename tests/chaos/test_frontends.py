@@ -28,7 +28,8 @@ async def _breaks_off(stream: Stream) -> None:
 
 @pytest.mark.leaves_inflight
 @pytest.mark.fault(
-    "frontend: `kill -9`, and no reaper runs anywhere", "its share of every count is gone within one lease"
+    "A frontend is killed (`kill -9`) while no reaper runs anywhere.",
+    "Its part of every count disappears within one lease.",
 )
 async def test_counts_without_a_reaper(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     settings = make_settings(lease_secs=2.0, sweep_secs=3600.0, echo_tokens_per_sec=5.0)
@@ -55,7 +56,10 @@ async def test_counts_without_a_reaper(make_settings: MakeSettings, tmp_path: Pa
             assert error_of(await kept.read()) is None
 
 
-@pytest.mark.fault("frontend: `kill -9`", "its requests end as `frontend_lost`, their engines stop; others' go on")
+@pytest.mark.fault(
+    "A frontend is killed (`kill -9`).",
+    "Its requests end with `frontend_lost` and their engines stop; requests of other frontends continue.",
+)
 async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     gate.touch()
@@ -85,8 +89,8 @@ async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing
 
 
 @pytest.mark.fault(
-    "frontend: `kill -9`, its client repeats the call with its `Idempotency-Key` at another",
-    "one request: the repetition attaches to it and gets the whole text",
+    "A frontend is killed (`kill -9`), and its client repeats the call at another one with the same `Idempotency-Key`.",
+    "There is one request: the repeated call attaches to it and receives the complete text.",
 )
 async def test_a_call_repeated_elsewhere(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, frontends=2) as bench:
@@ -107,8 +111,8 @@ async def test_a_call_repeated_elsewhere(steady: Settings, tmp_path: Path, heali
 
 
 @pytest.mark.fault(
-    "frontend: `kill -9`, `X-On-Disconnect: continue`",
-    "a new owner owns it, and it is read there to its end, text whole",
+    "A frontend with a request under `X-On-Disconnect: continue` is killed (`kill -9`).",
+    "The request is reassigned to a new owner and can be read there to its end, with the complete text.",
 )
 async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, frontends=2) as bench:
@@ -134,7 +138,8 @@ async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, hea
 
 
 @pytest.mark.fault(
-    "frontend: `kill -9`, a reader at another one", "the reader keeps the request alive, and reads it whole"
+    "A frontend is killed (`kill -9`) while another frontend has a reader of its request.",
+    "The reader keeps the request alive and reads the complete text.",
 )
 async def test_a_reader_elsewhere_keeps_it_alive(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, frontends=3) as bench:
@@ -158,8 +163,8 @@ async def test_a_reader_elsewhere_keeps_it_alive(steady: Settings, tmp_path: Pat
 
 
 @pytest.mark.fault(
-    "frontend: SIGSTOP beyond its lease, then SIGCONT",
-    "buried; when it wakes its streams end with an error frame, and it serves again under a new id",
+    "A frontend is stopped with SIGSTOP for longer than its lease and continued with SIGCONT.",
+    "It is expired; when it continues, its streams end with an error frame and it serves again under a new id.",
 )
 async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(settings, tmp_path, frontends=2) as bench:
@@ -190,7 +195,8 @@ async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, heali
 
 
 @pytest.mark.fault(
-    "frontend: SIGSTOP below its lease, then SIGCONT", "nothing is lost; the streams go on where they were"
+    "A frontend is stopped with SIGSTOP for less than its lease and continued with SIGCONT.",
+    "Nothing is lost, and the streams continue behind the last token.",
 )
 async def test_frozen_below_its_lease(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(make_settings(lease_secs=8.0), tmp_path, frontends=2) as bench:

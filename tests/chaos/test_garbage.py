@@ -52,7 +52,10 @@ NOT_A_FRAME = (
 )
 
 
-@pytest.mark.fault("garbage on a worker's channel", "it is passed over; the request goes on, and can be cancelled")
+@pytest.mark.fault(
+    "Invalid messages arrive on a worker's channel.",
+    "They are ignored; the request continues and can be cancelled.",
+)
 async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
@@ -70,7 +73,10 @@ async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) ->
         assert [await bench.ids(process) for process in (frontend, *bench.workers)] == replicas
 
 
-@pytest.mark.fault("garbage in a queue", "it is dropped; what is queued behind it runs")
+@pytest.mark.fault(
+    "Invalid entries are added to a queue.",
+    "They are dropped, and the requests queued behind them run.",
+)
 async def test_in_a_queue(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends
@@ -92,7 +98,10 @@ async def test_in_a_queue(calm: Settings, tmp_path: Path, healing: Healing) -> N
         assert [await bench.ids(process) for process in (frontend, *bench.workers)] == replicas
 
 
-@pytest.mark.fault("a request is in a queue twice", "it runs once; the second delivery is dropped")
+@pytest.mark.fault(
+    "A request is in a queue twice.",
+    "It runs once, and the second delivery is dropped.",
+)
 async def test_a_duplicate_delivery(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path, workers=2) as bench:
         (frontend,) = bench.frontends
@@ -115,7 +124,10 @@ async def test_a_duplicate_delivery(calm: Settings, tmp_path: Path, healing: Hea
         assert (await bench.ended("r1"))["attempt"] == "1"
 
 
-@pytest.mark.fault("garbage in a frontend's inbox", "it is passed over; its readers miss nothing")
+@pytest.mark.fault(
+    "Invalid frames arrive in a frontend's inbox.",
+    "They are ignored, and the readers receive every token.",
+)
 async def test_in_an_inbox(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path) as bench:
         (frontend,) = bench.frontends

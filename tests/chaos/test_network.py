@@ -42,8 +42,9 @@ async def _says(bench: Bench, frontend: Process, rid: str, words: str = WORDS) -
 
 
 @pytest.mark.fault(
-    "worker: link to Redis half-open",
-    "buried: `worker_lost`, or run elsewhere; it ends its engines by itself, and comes back when the link does",
+    "A worker's link to Redis is half-open.",
+    "It is expired, and its requests end with `worker_lost` or run elsewhere; it ends its engines by itself and "
+    "comes back when the link does.",
 )
 async def test_a_worker_behind_a_blackhole(impatient: Settings, tmp_path: Path, healing: Healing) -> None:
     gate, shut = tmp_path / "gate", tmp_path / "shut"
@@ -76,8 +77,9 @@ async def test_a_worker_behind_a_blackhole(impatient: Settings, tmp_path: Path, 
 
 
 @pytest.mark.fault(
-    "frontend: link to Redis half-open",
-    "buried: `frontend_lost`; it ends its streams with an error frame by itself, and comes back when the link does",
+    "A frontend's link to Redis is half-open.",
+    "It is expired, and its requests end with `frontend_lost`; it ends its streams with an error frame by itself "
+    "and comes back when the link does.",
 )
 async def test_a_frontend_behind_a_blackhole(impatient: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(impatient, tmp_path, frontends=2) as bench:
@@ -106,7 +108,8 @@ async def test_a_frontend_behind_a_blackhole(impatient: Settings, tmp_path: Path
 
 
 @pytest.mark.fault(
-    "frontend: link to Redis half-open while a model's first worker comes", "503 to whoever asks for the model, not 404"
+    "A frontend's link to Redis is half-open while the first worker of a model joins.",
+    "Calls for that model receive 503, not 404.",
 )
 async def test_a_model_that_cannot_be_looked_up(impatient: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(impatient, tmp_path) as bench:
@@ -130,7 +133,10 @@ async def test_a_model_that_cannot_be_looked_up(impatient: Settings, tmp_path: P
 
 
 @pytest.mark.parametrize("role", ["worker", "frontend"])
-@pytest.mark.fault("link to Redis cut for less than a lease", "the stream pauses, then goes on; nothing is lost")
+@pytest.mark.fault(
+    "A replica's link to Redis is cut for less than a lease.",
+    "The stream pauses and then continues; nothing is lost.",
+)
 async def test_a_short_cut(long_lease: Settings, tmp_path: Path, healing: Healing, role: str) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         victim = (bench.workers if role == "worker" else bench.frontends)[0]
@@ -148,7 +154,10 @@ async def test_a_short_cut(long_lease: Settings, tmp_path: Path, healing: Healin
         await _says(bench, bench.frontends[0], "r2")
 
 
-@pytest.mark.fault("a cancel's message is lost on its way to the worker", "it comes again with the next heartbeat")
+@pytest.mark.fault(
+    "The message about a cancel is lost on its way to the worker.",
+    "The next heartbeat repeats it.",
+)
 async def test_a_lost_cancel_message(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path, frontends=2, workers=0) as bench:
         worker = await bench.worker("silent", "tests.engines:silent")  # no refused token tells it either
@@ -166,7 +175,10 @@ async def test_a_lost_cancel_message(calm: Settings, tmp_path: Path, healing: He
         assert error["error_type"] == "cancelled"
 
 
-@pytest.mark.fault("the end's messages are lost on their way to a frontend", "who waits for it looks at the record")
+@pytest.mark.fault(
+    "The messages about a request's end are lost on their way to a frontend.",
+    "Readers that wait for the end find it in the record.",
+)
 async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     release = tmp_path / "release"
     settings = make_settings(sse_keepalive_secs=0.5, lease_secs=8.0)
@@ -202,8 +214,8 @@ async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, he
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
 @pytest.mark.parametrize("name", ["start", "append", "finish"])
 @pytest.mark.fault(
-    "worker: the reply to start, append or finish is lost (reset, or never comes)",
-    "repeated; nothing happens twice, nothing is lost",
+    "The reply to a worker's start, append or finish is lost: the connection is reset, or the reply never arrives.",
+    "The call is repeated; nothing happens twice, and nothing is lost.",
 )
 async def test_a_workers_call_is_not_confirmed(
     long_lease: Settings, tmp_path: Path, healing: Healing, name: str, then: Then
@@ -221,7 +233,10 @@ async def test_a_workers_call_is_not_confirmed(
         assert (record["status"], record["attempt"], record["output_tokens"]) == ("completed", "1", "30")
 
 
-@pytest.mark.fault("frontend: the reply to admit is lost by a reset", "repeated; admitted once")
+@pytest.mark.fault(
+    "The reply to a frontend's admit is lost because the connection is reset.",
+    "The call is repeated, and the request is admitted once.",
+)
 async def test_an_admission_is_reset(long_lease: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         (frontend,) = bench.frontends
@@ -234,7 +249,8 @@ async def test_an_admission_is_reset(long_lease: Settings, tmp_path: Path, heali
 
 
 @pytest.mark.fault(
-    "frontend: the reply to admit never comes", "503 to the client; what was admitted all the same is cancelled"
+    "The reply to a frontend's admit never arrives.",
+    "The client receives 503; if the request was admitted nevertheless, it is cancelled.",
 )
 async def test_an_admission_is_swallowed(long_lease: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
@@ -252,7 +268,10 @@ async def test_an_admission_is_swallowed(long_lease: Settings, tmp_path: Path, h
 
 
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
-@pytest.mark.fault("frontend: the reply to cancel is lost (reset, or never comes)", "repeated; cancelled once")
+@pytest.mark.fault(
+    "The reply to a frontend's cancel is lost: the connection is reset, or the reply never arrives.",
+    "The call is repeated, and the request is cancelled once.",
+)
 async def test_a_cancel_is_not_confirmed(long_lease: Settings, tmp_path: Path, healing: Healing, then: Then) -> None:
     async with open_bench(long_lease, tmp_path, frontends=2) as bench:
         owner, other = bench.frontends
@@ -271,7 +290,10 @@ async def test_a_cancel_is_not_confirmed(long_lease: Settings, tmp_path: Path, h
 
 
 @pytest.mark.parametrize("then", [Then.RESET, Then.DROP], ids=lambda then: then.name.lower())
-@pytest.mark.fault("worker: a delivery is lost on its way (reset, or never comes)", "read again; it runs once")
+@pytest.mark.fault(
+    "A delivery is lost on its way to a worker: the connection is reset, or the delivery never arrives.",
+    "It is read again, and the request runs once.",
+)
 async def test_a_lost_delivery(long_lease: Settings, tmp_path: Path, healing: Healing, then: Then) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         rule = bench.link(bench.workers[0]).on_reply(b"the-request", then)
@@ -283,7 +305,10 @@ async def test_a_lost_delivery(long_lease: Settings, tmp_path: Path, healing: He
         assert (record["attempt"], record["output_tokens"]) == ("1", "30")
 
 
-@pytest.mark.fault("all links are slow (0.1 s each way)", "everything works, and nobody is buried")
+@pytest.mark.fault(
+    "Every link to Redis delays by 0.1 s in each direction.",
+    "Everything works, and no replica is expired.",
+)
 async def test_a_slow_link(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     settings = make_settings(lease_secs=4.0, echo_tokens_per_sec=50.0)
     async with open_bench(settings, tmp_path, frontends=2, workers=2) as bench:
@@ -302,7 +327,10 @@ async def test_a_slow_link(make_settings: MakeSettings, tmp_path: Path, healing:
         assert [await bench.ids(process) for process in processes] == was
 
 
-@pytest.mark.fault("one replica's wall clock is an hour off", "nothing: no wall clock decides")
+@pytest.mark.fault(
+    "The wall clock of one replica is an hour off.",
+    "It has no effect, because no decision uses a wall clock.",
+)
 async def test_a_wrong_wall_clock(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, time\n"

@@ -75,8 +75,9 @@ async def _is_back(bench: Bench) -> None:
 
 
 @pytest.mark.fault(
-    "Redis: SIGSTOP for longer than a lease, then SIGCONT",
-    "admission 503, `/ready` 503, `/live` 200, no cluster metrics; then nobody is buried, streams go on, whole",
+    "Redis is stopped with SIGSTOP for longer than a lease and continued with SIGCONT.",
+    "Meanwhile admission and `/ready` answer 503, `/live` answers 200, and the cluster metrics are absent; "
+    "afterwards no replica is expired, and the streams continue with the complete text.",
 )
 async def test_frozen_for_longer_than_a_lease(
     make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
@@ -113,8 +114,9 @@ async def test_frozen_for_longer_than_a_lease(
 
 
 @pytest.mark.fault(
-    "Redis: stays away for good, killed or frozen",
-    "within about two leases every stream ends with `unavailable` and engines stop; when it returns everything works",
+    "Redis is killed or stopped and does not return.",
+    "Within about two leases every stream ends with `unavailable` and the engines stop; when Redis returns, "
+    "everything works again.",
 )
 @pytest.mark.parametrize("how", ["kill", "freeze"])
 async def test_stays_away(
@@ -183,7 +185,10 @@ async def test_stays_away(
         await bench.quiet()
 
 
-@pytest.mark.fault("Redis: away for good, and everybody is told to end", "SIGTERM ends each process all the same")
+@pytest.mark.fault(
+    "Every process receives SIGTERM while Redis is unavailable.",
+    "Each process ends nevertheless.",
+)
 async def test_processes_end_without_redis(
     make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -205,7 +210,8 @@ async def test_processes_end_without_redis(
 
 
 @pytest.mark.fault(
-    "Redis: loads its data for longer than a lease", "503 meanwhile; nobody is buried; streams go on, whole"
+    "Redis loads its data for longer than a lease.",
+    "Calls receive 503 meanwhile; no replica is expired, and the streams continue with the complete text.",
 )
 @pytest.mark.parametrize(
     "server", [DURABLE | {"loading-process-events-interval-bytes": "1024"}], indirect=True, ids=[""]

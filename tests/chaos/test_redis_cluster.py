@@ -114,8 +114,9 @@ async def _is_right(bench: Bench) -> None:
 
 
 @pytest.mark.fault(
-    "Cluster: a primary is killed mid-stream",
-    "only its shards' streams may end, with an error frame; the others' are unharmed; then every shard serves",
+    "A primary of a Redis Cluster is killed mid-stream.",
+    "Only streams of its shards may end, with an error frame; streams of other shards are not affected; "
+    "afterwards every shard serves again.",
 )
 @pytest.mark.parametrize("redis_cluster", [1], indirect=True, ids=["one replica each"])
 @pytest.mark.parametrize("which", ["control", "another"])
@@ -146,8 +147,9 @@ async def test_a_primary_is_killed(
 
 
 @pytest.mark.fault(
-    "Cluster: a primary without a replica comes back empty",
-    "only its shards' streams end, with `state_lost`; the others' are unharmed; then every shard serves",
+    "A primary of a Redis Cluster that has no replica comes back empty.",
+    "Only streams of its shards end, with `state_lost`; streams of other shards are not affected; afterwards "
+    "every shard serves again.",
 )
 @pytest.mark.parametrize("which", ["control", "another"])
 async def test_a_primary_comes_back_empty(
@@ -175,7 +177,8 @@ async def test_a_primary_comes_back_empty(
 
 
 @pytest.mark.fault(
-    "Cluster: a primary freezes under load", "text, error frame or 503; its replica takes over; counts right"
+    "A primary of a Redis Cluster stops responding under load.",
+    "Each client receives its text, an error frame or 503; the replica takes over, and the counts are right.",
 )
 @pytest.mark.parametrize("redis_cluster", [1], indirect=True, ids=["one replica each"])
 async def test_a_primary_freezes_under_load(
@@ -201,7 +204,8 @@ async def test_a_primary_freezes_under_load(
 
 
 @pytest.mark.fault(
-    "Cluster: the slots of a shard and of the leases move under load, key by key", "whole streams or 503; counts right"
+    "The slots of a shard and of the leases are moved key by key, under load.",
+    "Each client receives its complete text or 503, and the counts are right.",
 )
 async def test_a_slot_moves_key_by_key(
     settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
@@ -226,7 +230,10 @@ async def test_a_slot_moves_key_by_key(
         assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
 
 
-@pytest.mark.fault("Cluster: a slot is left half-way of its move", "its shard answers 503; the others admit and stream")
+@pytest.mark.fault(
+    "The move of a slot stops before it is complete.",
+    "Its shard answers 503; the other shards admit and stream.",
+)
 async def test_a_slot_stays_half_way(
     settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
 ) -> None:
@@ -251,7 +258,10 @@ async def test_a_slot_stays_half_way(
         await _is_right(bench)
 
 
-@pytest.mark.fault("Cluster: every slot in use moves under load, atomically", "whole streams or 503; counts right")
+@pytest.mark.fault(
+    "Every slot in use is moved atomically, under load.",
+    "Clients receive their complete text or 503, and the counts are right.",
+)
 async def test_slots_move_atomically(
     settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
 ) -> None:

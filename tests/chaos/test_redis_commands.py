@@ -37,7 +37,10 @@ def redis_url(server: EmbeddedRedis) -> str:
     return server.url
 
 
-@pytest.mark.fault("Redis: `CLIENT KILL` of every connection, again and again", "every stream whole, nothing refused")
+@pytest.mark.fault(
+    "`CLIENT KILL` closes every connection to Redis, several times.",
+    "Every stream is complete, and no call is refused.",
+)
 async def test_connections_are_killed(
     settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -56,7 +59,10 @@ def _connected(server: EmbeddedRedis, kind: str, least: int) -> bool:
     return len(str(ask(server, "CLIENT", "LIST", "TYPE", kind)).splitlines()) >= least
 
 
-@pytest.mark.fault("Redis: cancel right after `CLIENT KILL TYPE pubsub`", "the engine stops all the same")
+@pytest.mark.fault(
+    "A request is cancelled right after `CLIENT KILL TYPE pubsub`.",
+    "Its engine stops nevertheless.",
+)
 async def test_a_cancel_whose_message_met_no_subscriber(
     settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -75,7 +81,10 @@ async def test_a_cancel_whose_message_met_no_subscriber(
         assert error["error_type"] == "cancelled"
 
 
-@pytest.mark.fault("Redis: `CLIENT PAUSE`, `SCRIPT FLUSH`", "every stream whole")
+@pytest.mark.fault(
+    "`CLIENT PAUSE` and `SCRIPT FLUSH` are executed.",
+    "Every stream is complete.",
+)
 async def test_paused_and_flushed(settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing) -> None:
     async with straight_bench(settings, tmp_path) as bench, Load(bench) as load:
         healing.begins()
@@ -100,7 +109,8 @@ async def _is_refused(bench: Bench, process: Process) -> bool:
 
 
 @pytest.mark.fault(
-    "Redis: demoted to a replica (`READONLY`) and back", "admission 503; streams go on afterwards, whole"
+    "Redis is demoted to a replica (`READONLY`) and promoted again.",
+    "Admission answers 503 meanwhile; afterwards the streams continue with the complete text.",
 )
 async def test_read_only_for_a_while(
     make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
@@ -142,7 +152,8 @@ async def _empty(server: EmbeddedRedis) -> None:
 
 
 @pytest.mark.fault(
-    "Redis: out of memory (`noeviction`)", "admission 503; cancelling works; tokens wait, then go on, whole, once"
+    "Redis is out of memory (`noeviction`).",
+    "Admission answers 503 and cancelling works; tokens wait, and are then delivered completely and once.",
 )
 async def test_out_of_memory(settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing) -> None:
     async with (
@@ -169,7 +180,10 @@ async def test_out_of_memory(settings: Settings, server: EmbeddedRedis, tmp_path
         assert (text_of(events), error_of(events)) == (numbers(40), None)
 
 
-@pytest.mark.fault("Redis: out of memory while an engine ends", "the request finishes, with its last tokens")
+@pytest.mark.fault(
+    "An engine ends while Redis is out of memory.",
+    "Its request finishes, with its last tokens.",
+)
 async def test_a_request_ends_while_memory_is_full(
     settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -191,7 +205,10 @@ async def test_a_request_ends_while_memory_is_full(
         assert (await bench.execute("GET", bench.key("epoch"))) is not None
 
 
-@pytest.mark.fault("Redis: out of memory, again and again under load", "whole streams or 503, nothing else")
+@pytest.mark.fault(
+    "Redis runs out of memory several times under load.",
+    "Each client receives its complete text or 503.",
+)
 async def test_memory_comes_and_goes_under_load(
     settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -207,7 +224,10 @@ async def test_memory_comes_and_goes_under_load(
     assert set(load.kinds) == {WHOLE, REFUSED}
 
 
-@pytest.mark.fault("Redis: an eviction policy that removes live requests", "every replica warns, `doctor` fails")
+@pytest.mark.fault(
+    "Redis has an eviction policy that can remove live requests.",
+    "Every replica logs a warning, and `doctor` fails.",
+)
 async def test_the_wrong_eviction_policy(
     settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:
@@ -226,7 +246,10 @@ async def test_the_wrong_eviction_policy(
         healing.is_over()
 
 
-@pytest.mark.fault("Redis: forbids `INFO` and `CONFIG` (managed services)", "everything works")
+@pytest.mark.fault(
+    "Redis forbids `INFO` and `CONFIG`, as managed services do.",
+    "Everything works.",
+)
 async def test_a_server_that_does_not_describe_itself(
     make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
 ) -> None:

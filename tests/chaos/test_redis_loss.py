@@ -76,8 +76,9 @@ async def _works(bench: Bench) -> None:
 
 
 @pytest.mark.fault(
-    "Redis: restarted empty, mid-stream",
-    "every client's stream ends with `state_lost`, engines stop, gauges fall, new requests work within a heartbeat",
+    "Redis is restarted without its data, mid-stream.",
+    "Every stream ends with `state_lost`, the engines stop, the gauges fall, and new requests work within one "
+    "heartbeat.",
 )
 async def test_restarted_empty(
     make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
@@ -116,7 +117,8 @@ async def test_restarted_empty(
 
 
 @pytest.mark.fault(
-    "Redis: `FLUSHALL` under load, again and again", "whole streams, `state_lost` or 503; service is back"
+    "`FLUSHALL` is executed several times under load.",
+    "Each client receives its complete text, `state_lost` or 503; afterwards the service works again.",
 )
 async def test_flushed_under_load(settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing) -> None:
     async with straight_bench(settings, tmp_path, may_lose=True) as bench, Load(bench) as load:
@@ -131,7 +133,8 @@ async def test_flushed_under_load(settings: Settings, server: EmbeddedRedis, tmp
 
 
 @pytest.mark.fault(
-    "Redis: restarted, or killed, with an append-only file", "streams go on, nothing is lost, nothing comes twice"
+    "Redis is restarted or killed, and has an append-only file.",
+    "The streams continue; nothing is lost or repeated.",
 )
 @pytest.mark.parametrize("server", [DURABLE], indirect=True, ids=["appendonly"])
 async def test_comes_back_with_its_data(
@@ -163,7 +166,10 @@ async def test_comes_back_with_its_data(
         _assert_quiet_logs(bench)
 
 
-@pytest.mark.fault("Redis: killed and started again under load, with an append-only file", "whole streams or 503")
+@pytest.mark.fault(
+    "Redis is killed and started again under load, and has an append-only file.",
+    "Each client receives its complete text or 503.",
+)
 @pytest.mark.parametrize("server", [DURABLE], indirect=True, ids=["appendonly"])
 async def test_killed_under_load(settings: Settings, server: EmbeddedRedis, tmp_path: Path, healing: Healing) -> None:
     async with straight_bench(settings, tmp_path) as bench, Load(bench) as load:

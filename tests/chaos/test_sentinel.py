@@ -45,7 +45,9 @@ async def _is_right(bench: Bench) -> None:
 
 
 @pytest.mark.fault(
-    "Sentinel: a clean failover under load", "whole streams, an error frame or 503; nothing hangs; service is back"
+    "Sentinel performs a regular failover under load.",
+    "Each client receives its complete text, an error frame or 503; no call hangs, and afterwards the service "
+    "works again.",
 )
 async def test_failed_over_cleanly(
     make_settings: MakeSettings, sentinels: SentinelSetup, tmp_path: Path, healing: Healing
@@ -66,8 +68,9 @@ async def test_failed_over_cleanly(
 
 
 @pytest.mark.fault(
-    "Sentinel: the primary freezes, is replaced, and thaws as a stale one",
-    "each client gets its text or an error frame; what the stale one was told is gone, nobody follows it",
+    "The primary stops responding, is replaced, and then continues as an outdated primary.",
+    "Each client receives its text or an error frame; writes that only the outdated primary received are gone, "
+    "and no replica uses it any more.",
 )
 async def test_off_a_frozen_primary_that_thaws(
     make_settings: MakeSettings, sentinels: SentinelSetup, tmp_path: Path, healing: Healing
@@ -94,7 +97,8 @@ async def test_off_a_frozen_primary_that_thaws(
 
 
 @pytest.mark.fault(
-    "Sentinel: the primary is killed mid-stream", "text or error frame; the replica takes over; counts right"
+    "The primary behind the Sentinels is killed mid-stream.",
+    "Each client receives its text or an error frame; the replica takes over, and the counts are right.",
 )
 async def test_the_primary_is_killed_mid_stream(
     make_settings: MakeSettings, sentinels: SentinelSetup, tmp_path: Path, healing: Healing

@@ -29,7 +29,10 @@ async def _runs_it(bench: Bench, rid: str) -> Process:
     raise AssertionError(f"{worker} is nobody")
 
 
-@pytest.mark.fault("worker: `kill -9` before the first token", "another worker runs it; the client sees only a delay")
+@pytest.mark.fault(
+    "A worker is killed (`kill -9`) before the first token.",
+    "Another worker runs the request, and the client only observes a delay.",
+)
 async def test_killed_before_the_first_token(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     async with open_bench(settings, tmp_path, workers=0) as bench:
@@ -48,7 +51,9 @@ async def test_killed_before_the_first_token(settings: Settings, tmp_path: Path,
 
 
 @pytest.mark.fault(
-    "worker: `kill -9` mid-stream", "error frame `worker_lost` and `[DONE]`; counts right; other workers' go on"
+    "A worker is killed (`kill -9`) mid-stream.",
+    "The client receives an error frame with `worker_lost` and `[DONE]`; the counts are right, and requests of "
+    "other workers continue.",
 )
 async def test_killed_mid_stream(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, workers=0) as bench:
@@ -73,7 +78,10 @@ async def test_killed_mid_stream(steady: Settings, tmp_path: Path, healing: Heal
         assert (text_of(events), error_of(events)) == (numbers(200), None)
 
 
-@pytest.mark.fault("worker: `kill -9` between its last report and the reply", "`completed`, counted once, text whole")
+@pytest.mark.fault(
+    "A worker is killed (`kill -9`) after Redis has executed its finish and before the reply arrives.",
+    "The request is `completed`, counted once, and its text is complete.",
+)
 async def test_killed_after_its_finish_was_executed(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(settings, tmp_path) as bench:
         (worker,) = bench.workers
@@ -90,8 +98,8 @@ async def test_killed_after_its_finish_was_executed(settings: Settings, tmp_path
 
 
 @pytest.mark.fault(
-    "worker: SIGSTOP beyond its lease, then SIGCONT",
-    "buried; what it wakes up with reaches nobody; its engines end; back under a new id",
+    "A worker is stopped with SIGSTOP for longer than its lease and continued with SIGCONT.",
+    "It is expired; the tokens it still holds reach no reader, its engines end, and it comes back under a new id.",
 )
 async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
@@ -132,7 +140,10 @@ async def test_frozen_beyond_its_lease(settings: Settings, tmp_path: Path, heali
         assert {"stop r1 1", "stop r2 1", "stop r2 2"} <= set(journals.splitlines())
 
 
-@pytest.mark.fault("worker: `kill -9` with an unconfirmed cancel", "its death confirms it: `cancelled`")
+@pytest.mark.fault(
+    "A worker with an unconfirmed cancel is killed (`kill -9`).",
+    "The expiry of the worker confirms the cancel: the request is `cancelled`.",
+)
 async def test_killed_with_a_cancel_pending(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(settings, tmp_path, workers=0) as bench:
         worker = await bench.worker("stubborn", "tests.engines:stubborn")
@@ -151,7 +162,10 @@ async def test_killed_with_a_cancel_pending(settings: Settings, tmp_path: Path, 
         assert (error["error_type"], error["message"]) == ("cancelled", "enough")
 
 
-@pytest.mark.fault("worker: its event loop blocked for less than a lease", "nothing, but for the pause")
+@pytest.mark.fault(
+    "A worker's event loop is blocked for less than a lease.",
+    "The stream pauses; there is no other effect.",
+)
 async def test_blocked_below_its_lease(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     settings = make_settings(heartbeat_secs=0.25, lease_secs=6.0)
     async with open_bench(settings, tmp_path, workers=0) as bench:
@@ -166,8 +180,8 @@ async def test_blocked_below_its_lease(make_settings: MakeSettings, tmp_path: Pa
 
 
 @pytest.mark.fault(
-    "worker: its event loop blocked for more than a lease",
-    "buried: `worker_lost`; its engine ends, back under a new id",
+    "A worker's event loop is blocked for longer than a lease.",
+    "It is expired, and its requests end with `worker_lost`; its engine ends, and it comes back under a new id.",
 )
 async def test_blocked_beyond_its_lease(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(settings, tmp_path, workers=0) as bench:
@@ -186,8 +200,8 @@ async def test_blocked_beyond_its_lease(settings: Settings, tmp_path: Path, heal
 
 
 @pytest.mark.fault(
-    "an engine that takes its process down, each time",
-    "`worker_lost` after MAX_ATTEMPTS; other requests and the queue are served on",
+    "An engine terminates the process of its worker in every attempt.",
+    "The request ends with `worker_lost` after `MAX_ATTEMPTS` attempts; other requests and the queue are still served.",
 )
 async def test_a_request_that_kills_every_worker(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(make_settings(max_attempts=2, lease_secs=2.0), tmp_path, workers=0) as bench:
@@ -215,7 +229,10 @@ async def test_a_request_that_kills_every_worker(make_settings: MakeSettings, tm
                 bench.forget(process)
 
 
-@pytest.mark.fault("worker: `kill -9` with a delivery it had not started", "the delivery is handed on; nothing is lost")
+@pytest.mark.fault(
+    "A worker is killed (`kill -9`) while it holds a delivery that it has not started.",
+    "The delivery goes to another worker; nothing is lost.",
+)
 async def test_killed_between_delivery_and_start(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"
     async with open_bench(settings, tmp_path, workers=0) as bench:
@@ -260,7 +277,8 @@ async def _is_handed(bench: Bench, rid: str, worker: str) -> bool:
 
 
 @pytest.mark.fault(
-    "the only worker of a model: `kill -9`", "its requests without a token wait one lease more for another to come"
+    "The only worker of a model is killed (`kill -9`).",
+    "Its requests without a token wait one more lease for another worker.",
 )
 async def test_the_only_worker_is_killed(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     gate = tmp_path / "gate"

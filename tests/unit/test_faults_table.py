@@ -1,4 +1,4 @@
-"""docs/faults.md and the tests of tests/chaos say the same."""
+"""Test that docs/faults.md and the marks of the tests in tests/chaos agree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tests.chaos import faults
 DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
-def test_every_fault_is_in_the_table_and_every_test_named_there_exists() -> None:
-    """If not: `python -m pytest tests/chaos --faults-table docs/faults.md`, or only the new tests of it."""
-    rows = [fault for fault, _ in faults.shown(DOCUMENT.read_text()).values()]
-    assert rows == faults.declared()
+def test_the_page_lists_exactly_the_declared_faults() -> None:
+    """Write the entries with `python -m pytest tests/chaos --faults-table docs/faults.md`, or a part of these tests."""
+    entries = [fault for fault, _ in faults.shown(DOCUMENT.read_text()).values()]
+    assert entries == faults.declared()
 
 
 def test_no_fault_is_declared_twice() -> None:
@@ -20,15 +20,31 @@ def test_no_fault_is_declared_twice() -> None:
     assert len(whats) == len(set(whats))
 
 
-def test_what_was_not_run_keeps_its_time(tmp_path: Path) -> None:
+def test_every_fault_and_every_promise_is_a_sentence() -> None:
+    texts = [text for fault in faults.declared() for text in (fault.what, fault.promise)]
+    assert [text for text in texts if not text[0].isupper() and not text[0].isdigit() and text[0] != "`"] == []
+    assert [text for text in texts if not text.endswith(".")] == []
+
+
+def test_a_test_that_was_not_run_keeps_its_recovery_time(tmp_path: Path) -> None:
     path = tmp_path / "faults.md"
     path.write_text(f"before\n{faults.BEGIN}\n{faults.END}\nafter\n")
     faults.write(path)
-    rows = faults.shown(path.read_text())
-    assert list(rows) == [fault.test for fault in faults.declared()]
-    path.write_text(path.read_text().replace("| – |", "| 1.5 s |"))
+    assert list(faults.shown(path.read_text())) == [fault.test for fault in faults.declared()]
+    path.write_text(path.read_text().replace(faults.UNMEASURED, "1.5 s"))
+    before = faults.shown(path.read_text())
     faults.write(path)
-    times = {test: time for test, (_, time) in faults.shown(path.read_text()).items()}
-    assert times == {test: faults.shown(path.read_text())[test][1] for test in rows}
+    assert faults.shown(path.read_text()) == before
     assert path.read_text().startswith("before\n")
     assert path.read_text().endswith("after\n")
+
+
+def test_a_renamed_test_keeps_its_recovery_time(tmp_path: Path) -> None:
+    path = tmp_path / "faults.md"
+    first = faults.declared()[0]
+    path.write_text(f"{faults.BEGIN}\n{faults.END}\n")
+    faults.write(path)
+    name = first.test.partition("::")[2]
+    path.write_text(path.read_text().replace(f"not measured (`{name}`)", "7 ms (`test_of_another_name`)"))
+    faults.write(path)
+    assert faults.shown(path.read_text())[first.test][1] == "7 ms"
