@@ -115,7 +115,9 @@ def write(path: Path) -> None:
 def _entry(fault: Fault, took: str) -> str:
     name = fault.test.partition("::")[2]
     text = f"- **{fault.what}** {fault.promise} Recovery time: {took} (`{name}`)."
-    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) + "\n"
+    text = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), text)  # keep code on one line
+    lines = textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\0", " ") + "\n"
 
 
 def _duration(secs: float) -> str:
