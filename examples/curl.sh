@@ -1,5 +1,5 @@
 #!/bin/sh
-# Plain curl: start, look, go on reading at another frontend, cancel from there.
+# Start a request with curl, read its record, resume its stream at another frontend, and cancel it there.
 #
 #   examples/curl.sh [http://localhost:8000 http://localhost:8001]
 set -eu
@@ -7,7 +7,7 @@ here=${1:-http://localhost:8000}
 there=${2:-http://localhost:8001}
 id=curl-$$-$(date +%s)
 
-# It goes on without its client: --max-time hangs up after a second.
+# The request continues without its client: --max-time closes the connection after one second.
 curl -sN --max-time 1 "$here/v1/chat/completions" -H "X-Request-Id: $id" -H 'X-On-Disconnect: continue' \
   -d '{"model":"echo","stream":true,"messages":[{"role":"user","content":"the quick brown fox"}],"echo_repeat":1000}' || true
 

@@ -1,10 +1,10 @@
-// Node's own fetch: stream, lose the connection, go on at another frontend, cancel from there.
+// Stream with the fetch of Node.js, lose the connection, resume at another frontend, and cancel there.
 //
 //   node examples/fetch.mjs [http://localhost:8000 http://localhost:8001]
 
 const [here, there] = process.argv.length > 3 ? process.argv.slice(2) : ["http://localhost:8000", "http://localhost:8001"];
 
-// The events of a response: { id, data }, without comments.
+// Yield the events of a response as { id, data }. Comments are skipped.
 async function* events(response) {
   const decoder = new TextDecoder();
   let rest = "";
@@ -27,7 +27,7 @@ const response = await fetch(here + "/v1/chat/completions", {
     model: "echo",
     stream: true,
     messages: [{ role: "user", content: "the quick brown fox jumps over the lazy dog" }],
-    echo_repeat: 1000, // the echo engine's own: go on for long
+    echo_repeat: 1000, // a parameter of the echo engine: how often it repeats the prompt
   }),
 });
 const requestId = response.headers.get("x-request-id");

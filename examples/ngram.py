@@ -1,4 +1,4 @@
-"""An engine around a model in Python: word pairs, counted in a few sentences. No download, no GPU.
+"""Generate text from counted word pairs: an engine around a small model in Python, without a download or a GPU.
 
 cd examples && lifecycle worker --model ngram --engine ngram:generate
 curl -N localhost:8000/v1/completions -d '{"model":"ngram","stream":true,"prompt":"the","max_tokens":20}'
@@ -22,7 +22,7 @@ for word, follower in zip(TEXT.split(), TEXT.split()[1:], strict=False):
 
 
 async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[str]:
-    """Yields one word at a time; asked to stop, it ends. On a kill it is cancelled at its next await."""
+    """Yield one word at a time, until a stop or `max_tokens`. A kill cancels the engine at its next await."""
     prompt = request["messages"][-1]["content"] if "messages" in request else request["prompt"]
     words = prompt.split() or ["the"]
     context.input_tokens = len(words)
@@ -33,5 +33,5 @@ async def generate(request: dict[str, Any], context: Any) -> AsyncIterator[str]:
             return
         word = dice.choice(FOLLOWERS.get(word) or list(FOLLOWERS))
         yield " " + word
-        await asyncio.sleep(0.01)  # a real model computes here, in a thread: await asyncio.to_thread(step)
+        await asyncio.sleep(0.01)  # a real model would compute here, in a thread: await asyncio.to_thread(step)
     context.finish_reason = "length"

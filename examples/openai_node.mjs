@@ -1,4 +1,4 @@
-// The openai package for node: stream, and cancel by closing the connection, or by id from another frontend.
+// Stream with the openai package for Node.js, and cancel the request by its id at another frontend.
 //
 //   (cd examples && npm install) && node examples/openai_node.mjs [http://localhost:8000 http://localhost:8001]
 
@@ -7,14 +7,14 @@ import OpenAI from "openai";
 const [here, there] = process.argv.length > 3 ? process.argv.slice(2) : ["http://localhost:8000", "http://localhost:8001"];
 const client = new OpenAI({ baseURL: here + "/v1", apiKey: "-" });
 
-// A key makes the package's own retries safe: they attach to the same request instead of starting another.
+// An idempotency key makes the package's own retries safe: they attach to the same request.
 const { data: stream, response } = await client.chat.completions
   .create(
     {
       model: "echo",
       stream: true,
       messages: [{ role: "user", content: "the quick brown fox jumps over the lazy dog" }],
-      echo_repeat: 1000, // the echo engine's own: go on for long
+      echo_repeat: 1000, // a parameter of the echo engine: how often it repeats the prompt
     },
     { headers: { "Idempotency-Key": crypto.randomUUID() } },
   )

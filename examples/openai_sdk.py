@@ -1,4 +1,4 @@
-"""The openai SDK: stream, go on at another frontend after the connection broke, cancel from there.
+"""Stream with the openai SDK, resume at another frontend after the connection is lost, and cancel there.
 
 python examples/openai_sdk.py [http://localhost:8000 http://localhost:8001]
 """
@@ -16,8 +16,8 @@ here, there = sys.argv[1:] or ["http://localhost:8000", "http://localhost:8001"]
 first = openai.OpenAI(base_url=here + "/v1", api_key="-")
 second = openai.OpenAI(base_url=there + "/v1", api_key="-")
 
-# A key makes repeating safe: the SDK's own retry attaches to the same request. The grace keeps the request alive
-# for a client that has lost its connection.
+# The idempotency key makes the SDK's own retries safe: they attach to the same request. The grace keeps the request
+# running after its client has lost the connection.
 headers = {"Idempotency-Key": str(uuid.uuid4()), "X-Disconnect-Grace-Secs": "30"}
 
 request_id, last_id, text = "", "", ""
@@ -26,7 +26,7 @@ with first.chat.completions.with_streaming_response.create(
     messages=[{"role": "user", "content": "the quick brown fox jumps over the lazy dog"}],
     stream=True,
     extra_headers=headers,
-    extra_body={"echo_repeat": 1000},  # the echo engine's own: go on for long
+    extra_body={"echo_repeat": 1000},  # a parameter of the echo engine: how often it repeats the prompt
 ) as response:
     request_id = response.headers["x-request-id"]
     for line in response.iter_lines():
@@ -35,7 +35,7 @@ with first.chat.completions.with_streaming_response.create(
         elif line.startswith("data: "):
             text += json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content") or ""
             if len(text) > 20:
-                break  # as if the connection were lost
+                break  # simulate a lost connection
 print(f"{request_id}: {text!r} up to {last_id}, and the connection is gone")
 
 stream = second.get(

@@ -1,4 +1,4 @@
-"""The page and the API under one origin, so that no CORS is needed: what nginx does in production (deploy/nginx.conf).
+"""Serve the page and the API under one origin, so that no CORS is needed. In production, nginx does it.
 
 python examples/browser/serve.py [--port 8080] [http://localhost:8000]
 """
@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         self.forward()
 
     def forward(self) -> None:
-        """Unbuffered, and with the page's connection the one to the frontend is closed too."""
+        """Forward a call without buffering. When the page closes its connection, close the one to the frontend."""
         connection = http.client.HTTPConnection(self.upstream, timeout=60)
         try:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             while piece := answer.read1(65_536):
                 self.wfile.write(piece)
         except ConnectionError:
-            pass  # the page has been left or reloaded
+            pass  # the page was closed or reloaded
         finally:
             connection.close()
 
