@@ -1,7 +1,7 @@
-"""The pages of docs/reference: prose by hand, and parts that are written from the code.
+"""Write the generated parts of the pages in docs/reference. The rest of these pages is written by hand.
 
-A part stands between `<!-- python -m tests.reference: NAME -->` and `<!-- end -->`. `python -m tests.reference` writes
-them; tests/unit/test_reference.py fails when a page does not say what the code says.
+A part is between `<!-- python -m tests.reference: NAME -->` and `<!-- end -->`. `python -m tests.reference` writes all
+of them; tests/unit/test_reference.py fails when a page and the code differ.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ _PART = re.compile(r"(?<=<!-- python -m tests\.reference: )([\w ]+)( -->\n).*?(?
 
 
 def pages() -> list[Path]:
+    """Return the pages of docs/reference."""
     return sorted(FOLDER.glob("*.md"))
 
 
 def named(page: str) -> list[str]:
-    """The parts of a page."""
+    """Return the names of the parts of a page."""
     return [match[1] for match in _PART.finditer(page)]
 
 
 def filled(page: str) -> str:
-    """The page with each part as the code has it now."""
+    """Return the page with each part generated anew."""
     return _PART.sub(lambda match: f"{match[1]}{match[2]}\n{PARTS[match[1]]().strip()}\n\n", page)

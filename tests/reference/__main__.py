@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/reference: `python -m tests.reference`."""
+"""Write the generated parts of docs/reference: `python -m tests.reference`."""
 
 from tests.reference import filled, pages
 

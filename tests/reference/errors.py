@@ -1,4 +1,4 @@
-"""How a request or a call can fail: the closed list of types, and the codes of calls that never became a request."""
+"""Write the errors: the types of failed requests, and the codes of calls that were refused before admission."""
 
 from __future__ import annotations
 
@@ -10,86 +10,110 @@ from frontend.routes.completions import _REJECTIONS
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
-from tests.reference.table import code, table
+from tests.reference.table import code, items, table
 
 _PASSES_ON = {"_forbidden": (403, ErrorType.VALIDATION)}  # functions that take the code as their second argument
 ROOT = Path(__file__).parents[2]
 HTTP_PACKAGES = (ROOT / "frontend", ROOT / "lifecycle" / "fastapi")
 
-# what happened; what to do about it
+# The cause of each type, and what to do about it.
 TYPES = {
-    ErrorType.VALIDATION: ("the call is wrong", "mend what `param` names; repeating it changes nothing"),
-    ErrorType.NOT_FOUND: ("no such model, request or path", "a request: its record has expired, or never was"),
-    ErrorType.OVERLOAD: ("a limit of the caller's", "come back after `Retry-After`"),
+    ErrorType.VALIDATION: ("The call is invalid.", "Correct what `param` names; repeating the call changes nothing."),
+    ErrorType.NOT_FOUND: (
+        "The model, request or path does not exist.",
+        "A request's record may have expired.",
+    ),
+    ErrorType.OVERLOAD: ("A limit of the caller is reached.", "Repeat the call after `Retry-After`."),
     ErrorType.UNAVAILABLE: (
-        "no worker, a full queue, a draining frontend, Redis away for too long",
-        "repeat it after `Retry-After`; `lifecycle doctor`",
+        "There is no worker, the queue is full, the frontend is draining, or Redis is unavailable for too long.",
+        "Repeat the call after `Retry-After`, and run `lifecycle doctor`.",
     ),
-    ErrorType.NOT_IMPLEMENTED: ("a parameter that is understood and not supported", "leave `param` out"),
-    ErrorType.CANCELLED: ("cancelled by id, or its client went away", "`cancel_reason` in the record says why"),
+    ErrorType.NOT_IMPLEMENTED: ("A parameter is valid but not supported.", "Omit what `param` names."),
+    ErrorType.CANCELLED: (
+        "The request was cancelled by its id, or because its client disconnected.",
+        "The record's `cancel_reason` has the reason.",
+    ),
     ErrorType.RESPONSE_TIMEOUT: (
-        "silence for `BACKEND_STREAM_TIMEOUT_SECS` (the worker's), or twice that (the frontend's)",
-        "the engine hangs: the worker's log",
+        "The worker got no token for `LIFECYCLE_BACKEND_STREAM_TIMEOUT_SECS`, or the frontend for twice that time.",
+        "The engine hangs: see the worker's log.",
     ),
-    ErrorType.QUEUE_TIMEOUT: ("not started within `QUEUE_TIMEOUT_SECS`", "more workers, or a longer limit"),
+    ErrorType.QUEUE_TIMEOUT: (
+        "No worker started the request within `LIFECYCLE_QUEUE_TIMEOUT_SECS`.",
+        "Add workers, or raise the limit.",
+    ),
     ErrorType.FIRST_TOKEN_TIMEOUT: (
-        "no token within `FIRST_TOKEN_TIMEOUT_SECS`",
-        "a slow prefill, or a full engine: fewer at a time (`CONCURRENCY`)",
+        "No token came within `LIFECYCLE_FIRST_TOKEN_TIMEOUT_SECS`.",
+        "The prefill is slow, or the engine has too many requests: lower `LIFECYCLE_CONCURRENCY`.",
     ),
-    ErrorType.DEADLINE: ("not ended within `DEADLINE_SECS`", "a longer limit, or a shorter answer (`max_tokens`)"),
+    ErrorType.DEADLINE: (
+        "The request did not end within `LIFECYCLE_DEADLINE_SECS`.",
+        "Raise the limit, or ask for a shorter answer with `max_tokens`.",
+    ),
     ErrorType.WORKER_LOST: (
-        "its worker died or drained, and it could not be tried again",
-        "repeat it; why the worker died is in its log, or the kernel's",
+        "The worker died or drained, and no other worker could continue the request.",
+        "Repeat the call; the worker's log or the kernel's log says why the worker died.",
     ),
-    ErrorType.FRONTEND_LOST: ("its frontend died, and nobody else read it", "repeat it; an `Idempotency-Key` helps"),
-    ErrorType.STATE_LOST: ("Redis lost its data, or the tokens that were read", "repeat it; keep an append-only file"),
+    ErrorType.FRONTEND_LOST: (
+        "The frontend died, and the request had no reader at another frontend.",
+        "Repeat the call, preferably with an `Idempotency-Key`.",
+    ),
+    ErrorType.STATE_LOST: (
+        "Redis lost its data, or tokens of this request.",
+        "Repeat the call; to prevent this, enable the append-only file.",
+    ),
     ErrorType.SLOW_CONSUMER: (
-        "the client took nothing for `SLOW_CONSUMER_SECS`",
-        "read on behind the last token, if the request `continue`s or has another reader",
+        "The client read nothing for `LIFECYCLE_SLOW_CONSUMER_SECS`.",
+        "If the request has `X-On-Disconnect: continue` or another reader, resume behind the last token.",
     ),
-    ErrorType.INTERNAL: ("the engine raised, or a bug of ours", "the message has the engine's words; the worker's log"),
+    ErrorType.INTERNAL: (
+        "The engine raised an exception, or the product has a bug.",
+        "The message is the engine's own; see also the worker's log.",
+    ),
 }
 CODES = {
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
-    "cross_origin": "a log-in's cookie counts only for calls from this frontend's own page",
+    "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
-    "draining": "this frontend is leaving; another one will take the call",
-    "idempotency_key_reused": "the `Idempotency-Key` was used with another body; take a new key",
-    "inflight_limit": "the key's name has as many requests inflight as it may",
-    "insufficient_permissions": "the call is for operators, and the key is a client's",
-    "invalid_api_key": "no key, or an unknown one: `Authorization: Bearer KEY`",
+    "draining": "this frontend is draining; another one accepts the call",
+    "idempotency_key_reused": "the `Idempotency-Key` was used with another body; use a new one",
+    "inflight_limit": "the inflight limit of this API key is reached",
+    "insufficient_permissions": "the call needs an operator's API key",
+    "invalid_api_key": "the API key is missing or unknown: `Authorization: Bearer KEY`",
     "lease_lost": "this frontend's lease expired; it comes back under a new id",
-    "model_not_found": "no worker has been known to serve this model",
-    "no_keys": "there are no keys here, and nothing to log in to",
-    "no_worker": "the model is known, and no worker that serves it lives",
-    "overloaded": "this frontend has as many streams or viewers as it may",
-    "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model wait",
-    "redis_unavailable": "Redis does not answer, is loading, read-only or full",
-    "request_id_in_use": "the `X-Request-Id` is known already; take a new one, or none",
-    "request_not_found": "no such request, or its record has expired",
-    "unsupported_parameter": "`param` is understood and not supported",
+    "model_not_found": "no worker has served this model",
+    "no_keys": "there are no API keys, so there is no log-in",
+    "no_worker": "the model is known, but has no worker at present",
+    "overloaded": "this frontend has reached its limit of streams or dashboard viewers",
+    "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued",
+    "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
+    "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
+    "request_not_found": "the request does not exist, or its record has expired",
+    "unsupported_parameter": "the parameter in `param` is not supported",
 }
 
 
 def types() -> str:
+    """Return a table of all error types, and a list of their causes and remedies."""
     rows = [
-        (code(kind), str(shape.status), code(shape.type), *TYPES[kind], "yes" if ApiError(kind, "").retry else "no")
+        (code(kind), str(shape.status), code(shape.type), "yes" if ApiError(kind, "").retry else "no")
         for kind, shape in ERROR_RESPONSES.items()
     ]
-    heads = ("`error_type`", "status, `code` of the frame", "`type`", "what happened", "what to do", "SDKs repeat it")
-    return table(heads, rows)
+    heads = ("`error_type`", "status, and `code` of the frame", "`type`", "repeated by SDKs")
+    causes = [f"{code(kind)}: {' '.join(TYPES[kind])}" for kind in ERROR_RESPONSES]
+    return f"{table(heads, rows)}\n\nThe causes, and what to do:\n\n{items(causes)}"
 
 
 def codes() -> str:
+    """Return a table of all codes."""
     rows = [
         (code(name), str(status), code(ERROR_RESPONSES[kind].type), CODES[name])
         for name, status, kind in sorted(set(raised()))
     ]
-    return table(("`code`", "status", "`type`", "what happened"), rows)
+    return table(("`code`", "status", "`type`", "cause"), rows)
 
 
 def raised() -> Iterator[tuple[str, int, ErrorType]]:
-    """Every code that the frontend's source gives to an error, with its status and type."""
+    """Yield every code that the frontend's source gives to an error, with its status and type."""
     for path in (path for package in HTTP_PACKAGES for path in package.rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

@@ -1,4 +1,4 @@
-"""The HTTP API, from what `GET /openapi.json` answers."""
+"""Write the HTTP API, from the document that `GET /openapi.json` returns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from frontend.openai_api.schemas import RID, SCHEMAS, TOKEN_ID
 from frontend.routes.openapi import document
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType
-from tests.reference.table import code, table
+from tests.reference.table import code, items, table
 
 Schema = dict[str, Any]
 
@@ -22,31 +22,41 @@ _PATTERNS = {
     f"^{KEY.pattern}$": "1 to 255 visible ASCII characters",
 }
 _AS = {"text/event-stream": " as events", "text/plain": " (text)"}
-_COMMON = {"400", "500"}  # any call may answer these
+_COMMON = {"400", "500"}  # possible answers of every call
 
 
 def calls() -> str:
-    """One line each."""
-    rows = [
-        (code(call), operation["summary"], _body(operation), _answers(operation), _errors(operation), _who(call))
-        for call, operation in _operations()
-    ]
-    return table(
-        ("call", "what it does", "body", "answer", "errors besides 400 and 500", "who, where there are keys"), rows
+    """Return all calls: their purpose and callers, their bodies and answers, and their errors."""
+    operations = list(_operations())
+    purposes = [(code(call), operation["summary"], _who(call)) for call, operation in operations]
+    bodies = [(code(call), _body(operation), _answers(operation)) for call, operation in operations]
+    by_errors: dict[str, list[str]] = {}
+    for call, operation in operations:
+        by_errors.setdefault(_errors(operation), []).append(code(call))
+    errors = [f"{statuses}: {', '.join(names)}" for statuses, names in by_errors.items() if statuses]
+    return "\n\n".join(
+        [
+            table(("call", "purpose", "callers, if there are API keys"), purposes),
+            "Their bodies and answers:",
+            table(("call", "body", "answer"), bodies),
+            "Every call may answer 400 and 500. These calls may also answer the errors before their names:",
+            items(errors),
+        ]
     )
 
 
 def parameters() -> str:
-    """Of the calls that take any, in the query or as headers."""
+    """Return the parameters, in the query or as headers, of the calls that have any."""
     groups: dict[str, list[str]] = {}
     for call, operation in _operations():
         rows = [(code(p["name"]), p["in"], _type(p["schema"])) for p in operation["parameters"]]
         if rows:
-            groups.setdefault(table(("name", "where", "values"), rows), []).append(code(call))
+            groups.setdefault(table(("name", "place", "values"), rows), []).append(code(call))
     return "\n\n".join(f"### {', '.join(names)}\n\n{rows}" for rows, names in groups.items())
 
 
 def bodies() -> str:
+    """Return the fields of all objects."""
     return "\n\n".join(f"### {name}\n\n{_shape(schema)}" for name, schema in SCHEMAS.items())
 
 
@@ -83,7 +93,7 @@ def _content(content: Schema) -> str:
 
 
 def _shape(schema: Schema) -> str:
-    """The fields of an object."""
+    """Return the fields of one object."""
     asked = "messages" in schema["properties"] or "prompt" in schema["properties"]
     rows = [
         (code(name), "yes" if always else "", _type(field, null=not asked) + _said(field))
@@ -94,7 +104,7 @@ def _shape(schema: Schema) -> str:
 
 
 def _flat(schema: Schema, above: str = "") -> Iterator[tuple[str, Schema, bool]]:
-    """Objects within an object are written as `group.field`."""
+    """Yield the fields; those of an object within the object are named `group.field`."""
     for name, field in schema["properties"].items():
         inner = field.get("items", field)
         if inner.get("additionalProperties") is False and inner["properties"]:

@@ -1,4 +1,4 @@
-"""Every key and channel in Redis, from lifecycle/store/keys.py."""
+"""Write the Redis keys and channels, from lifecycle/store/keys.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from tests.reference.table import code, table
 
 
 def of_a_shard() -> str:
+    """Return the keys of a shard."""
     return _table(SHARD_KEYS)
 
 
 def control() -> str:
+    """Return the control keys."""
     return _table(CONTROL_KEYS)
 
 
 def channels() -> str:
+    """Return the channels."""
     rows = ((code(name), scope, _escaped(what)) for name, scope, what in CHANNELS)
-    return table(("name", "heard by", "what is published"), rows)
+    return table(("name", "subscribers", "content"), rows)
 
 
 def _table(keys: Iterable[Key]) -> str:
-    return table(("name", "type", "what is in it", "what removes it"), map(_row, keys))
+    return table(("name", "type", "content", "lifetime"), map(_row, keys))
 
 
 def _row(key: Key) -> tuple[str, ...]:
-    """What a name ends with, like `request:`, begins `what`: `<rid>: the record`."""
+    """Return one row. If the name ends with a colon, `what` begins with the rest of it: `<rid>: the record`."""
     rest, what = key.what.split(": ", 1) if key.name.endswith(":") else ("", key.what)
     return code(key.name + rest), key.type, _escaped(what), _escaped(key.life)
 

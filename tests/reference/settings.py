@@ -1,4 +1,4 @@
-"""Every setting, in the groups of lifecycle/settings.py."""
+"""Write the settings, in the groups of lifecycle/settings.py."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _GROUP = re.compile(r"^    # (.+)$|^    (\w+): ", re.MULTILINE)
 
 
 def text() -> str:
+    """Return a table for each group."""
     return "\n\n".join(
         f"### {title[0].upper()}{title[1:]}\n\n" + table(("setting", "default", "values", "meaning"), map(_row, names))
         for title, names in _groups().items()
@@ -23,7 +24,7 @@ def text() -> str:
 
 
 def _groups() -> dict[str, list[str]]:
-    """By the comment above them."""
+    """Return the names of the settings by the comment above their group."""
     groups: dict[str, list[str]] = {}
     names: list[str] = []
     for comment, name in _GROUP.findall(inspect.getsource(Settings)):
