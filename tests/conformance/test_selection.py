@@ -22,13 +22,17 @@ async def select(cluster: Cluster, **body: Any) -> httpx2.Response:
 
 @asynccontextmanager
 async def flock(cluster: Cluster, *rids: str, model: str = "echo") -> AsyncIterator[None]:
-    """Requests that run until they are ended, one after the other so that the last is the newest."""
+    """Start requests that run until they are ended, one after the other, so that the last one is the newest.
+
+    Each must have started before the next is sent: on a busy machine they would otherwise fill the short queue, and
+    the last ones would be refused.
+    """
     async with AsyncExitStack() as stack:
         url = cluster.frontends[0].url
-        calls = [post(cluster.http, url, endless(model), X_Request_Id=rid) for rid in rids]
-        streams = [await stack.enter_async_context(call) for call in calls]
-        for stream in streams:
-            await stream.read_tokens(1)
+        streams = []  # all are kept: a stream that is garbage collected closes its connection
+        for rid in rids:
+            streams.append(await stack.enter_async_context(post(cluster.http, url, endless(model), X_Request_Id=rid)))
+            assert await streams[-1].read_tokens(1), f"{rid} has not started: {streams[-1].response.status_code}"
         yield
         for rid in rids:
             await cancel(cluster, rid)
@@ -101,7 +105,8 @@ async def test_only_what_is_old_enough(cluster: Cluster, new_id: Callable[[], st
 async def test_pages(cluster: Cluster, new_id: Callable[[], str]) -> None:
     rids = [new_id() for _ in range(5)]
     async with flock(cluster, *rids):
-        seen, after = list[str](), {}
+        seen: list[str] = []
+        after: dict[str, str] = {}
         while True:
             page = (await select(cluster, model="echo", limit=2, **after)).json()
             seen += [record["id"] for record in page["data"]]
