@@ -35,8 +35,7 @@ async def ended(cluster: Cluster, rid: str, frontend: Process) -> dict[str, Any]
         record = await cluster.record(rid, frontend)
         return record if record["finished_at"] else None
 
-    found = await wait_until(look, timeout=_PATIENCE_SECS)
-    assert found is not None
+    found: dict[str, Any] = await wait_until(look, timeout=_PATIENCE_SECS)
     return found
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -81,7 +82,7 @@ async def soak(seed: int, secs: float, directory: Path, *, frontends: int = 2, c
             stop_grace_secs=1.0,
             echo_tokens_per_sec=50.0,
         )
-        watching = {"poll_secs": 0.5, "settle_secs": HEALED_WITHIN_SECS, "consequences_secs": 8.0}
+        watching: dict[str, Any] = {"poll_secs": 0.5, "settle_secs": HEALED_WITHIN_SECS, "consequences_secs": 8.0}
         with suppress(Violated):
             async with open_bench(settings, directory, frontends=frontends, workers=0, **watching) as bench:
                 bench.invariants.violations = report.violations

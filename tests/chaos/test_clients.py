@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -28,7 +29,7 @@ async def _is_cancelled(bench: Bench, rid: str, disconnects: int) -> None:
     assert (record["status"], record["error_type"], record["cancel_mode"]) == ("cancelled", "cancelled", "kill")
     await bench.quiet()
     for name in ("client_disconnects", "cancellations"):
-        seen = await wait_until(lambda name=name: bench.metric(f"lifecycle_{name}_total"))  # type: ignore[misc]
+        seen = await wait_until(partial(bench.metric, f"lifecycle_{name}_total"))
         assert seen == disconnects
 
 
@@ -193,7 +194,7 @@ async def test_a_mass_cancel(make_settings: MakeSettings, tmp_path: Path, healin
             return await bench.http.post(url, json=body, headers={"X-Request-Id": rids[index]}, timeout=90)
 
         async def all_run() -> bool:
-            return (await bench.get("/v1/inflight"))["running"] == 1000
+            return bool((await bench.get("/v1/inflight"))["running"] == 1000)
 
         clients = [asyncio.create_task(asks(index)) for index in range(1000)]
         try:

@@ -127,7 +127,7 @@ async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, hea
         name = (await bench.get("/health", survivor))["frontend"]
 
         async def inherited() -> bool:
-            return (await bench.status("r1", "running", "completed"))["frontend"] == name
+            return bool((await bench.status("r1", "running", "completed"))["frontend"] == name)
 
         await wait_until(inherited)
         healing.is_over()
@@ -153,7 +153,7 @@ async def test_a_reader_elsewhere_keeps_it_alive(steady: Settings, tmp_path: Pat
                 name = (await bench.get("/health", other))["frontend"]
 
                 async def owned() -> bool:
-                    return (await bench.status("r1", "running", "completed"))["frontend"] == name
+                    return bool((await bench.status("r1", "running", "completed"))["frontend"] == name)
 
                 await wait_until(owned)
                 healing.is_over()

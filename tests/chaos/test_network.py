@@ -192,7 +192,7 @@ async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, he
             channel = bench.store.keys.channel("r1")
 
             async def waits() -> bool:
-                return (await bench.execute("PUBSUB", "NUMSUB", channel))[1] == 1
+                return bool((await bench.execute("PUBSUB", "NUMSUB", channel))[1] == 1)
 
             await wait_until(waits)
             link = bench.link(frontend)

@@ -68,7 +68,7 @@ async def test_what_a_blackhole_holds_comes_late(proxy: FaultProxy, store: Store
         proxy.restore()
 
         async def executed() -> bool:
-            return await store.commands.execute("GET", key) == b"1"
+            return bool(await store.commands.execute("GET", key) == b"1")
 
         await wait_until(executed)
 

@@ -100,8 +100,7 @@ async def until(cluster: Cluster, rid: str, *statuses: str, frontend: Process | 
         record: dict[str, Any] = answer.json()
         return record if answer.status_code == 200 and record["status"] in statuses else None
 
-    found = await wait_until(look, what=f"{rid} being {' or '.join(statuses)}")
-    assert found is not None
+    found: dict[str, Any] = await wait_until(look, what=f"{rid} being {' or '.join(statuses)}")
     return found
 
 

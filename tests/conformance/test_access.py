@@ -166,10 +166,10 @@ async def test_a_client_cancels_its_own_only_however_much_matches(
 
 async def test_an_idempotency_key_is_a_names_own(acme: Caller, globex: Caller, rid: str) -> None:
     sent = {"Idempotency_Key": rid}
-    first = await acme.send(chat("x", stream=False), **sent)
+    first = await acme.send(chat("x", stream=False), 0, **sent)
     again = await acme.send(chat("x", stream=False), 1, **sent)
     assert again.headers["x-request-id"] == first.headers["x-request-id"]
-    other = await globex.send(chat("x", stream=False), **sent)
+    other = await globex.send(chat("x", stream=False), 0, **sent)
     assert other.status_code == 200
     assert other.headers["x-request-id"] != first.headers["x-request-id"]
 

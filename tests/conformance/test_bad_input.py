@@ -97,7 +97,7 @@ async def test_a_malformed_request_id_is_refused(cluster: Cluster, given: str) -
     ],
 )
 async def test_a_malformed_header_is_refused(cluster: Cluster, name: str, value: str) -> None:
-    answer = await send(cluster, {"model": "echo", "messages": MESSAGES}, **{name: value})
+    answer = await send(cluster, {"model": "echo", "messages": MESSAGES}, None, **{name: value})
     assert refusal(answer, 400)["param"] == name
 
 

@@ -108,7 +108,7 @@ async def test_an_id_in_use_without_the_key_is_a_conflict(cluster: Cluster, key:
 async def test_a_malformed_key_is_refused(cluster: Cluster, key: str) -> None:
     before = await started(cluster, "echo")
     url = cluster.frontends[0].url + "/v1/chat/completions"
-    answer = await cluster.http.post(url, json=chat(WORDS), headers={"Idempotency-Key": key.encode("latin-1")})  # type: ignore[dict-item]
+    answer = await cluster.http.post(url, json=chat(WORDS), headers={b"Idempotency-Key": key.encode("latin-1")})
     assert refusal(answer, 400)["param"] == "Idempotency-Key"
     assert await started(cluster, "echo") == before
 

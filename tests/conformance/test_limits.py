@@ -51,7 +51,7 @@ async def test_limits_of_a_running_request(
     assert (error["type"], error["code"], error["error_type"]) == ("timeout_error", 504, error_type)
     record = await cluster.record(rid)
     assert (record["status"], record["error_type"]) == ("failed", error_type)
-    unary = await send(cluster, chat(model, "silent", stream=False), **{header: "0.3"})
+    unary = await send(cluster, chat(model, "silent", stream=False), None, **{header: "0.3"})
     assert refusal(unary, 504)["error_type"] == error_type
 
 

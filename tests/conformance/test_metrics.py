@@ -151,7 +151,7 @@ async def test_the_counts_are_exact(cluster: Cluster, new_id: Callable[[], str])
         pairs = zip(expected, seen, strict=True)
         return [f"{name}{labels} is {now:g}, not {want:g}" for (name, labels, want), now in pairs if now != want]
 
-    await settles_to([], wrong)  # the cluster's snapshot may be a second old
+    await settles_to(list[str](), wrong)  # the cluster's snapshot may be a second old
 
 
 async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: str) -> None:

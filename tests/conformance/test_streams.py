@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,10 @@ async def test_a_finished_stream_is_replayed_from_any_token_anywhere(
     await finished(cluster, rid)
     url = f"{cluster.frontends[replica].url}/v1/requests/{rid}/stream"
     for after in (0, 1, 17, 39, 40):
-        given = {"header": {"headers": {"Last-Event-ID": f"1-{after}"}}, "query": {"params": {"after": f"1-{after}"}}}
+        given: dict[str, dict[str, Any]] = {
+            "header": {"headers": {"Last-Event-ID": f"1-{after}"}},
+            "query": {"params": {"after": f"1-{after}"}},
+        }
         async with cluster.http.stream("GET", url, **given[place]) as response:
             events = await Stream(response).read()
         assert ids(events) == numbered(after + 1, 40)
@@ -303,6 +307,6 @@ async def test_a_reader_that_does_not_come_back_within_the_grace_cancels_once(
     ],
 )
 async def test_a_malformed_wish_is_400(cluster: Cluster, rid: str, name: str, value: str) -> None:
-    answer = await send(cluster, chat("x"), **{"X-Request-Id": rid, name: value})
+    answer = await send(cluster, chat("x"), None, **{"X-Request-Id": rid, name: value})
     assert refusal(answer, 400)["param"] == name
     refusal(await cluster.http.get(f"{cluster.frontends[0].url}/v1/requests/{rid}"), 404)

@@ -328,7 +328,7 @@ async def test_a_log_in_with_a_real_key_shows_the_cluster_and_can_cancel(
 async def test_a_phone_has_every_row_and_button_within_its_width(browser: str, cluster: Cluster) -> None:
     url = cluster.frontends[0].url
     rid = "chatcmpl-" + "0123456789abcdef" * 2
-    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    phone: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
     async with (
         browsing(browser, url, **phone) as page,
         post(cluster.http, url, chat("100000 0.05", "paced"), X_Request_Id=rid),

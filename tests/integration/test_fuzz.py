@@ -21,6 +21,7 @@ import schemathesis
 from hypothesis import HealthCheck
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.result import Ok
 
 from frontend.openai_api.schemas import one_of
 from frontend.routes.openapi import document
@@ -48,7 +49,16 @@ def described() -> dict[str, Any]:
 
 SCHEMA = schemathesis.openapi.from_dict(described())
 ENDLESS = "GET /v1/overview"
-OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if found.ok().label != ENDLESS}
+
+
+def operations() -> Iterator[Any]:
+    """Every operation of the description, all of which must be valid."""
+    for found in SCHEMA.get_all_operations():
+        assert isinstance(found, Ok), found.err()
+        yield found.ok()
+
+
+OPERATIONS = {operation.label: operation for operation in operations() if operation.label != ENDLESS}
 CASES = [
     pytest.param(label, mode, id=f"{label} {mode.value}")
     for label, operation in OPERATIONS.items()
@@ -56,7 +66,7 @@ CASES = [
     if mode is GenerationMode.POSITIVE or operation.body or operation.query or operation.headers  # what can be wrong
 ]
 load_all_checks()
-CONFORMS = CHECKS.get_by_names(
+CONFORMS: list[Any] = CHECKS.get_by_names(
     [
         "status_code_conformance",
         "content_type_conformance",
@@ -103,7 +113,7 @@ def test_it_answers_as_described(url: str, label: str, mode: GenerationMode) -> 
         suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-    def answers(case: schemathesis.Case) -> None:
+    def answers(case: schemathesis.Case[Any]) -> None:
         with requests.Session() as session:
             session.trust_env = False
             answer = case.call(base_url=url, session=session, timeout=10)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from lifecycle.settings import Settings
-from tests.cluster import running
+from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings
 from tests.engines import SEND_ERROR, STREAM_ENDED
 from tests.sse import chat, error_of, post, resume, text_of
@@ -102,7 +103,7 @@ async def test_a_disconnect_cancels_once_and_stops_the_engine(settings: Settings
         assert await cluster.inflight() == 0
 
 
-async def _ended(cluster, rid):  # type: ignore[no-untyped-def]
+async def _ended(cluster: Cluster, rid: str) -> dict[str, Any] | None:
     record = await cluster.record(rid)
     return record if record["finished_at"] else None
 
@@ -201,8 +202,8 @@ async def test_a_request_without_a_token_moves_to_another_worker(settings: Setti
         assert (await cluster.record("r1"))["attempt"] == 2
 
 
-async def _running(cluster, rid):  # type: ignore[no-untyped-def]
-    return (await cluster.record(rid))["status"] == "running"
+async def _running(cluster: Cluster, rid: str) -> bool:
+    return bool((await cluster.record(rid))["status"] == "running")
 
 
 async def test_a_killed_frontend_takes_its_share_along_and_its_requests_end(settings: Settings, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ async def test_a_continued_request_outlives_its_frontend(settings: Settings, tmp
         cluster.frontends.remove(a)
 
         async def adopted() -> bool:
-            return (await cluster.record("r1", b))["frontend"] == (await cluster.get("/health", b))["frontend"]
+            return bool((await cluster.record("r1", b))["frontend"] == (await cluster.get("/health", b))["frontend"])
 
         await wait_until(adopted)
         assert await cluster.inflight(b) == 1

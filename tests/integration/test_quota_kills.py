@@ -67,7 +67,7 @@ async def test_a_killed_worker_gives_back_what_it_ran(make_settings: MakeSetting
 
         async def all_have_tokens() -> bool:
             listed = await cluster.get("/v1/requests?status=running")
-            return sum(record["output_tokens"] > 0 for record in listed["data"]) == LIMIT
+            return bool(sum(record["output_tokens"] > 0 for record in listed["data"]) == LIMIT)
 
         await wait_until(all_have_tokens)
         await worker.kill()

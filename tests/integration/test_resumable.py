@@ -85,7 +85,7 @@ async def _has_tokens(cluster: Cluster, count: int, rid: str = "r1") -> bool:
 
 
 async def _waits(cluster: Cluster, rid: str = "r1") -> bool:
-    return (await cluster.record(rid))["status"] == "queued"
+    return bool((await cluster.record(rid))["status"] == "queued")
 
 
 async def test_it_can_be_read_from_anywhere_before_between_and_after_its_attempts(cluster: Cluster) -> None:
@@ -178,7 +178,7 @@ async def test_a_worker_that_was_thought_dead_adds_nothing(cluster: Cluster) -> 
 
 
 async def _attempt_is(cluster: Cluster, attempt: int, rid: str = "r1") -> bool:
-    return (await cluster.record(rid))["attempt"] == attempt
+    return bool((await cluster.record(rid))["attempt"] == attempt)
 
 
 async def test_between_two_attempts_it_can_be_cancelled(cluster: Cluster) -> None:
@@ -205,7 +205,7 @@ async def test_a_lost_client_ends_it_between_two_attempts(cluster: Cluster) -> N
         await wait_until(lambda: _waits(cluster))
 
     async def cancelled() -> bool:
-        return (await cluster.record("r1"))["status"] == "cancelled"
+        return bool((await cluster.record("r1"))["status"] == "cancelled")
 
     await wait_until(cancelled)
     assert await cluster.inflight() == 0

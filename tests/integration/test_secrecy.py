@@ -71,7 +71,7 @@ async def test_prompts_and_keys_stay_where_they_belong(
             answer = note(await http.post(url + "/v1/chat/completions", **content))
             assert answer.status_code in (400, 404, 413, 501), body
         for wrong in (WRONG, f"{WRONG}é", WRONG * 1000):
-            headers = {"Authorization": f"Bearer {wrong}".encode()}
+            headers = {b"Authorization": f"Bearer {wrong}".encode()}
             assert note(await http.get(url + "/v1/models", headers=headers)).status_code in (400, 401)
             assert note(await http.post(url + "/login", json={"key": wrong})).status_code in (401, 413)
         note(await http.post(url + "/login", json={"key": keys.of["ops"]}))

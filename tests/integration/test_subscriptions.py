@@ -88,6 +88,10 @@ async def test_the_status_of_each_connection_is_published_under_its_request(sett
             await stream.read_tokens(1)
         for rid, status in (("whole", "closed_gracefully"), ("left", "closed_unexpectedly")):
             expected = {"type": "connection", "status": status}
-            await wait_until(lambda rid=rid, expected=expected: expected in told[rid], what=f"the status of {rid}")
+
+            def arrived(rid: str = rid, expected: dict[str, str] = expected) -> bool:
+                return expected in told[rid]
+
+            await wait_until(arrived, what=f"the status of {rid}")
             assert [message["type"] for message in told[rid]].count("connection") == 1
         await tasks.end((listening,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lifecycle.aio import tasks
@@ -13,7 +14,7 @@ from lifecycle.store.redis import make_client
 from lifecycle.store.redis_cluster_topology import PerNode, Topology, slot_of
 from lifecycle.tokens.inbox import Inbox
 from tests.conftest import MakeSettings
-from tests.servers import ClusterSetup, ask
+from tests.servers import ClusterNode, ClusterSetup, ask
 from tests.waiting import wait_until
 
 
@@ -70,7 +71,9 @@ async def test_an_inbox_follows_its_slot(make_settings: MakeSettings) -> None:
     heard: list[tuple[str, str, Any]] = []
     gaps: list[None] = []
     with ClusterSetup(find_server(BUNDLED) if bundled_path() else None) as setup:
-        moves = [setup.migrate_slot, *([setup.migrate_slot_atomically] if setup.migrates_atomically else [])]
+        moves: list[Callable[[int, ClusterNode], Awaitable[object]]] = [setup.migrate_slot]
+        if setup.migrates_atomically:
+            moves.append(setup.migrate_slot_atomically)
         async with Connections.open(make_settings(redis_url=setup.url, shards=3)) as connections:
             channel = connections.store.keys.inbox(1, "f0")
             slot = slot_of(channel)
@@ -83,8 +86,15 @@ async def test_an_inbox_follows_its_slot(make_settings: MakeSettings) -> None:
                     here = setup.primaries.index(setup.node_of(slot))
                     await move(slot, setup.primaries[(here + 1) % 3])
                 told = len(heard) + 1
-                await wait_until(lambda told=told: len(gaps) >= told, what="a subscription where the slot is")
+
+                def subscribed(told: int = told) -> bool:
+                    return len(gaps) >= told
+
+                def pushed(told: int = told) -> bool:
+                    return len(heard) == told
+
+                await wait_until(subscribed, what="a subscription where the slot is")
                 setup.ask_slot(slot, "SPUBLISH", channel, f'[["r","1-{told}",["x"]]]')
-                await wait_until(lambda told=told: len(heard) == told, what="what is pushed there")
+                await wait_until(pushed, what="what is pushed there")
             await tasks.end((running,))
     assert heard == [("r", f"1-{number}", ["x"]) for number in range(1, len(heard) + 1)]

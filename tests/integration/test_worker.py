@@ -113,7 +113,7 @@ async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Set
 
         async def empty() -> bool:
             keys = [f"{world.prefix}{name}:{worker.id}" for name in ("running", "pending_cancellations")]
-            return await world.store.command("EXISTS", *keys) == 0
+            return bool(await world.store.command("EXISTS", *keys) == 0)
 
         await wait_until(empty)
         assert [await _status(world, rid) for rid in strays[1:]] == ["queued", "running", "completed"]
@@ -136,7 +136,7 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
         await world.store.command("SADD", names[1], *poison)
 
         async def settled() -> bool:
-            return await world.store.command("EXISTS", *names) == 0
+            return bool(await world.store.command("EXISTS", *names) == 0)
 
         await wait_until(settled)
         await world.store.command("HSET", f"{world.prefix}running:w1", *running)

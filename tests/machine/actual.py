@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -116,8 +116,8 @@ class Actual:
             rid,
             worker,
             attempt,
-            Outcome(status, error_type, "why", finish_reason),
-            last,  # type: ignore[arg-type]
+            Outcome(cast(Any, status), error_type, "why", finish_reason),
+            last,
             remainder=_append(remainder) if remainder else None,
         )
         return _ended(answer)

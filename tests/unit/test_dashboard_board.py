@@ -26,8 +26,8 @@ ALL = ListingQuery("oldest", "", "", (), 50)
 
 
 def test_of_a_table_only_what_is_new_is_sent() -> None:
-    before = {"a": {"id": "a", "n": 1, "m": "x"}, "b": {"id": "b", "n": 1}}
-    now = {"a": {"id": "a", "n": 2, "m": "x"}, "c": {"id": "c", "n": None}}
+    before: dict[str, dict[str, Any]] = {"a": {"id": "a", "n": 1, "m": "x"}, "b": {"id": "b", "n": 1}}
+    now: dict[str, dict[str, Any]] = {"a": {"id": "a", "n": 2, "m": "x"}, "c": {"id": "c", "n": None}}
     assert changes(before, now) == {"set": [{"id": "a", "n": 2}, {"id": "c", "n": None}], "gone": ["b"]}
     assert changes(now, now) == {"set": [], "gone": []}
 

@@ -40,7 +40,7 @@ OF_THE_PROCESS = {"LIFECYCLE_LOG_FORMAT", "LIFECYCLE_ALIVE_FILE"}
 _MARGIN_SECS = 10  # engines that have to be ended, last words, last spans
 
 
-def named(objects: list[dict[str, Any]]) -> Any:
+def named(objects: list[dict[str, Any]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("found", objects, ids=[f"{o['kind']} {o['metadata']['name']}" for o in objects])
 
 

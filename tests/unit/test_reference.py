@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.settings import Settings, environment_name
 from lifecycle.store.keys import CONTROL_KEYS, SHARD_KEYS
 from tests import reference
@@ -34,4 +35,4 @@ def test_every_setting_and_key_is_in_a_group() -> None:
 def test_no_explanation_is_left_over() -> None:
     """One that is missing is a KeyError in the tests above."""
     assert set(errors.CODES) == {name for name, _, _ in errors.raised()}
-    assert set(errors.TYPES) == set(errors.ERROR_RESPONSES)
+    assert set(errors.TYPES) == set(ERROR_RESPONSES)

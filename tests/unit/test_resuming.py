@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -10,7 +12,7 @@ from lifecycle.types import CancelMode, Role
 from tests.unit.world import World
 
 
-async def _move(world: World, **admission: float) -> None:
+async def _move(world: World, **admission: Any) -> None:
     """Two tokens of the first attempt, then its worker dies."""
     await world.run(resumable=True, **admission)
     await world.append(1)
