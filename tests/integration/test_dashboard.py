@@ -95,6 +95,7 @@ async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: s
 
             await page.locator("#detail-cancel").click()
             await page.get_by_role("button", name="Keep it").click()
+            await expect(page.locator("#cancel")).to_be_hidden()
             await expect(page.locator("#notices li")).to_have_count(0)
             assert (await cluster.record("r1"))["cancel_requested_at"] is None
             await page.locator("#detail-cancel").press("Enter")
@@ -238,6 +239,7 @@ async def test_everything_can_be_done_with_the_keyboard(browser: str, cluster: C
         await press("?")
         await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
         await press("Escape")
+        await expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
         await press("/")
         await expect(page.get_by_label("Filter")).to_be_focused()
         await page.get_by_label("Filter").blur()
@@ -254,6 +256,8 @@ async def test_everything_can_be_done_with_the_keyboard(browser: str, cluster: C
         await press("w")
         await expect(page.locator("#watch-text")).to_contain_text("0 1 2")
         await press("Escape")
+        await expect(page.locator("#detail")).to_be_hidden()
+        await expect(row).to_be_focused()
         await press("c")
         await expect(page.locator("#cancel-id")).to_have_text("second")
         await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
