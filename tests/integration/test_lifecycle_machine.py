@@ -1,4 +1,4 @@
-"""Random histories against the model, on a real server: no imitation stands between the scripts and the proof."""
+"""Random histories against the reference model, with the scripts on a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store, its answers reduced to what the model predicts."""
+"""The store, its answers reduced to what the reference model predicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lifecycle.errors import Fenced
 from lifecycle.store.results import Append, Drop, Ended, ExpiredReplica, NewRequest, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
-from tests.machine.model import FENCED
+from tests.machine.reference import FENCED
 from tests.machine.words import Delivery, Limits, Piece
 from tests.pushes import Pushes
 

@@ -1,4 +1,4 @@
-"""Redis against the model, after every step: what must hold is said here, how it came about is of no interest."""
+"""Comparing the data in Redis with the reference model after every step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from tests.machine.actual import Actual
-from tests.machine.model import Model
+from tests.machine.reference import ReferenceModel
 from tests.machine.words import Piece, Tracked
 
 _FIELDS = ("status", "attempt", "error_type", "finish_reason", "cancel_mode", "worker", "frontend", "output_tokens")
@@ -19,20 +19,20 @@ _FIELDS = ("status", "attempt", "error_type", "finish_reason", "cancel_mode", "w
 class Comparison:
     """Holds for the replicas given to `check`: all that ever were, the dead too."""
 
-    def __init__(self, actual: Actual, model: Model, models: Iterable[str]) -> None:
+    def __init__(self, actual: Actual, reference: ReferenceModel, models: Iterable[str]) -> None:
         self.actual = actual
-        self.model = model
+        self.reference = reference
         self.models = tuple(models)
         self._pushed: defaultdict[str, defaultdict[str, list[Piece]]] = defaultdict(lambda: defaultdict(list))
 
     async def check(self, frontends: Iterable[str], workers: Iterable[str]) -> None:
         checks = [self._check_queues(), self._check_active(), self._check_totals()]
-        checks += [self._check_stream(request) for request in self.model.requests.values()]
+        checks += [self._check_stream(request) for request in self.reference.requests.values()]
         for frontend in frontends:
             checks += [self._check_counts(frontend), self._check_pushes(frontend)]
         checks += [self._check_running(worker) for worker in workers]
         # First the records: they say where in the queues the requests now are.
-        await asyncio.gather(*map(self._check_record, self.model.requests.values()))
+        await asyncio.gather(*map(self._check_record, self.reference.requests.values()))
         await asyncio.gather(*checks)  # at once: they share pipelines
 
     async def _do(self, command: str, name: str, *args: Any) -> Any:
@@ -93,16 +93,16 @@ class Comparison:
                 found = {(entry.decode(), flat[1].decode()) for entry, flat in entries}
                 expected = {
                     (request.entry, request.rid)
-                    for request in self.model.requests.values()
+                    for request in self.reference.requests.values()
                     if request.status == "queued" and (request.queue, request.labels.model) == (queue, model)
                 }
                 assert found == expected, f"{queue}:{model}"
 
     async def _check_active(self) -> None:
         active = {_text(rid) for rid in await self._do("ZRANGE", "active", 0, -1)}
-        assert active == {r.rid for r in self.model.requests.values() if not r.terminal}
+        assert active == {r.rid for r in self.reference.requests.values() if not r.terminal}
         deadlines = {_text(member) for member in await self._do("ZRANGE", "deadlines", 0, -1)}
-        assert deadlines == {f"{kind}|{r.rid}" for r in self.model.requests.values() for kind in r.deadlines}
+        assert deadlines == {f"{kind}|{r.rid}" for r in self.reference.requests.values() for kind in r.deadlines}
 
     async def _check_totals(self) -> None:
         totals = Counter(
@@ -110,12 +110,12 @@ class Comparison:
         )
         for role in ("frontend", "worker"):
             totals.pop(("reaped", role), None)
-        assert totals == self.model.totals
-        assert totals.total() == sum(r.terminal for r in self.model.requests.values()), "each is counted once"
+        assert totals == self.reference.totals
+        assert totals.total() == sum(r.terminal for r in self.reference.requests.values()), "each is counted once"
 
     async def _check_counts(self, frontend: str) -> None:
         counts = {_text(name): int(number) for name, number in _pairs(await self._do("HGETALL", f"counts:{frontend}"))}
-        held = [r for r in self.model.requests.values() if r.frontend == frontend and not r.terminal]
+        held = [r for r in self.reference.requests.values() if r.frontend == frontend and not r.terminal]
         assert counts == Counter(r.status + orjson.dumps(tuple(r.labels)).decode() for r in held)
         inflight = await self._do("HKEYS", f"inflight:{frontend}")
         assert {_text(rid) for rid in inflight} == {r.rid for r in held}
@@ -123,7 +123,7 @@ class Comparison:
     async def hear(self, frontend: str) -> None:
         """Take what it was pushed so far; to be called before it dies."""
         items = await self.actual.pushed(frontend)
-        assert not items or frontend not in self.model.dead, "something was pushed to the dead"
+        assert not items or frontend not in self.reference.dead, "something was pushed to the dead"
         for rid, entry_id, payload in items:
             if isinstance(payload, list):
                 self._pushed[frontend][rid].append(_piece(rid, entry_id, payload))
@@ -133,12 +133,12 @@ class Comparison:
         await self.hear(frontend)
         pushed = self._pushed[frontend]
         for rid, pieces in pushed.items():
-            stream = self.model.requests[rid].pieces
+            stream = self.reference.requests[rid].pieces
             assert [p for p in stream if p in pieces] == pieces, (
                 "pushed what is not in the stream, twice or out of order"
             )
-        for request in self.model.requests.values():
-            if request.frontend == frontend and frontend not in self.model.dead:
+        for request in self.reference.requests.values():
+            if request.frontend == frontend and frontend not in self.reference.dead:
                 got = pushed[request.rid]
                 assert got == request.pieces[len(request.pieces) - len(got) :], "the owner was not pushed the tail"
                 if not request.adopted:
@@ -147,10 +147,10 @@ class Comparison:
     async def _check_running(self, worker: str) -> None:
         flat = _pairs(await self._do("HGETALL", f"running:{worker}"))
         running = {_text(rid): set(_text(frontends).split()) for rid, frontends in flat}
-        held = [r for r in self.model.requests.values() if r.worker == worker and r.status == "running"]
+        held = [r for r in self.reference.requests.values() if r.worker == worker and r.status == "running"]
         assert running == {r.rid: r.readers.keys() for r in held}, "an append finds the readers here"
         orders = {_text(rid) for rid in await self._do("SMEMBERS", f"pending_cancellations:{worker}")}
-        assert orders == self.model.pending_cancellations[worker]
+        assert orders == self.reference.pending_cancellations[worker]
 
 
 def _piece(rid: str, entry_id: str, texts: list[str]) -> Piece:

@@ -43,7 +43,7 @@ from tests.machine.drawing import (
     twice,
     workers,
 )
-from tests.machine.model import Model
+from tests.machine.reference import ReferenceModel
 from tests.machine.words import Call, Delivery, Run, Slot
 
 T = TypeVar("T")
@@ -78,8 +78,8 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.store = self.run(self._open())
         self.actual = Actual(self.store)
-        self.model = Model(lease_secs=LEASE_SECS, queue_limit=QUEUE_LIMIT, max_attempts=MAX_ATTEMPTS)
-        self.comparison = Comparison(self.actual, self.model, MODELS)
+        self.reference = ReferenceModel(lease_secs=LEASE_SECS, queue_limit=QUEUE_LIMIT, max_attempts=MAX_ATTEMPTS)
+        self.comparison = Comparison(self.actual, self.reference, MODELS)
         self.slots = {f"f{i}": Slot(Role.FRONTEND) for i in range(3)} | {f"w{i}": Slot(Role.WORKER) for i in range(2)}
         self.replicas: dict[str, Role] = {}
         self.deliveries: list[tuple[Delivery, str]] = []
@@ -102,11 +102,11 @@ class LifecycleMachine(RuleBasedStateMachine):
         return f"{slot}.{self.slots[slot].generation}"
 
     def both(self, name: str, *args: Any, times: int = 1) -> Any:
-        """Calls the script and the model, and remembers the call, so that it can come again later."""
+        """Calls the script and the reference model, and remembers the call, so that it can come again later."""
 
         def call() -> Any:
             found = self.run(getattr(self.actual, name)(*args))
-            expected = getattr(self.model, name)(*args)
+            expected = getattr(self.reference, name)(*args)
             assert found == expected, f"{name}{args} answered {found}, not {expected}"
             return found
 
@@ -121,25 +121,25 @@ class LifecycleMachine(RuleBasedStateMachine):
         """Most of what can go wrong needs a request that runs."""
         for call in calls:
             self.admit(call, 1)
-        self.redis_is_as_the_model()
+        self.redis_is_as_the_reference_model()
         for worker in ("w0", "w1"):
             self.take(worker, True, True)
 
-    @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.model.requests) < MOST_REQUESTS)
+    @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.reference.requests) < MOST_REQUESTS)
     @rule(call=calls, times=twice)
     def admit(self, call: Call, times: int) -> None:
-        rid = f"r{len(self.model.requests)}"
+        rid = f"r{len(self.reference.requests)}"
         args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits)
         self.both("admit", rid, "nonce", *args, times=times)
-        if rid in self.model.requests:
+        if rid in self.reference.requests:
             assert self.both("admit", rid, "other", *args) == ("exists",)
 
-    @precondition(lambda self: self.model.requests)
+    @precondition(lambda self: self.reference.requests)
     @rule(data=st.data(), frontend=frontends, readers=st.sampled_from((0, 1, 2)), times=twice)
     def attach(self, data: st.DataObject, frontend: str, readers: int, times: int) -> None:
         self.both("attach", self.some_rid(data), self.replica(frontend), readers, times=times)
 
-    @precondition(lambda self: self.model.requests)
+    @precondition(lambda self: self.reference.requests)
     @rule(
         data=st.data(),
         frontend=frontends,
@@ -152,10 +152,10 @@ class LifecycleMachine(RuleBasedStateMachine):
         self, data: st.DataObject, frontend: str, admitting: bool, readers: int, connection: str, times: int
     ) -> None:
         rid = self.some_rid(data)
-        name = self.model.requests[rid].frontend if admitting else self.replica(frontend)
+        name = self.reference.requests[rid].frontend if admitting else self.replica(frontend)
         self.both("disconnect", rid, name, readers, connection, admitting, times=times)
 
-    @precondition(lambda self: self.model.requests)
+    @precondition(lambda self: self.reference.requests)
     @rule(data=st.data(), how=st.sampled_from(("stop", "kill", "fail")), seen=st.sampled_from((None, 0)), times=twice)
     def end(self, data: st.DataObject, how: str, seen: int | None, times: int) -> None:
         rid = self.some_rid(data)
@@ -166,7 +166,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     # what a worker does
 
-    @precondition(lambda self: any(r.status == "queued" for r in self.model.requests.values()))
+    @precondition(lambda self: any(r.status == "queued" for r in self.reference.requests.values()))
     @rule(worker=workers, starts=st.booleans(), resumable=resumable)
     def take(self, worker: str, starts: bool, resumable: bool) -> None:
         """One of the dead that has not heard of it takes too; started or not, it must go to another."""
@@ -175,7 +175,7 @@ class LifecycleMachine(RuleBasedStateMachine):
             for model in MODELS:
                 delivery = self.run(self.actual.take(name, queue, model))
                 if delivery:
-                    self.model.take(name, delivery)
+                    self.reference.take(name, delivery)
                     self.deliveries.append((delivery, name))
                     if starts:
                         self._start(delivery, name, resumable, 1)
@@ -257,10 +257,10 @@ class LifecycleMachine(RuleBasedStateMachine):
         if role == Role.FRONTEND:
             self.run(self.actual.listen(name))
         found = self.run(self.actual.heartbeat(name, role, MODELS if role == Role.WORKER else ()))
-        assert found == self.model.members.heartbeat(name, role)
+        assert found == self.reference.members.heartbeat(name, role)
         return found
 
-    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
+    @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
     @rule(away=st.sampled_from((False, False, False, True)))
     def time_passes(self, away: bool) -> None:
         """`away`: Redis was, for longer than a lease; nobody could beat, so nobody is judged for it."""
@@ -269,14 +269,14 @@ class LifecycleMachine(RuleBasedStateMachine):
             return
         self._advance(TICK_SECS)
         for slot, state in self.slots.items():
-            if not state.silent and self.replica(slot) not in self.model.members.expired_replicas:
+            if not state.silent and self.replica(slot) not in self.reference.members.expired_replicas:
                 self._beat(self.replica(slot))
 
     def _advance(self, secs: int) -> None:
-        self.model.members.now += secs
-        self.store.clock_shift_secs = self.model.members.now
+        self.reference.members.now += secs
+        self.store.clock_shift_secs = self.reference.members.now
 
-    @precondition(lambda self: self.model.members.now < LONGEST_TICKS * TICK_SECS)
+    @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
     @rule(slot=slots, leaves=st.booleans(), reap=st.booleans(), fresh=st.booleans())
     def death(self, slot: str, leaves: bool, reap: bool, fresh: bool) -> None:
         """It says goodbye, or its lease runs out while the others beat. It is reaped now or later."""
@@ -291,9 +291,9 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.reap(fresh)
 
     def expire(self, leaving: str) -> None:
-        assert self.run(self.actual.expire(leaving)) == self.model.members.expire(leaving)
+        assert self.run(self.actual.expire(leaving)) == self.reference.members.expire(leaving)
 
-    @precondition(lambda self: self.model.members.pending_cleanup or self.model.dead)
+    @precondition(lambda self: self.reference.members.pending_cleanup or self.reference.dead)
     @rule(fresh=st.booleans())
     def reap(self, fresh: bool) -> None:
         """Not `fresh`: the reaper's list of living frontends is older than the last death.
@@ -303,20 +303,20 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.expire("")
         new_owners = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
         if fresh:
-            new_owners = [name for name in new_owners if name in self.model.members.leases]
-        for name in [*self.model.members.pending_cleanup, *sorted(self.model.dead)]:
+            new_owners = [name for name in new_owners if name in self.reference.members.leases]
+        for name in [*self.reference.members.pending_cleanup, *sorted(self.reference.dead)]:
             self._reap(name, self.replicas[name], new_owners)
 
     def _reap(self, name: str, role: Role, new_owners: list[str]) -> None:
         if role == Role.FRONTEND:
             self.run(self.comparison.hear(name))
         found = self.run(self.actual.reap(name, role, new_owners, MODELS if role == Role.WORKER else ()))
-        find_new_owner = {rid: self._owner(rid) for rid in self.model.requests}
-        expected = self.model.reap(name, role, new_owners, find_new_owner)
+        find_new_owner = {rid: self._owner(rid) for rid in self.reference.requests}
+        expected = self.reference.reap(name, role, new_owners, find_new_owner)
         assert found == expected, f"reap of {name} answered {found}, not {expected}"
         if found[0]:
             self.run(self.store.finish_cleanup(name))
-            self.model.members.pending_cleanup.pop(name, None)
+            self.reference.members.pending_cleanup.pop(name, None)
 
     def _owner(self, rid: str) -> str:
         owner: bytes = self.run(self.store.command("HGET", f"{self.actual.prefix}request:{rid}", "frontend"))
@@ -332,21 +332,21 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.past[data.draw(st.integers(0, len(self.past) - 1))]()
 
     def inflight(self) -> list[str]:
-        return [r.rid for r in self.model.requests.values() if not r.terminal]
+        return [r.rid for r in self.reference.requests.values() if not r.terminal]
 
     def some_rid(self, data: st.DataObject) -> str:
         """One that has not ended is likelier."""
-        return data.draw(st.sampled_from(self.inflight() * 3 + list(self.model.requests)))
+        return data.draw(st.sampled_from(self.inflight() * 3 + list(self.reference.requests)))
 
     def some_run(self, data: st.DataObject) -> Run:
         """One that goes on is likelier."""
-        live = [run for run in self.runs if not self.model.requests[run.rid].terminal]
+        live = [run for run in self.runs if not self.reference.requests[run.rid].terminal]
         return data.draw(st.sampled_from(live * 3 + self.runs))
 
     # what must hold
 
     @invariant()
-    def redis_is_as_the_model(self) -> None:
+    def redis_is_as_the_reference_model(self) -> None:
         by_role = {role: [n for n, r in self.replicas.items() if r == role] for role in Role}
         self.run(self.comparison.check(by_role[Role.FRONTEND], by_role[Role.WORKER]))
 
@@ -372,10 +372,12 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.expire("")
         self.reap(True)
         self.both("sweep", (), MODELS)
-        self.redis_is_as_the_model()
-        assert not any(name in self.model.dead for name in self.model.pending.values()), "handed to the dead for good"
+        self.redis_is_as_the_reference_model()
+        assert not any(name in self.reference.dead for name in self.reference.pending.values()), (
+            "handed to the dead for good"
+        )
         self.both("sweep", MODELS, MODELS)
-        self.redis_is_as_the_model()
-        assert not self.model.members.pending_cleanup
-        assert all(r.terminal for r in self.model.requests.values()), "a request that never ends"
+        self.redis_is_as_the_reference_model()
+        assert not self.reference.members.pending_cleanup
+        assert all(r.terminal for r in self.reference.requests.values()), "a request that never ends"
         self.run(assert_no_leaks(self.store))

@@ -17,7 +17,7 @@ FENCED = ("fenced",)
 LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
 
 
-class Model:
+class ReferenceModel:
     def __init__(self, *, lease_secs: int, queue_limit: int, max_attempts: int) -> None:
         self.members = Members(lease_secs)
         self.queue_limit = queue_limit
