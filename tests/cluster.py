@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,19 +14,13 @@ from typing import Any
 
 import httpx2
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings, as_environment
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 START_SECS = 20.0
 WEAKENED = "CHAOS_WEAKENED"  # a folder whose sitecustomize.py takes something away from the processes
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(eq=False)

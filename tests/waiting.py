@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 _FIRST_PAUSE_SECS = 0.002
 _LONGEST_PAUSE_SECS = 0.05
+_BLOCKING_PAUSE_SECS = 0.01
 
 
 @overload
@@ -29,3 +30,12 @@ async def wait_until(condition: Callable[[], Any], timeout: float = 10.0, what: 
             raise AssertionError(f"{what} did not come true within {timeout:g} s; it was {value!r} last")
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECS)
+
+
+def block_until(condition: Callable[[], object], what: str, timeout_secs: float = 10.0) -> None:
+    """Wait as `wait_until` does, where there is no event loop."""
+    give_up_at = time.monotonic() + timeout_secs
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"{what} did not come true within {timeout_secs:g} s")
+        time.sleep(_BLOCKING_PAUSE_SECS)

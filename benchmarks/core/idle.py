@@ -13,7 +13,8 @@ from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.settings import load
 from tests.cluster import running
-from tests.servers import ClusterSetup, ask
+from tests.cluster_setup import ClusterSetup
+from tests.servers import ask
 
 _SHOWN = 6  # commands, the most frequent first
 _NOT_CLIENTS = ("cmd=client|list", "flags=S")

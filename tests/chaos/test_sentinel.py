@@ -16,7 +16,8 @@ from tests.chaos.operators import lifecycle
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.processes import kept
-from tests.servers import SentinelSetup, ask
+from tests.sentinel_setup import SentinelSetup
+from tests.servers import ask
 from tests.sse import error_of, text_of
 from tests.waiting import wait_until
 

@@ -26,10 +26,10 @@ import pytest
 from lifecycle.local.redis_binary import BUNDLED, bundled_path, find_server
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
+from tests.cluster_setup import ClusterSetup
 from tests.conformance.calls import MAX_BODY_BYTES
 from tests.conftest import inspect_and_clear
 from tests.processes import kept
-from tests.servers import ClusterSetup
 from tests.waiting import wait_until
 
 QUEUE_LIMIT = 3

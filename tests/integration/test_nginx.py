@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
-from tests.cluster import ROOT, Cluster, free_port, running
+from tests.cluster import ROOT, Cluster, running
 from tests.sse import chat, error_of, post, resume, text_of
 from tests.waiting import wait_until
 

@@ -14,8 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
-from tests.cluster import ROOT, Cluster, free_port, running
+from tests.cluster import ROOT, Cluster, running
 from tests.sse import chat, post
 from tests.waiting import wait_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from tests.servers import SentinelSetup
+from tests.sentinel_setup import SentinelSetup
 
 
 async def test_a_sentinel_that_hangs_leaves_time_for_the_next() -> None:

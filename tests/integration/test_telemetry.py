@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
-from tests.cluster import Cluster, Process, free_port, running
+from tests.cluster import Cluster, Process, running
 from tests.collector import Collector, Span, collecting
 from tests.sse import chat, post, text_of
 from tests.waiting import wait_until

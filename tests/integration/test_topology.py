@@ -13,8 +13,9 @@ from lifecycle.store.connect import Connections
 from lifecycle.store.redis import make_client
 from lifecycle.store.redis_cluster_topology import PerNode, Topology, slot_of
 from lifecycle.tokens.inbox import Inbox
+from tests.cluster_setup import ClusterNode, ClusterSetup
 from tests.conftest import MakeSettings
-from tests.servers import ClusterNode, ClusterSetup, ask
+from tests.servers import ask
 from tests.waiting import wait_until
 
 

@@ -16,14 +16,14 @@ import typer
 
 import lifecycle
 from lifecycle.cli import output
-from lifecycle.cli.doctor.command import redis_server
+from lifecycle.cli.doctor import redis_server
 from lifecycle.cli.doctor.finding import Level
 from lifecycle.cli.flags import EVERY, OPERATOR, read_settings, with_settings
 from lifecycle.cli.listing import PS_HEADS, request_row
 from lifecycle.cli.logs import HumanFormatter, JsonFormatter
 from lifecycle.cli.main import app, run
 from lifecycle.cli.options import seconds
-from lifecycle.cli.up.command import hints
+from lifecycle.cli.up import hints
 from lifecycle.cli.up.ports import choose_ports
 from lifecycle.errors import LifecycleError
 from lifecycle.settings import Settings, SettingsError, environment_name, load

@@ -8,8 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,27 +25,13 @@ from lifecycle.local.embedded_redis import (
 )
 from lifecycle.local.fake_redis import blank_flags
 from lifecycle.local.redis_process import ServerProcess
+from tests.processes import gone
+from tests.waiting import block_until
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 BOUND_SECS = 10.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    give_up_at = time.monotonic() + BOUND_SECS
-    while not condition():
-        assert time.monotonic() < give_up_at, f"not within {BOUND_SECS:g} s: {what}"
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    """No such process, or only its zombie: who adopted it may be slow to bury it."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ProcessLookupError:
-        return True
-    except FileNotFoundError:  # no /proc on this system, or gone in between
-        return sys.platform == "linux"
 
 
 def client(server: ServerProcess) -> redis.Redis:
@@ -167,7 +152,7 @@ def test_it_dies_with_its_parent(kind: str, thread: str, tmp_path_factory: pytes
         pid = int(parent.stdout.readline())
         assert not gone(pid)
         parent.kill()
-    wait_until(lambda: gone(pid), "the server is gone after its parent")
+    block_until(lambda: gone(pid), "the server is gone after its parent")
 
 
 def test_it_outlives_the_thread_that_started_it() -> None:

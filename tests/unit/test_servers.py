@@ -10,8 +10,12 @@ from redis.crc import key_slot
 from redis.exceptions import MovedError
 
 from lifecycle.local.redis_binary import ServerBinary, bundled_path, find_server, inspect
-from tests.servers import SLOTS, ClusterSetup, SentinelSetup, ask, info
+from tests.cluster_setup import SLOTS, ClusterSetup
+from tests.sentinel_setup import SentinelSetup
+from tests.servers import ask, info
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow
 
 
 def _binaries() -> list[ServerBinary]:

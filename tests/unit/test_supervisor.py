@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,10 @@ import pytest
 from lifecycle.local.child_process import describe_status
 from lifecycle.local.console import Console
 from lifecycle.local.supervisor import Interrupted, NotReady, Supervisor
+from tests.processes import gone
+from tests.waiting import block_until
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 BOUND_SECS = 10.0
@@ -35,24 +38,6 @@ POLITE = (
 
 def python(program: str) -> list[str]:
     return [sys.executable, "-c", program]
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    give_up_at = time.monotonic() + BOUND_SECS
-    while not condition():
-        assert time.monotonic() < give_up_at, f"not within {BOUND_SECS:g} s: {what}"
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    """No such process, or only its zombie: who adopted it may be slow to bury it."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except ProcessLookupError:
-        return True
-    except FileNotFoundError:  # no /proc on this system, or gone in between
-        return sys.platform == "linux"
 
 
 class Screen:
@@ -240,7 +225,7 @@ async def test_what_a_child_started_ends_with_it(screen: Screen) -> None:
         await supervisor.wait_ready({"a": screen.shows("up")})
         grandchild = int(child.tail[0].split()[1])
         assert not gone(grandchild)
-    wait_until(lambda: gone(grandchild), "the grandchild is gone")
+    block_until(lambda: gone(grandchild), "the grandchild is gone")
 
 
 async def test_a_cancelled_supervisor_leaves_nobody_behind(screen: Screen) -> None:
@@ -260,7 +245,7 @@ async def test_a_cancelled_supervisor_leaves_nobody_behind(screen: Screen) -> No
     while not task.done():
         task.cancel()
         await asyncio.sleep(0.01)
-    wait_until(lambda: gone(pids[0]), "the child is gone")
+    block_until(lambda: gone(pids[0]), "the child is gone")
 
 
 async def test_a_closed_output_is_given_up_and_the_children_run_on() -> None:
@@ -294,7 +279,7 @@ def test_children_die_with_a_killed_supervisor_and_no_terminal_signal_reaches_th
         assert os.getsid(pid) == pid
         assert not gone(pid)
         parent.kill()
-    wait_until(lambda: gone(pid), "the child is gone after its parent")
+    block_until(lambda: gone(pid), "the child is gone after its parent")
 
 
 def test_statuses_have_names() -> None:

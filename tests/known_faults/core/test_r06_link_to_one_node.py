@@ -20,9 +20,10 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import CancelMode
+from tests.cluster_setup import ClusterNode, ClusterSetup
 from tests.known_faults.core.kit import ended, held_within, record_of
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
-from tests.servers import ClusterNode, ClusterSetup, ask
+from tests.servers import ask
 
 _USER, _PASSWORD = "serving", "secret"
 _PAUSE_SECS = 0.01  # between two tokens

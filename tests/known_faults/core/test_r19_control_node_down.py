@@ -18,8 +18,8 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.tokens.items import End
+from tests.cluster_setup import ClusterSetup
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
-from tests.servers import ClusterSetup
 from tests.waiting import wait_until
 
 _PAUSE_SECS = 0.02  # between two tokens

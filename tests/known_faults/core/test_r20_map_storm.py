@@ -13,8 +13,9 @@ import pytest
 
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis_cluster_topology import slot_of
+from tests.cluster_setup import ClusterSetup
 from tests.known_faults.core.replicas import quick_settings
-from tests.servers import ClusterSetup, ask, info
+from tests.servers import ask, info
 
 _ROUNDS = 100
 _PAUSE_SECS = 0.01

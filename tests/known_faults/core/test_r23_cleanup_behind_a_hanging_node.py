@@ -21,9 +21,9 @@ from lifecycle.store.connect import open_store
 from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.cluster_setup import ClusterSetup
 from tests.known_faults.core import writes
 from tests.known_faults.core.replicas import MODEL, quick_settings
-from tests.servers import ClusterSetup
 from tests.waiting import wait_until
 
 _WORKERS = 30

@@ -1,0 +1,125 @@
+"""Requests of replicas that have died: which ones end, move to another replica, or wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.errors import Fenced
+from lifecycle.store.results import Drop, Start
+from lifecycle.types import Role
+from tests.unit.world import World
+
+
+async def test_a_request_without_a_token_is_tried_again_but_not_for_ever(world: World) -> None:
+    await world.run()
+    assert await world.reap("w0") == (0, 1, 0)
+    assert (await world.record()).status == "queued"
+    await world.start(await world.take("w1"), "w1")
+    assert await world.reap("w1") == (1, 0, 0)
+    record = await world.record()
+    assert (record.status, record.error_type, record.attempt) == ("failed", "worker_lost", 2)
+
+
+@pytest.mark.leaves_inflight
+async def test_what_a_dead_worker_was_handed_and_never_started_goes_to_another(world: World) -> None:
+    await world.admit()
+    stale = await world.take("w0")
+    assert await world.reap("w0") == (0, 1, 0)
+    fresh = await world.take("w1")
+    assert fresh.queue == "retry"
+    assert await world.start(stale, "w1") == Drop("moved")
+    assert isinstance(await world.start(fresh, "w1"), Start)
+
+
+@pytest.mark.leaves_inflight
+async def test_what_a_reaped_worker_still_takes_goes_to_another(world: World) -> None:
+    await world.reap("w0")
+    await world.admit()
+    delivery = await world.take("w0")
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            await world.start(delivery, "w0")
+    assert isinstance(await world.start(await world.take("w1"), "w1"), Start)
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize("queue", ["queue", "retry"])
+async def test_what_a_reaped_worker_was_handed_and_never_starts_goes_to_another(world: World, queue: str) -> None:
+    """Its link was half-open: Redis still answered its blocked read, and nobody is there to start anything."""
+    await world.reap("w0")
+    await world.admit()
+    if queue == "retry":
+        await world.start(await world.take("w1"), "w1")
+        await world.store.requeue("r", "w1", attempt=1)
+    stale = await world.take("w0")
+    assert await world.store.sweep(0, models=["other"]) == (0, False)
+    with pytest.raises(AssertionError, match="nothing waits"):
+        await world.take("w1")
+    for _ in range(2):
+        assert await world.store.sweep(0, models=["m"]) == (0, False)
+    fresh = await world.take("w1")
+    assert await world.start(stale, "w1") == Drop("moved")
+    assert isinstance(await world.start(fresh, "w1"), Start)
+
+
+@pytest.mark.leaves_inflight
+async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> None:
+    await world.admit()
+    delivery = await world.take("w0")
+    assert await world.store.sweep(0, models=["m"]) == (0, False)
+    assert isinstance(await world.start(delivery), Start)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_continue_request_moves_its_count_to_the_heir(world: World) -> None:
+    await world.run(on_disconnect="continue")
+    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
+    assert await world.counts("f0") == {}
+    assert await world.counts("f1") == {"running": 1}
+    assert (await world.record()).frontend == "f1"
+    assert (await world.store.reconcile_shard(0, "f1", Role.FRONTEND, 0, [])).not_held_locally == ["r"]
+
+
+@pytest.mark.leaves_inflight
+async def test_an_heir_that_has_died_meanwhile_inherits_nothing(world: World) -> None:
+    await world.run(on_disconnect="continue")
+    await world.reap("f1")
+    assert await world.reap("f0", new_owners=("f0", "f1")) == (0, 0, 1)
+    await world.store.heartbeat("f2", Role.FRONTEND, {}, [])
+    assert await world.reap("f0", new_owners=("f0", "f1", "f2")) == (0, 1, 0)
+    assert await world.counts("f2") == {"running": 1}
+
+
+@pytest.mark.leaves_inflight
+async def test_a_reader_elsewhere_keeps_the_request_and_inherits_it(world: World) -> None:
+    await world.run()
+    await world.store.attach("r", "f1", 1)
+    lost = await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
+    assert (lost.what, lost.first) == ("continues", True)
+    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
+    assert (await world.store.disconnect("r", "f1", 0, "closed_unexpectedly", admitting=False)).what == "pending"
+
+
+async def test_a_reader_that_comes_back_within_the_grace_keeps_the_request(world: World) -> None:
+    await world.run(grace_secs=5)
+    for _ in range(2):
+        lost = await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
+        assert lost.what == "grace"
+    await world.store.attach("r", "f1", 1)
+    world.shift_clock(6)
+    await world.store.sweep(0)
+    assert (await world.record()).cancel_mode is None
+    await world.store.disconnect("r", "f1", 0, "closed_unexpectedly", admitting=False)
+    world.shift_clock(6)
+    await world.store.sweep(0)
+    assert (await world.record()).cancel_mode == "kill"
+    await world.finish()
+
+
+@pytest.mark.leaves_inflight
+async def test_a_dead_frontend_admits_and_attaches_nothing(world: World) -> None:
+    await world.admit()
+    await world.reap("f1")
+    assert (await world.admit("r1", frontend="f1")).outcome == "fenced"
+    with pytest.raises(Fenced):
+        await world.store.attach("r", "f1", 1)

@@ -1,0 +1,84 @@
+"""Races before a request runs: its admission, its delivery to a worker, its limits, and its start."""
+
+from __future__ import annotations
+
+import pytest
+
+from lifecycle.store.results import Drop, Start
+from lifecycle.types import Role
+from tests.unit.world import World
+
+
+async def test_a_cancel_before_the_start_wins(world: World) -> None:
+    await world.admit()
+    delivery = await world.take()
+    assert await world.cancel("stop") == "terminal"
+    assert await world.start(delivery) == Drop("cancelled")
+    assert (await world.record()).attempt == 0
+
+
+async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> None:
+    delivery = await world.run()
+    assert await world.cancel() == "pending"
+    again = await world.start(delivery)
+    assert isinstance(again, Start)
+    assert again.cancel_mode == "kill"
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    assert [(order.rid, order.mode) for order in reconciliation.pending_cancellations] == [("r", "kill")]
+    await world.finish()
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
+
+
+@pytest.mark.leaves_inflight
+async def test_one_delivery_is_started_once(world: World) -> None:
+    delivery = await world.run()
+    assert isinstance(await world.start(delivery), Start)
+    assert await world.start(delivery, "w1") == Drop("taken")
+    assert (await world.record()).attempt == 1
+
+
+@pytest.mark.leaves_inflight
+async def test_the_same_nonce_gets_the_first_answer_and_another_is_refused(world: World) -> None:
+    first = await world.admit()
+    assert await world.admit() == first
+    assert (await world.admit(nonce="other")).outcome == "exists"
+    assert await world.counts("f0") == {"queued": 1}
+
+
+@pytest.mark.leaves_inflight
+async def test_past_its_limit_the_queue_is_full(world: World) -> None:
+    await world.admit("r0")
+    await world.admit("r1")
+    full = await world.admit("r2")
+    assert (full.outcome, full.depth) == ("full", 2)
+    await world.start(await world.take())
+    assert (await world.admit("r2")).outcome == "admitted"
+
+
+async def test_overdue_work_never_starts(world: World) -> None:
+    await world.admit(queue_timeout_secs=5)
+    delivery = await world.take()
+    world.shift_clock(6)
+    assert await world.start(delivery) == Drop("overdue")
+    assert (await world.record()).error_type == "queue_timeout"
+
+
+async def test_a_request_that_runs_is_past_its_queue_limit(world: World) -> None:
+    await world.run(queue_timeout_secs=5)
+    world.shift_clock(6)
+    assert await world.store.sweep(0) == (0, False)
+    await world.finish()
+
+
+async def test_the_first_token_ends_the_wait_for_it(world: World) -> None:
+    await world.run(first_token_timeout_secs=5)
+    await world.append(1)
+    world.shift_clock(6)
+    assert await world.store.sweep(0) == (0, False)
+    await world.finish(1)
+
+
+async def test_a_queue_that_nobody_serves_ends(world: World) -> None:
+    await world.admit()
+    assert await world.store.sweep(0, ["m"]) == (1, False)
+    assert (await world.record()).error_type == "unavailable"

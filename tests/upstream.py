@@ -1,0 +1,131 @@
+"""An upstream for the openai engine: a server on a real socket that plays a script for each request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from lifecycle.execution.context import EngineContext
+from tests.generation import tokens
+from worker.engines.openai import OpenAIEngine
+
+BOUND_SECS = 10.0
+REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+Script = Callable[["Exchange"], Awaitable[None]]
+
+
+@dataclass
+class Exchange:
+    """One request as the upstream received it, and the means to answer it."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    writer: asyncio.StreamWriter
+
+    async def head(self, status: str = "200 OK", kind: str = "text/event-stream", **more: str) -> None:
+        headers = {"content-type": kind, "transfer-encoding": "chunked"} | {
+            name.replace("_", "-"): value for name, value in more.items()
+        }
+        lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers.items())]
+        self.writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+        await self.writer.drain()
+
+    async def send(self, data: bytes | str) -> None:
+        data = data.encode() if isinstance(data, str) else data
+        self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await self.writer.drain()
+
+    async def end(self) -> None:
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+
+@dataclass
+class Upstream:
+    """A server that plays `script` for each request and notices when its client goes."""
+
+    script: Script
+    url: str = ""
+    exchanges: list[Exchange] = field(default_factory=list)
+    connections: int = 0
+    received: asyncio.Event = field(default_factory=asyncio.Event)
+    client_left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                exchange = await self._read(reader, writer)
+                self.exchanges.append(exchange)
+                self.received.set()
+                await self.script(exchange)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.client_left.set()
+        finally:
+            writer.close()
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        request_line, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        return Exchange(request_line.split()[1], headers, orjson.loads(body), writer)
+
+
+Serve = Callable[[Script], Awaitable[tuple[Upstream, OpenAIEngine]]]
+
+
+def chunk(text: str | None, **more: Any) -> str:
+    return f"data: {orjson.dumps({'choices': [{'index': 0, 'delta': {'content': text}, **more}]}).decode()}\n\n"
+
+
+def text_chunk(text: str, **more: Any) -> str:
+    return f"data: {orjson.dumps({'choices': [{'index': 0, 'text': text, **more}]}).decode()}\n\n"
+
+
+USAGE = 'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+DONE = "data: [DONE]\n\n"
+
+
+def playing(*parts: bytes | str, finish: bool = True, **head: str) -> Script:
+    """Sends the head, then each part by itself, then the end of the body; or hangs up in the middle of it."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(**head)
+        for part in parts:
+            await exchange.send(part)
+        if finish:
+            await exchange.end()
+        else:
+            exchange.writer.close()
+
+    return script
+
+
+def silent_after(*parts: str, head: bool = True) -> Script:
+    """Sends the parts, then nothing more."""
+
+    async def script(exchange: Exchange) -> None:
+        if head:
+            await exchange.head()
+        for part in parts:
+            await exchange.send(part)
+
+    return script
+
+
+async def collect(
+    engine: OpenAIEngine, request: dict[str, Any] = REQUEST, context: EngineContext | None = None
+) -> list[str]:
+    return await tokens(engine, request, context, BOUND_SECS)
+
+
+async def within_bound(event: asyncio.Event) -> None:
+    await asyncio.wait_for(event.wait(), BOUND_SECS)
