@@ -10,9 +10,9 @@ from lifecycle.aio import tasks
 from lifecycle.ids import new_nonce, new_replica_id, new_request_id
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType, Role
+from tests.admitting import admit
 
 _LABELS = Labels("parked", Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)  # a model that nobody has ever served
 _TOGETHER = 500
@@ -36,7 +36,9 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
 
 async def _admit(store: Store, frontend: str) -> None:
     rid = new_request_id("parked")
-    admission = await store.admit(NewRequest(rid, new_nonce(), _LABELS, frontend, b"{}", OnDisconnect.CONTINUE))
+    admission = await admit(
+        store, rid, nonce=new_nonce(), labels=_LABELS, frontend=frontend, on_disconnect=OnDisconnect.CONTINUE
+    )
     if admission.outcome != "admitted":
         raise RuntimeError(f"a request could not be parked: {admission.outcome}")
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from lifecycle.local.redis_binary import BUNDLED, bundled_path, find_server
@@ -28,12 +27,10 @@ from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.cluster_setup import ClusterSetup
 from tests.conformance.calls import MAX_BODY_BYTES
-from tests.conftest import inspect_and_clear
 from tests.processes import kept
-from tests.waiting import wait_until
+from tests.shared_cluster import borrowed, shared_cluster
 
 QUEUE_LIMIT = 3
-TIMEOUT_SECS = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +64,8 @@ def shared(deployment: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         openai_base_url="",
         backend_stream_timeout_secs=0,
     )
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        stack = AsyncExitStack()
-        started = _every_model(settings, tmp_path_factory.mktemp("conformance"))
-        cluster = runner.run(stack.enter_async_context(started))
-        try:
-            yield cluster
-        finally:
-            runner.run(stack.aclose())
-        found = runner.run(inspect_and_clear(deployment, settings.namespace, False))
-    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+    with shared_cluster(_every_model(settings, tmp_path_factory.mktemp("conformance"))) as cluster:
+        yield cluster
 
 
 @asynccontextmanager
@@ -97,14 +86,8 @@ async def _every_model(settings: Settings, directory: Path) -> AsyncIterator[Clu
 @pytest.fixture
 async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
     """The shared cluster, with a client of the test's own. Whatever the test did, nothing stays inflight."""
-    async with httpx2.AsyncClient(timeout=TIMEOUT_SECS, trust_env=False) as http:
-        own = Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
+    async with borrowed(shared) as own:
         yield own
-
-        async def idle() -> bool:
-            return await own.inflight() == 0
-
-        await wait_until(idle, what="an idle cluster")
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from benchmarks.parking import parked
@@ -18,10 +17,10 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import Cluster, running
-from tests.conftest import MakeSettings, inspect_and_clear
+from tests.conftest import MakeSettings
 from tests.keys import Keys
+from tests.shared_cluster import borrowed, shared_cluster
 from tests.sse import chat, post
-from tests.waiting import wait_until
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -42,15 +41,8 @@ def browser() -> Iterator[str]:
 def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The processes for all tests that break nothing. They take `cluster`, which lives in their own event loop."""
     settings = Settings(redis_url=redis_url, namespace=f"dashboard-{secrets.token_hex(4)}", heartbeat_secs=0.5)
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        stack = AsyncExitStack()
-        started = _every_model(settings, tmp_path_factory.mktemp("dashboard"))
-        try:
-            yield runner.run(stack.enter_async_context(started))
-        finally:
-            runner.run(stack.aclose())
-        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
-    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+    with shared_cluster(_every_model(settings, tmp_path_factory.mktemp("dashboard"))) as cluster:
+        yield cluster
 
 
 @asynccontextmanager
@@ -66,14 +58,8 @@ async def _every_model(settings: Settings, directory: Path) -> AsyncIterator[Clu
 
 @pytest.fixture
 async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
-    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
-        own = Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
+    async with borrowed(shared) as own:
         yield own
-
-        async def idle() -> bool:
-            return await own.inflight() == 0
-
-        await wait_until(idle, what="an idle cluster")
 
 
 async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: str, cluster: Cluster) -> None:

@@ -25,7 +25,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.cluster import ROOT, free_port
+from lifecycle.local.redis_process import free_port
+from tests.cluster import ROOT
 from tests.sse import Stream, text_of
 from tests.waiting import wait_until
 

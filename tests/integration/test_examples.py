@@ -8,15 +8,13 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 
-import httpx2
 import pytest
 
 from lifecycle.settings import Settings
 from tests.browser import browsing, chromium
 from tests.cluster import ROOT, Cluster, running
-from tests.conftest import inspect_and_clear
+from tests.shared_cluster import borrowed, shared_cluster
 from tests.sse import resume, text_of
 
 EXAMPLES = ROOT / "examples"
@@ -36,22 +34,21 @@ def shared(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     directory = tmp_path_factory.mktemp("examples")
     shutil.copy(EXAMPLES / "ngram.py", directory)
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        stack = AsyncExitStack()
-        cluster = runner.run(stack.enter_async_context(running(settings, directory, frontends=2)))
-        try:
-            runner.run(cluster.worker("ngram", "ngram:generate"))
-            yield cluster
-        finally:
-            runner.run(stack.aclose())
-        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
-    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+    with shared_cluster(_with_the_example_engine(settings, directory)) as cluster:
+        yield cluster
+
+
+@asynccontextmanager
+async def _with_the_example_engine(settings: Settings, directory: Path) -> AsyncIterator[Cluster]:
+    async with running(settings, directory, frontends=2) as cluster:
+        await cluster.worker("ngram", "ngram:generate")
+        yield cluster
 
 
 @pytest.fixture
 async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
-    async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
-        yield Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
+    async with borrowed(shared) as own:
+        yield own
 
 
 async def run(cluster: Cluster, *command: str) -> str:

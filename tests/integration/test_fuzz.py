@@ -7,11 +7,9 @@ Seeded: a run of the suite is always the same. A long one, other calls each time
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import hypothesis
@@ -27,7 +25,7 @@ from frontend.openai_api.schemas import one_of
 from frontend.routes.openapi import document
 from lifecycle.settings import Settings
 from tests.cluster import running
-from tests.conftest import inspect_and_clear
+from tests.shared_cluster import shared_cluster
 
 HONEST = {501, 503, 504}  # not supported; not now; a limit that the caller has set: no trouble of the server's own
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -86,18 +84,11 @@ def url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         sweep_secs=0.25,
         echo_tokens_per_sec=0.0,
     )
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        stack = AsyncExitStack()
-        cluster = runner.run(stack.enter_async_context(running(settings, tmp_path_factory.mktemp("fuzz"))))
-        try:
-            url = cluster.frontends[0].url
-            body = {"model": "echo", "prompt": "some words"}
-            requests.post(url + "/v1/completions", json=body, headers={"X-Request-Id": KNOWN}, timeout=10)
-            yield url
-        finally:
-            runner.run(stack.aclose())
-        found = runner.run(inspect_and_clear(redis_url, settings.namespace, False))
-    assert not found, "left in Redis:\n  " + "\n  ".join(found)
+    with shared_cluster(running(settings, tmp_path_factory.mktemp("fuzz"))) as cluster:
+        url = cluster.frontends[0].url
+        body = {"model": "echo", "prompt": "some words"}
+        requests.post(url + "/v1/completions", json=body, headers={"X-Request-Id": KNOWN}, timeout=10)
+        yield url
 
 
 @pytest.mark.parametrize(("label", "mode"), CASES)

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
-from lifecycle.store.results import NewRequest
 from lifecycle.types import Role
+from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
-from tests.unit.world import LABELS
 from tests.waiting import wait_until
 from tests.workers import serving
 
@@ -30,7 +29,7 @@ async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     store = make_store(settings)
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
     for number in range(REQUESTS):
-        await store.admit(NewRequest(f"r{number}", "n", LABELS, "f0", b"{}", "continue"))
+        await admit(store, f"r{number}", on_disconnect="continue")
 
     async def all_ended() -> bool:
         return not any([await store.command("ZCARD", prefix + "active") for prefix in store.keys.prefixes])

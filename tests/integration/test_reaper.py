@@ -6,10 +6,10 @@ import pytest
 from redis.exceptions import ResponseError
 
 from lifecycle.replica.reaper import Reaper
-from lifecycle.store.results import NewRequest
 from lifecycle.types import Role
+from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
-from tests.unit.world import LABELS, MODEL
+from tests.unit.world import MODEL
 
 SHARDS = 4
 RIDS = ("r0", "r1", "r2", "r3")  # one in each
@@ -22,7 +22,7 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
     await store.heartbeat("w0", Role.WORKER, {}, [MODEL])
     for rid in RIDS:
-        await store.admit(NewRequest(rid, "n", LABELS, "f0", b"{}", "continue"))
+        await admit(store, rid, on_disconnect="continue")
         ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
         await store.start(rid, "w0", "queue", MODEL, entry.decode())
     broken = f"{store.keys.prefixes[0]}running:w0"

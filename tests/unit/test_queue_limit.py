@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.store.results import NewRequest
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Role
+from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
-from tests.unit.world import LABELS, MODEL
+from tests.unit.world import MODEL
 
 SHARDS = 8
 
@@ -23,7 +23,7 @@ async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettin
         full.append(await limit.is_full(MODEL))
         if full[-1]:
             break
-        await store.admit(NewRequest(f"r{number}", "n", LABELS, "f0", b"{}", "cancel"))
+        await admit(store, f"r{number}")
     assert full == [False, False, False, True]
     assert len({store.keys.shard_of(f"r{number}") for number in range(3)}) > 1
 

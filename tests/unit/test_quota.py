@@ -12,10 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lifecycle.settings import Settings
 from lifecycle.store.quota_slots import QuotaSlot
-from lifecycle.store.results import NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.quota import Quota
 from lifecycle.types import CancelMode, Labels
+from tests.admitting import admit as admit_request
 from tests.unit.fake import fake_store
 from tests.unit.world import World
 
@@ -136,17 +136,14 @@ class Frontends(RuleBasedStateMachine):
     def admit(self, data: st.DataObject) -> None:
         share = self.reserved.pop(data.draw(st.integers(0, len(self.reserved) - 1)))
         answer = self.run(
-            self.store.admit(
-                NewRequest(
-                    share.rid,
-                    share.nonce,
-                    Labels("m", "completions", "stream"),
-                    "f",
-                    b"{}",
-                    "cancel",
-                    owner=OWNER,
-                    admit_by=share.admit_by,
-                )
+            admit_request(
+                self.store,
+                share.rid,
+                nonce=share.nonce,
+                labels=Labels("m", "completions", "stream"),
+                frontend="f",
+                owner=OWNER,
+                admit_by=share.admit_by,
             )
         )
         if answer.outcome == "admitted":

@@ -8,13 +8,14 @@ from typing import Any
 
 import orjson
 
-from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, NewRequest, Outcome, Start
+from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
 from lifecycle.store.transitions import Store
-from lifecycle.types import CancelMode, Labels, RequestRecord, Role
+from lifecycle.types import CancelMode, RequestRecord, Role
+from tests.admitting import CHAT, admit
 from tests.pushes import Pushes
 
-MODEL = "m"
-LABELS = Labels(MODEL, "chat_completions", "stream")
+MODEL = CHAT.model
+LABELS = CHAT
 GROUP = "workers"
 LEASE_SECS = 30.0
 
@@ -47,35 +48,9 @@ class World:
             if name not in silent:
                 await self.store.heartbeat(name, role, {}, [MODEL] if role == Role.WORKER else [])
 
-    async def admit(
-        self,
-        rid: str = "r",
-        *,
-        nonce: str = "n",
-        frontend: str = "f0",
-        on_disconnect: str = "cancel",
-        grace_secs: float = 0,
-        queue_timeout_secs: float = 0,
-        first_token_timeout_secs: float = 0,
-        deadline_secs: float = 0,
-        owner: str = "",
-        admit_by: float | None = None,
-    ) -> Admission:
-        new = NewRequest(
-            rid,
-            nonce,
-            LABELS,
-            frontend,
-            b"{}",
-            on_disconnect,
-            grace_secs=grace_secs,
-            queue_timeout_secs=queue_timeout_secs,
-            first_token_timeout_secs=first_token_timeout_secs,
-            deadline_secs=deadline_secs,
-            owner=owner,
-            admit_by=admit_by,
-        )
-        return await self.store.admit(new, retry_for_secs=0)
+    async def admit(self, rid: str = "r", **admission: Any) -> Admission:
+        """`admission` are the keyword arguments of `tests.admitting.admit`."""
+        return await admit(self.store, rid, **admission)
 
     async def take(self, worker: str = "w0") -> Delivery:
         for queue in ("retry", "queue"):

@@ -13,8 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx2
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import as_environment
-from tests.cluster import START_SECS, Process, free_port
+from tests.cluster import START_SECS, Process
 from tests.known_faults.reports.kit import MODULE_COMMAND, Site, clean_environment, connected, port_of, spawn
 from tests.waiting import wait_until
 

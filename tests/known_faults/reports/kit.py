@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
-from tests.cluster import ROOT, START_SECS, Cluster, Process, free_port
+from tests.cluster import ROOT, START_SECS, Cluster, Process
 from tests.keys import Keys
 from tests.waiting import wait_until
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from tests.cluster import free_port
+from lifecycle.local.redis_process import free_port
 from tests.known_faults.reports.kit import Site, ended
 
 SHEBANG, REFUSED = b"#!lua", b"#?lua"

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import as_environment
-from tests.cluster import START_SECS, Process, free_port
+from tests.cluster import START_SECS, Process
 from tests.known_faults.reports.kit import Site, clean_environment, spawn
 from tests.waiting import wait_until
 

@@ -1,0 +1,42 @@
+"""Admit a request to a store without a frontend."""
+
+from __future__ import annotations
+
+from lifecycle.store.results import Admission, NewRequest
+from lifecycle.store.transitions import Store
+from lifecycle.types import Labels
+
+CHAT = Labels("m", "chat_completions", "stream")
+
+
+async def admit(
+    store: Store,
+    rid: str,
+    *,
+    nonce: str = "n",
+    labels: Labels = CHAT,
+    frontend: str = "f0",
+    on_disconnect: str = "cancel",
+    grace_secs: float = 0,
+    queue_timeout_secs: float = 0,
+    first_token_timeout_secs: float = 0,
+    deadline_secs: float = 0,
+    owner: str = "",
+    admit_by: float | None = None,
+) -> Admission:
+    """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
+    new = NewRequest(
+        rid,
+        nonce,
+        labels,
+        frontend,
+        b"{}",
+        on_disconnect,
+        grace_secs=grace_secs,
+        queue_timeout_secs=queue_timeout_secs,
+        first_token_timeout_secs=first_token_timeout_secs,
+        deadline_secs=deadline_secs,
+        owner=owner,
+        admit_by=admit_by,
+    )
+    return await store.admit(new, retry_for_secs=0)
