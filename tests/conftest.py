@@ -32,6 +32,7 @@ pytest.register_assert_rewrite("tests.machine")  # its assertions are to show wh
 
 T = TypeVar("T")
 _LEAVES_INFLIGHT = "leaves_inflight: the test leaves requests unended on purpose"
+_FAST_TIER = Path(__file__).parent / "unit"
 _session_children: set[int] = set()
 
 
@@ -48,8 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a cluster of processes runs in one of the processes of pytest-xdist, a file's tests too."""
+    """Group the tests for pytest-xdist, and mark as slow those that need a server.
+
+    What shares a cluster of processes runs in one of the processes of pytest-xdist, a file's tests too.
+    """
     for item in items:
+        if not item.path.is_relative_to(_FAST_TIER) or "redis_url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
         deployment = getattr(item, "callspec", None) and item.callspec.params.get("deployment")  # type: ignore[attr-defined]
         item.add_marker(pytest.mark.xdist_group(f"conformance {deployment}" if deployment else item.path.name))
 
@@ -139,7 +145,7 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """After everything else of the test has been torn down: no process, no key and no task is left over."""
     if request.node.get_closest_marker("asyncio") is not None:
         request.getfixturevalue("_no_task_left")
-    uses_redis = {"redis_url", "namespace"} <= set(request.fixturenames)
+    uses_redis = {"redis_url", "namespace"} <= set(request.fixturenames) or _has_real_world(request.node)
     url, namespace = (request.getfixturevalue(f) if uses_redis else "" for f in ("redis_url", "namespace"))
     before = set(processes.children())
     yield
@@ -150,6 +156,12 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         inflight_allowed = request.node.get_closest_marker("leaves_inflight") is not None
         found = _aside(inspect_and_clear(url, namespace, inflight_allowed))
         assert not found, "left in Redis:\n  " + "\n  ".join(found)
+
+
+def _has_real_world(item: pytest.Item) -> bool:
+    """Return whether the test runs in tests/unit's `world` on a real server, which asks for it only then."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("world") == "real"
 
 
 @pytest.fixture

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from tests.conftest import MakeSettings, MakeStore
+from lifecycle.settings import Settings
+from lifecycle.store.scripts import Store
+from tests.conftest import MakeSettings, connect
 from tests.leaks import assert_no_leaks
 from tests.unit.fake import fake_store
 from tests.unit.world import LEASE_SECS, World
 
-COMMON = {"lease_secs": LEASE_SECS, "heartbeat_secs": 10.0, "max_attempts": 2, "queue_limit": 2}
+COMMON: dict[str, Any] = {"lease_secs": LEASE_SECS, "heartbeat_secs": 10.0, "max_attempts": 2, "queue_limit": 2}
 
 
-@pytest.fixture(params=["fake", "real"])
-async def world(
-    request: pytest.FixtureRequest, make_settings: MakeSettings, make_store: MakeStore
-) -> AsyncIterator[World]:
-    settings = make_settings(**COMMON)
-    store = fake_store(settings) if request.param == "fake" else make_store(settings)
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.slow)])
+async def world(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[World]:
+    """On fakeredis no server is started: the fixtures that start one are asked for by the other variant only."""
+    if request.param == "fake":
+        store = fake_store(Settings(namespace=namespace, sweep_secs=0.25, **COMMON))
+    else:
+        make_settings: MakeSettings = request.getfixturevalue("make_settings")
+        settings = make_settings(**COMMON)
+        store = Store(connect(settings), settings)
     world = World(store)
     await world.open()
     yield world
     await world.close()
     await assert_no_leaks(store, inflight_allowed=True)
-    if request.param == "fake":
-        await store.commands.aclose()
+    await store.commands.aclose()

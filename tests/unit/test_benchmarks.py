@@ -18,6 +18,7 @@ from benchmarks.workloads import WORKLOADS
 _SMOKE = ("unpaced-32", "paced-200", "steps-32", "unary-32", "cancel", "questions-10")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SYSTEMS)
 async def test_workloads_find_figures_and_no_faults(name: str) -> None:
     report = Report([name])

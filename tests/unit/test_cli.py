@@ -292,6 +292,7 @@ def test_log_lines_carry_the_request() -> None:
     assert "duration_secs=60.5" in human
 
 
+@pytest.mark.slow
 def test_the_log_format_is_a_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LIFECYCLE_LOG_FORMAT", "xml")
     assert run(["worker", "--model", "m", "--engine", "echo"]) == 2

@@ -36,6 +36,7 @@ def test_prometheus_takes_its_configuration_and_the_rules() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "config", "--lint-fatal", "prometheus.yml")
 
 
+@pytest.mark.slow
 @with_promtool
 def test_each_alert_fires_on_what_it_is_for_and_not_on_what_is_normal() -> None:
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yml")
