@@ -8,6 +8,8 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -52,7 +54,7 @@ async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
 
 
 async def run(cluster: Cluster, *command: str) -> str:
-    """What it prints; it must end well."""
+    """Return what the command prints; it must exit with 0."""
     urls = [frontend.url for frontend in cluster.frontends]
     process = await asyncio.create_subprocess_exec(
         *command, *urls, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
