@@ -52,7 +52,9 @@ def _on_paper(run: Run, costs: Mapping[str, dict[str, float]], request: dict[str
     """Streams of 200 tokens at 20 tokens/s, each replica and each Redis server on a core of its own."""
     token = costs.get("paced-2000") or costs[next(iter(costs))]
     each = {part: token[part] + request[part] / _TOKENS_OF_A_REQUEST for part in _PARTS}
-    beat = _figure(run, "idle", "redis_cpu_ms_per_sec") * 1000 / _IDLE_REPLICAS  # CPU-µs a second, for each replica
+    heartbeat = (
+        _figure(run, "idle", "redis_cpu_ms_per_sec") * 1000 / _IDLE_REPLICAS
+    )  # CPU-µs a second, for each replica
     frontend, worker, redis = (_thousands(_capacity(each[part])) for part in _PARTS)
     lines = [
         "### On paper",
@@ -60,14 +62,14 @@ def _on_paper(run: Run, costs: Mapping[str, dict[str, float]], request: dict[str
         f"Requests of {_TOKENS_OF_A_REQUEST} tokens at 20 tokens/s; every replica and every Redis server on a core of "
         f"its own and {_USED:.0%} full; half of the replicas are frontends. Then a frontend core carries {frontend} "
         f"tokens/s, a worker core {worker} (with an engine that costs as little as this one), a Redis core {redis}, "
-        f"less {number(beat)} CPU-µs a second for each replica's heartbeats.",
+        f"less {number(heartbeat)} CPU-µs a second for each replica's heartbeats.",
         "",
         "| replicas | carry, tokens/s | one Redis server | a Cluster: 16 shards on 16 primaries | the limit |",
         "|---:|---:|---:|---:|---|",
     ]
     for replicas in _REPLICAS:
         fleet = replicas / 2 * min(_capacity(each["frontend"]), _capacity(each["worker"]))
-        left = max(0.0, _USED * 1e6 - replicas * beat)
+        left = max(0.0, _USED * 1e6 - replicas * heartbeat)
         one = left / each["redis"]
         # A heartbeat goes to each shard, whichever server it is on; a server with one shard has one each.
         cluster = _SHARDS * one

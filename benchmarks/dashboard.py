@@ -22,7 +22,7 @@ from lifecycle.aio import tasks
 
 _SETTLE_SECS = 3.0
 _LONG, _TOKENS_PER_SEC = 1_000_000, 20
-_SEARCHED = "?q=nothing+is+called+so"  # looks at all that are inflight, and finds none
+_SEARCHED = "?q=nothing+is+called+so"  # examines all requests inflight, and finds none
 
 
 @dataclass(frozen=True, slots=True)

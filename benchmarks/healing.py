@@ -22,7 +22,7 @@ from tests.cluster import Cluster, Process, running
 from tests.sse import chat, error_of, post, resume, text_of
 from tests.waiting import wait_until
 
-_PATIENCE_SECS = 60.0
+_LONGEST_WAIT_SECS = 60.0
 _WORDS = " ".join(f"w{n}" for n in range(400))
 
 
@@ -35,7 +35,7 @@ async def ended(cluster: Cluster, rid: str, frontend: Process) -> dict[str, Any]
         record = await cluster.record(rid, frontend)
         return record if record["finished_at"] else None
 
-    found: dict[str, Any] = await wait_until(look, timeout=_PATIENCE_SECS)
+    found: dict[str, Any] = await wait_until(look, timeout=_LONGEST_WAIT_SECS)
     return found
 
 
@@ -46,7 +46,7 @@ async def idle_at(cluster: Cluster, frontend: Process) -> float:
     async def idle() -> bool:
         return await cluster.inflight(frontend) == 0
 
-    await wait_until(idle, timeout=_PATIENCE_SECS)
+    await wait_until(idle, timeout=_LONGEST_WAIT_SECS)
     return time.monotonic() - began
 
 

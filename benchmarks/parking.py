@@ -1,4 +1,4 @@
-"""Inflight requests that nobody works on, made in Redis: what a cluster with a long queue looks like."""
+"""Inflight requests that no worker takes, made in Redis: a cluster with a long queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
     async with open_store(settings) as store:
         frontend = new_replica_id(Role.FRONTEND)
         await store.heartbeat(frontend, Role.FRONTEND, {}, [])
-        beating = asyncio.create_task(_beat(store, frontend))
+        beating = asyncio.create_task(_heartbeat(store, frontend))
         try:
             for start in range(0, count, _TOGETHER):
                 await asyncio.gather(*(_admit(store, frontend) for _ in range(min(_TOGETHER, count - start))))
@@ -43,7 +43,7 @@ async def _admit(store: Store, frontend: str) -> None:
         raise RuntimeError(f"a request could not be parked: {admission.outcome}")
 
 
-async def _beat(store: Store, frontend: str) -> None:
+async def _heartbeat(store: Store, frontend: str) -> None:
     while True:
         await asyncio.sleep(store.settings.heartbeat_secs)
         await store.heartbeat(frontend, Role.FRONTEND, {}, [])

@@ -122,18 +122,18 @@ class System(ABC):
         """Whether the frontend answers, and knows all workers."""
 
     def _launch(self, part: str, argv: list[str]) -> None:
-        tether = ParentDeathPipe()
+        pipe = ParentDeathPipe()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                tether.command([sys.executable, *argv]),
+                pipe.command([sys.executable, *argv]),
                 env=self._environment() | {"PYTHONPATH": str(ROOT)},
-                stdin=tether.stdin,
+                stdin=pipe.stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        tether.handed_over()
-        self._stack.callback(tether.close)
+        pipe.handed_over()
+        self._stack.callback(pipe.close)
         self._processes[part].append(process)
 
     async def _wait_ready(self, url: str, layout: Layout) -> None:

@@ -140,7 +140,7 @@ class ClusterSetup:
         return self.primaries[0].binary.name == "valkey" and self.primaries[0].binary.version >= (9, 0, 0)
 
     async def migrate_slot_atomically(self, slot: int, target: ClusterNode) -> None:
-        """As Valkey 9 does it by itself: the slot changes hands in one moment, with all its keys."""
+        """Migrate as Valkey 9 does by itself: the slot gets its new owner in one moment, with all its keys."""
         source = self.node_of(slot)
         ask(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
         await self.known_everywhere(slot, target)

@@ -1,4 +1,4 @@
-"""A real server for every test, a namespace of its own for each, and a look at what each has left behind.
+"""A server for the tests that need one, a namespace for each test, and a check of what each has left behind.
 
 `LIFECYCLE_REDIS_URL` names the server; without it the tests bring their own. All share it: a test sees nothing but its
 namespace. Tests that stop, freeze or fill a server start one themselves

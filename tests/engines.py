@@ -34,7 +34,7 @@ async def traced(request: dict[str, Any], context: EngineContext) -> AsyncIterat
 
 
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-    """As many tokens as the prompt says, then nothing until it is killed."""
+    """Yield as many tokens as the prompt says, then nothing until the request is killed."""
     for number in range(int(prompt(request))):
         yield f"{number} "
     await context.killed()
@@ -49,7 +49,7 @@ async def paced(request: dict[str, Any], context: EngineContext) -> AsyncIterato
 
 
 async def resumed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-    """As `paced`, but goes on behind what earlier attempts have left"""
+    """Do the same as `paced`, but go on behind the tokens of earlier attempts."""
     count, pause = prompt(request).split()
     for number in range(len(context.emitted), int(count)):
         yield f"{number} "

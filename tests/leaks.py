@@ -1,4 +1,4 @@
-"""What a test may leave behind in Redis: what is declared to stay, what expires, and what somebody living will remove.
+"""Which keys a test may leave in Redis: those declared to stay, those that expire, those that a replica will remove.
 
 Every key of the namespace is held to its declaration in `lifecycle.store.keys`. A key that is not declared, has
 another type, lacks its TTL or has lost its owner is a leak: on a server that runs for months it would stay for ever.
@@ -79,7 +79,9 @@ class _Keyspace:
     commands: Sends
     inflight_allowed: bool
     places: list[_Place] = field(default_factory=list)
-    owners: set[str] = field(default_factory=set)  # replicas that live, or whose grave a reaper will still find
+    owners: set[str] = field(
+        default_factory=set
+    )  # replicas that live, or that have expired and that a reaper will still clean up
     inflight: set[str] = field(default_factory=set)  # requests that have not ended
 
     @classmethod

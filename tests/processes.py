@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lifecycle.local.redis_process import ServerProcess
 
-_PATIENCE_SECS = 3.0
+_ENDING_SECS = 3.0
 _POLL_SECS = 0.01
 _OF_THE_INTERPRETER = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -50,7 +50,7 @@ def children() -> dict[int, str]:
 
 def left_over(before: set[int]) -> dict[int, str]:
     """Children that were not there before, once those that are just ending have had the time to."""
-    give_up_at = time.monotonic() + _PATIENCE_SECS
+    give_up_at = time.monotonic() + _ENDING_SECS
     while True:
         expected = before | {server.pid for server in _kept if server.running}
         found = {pid: words for pid, words in children().items() if pid not in expected}

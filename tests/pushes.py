@@ -1,4 +1,4 @@
-"""What Redis pushes to a frontend, as the frontend hears it."""
+"""The messages that Redis pushes to a frontend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lifecycle.store.transitions import Store
 
 
 class Pushes:
-    """Of one shard and frontend, from `open` on. `take()` gives what has come since the last call, in order."""
+    """Messages of one shard and frontend from `open` on; `take()` returns those since the last call, in order."""
 
     def __init__(self, pubsub: Any) -> None:
         self._pubsub = pubsub

@@ -72,7 +72,7 @@ class SentinelSetup:
 
     @property
     def url(self) -> str:
-        """Of the deployment, whoever is primary."""
+        """The URL of the deployment, whichever server is the primary."""
         return f"redis+sentinel://{addresses(s.port for s in self.sentinels)}/{MASTER_NAME}/0"
 
     def start(self) -> None:
@@ -147,7 +147,7 @@ def _hasten(sentinel: Sentinel) -> None:
     """Its own periods are in seconds and cannot be configured; and a machine that stalls must not stop it for 30 s.
 
     A sentinel makes a replica of whatever has been primary against its belief for four publish periods; that must be
-    longer than the second in which the leader of a failover looks at the one it has promoted.
+    longer than the second in which the leader of a failover polls the one it has promoted.
     """
     quick = {
         "INFO-PERIOD": 200,

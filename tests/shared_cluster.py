@@ -34,7 +34,7 @@ def shared_cluster(started: AbstractAsyncContextManager[Cluster]) -> Iterator[Cl
 
 @asynccontextmanager
 async def borrowed(shared: Cluster) -> AsyncIterator[Cluster]:
-    """The shared cluster, with a client of the test's own. Whatever the test did, nothing stays inflight."""
+    """Give a test the shared cluster with an HTTP client of its own, then wait until no request is inflight."""
     async with httpx2.AsyncClient(timeout=TIMEOUT_SECS, trust_env=False) as http:
         own = Cluster(shared.settings, shared.directory, http, [*shared.frontends], [*shared.workers])
         yield own

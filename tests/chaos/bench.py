@@ -146,7 +146,7 @@ class Bench(Cluster):
             seen = self.invariants
             raise AssertionError(
                 f"after {timeout:g} s {sorted(seen.unsettled)[:10]} of {len(seen.unsettled)} have not ended, "
-                f"the gauge shows {seen.inflight}; {seen.unanswered} looks at Redis failed; {seen.violations[:3]}"
+                f"the gauge shows {seen.inflight}; {seen.unanswered} readings of Redis failed; {seen.violations[:3]}"
             ) from None
 
     # Starting

@@ -51,7 +51,7 @@ class Report:
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"seed {self.seed}, {self.secs:.0f} s, {self.polls} looks at every invariant", "", "faults:"]
+        lines = [f"seed {self.seed}, {self.secs:.0f} s, {self.polls} checks of every invariant", "", "faults:"]
         lines += [
             f"  {n:4} {kind:20} healed in {self.healing_secs[kind]:.1f} s at worst" for kind, n in _sorted(self.faults)
         ]

@@ -166,14 +166,14 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
 async def test_a_buried_one_is_told_to_leave(
     make_settings: MakeSettings, tmp_path: Path, healing: Healing, role: str
 ) -> None:
-    settings = make_settings(heartbeat_secs=4.0, lease_secs=10.0)  # it does not beat before it is told to leave
+    settings = make_settings(heartbeat_secs=4.0, lease_secs=10.0)  # no heartbeat comes before it is told to leave
     async with open_bench(settings, tmp_path, frontends=2, workers=2) as bench:
-        buried = (bench.workers if role == "worker" else bench.frontends)[0]
-        (name,) = await bench.ids(buried)
+        expired = (bench.workers if role == "worker" else bench.frontends)[0]
+        (name,) = await bench.ids(expired)
         await bench.store.expire(name)
         healing.begins()
-        buried.signal(signal.SIGTERM)
+        expired.signal(signal.SIGTERM)
         async with asyncio.timeout(15):
-            assert await buried.process.wait() == 0
+            assert await expired.process.wait() == 0
         healing.is_over()
-        bench.forget(buried)
+        bench.forget(expired)

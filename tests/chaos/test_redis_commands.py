@@ -172,7 +172,7 @@ async def test_out_of_memory(settings: Settings, server: EmbeddedRedis, tmp_path
         error = error_of(await cancelled.read())
         assert error is not None
         assert error["error_type"] == "cancelled"
-        await asyncio.sleep(settings.lease_secs * 1.5)  # heartbeats go on, nobody is buried
+        await asyncio.sleep(settings.lease_secs * 1.5)  # heartbeats go on, no replica expires
         assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
         await _empty(server)
         events = await waits.read()

@@ -125,7 +125,7 @@ async def test_the_primary_is_killed_mid_stream(
             healing.is_over()
         await _is_right(bench)
         await sentinels.agreed()
-        # A failover is shorter than two leases and begins a grace: nobody is buried for it.
+        # A failover is shorter than two leases and begins a grace: no replica expires because of it.
         assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
         async with bench.post(bench.frontends[0], paced(5), "afterwards") as stream:
             events = await stream.read()

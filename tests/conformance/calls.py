@@ -1,4 +1,4 @@
-"""What the tests of this folder say and hear, in their own words."""
+"""Calls and checks that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def ended(cluster: Cluster, rid: str, frontend: Process | None = None) -> 
 
 
 async def settles_to(expected: T, look: Callable[[], Awaitable[T]]) -> None:
-    """What `look` sees becomes this; the difference is shown if it does not."""
+    """Wait until `look` returns `expected`. Fails with the difference."""
     seen = await look()
 
     async def settled() -> bool:

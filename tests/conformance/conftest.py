@@ -92,7 +92,7 @@ async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
 
 @pytest.fixture
 def new_id(request: pytest.FixtureRequest) -> Callable[[], str]:
-    """Request ids that say whose they are."""
+    """Make request ids that contain the name of the test."""
     return lambda: f"{request.node.originalname[:80]}-{secrets.token_hex(4)}"
 
 

@@ -193,8 +193,8 @@ async def test_doctor_sees_what_nobody_deals_with(
     store = make_store(make_settings(retention_secs=30.0))
     await admitted(store, "stubborn", running=True)
     await store.cancel("stubborn", CancelMode.KILL, "enough")
-    await admitted(store, "orphan", running=True)
-    await store.command("ZREM", store.keys.control + "workers", "w")  # forgotten, where a reaper would have buried it
+    await admitted(store, "forgotten", running=True)
+    await store.command("ZREM", store.keys.control + "workers", "w")  # removed without the cleanup that a reaper does
     await store.command("ZADD", store.keys.prefix_of("x") + "expiries", 1, "long ago")
 
     async def all_seen() -> dict[str, Any]:
@@ -208,7 +208,7 @@ async def test_doctor_sees_what_nobody_deals_with(
     assert "stubborn" in found["cancels"]["message"]
     assert "restart w" in found["cancels"]["advice"]
     assert found["orphans"]["level"] == "fail"
-    assert "orphan" in found["orphans"]["message"]
+    assert "forgotten" in found["orphans"]["message"]
     assert (found["sweeps"]["level"], found["sweeps"]["message"].split()[0]) == ("warn", "1")
     assert found["versions"]["level"] == "warn"
     assert "0.0.1: new-w; 0.0.2: new-f" in found["versions"]["message"]

@@ -239,10 +239,10 @@ async def test_a_continued_request_outlives_its_frontend(settings: Settings, tmp
                 await stream.read()
         cluster.frontends.remove(a)
 
-        async def adopted() -> bool:
+        async def moved() -> bool:
             return bool((await cluster.record("r1", b))["frontend"] == (await cluster.get("/health", b))["frontend"])
 
-        await wait_until(adopted)
+        await wait_until(moved)
         assert await cluster.inflight(b) == 1
         async with resume(cluster.http, b.url, "r1", "1-5") as stream:
             events = await stream.read()

@@ -35,14 +35,14 @@ class Noting:
 
     def __init__(self) -> None:
         self.rids: list[str] = []
-        self.beats = 0
+        self.heartbeats = 0
         self.told: list[tuple[str, Any]] = []
 
     def held(self, shard: int) -> Collection[str]:
         return self.rids
 
     def about(self) -> dict[str, Any]:
-        self.beats += 1
+        self.heartbeats += 1
         return {}
 
     async def on_pending_cancellations(self, orders: Sequence[PendingCancellation]) -> None:
@@ -78,13 +78,13 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
     try:
         await wait_until(lambda: ("not_held_locally", ["kept"]) in holder.told)
         holder.rids = ["kept", "lost"]
-        beats = holder.beats
-        await wait_until(lambda: holder.beats > beats + 4)
+        heartbeats = holder.heartbeats
+        await wait_until(lambda: holder.heartbeats > heartbeats + 4)
         assert not [what for what, _ in holder.told if what == "lost"], "a comparison once a lease"
         await store.command("FLUSHALL")
-        beats = holder.beats
+        heartbeats = holder.heartbeats
         await wait_until(lambda: ("lost", ["kept", "lost"]) in holder.told)
-        assert holder.beats <= beats + 3
+        assert holder.heartbeats <= heartbeats + 3
         assert holder.told[-2:] == [("new epoch", 0), ("lost", ["kept", "lost"])]
     finally:
         await tasks.end([beating])

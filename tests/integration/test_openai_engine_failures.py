@@ -28,7 +28,7 @@ NOT_A_CHUNK = "the upstream sent an event that is not a completion chunk; check 
 
 
 async def failure(engine: OpenAIEngine) -> tuple[list[str], str]:
-    """What the engine yielded, and what it said when it failed."""
+    """Return the tokens that the engine yielded, and the message with which it failed."""
     said: list[str] = []
     try:
         async with asyncio.timeout(BOUND_SECS):

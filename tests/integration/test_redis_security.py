@@ -178,10 +178,10 @@ async def test_everything_works_for_those_who_may_do_what_the_file_says(secured:
             assert await operate(*command) == 0, command
         await a.kill()
 
-        async def buried() -> bool:
+        async def expired() -> bool:
             return len((await cluster.get("/v1/replicas", b))["data"]) == 2
 
-        await wait_until(buried)
+        await wait_until(expired)
     # redis-py says its name to every server, and takes no offence at a refusal.
     denied = [entry for entry in map(pairs, ask(secured.server, "ACL", "LOG")) if "client" not in entry["object"]]
     assert denied == []

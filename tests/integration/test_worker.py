@@ -22,7 +22,7 @@ from tests.workers import serving
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
-    """Leases that outlast the test: the world's replicas beat once."""
+    """Leases that outlast the test: the replicas of the world send one heartbeat."""
     return make_settings(lease_secs=60.0, drain_timeout_secs=0.1, kill_grace_secs=0.2)
 
 

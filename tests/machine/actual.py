@@ -154,7 +154,7 @@ class Actual:
         return True
 
     async def expire(self, leaving: str) -> set[str]:
-        return {grave.replica for grave in await self.store.expire(leaving)}
+        return {expired.replica for expired in await self.store.expire(leaving)}
 
 
 def _append(piece: Piece) -> Append:

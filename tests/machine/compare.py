@@ -129,7 +129,7 @@ class Comparison:
                 self._pushed[frontend][rid].append(_piece(rid, entry_id, payload))
 
     async def _check_pushes(self, frontend: str) -> None:
-        """Who owns a request has been pushed its stream to the end: from the start, or from when it was adopted."""
+        """Check that the owner was pushed the whole stream, or everything from when the request moved to it."""
         await self.hear(frontend)
         pushed = self._pushed[frontend]
         for rid, pieces in pushed.items():
@@ -141,7 +141,7 @@ class Comparison:
             if request.frontend == frontend and frontend not in self.reference.dead:
                 got = pushed[request.rid]
                 assert got == request.pieces[len(request.pieces) - len(got) :], "the owner was not pushed the tail"
-                if not request.adopted:
+                if not request.moved:
                     assert got == request.pieces, "the owner was not pushed everything"
 
     async def _check_running(self, worker: str) -> None:

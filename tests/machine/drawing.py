@@ -1,4 +1,4 @@
-"""What histories are drawn from, and how large they get."""
+"""The values that histories are drawn from, and the sizes that they may reach."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Members:
         self._grace_until = -1
 
     def heartbeat(self, replica: str, role: Role) -> bool:
-        """False when refused: the id was buried."""
+        """Return False when the heartbeat is refused because the id has expired."""
         if replica in self.expired_replicas:
             return False
         self._watch_clock()

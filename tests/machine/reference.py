@@ -1,4 +1,4 @@
-"""What the scripts are meant to do, in plain Python: no Redis, and no clock but the one it is given.
+"""The reference model: the intended behaviour of the scripts in plain Python, without Redis and with a given clock.
 
 Methods have the names of the store's and return what `actual.Actual` reduces the store's answers to. Time is whole
 seconds; ticks order what happens within one, as Redis's microseconds do.
@@ -96,7 +96,7 @@ class ReferenceModel:
     # what a worker does
 
     def take(self, worker: str, delivery: Delivery) -> None:
-        """What Redis delivers must be a request that waits there and has been given to nobody."""
+        """Note a delivery by Redis, which must be of a request that waits there and that no worker holds."""
         request = self.requests[delivery.rid]
         assert (request.status, request.queue, request.entry) == ("queued", delivery.queue, delivery.entry)
         assert request.place not in self.pending, "delivered twice"
@@ -274,7 +274,7 @@ class ReferenceModel:
         assert new_owner in candidates, f"{request.rid} was given to {new_owner}, not to one of {candidates}"
         request.readers.pop(dead, None)
         request.readers.setdefault(new_owner, 0)
-        request.frontend, request.adopted = new_owner, True
+        request.frontend, request.moved = new_owner, True
         if request.on_disconnect == "cancel" and not read and request.cancel_mode != "kill":
             request.deadlines.setdefault("grace", self._due(request.grace_secs))
 

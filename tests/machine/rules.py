@@ -245,7 +245,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.heartbeat(slot)
 
     def heartbeat(self, slot: str) -> None:
-        """A buried replica is refused, and comes back under a new id."""
+        """An expired replica is refused, and comes back under a new id."""
         self.slots[slot].silent = False
         if not self._beat(self.replica(slot)):
             self.slots[slot].generation += 1
@@ -263,7 +263,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
     @rule(away=st.sampled_from((False, False, False, True)))
     def time_passes(self, away: bool) -> None:
-        """`away`: Redis was, for longer than a lease; nobody could beat, so nobody is judged for it."""
+        """With `away`, Redis was away for longer than a lease: no heartbeat was possible, so no replica expires for it."""
         if away:
             self._advance(LEASE_SECS + TICK_SECS)
             return
@@ -279,7 +279,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
     @rule(slot=slots, leaves=st.booleans(), reap=st.booleans(), fresh=st.booleans())
     def death(self, slot: str, leaves: bool, reap: bool, fresh: bool) -> None:
-        """It says goodbye, or its lease runs out while the others beat. It is reaped now or later."""
+        """A replica leaves, or its lease runs out while the others send heartbeats. It is reaped now or later."""
         if leaves:
             self.expire(self.replica(slot))
         else:

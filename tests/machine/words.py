@@ -1,4 +1,4 @@
-"""What the model, the actors and the histories speak of."""
+"""Requests, deliveries and limits as the reference model, the actors and the histories know them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Tracked:
     connection: str = ""
     pieces: list[Piece] = field(default_factory=list)
     closed: bool = False
-    adopted: bool = False  # by another frontend than the one that admitted it
+    moved: bool = False  # to another frontend than the one that admitted it
     resumable: bool = False  # by the worker that started it last
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
 
@@ -76,7 +76,7 @@ class Tracked:
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Where it is queued."""
+        """Return the queue that the request waits in."""
         return (self.queue, self.labels.model, self.entry or "")
 
     @property
@@ -85,7 +85,7 @@ class Tracked:
 
 
 class Call(NamedTuple):
-    """What a client asks for."""
+    """The limits that a client asks for."""
 
     frontend: str
     labels: Labels
@@ -96,7 +96,7 @@ class Call(NamedTuple):
 
 @dataclass
 class Run:
-    """What a worker believes to be doing; nobody tells it when it is over."""
+    """An attempt that a worker believes to be running; it is not notified when the attempt is over."""
 
     rid: str
     worker: str

@@ -1,4 +1,4 @@
-"""The small cluster, on both servers: what fakeredis proves a real one must bear out."""
+"""The small cluster on both servers: every test of it runs on fakeredis and on a real server."""
 
 from __future__ import annotations
 

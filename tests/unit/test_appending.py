@@ -39,7 +39,7 @@ async def test_a_stop_lets_through_what_was_generated(world: World) -> None:
 async def test_an_earlier_attempt_cannot_append(world: World) -> None:
     await world.run()
     assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
-    assert await world.append(1) == "fenced", "given back, and not yet started by another"
+    assert await world.append(1) == "fenced", "requeued, and not yet started by another worker"
     delivery = await world.take("w1")
     await world.start(delivery, "w1")
     assert await world.append(1) == "fenced"
@@ -50,7 +50,7 @@ async def test_an_earlier_attempt_cannot_append(world: World) -> None:
     assert await world.tokens() == "2.1 "
 
 
-async def test_a_buried_worker_can_append_nothing(world: World) -> None:
+async def test_an_expired_worker_can_append_nothing(world: World) -> None:
     await world.run()
     await world.append(1)
     assert await world.reap("w0") == (1, 0, 0)

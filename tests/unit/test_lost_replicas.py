@@ -71,7 +71,7 @@ async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> No
 
 
 @pytest.mark.leaves_inflight
-async def test_a_continue_request_moves_its_count_to_the_heir(world: World) -> None:
+async def test_a_continue_request_moves_its_count_to_the_new_owner(world: World) -> None:
     await world.run(on_disconnect="continue")
     assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
     assert await world.counts("f0") == {}
@@ -81,7 +81,7 @@ async def test_a_continue_request_moves_its_count_to_the_heir(world: World) -> N
 
 
 @pytest.mark.leaves_inflight
-async def test_an_heir_that_has_died_meanwhile_inherits_nothing(world: World) -> None:
+async def test_a_new_owner_that_has_expired_meanwhile_gets_nothing(world: World) -> None:
     await world.run(on_disconnect="continue")
     await world.reap("f1")
     assert await world.reap("f0", new_owners=("f0", "f1")) == (0, 0, 1)

@@ -10,30 +10,30 @@ from lifecycle.types import Role
 from tests.unit.world import LEASE_SECS, World
 
 
-async def test_an_expired_lease_is_judged_and_the_id_never_comes_back(world: World) -> None:
+async def test_a_replica_expires_with_its_lease_and_the_id_never_comes_back(world: World) -> None:
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
     with pytest.raises(Fenced):
         await world.store.heartbeat("w0", Role.WORKER, {}, ["m"])
     assert "w0" not in {entry.id for entry in (await world.store.roster()).replicas}
 
 
-async def test_after_a_silence_nobody_is_judged_for_one_lease(world: World) -> None:
+async def test_after_a_silence_no_replica_expires_for_one_lease(world: World) -> None:
     world.shift_clock(LEASE_SECS * 1.5)
     roster = await world.store.roster()
-    assert roster.grace, "before the first beat after it, too"
+    assert roster.grace, "before the first heartbeat after it, too"
     assert len(roster.replicas) == 4
     assert await world.store.expire() == []
     assert len((await world.store.roster()).replicas) == 4
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
 
 
-async def test_a_clock_put_back_judges_nobody_and_shortens_no_lease(world: World) -> None:
+async def test_a_clock_put_back_expires_no_replica_and_shortens_no_lease(world: World) -> None:
     world.shift_clock(-LEASE_SECS * 10)
     assert await world.store.expire() == []
     leases = {entry.id: entry.lease_expires_in_ms for entry in (await world.store.roster()).replicas}
@@ -42,10 +42,10 @@ async def test_a_clock_put_back_judges_nobody_and_shortens_no_lease(world: World
     for _ in range(4):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [grave.replica for grave in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
 
 
-async def test_who_disagrees_on_a_common_setting_does_not_start(world: World) -> None:
+async def test_a_replica_with_another_common_setting_does_not_start(world: World) -> None:
     settings = world.store.settings.model_copy(update={"shards": 2})
     other = Store(world.store.commands, settings, plain_lua=True)
     with pytest.raises(ConfigurationConflict, match=r"LIFECYCLE_SHARDS=2 differs from 1"):

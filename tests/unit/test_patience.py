@@ -28,10 +28,10 @@ async def test_an_answer_that_came_while_the_loop_was_blocked_is_an_answer() -> 
 
 
 async def test_what_comes_renews_it() -> None:
-    async with StallTimeout(LIMIT_SECS) as patience:
+    async with StallTimeout(LIMIT_SECS) as timeout:
         for _ in range(4):
             await asyncio.sleep(LIMIT_SECS / 2)
-            patience.renew()
+            timeout.renew()
 
 
 async def test_a_cancellation_from_outside_keeps_its_meaning() -> None:

@@ -1,4 +1,4 @@
-"""The client's connection of a call beyond ASGI, on real sockets."""
+"""The connection to the client that a call uses beside ASGI, on a real socket."""
 
 from __future__ import annotations
 

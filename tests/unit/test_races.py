@@ -1,4 +1,4 @@
-"""Who wins, for every pair that can race. Each runs on fakeredis and on a real server."""
+"""Pairs of actions that can race, and the result of each. Every pair runs on fakeredis and on a real server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Act = Callable[[World], Awaitable[object]]
 
 
 class Race(NamedTuple):
-    """A running request without tokens, then two who did not know of each other."""
+    """A running request without tokens, then two actions that do not know of each other."""
 
     name: str
     first: Act
@@ -90,7 +90,7 @@ RACES = [
 
 @pytest.mark.leaves_inflight
 @pytest.mark.parametrize("race", RACES, ids=lambda race: race.name)
-async def test_who_wins(world: World, race: Race) -> None:
+async def test_the_result_of_a_race(world: World, race: Race) -> None:
     await world.run(deadline_secs=10)
     await race.first(world)
     await race.second(world)

@@ -98,7 +98,7 @@ class Recorder:
 
 
 LABELS = Labels("m", "completions", "stream")
-GRAVE = ExpiredReplica("w", "worker", ["m"])
+EXPIRED = ExpiredReplica("w", "worker", ["m"])
 PIECE = Append("r", 1, 1, b'["t"]', True)
 LISTING: dict[str, Any] = dict.fromkeys(
     ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
@@ -117,7 +117,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "read": lambda s: s.read("r"),
-    "reap": lambda s: s.reap(0, GRAVE, []),
+    "reap": lambda s: s.reap(0, EXPIRED, []),
     "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER, 0),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),

@@ -24,7 +24,7 @@ async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> N
     assert isinstance(again, Start)
     assert again.cancel_mode == "kill"
     reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
-    assert [(order.rid, order.mode) for order in reconciliation.pending_cancellations] == [("r", "kill")]
+    assert [(pending.rid, pending.mode) for pending in reconciliation.pending_cancellations] == [("r", "kill")]
     await world.finish()
     assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
 

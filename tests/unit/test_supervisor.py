@@ -41,7 +41,7 @@ def python(program: str) -> list[str]:
 
 
 class Screen:
-    """What a supervisor has printed, and conditions on it."""
+    """The output of a supervisor, and conditions on it."""
 
     def __init__(self, *, terminal: bool = False) -> None:
         self.out = io.StringIO()

@@ -1,4 +1,4 @@
-"""What `top` shows: rates and endings between two looks, and the order that is asked for."""
+"""The contents of `top`: rates and endings between two snapshots, and the order that is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the openai engine reads from an upstream: events, error messages, and the ids that it sends."""
+"""Reading events and error messages of an upstream, and the ids that the openai engine sends to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small cluster for tests of the scripts: two frontends, two workers, and short words for what they do."""
+"""A small cluster for tests of the scripts: two frontends, two workers, and one method for each of their actions."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ class World:
         return answer.what if answer else "unknown"
 
     async def expire(self, name: str) -> ExpiredReplica:
-        """As if it had said goodbye: at once."""
-        pending_cleanup = {grave.replica: grave for grave in await self.store.expire(name)}
+        """Expire a replica at once, as when it leaves."""
+        pending_cleanup = {expired.replica: expired for expired in await self.store.expire(name)}
         return pending_cleanup[name]
 
     async def reap(self, name: str, new_owners: tuple[str, ...] = ("f0", "f1")) -> tuple[int, int, int]:
-        """Buried and reaped; how many ended, moved and wait."""
+        """Expire and reap a replica. Return how many of its requests ended, moved and wait."""
         answer = await self.store.reap(0, await self.expire(name), new_owners)
         return answer.ended, answer.moved, answer.waiting
 
@@ -103,7 +103,7 @@ class World:
         return record
 
     async def tokens(self, rid: str = "r") -> str:
-        """What a reader of the whole stream gets."""
+        """Return the text that a reader of the whole stream gets."""
         text = ""
         for _, flat in await self.store.command("XRANGE", f"{self.prefix}tokens:{rid}", "-", "+"):
             values = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -121,7 +121,7 @@ class World:
             await pushes.close()
 
     async def counts(self, frontend: str) -> dict[str, int]:
-        """By status."""
+        """Return the number of requests of a frontend, by status."""
         flat = await self.store.command("HGETALL", f"{self.prefix}counts:{frontend}")
         counts: Counter[str] = Counter()
         for field, number in zip(flat[::2], flat[1::2], strict=True):
