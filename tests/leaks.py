@@ -79,9 +79,7 @@ class _Keyspace:
     commands: Sends
     inflight_allowed: bool
     places: list[_Place] = field(default_factory=list)
-    owners: set[str] = field(
-        default_factory=set
-    )  # replicas that live, or that have expired and that a reaper will still clean up
+    owners: set[str] = field(default_factory=set)  # replicas that live, or that a reaper will still clean up
     inflight: set[str] = field(default_factory=set)  # requests that have not ended
 
     @classmethod

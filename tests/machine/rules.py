@@ -263,7 +263,7 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
     @rule(away=st.sampled_from((False, False, False, True)))
     def time_passes(self, away: bool) -> None:
-        """With `away`, Redis was away for longer than a lease: no heartbeat was possible, so no replica expires for it."""
+        """With `away`, Redis was away for longer than a lease: no heartbeat was possible, so no replica expires."""
         if away:
             self._advance(LEASE_SECS + TICK_SECS)
             return

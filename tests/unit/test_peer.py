@@ -41,18 +41,11 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
 async def test_a_response_in_pieces_past_asgi() -> None:
     found: list[object] = []
 
-    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
-        found.extend((connection.body(), connection.write_nowait(b"too early"), connection.finish(b"too early")))
+    async def call(raw: ClientConnection, receive: Receive, send: Send) -> None:
+        found.extend((raw.body(), raw.write_nowait(b"too early"), raw.finish(b"too early")))
+        found.extend((raw.begin([(b"x-a", b"1\r\nx-b: 2")]), raw.begin([(b"x-a", b"1")]), raw.begin([])))
         found.extend(
-            (connection.begin([(b"x-a", b"1\r\nx-b: 2")]), connection.begin([(b"x-a", b"1")]), connection.begin([]))
-        )
-        found.extend(
-            (
-                connection.write_nowait(b"one"),
-                connection.finish(b"two"),
-                connection.write_nowait(b"too late"),
-                connection.finish(b"too late"),
-            )
+            (raw.write_nowait(b"one"), raw.finish(b"two"), raw.write_nowait(b"too late"), raw.finish(b"too late"))
         )
 
     async with _served(call) as (reader, writer):
@@ -74,11 +67,11 @@ async def _gone(receive: Receive) -> None:
 async def test_a_disconnect_cancels_its_block_and_nothing_else(gone_before: bool) -> None:
     begun, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
+    async def call(raw: ClientConnection, receive: Receive, send: Send) -> None:
         begun.set()
         if gone_before:
             await _gone(receive)
-        with CancelOnDisconnect(connection) as client:
+        with CancelOnDisconnect(raw) as client:
             await asyncio.Event().wait()
         await asyncio.sleep(0)
         ended.set_result(client.disconnected)
@@ -94,11 +87,11 @@ async def test_a_disconnect_cancels_its_block_and_nothing_else(gone_before: bool
 async def test_who_no_longer_listens_is_not_cancelled(gone_before: bool) -> None:
     left, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def call(connection: ClientConnection, receive: Receive, send: Send) -> None:
+    async def call(raw: ClientConnection, receive: Receive, send: Send) -> None:
         if gone_before:
             left.set()
             await _gone(receive)
-        with CancelOnDisconnect(connection) as client:
+        with CancelOnDisconnect(raw) as client:
             pass
         left.set()
         await _gone(receive)
