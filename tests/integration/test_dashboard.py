@@ -226,6 +226,7 @@ async def test_everything_can_be_done_with_the_keyboard(browser: str, cluster: C
         await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
         await press("Escape")
         await expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+        await page.wait_for_function("!document.activeElement.closest('dialog')")  # moved with the next frame
         await press("/")
         await expect(page.get_by_label("Filter")).to_be_focused()
         await page.get_by_label("Filter").blur()
