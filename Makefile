@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-PACKAGES := lifecycle frontend worker
+PACKAGES := .
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-for-development
 

@@ -139,7 +139,7 @@ async def up(environment: Path, directory: Path) -> AsyncIterator[tuple[asyncio.
 
 def refuses_a_wrong_option(environment: Path) -> None:
     """The command line says in its own words what is wrong; that depends on how typer reports errors."""
-    command = [environment / "bin" / "lifecycle", "frontend", "--nonsense"]
+    command = [str(environment / "bin" / "lifecycle"), "frontend", "--nonsense"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=START_SECS, check=False)
     assert run.returncode == 2, run.stderr
     assert "--nonsense" in run.stderr

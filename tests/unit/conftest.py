@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lifecycle.settings import Settings
-from lifecycle.store.scripts import Store
+from lifecycle.store.transitions import Store
 from tests.conftest import MakeSettings, connect
 from tests.leaks import assert_no_leaks
 from tests.unit.fake import fake_store
