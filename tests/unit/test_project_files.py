@@ -259,7 +259,7 @@ def test_no_file_names_the_host_of_a_package_registry() -> None:
 
 
 def test_the_placeholder_address_is_only_where_it_must_be_replaced() -> None:
-    assert having(PLACEHOLDER.encode()) <= {"pyproject.toml", "SECURITY.md"}
+    assert having(PLACEHOLDER.encode()) <= {"pyproject.toml", "README.md", "SECURITY.md", "docs/release.md"}
     assert having(("security@example" + ".com").encode()) <= {"SECURITY.md"}
     if any(url.startswith(PLACEHOLDER) for url in PROJECT["urls"].values()):
         assert re.search(
