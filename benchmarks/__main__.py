@@ -70,7 +70,7 @@ async def _run(workload: Workload, system: System, effort: Effort) -> Measuremen
 
 
 def raise_file_limit() -> None:
-    """As high as this user may go, for this process and its children: 2,000 streams are 4,000 sockets in a frontend."""
+    """Raise the limit of open files to the user's maximum: 2,000 streams are 4,000 sockets in a frontend."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,4 +1,4 @@
-"""What a run has cost: CPU time and memory of each part from the kernel, and Redis's own account of its work."""
+"""Measure a run's cost: CPU time and memory of each part from the kernel, and Redis's own statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def machine_cpu_ns() -> int:
-    """What all processes of the machine have used, and the hypervisor kept from them; to a hundredth of a second."""
+    """Return the CPU time of all processes and the time that the hypervisor took, to a hundredth of a second."""
     with Path("/proc/stat").open() as file:
         ticks = [int(word) for word in file.readline().split()[1:9]]
     return (sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT]) * _TICK_NS
@@ -48,7 +48,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What happened between two moments."""
+    """The costs between two moments."""
 
     begins_ns: int
     ends_ns: int
@@ -83,7 +83,7 @@ class Bill:
         return sum(secs for part, secs in self.cpu_secs.items() if part != GENERATOR)
 
     def per(self, unit: str, count: float) -> dict[str, float]:
-        """What one of `count` has cost."""
+        """Return the cost of one unit, of which there were `count`."""
         count = max(1.0, count)
         figures = {f"cpu_us_per_{unit}": self.servers_secs * 1e6 / count}
         figures |= {f"{part}_cpu_us_per_{unit}": secs * 1e6 / count for part, secs in self.cpu_secs.items()}
@@ -93,7 +93,7 @@ class Bill:
         return figures
 
     def cores(self) -> dict[str, float]:
-        """How much of a core each part has used, and all that does not belong here: that is noise."""
+        """Return the share of a core that each part has used, and the share of all other processes as noise."""
         used = {f"{part}_cores": secs / self.secs for part, secs in self.cpu_secs.items()}
         return used | {"others_cores": max(0.0, self.machine_cpu_secs / self.secs - sum(used.values()))}
 
@@ -120,7 +120,7 @@ class Accountant:
         )
 
     def resident_bytes(self) -> dict[str, int]:
-        """Of Redis: what its data takes."""
+        """Return the resident memory of each part; for Redis, the memory that its data takes."""
         sizes = {part: sum(map(resident_bytes, pids)) for part, pids in self._pids.items()}
         return sizes | {"redis": int(self._info("memory")["used_memory"])}
 

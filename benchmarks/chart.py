@@ -96,7 +96,7 @@ def svg(run: Mapping[str, Any]) -> str:
 
 
 def _panel(panel: Panel, run: Mapping[str, Any], top: int) -> tuple[list[str], int]:
-    """What it consists of, and its height; nothing where nothing was measured."""
+    """Return the panel's SVG elements and its height: an empty list and 0 if nothing was measured."""
     groups = {name: run["figures"][name] for name in run["figures"] if fnmatch(name, panel.workloads)}
     values = {
         (name, system): figures[panel.figure][system]

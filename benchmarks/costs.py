@@ -1,15 +1,17 @@
-"""The cost model of docs/performance.md: what a core carries by a run's figures, and what larger clusters would.
+"""Calculate the cost model of docs/performance.md: the load of a core by a run's figures, and of larger clusters.
 
-Only division and multiplication of CPU times: no queueing, no network, no second machine. It says where the limit lies,
-not how it feels to be near it.
+The model divides and multiplies CPU times only: no queueing, no network, no second machine. It shows where the limit
+lies, and not the latencies near the limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 from benchmarks.report import number
+from benchmarks.tables import TEXT_WIDTH
 
 _PARTS = ("frontend", "worker", "redis")
 _TOKEN_LOADS = ("paced-200", "paced-800", "paced-2000", "unpaced-256")
@@ -23,7 +25,7 @@ Run = Mapping[str, Any]
 
 
 def markdown(run: Run) -> str:
-    """Empty when the run lacks what the model stands on."""
+    """Return the section, or an empty text if the run lacks figures that the model needs."""
     costs = [(load, cost) for load in _TOKEN_LOADS if (cost := _costs(run, load, "token")) is not None]
     request = _costs(run, "short-32", "request")
     if not costs or request is None:
@@ -37,7 +39,7 @@ def _of_a_core(costs: list[tuple[str, dict[str, float]]], request: dict[str, flo
         "",
         "CPU-µs by part, and the tokens (or requests) a second at which one core of it is full.",
         "",
-        "| | frontend | worker (the engine included) | Redis |",
+        "| load | frontend | worker (the engine included) | Redis |",
         "|---|---:|---:|---:|",
     ]
     for load, cost in costs:
@@ -49,20 +51,22 @@ def _of_a_core(costs: list[tuple[str, dict[str, float]]], request: dict[str, flo
 
 
 def _on_paper(run: Run, costs: Mapping[str, dict[str, float]], request: dict[str, float]) -> str:
-    """Streams of 200 tokens at 20 tokens/s, each replica and each Redis server on a core of its own."""
+    """Return the estimate for larger clusters, with each replica and each Redis server on a core of its own."""
     token = costs.get("paced-2000") or costs[next(iter(costs))]
     each = {part: token[part] + request[part] / _TOKENS_OF_A_REQUEST for part in _PARTS}
-    heartbeat = (
-        _figure(run, "idle", "redis_cpu_ms_per_sec") * 1000 / _IDLE_REPLICAS
-    )  # CPU-µs a second, for each replica
+    # CPU-µs a second, for each replica
+    heartbeat = _figure(run, "idle", "redis_cpu_ms_per_sec") * 1000 / _IDLE_REPLICAS
     frontend, worker, redis = (_thousands(_capacity(each[part])) for part in _PARTS)
-    lines = [
-        "### On paper",
-        "",
+    text = (
         f"Requests of {_TOKENS_OF_A_REQUEST} tokens at 20 tokens/s; every replica and every Redis server on a core of "
         f"its own and {_USED:.0%} full; half of the replicas are frontends. Then a frontend core carries {frontend} "
         f"tokens/s, a worker core {worker} (with an engine that costs as little as this one), a Redis core {redis}, "
-        f"less {number(heartbeat)} CPU-µs a second for each replica's heartbeats.",
+        f"less {number(heartbeat)} CPU-µs a second for each replica's heartbeats."
+    )
+    lines = [
+        "### On paper",
+        "",
+        fill(text, TEXT_WIDTH),
         "",
         "| replicas | carry, tokens/s | one Redis server | a Cluster: 16 shards on 16 primaries | the limit |",
         "|---:|---:|---:|---:|---|",
@@ -95,6 +99,6 @@ def _figure(run: Run, workload: str, figure: str) -> float:
 
 
 def _thousands(value: float) -> str:
-    """Three figures are more than a model knows; two are kept."""
+    """Return the number with two significant digits, which is all that the model justifies."""
     digits = max(0, len(str(int(value))) - 2)
     return f"{round(value, -digits):,.0f}"

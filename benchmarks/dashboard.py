@@ -1,7 +1,8 @@
-"""What looking at the dashboard costs: `python -m benchmarks.dashboard`. CPU of the frontend and of Redis, per second.
+"""Measure the CPU time a second that viewers of the dashboard cost: `python -m benchmarks.dashboard`.
 
-Viewers read `/v1/overview` as the page does. Requests that wait are worked on by nobody, so looking at them is all that
-is done; those that stream cost something themselves, see them with no viewer.
+The figures are those of the frontend and of Redis. Viewers read `/v1/overview` as the page does. No worker runs the
+requests that wait, so that the viewers are the only load. Requests that stream cost something themselves: compare them
+with the row without a viewer.
 """
 
 from __future__ import annotations

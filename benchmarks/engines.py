@@ -30,7 +30,7 @@ def text_of(number: int) -> str:
 
 
 def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str]:
-    """What the prompt asks for."""
+    """Return the engine that the prompt names, for instance `paced 200 20`."""
     kind, *words = str(request["messages"][-1]["content"]).split()
     if kind == "unpaced":
         return _unpaced(int(words[0]))
@@ -44,7 +44,7 @@ def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str]:
 
 
 async def _unpaced(count: int) -> AsyncGenerator[str]:
-    """As fast as it goes."""
+    """Yield tokens without a pause."""
     for number in range(1, count + 1):
         yield text_of(number)
         if number % _TOKENS_PER_TURN == 0:
@@ -52,7 +52,7 @@ async def _unpaced(count: int) -> AsyncGenerator[str]:
 
 
 async def _paced(count: int, tokens_per_sec: float) -> AsyncGenerator[str]:
-    """By an absolute schedule, so that lateness does not add up; its start is random, so that streams do not march."""
+    """Yield tokens by an absolute schedule, so that delays do not add up; its start is random for each stream."""
     if not tokens_per_sec:
         yield text_of(1)
         await asyncio.Event().wait()
@@ -73,7 +73,7 @@ class _Alarm:
         self._due: dict[int, list[asyncio.Future[None]]] = {}  # by the millisecond
 
     def at(self, when: float) -> asyncio.Future[None]:
-        """By the loop's clock."""
+        """Return a future that is done at `when`, by the loop's clock."""
         due: asyncio.Future[None] = self.loop.create_future()
         at_ms = round(when * 1000)
         together = self._due.get(at_ms)

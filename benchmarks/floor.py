@@ -1,4 +1,4 @@
-"""What no design can take away: `python -m benchmarks.floor`.
+"""Measure the costs that every design has: `python -m benchmarks.floor`.
 
 The CPU time of the benchmark's own engine at 200 streams of 20 tokens/s with nobody to send its tokens to, and of one
 small write to a socket for each token. Both are part of every system's figure.
@@ -22,7 +22,7 @@ _EVENT = b"x" * 250  # about what an event of one token takes
 
 
 async def engine_us() -> float:
-    """Of a token, its timer included."""
+    """Return the CPU time of a token in the engine, its timer included, in microseconds."""
 
     async def run(number: int) -> None:
         request = {"messages": [{"content": f"paced {_TOKENS} {_TOKENS_PER_SEC}"}]}
@@ -35,7 +35,7 @@ async def engine_us() -> float:
 
 
 async def write_us() -> float:
-    """Of a write to one of many loopback connections, the kernel's part included."""
+    """Return the CPU time of a write to a loopback connection, the kernel's included, in microseconds."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=_STREAMS)
     near = [socket.create_connection(listener.getsockname()) for _ in range(_STREAMS)]
     far = [listener.accept()[0] for _ in near]

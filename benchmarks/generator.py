@@ -56,7 +56,7 @@ class Connection:
 
 @dataclass(slots=True)
 class Tally:
-    """What came over all connections."""
+    """The tokens, responses and faults of all connections."""
 
     tokens: int = 0
     responses: int = 0
@@ -163,7 +163,7 @@ class Generator:
             self._end(connection, now_ns)
 
     def _open(self, connection: Connection, data: bytes) -> bool:
-        """Whether the response's head has come, and is a good one."""
+        """Return whether the response's head is complete and has the status 200."""
         head, found, _ = data.partition(b"\r\n\r\n")
         if not found:
             connection.rest = data
@@ -176,7 +176,7 @@ class Generator:
         return True
 
     def _take(self, connection: Connection, events: bytes, now_ns: int) -> None:
-        """Whole events of a stream."""
+        """Count the complete events of a stream."""
         count = events.count(_CONTENT)
         if count:
             tally = self._tally

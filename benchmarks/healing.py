@@ -1,4 +1,4 @@
-"""How long the cluster takes to be right again: `python -m benchmarks.healing [--replicas N]`.
+"""Measure how long the cluster takes to recover from a death: `python -m benchmarks.healing [--replicas N]`.
 
 Ten frontends and ten workers by default, with the leases that users get (heartbeat 3 s, lease 12 s, sweep 3 s):
 a cancel through another replica, a lost client, `kill -9` of a worker and of a frontend, and a resume at another

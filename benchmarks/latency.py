@@ -1,4 +1,4 @@
-"""How long an engine runs on for nobody: from a client's act to the engine's own note of its end."""
+"""Measure the time from a client's act (a cancel, a disconnect) to the engine's own note of its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.stream import Stream, completion
 from benchmarks.system import System
 from lifecycle.ids import new_request_id
 
-_PATIENCE_SECS = 10.0
+_WAIT_SECS = 10.0
 _POLL_SECS = 0.005
 _PAUSE_SECS = 0.005  # an idle system is idle before each trial
 _SLOWLY_PER_SEC, _FAST_PER_SEC = 1, 100
@@ -69,7 +69,7 @@ async def disconnect_busy(system: System, effort: Effort) -> Measurement:
 
 
 async def cancels_at_once(system: System, effort: Effort, count: int) -> Measurement:
-    """So many streams are open, all are cancelled at the other frontend at once: until each engine is told."""
+    """Open `count` streams, cancel all at the other frontend at once, and measure until each engine is notified."""
     journal = Journal()
     streams: dict[str, Stream] = {}
     rids = [new_request_id("chatcmpl") for _ in range(count)]
@@ -122,8 +122,8 @@ class Journal:
         return stream
 
     async def stop_of(self, rid: str) -> int | None:
-        """The clock at which the engine was told; None when it has not been in time."""
-        give_up_at = time.monotonic() + _PATIENCE_SECS
+        """Return the clock time at which the engine was notified, or None if that did not happen in time."""
+        give_up_at = time.monotonic() + _WAIT_SECS
         while time.monotonic() < give_up_at:
             whole, _, _ = self.path.read_text().rpartition("\n")  # the last line may only be half there
             noted = dict(line.split() for line in whole.splitlines())
@@ -141,7 +141,7 @@ async def _trials(system: System, effort: Effort, act: Act, tokens_per_sec: floa
         while len(delays_ns) + len(faults) < effort.trials and time.monotonic() < give_up_at:
             rid = new_request_id("chatcmpl")
             stream = await journal.open(system.urls[0], rid, tokens_per_sec)
-            async with asyncio.timeout(_PATIENCE_SECS):
+            async with asyncio.timeout(_WAIT_SECS):
                 await stream.first
                 await asyncio.sleep(_PAUSE_SECS)
                 acted_ns = time.monotonic_ns()
@@ -149,7 +149,7 @@ async def _trials(system: System, effort: Effort, act: Act, tokens_per_sec: floa
             stopped_ns = await journal.stop_of(rid)
             stream.close()
             if fault or stopped_ns is None:
-                faults.append(fault or f"the engine of {rid} was not told within {_PATIENCE_SECS:g} s")
+                faults.append(fault or f"the engine of {rid} was not notified within {_WAIT_SECS:g} s")
             else:
                 delays_ns.append(stopped_ns - acted_ns)
     spread = Spread.of_ns(delays_ns)

@@ -29,7 +29,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How a latency is distributed."""
+    """The distribution of a latency."""
 
     p50_ms: float
     p99_ms: float
@@ -47,7 +47,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came in the measured seconds; faults and errors: in all of them."""
+    """The results of the measured seconds; faults and errors are those of the whole run."""
 
     delay: Spread  # from the engine's yield to our socket
     gap: Spread  # between two tokens of a stream

@@ -1,4 +1,4 @@
-"""What a workload brings home, and how much work it is asked to do."""
+"""Define a workload's size and its results."""
 
 from __future__ import annotations
 

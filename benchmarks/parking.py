@@ -20,17 +20,17 @@ _TOGETHER = 500
 
 @asynccontextmanager
 async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
-    """Queued under a frontend that exists in Redis only, whose lease ends with the block."""
+    """Queue `count` requests of a frontend that exists in Redis only and is expired when the block ends."""
     async with open_store(settings) as store:
         frontend = new_replica_id(Role.FRONTEND)
         await store.heartbeat(frontend, Role.FRONTEND, {}, [])
-        beating = asyncio.create_task(_heartbeat(store, frontend))
+        heartbeats = asyncio.create_task(_heartbeat(store, frontend))
         try:
             for start in range(0, count, _TOGETHER):
                 await asyncio.gather(*(_admit(store, frontend) for _ in range(min(_TOGETHER, count - start))))
             yield
         finally:
-            await tasks.end((beating,))
+            await tasks.end((heartbeats,))
             await store.expire(frontend)
 
 

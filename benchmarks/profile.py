@@ -1,4 +1,4 @@
-"""Where the CPU time of a system's Python processes goes: py-spy (`pip install py-spy`), while a load is measured."""
+"""Profile a system's Python processes with py-spy (`pip install py-spy`) while a load is measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 40
 
 @asynccontextmanager
 async def profiled(system: System, effort: Effort, secs: float) -> AsyncIterator[None]:
-    """Where `effort` says, if it does: `<system>-<part>-<n>.txt` (collapsed stacks) and `.top` (the dearest lines)."""
+    """Profile the block if `effort` names a folder: `<system>-<part>-<n>.txt` has stacks, `.top` the costliest."""
     if effort.profiles is None:
         yield
         return
@@ -65,7 +65,7 @@ def _py_spy() -> str:
 
 
 def _top(stacks: str) -> str:
-    """By the share of samples in a function itself, then by that in it and below."""
+    """Return two lists of lines: by their own share of samples, and by the share that includes their callees."""
     own: Counter[str] = Counter()
     below: Counter[str] = Counter()
     for line in stacks.splitlines():

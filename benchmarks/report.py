@@ -31,7 +31,7 @@ class Report:
 
     @property
     def count(self) -> int:
-        """How often each was repeated."""
+        """The number of repeats of each workload."""
         return max((len(repeats) for by_system in self.repeats.values() for repeats in by_system.values()), default=0)
 
     @property
@@ -57,11 +57,11 @@ class Report:
 
     @property
     def noise_cores(self) -> float:
-        """The most that others have used of the machine while something was measured."""
+        """The largest number of cores that other processes used during a measurement."""
         return max((max(by.get("others_cores", {0: 0.0}).values()) for by in self.figures.values()), default=0.0)
 
     def markdown(self) -> str:
-        """Of one system: medians and what they lie between; of several: medians and by how much the first is ahead."""
+        """Return a table: for one system the medians and ranges, for several the medians and the first one's ratio."""
         alone = len(self.systems) == 1
         titles = (self.systems[0], "lowest", "highest") if alone else (*self.systems, "ratio")
         lines = [
@@ -107,7 +107,7 @@ class Report:
 
 
 def ratio(figure: str, ours: float, theirs: float) -> float | None:
-    """By how much ours is the better one; None where that is no question."""
+    """Return the factor by which ours is better, or None for a figure that is not compared."""
     if figure.endswith(_NO_COMPARISON) or not ours or not theirs:
         return None
     return ours / theirs if figure.endswith(_MORE_IS_BETTER) else theirs / ours

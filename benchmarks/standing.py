@@ -1,4 +1,4 @@
-"""What the system costs while nothing moves: idle replicas, heartbeats, silent streams; and questions about it all."""
+"""Measure idle replicas, heartbeats and silent streams, and queries about the whole cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def idle(system: System, effort: Effort) -> Measurement:
 
 
 async def heartbeat(system: System, effort: Effort, count: int) -> Measurement:
-    """So many requests are running, silently, and nobody reads them: what is left are heartbeats and sweeps."""
+    """Measure `count` running requests without tokens or readers: only heartbeats and sweeps remain."""
     request = completion(_SILENT, x_on_disconnect="continue")
     for start in range(0, count, _OPENING):
         some = await _open(system, min(_OPENING, count - start), request)
@@ -56,7 +56,7 @@ async def memory(system: System, effort: Effort, count: int) -> Measurement:
 
 
 async def questions(system: System, effort: Effort, count: int) -> Measurement:
-    """What any frontend is asked about the whole cluster, with so many requests inflight."""
+    """Measure a frontend's queries about the whole cluster with `count` requests inflight."""
     assert isinstance(system, Lifecycle)
     found = Measurement()
     async with system.parked(count):

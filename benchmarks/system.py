@@ -1,4 +1,4 @@
-"""What is measured: a system that can be started, found and stopped. One that is compared with it is another class."""
+"""Start and stop a measured system. Each system that is compared is a class of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _POLL_SECS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How many processes of each kind."""
+    """The number of processes of each kind."""
 
     frontends: int = 1
     workers: int = 1
@@ -75,16 +75,16 @@ class System(ABC):
 
     @property
     def urls(self) -> Sequence[str]:
-        """Of each frontend."""
+        """The URL of each frontend."""
         return self._urls
 
     @property
     def pids(self) -> Mapping[str, Sequence[int]]:
-        """By part (`frontend`, `worker`), Redis excepted."""
+        """The process ids by part (`frontend`, `worker`), without Redis."""
         return {part: [process.pid for process in processes] for part, processes in self._processes.items()}
 
     async def start(self, layout: Layout) -> None:
-        """Returns once every process is ready."""
+        """Start all processes, and return once each of them is ready."""
         self._log = Path(self._stack.enter_context(TemporaryDirectory(prefix="benchmark-"))) / "log"
         self._stack.enter_context(self._redis)
         for _ in range(layout.workers):
@@ -97,7 +97,7 @@ class System(ABC):
             await asyncio.gather(*(self._wait_ready(url, layout) for url in self.urls))
 
     async def stop(self) -> None:
-        """Ends every process, also when the start has failed half-way."""
+        """End all processes, including those of an incomplete start."""
         said = self._log.read_text() if self._log.is_file() else ""
         if said:  # what it says about its own end is not of interest
             print(said[:_SHOWN_CHARACTERS], file=sys.stderr, flush=True)
@@ -109,7 +109,7 @@ class System(ABC):
 
     @abstractmethod
     def _frontend(self, port: int) -> list[str]:
-        """The arguments to Python that start one."""
+        """Return the arguments to Python that start a frontend."""
 
     @abstractmethod
     def _worker(self) -> list[str]: ...
@@ -119,7 +119,7 @@ class System(ABC):
 
     @abstractmethod
     async def _is_ready(self, caller: Caller, layout: Layout) -> bool:
-        """Whether the frontend answers, and knows all workers."""
+        """Return whether the frontend answers and knows all workers."""
 
     def _launch(self, part: str, argv: list[str]) -> None:
         pipe = ParentDeathPipe()

@@ -1,20 +1,23 @@
-"""The tables of docs/performance.md, from a run's JSON: what is shown of which workloads, and under which words."""
+"""Write the tables of docs/performance.md from a run's JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from textwrap import fill
 from typing import Any
 
 from benchmarks.report import number, ratio
+
+TABLE_WIDTH, TEXT_WIDTH = 140, 100  # the longest lines of the page, in characters
 
 Figures = Mapping[str, Mapping[str, float]]  # of one workload: by figure and system
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One a system; with `compares`, another that says by how much the first system is the better one."""
+    """A column for each system; with `compares`, another one with the factor by which the first system is better."""
 
     title: str
     figures: Sequence[str]  # in one cell
@@ -123,7 +126,7 @@ TABLES = (
 
 
 def markdown(run: Mapping[str, Any]) -> str:
-    """All tables that have a row. A dash: that system has no such thing, or it was not measured."""
+    """Return all tables that have a row. A dash stands for a figure that a system lacks or that was not measured."""
     pieces = []
     for table in TABLES:
         rows = [name for name in run["figures"] if any(fnmatch(name, pattern) for pattern in table.workloads)]
@@ -134,21 +137,38 @@ def markdown(run: Mapping[str, Any]) -> str:
 
 def _machine(run: Mapping[str, Any]) -> str:
     machine = run["machine"]
-    return (
+    return fill(
         f"{run['at'][:10]}, {machine['cores']} cores, {machine['platform']}, Python {run['python']}, "
         f"{run['redis'].partition(' (')[0]}; medians of {run['count']}; pairs are p50 / p99. "
-        f"Meanwhile others used at most {run['noise_cores']:.2f} of a core."
+        f"Meanwhile others used at most {run['noise_cores']:.2f} of a core.",
+        TEXT_WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
 def _table(table: Table, workloads: Sequence[str], run: Mapping[str, Any]) -> str:
+    """Return the table below its title, divided into several if its lines would be too long."""
     systems = [s for s in run["systems"] if any(s in by for name in workloads for by in run["figures"][name].values())]
-    titles = [title for column in table.columns for title in _titles(column, systems)]
-    lines = [f"### {table.title}", "", f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    parts: list[list[Column]] = [[]]
+    for column in table.columns:
+        if parts[-1] and any(len(line) > TABLE_WIDTH for line in _lines([*parts[-1], column], workloads, systems, run)):
+            parts.append([])
+        parts[-1].append(column)
+    drawn = ("\n".join(_lines(columns, workloads, systems, run)) for columns in parts)
+    return "\n\n".join([f"### {table.title}", *drawn])
+
+
+def _lines(
+    columns: Sequence[Column], workloads: Sequence[str], systems: Sequence[str], run: Mapping[str, Any]
+) -> list[str]:
+    """Return the lines of one table: its head, and a row for each workload."""
+    titles = [title for column in columns for title in _titles(column, systems)]
+    lines = [f"| workload | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     for name in workloads:
-        cells = [cell for column in table.columns for cell in _cells(column, systems, run["figures"][name])]
+        cells = [cell for column in columns for cell in _cells(column, systems, run["figures"][name])]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return lines
 
 
 def _titles(column: Column, systems: Sequence[str]) -> list[str]:

@@ -76,7 +76,7 @@ async def resume(system: System, effort: Effort) -> Measurement:
 
 
 async def readers(system: System, effort: Effort, count: int) -> Measurement:
-    """So many readers on one stream of 500 tokens/s, from its beginning."""
+    """Measure `count` readers on one stream of 500 tokens/s, from its beginning."""
     rid = await _leave_to_itself(system, f"paced {_FOREVER} {_READ_PER_SEC}")
     request = encode("GET", f"/v1/requests/{rid}/stream")
     found, outcome, bill = await _measured(system, effort, request, count)

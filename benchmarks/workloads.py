@@ -1,4 +1,4 @@
-"""What is measured, by name. Each workload gets a system of its own, freshly started, once for each repeat."""
+"""List the workloads by name. Each repeat of a workload gets a new system of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/metrics.md says there is: the other side of the comparison with what a frontend exports."""
+"""Read the metrics that docs/metrics.md lists, to compare them with those that a frontend exports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Metric:
 
 
 def documented() -> dict[str, Metric]:
-    """By the name of the series: a counter's with `_total`."""
+    """Return the listed metrics by the name of their series, a counter's with `_total`."""
     rows = _ROW.findall(PAGE.read_text())
     assert len({name for name, *_ in rows}) == len(rows), "a metric is listed twice"
     return {name: Metric(kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}

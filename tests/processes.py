@@ -60,7 +60,7 @@ def left_over(before: set[int]) -> dict[int, str]:
 
 
 def end(pids: Iterable[int]) -> None:
-    """So that what one test leaves behind does not disturb the next."""
+    """Kill these processes, so that they do not disturb the next test."""
     for pid in pids:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)

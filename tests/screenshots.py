@@ -104,7 +104,7 @@ async def _churn(cluster: Cluster) -> None:
 
 
 async def cancel(page: Page) -> None:
-    """Of a request that is watched."""
+    """Cancel a request in the view that watches it."""
     row = page.locator("#inflight tbody tr", has_text=CANCELLED)
     await row.get_by_role("button", name="Watch").click()
     await expect(page.locator("#watch-text")).to_contain_text("20 21 22")

@@ -59,13 +59,13 @@ class Stream:
         self.ended = True
 
     async def read(self) -> list[Event]:
-        """To the end."""
+        """Read the stream to its end."""
         async for _ in self:
             pass
         return self.events
 
     async def read_tokens(self, count: int) -> str:
-        """Until so many token events came; returns their text. The stream stays open."""
+        """Read so many token events and return their text. The stream stays open."""
         seen, text = 0, ""
         async for event in self:
             if event.id is not None:

@@ -1,4 +1,4 @@
-"""What the core costs Redis and one process, measured call by call: `python -m benchmarks.core --help`.
+"""Measure call by call what the core costs Redis and one process: `python -m benchmarks.core --help`.
 
 The workloads of `python -m benchmarks` load a whole system. These measurements call the store directly, so that they
 can show single scripts, sizes that no short load reaches, and clusters larger than one machine can run.

@@ -50,7 +50,7 @@ def settings_for(url: str, **overrides: Any) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class ScriptTimes:
-    """How long scripts ran inside Redis, in milliseconds."""
+    """Return the time that scripts ran inside Redis, in milliseconds."""
 
     durations_ms: Sequence[float]
 

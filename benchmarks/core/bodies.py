@@ -1,4 +1,4 @@
-"""How long large request bodies keep Redis busy, and how long another client's PING waits meanwhile."""
+"""Measure how long large request bodies keep Redis busy, and how long another client's PING waits meanwhile."""
 
 from __future__ import annotations
 

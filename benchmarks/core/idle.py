@@ -1,4 +1,4 @@
-"""What one idle frontend and one idle worker cost a Redis Cluster: connections to each node, and commands a second.
+"""Count the connections and the commands a second that an idle frontend and an idle worker cost a Redis Cluster.
 
 They are real processes under the default settings, on three nodes with 16 shards.
 """

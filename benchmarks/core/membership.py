@@ -1,4 +1,4 @@
-"""What leases, rosters and sweeps cost the Redis node of the control slot, and what they would cost with more replicas.
+"""Measure the cost of leases, rosters and sweeps at the Redis node of the control slot, by the number of replicas.
 
 One client measures single calls with so many replicas in Redis. The load of the whole cluster is calculated from the
 rates of the default settings: a heartbeat every 3 s, a sweep every 2.7 s on average (3 s less a random part).

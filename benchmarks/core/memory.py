@@ -1,4 +1,4 @@
-"""What a finished request and each of its tokens take in Redis for as long as they are retained."""
+"""Measure the memory that a finished request and each of its tokens take in Redis while they are retained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a very long output costs: its appends, the memory of its stream, a resume from its start, and its end."""
+"""Measure a very long output: its appends, the memory of its stream, a resume from its start, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many commands an admission adds to find out how much waits for its model, where the queue lies in many shards."""
+"""Count the commands by which an admission reads the depth of its model's queue, which lies in many shards."""
 
 from __future__ import annotations
 

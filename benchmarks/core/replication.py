@@ -1,4 +1,4 @@
-"""What it costs to wait until a replica has a write (`WAIT 1`), with primary and replica on this machine."""
+"""Measure the time until a Redis replica has a write (`WAIT 1`), with primary and replica on this machine."""
 
 from __future__ import annotations
 

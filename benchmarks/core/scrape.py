@@ -1,4 +1,4 @@
-"""What one scrape of a frontend's `/metrics` costs with many replicas: commands, CPU time, a blocked event loop."""
+"""Measure a scrape of a frontend's `/metrics` with many replicas: commands, CPU time, a blocked event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How long the longest scripts keep Redis busy, by Redis's own clock. While a script runs, every other call waits."""
+"""Measure how long the longest scripts keep Redis busy, by Redis's own clock.
+
+While a script runs, every other call waits."""
 
 from __future__ import annotations
 

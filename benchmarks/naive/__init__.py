@@ -1,4 +1,4 @@
-"""What a competent developer builds in an afternoon from the same parts, to compare with.
+"""Provide a simple system from the same parts, as a developer would build it in an afternoon, for comparison.
 
 FastAPI, uvicorn (uvloop, httptools), redis.asyncio with hiredis, orjson; the same engine, the same Redis.
 
@@ -12,6 +12,6 @@ FastAPI, uvicorn (uvloop, httptools), redis.asyncio with hiredis, orjson; the sa
 - A cancel, and a client that has gone, is a message on the channel `cancel`, to which every worker listens.
 - Streams expire; connection pools are as large as they need to be, nothing waits for a connection.
 
-It is written to be as fast as this design allows. What it does not do: notice that a replica has died, resume, keep its
-count right after a crash, refuse a write that comes twice or too late, deliver a cancel that nobody heard.
+It is written to be as fast as this design allows. It does not notice that a replica has died, does not resume, does not
+keep its count right after a crash, accepts a write that comes twice or too late, and loses a cancel without a listener.
 """

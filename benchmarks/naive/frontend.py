@@ -55,7 +55,7 @@ def create_app(redis: Redis) -> FastAPI:
             await pipeline.execute()
 
     def left(rid: str, finished: bool) -> None:
-        """In a task of its own: the response's is cancelled when its client has gone."""
+        """Run in a task of its own, because the response's task is cancelled when its client has gone."""
         task = asyncio.create_task(leave(rid, finished))
         leaving.add(task)
         task.add_done_callback(leaving.discard)

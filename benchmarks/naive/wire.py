@@ -1,4 +1,4 @@
-"""What frontend and worker agree on."""
+"""Define the keys and messages that frontend and worker share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def tokens_of(rid: str) -> str:
 
 
 def connect(url: str) -> Redis:
-    """With a pool that never makes anybody wait, and without timers."""
+    """Return a client without timers, whose pool never makes a caller wait."""
     return Redis.from_url(
         url,
         max_connections=_MOST_CONNECTIONS,

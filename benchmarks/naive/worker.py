@@ -22,7 +22,7 @@ _TAKEN_AT_ONCE = 64
 
 @dataclass(slots=True)
 class Context:
-    """What an engine is told about its request."""
+    """The part of a request's context that an engine can use."""
 
     id: str
 

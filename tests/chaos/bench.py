@@ -84,7 +84,7 @@ class Bench(Cluster):
         return str(next(iter(found)))
 
     async def away(self, replica: str) -> None:
-        """Until that id holds no lease."""
+        """Wait until that id holds no lease."""
 
         async def gone() -> bool:
             return all(entry.id != replica for entry in (await self.store.roster()).replicas)
@@ -135,7 +135,7 @@ class Bench(Cluster):
         return await self.status(rid, *TERMINAL, timeout=timeout)
 
     async def quiet(self, timeout: float = 15.0) -> None:
-        """Until nothing is inflight, in truth and on the gauge."""
+        """Wait until nothing is inflight, in Redis and on the gauge."""
 
         async def settled() -> bool:
             return await self.invariants.look() and not self.invariants.unsettled and self.invariants.inflight == 0
@@ -196,7 +196,7 @@ async def open_bench(
     proxied: bool = True,
     **watching: Any,
 ) -> AsyncIterator[Bench]:
-    """With echo workers. `watching` goes to the Invariants, which hold at the end or fail the test.
+    """Run a cluster with echo workers. `watching` goes to the Invariants, which hold at the end or fail the test.
 
     Not `proxied`, for load that one process could not pass on: no link can be broken then.
     Every script is loaded beforehand, so that a rule which waits for one meets the call that executes.

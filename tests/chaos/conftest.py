@@ -16,11 +16,11 @@ def healing(request: pytest.FixtureRequest) -> Healing:
 
 @pytest.fixture
 def calm(make_settings: MakeSettings) -> Settings:
-    """For what has nothing to do with leases: nobody loses one because the machine is busy."""
+    """Return settings with long leases, so that a busy machine does not let one expire."""
     return make_settings(lease_secs=8.0)
 
 
 @pytest.fixture
 def steady(make_settings: MakeSettings) -> Settings:
-    """For deaths that others are to survive on a busy machine."""
+    """Return settings for deaths that other replicas survive on a busy machine."""
     return make_settings(lease_secs=2.0)

@@ -76,7 +76,7 @@ async def idle(request: dict[str, Any], context: EngineContext) -> AsyncIterator
 
 
 def numbers(count: int) -> str:
-    """What most of them say."""
+    """Return the text that most of these engines produce."""
     return "".join(f"{number} " for number in range(count))
 
 

@@ -43,14 +43,14 @@ def paced(count: int, pause_secs: float = 0.02) -> dict[str, Any]:
 
 
 class Answer(NamedTuple):
-    """What one client was told: the whole text, an error frame with what came before it, or a refusal."""
+    """One client's result: the whole text, or a part of it and an error frame, or a refusal."""
 
     rid: str
     kind: str  # WHOLE, REFUSED or the error_type of the frame
 
 
 class Load:
-    """So many clients at once, each with one short stream after the other, until the block ends.
+    """Run `count` clients, each with one short stream after the other, until the block ends.
 
     Whatever they read is held to the promises by the bench's invariants; here it must also be the engine's text.
     """
@@ -69,7 +69,7 @@ class Load:
         return Counter(answer.kind for answer in self.answers)
 
     async def whole(self, more: int = 6, timeout: float = 30.0) -> None:
-        """Until so many more streams have gone well from now on."""
+        """Wait until so many more streams have completed."""
         wanted = self.kinds[WHOLE] + more
         await wait_until(lambda: self._look() >= wanted, timeout=timeout, what=f"{more} more whole streams")
 

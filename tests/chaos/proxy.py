@@ -30,7 +30,7 @@ _LONGEST_PATTERN_BYTES = 256
 
 
 class Then(Enum):
-    """What a rule does with the chunk it matches, and with that connection from then on."""
+    """The action of a rule on the chunk that it matches, and on that connection from then on."""
 
     SWALLOW = auto()  # it passes, and nothing that the server says afterwards comes back: the client must time out
     RESET = auto()  # it passes, and with the server's answer both ends are reset: executed, and never confirmed
@@ -45,7 +45,7 @@ class _Mode(Enum):
 
 
 def script(name: str) -> bytes:
-    """What a call of that transition contains. The script must be loaded, or the first call is only refused."""
+    """Return a text that each call of the script contains. Redis refuses the first call of one that is not loaded."""
     return script_loader.load(name).sha.encode()
 
 

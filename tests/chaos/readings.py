@@ -1,4 +1,4 @@
-"""What clients read, held to the promises: numbers without gap or repeat, an end that says what happened."""
+"""Check the streams that clients read: no gap, no repeated number, and an end that names the outcome."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reading:
 
 
 def faults_of(reading: Reading) -> list[str]:
-    """What is wrong with it, whether it was read to its end or left in the middle."""
+    """Return the faults of a stream that was read to its end or left before it."""
     if reading.stream.response.status_code != 200:
         return []
     found: list[str] = []
@@ -57,7 +57,7 @@ def faults_of(reading: Reading) -> list[str]:
 
 
 async def differences(store: Store, reading: Reading, *, may_lose: bool = False) -> list[str]:
-    """Where what was read is not what the token stream in Redis says, as long as that is kept.
+    """Return the tokens in which a client's stream differs from the token stream in Redis, if Redis still has it.
 
     `may_lose`: Redis may have forgotten an attempt, or its last tokens, but not have others in their place.
     """

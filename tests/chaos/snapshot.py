@@ -65,7 +65,7 @@ return cjson.encode({records = records, counts = counts, members = members, runn
 
 
 class Record(NamedTuple):
-    """What of a record must not change once it has ended, and where it belongs until then."""
+    """The fields of a record that must not change after its end, and its places in Redis until then."""
 
     status: str
     error_type: str
@@ -106,7 +106,7 @@ class Shard:
 
 
 async def read_shard(store: Store, shard: int, replicas: Collection[str] = ()) -> Shard:
-    """With what is counted for these replicas, whether records name them or not. Raises StoreUnavailable."""
+    """Read a snapshot, with the counts of these replicas even if no record names them. Raises StoreUnavailable."""
     prefix = store.keys.prefixes[shard]
     raw = await store.commands.execute("EVAL", _READ, 1, prefix, json.dumps(_FIELDS), json.dumps(list(replicas)))
     data: dict[str, Any] = json.loads(raw)

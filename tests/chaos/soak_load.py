@@ -15,7 +15,7 @@ from tests.chaos.bench import Bench
 from tests.cluster import Process
 from tests.sse import Stream, chat, error_of, text_of
 
-PATIENCE_SECS = 60.0  # no client waits longer for its end, whatever is broken
+CLIENT_TIMEOUT_SECS = 60.0  # no client waits longer for its end, whatever is broken
 _PAUSE_SECS = 0.05
 _RESUMES = 20
 _MODELS = ("echo", "gentle", "steadfast")  # at 50 tokens a second, at 10, and at 20 by an engine that can resume
@@ -55,11 +55,11 @@ class Load:
             kind = self._random.choice(list(self._kinds))
             rid = f"{kind.replace(' ', '-')}-{next(self._names)}"
             try:
-                async with asyncio.timeout(PATIENCE_SECS):
+                async with asyncio.timeout(CLIENT_TIMEOUT_SECS):
                     outcome = await self._kinds[kind](rid, self._words())
             except TimeoutError:
                 outcome = "waited for ever"
-                self._bench.invariants.note(f"{rid}: its client has waited for {PATIENCE_SECS:g} s")
+                self._bench.invariants.note(f"{rid}: its client has waited for {CLIENT_TIMEOUT_SECS:g} s")
             except httpx2.TransportError as failure:
                 outcome = "connection lost"
                 if all(f in self._bench.frontends and f.process.returncode is None for f in self._asked[rid]):
@@ -79,7 +79,7 @@ class Load:
     async def _unary(self, rid: str, words: str) -> str:
         body = self._body(words) | {"stream": False}
         url = self._frontend(rid).url + "/v1/chat/completions"
-        answer = await self._bench.http.post(url, json=body, headers={"X-Request-Id": rid}, timeout=PATIENCE_SECS)
+        answer = await self._bench.http.post(url, json=body, headers={"X-Request-Id": rid}, timeout=CLIENT_TIMEOUT_SECS)
         if answer.status_code != 200:
             return _refusal(answer)
         if answer.json()["choices"][0]["message"]["content"] != words:
@@ -129,19 +129,19 @@ class Load:
         return "gave up"
 
     async def _cancel(self, rid: str, words: str) -> str:
-        return await self._told_to_end(rid, words, "kill")
+        return await self._cancelled_by_id(rid, words, "kill")
 
     async def _stop(self, rid: str, words: str) -> str:
-        return await self._told_to_end(rid, words, "stop")
+        return await self._cancelled_by_id(rid, words, "stop")
 
-    async def _told_to_end(self, rid: str, words: str, mode: str) -> str:
-        """By its id, at any replica, while it is read."""
+    async def _cancelled_by_id(self, rid: str, words: str, mode: str) -> str:
+        """Cancel a request by its id at any frontend while it is read."""
         async with self._bench.post(self._frontend(rid), self._body(words), rid) as stream:
             if stream.response.status_code != 200:
                 return await _refused(stream)
             await stream.read_tokens(2)
             url = f"{self._frontend(rid).url}/v1/requests/{rid}/cancel"
-            answer = await self._bench.http.post(url, json={"mode": mode, "wait_ms": 5000}, timeout=PATIENCE_SECS)
+            answer = await self._bench.http.post(url, json={"mode": mode, "wait_ms": 5000}, timeout=CLIENT_TIMEOUT_SECS)
             await stream.read()
         error = error_of(stream.events)
         return f"{answer.status_code}, {error['error_type'] if error else 'no error'}"
@@ -166,13 +166,13 @@ class Load:
                 return first
 
     async def served(self, number: int) -> bool:
-        """Whether every model answers a short request, whole, at every frontend."""
+        """Return whether every model answers a short request completely at every frontend."""
         answers = [
             await self._bench.http.post(
                 frontend.url + "/v1/chat/completions",
                 json=chat("served", model) | {"stream": False},
                 headers={"X-Request-Id": f"served-{number}-{next(self._names)}"},
-                timeout=PATIENCE_SECS,
+                timeout=CLIENT_TIMEOUT_SECS,
             )
             for frontend in list(self._bench.frontends)
             for model in _MODELS

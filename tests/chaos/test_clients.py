@@ -24,7 +24,7 @@ GATED = "tests.chaos.engines:gated"
 
 
 async def _is_cancelled(bench: Bench, rid: str, disconnects: int) -> None:
-    """Once, for its client's sake; and nothing of it is left."""
+    """Check that the request was cancelled once, because of its client, and has left nothing behind."""
     record = await bench.ended(rid)
     assert (record["status"], record["error_type"], record["cancel_mode"]) == ("cancelled", "cancelled", "kill")
     await bench.quiet()

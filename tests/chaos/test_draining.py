@@ -134,7 +134,7 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
         names, outcomes, over = count(), Counter[str](), False
 
         async def asks_on(turn: int) -> None:
-            """As behind a balancer: an answer of 503 is asked again elsewhere."""
+            """Send requests as a load balancer does: after a 503, ask another frontend."""
             while not over:
                 turn += 1
                 outcomes[await _outcome(bench, serving[turn % len(serving)], f"r{next(names)}", chat(words))] += 1
@@ -163,7 +163,7 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
     "A replica that has been expired, and has not noticed it yet, receives SIGTERM.",
     "The process ends by itself.",
 )
-async def test_a_buried_one_is_told_to_leave(
+async def test_an_expired_replica_is_told_to_leave(
     make_settings: MakeSettings, tmp_path: Path, healing: Healing, role: str
 ) -> None:
     settings = make_settings(heartbeat_secs=4.0, lease_secs=10.0)  # no heartbeat comes before it is told to leave

@@ -1,4 +1,4 @@
-"""What nobody here has written turns up in Redis: nobody dies of it."""
+"""Foreign data appears in Redis: no replica fails because of it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def settings(make_settings: MakeSettings) -> Settings:
 
 
 class Places:
-    """Where things lie."""
+    """The slots and nodes of shards and requests."""
 
     def __init__(self, settings: Settings, cluster: ClusterSetup) -> None:
         self.keys = Keys(settings.namespace, settings.shards)

@@ -29,7 +29,7 @@ _MOST_LOG_LINES = 100  # of one process: an error that is repeated for ever woul
 
 @pytest.fixture
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """On a socket, so that a client meets a file that is gone as well as a port that is closed."""
+    """Use a Unix socket, so that clients meet a missing file as well as a closed port."""
     with EmbeddedRedis(port=None, config=getattr(request, "param", None)) as server, kept(server):
         yield server
 

@@ -264,7 +264,7 @@ async def test_killed_between_delivery_and_start(settings: Settings, tmp_path: P
 
 
 async def _is_handed(bench: Bench, rid: str, worker: str) -> bool:
-    """Whether the request was delivered to this worker, or is still queued half a second later."""
+    """Return whether the request is delivered to this worker within half a second."""
 
     async def handed_over() -> bool:
         pending = await bench.execute("XPENDING", bench.key("queue:gated", rid), "workers", "-", "+", 10, worker)

@@ -124,7 +124,7 @@ async def settles_to(expected: T, look: Callable[[], Awaitable[T]]) -> None:
 
 @asynccontextmanager
 async def extra_worker(cluster: Cluster, model: str, engine: str = "echo", **settings: Any) -> AsyncIterator[Process]:
-    """For what the shared workers cannot show."""
+    """Run a worker of the test's own, for tests that the shared workers cannot serve."""
     worker = await cluster.worker(model, engine, **settings)
     try:
         yield worker
@@ -134,7 +134,7 @@ async def extra_worker(cluster: Cluster, model: str, engine: str = "echo", **set
 
 @asynccontextmanager
 async def extra_frontend(cluster: Cluster, **settings: Any) -> AsyncIterator[Process]:
-    """For what the shared frontends must not do: have limits of their own, or drain."""
+    """Run a frontend of the test's own, which may have limits or drain."""
     frontend = await cluster.frontend(**settings)
     try:
         yield frontend

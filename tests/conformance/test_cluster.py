@@ -1,4 +1,4 @@
-"""What the cluster says of itself."""
+"""The API reports the replicas and counts of the cluster."""
 
 from __future__ import annotations
 

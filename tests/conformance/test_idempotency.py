@@ -135,7 +135,7 @@ async def test_the_first_connection_may_die_while_the_repetition_reads(cluster: 
 
 
 async def test_a_disconnect_waits_for_the_repetition(cluster: Cluster, key: str) -> None:
-    """And the repetition reads from the start."""
+    """The repetition reads from the start."""
     body, lost = endless(), await disconnects(cluster)
     async with post(cluster.http, cluster.frontends[0].url, body, Idempotency_Key=key) as first:
         text = await first.read_tokens(5)

@@ -89,7 +89,7 @@ async def test_only_what_is_old_enough(cluster: Cluster, new_id: Callable[[], st
         created_at = (await cluster.record(old))["created_at"]
 
         async def grown() -> float:
-            """How old it is, once that is enough to tell the two apart."""
+            """Return the request's age, once it differs enough from the other's."""
             age_secs = (await cluster.get("/v1/inflight"))["as_of"] - created_at
             return age_secs if age_secs > 0.3 else 0.0
 

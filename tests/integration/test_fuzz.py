@@ -33,7 +33,7 @@ KNOWN = "known"  # a request that has ended
 
 
 def described() -> dict[str, Any]:
-    """As the server describes itself, with names that exist where any would do: else all would be 404."""
+    """Return the server's own description with existing ids and models, because others are answered with 404."""
     description = document()
     schemas = description["components"]["schemas"] = dict(description["components"]["schemas"])
     for name in ("ChatCall", "TextCall"):

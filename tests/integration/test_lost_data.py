@@ -74,7 +74,7 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
     world = World(store)
     await world.open()
     await world.admit("kept", frontend=lease.id)
-    beating = asyncio.create_task(lease.run())
+    holding = asyncio.create_task(lease.run())
     try:
         await wait_until(lambda: ("not_held_locally", ["kept"]) in holder.told)
         holder.rids = ["kept", "lost"]
@@ -87,7 +87,7 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
         assert holder.heartbeats <= heartbeats + 3
         assert holder.told[-2:] == [("new epoch", 0), ("lost", ["kept", "lost"])]
     finally:
-        await tasks.end([beating])
+        await tasks.end([holding])
 
 
 @pytest.mark.parametrize("restarts", [False, True])

@@ -25,7 +25,7 @@ UPSTREAM = "x-upstream"  # added for the tests: who answered, of several the las
 
 
 def configured(cluster: Cluster, port: int) -> str:
-    """As it is deployed, but for addresses, and for folders that a user's nginx may write to."""
+    """Return the deployed configuration with the cluster's addresses, and folders that a user's nginx may write to."""
     text = (ROOT / "deploy" / "nginx.conf").read_text()
     for number, frontend in enumerate(cluster.frontends, 1):
         text = text.replace(f"frontend-{number}:8000", frontend.url.removeprefix("http://"))
@@ -132,7 +132,7 @@ async def test_a_frontend_that_drains_or_is_gone_is_passed_over_and_nothing_star
 
 
 async def _say(cluster: Cluster, url: str, rid: str) -> str:
-    """Who has been asked for it."""
+    """Send a request, and return the upstream that nginx has chosen for it."""
     answer = await cluster.http.post(
         url + "/v1/chat/completions", json=chat("hi", stream=False), headers={"X-Request-Id": rid}
     )

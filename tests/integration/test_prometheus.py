@@ -46,7 +46,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def scraping(cluster: Cluster) -> AsyncIterator[Prometheus]:
-    """As it is deployed, but for addresses and a quicker pace."""
+    """Run Prometheus with the deployed configuration, the cluster's addresses and shorter intervals."""
     directory, port = cluster.directory / "prometheus", free_port()
     shutil.copytree(ROOT / "deploy" / "prometheus", directory)
     text = (directory / "prometheus.yml").read_text().replace("_interval: 5s", "_interval: 200ms")

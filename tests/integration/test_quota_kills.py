@@ -15,7 +15,7 @@ from tests.waiting import wait_until
 
 
 async def admitted(cluster: Cluster, keys: Keys, frontend: Process, calls: int) -> int:
-    """How many of so many calls at once are let in; they run on without their clients."""
+    """Return how many of `calls` simultaneous calls are admitted; they continue without their clients."""
 
     async def call() -> int:
         headers = keys.bearer("acme") | {"X-On-Disconnect": "continue"}

@@ -1,4 +1,4 @@
-"""How many read a request, when Redis hears of it late: the last word is how many there are."""
+"""The number of readers in Redis becomes right even if writes of it arrive late."""
 
 from __future__ import annotations
 

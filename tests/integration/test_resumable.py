@@ -25,7 +25,7 @@ WHOLE = "".join(f"{number} " for number in range(COUNT))
 
 @pytest.fixture
 async def cluster(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """What waits for another worker goes on waiting, although there is none for a lease and longer."""
+    """Run a cluster whose requests stay queued even if there is no worker for longer than a lease."""
     settings = make_settings(max_attempts=3, queue_without_workers=True)
     async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
         yield cluster

@@ -1,4 +1,4 @@
-"""What only a real server can show of the scripts: full memory, a flushed script cache, the slots of a Cluster."""
+"""Scripts work on real servers with full memory, with a flushed script cache, and with the slots of a Cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def world(store: Store) -> World:
 
 @pytest.fixture
 async def small_world(make_settings: MakeSettings) -> AsyncIterator[World]:
-    """On a server of its own, whose memory the test may fill."""
+    """Provide a world on a server of its own, whose memory the test may fill."""
     with EmbeddedRedis() as server:
         settings = make_settings(redis_url=server.url)
         store = Store(connect(settings), settings)

@@ -1,4 +1,4 @@
-"""What callers send as prompts and keys is in no log, metric, record or error, whatever goes wrong with it."""
+"""Prompts and API keys are in no log, metric, record or error message, whichever fault occurs."""
 
 from __future__ import annotations
 

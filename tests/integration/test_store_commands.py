@@ -88,7 +88,7 @@ async def test_many_are_answered_in_order_and_the_first_failure_is_raised(comman
 
 
 async def test_replies_are_as_redis_gives_them(commands: Commands, namespace: str) -> None:
-    """Not parsed by the name of their command: what the scripts return is read in one way everywhere."""
+    """Replies are not parsed by the name of their command: every client reads a script's reply in the same way."""
     key = f"{namespace}:{{0}}:totals"
     await commands.execute("HSET", key, "field", "1")
     assert await commands.execute("HGETALL", key) == [b"field", b"1"]

@@ -46,7 +46,7 @@ async def subscriptions(proxy: FaultProxy) -> AsyncIterator[Subscriptions]:
 async def test_a_link_that_is_open_on_one_side_only_is_rebuilt(
     store: Store, namespace: str, proxy: FaultProxy, subscriptions: Subscriptions
 ) -> None:
-    """What is sent is lost, and nothing is ever answered: no error comes of it by itself."""
+    """All that is sent is lost, and no answer comes. The connection itself reports no error."""
     messages: list[Message] = []
     gaps: list[str] = []
     first, second = f"{namespace}:first", f"{namespace}:second"

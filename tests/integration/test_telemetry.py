@@ -1,4 +1,4 @@
-"""What real replicas tell about a request: one trace from its HTTP call to its engine, one line in the log."""
+"""Real replicas report a request with one trace from its HTTP call to its engine, and one line in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a Redis Cluster, and what is kept for its nodes."""
+"""A process knows the topology of a Redis Cluster, and keeps clients for its nodes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_wrong_guess_is_corrected_by_the_node_that_was_asked() -> None:
 
 
 async def test_nodes_that_do_not_name_themselves_are_where_they_were_asked() -> None:
-    """As behind a balancer that shows one address."""
+    """Such nodes are behind a load balancer with a single address."""
     with ClusterSetup() as setup:
         for node in setup.nodes:
             ask(node, "CONFIG", "SET", "cluster-preferred-endpoint-type", "unknown-endpoint")

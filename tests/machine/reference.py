@@ -266,11 +266,11 @@ class ReferenceModel:
             elif not candidates:
                 waiting += 1
             else:
-                self._adopt(request, replica, find_new_owner[request.rid], candidates, bool(readers))
+                self._reassign(request, replica, find_new_owner[request.rid], candidates, bool(readers))
                 moved += 1
         return (waiting == 0, ended, moved, waiting)
 
-    def _adopt(self, request: Tracked, dead: str, new_owner: str, candidates: set[str], read: bool) -> None:
+    def _reassign(self, request: Tracked, dead: str, new_owner: str, candidates: set[str], read: bool) -> None:
         assert new_owner in candidates, f"{request.rid} was given to {new_owner}, not to one of {candidates}"
         request.readers.pop(dead, None)
         request.readers.setdefault(new_owner, 0)

@@ -247,11 +247,11 @@ class LifecycleMachine(RuleBasedStateMachine):
     def heartbeat(self, slot: str) -> None:
         """An expired replica is refused, and comes back under a new id."""
         self.slots[slot].silent = False
-        if not self._beat(self.replica(slot)):
+        if not self._send_heartbeat(self.replica(slot)):
             self.slots[slot].generation += 1
-            assert self._beat(self.replica(slot))
+            assert self._send_heartbeat(self.replica(slot))
 
-    def _beat(self, name: str) -> bool:
+    def _send_heartbeat(self, name: str) -> bool:
         role = self.slots[name.partition(".")[0]].role
         self.replicas[name] = role
         if role == Role.FRONTEND:
@@ -270,7 +270,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self._advance(TICK_SECS)
         for slot, state in self.slots.items():
             if not state.silent and self.replica(slot) not in self.reference.members.expired_replicas:
-                self._beat(self.replica(slot))
+                self._send_heartbeat(self.replica(slot))
 
     def _advance(self, secs: int) -> None:
         self.reference.members.now += secs
@@ -296,9 +296,9 @@ class LifecycleMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.members.pending_cleanup or self.reference.dead)
     @rule(fresh=st.booleans())
     def reap(self, fresh: bool) -> None:
-        """Not `fresh`: the reaper's list of living frontends is older than the last death.
+        """Reap the expired replicas. If not `fresh`, the reaper's list of frontends is older than the last death.
 
-        Who has been reaped is reaped again: a slow reaper may still be at it.
+        Replicas that have been reaped are reaped again, as by a slow reaper.
         """
         self.expire("")
         new_owners = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
@@ -368,7 +368,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         self.heartbeat("f9")
         for _ in range(3 * LEASE_SECS // TICK_SECS):
             self._advance(TICK_SECS)
-            self._beat("f9.0")
+            self._send_heartbeat("f9.0")
             self.expire("")
         self.reap(True)
         self.both("sweep", (), MODELS)

@@ -16,7 +16,7 @@ class Clock:
 
     @classmethod
     def of(cls, module: ModuleType, patch: pytest.MonkeyPatch) -> Clock:
-        """What the module takes for the running loop, from now on."""
+        """Return a clock that the module uses as its running loop from now on."""
         clock = cls()
         patch.setattr(module.asyncio, "get_running_loop", lambda: clock)
         return clock

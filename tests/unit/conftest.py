@@ -19,7 +19,7 @@ COMMON: dict[str, Any] = {"lease_secs": LEASE_SECS, "heartbeat_secs": 10.0, "max
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.slow)])
 async def world(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[World]:
-    """On fakeredis no server is started: the fixtures that start one are asked for by the other variant only."""
+    """Provide a world on fakeredis or on a server. Only the second variant starts a server."""
     if request.param == "fake":
         store = fake_store(Settings(namespace=namespace, sweep_secs=0.25, **COMMON))
     else:

@@ -25,7 +25,7 @@ def fake_store(settings: Settings) -> Store:
 
 
 class _Commands(Commands):
-    """Without a socket there is no link."""
+    """Executes commands without a socket, so there is no connection to break."""
 
     async def execute(self, *args: Any) -> Any:
         self._client.response_callbacks.clear()

@@ -1,4 +1,4 @@
-"""What the dashboard asks of Redis: a few rows from either end, searched or not, and who is gone."""
+"""The dashboard's queries read a few rows from either end, with or without a search, and list expired replicas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client's two handles tell, and that it is told once."""
+"""A client's two handles report a disconnect once."""
 
 from __future__ import annotations
 

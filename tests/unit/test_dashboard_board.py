@@ -158,7 +158,7 @@ async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monk
 
 
 @pytest.mark.leaves_inflight
-async def test_a_worker_whose_lease_ran_out_is_dead_before_and_after_it_is_buried(
+async def test_a_worker_whose_lease_ran_out_is_shown_dead_before_and_after_it_is_expired(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_snapshot, "PERIOD_SECS", 0.0)

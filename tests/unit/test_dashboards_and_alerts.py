@@ -81,7 +81,7 @@ def test_every_series_that_is_asked_for_exists(path: str) -> None:
 
 
 def test_the_dashboard_asks_for_every_metric() -> None:
-    """But for what others show better: what one process has queued, admitted, and how old a snapshot is."""
+    """Metrics that other panels show better are excepted: one process's queue and admissions, and a snapshot's age."""
     used = metrics_doc.used(json.dumps(PANELS))
     elsewhere = {
         "lifecycle_requests_started_total",
@@ -118,7 +118,7 @@ def test_the_dashboard_is_one_that_grafana_can_lay_out() -> None:
 
 @with_promtool
 def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
-    """As rules, which promtool parses; Grafana's variables stand for what they become."""
+    """Let promtool parse the queries as rules, with values in place of Grafana's variables."""
     rules = [
         {"record": f"panel:{panel['id']}:{target['refId']}", "expr": _filled_in(target["expr"])}
         for panel in PANELS

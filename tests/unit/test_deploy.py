@@ -1,4 +1,4 @@
-"""What cannot be run without a Docker engine or a Kubernetes cluster is held to its schema and to what it names."""
+"""Files that need a Docker engine or a Kubernetes cluster fit their schemas, and the names in them exist."""
 
 from __future__ import annotations
 

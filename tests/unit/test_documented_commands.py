@@ -1,4 +1,4 @@
-"""What the pages tell people to type: commands and flags that there are, settings that there are."""
+"""The commands, flags and settings that the documentation names exist."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_commands_are_found_and_looked_at() -> None:
 
 
 def test_every_setting_that_is_named_is_one() -> None:
-    """In the pages and in what deploys it: each is on the reference page, which is held to the code."""
+    """Each setting in the pages and in deploy/ is on the reference page, which another test compares with the code."""
     reference = ROOT / "docs" / "reference" / "settings.md"
     settings = set(re.findall(r"^\| `(LIFECYCLE_\w+)`", reference.read_text(), re.MULTILINE))
     deployed = [path for path in (ROOT / "deploy").rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""What is a valid call, what is wrong (400) and what is not supported (501)."""
+"""A call is valid, wrong (400) or not supported (501)."""
 
 from typing import Any
 

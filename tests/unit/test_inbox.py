@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 
 class Heard:
-    """What an inbox hands on."""
+    """Records the items and gaps that an inbox delivers."""
 
     def __init__(self) -> None:
         self.items: list[tuple[str, str, Any]] = []

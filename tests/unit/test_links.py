@@ -21,7 +21,7 @@ def pages() -> list[Path]:
 
 @cache
 def anchors(path: Path) -> frozenset[str]:
-    """As GitHub makes them of headings: lower case, no punctuation, hyphens for spaces, a number for a repeated one."""
+    """Return a page's anchors as GitHub makes them: lower case, no punctuation, hyphens, numbers for repeated ones."""
     found: Counter[str] = Counter()
     for heading in _HEADING.findall(_FENCED.sub("", path.read_text())):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)

@@ -1,4 +1,4 @@
-"""What a frontend counts of the tokens that its inbox brings: by their numbers, whatever the frames were."""
+"""A frontend counts the tokens that its inbox brings by their numbers, however they were divided into messages."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ OWNER = "acme"
 
 
 async def reserve(world: World, rid: str, limit: int = 2) -> QuotaSlot | None:
-    """As one frontend of many would: nothing is remembered."""
+    """Reserve a slot as one of many frontends, with no state from earlier calls."""
     return await Quota(world.store).reserve(OWNER, rid, f"nonce-{rid}", limit)
 
 
 async def admit(world: World, share: QuotaSlot) -> str:
-    """Whatever the queue's limit of this small world says: it is another test's."""
+    """Admit a request with its quota slot, and return the outcome."""
     answer = await world.admit(share.rid, nonce=share.nonce, owner=OWNER, admit_by=share.admit_by)
     return answer.outcome
 

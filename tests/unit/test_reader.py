@@ -56,7 +56,7 @@ async def _two_attempts(world: World) -> None:
 
 
 async def _read(reader: TokenReader, tokens: int) -> tuple[list[str], End | None]:
-    """So many tokens, or up to the end."""
+    """Read so many tokens, or up to the end."""
     texts: list[str] = []
     async with asyncio.timeout(5):
         while len(texts) < tokens:
@@ -203,7 +203,7 @@ async def test_another_attempt_is_not_passed_on_before_its_base_is_known(feed: R
 
 @pytest.mark.leaves_inflight
 async def test_a_stream_of_several_pages_is_read_from_its_start(world: World, open_reader: Open) -> None:
-    """What is passed over on the first page (an attempt's opening, tokens delivered before) is no gap."""
+    """Entries that the first page skips (the start of an attempt, tokens delivered before) are no gap."""
     await world.run()
     count = 2 * PAGE_ENTRIES + 10
     for number in range(1, count + 1):

@@ -1,4 +1,4 @@
-"""Who reads a request at one frontend, when telling Redis of it goes wrong."""
+"""A frontend keeps its readers of a request right when a write of them to Redis fails."""
 
 from __future__ import annotations
 

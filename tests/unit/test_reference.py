@@ -25,7 +25,7 @@ def test_every_part_is_on_a_page_once() -> None:
 
 
 def test_every_setting_and_key_is_in_a_group() -> None:
-    """What the code declares is what the parts show, whatever becomes of the comments they are grouped by."""
+    """Every declared setting and Redis key is shown, even if the comments that group them change."""
     shown = reference.PARTS["settings"]()
     assert [name for name in Settings.model_fields if f"| `{environment_name(name)}` |" not in shown] == []
     keys = reference.PARTS["keys of a shard"]() + reference.PARTS["control keys"]()
@@ -33,6 +33,6 @@ def test_every_setting_and_key_is_in_a_group() -> None:
 
 
 def test_no_explanation_is_left_over() -> None:
-    """One that is missing is a KeyError in the tests above."""
+    """A missing explanation is a KeyError in the tests above."""
     assert set(errors.CODES) == {name for name, _, _ in errors.raised()}
     assert set(errors.TYPES) == set(ERROR_RESPONSES)

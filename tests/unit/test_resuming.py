@@ -158,6 +158,6 @@ async def test_the_last_tokens_of_a_later_attempt_are_trimmed_as_those_of_the_fi
 
 
 async def _last_told(world: World) -> int:
-    """Where the tokens end, by the end of the stream: a reader that has more or less is told of a loss."""
+    """Return the last token's number in the stream's end entry. A reader with another number is told of a loss."""
     (_, flat) = (await world.store.command("XREVRANGE", f"{world.prefix}tokens:r", "+", "-", "COUNT", 1))[0]
     return int(orjson.loads(dict(zip(flat[::2], flat[1::2], strict=True))[b"e"])["last"])

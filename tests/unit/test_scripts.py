@@ -87,7 +87,7 @@ class Recorded(Exception):
 
 
 class Recorder:
-    """In the place of Commands: keeps what would be sent."""
+    """Replaces Commands and records the commands that would be sent."""
 
     def __init__(self) -> None:
         self.sent: tuple[Any, ...] = ()

@@ -1,4 +1,4 @@
-"""What each transition does besides deciding a race: who is told, what is counted, what a repetition answers."""
+"""Each transition notifies the right replicas, counts correctly, and answers a repetition."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_a_worker_whose_start_was_lost_in_a_failover_cannot_write_into_ano
 
 
 async def _forget_the_start(world: World) -> None:
-    """As a replica that had not heard of it would be promoted."""
+    """Remove the start from Redis, as after the promotion of a Redis replica that has not received it."""
     store, prefix = world.store, world.prefix
     await store.command("DEL", f"{prefix}tokens:r", f"{prefix}running:w0")
     entry = await store.command("XADD", f"{prefix}queue:m", "*", "rid", "r")
@@ -113,7 +113,7 @@ async def test_of_the_last_tokens_only_those_are_appended_that_are_not_there_yet
 
 
 @pytest.mark.leaves_inflight
-async def test_tokens_reach_the_heir_and_nobody_who_is_dead(world: World) -> None:
+async def test_tokens_reach_the_new_owner_and_no_expired_replica(world: World) -> None:
     await world.run(on_disconnect="continue")
     await world.append(1)
     await world.reap("f0", new_owners=("f1",))
@@ -174,14 +174,14 @@ async def test_the_worker_of_a_failed_request_is_ordered_to_kill_it_whatever_was
     assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
 
 
-async def test_a_buried_replica_is_told_by_its_renewal(world: World) -> None:
+async def test_an_expired_replica_is_fenced_when_it_reconciles(world: World) -> None:
     for name, role in (("w0", Role.WORKER), ("f0", Role.FRONTEND)):
         await world.reap(name)
         with pytest.raises(Fenced):
             await world.store.reconcile_shard(0, name, role, 0)
 
 
-async def test_renewals_bring_back_exceptions_only(world: World) -> None:
+async def test_reconciliations_bring_back_exceptions_only(world: World) -> None:
     await world.run()
     reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
     assert (

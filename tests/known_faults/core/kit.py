@@ -1,6 +1,6 @@
 """Waiting by heartbeats, and the things that the tests of this folder do to Redis.
 
-await held_within(store, replica, 12, condition)      whether it came true before the replica had beaten so often
+await held_within(store, replica, 12, condition)      whether it came true before the replica had so many heartbeats
 await heartbeats(store, replica, 3)                   so many heartbeats of that replica from now on
 await killed_while_nobody_hears(store, rid)           a cancel whose message is lost on its way
 
@@ -22,7 +22,7 @@ from tests.unit.world import MODEL
 from tests.waiting import wait_until
 
 LABELS = Labels(MODEL, "chat_completions", "stream")
-_PATIENCE_SECS = 20.0
+_WAIT_SECS = 20.0
 
 
 class Heartbeats:
@@ -51,30 +51,30 @@ class Heartbeats:
 
 async def heartbeats(store: Store, replica: str, count: int) -> None:
     """Wait for so many heartbeats of the replica."""
-    beats = Heartbeats(store, replica)
+    seen = Heartbeats(store, replica)
 
     async def enough() -> bool:
-        return await beats.count() >= count
+        return await seen.count() >= count
 
-    await wait_until(enough, _PATIENCE_SECS, f"{count} heartbeats of {replica}")
+    await wait_until(enough, _WAIT_SECS, f"{count} heartbeats of {replica}")
 
 
 async def held_within(store: Store, replica: str, count: int, condition: Callable[[], Awaitable[bool]]) -> bool:
-    """Return True once the condition holds, and False when the replica has beaten `count` times before that."""
-    beats, held = Heartbeats(store, replica), False
+    """Return True once the condition holds, and False when the replica has had `count` heartbeats before that."""
+    seen, held = Heartbeats(store, replica), False
 
     async def is_over() -> bool:
         nonlocal held
         held = await condition()
-        return held or await beats.count() >= count
+        return held or await seen.count() >= count
 
-    await wait_until(is_over, _PATIENCE_SECS, f"the condition, or {count} heartbeats of {replica}")
+    await wait_until(is_over, _WAIT_SECS, f"the condition, or {count} heartbeats of {replica}")
     return held
 
 
 async def record_of(store: Store, rid: str) -> RequestRecord:
     """Return the record of a request that must be there."""
-    record = await store.read(rid, retry_for_secs=_PATIENCE_SECS)
+    record = await store.read(rid, retry_for_secs=_WAIT_SECS)
     assert record is not None, f"{rid} is unknown"
     return record
 

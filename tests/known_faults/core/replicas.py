@@ -83,7 +83,7 @@ def call(rid: str, *, on_disconnect: OnDisconnect = OnDisconnect.CONTINUE) -> Ad
 
 
 class Reading:
-    """What one reader has brought so far."""
+    """The events that one reader has brought so far."""
 
     def __init__(self, reader: TokenReader) -> None:
         self.texts: list[str] = []

@@ -53,14 +53,14 @@ async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_die
         living = asyncio.create_task(others_live())
         try:
 
-            async def buried() -> bool:
+            async def is_expired() -> bool:
                 return await store.command("ZSCORE", store.keys.control + "expired_replicas", "f1") is not None
 
             async def judged() -> bool:
                 record = await record_of(store, "r")
                 return record.status.terminal or record.cancel_mode == "kill"
 
-            await wait_until(buried, what="the burial of f1")
+            await wait_until(is_expired, what="the expiry of f1")
             assert await held_within(store, "w0", _HEARTBEATS, judged), await record_of(store, "r")
         finally:
             await tasks.end((living,))

@@ -1,8 +1,9 @@
 """A worker has died, and what Redis knows of that is lost, on one side or the other.
 
 The leases and the shards lie on different nodes of a Cluster. If the leases are lost, nobody knows that the worker ever
-was; if a shard loses that the dead worker's requests were dealt with, nobody looks at them again, for its grave is
-closed. The request runs on for ever at a worker that does not exist. Expected: it ends, in either case.
+was; if a shard loses that the dead worker's requests were dealt with, no replica checks them again, for its
+cleanup is no longer pending. The request stays running for ever at a worker that does not exist. Expected: it ends, in
+either case.
 
 Both losses are made on one server here: the keys of one side are put back to what they were.
 """
@@ -78,7 +79,7 @@ async def test_a_request_ends_whose_worker_died_when_the_leases_were_lost() -> N
                 assert await _ends_in_time(store, tracker.id), await record_of(store, _RID)
 
 
-@pytest.mark.xfail(strict=True, reason="r04: a closed grave is not opened again for a shard that has lost its reaping.")
+@pytest.mark.xfail(strict=True, reason="r04: a finished cleanup is not repeated for a shard that has lost it.")
 async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> None:
     with EmbeddedRedis(port=0) as server:
         settings = quick_settings(server.url, lease_secs=0.8, heartbeat_secs=0.2, queue_without_workers=True)
@@ -88,12 +89,12 @@ async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> N
             await _run_at_a_worker_that_dies(tracker)
             before = dump_shard(server, prefix)
 
-            async def grave_is_closed() -> bool:
+            async def is_cleaned_up() -> bool:
                 control = store.keys.control
-                buried = await store.command("ZSCORE", control + "expired_replicas", _DEAD) is not None
-                return buried and not await store.command("HEXISTS", control + "pending_cleanup", _DEAD)
+                expired = await store.command("ZSCORE", control + "expired_replicas", _DEAD) is not None
+                return expired and not await store.command("HEXISTS", control + "pending_cleanup", _DEAD)
 
-            await wait_until(grave_is_closed, what="a worker that was reaped")
+            await wait_until(is_cleaned_up, what="a worker that was reaped")
             assert await ended(store, _RID)
             restore_shard(server, prefix, before)
             assert not await ended(store, _RID)

@@ -34,7 +34,7 @@ _TOKENS, _NO_TOKENS = "with-tokens", "without-tokens"
 
 @dataclass(slots=True)
 class _Seen:
-    """What came of the requests after the loss."""
+    """The state of the requests after the loss."""
 
     runs: list[str] = field(default_factory=list)
     records: dict[str, RequestRecord] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 
 
 class _Seen(NamedTuple):
-    """What came of the request after the restart."""
+    """The state of the request after the restart."""
 
     runs: int
     status: Status

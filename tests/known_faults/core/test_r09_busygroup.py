@@ -44,7 +44,7 @@ async def _a_lost_cancel_comes_again(flushed: bool) -> bool:
         yield "never"
 
     with EmbeddedRedis(port=0) as server:
-        # The intake, which waits for a quarter of a lease at most, finds its groups gone before the heartbeat does.
+        # The queue consumer waits for at most a quarter of a lease and finds its groups gone before the heartbeat does.
         settings = quick_settings(server.url, lease_secs=1.0, heartbeat_secs=0.4, drain_timeout_secs=0.0)
         async with frontend(settings) as tracker, worker(settings, silent) as serving:
             store = tracker.store

@@ -30,8 +30,10 @@ async def store() -> AsyncIterator[Store]:
         settings = quick_settings(server.url, shards=_SHARDS, lease_secs=600.0, heartbeat_secs=60.0)
         async with open_store(settings) as opened:
             about = {"models": ["m"], "started_at": 1.0}
-            beats = (opened.heartbeat(f"worker-{number}", Role.WORKER, about, ["m"]) for number in range(_REPLICAS))
-            await asyncio.gather(*beats)
+            heartbeats = (
+                opened.heartbeat(f"worker-{number}", Role.WORKER, about, ["m"]) for number in range(_REPLICAS)
+            )
+            await asyncio.gather(*heartbeats)
             yield opened
 
 

@@ -35,7 +35,7 @@ async def _engine(request: dict[str, Any], context: EngineContext) -> AsyncItera
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What was seen once the node was away: whether the frontend called itself ready, and how the stream went on."""
+    """The frontend's readiness and the stream's progress while the node is down."""
 
     ready: bool
     tokens: int

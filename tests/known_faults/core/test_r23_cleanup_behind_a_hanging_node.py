@@ -30,7 +30,7 @@ _WORKERS = 30
 _PROMISED_SECS = 3.25  # a lease, a sweep and two seconds
 
 
-async def _beat(store: Store) -> None:
+async def _send_heartbeats(store: Store) -> None:
     """Keep a frontend and a worker alive that are not dealt with."""
     while True:
         with suppress(StoreError):
@@ -43,8 +43,8 @@ async def _beat(store: Store) -> None:
 @asynccontextmanager
 async def _survivors(settings: Settings) -> AsyncIterator[None]:
     """Run what a living replica does about the dead ones, beside the heartbeats of the living."""
-    async with open_store(settings) as beating, open_store(settings) as reaping:
-        running = [asyncio.create_task(_beat(beating)), asyncio.create_task(Reaper(reaping).run())]
+    async with open_store(settings) as living, open_store(settings) as reaping:
+        running = [asyncio.create_task(_send_heartbeats(living)), asyncio.create_task(Reaper(reaping).run())]
         try:
             yield
         finally:

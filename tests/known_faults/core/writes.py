@@ -1,4 +1,4 @@
-"""What replicas write to Redis, without the replicas: for tests of what others do about them."""
+"""Write to Redis as replicas do, for tests of other replicas' reactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an upstream reports of its answer must reach the client: the tokens' figures, their details, and its tools.
+"""An upstream's report of its answer must reach the client: the token counts, their details, and its tools.
 
 Today the completion tokens are counted by chunks, details of the usage are dropped, and a call with tools is refused.
 Its findings on status codes and on reasoning are the same as the reports 13 and 10, and the dead upstream of

@@ -29,7 +29,7 @@ from tests.keys import Keys
 from tests.waiting import wait_until
 
 T = TypeVar("T")
-PATIENCE_SECS = 10.0
+WAIT_SECS = 10.0
 _TCP_TABLE = Path("/proc/net/tcp")
 MODULE_COMMAND = (sys.executable, "-m", "lifecycle.cli.main")
 
@@ -131,7 +131,7 @@ async def spawn(
     return Process(process, log)
 
 
-async def ended(process: Process, within_secs: float = PATIENCE_SECS) -> int:
+async def ended(process: Process, within_secs: float = WAIT_SECS) -> int:
     """Wait for the end of a process. Return its exit code; fail with its log when it still runs after the time."""
     try:
         async with asyncio.timeout(within_secs):

@@ -1,6 +1,6 @@
-"""What is not a plain string in `delta.content` must reach the client: lists of parts, refusals, tool calls.
+"""Content other than a plain string in `delta.content` must reach the client: lists of parts, refusals, tool calls.
 
-Today it vanishes, and the request completes empty. Expected: it passes through, in a stream and in a unary answer.
+Today it is lost, and the request completes empty. Expected: it passes through, in a stream and in a unary answer.
 Source: symfony/ai#2422, NousResearch/hermes-agent#94905, laravel/ai#866 (Mistral); simonw/llm-mistral#39.
 """
 

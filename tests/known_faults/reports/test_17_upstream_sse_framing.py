@@ -1,4 +1,4 @@
-"""What the specification of server-sent events allows, and what follows a complete answer, must not lose or fail it.
+"""An answer must not fail because of framing that server-sent events allow, or because of data after its end.
 
 Today a byte order mark, bare carriage returns, a space behind [DONE] and anything unexpected behind `finish_reason`
 fail a complete answer. Expected: the answer, whatever the framing.

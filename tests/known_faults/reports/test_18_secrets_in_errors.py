@@ -1,4 +1,4 @@
-"""What a client is told must not hold the operator's upstream key, its password, or internal addresses.
+"""Errors that a client gets must not contain the operator's upstream key, its password, or internal addresses.
 
 Today error messages quote all of them, and a key with a line end behind it fails every request with the key in the
 message. Expected: a fixed sentence for the client, the details in the log; white space around a key is no part of it.

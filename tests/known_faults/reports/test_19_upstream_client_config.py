@@ -1,4 +1,4 @@
-"""What makes every call of the `openai` engine fail should stop its worker's start, in one line.
+"""A configuration with which every call of the `openai` engine fails should end its worker's start with one line.
 
 Today a worker with an impossible proxy, certificate file or key registers and fails all that it is given, and a query
 in the upstream's URL ends up in the middle of it. Expected: it works, or it ends with exit code 2 and one line.

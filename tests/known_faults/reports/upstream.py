@@ -78,7 +78,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """With `/v1`, as the `openai` engine takes it."""
+        """The URL with `/v1`, as the `openai` engine expects it."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def play(self, text: str, script: Script) -> None:

@@ -1,4 +1,4 @@
-"""Where Redis is, as a URL says it."""
+"""A Redis URL names the kind of installation, its addresses and its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking requests from the queues of several shards with few slots."""
+"""A worker with few slots takes requests from the queues of several shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def brief(request: dict[str, Any], context: EngineContext) -> AsyncIterato
 async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     make_settings: MakeSettings, make_store: MakeStore
 ) -> None:
-    """What does not fit goes back into the retry queue; that is for the moment when the slots run out, not a habit."""
+    """A request that finds no slot goes to the retry queue; this may happen once a shard, when the slots run out."""
     settings = make_settings(shards=SHARDS, concurrency=1, lease_secs=60.0, drain_timeout_secs=0.1)
     store = make_store(settings)
     await store.heartbeat("f0", Role.FRONTEND, {}, [])

@@ -1,4 +1,4 @@
-"""A bound that counts waiting, and not the loop's own lateness."""
+"""A stall timeout counts the time of waiting, without the delays of the event loop itself."""
 
 from __future__ import annotations
 

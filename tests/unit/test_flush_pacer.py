@@ -1,4 +1,4 @@
-"""Steps keep a distance only while it pays."""
+"""The flush pacer keeps a distance between flushes only while that saves work."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Check the project's prose: retired words, docstrings that are fragments, references that lead nowhere, long lines."""
