@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lifecycle.types import ErrorType
+from lifecycle.types import ErrorDetail, ErrorType
 
 
 class ErrorResponse(NamedTuple):
@@ -79,3 +79,47 @@ class Fenced(LifecycleError):
 
 class ConfigurationConflict(LifecycleError):
     """Raised when a common setting (shards, lease time, version) differs from that of the living replicas."""
+
+
+class EngineError(LifecycleError):
+    """Raised by an engine that cannot answer a request. The client receives the message and the other parts.
+
+    `status` is the HTTP status for the client; 400, 404, 408, 413, 422, 429, 500 and 504 are passed on, any
+    other is told as 500. `type`, `code` and `param` are those of OpenAI's error object; `retry_after_secs` becomes
+    `Retry-After`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 500,
+        type: str | None = None,
+        code: str | int | None = None,
+        param: str | None = None,
+        retry_after_secs: float | None = None,
+    ) -> None:
+        super().__init__(message, error_type=_TYPES_BY_STATUS.get(status, ErrorType.INTERNAL))
+        self.detail = ErrorDetail(status, type, code, param, retry_after_secs)
+
+
+class Unavailable(LifecycleError):
+    """Raised by an engine that cannot serve now: the request goes to another worker if it has produced nothing yet."""
+
+    error_type = ErrorType.UNAVAILABLE
+
+    def __init__(self, message: str, retry_after_secs: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_secs = retry_after_secs
+
+
+_TYPES_BY_STATUS = {
+    400: ErrorType.VALIDATION,
+    404: ErrorType.NOT_FOUND,
+    408: ErrorType.RESPONSE_TIMEOUT,
+    413: ErrorType.VALIDATION,
+    422: ErrorType.VALIDATION,
+    429: ErrorType.OVERLOAD,
+    502: ErrorType.UNAVAILABLE,
+    503: ErrorType.UNAVAILABLE,
+    504: ErrorType.RESPONSE_TIMEOUT,
+}

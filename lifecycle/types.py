@@ -104,6 +104,20 @@ class Limits(NamedTuple):
     deadline_secs: float = 0.0
 
 
+Event = str | dict[str, Any]
+"""One thing that an engine produced: the text of a token, or a chunk of the endpoint's format without its envelope."""
+
+
+class ErrorDetail(NamedTuple):
+    """The parts of an engine's or upstream's error that a client receives unchanged. None stands for an absent part."""
+
+    status: int = 500  # the HTTP status that the upstream answered, or that the engine asks for
+    type: str | None = None
+    code: str | int | None = None
+    param: str | None = None
+    retry_after_secs: float | None = None
+
+
 class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it.
 

@@ -159,10 +159,10 @@ class Attempt:
         """Report the outcome to Redis. Return None when Redis does not answer for two leases."""
         retry_for_secs = 2 * self._settings.lease_secs
         try:
-            ended = await self.sink.finish(outcome, self.context.input_tokens, retry_for_secs)
+            ended = await self.sink.finish(self._with_usage(outcome), retry_for_secs)
             if ended.what == "incomplete":
                 # Redis had confirmed tokens and lost them in a failover; no reader may be given a text with a gap.
-                ended = await self.sink.finish(STREAM_LOST, self.context.input_tokens, retry_for_secs)
+                ended = await self.sink.finish(self._with_usage(STREAM_LOST), retry_for_secs)
         except StoreUnavailable as failure:
             log.error(
                 "the end of request %s could not be reported within %g seconds; the reaper decides about it: %s",
@@ -172,6 +172,11 @@ class Attempt:
             )
             return None
         return ended
+
+    def _with_usage(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with what the engine has reported of its usage."""
+        prompt_tokens = self.context.input_tokens
+        return outcome if prompt_tokens is None else outcome._replace(usage={"prompt_tokens": prompt_tokens})
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from lifecycle.errors import LifecycleError
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
 
@@ -24,10 +23,6 @@ def is_resumable(engine: Engine) -> bool:
     If its worker dies, another worker then tries the request again, and the client receives one uninterrupted text.
     """
     return getattr(engine, "resumable", False) is True
-
-
-class EngineError(LifecycleError):
-    """Raised when an engine cannot answer. The client receives the message."""
 
 
 class EngineLoadError(SettingsError):

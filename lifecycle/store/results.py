@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import Labels, RequestRecord, Role
+from lifecycle.types import ErrorDetail, Labels, RequestRecord, Role
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -81,6 +81,9 @@ class Outcome(NamedTuple):
     error_type: str = ""
     message: str = ""
     finish_reason: str = ""
+    detail: ErrorDetail | None = None  # of an engine's or upstream's own error
+    usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
+    content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
 
 
 class Ended(NamedTuple):

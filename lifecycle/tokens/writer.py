@@ -90,7 +90,7 @@ class TokenSink:
         self._texts.clear()
         self._notify()
 
-    async def finish(self, outcome: Outcome, input_tokens: int | None, retry_for_secs: float) -> Ended:
+    async def finish(self, outcome: Outcome, retry_for_secs: float) -> Ended:
         """Close the attempt and send the last tokens along; of a cancelled attempt none are sent. See Store.finish.
 
         It does not wait for a flush that Redis refuses or does not answer (a Redis with full memory refuses tokens, but
@@ -113,7 +113,7 @@ class TokenSink:
             outcome,
             self._number,
             remainder=remainder,
-            input_tokens=input_tokens,
+            input_tokens=(outcome.usage or {}).get("prompt_tokens"),
             retry_for_secs=retry_for_secs,
         )
 

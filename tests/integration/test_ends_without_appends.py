@@ -94,7 +94,7 @@ async def test_under_full_memory_a_request_ends_with_all_its_tokens(bench: Bench
     await bench.fill_memory()
     await bench.put_stuck(held)
     async with asyncio.timeout(10):
-        ended = await bench.sink.finish(COMPLETED, None, RETRY_FOR_SECS)
+        ended = await bench.sink.finish(COMPLETED, RETRY_FOR_SECS)
     assert ended.what == "done"
     assert await bench.world.tokens() == words(2 + held)
     await bench.free_memory()
@@ -109,7 +109,7 @@ async def test_under_full_memory_a_cancel_is_confirmed_at_once(bench: Bench) -> 
     await bench.put_stuck(3)
     assert await bench.world.cancel() == "pending"
     async with asyncio.timeout(10):
-        ended = await bench.sink.finish(Outcome("cancelled", "cancelled"), None, RETRY_FOR_SECS)
+        ended = await bench.sink.finish(Outcome("cancelled", "cancelled"), RETRY_FOR_SECS)
     assert ended.record is not None
     assert (ended.record.status, ended.record.output_tokens) == ("cancelled", 2)
 
@@ -119,9 +119,7 @@ async def test_under_full_memory_an_engine_given_up_on_is_reported_as_failed(ben
     await bench.put_through(2)
     await bench.fill_memory()
     await bench.put_stuck(3)
-    finishing = asyncio.create_task(
-        bench.sink.finish(Outcome("failed", "response_timeout", "silence"), None, RETRY_FOR_SECS)
-    )
+    finishing = asyncio.create_task(bench.sink.finish(Outcome("failed", "response_timeout", "silence"), RETRY_FOR_SECS))
     await asyncio.sleep(0)
     bench.put(3)
     async with asyncio.timeout(10):
@@ -139,7 +137,7 @@ async def test_tokens_come_once_though_nobody_knows_whether_their_append_was_exe
         bench.put(3)
         await asyncio.sleep(2 * TIMEOUT_SECS)  # they have been sent and given up on by now, and are being repeated
         bench.put(2)
-        finishing = asyncio.create_task(bench.sink.finish(COMPLETED, None, RETRY_FOR_SECS))
+        finishing = asyncio.create_task(bench.sink.finish(COMPLETED, RETRY_FOR_SECS))
         await asyncio.sleep(0)
     finally:
         bench.server.thaw()

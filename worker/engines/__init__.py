@@ -10,7 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any, cast
 
-from lifecycle.execution.engine import Engine, EngineError, EngineLoadError, close_engine
+from lifecycle.errors import EngineError
+from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
 from lifecycle.settings import Settings
 from worker.engines.echo import EchoEngine
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import STREAM_ENDED
+from lifecycle.errors import STREAM_ENDED, EngineError
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import EngineError
 from worker.engines.sse import MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
 
 _DONE = b"[DONE]"

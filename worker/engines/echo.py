@@ -7,8 +7,8 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from lifecycle.errors import EngineError
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import EngineError
 
 # A token is a word with the white space before it, the last one also with the white space behind it.
 # Joined, the tokens are the text again.

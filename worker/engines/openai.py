@@ -11,9 +11,9 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import STREAM_ENDED
+from lifecycle.errors import STREAM_ENDED, EngineError
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import EngineError, EngineLoadError
+from lifecycle.execution.engine import EngineLoadError
 from worker.engines.completion_parser import CompletionParser, error_message
 from worker.engines.interruption import Interrupted, Interruption
 
