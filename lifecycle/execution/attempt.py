@@ -1,44 +1,43 @@
-"""Run one attempt at a request: its engine, its tokens, its cancels and its time limits; report its outcome once."""
+"""Run one attempt at a request: its engine, its events, its cancels and its time limits; report its outcome once."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-import traceback
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import orjson
 
-from lifecycle.errors import StoreUnavailable
+from lifecycle.errors import EngineError, StoreUnavailable, Unavailable
+from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
+from lifecycle.execution.failures import EngineExit, location_of, message_of, traceback_of
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import CancelMode, ErrorType
+from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
 STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
-
-def _location(failure: BaseException) -> str:
-    """Return an exception's type and where it was raised, for the log. Its message may quote the prompt."""
-    frames = traceback.extract_tb(failure.__traceback__)
-    return f"{type(failure).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(type(failure))
+_LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
 class Attempt:
     """Run an engine for one request. The attempt occupies its concurrency slot until `run()` returns."""
 
     def __init__(
-        self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings, emitted: list[str]
+        self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings, emitted: Sequence[Event]
     ) -> None:
         """Prepare the attempt that `start` allows.
 
-        `emitted` holds the tokens of earlier attempts, `start.base` of them.
+        `emitted` holds the events of earlier attempts, `start.base` of them.
         """
         self.rid = rid
         self.attempt = start.attempt
@@ -51,7 +50,8 @@ class Attempt:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._last_token_at = self._loop.time()
+        self._last_event_at = self._loop.time()
+        self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
@@ -59,7 +59,7 @@ class Attempt:
 
     @property
     def can_move(self) -> bool:
-        """Return whether another worker can continue: no token exists yet, or the engine is resumable."""
+        """Return whether another worker can continue: no event exists yet, or the engine is resumable."""
         return self.sink.number == 0 or is_resumable(self._engine)
 
     def cancel(self, mode: str) -> None:
@@ -116,30 +116,56 @@ class Attempt:
                 self._task.exception()  # asyncio logs an exception that is never retrieved
 
     async def _generate(self) -> None:
-        """Put the engine's tokens into the sink. A kill cancels this task at the engine's next await."""
-        tokens = self._engine(self._request(), self.context)
+        """Put the engine's events into the sink. A kill cancels this task at the engine's next await."""
+        try:
+            await self._consume(self._engine(self._request(), self.context))
+        except (SystemExit, KeyboardInterrupt) as failure:
+            raise EngineExit(f"The engine raised {type(failure).__name__}: {message_of(failure)}") from failure
+
+    async def _consume(self, produced: AsyncIterator[Event]) -> None:
+        if not hasattr(produced, "__aiter__"):
+            raise TypeError(
+                f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
+            )
         sink, clock = self.sink, self._loop.time
         try:
-            async for text in tokens:
-                if not isinstance(text, str):
-                    raise TypeError(
-                        f"the engine yielded a value of type {type(text).__name__}; yield each token as str"
-                    )
-                self._last_token_at = clock()
-                if not sink.put(text):
+            async for event in produced:
+                self._last_event_at = clock()
+                if isinstance(event, str):
+                    self._content_events += event != ""
+                else:
+                    event = self._examine(event)
+                    if events.is_empty(event):
+                        continue
+                if not sink.put(event):
                     await sink.drained()
             sink.end()
         finally:
-            aclose = getattr(tokens, "aclose", None)
+            aclose = getattr(produced, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    def _examine(self, event: object) -> dict[str, Any]:
+        """Return the chunk to write for what the engine yielded, without its usage, which the context keeps.
+
+        Raise TypeError for a value that is not an event.
+        """
+        chunk, context = events.snapshot(event), self.context
+        usage = events.take_usage(chunk)
+        if usage is not None:
+            context.usage = usage
+        context.finish_reason = context.finish_reason or events.first_finish_reason(chunk)
+        self._content_events += events.has_content(chunk)
+        return chunk
 
     def _allow_report(self, _: object = None) -> None:
         if not self._can_report.done():
             self._can_report.set_result(None)
 
     def _request(self) -> dict[str, Any]:
-        body: dict[str, Any] = orjson.loads(self._body)
+        """Return the call's body. Integers keep their value, however long they are."""
+        exact = _LONG_INTEGER.search(self._body) is not None
+        body: dict[str, Any] = json.loads(self._body) if exact else orjson.loads(self._body)
         return body
 
     def _engine_outcome(self) -> Outcome:
@@ -149,20 +175,36 @@ class Attempt:
             return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
-            log.warning("the engine failed for request %s: %s", self.rid, _location(failure))
-            return Outcome("failed", ErrorType.INTERNAL, str(failure) or type(failure).__name__)
+            return self._failed(failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
+
+    def _failed(self, failure: BaseException) -> Outcome:
+        """Return the outcome of an engine that raised, and log where it did."""
+        if isinstance(failure, EngineError):
+            log.warning(
+                "the engine refused request %s with status %d: %s",
+                self.rid,
+                failure.detail.status,
+                location_of(failure),
+            )
+            return Outcome("failed", failure.error_type, message_of(failure), detail=failure.detail)
+        if isinstance(failure, Unavailable):
+            log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
+            detail = ErrorDetail(status=503, retry_after_secs=failure.retry_after_secs)
+            return Outcome("failed", ErrorType.UNAVAILABLE, message_of(failure), detail=detail)
+        log.error("the engine failed for request %s:\n%s", self.rid, traceback_of(failure))
+        return Outcome("failed", ErrorType.INTERNAL, message_of(failure))
 
     async def _report(self, outcome: Outcome) -> Ended | None:
         """Report the outcome to Redis. Return None when Redis does not answer for two leases."""
         retry_for_secs = 2 * self._settings.lease_secs
         try:
-            ended = await self.sink.finish(self._with_usage(outcome), retry_for_secs)
+            ended = await self.sink.finish(self._with_figures(outcome), retry_for_secs)
             if ended.what == "incomplete":
                 # Redis had confirmed tokens and lost them in a failover; no reader may be given a text with a gap.
-                ended = await self.sink.finish(self._with_usage(STREAM_LOST), retry_for_secs)
+                ended = await self.sink.finish(self._with_figures(STREAM_LOST), retry_for_secs)
         except StoreUnavailable as failure:
             log.error(
                 "the end of request %s could not be reported within %g seconds; the reaper decides about it: %s",
@@ -173,10 +215,25 @@ class Attempt:
             return None
         return ended
 
-    def _with_usage(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with what the engine has reported of its usage."""
-        prompt_tokens = self.context.input_tokens
-        return outcome if prompt_tokens is None else outcome._replace(usage={"prompt_tokens": prompt_tokens})
+    def _with_figures(self, outcome: Outcome) -> Outcome:
+        """Return the outcome with the engine's usage and the number of its events with content."""
+        return outcome._replace(usage=self._usage(), content_events=self._content_events)
+
+    def _usage(self) -> dict[str, Any] | None:
+        """Return the usage that the engine has reported, or None. Counts that are no integers are left out."""
+        reported, prompt_tokens = self.context.usage, self.context.input_tokens
+        usage: dict[str, Any] = {}
+        if reported is not None:
+            try:
+                usage = events.snapshot(reported)
+            except TypeError:
+                log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            if type(usage.get(name, 0)) is not int:
+                del usage[name]
+        if type(prompt_tokens) is int:
+            usage.setdefault("prompt_tokens", prompt_tokens)
+        return usage or None
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""
@@ -220,14 +277,14 @@ class Attempt:
         self.context.kill()
 
     def _watch_inactivity(self) -> None:
-        """Fail the attempt once no token has come for WORKER_INACTIVITY_SECS.
+        """Fail the attempt once no event has come for WORKER_INACTIVITY_SECS.
 
-        The timer is set again only when it expires, so a token costs no timer.
+        The timer is set again only when it expires, so an event costs no timer.
         """
         limit_secs = self._settings.worker_inactivity_secs
         if limit_secs <= 0:
             return
-        remaining_secs = self._last_token_at + limit_secs - self._loop.time()
+        remaining_secs = self._last_event_at + limit_secs - self._loop.time()
         if remaining_secs > 0:
             self._schedule("inactivity", remaining_secs, self._watch_inactivity)
         elif not self.context.is_killed:

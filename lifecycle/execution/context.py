@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Any
 from weakref import WeakSet
+
+from lifecycle.types import Event
 
 
 class _Level(IntEnum):
@@ -27,10 +30,13 @@ class EngineContext:
 
     - `finish_reason`: why it ended, as OpenAI's API names it ("length", …); None means "stop"
     - `input_tokens`: the length of the prompt in tokens; None when the engine does not know it
+    - `usage`: OpenAI's usage object (`prompt_tokens`, `completion_tokens`, details, …); it takes precedence over
+      `input_tokens`. None when the engine counts nothing
 
     It may read these:
 
-    - `emitted`: the texts of the tokens of earlier attempts, for a resumable engine; usually empty
+    - `emitted`: the events of earlier attempts, for a resumable engine; usually empty
+    - `headers`: the headers of the call that are meant for the engine, by their lower-case names; usually empty
     - `traceparent`: the attempt's trace as a W3C `traceparent` header, for calls to other services; empty if there is
       no trace
     """
@@ -47,8 +53,10 @@ class EngineContext:
         "_stopped",
         "emitted",
         "finish_reason",
+        "headers",
         "input_tokens",
         "traceparent",
+        "usage",
     )
 
     def __init__(self, id: str, attempt: int = 1) -> None:
@@ -65,7 +73,9 @@ class EngineContext:
         self._parents: set[EngineContext] = set()
         self.finish_reason: str | None = None
         self.input_tokens: int | None = None
-        self.emitted: list[str] = []
+        self.usage: dict[str, Any] | None = None
+        self.emitted: Sequence[Event] = []
+        self.headers: dict[str, str] = {}
         self.traceparent = ""
 
     def __repr__(self) -> str:

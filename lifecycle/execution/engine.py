@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
+from lifecycle.types import Event
 
-Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[str]]
+Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[Event]]
 """An async generator function, `async def generate(request, context)`, that the worker calls once per attempt.
 
-It takes the body of the OpenAI call as a dict, and yields the text of one token after the other. It should end soon
-after `context.stopped()` returns; on a kill it is cancelled at its next await. An exception that it raises fails the
-request, with `str()` of the exception as the message.
+It takes the body of the call as a dict, and yields events: a `str` is the text of one token of choice 0, a `dict` is a
+chunk of the endpoint's format without `id`, `object`, `created` and `model`. It should end soon after
+`context.stopped()` returns; on a kill it is cancelled at its next await.
+
+An `EngineError` that it raises reaches the client with its status, type, code and param; `Unavailable` says that it
+cannot serve now. Any other exception fails the request as `internal`, with `str()` of the exception as the message.
+
+It may declare, as attributes of the function or of an object with `__call__`:
+
+- `resumable`: True when it continues behind `context.emitted`
+- `accepts`: the names in GATED_PARAMETERS that it takes, as a collection of str, or True for all parameters. Without
+  the attribute it takes none of them. All other parameters reach every engine.
+- `aclose`: an async function without arguments that is called when the worker ends
 """
+
+GATED_PARAMETERS = frozenset(
+    {
+        "audio",
+        "best_of",
+        "echo",
+        "function_call",
+        "functions",
+        "logprobs",
+        "modalities",  # with audio in it
+        "n",
+        "prediction",
+        "prompt",  # several prompts, or token ids
+        "response_format",
+        "suffix",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "web_search_options",
+    }
+)
+"""The parameters that reach only an engine that declares them, when they ask for something."""
+
+EVERYTHING = "*"
+"""The only element of a worker's announced `accepts` when its engine takes every parameter."""
+
+
+class EngineLoadError(SettingsError):
+    """Raised when an engine cannot be found or used. The message is one line that says what to do."""
 
 
 def is_resumable(engine: Engine) -> bool:
@@ -25,8 +65,25 @@ def is_resumable(engine: Engine) -> bool:
     return getattr(engine, "resumable", False) is True
 
 
-class EngineLoadError(SettingsError):
-    """Raised when an engine cannot be found or used. The message is one line that says what to do."""
+def accepted_parameters(engine: Engine) -> list[str]:
+    """Return the gated parameters that the engine declares to take, sorted; `["*"]` stands for all of them.
+
+    Raise EngineLoadError when its `accepts` is neither True nor a collection of names in GATED_PARAMETERS.
+    """
+    declared: object = getattr(engine, "accepts", ())
+    if declared is True:
+        return [EVERYTHING]
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        raise EngineLoadError(
+            f"the engine's attribute accepts is {declared!r:.50}; it must be True or a collection of parameter names"
+        )
+    unknown = sorted(repr(name) for name in declared if name not in GATED_PARAMETERS)
+    if unknown:
+        raise EngineLoadError(
+            f"the engine's attribute accepts names {', '.join(unknown)}; "
+            f"it may name these: {', '.join(sorted(GATED_PARAMETERS))}"
+        )
+    return sorted(set(declared))
 
 
 async def close_engine(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, close_engine
+from lifecycle.execution.engine import Engine, accepted_parameters, close_engine
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
 from lifecycle.replica.lease import Lease
@@ -37,12 +37,16 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, connections: Connections, model: str, engine: Engine) -> None:
-        """Prepare the worker; `run()` joins the cluster. The worker closes `engine` at its end."""
+        """Prepare the worker; `run()` joins the cluster. The worker closes `engine` at its end.
+
+        Raise EngineLoadError when the engine's declarations are not valid.
+        """
         self.settings = settings
         self.model = model
         self._store = connections.store
         self._connections = connections
         self._engine = engine
+        self._accepts = accepted_parameters(engine)
         self._reaper = Reaper(self._store)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._consumers: list[QueueConsumer] = []  # by shard
@@ -176,10 +180,14 @@ class Worker:
         return self._running.held(shard)
 
     def about(self) -> dict[str, Any]:
-        """Return what `GET /v1/replicas` shows of a worker: its state, models, slots and stuck engines."""
+        """Return what `GET /v1/replicas` shows of a worker: its state, models, slots and stuck engines.
+
+        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them.
+        """
         return {
             "state": "draining" if self._draining.is_set() else "ready",
             "models": [self.model],
+            "accepts": self._accepts,
             "concurrency": self.settings.concurrency,
             "stuck": self._running.stuck,
         }

@@ -20,6 +20,7 @@ from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.flush_pacer import FlushPacer
+from lifecycle.types import Event
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,12 @@ _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in 
 _LONGEST_PAUSE_SECS = 0.5
 
 
-def encode_tokens(texts: list[str]) -> bytes:
+def encode_tokens(texts: list[Event]) -> bytes:
     """Return a JSON list. Lone surrogates, which have no UTF-8 form, are replaced."""
     try:
         return orjson.dumps(texts)
     except TypeError:
-        return orjson.dumps([t.encode("utf-8", "replace").decode() for t in texts])
+        return orjson.dumps([t.encode("utf-8", "replace").decode() if isinstance(t, str) else t for t in texts])
 
 
 class TokenSink:
@@ -53,9 +54,9 @@ class TokenSink:
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
-        self._texts: list[str] = []
+        self._texts: list[Event] = []
         self._number = base  # of the last token taken for a flush
-        self._flushing: list[str] = []  # taken for the flush that is under way and not confirmed
+        self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
         self._stalled = False  # that flush was refused or not answered, and is repeated
         self._ending = False  # further tokens are dropped: the attempt has ended, whatever its engine still yields
         self._progress: asyncio.Event | None = None  # set when a flush ends or stalls, or the sink is closed
@@ -66,7 +67,7 @@ class TokenSink:
         """Return the number of the last token that was put."""
         return self._number + len(self._texts)
 
-    def put(self, text: str) -> bool:
+    def put(self, text: Event) -> bool:
         """Take one token. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             return True
@@ -152,7 +153,7 @@ class TokenSink:
         self._lane.waiting.append(self)
         self._writer.wake()
 
-    def _take(self, count: int) -> list[str]:
+    def _take(self, count: int) -> list[Event]:
         texts = self._texts
         if len(texts) <= count:
             self._texts = []
@@ -160,7 +161,7 @@ class TokenSink:
         self._texts = texts[count:]
         return texts[:count]
 
-    def _entry(self, texts: list[str]) -> Append:
+    def _entry(self, texts: list[Event]) -> Append:
         first = self._number == 0
         self._number += len(texts)
         return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)

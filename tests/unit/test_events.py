@@ -1,0 +1,89 @@
+"""What an engine yields: which values are events, which events carry content, and what is taken out of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lifecycle.execution.events import first_finish_reason, has_content, snapshot, take_usage
+
+
+def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, **choice}]}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk({"content": "a"}),
+        chunk({"content": [{"type": "text", "text": "a"}]}),
+        chunk({"reasoning": "hm"}),
+        chunk({"reasoning_content": "hm"}),
+        chunk({"refusal": "no"}),
+        chunk({"audio": {"id": "a"}}),
+        chunk({"tool_calls": [{"index": 0}]}),
+        chunk({"role": "assistant", "content": "a"}),
+        chunk({}, logprobs={"content": [{"token": "a"}]}),
+        chunk({}, token_ids=[1]),
+        {"choices": [{"index": 0, "text": "a"}]},
+        {"choices": [{"index": 0, "delta": {}}, {"index": 1, "delta": {"content": "b"}}]},
+        {"object": "list", "data": [1]},
+    ],
+)
+def test_an_event_has_content(event: dict[str, Any]) -> None:
+    assert has_content(event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk({}),
+        chunk({"role": "assistant"}),
+        chunk({"role": "assistant", "content": ""}, logprobs=None, finish_reason=None),
+        chunk({"content": None}, finish_reason="stop", stop_reason=128009),
+        {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]},
+        {"choices": [], "system_fingerprint": "x"},
+        {"choices": ["odd"]},
+        {},
+    ],
+)
+def test_an_event_has_no_content(event: dict[str, Any]) -> None:
+    assert not has_content(event)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(None, "yielded None"), (b"x", "type bytes"), (42, "type int"), (["x"], "type list"), ({"a": object()}, "JSON")],
+)
+def test_a_value_that_is_no_event_is_named(value: object, named: str) -> None:
+    with pytest.raises(TypeError, match=named) as raised:
+        snapshot(value)
+    assert "yield" in str(raised.value)
+
+
+def test_a_snapshot_does_not_follow_later_changes() -> None:
+    event = chunk({"content": "a"})
+    taken = snapshot(event)
+    event["choices"][0]["delta"]["content"] = "b"
+    assert taken == chunk({"content": "a"})
+
+
+def test_what_has_no_place_in_json_is_replaced_where_it_can_be() -> None:
+    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "?", "1": float(2**70)}
+
+
+def test_the_usage_is_taken_out_of_a_chunk_only() -> None:
+    event = {"choices": [], "usage": {"prompt_tokens": 1}}
+    assert take_usage(event) == {"prompt_tokens": 1}
+    assert event == {"choices": []}
+    whole = {"object": "list", "usage": {"prompt_tokens": 1}}
+    assert take_usage(whole) is None
+    assert "usage" in whole
+
+
+def test_the_finish_reason_is_that_of_choice_0() -> None:
+    second = {"index": 1, "finish_reason": "length"}
+    assert first_finish_reason({"choices": [second]}) is None
+    assert first_finish_reason({"choices": [second, {"index": 0, "finish_reason": "stop"}]}) == "stop"
+    assert first_finish_reason({"choices": [{"finish_reason": "stop"}]}) == "stop"
