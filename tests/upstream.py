@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from lifecycle.errors import EngineError, Unavailable
 from lifecycle.execution.context import EngineContext
-from tests.generation import tokens
+from lifecycle.types import Event
 from worker.engines.openai import OpenAIEngine
 
 BOUND_SECS = 10.0
@@ -76,7 +78,7 @@ class Upstream:
         request_line, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await reader.readexactly(int(headers["content-length"]))
-        return Exchange(request_line.split()[1], headers, orjson.loads(body), writer)
+        return Exchange(request_line.split()[1], headers, json.loads(body), writer)
 
 
 Serve = Callable[[Script], Awaitable[tuple[Upstream, OpenAIEngine]]]
@@ -123,9 +125,28 @@ def silent_after(*parts: str, head: bool = True) -> Script:
 
 async def collect(
     engine: OpenAIEngine, request: dict[str, Any] = REQUEST, context: EngineContext | None = None
-) -> list[str]:
-    return await tokens(engine, request, context, BOUND_SECS)
+) -> list[Event]:
+    async with asyncio.timeout(BOUND_SECS):
+        return [token async for token in engine(request, context or EngineContext("r"))]
 
 
 async def within_bound(event: asyncio.Event) -> None:
     await asyncio.wait_for(event.wait(), BOUND_SECS)
+
+
+async def failing(engine: OpenAIEngine) -> tuple[list[Event], EngineError | Unavailable]:
+    """Return what the engine yielded, and what it raised."""
+    said: list[Event] = []
+    try:
+        async with asyncio.timeout(BOUND_SECS):
+            async for token in engine(REQUEST, EngineContext("r")):
+                said.append(token)
+    except (EngineError, Unavailable) as raised:
+        return said, raised
+    raise AssertionError(f"no error after {said}")
+
+
+async def failure(engine: OpenAIEngine) -> tuple[list[Event], str]:
+    """Return what the engine yielded, and the message of the error that it raised."""
+    said, raised = await failing(engine)
+    return said, raised.message

@@ -42,7 +42,8 @@ class JournalWriter(TokenWriter):
 
     def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
         sink = Journal(self, rid, attempt, base, on_refused)
-        sink.outcomes = self.outcomes = []
+        self.outcomes: list[Outcome] = []
+        sink.outcomes = self.outcomes
         return sink
 
 

@@ -6,37 +6,26 @@ import asyncio
 
 import pytest
 
-from lifecycle.errors import STREAM_ENDED
-from lifecycle.execution.context import EngineContext
+from lifecycle.errors import STREAM_ENDED, Unavailable
 from tests.upstream import (
-    BOUND_SECS,
     DONE,
-    REQUEST,
     Exchange,
     Serve,
     chunk,
+    failing,
+    failure,
     playing,
     within_bound,
 )
-from worker.engines import EngineError, close_engine
+from worker.engines import close_engine
+from worker.engines.completion_parser import NO_CHOICES
 from worker.engines.openai import OpenAIEngine
 from worker.engines.sse import MAX_EVENT_BYTES
 
-NO_MESSAGE = "the upstream answered with status {} and no message; see its log"
+NO_STATUS_MESSAGE = "the upstream answered with status {} and no message; see its log"
+NO_STREAM_MESSAGE = "the upstream reported an error without a message; see its log"
 NOT_JSON = "the upstream sent an event that is not JSON; check that its API is OpenAI-compatible"
 NOT_A_CHUNK = "the upstream sent an event that is not a completion chunk; check that its API is OpenAI-compatible"
-
-
-async def failure(engine: OpenAIEngine) -> tuple[list[str], str]:
-    """Return the tokens that the engine yielded, and the message with which it failed."""
-    said: list[str] = []
-    try:
-        async with asyncio.timeout(BOUND_SECS):
-            async for token in engine(REQUEST, EngineContext("r")):
-                said.append(token)
-    except EngineError as raised:
-        return said, str(raised)
-    pytest.fail(f"no EngineError after {said}")
 
 
 @pytest.mark.parametrize(
@@ -44,21 +33,12 @@ async def failure(engine: OpenAIEngine) -> tuple[list[str], str]:
     [
         ("404 Not Found", "application/json", '{"error":{"message":"no model m"}}', "no model m"),
         ("400 Bad Request", "application/json", '{"detail":"nope"}', "nope"),
-        ("502 Bad Gateway", "text/html", "gone fishing", "gone fishing"),
-        (
-            "500 Internal Server Error",
-            "text/plain",
-            "",
-            NO_MESSAGE.format(500),
-        ),
-        (
-            "307 Temporary Redirect",
-            "text/plain",
-            "",
-            NO_MESSAGE.format(307),
-        ),
+        ("500 Oops", "text/plain", "gone fishing", "gone fishing"),
+        ("500 Oops", "text/html", "<html>gone fishing</html>", NO_STATUS_MESSAGE.format(500)),
+        ("500 Internal Server Error", "text/plain", "", NO_STATUS_MESSAGE.format(500)),
+        ("307 Temporary Redirect", "text/plain", "", NO_STATUS_MESSAGE.format(307)),
         ("200 OK", "application/json", '{"error":{"message":"not really ok"}}', "not really ok"),
-        ("200 OK", "application/json", '{"choices":[]}', '{"choices":[]}'),
+        ("200 OK", "application/json", '{"choices":[]}', NO_CHOICES),
     ],
 )
 async def test_an_error_answer_speaks_for_itself(serve: Serve, status: str, kind: str, body: str, message: str) -> None:
@@ -86,16 +66,10 @@ async def test_an_endless_error_is_read_in_part(serve: Serve) -> None:
         ('data: {"object":"error","message":"old shape"}\n\n', "old shape"),
         ('event: error\ndata: {"message":"named"}\n\n', "named"),
         ("event: error\n: only a comment\n\n", "only a comment"),
-        ("event: error\n\n", "the upstream reported an error without a message; see its log"),
+        ("event: error\n\n", NO_STREAM_MESSAGE),
         ("data: {nonsense\n\n", NOT_JSON),
-        (
-            "data: [1]\n\n",
-            NOT_A_CHUNK,
-        ),
-        (
-            'data: {"choices":[1]}\n\n',
-            NOT_A_CHUNK,
-        ),
+        ("data: [1]\n\n", NOT_A_CHUNK),
+        ('data: {"choices":[1]}\n\n', NOT_A_CHUNK),
     ],
 )
 async def test_an_error_in_the_stream_fails_it(serve: Serve, frame: str, message: str) -> None:
@@ -121,15 +95,18 @@ async def test_an_event_without_end_fails(serve: Serve) -> None:
     await within_bound(upstream.client_left)
 
 
-async def test_nobody_listens() -> None:
+async def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    engine = OpenAIEngine(f"http://127.0.0.1:{port}/v1")
-    said, message = await failure(engine)
+    engine = OpenAIEngine(f"http://bob:hunter2@127.0.0.1:{port}/v1")
+    said, raised = await failing(engine)
     assert said == []
-    assert message.startswith(f"cannot connect to the upstream http://127.0.0.1:{port}/v1/chat/completions: ")
+    assert isinstance(raised, Unavailable)
+    assert raised.message == "cannot connect to the upstream"
+    assert f"127.0.0.1:{port}" in caplog.text
+    assert "hunter2" not in caplog.text
     await close_engine(engine)
 
 
@@ -138,6 +115,7 @@ async def test_an_upstream_that_hangs_up_before_it_answers(serve: Serve) -> None
         exchange.writer.close()
 
     _, engine = await serve(script)
-    said, message = await failure(engine)
+    said, raised = await failing(engine)
     assert said == []
-    assert message.startswith("no answer from the upstream ")
+    assert isinstance(raised, Unavailable)
+    assert raised.message == "the upstream closed the connection before it answered"

@@ -1,7 +1,8 @@
-"""Loading engines by their names, and closing them."""
+"""Loading engines, the echo engine, and the parts of the openai engine that need no socket."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import Engine, accepted_parameters
 from lifecycle.settings import load
-from tests.generation import tokens
+from lifecycle.types import Event
 from worker.engines import EngineLoadError, close_engine, load_engine
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
+from worker.engines.upstream import Upstream
 
 USER_MODULE = """
 import functools
@@ -45,8 +48,29 @@ async def never_yields(request, context):
 async def too_few(request):
     yield "hi"
 
+def synchronous(request, context):
+    yield "hi"
+
+class Synchronous:
+    def __call__(self, request, context):
+        yield "hi"
+
+synchronous_model = Synchronous()
+
+async def picky(request, context):
+    yield "hi"
+
+picky.accepts = ["tools", "tool"]
+
+async def boastful(request, context):
+    yield "hi"
+
+boastful.accepts = "tools"
+
 number = 3
 """
+
+BOUND_SECS = 2.0
 
 
 @pytest.fixture
@@ -60,6 +84,14 @@ def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("my_engine", "needs_more", "broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
+
+
+async def tokens(engine: Engine, request: dict[str, Any], context: EngineContext | None = None) -> list[Event]:
+    async with asyncio.timeout(BOUND_SECS):
+        return [token async for token in engine(request, context or EngineContext("r"))]
+
+
+# loading
 
 
 @pytest.mark.parametrize(
@@ -95,6 +127,10 @@ async def test_loads_what_can_be_an_engine(attribute: str, said: str) -> None:
         ("my_engine:Engine", "is the class Engine; name an async generator function"),
         ("my_engine:never_yields", "never yields"),
         ("my_engine:too_few", "does not take (request, context)"),
+        ("my_engine:synchronous", "is a synchronous generator function"),
+        ("my_engine:synchronous_model", "is a synchronous generator function"),
+        ("my_engine:picky", "accepts names 'tool'; it may name these: audio, "),
+        ("my_engine:boastful", "accepts is 'tools'; it must be True or a collection"),
         ("openai", "--upstream URL"),
     ],
 )
@@ -112,10 +148,99 @@ def test_loads_the_built_in_ones() -> None:
     assert isinstance(load_engine("openai", settings), OpenAIEngine)
 
 
-@pytest.mark.parametrize("url", ["localhost:8001", "ftp://host/v1", "http://", "http://host:port", "/v1"])
+def test_an_engine_declares_what_it_takes() -> None:
+    class Declares:
+        accepts: object = ()
+
+        async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+            yield "x"
+
+    engine = Declares()
+    assert accepted_parameters(engine) == []
+    engine.accepts = {"tools", "n"}
+    assert accepted_parameters(engine) == ["n", "tools"]
+    engine.accepts = True
+    assert accepted_parameters(engine) == ["*"]
+    assert accepted_parameters(EchoEngine(0)) == []
+    assert accepted_parameters(OpenAIEngine("http://127.0.0.1:1")) == ["*"]
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8001", "ftp://host/v1", "http://", "http://host:port", "/v1", "http://host/v1#part"]
+)
 def test_an_upstream_must_be_a_url(url: str) -> None:
     with pytest.raises(EngineLoadError, match="LIFECYCLE_OPENAI_BASE_URL"):
         OpenAIEngine(url)
+
+
+@pytest.mark.parametrize("url", ["http://bob:hunter2@host:port/v1", "bob:hunter2@host", "ftp://bob:hun/ter2@host"])
+def test_a_refused_url_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(EngineLoadError) as raised:
+        OpenAIEngine(url)
+    assert "ter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["“sk-secret”", "sk-\nsecret", "sk-\x00secret"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(EngineLoadError, match="LIFECYCLE_OPENAI_API_KEY") as raised:
+        OpenAIEngine("http://127.0.0.1:1", key)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://bob:hunter2@127.0.0.1:1/"),
+        ("ALL_PROXY", "http://bob:hunter2@[::1/"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+    ],
+)
+def test_an_environment_that_fails_every_call_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EngineLoadError, match=name) as raised:
+        OpenAIEngine("http://127.0.0.1:1")
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "message", "shown"),
+    [
+        ("http://10.0.0.7:8000/v1", "no route to http://10.0.0.7:8000/v1/x", "no route to [upstream]/v1/x"),
+        ("http://10.0.0.7:8000/v1", "10.0.0.7 is away, 110.0.0.7 is not", "[upstream] is away, 110.0.0.7 is not"),
+        ("http://bob:hunter2@vllm/v1", "bob:hunter2 at http://bob:hunter2@vllm/", "[redacted] at [upstream]/"),
+        ("http://vllm:8000", "vllm: no such model at VLLM:8000", "vllm: no such model at [upstream]"),
+        ("http://[::1]:8000/", "connect [::1]:8000 failed", "connect [upstream] failed"),
+        ("https://api.example.com/v1", "Incorrect key sk-secret", "Incorrect key [redacted]"),
+    ],
+)
+def test_a_message_names_neither_address_nor_credentials(base_url: str, message: str, shown: str) -> None:
+    assert Upstream(base_url, " sk-secret\n").scrub(message) == shown
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("http://host", "http://host/v1/x"),
+        ("http://host/", "http://host/v1/x"),
+        ("http://host:81/api/v2/", "http://host:81/api/v2/x"),
+        ("http://bob:pw@host/v1?api-version=1&b=2", "http://host/v1/x?api-version=1&b=2"),
+    ],
+)
+def test_the_urls_of_an_upstream(base_url: str, url: str) -> None:
+    assert Upstream(base_url).url("/x") == url
+
+
+# echo
+
+
+# interruption
+
+
+# what the upstream sends
 
 
 async def test_closing_an_engine_that_holds_nothing_is_fine() -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifecycle.ids import is_request_id
-from worker.engines.completion_parser import error_message
 from worker.engines.openai import upstream_request_id
 from worker.engines.sse import MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
+from worker.engines.upstream_errors import error_message
 
 WIRE = (
     ": keepalive\n\n"
@@ -21,6 +21,12 @@ WIRE = (
     "event: ping\n\n"
     "data: [DONE]\n\n"
 ).encode()
+WIRES = [
+    WIRE,
+    b"\xef\xbb\xbf" + WIRE,
+    WIRE.replace(b"\r\n", b"\n").replace(b"\n", b"\r"),
+    WIRE.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"),
+]
 EVENTS = [
     ServerSentEvent('{"a":"käse"}'.encode(), b"message"),
     ServerSentEvent(b"one\ntwo"),
@@ -29,11 +35,11 @@ EVENTS = [
 ]
 
 
-@given(st.lists(st.integers(0, len(WIRE))))
-def test_events_do_not_depend_on_where_the_stream_is_cut(cuts: list[int]) -> None:
+@given(st.sampled_from(WIRES), st.lists(st.integers(0, len(WIRE))))
+def test_events_do_not_depend_on_where_the_stream_is_cut(wire: bytes, cuts: list[int]) -> None:
     parser = SseParser()
-    edges = [0, *sorted(cuts), len(WIRE)]
-    pieces = [WIRE[a:b] for a, b in itertools.pairwise(edges)]
+    edges = [0, *sorted(cuts), len(wire)]
+    pieces = [wire[a:b] for a, b in itertools.pairwise(edges)]
     assert [event for piece in pieces for event in parser.feed(piece)] == EVENTS
     assert parser.end() == []
 
@@ -68,6 +74,7 @@ def test_an_event_has_a_bounded_length(wire: bytes) -> None:
         (b'{"detail":[{"loc":["body"]}]}', '[{"loc":["body"]}]'),
         (b'{"error":{"code":7}}', '{"code":7}'),
         (b"Bad Gateway\n", "Bad Gateway"),
+        (b"<html><body>Bad Gateway</body></html>", ""),
         (b"\xff", "\N{REPLACEMENT CHARACTER}"),
         (b"{}", ""),
         (b"", ""),

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from lifecycle.errors import EngineError
-from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, close_engine
 from lifecycle.settings import Settings
 from worker.engines.echo import EchoEngine
 
@@ -75,10 +75,13 @@ def _as_engine(spec: str, found: Any) -> Engine:
     function = found if inspect.isroutine(found) or isinstance(found, functools.partial) else found.__call__
     if inspect.iscoroutinefunction(function):
         raise EngineLoadError(f"engine {spec!r} is a coroutine function, which never yields; {wanted}")
+    if inspect.isgeneratorfunction(function):
+        raise EngineLoadError(f"engine {spec!r} is a synchronous generator function, without async; {wanted}")
     try:
         inspect.signature(function).bind({}, None)
     except (TypeError, ValueError):
         raise EngineLoadError(f"engine {spec!r} does not take (request, context); {wanted}") from None
+    accepted_parameters(found)
     return cast(Engine, found)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -11,40 +13,59 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import STREAM_ENDED, EngineError
+from lifecycle.errors import EngineError, Unavailable
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import EngineLoadError
-from worker.engines.completion_parser import CompletionParser, error_message
+from lifecycle.types import Event
+from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
+from worker.engines.upstream import Upstream, make_client
+from worker.engines.upstream_errors import error_message, response_error
 
-_CONNECT_TIMEOUT_SECS = 10.0
-_KEEPALIVE_SECS = 2.0  # servers close idle connections after 5 s or more; reusing one later would race with that
+log = logging.getLogger(__name__)
+
+_AFTER_FINISH_SECS = 0.7  # for the usage and [DONE], once the answer is complete
 _END_OF_BODY_SECS = 0.1
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REQUEST_ID = 128
+_OWN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "traceparent",
+        "transfer-encoding",
+        "x-request-id",
+    }
+)
 
 
 class OpenAIEngine:
-    """Forward each body to the upstream and yield the texts that it streams.
+    """Forward each body to the upstream as it came, and yield what it streams.
 
-    All requests share one client with one connection pool. When the context is stopped, or the generator is cancelled
-    or closed, the upstream connection is closed at once, even before the response's headers: such servers abort then.
-    There is no read timeout, because the worker and the frontend have their own.
+    Only `stream` and `stream_options.include_usage` are set. All requests share one client with one connection pool.
+    When the context is stopped, or the generator is cancelled or closed, the upstream connection is closed at once,
+    even before the response's headers: such servers abort then. There is no read timeout, because the worker and the
+    frontend have their own.
     """
+
+    accepts = True
 
     def __init__(self, base_url: str, api_key: str = "") -> None:
         """Use the server at `base_url`: `http://host:port/v1`, or `http://host:port`, to which `/v1` is added.
 
-        Raise EngineLoadError when `base_url` is empty or not an HTTP URL.
+        Raise EngineLoadError when the URL, the key or the environment's proxies or certificates cannot be used.
         """
-        self._base_url = _validated(base_url)
+        self._upstream = Upstream(base_url, api_key)
         self._headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
+            **self._upstream.headers,
         }
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
         self._client: httpx2.AsyncClient | None = None
 
     async def aclose(self) -> None:
@@ -53,59 +74,133 @@ class OpenAIEngine:
         if client is not None:
             await client.aclose()
 
-    async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-        """Yield the upstream's tokens for `request`.
+    async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
+        """Yield the upstream's events for `request`; see CompletionParser.
 
-        Raise EngineError, with the upstream's own message if there is one, when it cannot be reached, reports an error,
-        or ends its stream before the answer is complete.
+        Raise EngineError, with the upstream's own message, status and error code, when it reports an error, or ends its
+        stream before the answer is complete. Raise Unavailable when it cannot be reached, answers 502 or 503, or
+        breaks the connection before its first event.
         """
         if context.is_stopped:
             return
-        parser = CompletionParser(context)
+        parser = CompletionParser(context, _choices(request), self._upstream.scrub)
         try:
             with Interruption(context) as interruption:
                 async with aclosing(await interruption.run(self._send(request, context))) as response:
-                    await interruption.run(_raise_for_failure(response))
+                    await interruption.run(self._raise_for_failure(response, context))
                     async with aclosing(response.aiter_bytes()) as chunks:
+                        body = _Body(chunks, parser)
                         while not parser.ended:
-                            for text in parser.feed(await interruption.run(_next(chunks, parser))):
-                                yield text
+                            for event in parser.feed(await interruption.run(body.next())):
+                                yield event
                                 if context.is_stopped:
                                     return
-                        await interruption.run(_exhaust(chunks))
+                        await interruption.run(body.exhaust())
         except Interrupted:
             return
 
     async def _send(self, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
-        """Return the upstream's response with its body unread. Raise EngineError when there is none."""
-        url = self._base_url + ("/chat/completions" if "messages" in request else "/completions")
-        options = {**(request.get("stream_options") or {}), "include_usage": True}
-        client = self._ensure_client()
+        """Return the upstream's response with its body unread. Raise Unavailable when there is none."""
+        client = self._client = self._client or make_client()
         sent = client.build_request(
             "POST",
-            url,
-            content=orjson.dumps({**request, "stream": True, "stream_options": options}),
-            headers={**self._headers, **_identifying_headers(context)},
+            self._upstream.url("/chat/completions" if "messages" in request else "/completions"),
+            content=_body(request),
+            headers={**_forwarded(context), **self._headers, **_identifying_headers(context)},
         )
         try:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
-            raise EngineError(
-                f"cannot connect to the upstream {url}: {_failure_text(failure)}; check that it runs"
-            ) from failure
+            message = "cannot connect to the upstream"
+            raise self._unavailable(message, context, failure) from failure
         except httpx2.HTTPError as failure:
-            raise EngineError(f"no answer from the upstream {url}: {_failure_text(failure)}; see its log") from failure
+            message = "the upstream closed the connection before it answered"
+            raise self._unavailable(message, context, failure) from failure
 
-    def _ensure_client(self) -> httpx2.AsyncClient:
-        if self._client is None:
-            self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_SECS),
-                # The worker's concurrency is the limit; a second limit here would queue requests unseen.
-                limits=httpx2.Limits(
-                    max_connections=None, max_keepalive_connections=256, keepalive_expiry=_KEEPALIVE_SECS
-                ),
-            )
-        return self._client
+    def _unavailable(self, message: str, context: EngineContext, failure: Exception) -> Unavailable:
+        """Log the failure with the upstream's address, and return the exception, which names none."""
+        reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
+        log.warning("request %s: %s (%s): %s", context.id, message, self._upstream.address, reason)
+        return Unavailable(message)
+
+    async def _raise_for_failure(self, response: httpx2.Response, context: EngineContext) -> None:
+        """Raise EngineError or Unavailable, with the upstream's message, unless the status says success."""
+        if response.is_success:
+            return
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > _MAX_ERROR_BYTES:
+                    break
+        except httpx2.HTTPError:
+            pass  # the part that has arrived is reported
+        status, retry_after = response.status_code, response.headers.get("retry-after")
+        failure = response_error(status, bytes(body), retry_after, self._upstream.scrub)
+        hidden = isinstance(failure, EngineError) and failure.detail.status != status
+        shown = self._upstream.scrub_credentials(error_message(bytes(body))) if hidden else ""
+        log.warning("request %s: the upstream answered with status %d %s", context.id, status, shown)
+        raise failure
+
+
+class _Body:
+    """Read the chunks of a response body."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], parser: CompletionParser) -> None:
+        self._chunks = chunks
+        self._parser = parser
+        self._end_at: float | None = None  # by the loop's clock; set once the answer is complete
+
+    async def next(self) -> bytes | None:
+        """Return the next chunk, or None at the end, which comes soon once the answer is complete.
+
+        Raise EngineError or Unavailable when the connection breaks before the answer is complete.
+        """
+        if self._parser.finished and self._end_at is None:
+            self._end_at = asyncio.get_running_loop().time() + _AFTER_FINISH_SECS
+        try:
+            if self._end_at is None:
+                return await anext(self._chunks, None)
+            async with asyncio.timeout_at(self._end_at):
+                return await anext(self._chunks, None)
+        except httpx2.HTTPError as failure:
+            if not self._parser.finished:
+                raise early_end(self._parser.started) from failure
+        except TimeoutError:
+            pass  # the answer is complete
+        return None
+
+    async def exhaust(self) -> None:
+        """Read the end of the body, so that the pool can reuse the connection. Give up after _END_OF_BODY_SECS."""
+        try:
+            async with asyncio.timeout(_END_OF_BODY_SECS):
+                async for _ in self._chunks:
+                    pass
+        except (TimeoutError, httpx2.HTTPError):
+            pass  # the answer is complete; only the connection is lost
+
+
+def _body(request: dict[str, Any]) -> bytes:
+    """Return the body for the upstream: the client's own, as a stream that reports its usage."""
+    options = request.get("stream_options")
+    options = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    body = {**request, "stream": True, "stream_options": options}
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()  # integers beyond 64 bits and lone surrogates keep their value
+
+
+def _choices(request: dict[str, Any]) -> int:
+    """Return how many choices the answer to a request has: `n` for each prompt."""
+    n, prompt = request.get("n"), request.get("prompt")
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
+
+
+def _forwarded(context: EngineContext) -> dict[str, str]:
+    """Return the call's headers that are meant for the engine, without those that this engine sets itself."""
+    return {name: value for name, value in context.headers.items() if name.lower() not in _OWN_HEADERS}
 
 
 def _identifying_headers(context: EngineContext) -> dict[str, str]:
@@ -121,66 +216,3 @@ def upstream_request_id(id: str, attempt: int) -> str:
         # Two long ids could be equal once they are cut off, so a digest of the whole id is added.
         suffix = f".{hashlib.blake2s(id.encode(), digest_size=16).hexdigest()}{suffix}"
     return id[: _MAX_REQUEST_ID - len(suffix)] + suffix
-
-
-async def _next(chunks: AsyncIterator[bytes], parser: CompletionParser) -> bytes | None:
-    """Return the next chunk of the body, or None at its end.
-
-    Raise EngineError when the connection breaks before the answer is complete; later that is an end like any other.
-    """
-    try:
-        async for chunk in chunks:
-            return chunk
-    except httpx2.HTTPError as failure:
-        if not parser.finished:
-            raise EngineError(STREAM_ENDED) from failure
-    return None
-
-
-async def _exhaust(chunks: AsyncIterator[bytes]) -> None:
-    """Read the end of the body, so that the pool can reuse the connection. Give up after _END_OF_BODY_SECS."""
-    try:
-        async with asyncio.timeout(_END_OF_BODY_SECS):
-            async for _ in chunks:
-                pass
-    except (TimeoutError, httpx2.HTTPError):
-        pass  # the answer is complete; only the connection is lost
-
-
-async def _raise_for_failure(response: httpx2.Response) -> None:
-    """Raise EngineError, with the upstream's message, unless the response is a successful stream."""
-    streams = not response.headers.get("content-type", "").startswith("application/json")
-    if response.is_success and streams:
-        return
-    body = bytearray()
-    try:
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _MAX_ERROR_BYTES:
-                break
-    except httpx2.HTTPError:
-        pass  # the part that has arrived is reported
-    if message := error_message(bytes(body)):
-        raise EngineError(message)
-    if response.is_success:
-        raise EngineError("the upstream answered without a stream; check that it supports stream=true")
-    raise EngineError(f"the upstream answered with status {response.status_code} and no message; see its log")
-
-
-def _validated(base_url: str) -> str:
-    """Return `base_url` without a trailing slash and with a path. Raise EngineLoadError when it is no HTTP URL."""
-    if not base_url:
-        raise EngineLoadError("the openai engine has no upstream: pass --upstream URL or set LIFECYCLE_OPENAI_BASE_URL")
-    try:
-        url = httpx2.URL(base_url)
-    except httpx2.InvalidURL:
-        url = httpx2.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise EngineLoadError(
-            f"LIFECYCLE_OPENAI_BASE_URL={base_url!r} is not an HTTP URL: use http://host:port/v1 or https://…"
-        )
-    return base_url.rstrip("/") + ("/v1" if url.path == "/" else "")
-
-
-def _failure_text(failure: Exception) -> str:
-    return str(failure) or type(failure).__name__

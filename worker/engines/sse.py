@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MAX_EVENT_BYTES = 1024 * 1024
+MAX_EVENT_BYTES = 16 * 1024 * 1024
 """The longest line, and the longest data of one event, that is accepted."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventTooLong(Exception):
@@ -20,13 +22,14 @@ class ServerSentEvent(NamedTuple):
 
 
 class SseParser:
-    """Split a byte stream into server-sent events.
+    """Split a byte stream into server-sent events, as the HTML standard defines them.
 
-    Lines end in LF or CRLF. Comments and fields other than `data` and `event` are ignored, with one exception: some
-    servers report a failure as `event: error` followed by nothing but a comment. That comment becomes the event's data.
+    Lines end in LF, CRLF or CR, and a byte order mark at the start is skipped. Comments and fields other than `data`
+    and `event` are ignored, with one exception: some servers report a failure as `event: error` followed by nothing but
+    a comment. That comment becomes the event's data.
     """
 
-    __slots__ = ("_comment", "_data", "_name", "_partial", "_size")
+    __slots__ = ("_after_cr", "_comment", "_data", "_first", "_name", "_partial", "_size")
 
     def __init__(self) -> None:
         self._partial = bytearray()
@@ -34,12 +37,16 @@ class SseParser:
         self._size = 0
         self._name = b""
         self._comment = b""
+        self._first = True  # the next line is the first one
+        self._after_cr = False  # the last byte was a CR; an LF behind it belongs to the same line end
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that `chunk` completes, and keep the rest for the next call.
 
         Raise EventTooLong when a line or an event exceeds MAX_EVENT_BYTES.
         """
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_line_feeds(chunk)
         self._partial += chunk
         if b"\n" not in chunk:
             if len(self._partial) > MAX_EVENT_BYTES:
@@ -49,7 +56,9 @@ class SseParser:
         self._partial = bytearray(rest)
         events: list[ServerSentEvent] = []
         for line in lines:
-            line = line.removesuffix(b"\r")
+            if self._first:
+                self._first = False
+                line = line.removeprefix(BYTE_ORDER_MARK)
             if line:
                 self._field(line)
             elif event := self._finish():
@@ -58,7 +67,16 @@ class SseParser:
 
     def end(self) -> list[ServerSentEvent]:
         """Return the events of the last lines although the blank line that ends an event is missing."""
-        return self.feed(b"\n\n")
+        return self.feed(b"\n\n\n")  # the first may belong to a CR
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        """Return `chunk` with every line end as an LF."""
+        if not chunk:
+            return chunk
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _field(self, line: bytes) -> None:
         field, _, value = line.partition(b":")
