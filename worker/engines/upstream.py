@@ -89,9 +89,9 @@ def _checked_url(base_url: str) -> httpx2.URL:
     except httpx2.InvalidURL:
         url = httpx2.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.fragment:
+        shown = base_url.rpartition("@")[2]
         raise EngineLoadError(
-            f"LIFECYCLE_OPENAI_BASE_URL={base_url.rpartition('@')[2]!r} is not an HTTP URL: "
-            "use http://host:port/v1 or https://…"
+            f"LIFECYCLE_OPENAI_BASE_URL={shown!r} is not an HTTP URL: use http://host:port/v1 or https://…"
         )
     return url
 

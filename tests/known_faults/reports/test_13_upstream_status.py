@@ -68,7 +68,6 @@ async def test_503_keeps_its_retry_after(site: Site, upstream: Upstream, model: 
     assert int(answer.headers["retry-after"]) >= 9
 
 
-@pytest.mark.xfail(strict=True, reason="13: the upstream's 502 is answered 500, with a proxy's HTML as the message")
 async def test_a_proxys_page_is_not_the_message(site: Site, upstream: Upstream, model: str) -> None:
     upstream.play("13: proxy", lambda call: [PROXY])
     await site.worker(model, "openai", openai_base_url=upstream.url)

@@ -1,6 +1,6 @@
 """An answer must not fail because of framing that server-sent events allow, or because of data after its end.
 
-Today a byte order mark, bare carriage returns, a space behind [DONE] and anything unexpected behind `finish_reason`
+In 0.1, a byte order mark, bare carriage returns, a space behind [DONE] and anything unexpected behind `finish_reason`
 fail a complete answer. Expected: the answer, whatever the framing.
 Source: mistralai/mistral-vibe#793 (`[DONE] `), agentic-os-org/ANOLISA#2209 (BOM, bare CR), SamSaffron/term-llm#487.
 """
@@ -14,7 +14,6 @@ from tests.known_faults.reports.upstream import DONE, STREAM_HEAD, Upstream, chu
 
 ANSWER = chunk({"content": "hi "}) + chunk({"content": "there"}, "stop")
 PLAIN = ANSWER + DONE
-FAILS = pytest.mark.xfail(strict=True, reason="17: this framing of a complete answer fails or loses it")
 
 
 @pytest.mark.parametrize(
@@ -22,14 +21,12 @@ FAILS = pytest.mark.xfail(strict=True, reason="17: this framing of a complete an
     [
         pytest.param(PLAIN, id="plain"),
         pytest.param(PLAIN.replace(b"\n", b"\r\n"), id="CRLF"),
-        pytest.param(PLAIN.replace(b"\n", b"\r"), id="bare CR", marks=FAILS),
-        pytest.param(b"\xef\xbb\xbf" + PLAIN, id="byte order mark", marks=FAILS),
+        pytest.param(PLAIN.replace(b"\n", b"\r"), id="bare CR"),
+        pytest.param(b"\xef\xbb\xbf" + PLAIN, id="byte order mark"),
         pytest.param(PLAIN.replace(b"data: ", b"data:"), id="no space"),
-        pytest.param(ANSWER + b"data: [DONE] \n\n", id="[DONE] and a space", marks=FAILS),
-        pytest.param(ANSWER + b"data: bye\n\n" + DONE, id="junk behind the finish reason", marks=FAILS),
-        pytest.param(
-            ANSWER + b"event: error\ndata: late\n\n" + DONE, id="an error behind the finish reason", marks=FAILS
-        ),
+        pytest.param(ANSWER + b"data: [DONE] \n\n", id="[DONE] and a space"),
+        pytest.param(ANSWER + b"data: bye\n\n" + DONE, id="junk behind the finish reason"),
+        pytest.param(ANSWER + b"event: error\ndata: late\n\n" + DONE, id="an error behind the finish reason"),
         pytest.param(b": ping\n\n" + ANSWER + b": ping\n\n" + DONE, id="comments"),
     ],
 )

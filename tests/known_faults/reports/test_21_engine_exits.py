@@ -1,6 +1,6 @@
 """An engine, or a library under it, that calls `sys.exit` must fail its own request and nobody else's.
 
-Today it ends its worker. The request has no token yet, so it is handed to the next worker, and the next: one request
+In 0.1, it ends its worker. The request has no token yet, so it is handed to the next worker, and the next: one request
 ends a fleet, and the requests of others with it. Expected: `internal`, with a traceback in the worker's log.
 Source: apache/airflow#36986, celery/billiard#452 and #457, dask/distributed#301.
 """
@@ -50,7 +50,6 @@ async def answered(site: Site, model: str, text: str, worker: Process) -> httpx2
         await asyncio.wait((call, end))
 
 
-@pytest.mark.xfail(strict=True, reason="21: an engine that calls sys.exit ends its worker and all requests beside it")
 async def test_only_the_request_fails(site: Site, model: str) -> None:
     worker = await poisoned(site, model)
     async with post(site.http, site.url, chat(model, "normal", stream=True)) as neighbour:

@@ -12,9 +12,6 @@ import pytest
 
 from tests.known_faults.reports.kit import Site, ended
 
-NOT_TOLD = pytest.mark.xfail(
-    strict=True, reason="42: a worker with a synchronous engine starts, and fails every request"
-)
 ENGINES = """
 def plain(request, context):
     yield "hello"
@@ -38,7 +35,7 @@ async def yields(request, context):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("plain", marks=NOT_TOLD), pytest.param("model", marks=NOT_TOLD), pytest.param("factory")],
+    [pytest.param("plain"), pytest.param("model"), pytest.param("factory")],
 )
 async def test_an_engine_of_the_wrong_kind_works_or_stops_the_start(site: Site, model: str, name: str) -> None:
     (site.directory / "mistakes.py").write_text(ENGINES)
