@@ -77,8 +77,8 @@ class Upstream:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         request_line, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        body = await reader.readexactly(int(headers["content-length"]))
-        return Exchange(request_line.split()[1], headers, json.loads(body), writer)
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        return Exchange(request_line.split()[1], headers, json.loads(body or b"{}"), writer)
 
 
 Serve = Callable[[Script], Awaitable[tuple[Upstream, OpenAIEngine]]]

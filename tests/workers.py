@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from lifecycle.aio import tasks
@@ -15,10 +15,10 @@ from tests.unit.world import MODEL
 
 
 @asynccontextmanager
-async def serving(settings: Settings, engine: Engine) -> AsyncIterator[Worker]:
-    """Serves the world's model; drained afterwards, and must then end."""
+async def serving(settings: Settings, engine: Engine, models: Sequence[str] = (MODEL,)) -> AsyncIterator[Worker]:
+    """Serves the world's model, or others; drained afterwards, and must then end."""
     async with Connections.open(settings) as connections:
-        worker = Worker(settings, connections, MODEL, engine)
+        worker = Worker(settings, connections, models, engine)
         running = asyncio.create_task(worker.run())
         try:
             yield worker

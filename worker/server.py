@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 
 from lifecycle.errors import LifecycleError
+from lifecycle.execution.engine import Engine, close_engine
 from lifecycle.execution.worker import Worker
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, SettingsError
 from lifecycle.store.connect import Connections
 from worker.engines import load_engine
 
@@ -22,15 +24,17 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def serve(settings: Settings, model: str, engine_spec: str) -> None:
-    """Serve `model` with the engine that `engine_spec` names, until a signal ends the worker.
+async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> None:
+    """Serve `models` with the engine that `engine_spec` names, until a signal ends the worker.
 
+    Without any, the `openai` engine serves the models that its upstream lists.
     Raise SettingsError or LifecycleError, with one line that says what to do, when the worker cannot start;
     KeyboardInterrupt after a drain that SIGINT started; LifecycleError when a second signal ended the worker.
     """
     engine = load_engine(engine_spec, settings)
+    models = await _models(models, engine)
     async with Connections.open(settings) as connections:
-        worker = Worker(settings, connections, model, engine)
+        worker = Worker(settings, connections, models, engine)
         running = asyncio.create_task(worker.run(), name="worker")
         signals = _Signals(worker, running)
         try:
@@ -45,6 +49,23 @@ async def serve(settings: Settings, model: str, engine_spec: str) -> None:
             signals.close()
     if signals.interrupted:
         raise KeyboardInterrupt
+
+
+async def _models(given: Sequence[str], engine: Engine) -> Sequence[str]:
+    """Return the models to serve: those `given`, or the ones that the engine lists with its method `models()`."""
+    if any(not model.strip() for model in given):
+        raise SettingsError("--model is empty: pass the name of the model, as clients request it")
+    if given:
+        return given
+    list_models = getattr(engine, "models", None)
+    if list_models is None:
+        raise SettingsError("--model is missing: pass the name of the model, as clients request it")
+    try:
+        found: list[str] = await list_models()
+    except BaseException:
+        await close_engine(engine)
+        raise
+    return found
 
 
 class _Signals:

@@ -56,22 +56,28 @@ def frontend(
 @with_settings()
 def worker(
     settings: Settings,
-    model: Annotated[str, typer.Option(help="Name of the model, as clients request it.")],
     engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the model, as clients request it; may be repeated. "
+            "Without it, the openai engine serves what its upstream lists."
+        ),
+    ] = None,
     upstream: Annotated[
         str, typer.Option(metavar="URL", help="URL of the openai engine's upstream; the same as --openai-base-url.")
     ] = "",
     log_format: Format = LogFormat.AUTO,
     alive_file: AliveFile = None,
 ) -> int:
-    """Run one worker: take requests for a model and run its engine."""
+    """Run one worker: take requests for its models and run its engine."""
     logs.configure(settings.log_level, log_format)
     from worker.server import serve
 
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
     with traces.exported("lifecycle-worker"):
-        _run(serve(settings, model, engine), alive_file)
+        _run(serve(settings, model or (), engine), alive_file)
     return 0
 
 

@@ -194,7 +194,7 @@ class Attempt:
             log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
             detail = ErrorDetail(status=503, retry_after_secs=failure.retry_after_secs)
             return Outcome("failed", ErrorType.UNAVAILABLE, message_of(failure), detail=detail)
-        log.error("the engine failed for request %s:\n%s", self.rid, traceback_of(failure))
+        log.error("the engine failed for request %s: %s\n%s", self.rid, location_of(failure), traceback_of(failure))
         return Outcome("failed", ErrorType.INTERNAL, message_of(failure))
 
     async def _report(self, outcome: Outcome) -> Ended | None:

@@ -31,16 +31,17 @@ _POLL_TIMEOUT_SECS = 0.25
 class Delivery(NamedTuple):
     """Name one entry of a queue that Redis has handed to this worker.
 
-    `queue` is "queue" or "retry"; `entry` is the entry's id in that stream.
+    `queue` is "queue" or "retry", each of which exists for each model; `entry` is the entry's id in that stream.
     """
 
     rid: str
     queue: str
     entry: str
+    model: str
 
 
 class QueueConsumer:
-    """Read one shard's queues until `run()` is cancelled; then call `release_pending()`.
+    """Read one shard's queues of all the worker's models until `run()` is cancelled; then call `release_pending()`.
 
     A read that is cancelled may already have been handed entries, which stay pending in this worker's name.
     """
@@ -50,7 +51,7 @@ class QueueConsumer:
         store: Store,
         blocking: Commands,
         shard: int,
-        model: str,
+        models: Sequence[str],
         worker: str,
         slots: ConcurrencySlots,
         launch: Callable[[Delivery], bool],
@@ -63,11 +64,12 @@ class QueueConsumer:
         prefix = store.keys.prefixes[shard]
         self._store = store
         self._blocking = blocking
-        self._model = model
+        self._models = ", ".join(models)
         self._worker = worker
         self._slots = slots
         self._launch = launch
-        self._keys = {f"{prefix}{queue}:{model}": queue for queue in _QUEUES}
+        # All retry queues come first: what has waited once already does not wait behind another model's new requests.
+        self._keys = {f"{prefix}{queue}:{model}": (queue, model) for queue in _QUEUES for model in models}
         self._pending = True  # the next read of all queues returns this worker's pending entries, not new ones
         self._shards = store.settings.shards
         # Redis hands an entry to a blocked read even when its worker is frozen. The wait must end before the lease
@@ -90,9 +92,9 @@ class QueueConsumer:
                     with suppress(RedisError, StoreError):
                         await self.create_groups()
                 else:
-                    log.warning("reading the queues of model %s failed and is repeated: %s", self._model, failure)
+                    log.warning("reading the queues of model %s failed and is repeated: %s", self._models, failure)
             except (RedisError, StoreError, TimeoutError) as failure:
-                log.debug("reading the queues of model %s failed and is repeated: %s", self._model, failure)
+                log.debug("reading the queues of model %s failed and is repeated: %s", self._models, failure)
             tasks.check_cancelled()
             self._pending = True
             pause = min(pause * 2 + 0.02, _MAX_PAUSE_SECS)
@@ -154,7 +156,8 @@ class QueueConsumer:
                 values = dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
                 rid = values.get(b"rid", b"").decode(errors="replace")
                 if is_request_id(rid):
-                    deliveries.append(Delivery(rid, self._keys[key.decode()], entry.decode()))
+                    queue, model = self._keys[key.decode()]
+                    deliveries.append(Delivery(rid, queue, entry.decode(), model))
                 else:
                     await self._remove(key, entry, values)
         return deliveries

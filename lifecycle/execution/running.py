@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
 from lifecycle.tokens.history import read_emitted
 from lifecycle.tokens.writer import TokenWriter
-from lifecycle.types import CancelMode, ErrorType
+from lifecycle.types import CancelMode, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ class RunningRequests:
     def __init__(
         self,
         store: Store,
-        model: str,
         engine: Engine,
         slots: ConcurrencySlots,
         recheck: Callable[[int], None],
@@ -77,7 +76,6 @@ class RunningRequests:
         self.writer = writer
         self._store = store
         self._settings = store.settings
-        self._model = model
         self._engine = engine
         self._slots = slots
         self._recheck = recheck
@@ -196,7 +194,7 @@ class RunningRequests:
             rid,
             self.worker_id,
             delivery.queue,
-            self._model,
+            delivery.model,
             delivery.entry,
             resumable=is_resumable(self._engine),
             retry_for_secs=self._settings.lease_secs,
@@ -217,15 +215,17 @@ class RunningRequests:
             if mode:
                 attempt.cancel(mode)
         progress.attempt = attempt
-        await self._run(request, progress, attempt, start)
+        await self._run(request, progress, attempt, start, delivery.model)
 
-    async def _run(self, request: RunningRequest, progress: DeliveryInProgress, attempt: Attempt, start: Start) -> None:
+    async def _run(
+        self, request: RunningRequest, progress: DeliveryInProgress, attempt: Attempt, start: Start, model: str
+    ) -> None:
         """Run an attempt as the current one of its request, inside a span."""
         rid, context = attempt.rid, attempt.context
         held = self._held[self._store.keys.shard_of(rid)]
         request.current = attempt
         held.add(rid)
-        span = AttemptSpan(rid, self._model, self.worker_id, start)
+        span = AttemptSpan(rid, model, self.worker_id, start)
         context.traceparent = span.traceparent
         if tracing.is_on():
             context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
@@ -239,8 +239,8 @@ class RunningRequests:
                 request.current = None
                 held.discard(rid)
 
-    async def _emitted(self, rid: str, start: Start) -> list[str] | None:
-        """Return the tokens of earlier attempts, `start.base` of them.
+    async def _emitted(self, rid: str, start: Start) -> Sequence[Event] | None:
+        """Return the events of earlier attempts, `start.base` of them.
 
         Return None, after failing the request with `state_lost`, when Redis has lost some of them.
         """

@@ -16,6 +16,7 @@ from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.engine import Engine, accepted_parameters, close_engine
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
+from lifecycle.execution.threaded import as_async
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
@@ -30,31 +31,33 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Serve one model with one engine, from `run()` to the end of a drain.
+    """Serve one or more models with one engine, from `run()` to the end of a drain.
 
     A worker that is fenced abandons its requests and comes back by itself under a new id. It is the holder of its
     lease: `held`, `about` and the `on_…` methods are called by the heartbeat.
     """
 
-    def __init__(self, settings: Settings, connections: Connections, model: str, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, connections: Connections, model: str | Sequence[str], engine: Engine
+    ) -> None:
         """Prepare the worker; `run()` joins the cluster. The worker closes `engine` at its end.
+
+        `model` is the name of one model, or the names of several, which share the engine and its concurrency.
 
         Raise EngineLoadError when the engine's declarations are not valid.
         """
         self.settings = settings
-        self.model = model
+        self.models = (model,) if isinstance(model, str) else tuple(dict.fromkeys(model))
         self._store = connections.store
         self._connections = connections
-        self._engine = engine
+        self._engine = engine = as_async(engine)
         self._accepts = accepted_parameters(engine)
         self._reaper = Reaper(self._store)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
         self._lease, self._writer = self._new_identity()
-        self._running = RunningRequests(
-            self._store, model, engine, self._slots, self._recheck, self._lease.id, self._writer
-        )
+        self._running = RunningRequests(self._store, engine, self._slots, self._recheck, self._lease.id, self._writer)
 
     @property
     def id(self) -> str:
@@ -73,7 +76,7 @@ class Worker:
         """
         await self._lease.join(retry_for_secs)
         await warn_of_eviction(self._store)
-        log.info("worker %s serves model %s with %d slots", self.id, self.model, self.settings.concurrency)
+        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self.settings.concurrency)
         try:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
@@ -86,13 +89,13 @@ class Worker:
             await close_engine(self._engine)
 
     def _new_identity(self) -> tuple[Lease, TokenWriter]:
-        lease = Lease(self._store, Role.WORKER, self, [self.model])
+        lease = Lease(self._store, Role.WORKER, self, self.models)
         return lease, TokenWriter(self._store, lease.id)
 
     async def _serve(self) -> bool:
         """Serve under one identity. Return whether the worker drains; it comes back otherwise."""
         consumers = self._consumers = [
-            QueueConsumer(self._store, blocking, shard, self.model, self.id, self._slots, self._running.launch)
+            QueueConsumer(self._store, blocking, shard, self.models, self.id, self._slots, self._running.launch)
             for shard, blocking in enumerate(self._connections.blocking)
         ]
         subscription: Subscription | None = None
@@ -186,7 +189,7 @@ class Worker:
         """
         return {
             "state": "draining" if self._draining.is_set() else "ready",
-            "models": [self.model],
+            "models": list(self.models),
             "accepts": self._accepts,
             "concurrency": self.settings.concurrency,
             "stuck": self._running.stuck,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.errors import EngineError, Unavailable
+from lifecycle.errors import EngineError, LifecycleError, Unavailable
 from lifecycle.execution.context import EngineContext
 from tests.upstream import (
     DONE,
@@ -193,6 +193,20 @@ async def test_an_engine_can_be_used_after_it_was_closed(serve: Serve) -> None:
     await close_engine(engine)
     assert await collect(engine) == ["x"]
     assert upstream.connections == 2
+
+
+async def test_the_upstreams_models_are_listed(serve: Serve) -> None:
+    upstream, engine = await serve(playing('{"data":[{"id":"a"},{"id":"b"}]}', kind="application/json"))
+    assert await engine.models() == ["a", "b"]
+    assert upstream.exchanges[0].path == "/v1/models"
+    assert upstream.exchanges[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"data":[]}', '{"data":[{"id":7}]}', '{"error":{"message":"no"}}'])
+async def test_an_upstream_that_lists_no_models_is_named(serve: Serve, body: str) -> None:
+    _, engine = await serve(playing(*([body] if body else []), kind="application/json"))
+    with pytest.raises(LifecycleError, match=r"lists no models .*pass --model"):
+        await engine.models()
 
 
 # failures

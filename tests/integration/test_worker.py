@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, ExpiredReplica, Start
+from lifecycle.store.results import Drop, ExpiredReplica, NewRequest, Start
 from lifecycle.store.transitions import Store
+from lifecycle.types import Labels, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 from tests.waiting import wait_until
@@ -195,3 +197,34 @@ async def test_a_cancel_that_overtakes_the_reply_to_the_start_is_heard(
     async with serving(slow, silent):
         await world.admit()
         await _until(world, "cancelled")
+
+
+async def test_one_worker_serves_several_models(settings: Settings, make_store: MakeStore) -> None:
+    async def named(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield f"for {request['model']}"
+
+    store = make_store(settings)
+    async with serving(settings, named, ("first", "second")) as worker:
+        assert worker.about()["models"] == ["first", "second"]
+        for model in ("first", "second"):
+            labels = Labels(model, "chat_completions", "stream")
+            body = orjson.dumps({"model": model})
+            await store.heartbeat("f0", Role.FRONTEND, {}, [])
+            await store.admit(NewRequest(model, "n", labels, "f0", body, "cancel"), retry_for_secs=0)
+            await _until(World(store), "completed", model)
+            assert await World(store).tokens(model) == f"for {model}"
+    await store.expire("f0")
+    await store.finish_cleanup("f0")
+
+
+async def test_a_worker_announces_what_its_engine_takes(settings: Settings) -> None:
+    class Takes:
+        accepts = ("tools", "n")
+
+        async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+            yield "x"
+
+    async with serving(settings, Takes()) as worker:
+        assert worker.about()["accepts"] == ["n", "tools"]
+    async with serving(settings, two_words) as worker:
+        assert worker.about()["accepts"] == []

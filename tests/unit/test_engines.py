@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lifecycle.execution.threaded import as_async
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, accepted_parameters
-from lifecycle.settings import load
+from lifecycle.settings import SettingsError, load
 from lifecycle.types import Event
 from worker.engines import EngineLoadError, close_engine, load_engine
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
 from worker.engines.upstream import Upstream
+from worker.server import serve
 
 USER_MODULE = """
 import functools
@@ -56,6 +59,16 @@ class Synchronous:
         yield "hi"
 
 synchronous_model = Synchronous()
+
+def threaded(request, context):
+    yield "thread"
+
+threaded.run_in_thread = True
+
+async def both(request, context):
+    yield "hi"
+
+both.run_in_thread = True
 
 async def picky(request, context):
     yield "hi"
@@ -102,12 +115,13 @@ async def tokens(engine: Engine, request: dict[str, Any], context: EngineContext
         ("engine", "instance"),
         ("engine.method", "method"),
         ("plain", "hi"),
+        ("threaded", "thread"),
     ],
 )
 @pytest.mark.usefixtures("user_directory")
 async def test_loads_what_can_be_an_engine(attribute: str, said: str) -> None:
     engine = load_engine(f"my_engine:{attribute}", load())
-    assert await tokens(engine, {}) == [said]
+    assert await tokens(as_async(engine), {}) == [said]
     await close_engine(engine)
 
 
@@ -129,6 +143,7 @@ async def test_loads_what_can_be_an_engine(attribute: str, said: str) -> None:
         ("my_engine:too_few", "does not take (request, context)"),
         ("my_engine:synchronous", "is a synchronous generator function"),
         ("my_engine:synchronous_model", "is a synchronous generator function"),
+        ("my_engine:both", "is asynchronous and has run_in_thread"),
         ("my_engine:picky", "accepts names 'tool'; it may name these: audio, "),
         ("my_engine:boastful", "accepts is 'tools'; it must be True or a collection"),
         ("openai", "--upstream URL"),
@@ -232,6 +247,77 @@ def test_a_message_names_neither_address_nor_credentials(base_url: str, message:
 )
 def test_the_urls_of_an_upstream(base_url: str, url: str) -> None:
     assert Upstream(base_url).url("/x") == url
+
+
+@pytest.mark.parametrize("models", [[], [""], ["m", " "]])
+async def test_a_worker_needs_the_name_of_a_model(models: list[str]) -> None:
+    with pytest.raises(SettingsError, match="--model"):
+        await serve(load(), models, "echo")
+
+
+# a synchronous engine
+
+
+def threaded(function: Any) -> Any:
+    function.run_in_thread = True
+    return as_async(function)
+
+
+async def test_a_synchronous_engine_leaves_the_loop_alone() -> None:
+    ticks = threading.Semaphore(0)
+
+    @threaded
+    def engine(request: dict[str, Any], context: EngineContext) -> Iterator[str]:
+        for number in range(3):
+            assert ticks.acquire(timeout=BOUND_SECS)
+            context.input_tokens = number
+            yield str(number)
+
+    context = EngineContext("r")
+    answer = asyncio.create_task(tokens(engine, {}, context))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        ticks.release()  # by the loop, which therefore runs
+    assert await answer == ["0", "1", "2"]
+    assert context.input_tokens == 2
+
+
+@pytest.mark.parametrize("failure", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
+async def test_a_synchronous_engine_passes_its_errors_on(failure: BaseException) -> None:
+    @threaded
+    def engine(request: dict[str, Any], context: EngineContext) -> Iterator[str]:
+        yield "x"
+        raise failure
+
+    answer = engine({}, EngineContext("r"))
+    assert await anext(answer) == "x"
+    with pytest.raises(type(failure)):
+        await anext(answer)
+
+
+async def test_a_cancelled_synchronous_engine_ends_at_its_next_yield() -> None:
+    release, closed = threading.Event(), threading.Event()
+
+    @threaded
+    def engine(request: dict[str, Any], context: EngineContext) -> Iterator[str]:
+        try:
+            yield "x"
+            release.wait(BOUND_SECS)
+            yield "never"
+        finally:
+            closed.set()
+
+    answer = engine({}, EngineContext("r"))
+    assert await anext(answer) == "x"
+    waiting = asyncio.ensure_future(anext(answer))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    done, _ = await asyncio.wait((waiting,), timeout=0.05)
+    assert not done  # the thread is busy, and so is the attempt
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, BOUND_SECS)
+    assert closed.is_set()
 
 
 # echo

@@ -75,8 +75,13 @@ def _as_engine(spec: str, found: Any) -> Engine:
     function = found if inspect.isroutine(found) or isinstance(found, functools.partial) else found.__call__
     if inspect.iscoroutinefunction(function):
         raise EngineLoadError(f"engine {spec!r} is a coroutine function, which never yields; {wanted}")
-    if inspect.isgeneratorfunction(function):
-        raise EngineLoadError(f"engine {spec!r} is a synchronous generator function, without async; {wanted}")
+    in_thread = getattr(found, "run_in_thread", False) is True
+    if in_thread and inspect.isasyncgenfunction(function):
+        raise EngineLoadError(f"engine {spec!r} is asynchronous and has run_in_thread; remove one of the two")
+    if inspect.isgeneratorfunction(function) and not in_thread:
+        raise EngineLoadError(
+            f"engine {spec!r} is a synchronous generator function; write async def, or set its run_in_thread = True"
+        )
     try:
         inspect.signature(function).bind({}, None)
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from worker.engines.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, EventTooLong, S
 from worker.engines.upstream_errors import Scrub, stream_error
 
 _DONE = b"[DONE]"
+_LONGEST_DONE = 64  # with white space around it
 _ENVELOPE = frozenset({"id", "object", "created", "model"})
 _PLAIN_CHUNK = _ENVELOPE | {"choices"}
 _PLAIN_CHOICE = frozenset({"index", "delta", "text", "finish_reason"})
@@ -85,7 +86,7 @@ class CompletionParser:
             yield from self._read_whole(chunk)
             return
         for found in self._parser.end() if chunk is None else self._parser.feed(chunk):
-            if found.data.strip() == _DONE:
+            if len(found.data) < _LONGEST_DONE and found.data.strip() == _DONE:
                 self.finished = self.ended = True
                 return
             event = self._read(found, truncated=chunk is None)
@@ -145,12 +146,10 @@ class CompletionParser:
             if not self.finished:
                 raise stream_error(found.data, self._scrub, started=self.started)
             return None
-        if not found.data.strip():
-            return None
         try:
             payload = orjson.loads(found.data)
         except orjson.JSONDecodeError:
-            if not truncated:  # otherwise `_feed` reports the end that came too early
+            if not truncated and found.data.strip():  # otherwise `_feed` reports the end that came too early
                 self._fail(NOT_JSON)
             return None
         try:
@@ -175,7 +174,7 @@ class CompletionParser:
                 self._context.input_tokens = usage["prompt_tokens"]
         choices = payload.get("choices") or []
         finish_reason = self._note_choices(choices)
-        plain = not any(value is not None and name not in _PLAIN_CHUNK for name, value in payload.items())
+        plain = _has_only(payload, _PLAIN_CHUNK)
         if plain and not choices:
             return None
         if plain and len(choices) == 1 and not (finish_reason and self._choices > 1):
@@ -192,7 +191,8 @@ class CompletionParser:
         found = False
         for choice in choices:
             index = choice.get("index") or 0
-            self._seen_choices.add(index)
+            if index not in self._seen_choices:
+                self._seen_choices.add(index)
             if reason := choice.get("finish_reason"):
                 found = True
                 self._finished_choices.add(index)
@@ -220,6 +220,11 @@ def early_end(started: bool) -> EngineError | Unavailable:
     return EngineError(STREAM_ENDED, 503) if started else Unavailable(STREAM_ENDED)
 
 
+def _has_only(fields: dict[str, Any], names: frozenset[str]) -> bool:
+    """Return whether all other fields than `names` are null."""
+    return not [name for name, value in fields.items() if value is not None and name not in names]
+
+
 def _is_error(payload: dict[str, Any]) -> bool:
     return bool(payload.get("error")) or payload.get("object") == "error"
 
@@ -229,7 +234,7 @@ def _only_text(choice: dict[str, Any]) -> str | None:
 
     The role "assistant" beside a text is left out: the first event of an answer gets it anyway.
     """
-    if choice.get("index") or any(value is not None and name not in _PLAIN_CHOICE for name, value in choice.items()):
+    if choice.get("index") or not _has_only(choice, _PLAIN_CHOICE):
         return None
     delta = choice.get("delta")
     if delta is None:
@@ -238,6 +243,8 @@ def _only_text(choice: dict[str, Any]) -> str | None:
     text = delta.get("content")
     if not isinstance(text, str):
         return None
+    if len(delta) == 1:
+        return text
     for name, value in delta.items():
         if value is not None and name != "content" and not (name == "role" and value == "assistant" and text):
             return None
@@ -246,7 +253,7 @@ def _only_text(choice: dict[str, Any]) -> str | None:
 
 def _is_bare(choice: dict[str, Any]) -> bool:
     """Return whether a choice of index 0 has nothing but a finish reason."""
-    if choice.get("index") or any(value is not None and name not in _PLAIN_CHOICE for name, value in choice.items()):
+    if choice.get("index") or not _has_only(choice, _PLAIN_CHOICE):
         return False
     return not any(value is not None for value in (choice.get("delta") or {}).values())
 

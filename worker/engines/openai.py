@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import EngineError, Unavailable
+from lifecycle.errors import EngineError, LifecycleError, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _AFTER_FINISH_SECS = 0.7  # for the usage and [DONE], once the answer is complete
 _END_OF_BODY_SECS = 0.1
+_MODELS_TIMEOUT_SECS = 10.0
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REQUEST_ID = 128
 _OWN_HEADERS = frozenset(
@@ -73,6 +74,29 @@ class OpenAIEngine:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
+        advice = "check that it runs, or pass --model"
+        client = self._client = self._client or make_client()
+        try:
+            response = await client.get(
+                self._upstream.url("/models"), headers=self._upstream.headers, timeout=_MODELS_TIMEOUT_SECS
+            )
+        except httpx2.HTTPError as failure:
+            reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
+            raise LifecycleError(
+                f"the models of the upstream {self._upstream.address} cannot be listed ({reason}); {advice}"
+            ) from failure
+        try:
+            names = [model["id"] for model in orjson.loads(response.content)["data"]]
+        except (ValueError, KeyError, TypeError):
+            names = []
+        if not (response.is_success and names and all(isinstance(name, str) and name for name in names)):
+            raise LifecycleError(
+                f"the upstream {self._upstream.address} lists no models (status {response.status_code}); {advice}"
+            )
+        return names
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
         """Yield the upstream's events for `request`; see CompletionParser.

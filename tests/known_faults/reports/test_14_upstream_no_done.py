@@ -1,7 +1,7 @@
 """After `finish_reason` everything is said. What the upstream does then must not hold the request.
 
-In 0.1, an upstream that then neither sends [DONE] nor closes, and keeps its heartbeat comments coming, holds the request
-until a timeout fails it. Expected: the complete answer is delivered, soon.
+In 0.1, an upstream that then neither sends [DONE] nor closes, and keeps its heartbeat comments coming, holds the
+request until a timeout fails it. Expected: the complete answer is delivered, soon.
 Source: maximhq/bifrost#6784 and #7115, musistudio/claude-code-router#1271.
 """
 

@@ -1,7 +1,7 @@
 """An upstream that answers a streaming call with one JSON body has still answered: a fallback, a cache, a fake stream.
 
-In 0.1, such an answer is pasted into an error message. Expected: it is used, or refused in words. An error envelope that
-is typed as a stream is quoted.
+In 0.1, such an answer is pasted into an error message. Expected: it is used, or refused in words. An error envelope
+that is typed as a stream is quoted.
 Source: headroomlabs-ai/headroom#3130, inference-gateway/inference-gateway#578, nashsu/llm_wiki#619.
 """
 

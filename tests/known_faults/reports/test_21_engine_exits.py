@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 
 import httpx2
-import pytest
 
 from tests.cluster import Process
 from tests.known_faults.reports.kit import Site, chat
