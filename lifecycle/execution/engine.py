@@ -24,6 +24,8 @@ It may declare, as attributes of the function or of an object with `__call__`:
 - `resumable`: True when it continues behind `context.emitted`
 - `accepts`: the names in GATED_PARAMETERS that it takes, as a collection of str, or True for all parameters. Without
   the attribute it takes none of them. All other parameters reach every engine.
+- `run_in_thread`: True for a synchronous generator function; each of its attempts runs in a thread. It may read the
+  context's attributes and set `finish_reason`, `input_tokens` and `usage`; everything else belongs to the event loop
 - `aclose`: an async function without arguments that is called when the worker ends
 """
 
