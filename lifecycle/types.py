@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import orjson
 
 
 class Status(StrEnum):
@@ -37,7 +39,6 @@ class ErrorType(StrEnum):
     NOT_FOUND = "not_found"
     OVERLOAD = "overload"
     UNAVAILABLE = "unavailable"
-    NOT_IMPLEMENTED = "not_implemented"
     CANCELLED = "cancelled"
     RESPONSE_TIMEOUT = "response_timeout"
     QUEUE_TIMEOUT = "queue_timeout"
@@ -117,6 +118,21 @@ class ErrorDetail(NamedTuple):
     param: str | None = None
     retry_after_secs: float | None = None
 
+    def to_json(self) -> bytes:
+        """Return a JSON list, which `from_json` reads."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the detail of a JSON list. Raises ValueError or TypeError when it is malformed."""
+        return cls(*orjson.loads(text))
+
+
+def reported_tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
+    """Return a number of tokens from an engine's usage; None when the usage has no such number."""
+    value = usage.get(name) if usage else None
+    return value if type(value) is int and 0 <= value < 2**53 else None
+
 
 class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it.
@@ -145,11 +161,15 @@ class RequestRecord(NamedTuple):
     finished_at: float | None
     output_tokens: int
     finish_reason: str | None
+    usage: dict[str, Any] | None = None  # OpenAI's usage object as the engine reported it
+    output_events: int = 0  # events with content
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
     traceparent: str = ""  # the parent of its trace spans
     owner: str | None = None  # the name of the API key it came with
+    stream_length: int = 0  # events in the stream, which shows gaps; `output_tokens` is what the engine reported
+    error_detail: ErrorDetail | None = None
 
     @property
     def labels(self) -> Labels:
@@ -213,6 +233,10 @@ class RequestRecord(NamedTuple):
             idempotency=raw.get("idempotency", ""),
             traceparent=raw.get("traceparent", ""),
             owner=raw.get("owner") or None,
+            usage=orjson.loads(raw["usage"]) if raw.get("usage") else None,
+            output_events=int(raw.get("output_events") or 0),
+            stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
+            error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -222,7 +246,7 @@ class RequestRecord(NamedTuple):
         }
 
 
-_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner")
+_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner", "stream_length", "error_detail")
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 

@@ -14,7 +14,7 @@ from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.errors import StateLost, StoreUnavailable
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.settings import Settings
-from lifecycle.types import Status
+from lifecycle.types import Event, Status
 
 if TYPE_CHECKING:
     from lifecycle.store.redis import Commands
@@ -36,7 +36,7 @@ def tail(
     rid: Annotated[str, typer.Argument(metavar="ID", help="Id of the request.")],
     after: Annotated[str, typer.Option(help="Begin after this token, for example 1-42.", callback=_token_id)] = "",
     json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON for each token and one for the end.")
+        bool, typer.Option("--json", help="Print one line of JSON for each event and one for the end.")
     ] = False,
 ) -> int:
     """Print the text that a request generates, from its start to its end, live. Exits 1 unless it completed."""
@@ -91,7 +91,7 @@ async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens
                 if item.first > number + 1:
                     raise StateLost(f"{rid}: Redis lost a part of the token stream")
                 if item.last > number:
-                    yield item._replace(first=number + 1, texts=item.texts[number + 1 - item.first :])
+                    yield item._replace(first=number + 1, events=item.events[number + 1 - item.first :])
                     number = item.last
             cursor = page.next_id
             if over and not page.items:
@@ -117,13 +117,26 @@ class _NewEntries:
         return bool(await self._blocking.execute("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", self._key, cursor))
 
 
+def text_of(event: Event) -> str:
+    """Return the text that the event adds to the first choice; '' when it adds none."""
+    if isinstance(event, str):
+        return event
+    choices = event.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict) or first.get("index", 0) != 0:
+        return ""
+    delta = first.get("delta")
+    text = delta.get("content") if isinstance(delta, dict) else first.get("text")
+    return text if isinstance(text, str) else ""
+
+
 class _TextPrinter:
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
         self._ends_line = True
 
     def tokens(self, tokens: Tokens) -> None:
-        text = "".join(tokens.texts)
+        text = "".join(map(text_of, tokens.events))
         if not text:
             return
         self._ends_line = text.endswith("\n")
@@ -141,8 +154,9 @@ class _TextPrinter:
 
 class _JsonPrinter:
     def tokens(self, tokens: Tokens) -> None:
-        for number, text in enumerate(tokens.texts, tokens.first):
-            _write_line({"id": f"{tokens.attempt}-{number}", "text": text})
+        for number, event in enumerate(tokens.events, tokens.first):
+            content: dict[str, object] = {"text": event} if isinstance(event, str) else {"event": event}
+            _write_line({"id": f"{tokens.attempt}-{number}"} | content)
         sys.stdout.flush()
 
     def end(self, end: End) -> int:
@@ -152,7 +166,7 @@ class _JsonPrinter:
                 "error_type": end.error_type,
                 "error_message": end.message or None,
                 "finish_reason": end.finish_reason or None,
-                "output_tokens": end.last,
+                "output_tokens": end.output_tokens,
             }
         )
         return 0 if end.status == Status.COMPLETED else 1

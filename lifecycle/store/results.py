@@ -70,7 +70,7 @@ class Append(NamedTuple):
     rid: str
     attempt: int
     number: int
-    tokens: bytes  # JSON list of strings
+    tokens: bytes  # JSON list of events
     first: bool
 
 
@@ -192,6 +192,20 @@ class Roster(NamedTuple):
     replicas: list[RosterEntry]
     models: dict[str, float]
     grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
+
+
+def accepts_of(roster: Roster) -> dict[str, set[frozenset[str]]]:
+    """Return the gated parameters that living workers accept: for each model, the set of each of its workers.
+
+    `*` in a set stands for all parameters.
+    """
+    found: dict[str, set[frozenset[str]]] = {}
+    for entry in roster.replicas:
+        if entry.role == Role.WORKER:
+            about = orjson.loads(entry.about)
+            for model in about.get("models", ()):
+                found.setdefault(model, set()).add(frozenset(about.get("accepts") or ()))
+    return found
 
 
 def models_of(roster: Roster) -> dict[str, float]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
+import orjson
+
+from lifecycle.encoding import encodable_value
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -21,7 +24,7 @@ from lifecycle.store.results import (
     record_of,
 )
 from lifecycle.store.runner import as_text
-from lifecycle.types import CancelMode, RequestRecord
+from lifecycle.types import CancelMode, ErrorDetail, RequestRecord, reported_tokens
 
 _MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
 
@@ -144,37 +147,50 @@ class Store(Membership, Listings):
         last: int,
         *,
         remainder: Append | None = None,
-        input_tokens: int | None = None,
         retry_for_secs: float = 0.0,
     ) -> Ended:
         """End a running request as its worker reports it, with `last` tokens, and so confirm a pending cancel.
 
-        `remainder` are the tokens up to `last` of which no append was confirmed. The script appends those that the
-        stream lacks, so a finish may follow an append whose reply was lost. A pending kill takes effect in place of
+        `remainder` are the tokens up to `last` of which no append was confirmed. Those that the stream lacks are
+        appended, so a finish may follow an append whose reply was lost: the script then asks for a shorter remainder,
+        because Lua's JSON library would change some events. `last` counts events; the record's `output_tokens` is the
+        number that `outcome.usage` reports, if any. A pending kill takes effect in place of
         `outcome`; a pending stop ends it as `completed` with `finish_reason` `stop`.
 
         Returns `done`, or `already` when it had ended before, also by an earlier execution of this call. The request is
         not changed for `unknown`, `fenced` (the attempt is not this worker's) and `incomplete` (the stream ends before
         `last`: append what is missing and call again).
         """
-        reply = await self._in_shard(
-            "finish",
-            rid,
-            retry_for_secs,
-            rid,
-            worker,
-            attempt,
-            outcome.status,
-            outcome.error_type,
-            outcome.message[:_MESSAGE_CHARS],
-            outcome.finish_reason,
-            last,
-            f"{attempt}-{remainder.number}" if remainder else "",
-            remainder.tokens if remainder else "",
-            "" if input_tokens is None else input_tokens,
-            self.settings.retention_secs,
-        )
-        return _ended(reply)
+        input_tokens = reported_tokens(outcome.usage, "prompt_tokens")
+        output_tokens = reported_tokens(outcome.usage, "completion_tokens")
+        count = len(orjson.loads(remainder.tokens)) if remainder else 0
+        while True:
+            reply = await self._in_shard(
+                "finish",
+                rid,
+                retry_for_secs,
+                rid,
+                worker,
+                attempt,
+                outcome.status,
+                outcome.error_type,
+                outcome.message[:_MESSAGE_CHARS],
+                outcome.finish_reason,
+                last,
+                f"{attempt}-{remainder.number}" if remainder else "",
+                last - count,
+                remainder.tokens if remainder else "",
+                "" if input_tokens is None else input_tokens,
+                "" if output_tokens is None else output_tokens,
+                outcome.content_events,
+                _encode(outcome.usage) if outcome.usage else "",
+                _encode_detail(outcome.detail) if outcome.detail else "",
+                self.settings.retention_secs,
+            )
+            if remainder is None or as_text(reply[0]) != "overlap":
+                return _ended(reply)
+            missing = orjson.loads(remainder.tokens)[int(reply[1]) - last :]
+            remainder, count = remainder._replace(tokens=orjson.dumps(missing)), len(missing)
 
     async def fail(
         self, rid: str, error_type: str, message: str, *, seen: int | None = None, retry_for_secs: float = 0.0
@@ -299,6 +315,19 @@ class Store(Membership, Listings):
     async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
         """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
         return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
+
+
+def _encode(value: Any) -> bytes:
+    """Return JSON. What JSON or UTF-8 cannot carry is replaced."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(encodable_value(value))
+
+
+def _encode_detail(detail: ErrorDetail) -> bytes:
+    """Return JSON, with long texts cut off as an error message is."""
+    return _encode([part[:_MESSAGE_CHARS] if isinstance(part, str) else part for part in detail])
 
 
 def _ended(reply: list[Any]) -> Ended:

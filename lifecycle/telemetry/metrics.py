@@ -65,7 +65,13 @@ class Metrics:
             "input_sequence_tokens", "Prompt length in tokens, where the engine reports it.", _TOKENS
         )
         self.output_length = histogram("output_sequence_tokens", "Tokens generated for one request.", _TOKENS)
-        self.output_tokens = counter("output_tokens", "Tokens received from workers.", ("model",))
+        self.output_tokens = counter(
+            "output_tokens",
+            "Tokens generated, by the engine's report at the end, and by events until then.",
+            ("model",),
+        )
+        self.input_tokens = counter("input_tokens", "Prompt tokens, where the engine reports them.", ("model",))
+        self.output_events = counter("output_events", "Events with content of requests that have ended.", ("model",))
         self.token_gaps = histogram(
             "inter_token_latency_seconds", "Time between tokens as the frontend received them.", _SHORT_SECONDS
         )
@@ -83,6 +89,8 @@ class Metrics:
 
     def observe_end(self, record: RequestRecord) -> None:
         """Observe durations and lengths from the terminal record. All its times are by Redis's clock."""
+        self.input_tokens.labels(record.model).inc(record.input_tokens or 0)
+        self.output_events.labels(record.model).inc(record.output_events)
         for histogram, value in (
             (self.duration, record.duration_secs),
             (self.cancel_to_stop, record.cancel_to_stop_secs),

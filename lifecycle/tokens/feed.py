@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lifecycle.tokens.items import End, Tokens
-from lifecycle.types import RequestRecord
+from lifecycle.types import Event, RequestRecord
 
 
 class FeedReader(Protocol):
@@ -24,7 +24,7 @@ class FeedReader(Protocol):
 
 
 class FeedObserver(Protocol):
-    """Describe what follows the progress of a request without reading its texts. No method may block."""
+    """Describe what follows the progress of a request without reading its events. No method may block."""
 
     def on_tokens(self, count: int, gap_secs: float) -> None:
         """Notice `count` new tokens, `gap_secs` after the last sign of life."""
@@ -83,13 +83,13 @@ class RequestFeed:
         if not self.readers and self._pins == 0:
             self._on_empty(self)
 
-    def take_tokens(self, entry_id: str, texts: list[str]) -> None:
+    def take_tokens(self, entry_id: str, events: list[Event]) -> None:
         """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored."""
         attempt, _, number = entry_id.partition("-")
         last = int(number)
         if last <= self.number:
             return
-        tokens = Tokens(int(attempt), last - len(texts) + 1, texts)
+        tokens = Tokens(int(attempt), last - len(events) + 1, events)
         now = self._clock()
         self.started = True
         new, self.number = last - self.number, last  # counted by number: frames may overlap or get lost

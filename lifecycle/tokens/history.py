@@ -9,6 +9,7 @@ import orjson
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End, Opened, Tokens
+from lifecycle.types import Event
 
 PAGE_ENTRIES = 256
 
@@ -34,8 +35,8 @@ async def read_history(store: Store, rid: str, after: str, retry_for_secs: float
         values = dict(zip(flat[::2], flat[1::2], strict=True))
         if b"t" in values:
             token_id = TokenId(*map(int, after.split("-")))
-            texts = orjson.loads(values[b"t"])
-            items.append(Tokens(token_id.attempt, token_id.number - len(texts) + 1, texts))
+            events = orjson.loads(values[b"t"])
+            items.append(Tokens(token_id.attempt, token_id.number - len(events) + 1, events))
         elif b"e" in values:
             items.append(End.from_event(orjson.loads(values[b"e"])))
         elif b"s" in values:
@@ -43,20 +44,20 @@ async def read_history(store: Store, rid: str, after: str, retry_for_secs: float
     return HistoryPage(items, len(entries) < PAGE_ENTRIES, after)
 
 
-async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[str] | None:
-    """Return the texts of the `base` tokens that earlier attempts have left, for an engine that resumes.
+async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[Event] | None:
+    """Return the `base` events that earlier attempts have left, for an engine that resumes.
 
     Returns None when the stream does not hold exactly that many. Raises StoreUnavailable.
     """
-    texts: list[str] = []
+    events: list[Event] = []
     after = "0-0"
     while True:
         page = await read_history(store, rid, after, retry_for_secs)
         for item in page.items:
             if isinstance(item, Tokens):
-                if item.first != len(texts) + 1:
+                if item.first != len(events) + 1:
                     return None
-                texts += item.texts
+                events += item.events
         if page.exhausted:
-            return texts if len(texts) == base else None
+            return events if len(events) == base else None
         after = page.next_id

@@ -13,7 +13,7 @@ from lifecycle.store.listener import ConnectionFactory, Listener
 log = logging.getLogger(__name__)
 
 Dispatch = Callable[[str, str, Any], None]
-"""Called with request id, entry id and payload: a list of token texts, or an event object with a `type`."""
+"""Called with request id, entry id and payload: a list of token events, or an event object with a `type`."""
 
 
 class Inbox(Listener):

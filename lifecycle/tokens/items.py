@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
+
+from lifecycle.types import ErrorDetail, Event, reported_tokens
 
 
 class Tokens(NamedTuple):
@@ -10,11 +14,11 @@ class Tokens(NamedTuple):
 
     attempt: int
     first: int
-    texts: list[str]
+    events: list[Event]
 
     @property
     def last(self) -> int:
-        return self.first + len(self.texts) - 1
+        return self.first + len(self.events) - 1
 
 
 class Opened(NamedTuple):
@@ -33,6 +37,14 @@ class End(NamedTuple):
     finish_reason: str
     last: int
     input_tokens: int | None = None
+    usage: dict[str, Any] | None = None  # as the engine reported it
+    detail: ErrorDetail | None = None  # of an engine's or upstream's own error
+
+    @property
+    def output_tokens(self) -> int:
+        """Return the number of generated tokens that the engine reported, else the number of events."""
+        reported = reported_tokens(self.usage, "completion_tokens")
+        return self.last if reported is None else reported
 
     @classmethod
     def from_event(cls, event: dict[str, object]) -> End:
@@ -44,4 +56,7 @@ class End(NamedTuple):
             str(event["finish_reason"]),
             int(str(event["last"])),
             int(str(event["input_tokens"])) if event.get("input_tokens") else None,
+            # Both are JSON inside a string, because Lua's JSON library does not preserve every value.
+            orjson.loads(str(event["usage"])) if event.get("usage") else None,
+            ErrorDetail.from_json(str(event["detail"])) if event.get("detail") else None,
         )

@@ -137,7 +137,7 @@ class TokenReader:
             return
         self._live.append(item)
         if isinstance(item, Tokens):
-            self._free_tokens -= len(item.texts)
+            self._free_tokens -= len(item.events)
             if self._free_tokens < 0:
                 self._go_back_to_stream()
         self._wake()
@@ -150,17 +150,23 @@ class TokenReader:
             if self.on_end is not None and item.last == self.number:
                 self.on_end(item)
             return False
-        attempt, first, texts = item
+        attempt, first, events = item
         number = self.number
         if first != number + 1 or (attempt != self.attempt and number > 0) or not self.on_events(item):
             return False
-        self.attempt, self.number = attempt, number + len(texts)
+        self.attempt, self.number = attempt, number + len(events)
         self._active_at = self._loop.time()
         return True
 
     def mark_stale(self) -> None:
         """Read the record as soon as `next()` is waited for: a push may have been lost, or Redis may have lost data."""
         self._overdue = _Overdue.RECORD_CHECK
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Let `next()` return SILENCE if it has nothing else to return."""
+        if self._overdue is _NOTHING:
+            self._overdue = _Overdue.KEEPALIVE
         self._wake()
 
     def abort(self, end: End) -> None:
@@ -203,7 +209,7 @@ class TokenReader:
         while self._live and self._source is _FEED:
             held = self._live.popleft()
             if isinstance(held, Tokens):
-                self._free_tokens += len(held.texts)
+                self._free_tokens += len(held.events)
                 if held.attempt > self.attempt and self.number > 0 and held.last > self.number:
                     self._go_back_to_stream()  # only the stream shows how many tokens the attempt before has left
                     break
@@ -232,8 +238,8 @@ class TokenReader:
             return item if item.last == self.number else self._lost(_READ_IS_LOST)
         if item.last <= self.number:
             return None
-        texts = item.texts[self.number + 1 - item.first :] if item.first <= self.number else item.texts
-        accepted = Tokens(item.attempt, self.number + 1, texts)
+        events = item.events[self.number + 1 - item.first :] if item.first <= self.number else item.events
+        accepted = Tokens(item.attempt, self.number + 1, events)
         self.attempt, self.number = item.attempt, item.last
         return accepted
 
@@ -271,11 +277,11 @@ class TokenReader:
             return False
         if record is None:
             self.abort(self._lost("Redis lost the request"))
-        elif self.number > record.output_tokens or self.attempt > record.attempt:
+        elif self.number > record.stream_length or self.attempt > record.attempt:
             self.abort(self._lost(_READ_IS_LOST))
         elif self._live or self._aborted is not None:
             return True
-        elif record.status.terminal or record.output_tokens > self.number:
+        elif record.status.terminal or record.stream_length > self.number:
             if more_expected:
                 self.abort(self._lost(_GAP))
             else:

@@ -12,10 +12,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-import orjson
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
+from lifecycle.encoding import encode_events
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.transitions import Store
@@ -32,14 +32,6 @@ _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in 
 _LONGEST_PAUSE_SECS = 0.5
 
 
-def encode_tokens(texts: list[Event]) -> bytes:
-    """Return a JSON list. Lone surrogates, which have no UTF-8 form, are replaced."""
-    try:
-        return orjson.dumps(texts)
-    except TypeError:
-        return orjson.dumps([t.encode("utf-8", "replace").decode() if isinstance(t, str) else t for t in texts])
-
-
 class TokenSink:
     """Take the tokens of one attempt's engine until they are flushed."""
 
@@ -54,7 +46,8 @@ class TokenSink:
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
-        self._texts: list[Event] = []
+        self._events: list[Event] = []
+        self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
         self._stalled = False  # that flush was refused or not answered, and is repeated
@@ -65,16 +58,16 @@ class TokenSink:
     @property
     def number(self) -> int:
         """Return the number of the last token that was put."""
-        return self._number + len(self._texts)
+        return self._number + len(self._events)
 
-    def put(self, text: Event) -> bool:
-        """Take one token. Returns False when the engine should await `drained()` before the next."""
+    def put(self, event: Event) -> bool:
+        """Take one event. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             return True
-        self._texts.append(text)
+        self._events.append(event)
         if not self._queued:
             self._queue()
-        return len(self._texts) < SINK_TOKENS
+        return len(self._events) < SINK_TOKENS
 
     def end(self) -> None:
         """Take no more tokens. What fits into one entry is left for `finish`."""
@@ -82,13 +75,13 @@ class TokenSink:
 
     async def drained(self) -> None:
         """Wait until the sink takes further tokens without growing past its bound, or takes none at all."""
-        while len(self._texts) >= SINK_TOKENS and not (self.closed or self._ending):
+        while len(self._events) >= SINK_TOKENS and not (self.closed or self._ending):
             await self._wait_for_progress()
 
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request has ended or belongs to another worker."""
         self._close()
-        self._texts.clear()
+        self._events.clear()
         self._notify()
 
     async def finish(self, outcome: Outcome, retry_for_secs: float) -> Ended:
@@ -101,27 +94,27 @@ class TokenSink:
         self._ending = True
         if outcome.status == "cancelled":
             self.discard()
-        while (self._flushing or len(self._texts) > ENTRY_TOKENS) and not (self._stalled or self.closed):
+        while (self._flushing or len(self._events) > ENTRY_TOKENS) and not (self._stalled or self.closed):
             await self._wait_for_progress()
         if not self.closed:
             self._withdraw()
-        remainder = self._entry(self._take(len(self._texts))) if self._texts else None
+        remainder = self._entry(self._take(len(self._events))) if self._events else None
         self._close()
         return await self._writer.store.finish(
             self.rid,
             self._writer.worker,
             self.attempt,
-            outcome,
+            # Which events of earlier attempts had content is not known; all of them are counted.
+            outcome._replace(content_events=self._base + outcome.content_events),
             self._number,
             remainder=remainder,
-            input_tokens=(outcome.usage or {}).get("prompt_tokens"),
             retry_for_secs=retry_for_secs,
         )
 
     def begin_flush(self) -> Append | None:
         """Return the next entry to append; None when there is nothing to flush."""
         self._queued = False
-        if not self._texts or (self._ending and len(self._texts) <= ENTRY_TOKENS):
+        if not self._events or (self._ending and len(self._events) <= ENTRY_TOKENS):
             return None
         self._flushing = self._take(ENTRY_TOKENS)
         return self._entry(self._flushing)
@@ -136,7 +129,7 @@ class TokenSink:
         self._flushing = []
         self._stalled = False
         self._notify()
-        if self._texts and not self._queued and not self.closed:
+        if self._events and not self._queued and not self.closed:
             self._queue()
 
     def refuse(self, why: Refusal) -> None:
@@ -154,21 +147,21 @@ class TokenSink:
         self._writer.wake()
 
     def _take(self, count: int) -> list[Event]:
-        texts = self._texts
-        if len(texts) <= count:
-            self._texts = []
-            return texts
-        self._texts = texts[count:]
-        return texts[:count]
+        events = self._events
+        if len(events) <= count:
+            self._events = []
+            return events
+        self._events = events[count:]
+        return events[:count]
 
-    def _entry(self, texts: list[Event]) -> Append:
+    def _entry(self, events: list[Event]) -> Append:
         first = self._number == 0
-        self._number += len(texts)
-        return Append(self.rid, self.attempt, self._number, encode_tokens(texts), first)
+        self._number += len(events)
+        return Append(self.rid, self.attempt, self._number, encode_events(events), first)
 
     def _withdraw(self) -> None:
         """Take back what a stalled flush holds. Redis may have executed it all the same."""
-        self._texts = self._flushing + self._texts
+        self._events = self._flushing + self._events
         self._number -= len(self._flushing)
         self._flushing = []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError, StoreUnavailable
-from lifecycle.store.results import Roster, models_of
+from lifecycle.store.results import Roster, accepts_of, models_of
 from lifecycle.store.transitions import Store
 
 ModelState = Literal["live", "known", "unknown"]
@@ -26,12 +27,36 @@ class ModelRegistry:
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
         self._live: frozenset[str] = frozenset()
+        self._accepts: dict[str, set[frozenset[str]]] = {}
 
     async def state_of(self, model: str) -> ModelState:
         """Return a model's state; the roster is refreshed unless the model is live. Raises StoreUnavailable."""
         if self._cached_state(model) != "live":
             await self.refresh()
         return self._cached_state(model)
+
+    def accepts(self, model: str) -> set[frozenset[str]]:
+        """Return the gated parameters that the model's living workers accept, one set for each; `*` stands for all."""
+        return self._accepts.get(model, set())
+
+    async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
+        """Return the first of these gated parameters that keeps every living worker of the model from the call.
+
+        Returns None when one worker accepts all of them, or when no worker lives. The roster is refreshed before a
+        parameter is returned. Raises StoreUnavailable.
+        """
+        unsupported = self._unsupported(model, names)
+        if unsupported is not None:
+            await self.refresh()
+            unsupported = self._unsupported(model, names)
+        return unsupported
+
+    def _unsupported(self, model: str, names: Sequence[str]) -> str | None:
+        missing = [
+            [name for name in names if name not in accepted and "*" not in accepted] for accepted in self.accepts(model)
+        ]
+        fewest = min(missing, key=len, default=[])
+        return fewest[0] if fewest else None
 
     async def refresh(self) -> Roster:
         """Return a roster no older than this call. Callers that wait at the same time share it, or its failure.
@@ -47,6 +72,7 @@ class ModelRegistry:
                     self._roster, self._failure = await self._store.roster(), ""
                     self._known.update(self._roster.models)
                     self._live = frozenset(models_of(self._roster))
+                    self._accepts = accepts_of(self._roster)
                 except StoreUnavailable as failure:
                     self._failure = failure.message
                 self._asked_at = asked_at

@@ -106,7 +106,8 @@ class StreamMonitor:
         self._close()
         try:
             self._guard.mark(record)
-            self._tokens.inc(max(0, record.output_tokens - self.feed.number))  # in frames that were lost
+            # What the engine reported beyond the events that were counted, or events in frames that were lost.
+            self._tokens.inc(max(0, record.output_tokens - self.feed.number))
             self._services.metrics.observe_end(record)
             self._span.end(record)
             request_log.ended(record, self._span.trace_id)
@@ -144,7 +145,10 @@ class StreamMonitor:
                     record.error_type,
                     record.error_message or "",
                     record.finish_reason or "",
-                    record.output_tokens,
+                    record.stream_length,
+                    record.input_tokens,
+                    record.usage,
+                    record.error_detail,
                 ),
             )
 

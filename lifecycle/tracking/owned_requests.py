@@ -100,7 +100,7 @@ class OwnedRequests:
         feed = self._readers.feed(rid)
         feed.pin()
         feed.started = record.started_at is not None
-        feed.number = max(feed.number, record.output_tokens)
+        feed.number = max(feed.number, record.stream_length)
         # Its limits are stored in Redis, where the sweeps find them.
         span = RequestSpan(rid, record.labels, record.traceparent)
         monitor = self.own(feed, record.labels, Limits(), span, queued=record.status is Status.QUEUED)

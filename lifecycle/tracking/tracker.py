@@ -7,7 +7,7 @@ is a façade: the work is done by the parts that it puts together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from lifecycle.aio import tasks
@@ -102,6 +102,13 @@ class Tracker:
     async def model_state(self, model: str) -> ModelState:
         """Return whether a model is served now, was served before, or is unknown. Raises StoreUnavailable."""
         return await self._models.state_of(model)
+
+    async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
+        """Return the gated parameter for which no living worker of the model takes a call with these, if any.
+
+        Raises StoreUnavailable.
+        """
+        return await self._models.find_unsupported(model, names)
 
     async def refresh_roster(self) -> Roster:
         """Return a roster of the cluster no older than this call. Raises StoreUnavailable."""

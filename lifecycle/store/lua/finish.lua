@@ -3,14 +3,19 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message,
 --         finish_reason, last (number of the last token), remainder_id (entry id of tokens not known to be appended, ''
---         if none), remainder (those tokens, up to the last), input_tokens ('' when unknown), retention_secs
+--         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last),
+--         input_tokens (as the engine reports them, '' when unknown), output_tokens (the same), content_events (how many
+--         tokens have content), usage (JSON, '' for none), error_detail (JSON, '' for none), retention_secs
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
---         {'fenced'} when the attempt is not this worker's, or {'incomplete', last number} when the stream ends before
---         the given last token: the worker then appends what is missing and calls again.
+--         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
+--         the given last token (the worker then appends what is missing and calls again), or {'overlap', last number}
+--         when an append whose reply was lost has appended a part of the remainder: call again with the rest of it.
+-- The remainder is never decoded, because cjson changes empty lists and large integers.
 
 local P = KEYS[1]
-local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id, remainder,
-  input_tokens, retention_secs = unpack(ARGV)
+local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
+  remainder_base, remainder, input_tokens, output_tokens, content_events, usage, error_detail,
+  retention_secs = unpack(ARGV)
 --- @include clock stream record events counts queue terminal
 
 local record = load_record(rid)
@@ -24,6 +29,9 @@ end
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
+if output_tokens ~= '' then record.reported_tokens = output_tokens end
+if usage ~= '' then record.usage = usage end
+record.output_events = content_events
 local number, at, closed = stream_end(rid)
 local preceding
 local function ends(outcome)
@@ -32,26 +40,18 @@ local function ends(outcome)
 end
 if record.cancel_mode == 'kill' then return ends(cancelled_outcome(record, number)) end
 
--- Returns what the stream lacks of the remainder. An append whose reply was lost may overlap with it.
-local function missing(texts, number)
-  local have = number - (tonumber(last) - #texts)
-  if have < 0 then return nil end
-  if have == 0 then return remainder end
-  local rest = {}
-  for i = have + 1, #texts do rest[#rest + 1] = texts[i] end
-  return cjson.encode(rest)
-end
-
 if not closed and remainder_id ~= '' and number < tonumber(last) then
-  local tokens = missing(cjson.decode(remainder), number)
-  if tokens then
+  local have = number - tonumber(remainder_base)
+  if have > 0 then return {'overlap', number} end
+  if have == 0 then
     at = string.format('%.0f', now * 1000)
-    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', tokens, 'at', at)
-    preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. tokens .. '],'
+    redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
+    preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. '],'
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end
 end
 if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
+if status == 'failed' and error_detail ~= '' then record.error_detail = error_detail end
 return ends(outcome_of(status, error_type, message, finish_reason, number))

@@ -20,7 +20,8 @@ local function public_record(rid, record)
   if not record then return '' end
   if record.status == 'running' or (record.status == 'queued' and record.attempt ~= '0') then
     local number, at = stream_end(rid)
-    record.output_tokens = tostring(number)
+    local length = tostring(number)
+    record.output_tokens, record.output_events, record.stream_length = length, length, length
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
   record.nonce, record.queue, record.entry, record.started_entry, record.resumable = nil

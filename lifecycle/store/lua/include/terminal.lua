@@ -33,7 +33,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     leave_queue(record)
     redis.call('HDEL', key, 'entry')
   end
-  outcome.input_tokens = record.input_tokens
+  outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
   local ending = cjson.encode(outcome)
   if not closed then close_stream(rid, ending) end
@@ -42,7 +42,10 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   record.error_message = outcome.message
   record.finish_reason = outcome.finish_reason
   record.finished_at = secs(now)
-  record.output_tokens = tostring(number)
+  record.stream_length = tostring(number)
+  record.output_tokens = record.reported_tokens or record.stream_length
+  record.output_events = tostring(math.min(tonumber(record.output_events) or number, number))
+  record.reported_tokens = nil
   if number > 0 and at then
     record.last_token_at = secs(tonumber(at) / 1000)
     if not record.first_token_at or record.first_token_at == '' then
@@ -51,11 +54,14 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   end
   redis.call('HSET', key,
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
-    'output_tokens', record.output_tokens, 'last_token_at', record.last_token_at or '',
+    'output_tokens', record.output_tokens, 'output_events', record.output_events,
+    'stream_length', record.stream_length, 'last_token_at', record.last_token_at or '',
     'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '')
   if outcome.error_type ~= '' then
     redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
   end
+  if record.usage then redis.call('HSET', key, 'usage', record.usage) end
+  if record.error_detail then redis.call('HSET', key, 'error_detail', record.error_detail) end
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)

@@ -1,0 +1,47 @@
+"""Encode events as JSON, whatever an engine has put into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from lifecycle.types import Event
+
+_DEPTH_LIMIT = 100  # of an event that cannot be encoded as it is
+
+
+def encode_events(events: list[Event]) -> bytes:
+    """Return a JSON list. What JSON or UTF-8 cannot carry is replaced, see `encodable_value`; it never raises."""
+    try:
+        return orjson.dumps(events)
+    except TypeError:
+        return orjson.dumps([encodable_value(event) for event in events])
+
+
+def encodable_value(value: Any, depth: int = 0) -> Any:
+    """Return the value as JSON can carry it.
+
+    Lone surrogates, which have no UTF-8 form, become `?`. An integer of more than 64 bits becomes a float, any value
+    that JSON does not know becomes its `str()`, and what is nested deeper than 100 levels becomes null.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if value is None or isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else _as_float(value)
+    if depth >= _DEPTH_LIMIT:
+        return None
+    if isinstance(value, dict):
+        return {encodable_value(str(name)): encodable_value(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encodable_value(item, depth + 1) for item in value]
+    return encodable_value(str(value))
+
+
+def _as_float(value: int) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -1,0 +1,151 @@
+"""Structured events pass through Redis byte for byte, and a request's end keeps what the engine reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from lifecycle.store.results import Append, Outcome
+from lifecycle.telemetry.metrics import Metrics
+from lifecycle.tokens.history import read_emitted, read_history
+from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.writer import TokenWriter
+from lifecycle.tracking.model_registry import ModelRegistry
+from lifecycle.types import ErrorDetail, Role
+from tests.unit.world import World
+
+USAGE: dict[str, Any] = {
+    "prompt_tokens": 12,
+    "completion_tokens": 20,
+    "total_tokens": 32,
+    "prompt_tokens_details": {"cached_tokens": 8, "parts": []},
+    "cost": 2**53 + 1,
+}
+DETAIL = ErrorDetail(429, "rate_limited", "slow_down", "messages", 7.5)
+# What Lua's JSON library changes: an empty list becomes an object, a large integer loses digits.
+ODD = [{"choices": [], "token_ids": [], "empty": {}, "seed": 2**53 + 1, "f": 0.1, "n": None}, "text", {"a": "\u2028é"}]
+
+
+async def _events(world: World) -> list[Any]:
+    page = await read_history(world.store, "r", "0-0")
+    return [event for item in page.items if isinstance(item, Tokens) for event in item.events]
+
+
+async def _end(world: World) -> End:
+    page = await read_history(world.store, "r", "0-0")
+    assert isinstance(page.items[-1], End)
+    return page.items[-1]
+
+
+async def _append(world: World, number: int, events: list[Any]) -> None:
+    entry = Append("r", 1, number, orjson.dumps(events), number == len(events))
+    assert await world.store.append(0, "w0", [entry]) == []
+
+
+@pytest.mark.parametrize("already", [0, 1, 2, 3])
+async def test_a_remainder_is_appended_unchanged_whatever_of_it_is_there(world: World, already: int) -> None:
+    """An append whose reply was lost may have been executed."""
+    await world.run()
+    if already:
+        await _append(world, already, ODD[:already])
+    last = Append("r", 1, 3, orjson.dumps(ODD), True)
+    ended = await world.store.finish("r", "w0", 1, Outcome("completed", finish_reason="stop"), 3, remainder=last)
+    assert ended.what == "done"
+    assert orjson.dumps(await _events(world)) == orjson.dumps(ODD)
+    assert await read_emitted(world.store, "r", 3, 0.0) == ODD
+
+
+async def test_a_sink_carries_objects_and_texts(world: World) -> None:
+    await world.run()
+    sink = TokenWriter(world.store, "w0").open("r", 1, 0, lambda why: None)
+    for event in (*ODD, {"delta": {"content": "a\ud800"}}):
+        assert sink.put(event)  # type: ignore[arg-type]
+    assert (await sink.finish(Outcome("completed", content_events=3), 0.0)).what == "done"
+    assert await _events(world) == [*ODD, {"delta": {"content": "a?"}}]
+    assert (await world.record()).output_events == 3
+
+
+async def test_the_record_keeps_the_usage_and_counts_the_events_of_the_stream_apart(world: World) -> None:
+    await world.run()
+    await _append(world, 2, ODD[:2])
+    running = await world.record()
+    assert (running.output_tokens, running.output_events, running.stream_length, running.usage) == (2, 2, 2, None)
+    await world.finish(2, outcome=Outcome("completed", finish_reason="stop", usage=USAGE, content_events=1))
+    record = await world.record()
+    assert (record.output_tokens, record.output_events, record.stream_length) == (20, 1, 2)
+    assert (record.usage, record.input_tokens) == (USAGE, 12)
+    shown = record.to_json()
+    assert (shown["usage"], shown["output_events"], "stream_length" in shown) == (USAGE, 1, False)
+    end = await _end(world)
+    assert (end.last, end.output_tokens, end.usage, end.input_tokens) == (2, 20, USAGE, 12)
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": None}, {"completion_tokens": "9"}, {"x": "\ud800"}])
+async def test_without_a_usable_report_tokens_are_counted_by_events(world: World, usage: dict[str, Any] | None) -> None:
+    await world.run()
+    await _append(world, 2, ["a", "b"])
+    await world.finish(2, outcome=Outcome("completed", finish_reason="stop", usage=usage, content_events=2))
+    record = await world.record()
+    assert (record.output_tokens, record.output_events, record.stream_length) == (2, 2, 2)
+
+
+async def test_an_end_without_its_worker_counts_every_event(world: World) -> None:
+    await world.run()
+    await _append(world, 2, ["a", "b"])
+    assert (await world.store.fail("r", "response_timeout", "silence")).what == "done"
+    record = await world.record()
+    assert (record.output_tokens, record.output_events, record.usage) == (2, 2, None)
+
+
+async def test_a_killed_request_counts_no_more_events_than_its_stream_has(world: World) -> None:
+    await world.run()
+    await _append(world, 1, ["a"])
+    await world.cancel()
+    await world.finish(1, outcome=Outcome("cancelled", "cancelled", usage=USAGE, content_events=9))
+    record = await world.record()
+    assert (record.output_events, record.stream_length, record.output_tokens) == (1, 1, 20)
+
+
+async def test_the_detail_of_an_error_reaches_the_stream_and_the_record(world: World) -> None:
+    await world.run()
+    await world.finish(outcome=Outcome("failed", "overload", "slow down", detail=DETAIL._replace(code="c\ud800")))
+    assert (await _end(world)).detail == DETAIL._replace(code="c?")
+    record = await world.record()
+    assert record.error_detail == DETAIL._replace(code="c?")
+    assert "error_detail" not in record.to_json()
+
+
+async def test_a_cancelled_request_has_no_detail(world: World) -> None:
+    await world.run()
+    await world.cancel()
+    await world.finish(outcome=Outcome("failed", "overload", "slow down", detail=DETAIL))
+    assert (await world.record()).error_detail is None
+
+
+async def test_the_end_is_in_the_metrics(world: World) -> None:
+    await world.run()
+    await _append(world, 2, ["a", "b"])
+    ended = await world.finish(2, outcome=Outcome("completed", usage=USAGE, content_events=1))
+    metrics = Metrics()
+    assert ended.record is not None
+    metrics.observe_end(ended.record)
+    for name, value in (("input_tokens", 12), ("output_events", 1)):
+        assert metrics.registry.get_sample_value(f"lifecycle_{name}_total", {"model": "m"}) == value
+
+
+async def test_a_gated_parameter_needs_one_worker_that_takes_all_of_them(world: World) -> None:
+    models = ModelRegistry(world.store)
+    assert await models.find_unsupported("m", ("tools",)) is None, "no worker of it is known here"
+    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"]}, ["m"])
+    await models.refresh()
+    assert await models.find_unsupported("m", ("tools", "n")) == "tools"
+    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["tools"]}, ["m"])
+    await world.store.heartbeat("w1", Role.WORKER, {"models": ["m"], "accepts": ["n", "logprobs"]}, ["m"])
+    await models.refresh()
+    assert models.accepts("m") == {frozenset({"tools"}), frozenset({"n", "logprobs"})}
+    assert await models.find_unsupported("m", ("n", "logprobs")) is None
+    assert await models.find_unsupported("m", ("tools", "n", "logprobs")) == "tools"
+    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["*"]}, ["m"])
+    assert await models.find_unsupported("m", ("tools", "n", "echo")) is None, "the roster is read again first"
