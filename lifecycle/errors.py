@@ -27,7 +27,6 @@ ERROR_RESPONSES: dict[ErrorType, ErrorResponse] = {
     ErrorType.NOT_FOUND: ErrorResponse(404, "not_found_error"),
     ErrorType.OVERLOAD: ErrorResponse(429, "rate_limit_error"),
     ErrorType.UNAVAILABLE: ErrorResponse(503, "service_unavailable"),
-    ErrorType.NOT_IMPLEMENTED: ErrorResponse(501, "not_implemented_error"),
     ErrorType.CANCELLED: ErrorResponse(499, "request_cancelled"),
     ErrorType.RESPONSE_TIMEOUT: ErrorResponse(504, "timeout_error"),
     ErrorType.QUEUE_TIMEOUT: ErrorResponse(504, "timeout_error"),

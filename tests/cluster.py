@@ -165,8 +165,11 @@ async def running(
 ) -> AsyncIterator[Cluster]:
     """A cluster with echo workers; everything is ended afterwards, and must end by itself when told to.
 
-    `headers` are those of every call, unless it brings others.
+    `headers` are those of every call, unless it brings others. A stream's status line goes out at once unless the
+    settings say otherwise: tests wait for it before they act.
     """
+    if "headers_after_secs" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"headers_after_secs": 0.0})
     async with httpx2.AsyncClient(timeout=30, trust_env=False, headers=headers) as http:
         cluster = Cluster(settings, directory, http)
         try:

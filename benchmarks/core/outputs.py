@@ -46,7 +46,7 @@ async def _resume(store: Store, count: int) -> int:
     while True:
         page = await read_history(store, _RID, after)
         pages += 1
-        found += sum(len(item.texts) for item in page.items if isinstance(item, Tokens))
+        found += sum(len(item.events) for item in page.items if isinstance(item, Tokens))
         if page.exhausted:
             break
         after = page.next_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from frontend.openai_api.validation import MAX_MODEL_CHARS, MAX_STOPS, ROLES
+from frontend.openai_api.validation import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS, REASON_CHARS
 from lifecycle.ids import REQUEST_ID
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
@@ -69,11 +69,15 @@ def listing(item: Schema, **further: Schema) -> Schema:
     return exact_object(object=one_of("list"), data=array(item), **further)
 
 
-def _unsupported(schema: Schema, what: str) -> Schema:
-    return schema | {"description": f"{what} 501"}
+def _open(schema: Schema) -> Schema:
+    """Let an object have further fields, which are the engine's."""
+    return schema | {"additionalProperties": True}
 
 
-_POSITIVE = integer(1, 2**63 - 1)
+def _gated(schema: Schema, what: str) -> Schema:
+    return schema | {"description": f"{what} only if the model's engine accepts it"}
+
+
 _PART = {
     "type": "object",
     "properties": {"type": STRING, "text": STRING},
@@ -85,57 +89,56 @@ _CONTENT = {"anyOf": [STRING, array(_PART, minItems=1)]}
 _SPEAKS = {"properties": {"content": _CONTENT}, "required": ["content"]}
 _MESSAGE = {
     "type": "object",
-    "properties": {"role": one_of(*ROLES), "content": nullable(_CONTENT)},
+    "properties": {"role": {"type": "string", "minLength": 1}, "content": nullable(_CONTENT)},
     "required": ["role"],
-    "if": {"properties": {"role": one_of("assistant", "function")}},
-    "else": _SPEAKS,
+    "if": {"properties": {"role": one_of("system", "developer", "user", "tool")}},
+    "then": _SPEAKS,
 }
 _COMMON = {
     "model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_CHARS, "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"},
     "stream": BOOLEAN,
     "stream_options": exact_object([], include_usage=BOOLEAN, include_obfuscation=BOOLEAN)
     | {"additionalProperties": True, "description": "only with stream true"},
-    "temperature": number(0, 2),
-    "top_p": number(0, 1),
-    "max_tokens": _POSITIVE,
-    "presence_penalty": number(-2, 2),
-    "frequency_penalty": number(-2, 2),
-    "seed": integer(-(2**63), 2**63 - 1),
-    "stop": {"anyOf": [STRING, array(STRING, maxItems=MAX_STOPS)]},
-    "n": _unsupported(_POSITIVE, "above 1:"),
-    "logit_bias": {"type": "object", "additionalProperties": number(-100, 100)},
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "max_tokens": NUMBER,
+    "presence_penalty": NUMBER,
+    "frequency_penalty": NUMBER,
+    "seed": NUMBER,
+    "stop": {"anyOf": [STRING, {"type": "array"}]},
+    "n": _gated(NUMBER, "above 1:"),
+    "logit_bias": {"anyOf": [OBJECT, {"type": "array"}]},
     "user": STRING,
 }
-_CHOICE = {"anyOf": [STRING, OBJECT], "description": "other than none and auto: 501"}
+_CHOICE = _gated({"anyOf": [STRING, OBJECT]}, "other than none and auto:")
 _CHAT = {
     "messages": array(_MESSAGE, minItems=1),
-    "max_completion_tokens": _POSITIVE,
-    "logprobs": _unsupported(BOOLEAN, "true:"),
-    "top_logprobs": _unsupported(integer(0, 20), "above 0:"),
-    "tools": _unsupported({"type": "array"}, "not empty:"),
-    "functions": _unsupported({"type": "array"}, "not empty:"),
+    "max_completion_tokens": NUMBER,
+    "logprobs": _gated(BOOLEAN, "true:"),
+    "top_logprobs": _gated(NUMBER, "above 0:"),
+    "tools": _gated({"type": "array"}, "not empty:"),
+    "functions": _gated({"type": "array"}, "not empty:"),
     "tool_choice": _CHOICE,
     "function_call": _CHOICE,
     "parallel_tool_calls": BOOLEAN,
-    "modalities": _unsupported(array(STRING), "audio:"),
-    "audio": _unsupported(OBJECT, "always"),
-    "prediction": _unsupported(OBJECT, "always"),
-    "web_search_options": _unsupported(OBJECT, "always"),
-    "response_format": OBJECT,
+    "modalities": _gated(array(STRING), "audio:"),
+    "audio": _gated(OBJECT, "always"),
+    "prediction": _gated(OBJECT, "always"),
+    "web_search_options": _gated(OBJECT, "always"),
+    "response_format": _gated(OBJECT, "other than text:"),
     "reasoning_effort": STRING,
     "service_tier": STRING,
     "metadata": OBJECT,
     "store": BOOLEAN,
 }
 _TEXT = {
-    "prompt": {
-        "anyOf": [STRING, array(STRING, minItems=1), array(INTEGER, minItems=1)],
-        "description": "several texts, or token ids: 501",
-    },
-    "logprobs": _unsupported({"anyOf": [integer(0, 5), {"const": False}]}, "other than false:"),
-    "best_of": _unsupported(_POSITIVE, "above 1:"),
-    "echo": _unsupported(BOOLEAN, "true:"),
-    "suffix": _unsupported(STRING, "not empty:"),
+    "prompt": _gated(
+        {"anyOf": [STRING, array(STRING, minItems=1), array(INTEGER, minItems=1)]}, "several texts, or token ids:"
+    ),
+    "logprobs": _gated({"anyOf": [NUMBER, BOOLEAN]}, "other than false:"),
+    "best_of": _gated(NUMBER, "above 1:"),
+    "echo": _gated(BOOLEAN, "true:"),
+    "suffix": _gated(STRING, "not empty:"),
 }
 
 
@@ -157,9 +160,9 @@ def _completion(kind: str, **answer: Schema) -> Schema:
         object=one_of(kind),
         created=COUNT,
         model=STRING,
-        choices=array(exact_object(**answer, **_CHOSEN)),
-        usage=_USAGE,
-    )
+        choices=array(_open(exact_object(**answer, **_CHOSEN))),
+        usage=_open(_USAGE),
+    ) | {"additionalProperties": True}
 
 
 _GROUP = exact_object(
@@ -184,7 +187,7 @@ SCHEMAS: dict[str, Schema] = {
     "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
     "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
     "ChatCompletion": _completion(
-        "chat.completion", message=exact_object(role=one_of("assistant"), content=STRING, refusal=nullable(STRING))
+        "chat.completion", message=_open(exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING)))
     ),
     "TextCompletion": _completion("text_completion", text=STRING),
     "Event": {
@@ -218,6 +221,8 @@ SCHEMAS: dict[str, Schema] = {
         finished_at=nullable(SECS),
         output_tokens=COUNT,
         finish_reason=nullable(STRING),
+        usage=nullable(OBJECT),
+        output_events=COUNT,
     ),
     "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},
     "Selector": exact_object([], **_SELECTOR, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)

@@ -1,4 +1,7 @@
-"""Stream the tokens of a request to a client as server-sent events.
+"""Stream the events of a request to a client as server-sent events.
+
+The response to a call that starts a request is held until the first event or the end, or for HEADERS_AFTER_SECS, so
+that what goes wrong before is answered with an HTTP status.
 
 While the socket's write buffer has room, tokens are written in the same iteration of the event loop in which they
 arrive, without waking a task.
@@ -12,11 +15,13 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder, error_frame
+from frontend.openai_api.fold import usage_of
+from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
+from lifecycle.fastapi.errors import ApiError, error_frame
 from lifecycle.tokens.items import End, Tokens
-from lifecycle.tokens.reader import SILENCE, TokenReader
+from lifecycle.tokens.reader import SILENCE, Item, TokenReader
 from lifecycle.types import ErrorType, Status
 
 _HEADERS = [
@@ -34,6 +39,12 @@ class SlowConsumer(Exception):
 class TokenStreamResponse(Response):
     """Stream what one reader delivers, and end the stream with the outcome of its request.
 
+    The response begins with the first event, with the end, or after `headers_after_secs`, whichever comes first. A
+    request that does not complete before that is answered with the HTTP error of `to_error(end)`.
+
+    The response begins with the first event, with the end, or after `headers_after_secs`, whichever comes first. A
+    request that does not complete before that is answered with the HTTP error of `to_error(end)`.
+
     `on_begin()` is called before the response begins. `on_slow(message)` is awaited when the client has read nothing
     for `slow_consumer_secs`; its connection is dropped then. `on_closed(gracefully)` is awaited exactly once, however
     the response ends.
@@ -47,6 +58,8 @@ class TokenStreamResponse(Response):
         request_id: str,
         include_usage: bool,
         slow_consumer_secs: float,
+        headers_after_secs: float = 0.0,
+        to_error: Callable[[End], ApiError] | None = None,
         on_begin: Callable[[], None],
         on_closed: Callable[[bool], Awaitable[None]],
         on_slow: Callable[[str], Awaitable[None]],
@@ -59,6 +72,8 @@ class TokenStreamResponse(Response):
         self._request_id = request_id
         self._include_usage = include_usage
         self._slow_consumer_secs = slow_consumer_secs
+        self._headers_after_secs = headers_after_secs
+        self._to_error = to_error
         self._on_begin = on_begin
         self._on_closed = on_closed
         self._on_slow = on_slow
@@ -69,7 +84,13 @@ class TokenStreamResponse(Response):
         try:
             self._on_begin()
             with CancelOnDisconnect(connection):
-                await self._write(connection, send)
+                item = await self._hold()
+                if isinstance(item, End) and item.status != Status.COMPLETED and self._to_error is not None:
+                    error = self._to_error(item)
+                    await Response(error.body(), error.status, error.headers())(scope, receive, send)
+                    self._ended = True
+                else:
+                    await self._write(connection, send, item)
         except SlowConsumer:
             try:
                 await self._on_slow(
@@ -80,12 +101,33 @@ class TokenStreamResponse(Response):
         finally:
             await self._on_closed(self._ended)
 
-    async def _write(self, connection: ClientConnection, send: Send) -> None:
-        """Write the whole response. Raises SlowConsumer."""
+    async def _hold(self) -> Item:
+        """Return the first item; SILENCE when the response is to begin without one."""
+        if self._headers_after_secs <= 0:
+            return SILENCE
+        due = False
+
+        def begin() -> None:
+            nonlocal due
+            due = True
+            self._reader.interrupt()
+
+        timer = asyncio.get_running_loop().call_later(self._headers_after_secs, begin)
+        try:
+            item = await self._reader.next()
+            while item is SILENCE and not due:
+                item = await self._reader.next()
+        finally:
+            timer.cancel()
+        return item
+
+    async def _write(self, connection: ClientConnection, send: Send, item: Item) -> None:
+        """Write the whole response, which begins with `item`. Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
             self._ended = connection.finish(self._ending(end))
 
+        begun = False
         write, encode = connection.write_nowait, self._encoder.tokens
         self._reader.on_events = lambda tokens: write(encode(*tokens))
         self._reader.on_end = end_at_once
@@ -93,9 +135,11 @@ class TokenStreamResponse(Response):
             connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         while not self._ended:
-            item = await self._reader.next()
-            if self._ended:  # `end_at_once` was called during the wait
-                return
+            if begun or item is SILENCE:
+                item = await self._reader.next()
+                if self._ended:  # `end_at_once` was called during the wait
+                    return
+            begun = True
             data, end = (KEEPALIVE, None) if item is SILENCE else self._gather(item)
             if end is not None:
                 data += self._ending(end)
@@ -119,8 +163,8 @@ class TokenStreamResponse(Response):
         tokens = 0
         current: Tokens | End | None = item
         while isinstance(current, Tokens):
-            pieces.append(self._encoder.tokens(current.attempt, current.first, current.texts))
-            tokens += len(current.texts)
+            pieces.append(self._encoder.tokens(current.attempt, current.first, current.events))
+            tokens += len(current.events)
             if tokens >= _WRITE_TOKENS:
                 return b"".join(pieces), None
             current = self._reader.next_nowait()
@@ -128,6 +172,6 @@ class TokenStreamResponse(Response):
 
     def _ending(self, end: End) -> bytes:
         if end.status == Status.COMPLETED:
-            usage = self._encoder.usage(end.input_tokens, end.last) if self._include_usage else b""
+            usage = self._encoder.usage(usage_of(end)) if self._include_usage else b""
             return self._encoder.finish(end.finish_reason or "stop") + usage + DONE
-        return error_frame(ErrorType(end.error_type), end.message, self._request_id) + DONE
+        return error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail) + DONE

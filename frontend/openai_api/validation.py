@@ -1,7 +1,8 @@
 """Validate the body of an OpenAI completion call.
 
-A body that OpenAI itself would refuse is answered with 400, one that asks for an unsupported feature with 501.
-Parameters that are not listed here are left to the engine, as are the contents of images, audio and files.
+Only what no engine could serve is refused here. The range of a number, for example, is the engine's to judge, and so
+are parameters that are not listed here. A gated parameter asks for something that not every engine can do: a call with
+one is served if a worker of the model accepts it.
 """
 
 from __future__ import annotations
@@ -18,10 +19,8 @@ from lifecycle.types import Endpoint, ErrorType, RequestType
 
 MAX_DEPTH = 100  # far above any real body, and far below the limits of the encoders on the way to the engine
 MAX_MODEL_CHARS = 256
-MAX_STOPS = 4
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_CONTENT_OPTIONAL = ("assistant", "function")  # roles; an assistant's message may consist of tool calls alone
+_CONTENT_REQUIRED = ("system", "developer", "user", "tool")  # roles; an assistant's message may have only tool calls
 
 
 class Call(NamedTuple):
@@ -32,10 +31,11 @@ class Call(NamedTuple):
     request_type: RequestType
     body: dict[str, Any]
     include_usage: bool
+    gated: tuple[str, ...] = ()  # names of the gated parameters that ask for something
 
 
 def parse(endpoint: Endpoint, raw: bytes) -> Call:
-    """Parse and check a body. Raises ApiError, 400 or 501, that names the invalid or unsupported field in `param`."""
+    """Parse and check a body. Raises ApiError, 400, that names the invalid field in `param`."""
     body = _load(raw)
     rules = RULES[endpoint]
     given = [(name, value, rules[name]) for name, value in body.items() if value is not None and name in rules]
@@ -49,18 +49,9 @@ def parse(endpoint: Endpoint, raw: bytes) -> Call:
             if not _is_plain(message):
                 _check_message(f"messages[{index}]", message)
     include_usage = _include_usage(body)
-
-    # Checked last, so that a call which is answered with 501 is valid otherwise.
-    for name, value, rule in given:
-        if rule.unsupported is not None and rule.unsupported(value):
-            raise ApiError(
-                ErrorType.NOT_IMPLEMENTED,
-                f"This server does not support '{name}' with this value; omit it, or choose another value",
-                code="unsupported_parameter",
-                param=name,
-            )
+    gated = tuple(name for name, value, rule in given if rule.gated is not None and rule.gated(value))
     request_type = RequestType.STREAM if body.get("stream") else RequestType.UNARY
-    return Call(endpoint, body["model"], request_type, body, include_usage)
+    return Call(endpoint, body["model"], request_type, body, include_usage, gated)
 
 
 def _load(raw: bytes) -> dict[str, Any]:
@@ -88,14 +79,18 @@ def _deeper_than(depth: int, value: dict[str, Any]) -> bool:
 
 def _is_plain(message: Any) -> bool:
     """Return whether the message is valid in the most common form, so that it needs no further checks."""
-    return type(message) is dict and message.get("role") in ROLES and type(message.get("content")) is str
+    return (
+        type(message) is dict
+        and bool(message.get("role"))
+        and type(message["role"]) is type(message.get("content")) is str
+    )
 
 
 def _check_message(path: str, message: Any) -> None:
     _OBJECT.check(path, message)
     role, content = message.get("role"), message.get("content")
     _ROLE.check(f"{path}.role", role)
-    if content is None and role in _CONTENT_OPTIONAL:
+    if content is None and role not in _CONTENT_REQUIRED:
         return
     _CONTENT.check(f"{path}.content", content)
     if type(content) is list:
@@ -139,18 +134,18 @@ def _describe(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Describe the valid values of a parameter, and those of them that ask for an unsupported feature."""
+    """Describe the valid values of a parameter, and those of them that only some engines take."""
 
     expected: str
     accepts: Callable[[Any], bool]
-    unsupported: Callable[[Any], bool] | None = None
+    gated: Callable[[Any], bool] | None = None
 
     def check(self, path: str, value: Any) -> None:
         if not self.accepts(value):
             raise _invalid(path, f"'{path}' must be {self.expected}, not {_describe(value)}")
 
-    def unless(self, unsupported: Callable[[Any], bool]) -> _Rule:
-        return replace(self, unsupported=unsupported)
+    def gate(self, gated: Callable[[Any], bool]) -> _Rule:
+        return replace(self, gated=gated)
 
 
 # JSON has a fixed set of types, so `type(...) is` is precise; it also keeps `true` from being accepted as 1.
@@ -162,36 +157,24 @@ def _all(kind: type, values: Any) -> bool:
     return type(values) is list and all(type(value) is kind for value in values)
 
 
-def _number(low: float, high: float) -> _Rule:
-    return _Rule(f"a number between {low} and {high}", lambda v: type(v) in (int, float) and low <= v <= high)
+def _above(limit: int) -> Callable[[Any], bool]:
+    return lambda value: bool(value > limit)
 
 
-def _integer(low: int, high: int, expected: str) -> _Rule:
-    return _Rule(expected, lambda v: type(v) is int and low <= v <= high)
-
-
+_NUMBER = _Rule("a number", lambda v: type(v) in (int, float))
 _BOOLEAN = _Rule("a boolean", _is(bool))
 _STRING = _Rule("a string", _is(str))
 _OBJECT = _Rule("an object", _is(dict))
-_UNSUPPORTED = _OBJECT.unless(lambda _: True)
+_GATED = _OBJECT.gate(lambda _: True)
 _ARRAY = _Rule("an array", _is(list))
 _STRINGS = _Rule("an array of strings", lambda v: _all(str, v))
-_COUNT = _integer(1, 2**63 - 1, "an integer of at least 1")
 _MODEL = _Rule(
     f"a non-empty string of at most {MAX_MODEL_CHARS} characters without control characters",
     lambda v: type(v) is str and 0 < len(v.strip()) <= len(v) <= MAX_MODEL_CHARS and not _CONTROL.search(v),
 )
-_ROLE = _Rule(f"one of {', '.join(ROLES)}", lambda v: v in ROLES)
+_ROLE = _Rule("a non-empty string", lambda v: type(v) is str and bool(v))
 _CONTENT = _Rule("a string or a non-empty array of parts", lambda v: type(v) is str or (type(v) is list and bool(v)))
-_CHOICE = _Rule("a string or an object", lambda v: type(v) in (str, dict)).unless(lambda v: v not in ("none", "auto"))
-
-
-def _is_stop(value: Any) -> bool:
-    return type(value) is str or (_all(str, value) and len(value) <= MAX_STOPS)
-
-
-def _is_bias(value: Any) -> bool:
-    return type(value) is dict and all(type(v) in (int, float) and -100 <= v <= 100 for v in value.values())
+_CHOICE = _Rule("a string or an object", lambda v: type(v) in (str, dict)).gate(lambda v: v not in ("none", "auto"))
 
 
 def _is_prompt(value: Any) -> bool:
@@ -211,46 +194,44 @@ _COMMON = {
     "model": _MODEL,
     "stream": _BOOLEAN,
     "stream_options": _OBJECT,
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1),
-    "max_tokens": _COUNT,
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "seed": _integer(-(2**63), 2**63 - 1, "a 64-bit integer"),
-    "stop": _Rule(f"a string or an array of at most {MAX_STOPS} strings", _is_stop),
-    "n": _COUNT.unless(lambda n: n > 1),
-    "logit_bias": _Rule("an object whose values are numbers between -100 and 100", _is_bias),
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "max_tokens": _NUMBER,
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "seed": _NUMBER,
+    "stop": _Rule("a string or an array", lambda v: type(v) in (str, list)),
+    "n": _NUMBER.gate(_above(1)),
+    "logit_bias": _Rule("an object or an array", lambda v: type(v) in (dict, list)),
     "user": _STRING,
 }
 _CHAT = {
     "messages": _Rule("a non-empty array", lambda v: type(v) is list and bool(v)),
-    "max_completion_tokens": _COUNT,
-    "logprobs": _BOOLEAN.unless(bool),
-    "top_logprobs": _integer(0, 20, "an integer between 0 and 20").unless(bool),
-    "tools": _ARRAY.unless(bool),
-    "functions": _ARRAY.unless(bool),
+    "max_completion_tokens": _NUMBER,
+    "logprobs": _BOOLEAN.gate(bool),
+    "top_logprobs": _NUMBER.gate(_above(0)),
+    "tools": _ARRAY.gate(bool),
+    "functions": _ARRAY.gate(bool),
     "tool_choice": _CHOICE,
     "function_call": _CHOICE,
     "parallel_tool_calls": _BOOLEAN,
-    "modalities": _STRINGS.unless(lambda kinds: "audio" in kinds),
-    "audio": _UNSUPPORTED,
-    "prediction": _UNSUPPORTED,
-    "web_search_options": _UNSUPPORTED,
-    "response_format": _OBJECT,
+    "modalities": _STRINGS.gate(lambda kinds: "audio" in kinds),
+    "audio": _GATED,
+    "prediction": _GATED,
+    "web_search_options": _GATED,
+    "response_format": _OBJECT.gate(lambda v: v.get("type") != "text"),
     "reasoning_effort": _STRING,
     "service_tier": _STRING,
     "metadata": _OBJECT,
     "store": _BOOLEAN,
 }
 _TEXT = {
-    "prompt": _Rule("a string or an array with one string", _is_prompt).unless(lambda v: not _is_one_text(v)),
+    "prompt": _Rule("a string, an array of strings, or token ids", _is_prompt).gate(lambda v: not _is_one_text(v)),
     # OpenAI does not define `false` here, but clients send it for "no logprobs".
-    "logprobs": _Rule("an integer between 0 and 5", lambda v: v is False or (type(v) is int and 0 <= v <= 5)).unless(
-        lambda v: v is not False
-    ),
-    "best_of": _COUNT.unless(lambda n: n > 1),
-    "echo": _BOOLEAN.unless(bool),
-    "suffix": _STRING.unless(bool),
+    "logprobs": _Rule("a number or a boolean", lambda v: type(v) in (int, float, bool)).gate(lambda v: v is not False),
+    "best_of": _NUMBER.gate(_above(1)),
+    "echo": _BOOLEAN.gate(bool),
+    "suffix": _STRING.gate(bool),
 }
 RULES = {Endpoint.CHAT_COMPLETIONS: _COMMON | _CHAT, Endpoint.COMPLETIONS: _COMMON | _TEXT}
 REQUIRED = {Endpoint.CHAT_COMPLETIONS: ("model", "messages"), Endpoint.COMPLETIONS: ("model", "prompt")}

@@ -8,7 +8,8 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.openai_api import validation
-from frontend.openai_api.sse import ChunkEncoder, fold
+from frontend.openai_api.fold import Fold
+from frontend.openai_api.sse import ChunkEncoder
 from frontend.openai_api.stream import TokenStreamResponse
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
@@ -18,7 +19,7 @@ from frontend.transport.request_id import PREFIXES
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
-from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.errors import ApiError, failed_request
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
@@ -56,7 +57,7 @@ async def _complete(request: Request, endpoint: Endpoint) -> Response:
     call, headers = await _read_call(request, endpoint, tracker)
     admitted = await _admit(request, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
-        return _streaming(admitted, call, tracker)
+        return _streaming(admitted, call, headers, tracker)
     return await _unary(request, admitted, call, headers)
 
 
@@ -83,6 +84,8 @@ async def _admit(request: Request, call: validation.Call, headers: CallHeaders, 
         if state == "known" and not tracker.settings.queue_without_workers:
             message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
             raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
+        if call.gated:
+            await _check_supported(call, tracker)
         check_reader_limit(tracker)
         try:
             if idempotency is None:
@@ -93,8 +96,20 @@ async def _admit(request: Request, call: validation.Call, headers: CallHeaders, 
         except Rejected as rejected:
             raise _refusal(rejected.reason, request.state.request_id) from None
     except ApiError as error:
-        tracker.metrics.rejections.labels(model, call.endpoint, error.code or error.error_type).inc()
+        tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
         raise
+
+
+async def _check_supported(call: validation.Call, tracker: Tracker) -> None:
+    """Raise ApiError, 400, when no living worker of the model accepts what the call asks for."""
+    unsupported = await tracker.find_unsupported(call.model, call.gated)
+    if unsupported is not None:
+        raise ApiError(
+            ErrorType.VALIDATION,
+            f"The model {call.model!r} does not support '{unsupported}' with this value; omit it, or change the value",
+            code="unsupported_parameter",
+            param=unsupported,
+        )
 
 
 def _admission_request(
@@ -140,7 +155,7 @@ def _refusal(reason: str, rid: str) -> ApiError:
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
-def _streaming(admitted: AdmittedRequest, call: validation.Call, tracker: Tracker) -> Response:
+def _streaming(admitted: AdmittedRequest, call: validation.Call, headers: CallHeaders, tracker: Tracker) -> Response:
     encoder = ChunkEncoder(call.endpoint, admitted.rid, call.model, int(admitted.created_at), call.include_usage)
 
     def on_begin() -> None:
@@ -162,6 +177,8 @@ def _streaming(admitted: AdmittedRequest, call: validation.Call, tracker: Tracke
         request_id=admitted.rid,
         include_usage=call.include_usage,
         slow_consumer_secs=tracker.settings.slow_consumer_secs,
+        headers_after_secs=tracker.settings.headers_after_secs,
+        to_error=lambda end: _failure(end, admitted.rid, headers),
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,
@@ -175,26 +192,20 @@ async def _unary(request: Request, admitted: AdmittedRequest, call: validation.C
     """Collect the token stream into one body. The client's disconnect ends the request meanwhile."""
     collected = None
     with admitted.stream, admitted.connection as connection, CancelOnDisconnect(ClientConnection.of(request.scope)):
-        collected = await _collect(admitted.reader)
+        collected = await _collect(admitted.reader, Fold(call.endpoint))
         connection.disarm()
     if collected is None:
         return Response(status_code=499)  # the client has disconnected and will not read it
-    texts, end = collected
+    answer, end = collected
     if end.status != Status.COMPLETED:
-        failure = ErrorType(end.error_type)
-        raise ApiError(failure, end.message, request_id=admitted.rid, retry=_retry(headers, failure))
-    body = fold(
-        call.endpoint,
-        admitted.rid,
-        call.model,
-        int(admitted.created_at),
-        "".join(texts),
-        end.finish_reason or "stop",
-        end.input_tokens,
-        end.last,
-    )
+        raise _failure(end, admitted.rid, headers)
+    body = answer.body(admitted.rid, call.model, int(admitted.created_at), end)
     replayed = _REPLAYED if admitted.attached else None
     return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
+
+
+def _failure(end: End, rid: str, headers: CallHeaders) -> ApiError:
+    return failed_request(end, rid, _retry(headers, ErrorType(end.error_type)))
 
 
 def _retry(headers: CallHeaders, failure: ErrorType) -> bool | None:
@@ -207,17 +218,15 @@ def _retry(headers: CallHeaders, failure: ErrorType) -> bool | None:
     return False if headers.request_id is not None else None
 
 
-async def _collect(reader: TokenReader) -> tuple[list[str], End]:
-    texts: list[str] = []
-
+async def _collect(reader: TokenReader, answer: Fold) -> tuple[Fold, End]:
     def take(tokens: Tokens) -> bool:
-        texts.extend(tokens.texts)
+        answer.add(tokens.events)
         return True
 
     reader.on_events = take
     while True:
         item: Any = await reader.next()
         if isinstance(item, Tokens):
-            texts += item.texts
+            answer.add(item.events)
         elif isinstance(item, End):
-            return texts, item
+            return answer, item

@@ -32,7 +32,7 @@ router = APIRouter()
 
 _JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
-    400: "invalid JSON, field, header or parameter",
+    400: "invalid JSON, field, header or parameter, or a parameter that the model's engine does not take",
     401: "the API key is missing or unknown",
     403: "the call needs an API key with the role operator",
     404: "unknown or expired",
@@ -43,7 +43,6 @@ _WHY = {
     429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
     499: "cancelled before the response began",
     500: "the engine failed, or an internal error",
-    501: "understood but not supported",
     503: "no worker, draining, queue full or Redis unavailable; repeat the call after Retry-After",
     504: "a timeout before the response began",
 }
@@ -134,7 +133,7 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
         "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
     }
-    codes = (404, 408, 409, 413, 422, 429, 499, 501, 503, 504)
+    codes = (404, 408, 409, 413, 422, 429, 499, 503, 504)
     return _operation(summary, {"200": answers}, *codes, body=ref(call), headers=headers)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
+from frontend.openai_api.choices import read_progress
 from frontend.openai_api.sse import ChunkEncoder
 from frontend.openai_api.stream import TokenStreamResponse
 from frontend.transport import params
@@ -75,7 +76,10 @@ async def stream_request(request: Request, rid: str) -> Response:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
     check_reader_limit(tracker)
-    opened = await tracker.open_reader(rid, after) if await _is_accessible(request, rid) else None
+    if not await _is_accessible(request, rid):
+        raise _unknown(rid)
+    progress = await read_progress(tracker.store, rid, after)
+    opened = await tracker.open_reader(rid, after)
     if opened is None:
         raise _unknown(rid)
     record, reader = opened
@@ -87,7 +91,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     async def on_slow(message: str) -> None:
         await tracker.fail_slow_consumer(reader, message)
 
-    encoder = ChunkEncoder(Endpoint(record.endpoint), rid, record.model, int(record.created_at), False)
+    encoder = ChunkEncoder(Endpoint(record.endpoint), rid, record.model, int(record.created_at), False, progress)
     return TokenStreamResponse(
         reader,
         encoder,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
 
 from lifecycle.errors import ERROR_RESPONSES, StoreError
-from lifecycle.types import ErrorType
+from lifecycle.tokens.items import End
+from lifecycle.types import ErrorDetail, ErrorType
 
 _RETRY_LATER = frozenset({429, 503})  # statuses
 _DEFAULT_RETRY_AFTER_SECS = 1
+_KEPT_STATUSES = frozenset({400, 404, 408, 413, 422, 429, 500, 504})  # of an engine's or upstream's own error
+_ELSEWHERE_STATUSES = frozenset({502, 503})  # another upstream might have answered
+_OUR_KEY_STATUSES = frozenset({401, 403})  # the upstream refuses the worker's key, which is not the client's fault
 
 
 def encodable(text: str) -> str:
@@ -39,10 +44,11 @@ class ApiError(Exception):
         message: str,
         *,
         status: int | None = None,
-        code: str | None = None,
+        type: str | None = None,
+        code: str | int | None = None,
         param: str | None = None,
         retry: bool | None = None,
-        retry_after_secs: int | None = None,
+        retry_after_secs: float | None = None,
         request_id: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -50,7 +56,7 @@ class ApiError(Exception):
         self.error_type = error_type
         self.message = message
         self.status = shape.status if status is None else status
-        self.type = shape.type
+        self.type = shape.type if type is None else type
         self.code = code
         self.param = param
         self.retry = _may_succeed_later(self.status) if retry is None else retry
@@ -78,10 +84,67 @@ class ApiError(Exception):
         if self.status == 401:
             headers["www-authenticate"] = "Bearer"
         if self.retry_after_secs is not None:
-            headers["retry-after"] = str(self.retry_after_secs)
+            headers["retry-after"] = str(math.ceil(self.retry_after_secs))
         elif self.status in _RETRY_LATER:
             headers["retry-after"] = str(_DEFAULT_RETRY_AFTER_SECS)
         return headers
+
+
+def failed_request(end: End, request_id: str, retry: bool | None) -> ApiError:
+    """Return the error for a request that failed before its response began.
+
+    The parts of an engine's or upstream's own error are kept: its status if clients can make use of it, and its `type`,
+    `code`, `param` and Retry-After. `retry` is as for ApiError.
+    """
+    error_type, detail = ErrorType(end.error_type), shown_detail(end.detail)
+    if detail is None:
+        return ApiError(error_type, end.message, request_id=request_id, retry=False if end.detail else retry)
+    status = 503 if detail.status in _ELSEWHERE_STATUSES else detail.status
+    after_secs = detail.retry_after_secs
+    if status == 503:
+        after_secs = max(after_secs or 0, _DEFAULT_RETRY_AFTER_SECS)
+    return ApiError(
+        error_type,
+        end.message,
+        status=status,
+        type=detail.type,
+        code=detail.code,
+        param=detail.param,
+        retry=retry,
+        retry_after_secs=after_secs,
+        request_id=request_id,
+    )
+
+
+def error_frame(error_type: ErrorType, message: str, request_id: str, detail: ErrorDetail | None = None) -> bytes:
+    """Return the server-sent event that reports the failure of a request whose response has begun.
+
+    `detail` is of an engine's or upstream's own error. The `code` is its code if that is a string, else the status.
+    """
+    shape, shown = ERROR_RESPONSES[error_type], shown_detail(detail)
+    kind: str = shape.type
+    code: str | int = shape.status
+    if shown is not None:
+        kind = shown.type or kind
+        code = shown.code if isinstance(shown.code, str) else shown.status
+    error = {
+        "message": encodable(message),
+        "type": kind,
+        "code": code,
+        "param": shown.param if shown else None,
+        "error_type": error_type,
+        "request_id": request_id,
+    }
+    return b"data: " + orjson.dumps({"error": error}) + b"\n\n"
+
+
+def shown_detail(detail: ErrorDetail | None) -> ErrorDetail | None:
+    """Return what a client may see of the detail: an unusual status becomes 500; None for a refusal of our own key."""
+    if detail is None or detail.status in _OUR_KEY_STATUSES:
+        return None
+    if detail.status in _KEPT_STATUSES or detail.status in _ELSEWHERE_STATUSES:
+        return detail
+    return detail._replace(status=500)
 
 
 def redis_unavailable(failure: StoreError) -> ApiError:
@@ -90,5 +153,5 @@ def redis_unavailable(failure: StoreError) -> ApiError:
 
 
 def _may_succeed_later(status: int) -> bool:
-    """Return whether the cause may pass: a limit or a failure of the server, but not an invalid or unsupported call."""
-    return status == 429 or (status >= 500 and status != 501)
+    """Return whether the cause may pass: a limit or a failure of the server, but not an invalid call."""
+    return status == 429 or status >= 500

@@ -39,6 +39,8 @@ RECORD_FIELDS = {
     "last_token_at",
     "finished_at",
     "output_tokens",
+    "usage",
+    "output_events",
     "finish_reason",
 }
 

@@ -74,7 +74,7 @@ class Bench:
 
     async def events(self) -> list[Any]:
         page = await read_history(self.world.store, "r", "0-0")
-        return [event for item in page.items if isinstance(item, Tokens) for event in item.texts]
+        return [event for item in page.items if isinstance(item, Tokens) for event in item.events]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from lifecycle.settings import Settings
 from tests.cluster import running
 from tests.shared_cluster import shared_cluster
 
-HONEST = {501, 503, 504}  # not supported; not now; a limit that the caller has set: no trouble of the server's own
+HONEST = {503, 504}  # not now; a limit that the caller has set: no trouble of the server's own
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 KNOWN = "known"  # a request that has ended
 

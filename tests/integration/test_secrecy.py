@@ -69,7 +69,7 @@ async def test_prompts_and_keys_stay_where_they_belong(
         for body in mistaken():
             content = {"content": body} if isinstance(body, str) else {"json": body}
             answer = note(await http.post(url + "/v1/chat/completions", **content))
-            assert answer.status_code in (400, 404, 413, 501), body
+            assert answer.status_code in (400, 404, 413), body
         for wrong in (WRONG, f"{WRONG}é", WRONG * 1000):
             headers = {b"Authorization": f"Bearer {wrong}".encode()}
             assert note(await http.get(url + "/v1/models", headers=headers)).status_code in (400, 401)

@@ -28,7 +28,6 @@ TYPES = {
         "There is no worker, the queue is full, the frontend is draining, or Redis is unavailable for too long.",
         "Repeat the call after `Retry-After`, and run `lifecycle doctor`.",
     ),
-    ErrorType.NOT_IMPLEMENTED: ("A parameter is valid but not supported.", "Omit what `param` names."),
     ErrorType.CANCELLED: (
         "The request was cancelled by its id, or because its client disconnected.",
         "The record's `cancel_reason` has the reason.",
@@ -88,7 +87,7 @@ CODES = {
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
-    "unsupported_parameter": "the parameter in `param` is not supported",
+    "unsupported_parameter": "no live worker of the model accepts `param`",
 }
 
 

@@ -17,7 +17,7 @@ from lifecycle.types import Event
 from worker.engines.completion_parser import NO_CHOICES, NOT_JSON, CompletionParser
 from worker.engines.upstream_errors import KEY_REFUSED
 
-RECORDED = Path(__file__).parents[1] / "data" / "upstream"
+RECORDED = Path(__file__).parents[1] / "recorded"
 ENVELOPE = ("id", "object", "created", "model", "usage")
 
 

@@ -47,7 +47,6 @@ def test_every_error_type_has_a_body_and_headers(error_type: ErrorType) -> None:
         (ErrorType.VALIDATION, 409, False, None),
         (ErrorType.VALIDATION, 413, False, None),
         (ErrorType.CANCELLED, None, False, None),
-        (ErrorType.NOT_IMPLEMENTED, None, False, None),
         (ErrorType.OVERLOAD, None, True, "1"),
         (ErrorType.OVERLOAD, 503, True, "1"),
         (ErrorType.UNAVAILABLE, None, True, "1"),
@@ -74,7 +73,7 @@ def test_the_caller_may_know_better() -> None:
     ("error", "calls"),
     [
         (ApiError(ErrorType.VALIDATION, "the id is in use", status=409), 1),
-        (ApiError(ErrorType.NOT_IMPLEMENTED, "no"), 1),
+        (ApiError(ErrorType.VALIDATION, "no", code="unsupported_parameter"), 1),
         (ApiError(ErrorType.UNAVAILABLE, "later", retry_after_secs=0), 2),
     ],
 )

@@ -64,7 +64,7 @@ async def _read(reader: TokenReader, tokens: int) -> tuple[list[str], End | None
             if isinstance(item, End):
                 return texts, item
             if isinstance(item, Tokens):
-                texts += item.events
+                texts += map(str, item.events)
     return texts, None
 
 
@@ -134,7 +134,7 @@ class _Socket:
 
     def __call__(self, tokens: Tokens) -> bool:
         if self.open:
-            self.texts += tokens.events
+            self.texts += map(str, tokens.events)
         return self.open
 
 

@@ -99,7 +99,7 @@ class Reading:
         while self.end is None:
             item = await self._reader.next()
             if isinstance(item, Tokens):
-                self.texts += item.texts
+                self.texts += map(str, item.events)
             elif isinstance(item, End):
                 self.end = item
 
