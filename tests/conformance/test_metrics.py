@@ -29,6 +29,8 @@ PROCESS = {
     "lifecycle_rejections": {"model", "endpoint", "reason"},
     "lifecycle_engines_stuck": {"model"},
     "lifecycle_output_tokens": {"model"},
+    "lifecycle_output_events": {"model"},
+    "lifecycle_input_tokens": {"model"},
     "lifecycle_request_duration_seconds": {"model"},
     "lifecycle_time_to_first_token_seconds": {"model"},
     "lifecycle_inter_token_latency_seconds": {"model"},

@@ -194,6 +194,7 @@ async def test_every_reader_gets_the_engines_error_frame(cluster: Cluster, rid: 
         "message": STREAM_ENDED,
         "type": "internal_server_error",
         "code": 500,
+        "param": None,
         "error_type": "internal",
         "request_id": rid,
     }
@@ -216,6 +217,7 @@ async def test_nothing_follows_a_kill(cluster: Cluster, rid: str) -> None:
             "message": record["cancel_reason"],
             "type": "request_cancelled",
             "code": 499,
+            "param": None,
             "error_type": "cancelled",
             "request_id": rid,
         }
