@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +69,11 @@ class Cluster:
         await wait_until(lambda: self._ready(process), timeout=START_SECS)
         return process
 
-    async def worker(self, model: str = "echo", engine: str = "echo", **overrides: Any) -> Process:
-        """Start one and wait until the cluster shows it."""
-        process = await self._start("worker", ["--model", model, "--engine", engine], overrides)
+    async def worker(self, model: str | Sequence[str] = "echo", engine: str = "echo", **overrides: Any) -> Process:
+        """Start one, for one model, several or none, and wait until the cluster shows it."""
+        models = [model] if isinstance(model, str) else model
+        flags = [text for name in models for text in ("--model", name)]
+        process = await self._start("worker", [*flags, "--engine", engine], overrides)
         self.workers.append(process)
         await wait_until(lambda: self._joined(process), timeout=START_SECS)
         return process
