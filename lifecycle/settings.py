@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         60.0, description="time after which a client that reads nothing is disconnected"
     )
     headers_after_secs: Annotated[float, Field(ge=0, le=3600)] = Field(
-        5.0, description="longest time that a stream's status line waits for the first event; 0 sends it at once"
+        5.0, description="longest wait of a stream's status line for its first event; 0: no wait"
     )
     reader_buffer_tokens: int = Field(
         1024, ge=16, le=1_000_000, description="most tokens kept in memory for one reader"

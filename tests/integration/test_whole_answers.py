@@ -1,4 +1,4 @@
-"""What a worker reports is what the client gets: structured events, usage, and errors with their HTTP status.
+"""The client gets what a worker reports: structured events, usage, and errors with their HTTP status.
 
 The test itself is the worker, so that it decides what comes when.
 """

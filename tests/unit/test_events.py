@@ -1,4 +1,4 @@
-"""What an engine yields: which values are events, which events carry content, and what is taken out of them."""
+"""Engines yield events: some values are refused, some events carry content, and some fields are taken out."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint
 
 CHAT, TEXT = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS
-RECORDED = Path(__file__).parents[1] / "data" / "upstream"
+RECORDED = Path(__file__).parents[1] / "recorded"
 ENVELOPE = ("id", "object", "created", "model")
 
 
