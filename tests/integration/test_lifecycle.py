@@ -32,6 +32,7 @@ async def test_an_engine_error_is_one_exact_frame_and_then_done(
             "message": message,
             "type": "internal_server_error",
             "code": 500,
+            "param": None,
             "error_type": "internal",
             "request_id": "r1",
         }
@@ -183,6 +184,7 @@ async def test_a_killed_worker_ends_the_stream_with_the_frame(settings: Settings
             "message": STREAM_ENDED,
             "type": "internal_server_error",
             "code": 500,
+            "param": None,
             "error_type": "worker_lost",
             "request_id": "r1",
         }
