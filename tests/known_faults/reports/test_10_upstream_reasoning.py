@@ -38,7 +38,6 @@ def thinks(upstream: Upstream) -> Upstream:
     return upstream
 
 
-@pytest.mark.xfail(strict=True, reason="10: a model that streams its reasoning is ended as if it were silent")
 @BOTH
 async def test_reasoning_is_not_silence(site: Site, thinks: Upstream, model: str, stream: bool) -> None:
     await site.worker(model, "openai", openai_base_url=thinks.url, backend_stream_timeout_secs=1)
@@ -48,13 +47,11 @@ async def test_reasoning_is_not_silence(site: Site, thinks: Upstream, model: str
     assert answer.status_code == 200
 
 
-@pytest.mark.xfail(strict=True, reason="10: the first reasoning delta does not end the wait for the first token")
 async def test_the_first_reasoning_ends_the_wait_for_the_first_token(site: Site, thinks: Upstream) -> None:
     answer = await site.ask("upstream", THINKS, headers={"X-First-Token-Timeout-Secs": "1"})
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.xfail(strict=True, reason="10: the reasoning does not reach the client")
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 @BOTH
 async def test_the_reasoning_reaches_the_client(site: Site, upstream: Upstream, field: str, stream: bool) -> None:

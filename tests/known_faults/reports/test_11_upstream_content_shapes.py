@@ -16,7 +16,6 @@ TOOL_CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "l
 BOTH = pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])
 
 
-@pytest.mark.xfail(strict=True, reason="11: text inside a list of parts, refusals and tool calls vanish")
 @BOTH
 @pytest.mark.parametrize(
     ("chunks", "expected"),
@@ -50,7 +49,6 @@ async def test_content_of_any_shape_arrives(
     assert expected in answer.text
 
 
-@pytest.mark.xfail(strict=True, reason="11: an answer ends with finish_reason `tool_calls` and has none")
 async def test_the_finish_reason_tool_calls_comes_with_tool_calls(site: Site, upstream: Upstream) -> None:
     text = "11: tools"
     upstream.play(

@@ -57,7 +57,6 @@ async def test_a_value_of_the_wrong_kind_is_named(site: Site, model: str) -> Non
         assert word in error["message"]
 
 
-@pytest.mark.xfail(strict=True, reason="42: an engine that yields a chunk as a dict fails its request")
 async def test_a_chunk_reaches_the_client(site: Site, model: str) -> None:
     (site.directory / "mistakes.py").write_text(ENGINES)
     await site.worker(model, "mistakes:yields")
