@@ -95,7 +95,7 @@ def make_settings(redis_url: str, namespace: str) -> MakeSettings:
     """Settings for this test's server and namespace, with leases short enough to wait for."""
 
     def make(**overrides: Any) -> Settings:
-        quick = {"heartbeat_secs": 0.25, "lease_secs": 1.0, "sweep_secs": 0.25}
+        quick = {"heartbeat_secs": 0.25, "lease_secs": 1.0, "sweep_secs": 0.25, "headers_after_secs": 0.0}
         return Settings(**{"redis_url": redis_url, "namespace": namespace, **quick, **overrides})
 
     return make

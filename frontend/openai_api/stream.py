@@ -42,9 +42,6 @@ class TokenStreamResponse(Response):
     The response begins with the first event, with the end, or after `headers_after_secs`, whichever comes first. A
     request that does not complete before that is answered with the HTTP error of `to_error(end)`.
 
-    The response begins with the first event, with the end, or after `headers_after_secs`, whichever comes first. A
-    request that does not complete before that is answered with the HTTP error of `to_error(end)`.
-
     `on_begin()` is called before the response begins. `on_slow(message)` is awaited when the client has read nothing
     for `slow_consumer_secs`; its connection is dropped then. `on_closed(gracefully)` is awaited exactly once, however
     the response ends.

@@ -70,6 +70,7 @@ async def soak(seed: int, secs: float, directory: Path, *, frontends: int = 2, c
     report = Report(seed, secs)
     with EmbeddedRedis(port=0, config=_DURABLE) as redis:
         settings = Settings(
+            headers_after_secs=0.0,
             redis_url=redis.url,
             namespace="soak",
             redis_timeout_secs=0.5,
