@@ -36,5 +36,5 @@ def test_a_sign_of_life_that_cannot_be_given_stops_the_start_with_one_line(
     arguments = ["--model", "m", "--engine", "echo", "--redis-url", "redis://127.0.0.1:1/0", "--alive-file", str(path)]
     assert run(["worker", *arguments]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lifecycle: LIFECYCLE_ALIVE_FILE={path}: No such file or directory"
+        f"lifecycle: cannot write LIFECYCLE_ALIVE_FILE={path}: No such file or directory"
     )

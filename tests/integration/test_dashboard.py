@@ -179,7 +179,7 @@ async def test_a_killed_worker_is_shown_as_dead_and_a_lost_frontend_is_noticed(
     browser: str, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     async with (
-        running(make_settings(lease_secs=2.5), tmp_path, workers=2) as cluster,
+        running(make_settings(lease_secs=5.0), tmp_path, workers=2) as cluster,
         browsing(browser, cluster.frontends[0].url, may_complain=True) as page,
     ):
         rows = page.locator("#replicas tbody tr")
