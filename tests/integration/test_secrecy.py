@@ -39,7 +39,7 @@ def mistaken() -> list[Any]:
         [PROMPT],
         {"model": "echo", "messages": PROMPT},
         {"model": "echo", "messages": [PROMPT]},
-        {"model": "echo", "messages": [{"role": PROMPT, "content": PROMPT}]},
+        {"model": "echo", "messages": [{"role": [PROMPT], "content": PROMPT}]},
         {"model": "echo", "messages": [{"role": "user", "content": {"text": PROMPT}}]},
         {**body, "temperature": PROMPT},
         {**body, "stream": PROMPT},
