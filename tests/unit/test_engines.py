@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lifecycle.execution.threaded import as_async
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, accepted_parameters
+from lifecycle.execution.threaded import as_async
 from lifecycle.settings import SettingsError, load
 from lifecycle.types import Event
 from worker.engines import EngineLoadError, close_engine, load_engine
