@@ -58,6 +58,19 @@ class Role(StrEnum):
     WORKER = "worker"
 
 
+class ReplicaState(StrEnum):
+    """The state of a living replica, as `GET /v1/replicas` shows it."""
+
+    STARTING = "starting"
+    """The worker loads its engine and takes nothing yet."""
+    READY = "ready"
+    """The replica serves."""
+    UNHEALTHY = "unhealthy"
+    """The worker's engine cannot serve; the worker takes nothing new until a probe of it succeeds."""
+    DRAINING = "draining"
+    """The replica takes nothing new, finishes what it has, and then leaves."""
+
+
 class CancelMode(StrEnum):
     """The way to cancel: `stop` ends generation and delivers the tokens so far; `kill` ends the request now.
 
@@ -268,7 +281,7 @@ class Replica:
     pid: int
     started_at: float
     lease_expires_in_ms: int
-    state: str  # `ready` or `draining`
+    state: str  # one of ReplicaState
     inflight: int
     models: tuple[str, ...]
     concurrency: int | None

@@ -8,7 +8,7 @@ from frontend.openai_api.validation import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS, REASON_CHARS
 from lifecycle.ids import REQUEST_ID
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
-from lifecycle.types import CancelMode, Endpoint, ErrorType, OnDisconnect, RequestType, Role, Status
+from lifecycle.types import CancelMode, Endpoint, ErrorType, OnDisconnect, ReplicaState, RequestType, Role, Status
 
 Schema = dict[str, Any]
 
@@ -244,7 +244,7 @@ SCHEMAS: dict[str, Schema] = {
         pid=COUNT,
         started_at=SECS,
         lease_expires_in_ms=INTEGER,
-        state=one_of("ready", "draining"),
+        state=one_of(*ReplicaState),
         inflight=COUNT,
         models=array(STRING),
         concurrency=nullable(COUNT),

@@ -11,7 +11,7 @@ from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen
 from lifecycle.cli.output import NONE, Cell, duration
 from lifecycle.settings import Settings
-from lifecycle.types import Replica, RequestRecord, Status
+from lifecycle.types import Replica, ReplicaState, RequestRecord, Status
 
 if TYPE_CHECKING:
     from lifecycle.queries.cluster import Inflight
@@ -117,7 +117,7 @@ def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
 
 def replica_row(replica: Replica, now: float) -> list[str | Cell]:
     """Return a row for REPLICA_HEADS; `now` is Redis's time in Unix seconds."""
-    state = Cell(replica.state, output.GREEN if replica.state == "ready" else output.YELLOW)
+    state = Cell(replica.state, output.GREEN if replica.state == ReplicaState.READY else output.YELLOW)
     return [
         replica.id,
         replica.role,

@@ -25,7 +25,7 @@ from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.tokens.writer import TokenWriter
-from lifecycle.types import CancelMode, ErrorType, Role
+from lifecycle.types import CancelMode, ErrorType, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,11 @@ class Worker:
     def id(self) -> str:
         """Return the replica id of the worker's current identity."""
         return self._lease.id
+
+    @property
+    def state(self) -> ReplicaState:
+        """Return the state that the worker announces with its heartbeats."""
+        return ReplicaState.DRAINING if self._draining.is_set() else ReplicaState.READY
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
@@ -188,7 +193,7 @@ class Worker:
         `accepts` lists the gated parameters that its engine takes, `["*"]` all of them.
         """
         return {
-            "state": "draining" if self._draining.is_set() else "ready",
+            "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
             "concurrency": self.settings.concurrency,

@@ -16,7 +16,7 @@ import orjson
 
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
-from lifecycle.types import Labels, Replica, RequestRecord, Role
+from lifecycle.types import Labels, Replica, ReplicaState, RequestRecord, Role
 
 INFLIGHT = "inflight"
 _ACTIVE = frozenset({INFLIGHT, "queued", "running"})
@@ -145,7 +145,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         pid=about.get("pid", 0),
         started_at=about.get("started_at", 0.0),
         lease_expires_in_ms=entry.lease_expires_in_ms,
-        state=about.get("state", "ready"),
+        state=about.get("state", ReplicaState.READY),
         inflight=inflight,
         models=tuple(about.get("models", ())),
         concurrency=about.get("concurrency"),

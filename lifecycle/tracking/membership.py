@@ -22,7 +22,7 @@ from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.push_dispatcher import PushDispatcher
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, Role
+from lifecycle.types import ErrorType, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Membership:
         return self._owned.held(shard)
 
     def about(self) -> dict[str, Any]:
-        state = "draining" if self._state.draining else "ready"
+        state = ReplicaState.DRAINING if self._state.draining else ReplicaState.READY
         return {"state": state, "url": self._state.url, "counted": self._metrics.counted()}
 
     async def on_pending_cancellations(self, pending: Sequence[PendingCancellation]) -> None:

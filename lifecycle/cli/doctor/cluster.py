@@ -14,7 +14,7 @@ from lifecycle.queries import cluster
 from lifecycle.store.membership import SCHEMA_VERSION
 from lifecycle.store.results import Roster, models_of
 from lifecycle.store.transitions import Store
-from lifecycle.types import Replica, Role
+from lifecycle.types import Replica, ReplicaState, Role
 
 _GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
@@ -40,7 +40,7 @@ def _replicas(living: Sequence[Replica], roster: Roster) -> list[Finding]:
     findings = []
     for role in Role:
         own = [replica for replica in living if replica.role == role]
-        draining = sum(replica.state == "draining" for replica in own)
+        draining = sum(replica.state == ReplicaState.DRAINING for replica in own)
         message = f"{len(own)} alive" + (f", {draining} draining" if draining else "")
         if own:
             findings.append(ok(f"{role}s", message))
