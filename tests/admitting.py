@@ -23,6 +23,7 @@ async def admit(
     deadline_secs: float = 0,
     owner: str = "",
     admit_by: float | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Admission:
     """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
     new = NewRequest(
@@ -38,5 +39,6 @@ async def admit(
         deadline_secs=deadline_secs,
         owner=owner,
         admit_by=admit_by,
+        needs=needs,
     )
     return await store.admit(new, retry_for_secs=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
+from lifecycle.store.worker_roster import EVERYTHING
 from lifecycle.types import Event
 
 Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[Event]]
@@ -50,9 +51,6 @@ GATED_PARAMETERS = frozenset(
     }
 )
 """The parameters that reach only an engine that declares them, when they ask for something."""
-
-EVERYTHING = "*"
-"""The only element of a worker's announced `accepts` when its engine takes every parameter."""
 
 
 class EngineLoadError(SettingsError):

@@ -33,6 +33,7 @@ class NewRequest(NamedTuple):
     idempotency: str = ""  # identifies repetitions of the call; empty without an idempotency key
     owner: str = ""  # the name of the API key; empty for none
     admit_by: float | None = None  # when the owner's quota slot may be taken back; None without a slot
+    needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
 
 
 class Admission(NamedTuple):
@@ -54,6 +55,13 @@ class Start(NamedTuple):
     cancel_reason: str
     traceparent: str
     created_at: float
+    needs: tuple[str, ...] = ()  # the gated parameters that the request uses
+
+
+class Unsupported(NamedTuple):
+    """A delivery whose request needs parameters that the worker's engine does not accept. It stays pending."""
+
+    needs: tuple[str, ...]
 
 
 class Drop(NamedTuple):
@@ -97,6 +105,17 @@ class Ended(NamedTuple):
     def record(self) -> RequestRecord | None:
         """Return the record, or None when the reply has none."""
         return record_of(self.text)
+
+
+class Failure(NamedTuple):
+    """The reason why an attempt failed that another worker may repeat, and the error if none can.
+
+    `uses_attempt` is False when the attempt does not count against the limit, because it reached no engine at all.
+    """
+
+    message: str
+    detail: ErrorDetail | None = None
+    uses_attempt: bool = True
 
 
 class Cancellation(NamedTuple):
@@ -185,6 +204,14 @@ class RosterEntry(NamedTuple):
     about: bytes
 
 
+class UnservedModel(NamedTuple):
+    """A model that no worker can serve, and the error for its queued requests."""
+
+    model: str
+    message: str = "No worker serves the model"
+    detail: ErrorDetail | None = None
+
+
 class Roster(NamedTuple):
     """The living replicas and the known models (name → when a living worker last served it) at the time `now`."""
 
@@ -192,20 +219,6 @@ class Roster(NamedTuple):
     replicas: list[RosterEntry]
     models: dict[str, float]
     grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
-
-
-def accepts_of(roster: Roster) -> dict[str, set[frozenset[str]]]:
-    """Return the gated parameters that living workers accept: for each model, the set of each of its workers.
-
-    `*` in a set stands for all parameters.
-    """
-    found: dict[str, set[frozenset[str]]] = {}
-    for entry in roster.replicas:
-        if entry.role == Role.WORKER:
-            about = orjson.loads(entry.about)
-            for model in about.get("models", ()):
-                found.setdefault(model, set()).add(frozenset(about.get("accepts") or ()))
-    return found
 
 
 def models_of(roster: Roster) -> dict[str, float]:

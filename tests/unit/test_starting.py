@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.store.results import Drop, Start
+from lifecycle.store.results import Drop, Start, UnservedModel
 from lifecycle.types import Role
 from tests.unit.world import World
 
@@ -80,5 +80,5 @@ async def test_the_first_token_ends_the_wait_for_it(world: World) -> None:
 
 async def test_a_queue_that_nobody_serves_ends(world: World) -> None:
     await world.admit()
-    assert await world.store.sweep(0, ["m"]) == (1, False)
+    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False)
     assert (await world.record()).error_type == "unavailable"

@@ -13,13 +13,13 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import EngineError, LifecycleError, Unavailable
+from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
 from worker.engines.upstream import Upstream, make_client
-from worker.engines.upstream_errors import error_message, response_error
+from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,19 @@ class OpenAIEngine:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+    async def health(self) -> None:
+        """Ask the upstream for its models. Raise Unavailable when it cannot be reached, or answers 502 or 503.
+
+        Any other answer, also one that refuses the question, shows that it serves.
+        """
+        client = self._client = self._client or make_client()
+        try:
+            response = await client.get(self._upstream.url("/models"), headers=self._upstream.headers)
+        except httpx2.HTTPError as failure:
+            raise NotConnected(NOT_CONNECTED) from failure
+        if response.status_code in UNAVAILABLE_STATUSES:
+            raise Unavailable(f"the upstream answers with status {response.status_code}")
 
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
@@ -135,17 +148,16 @@ class OpenAIEngine:
         try:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
-            message = "cannot connect to the upstream"
-            raise self._unavailable(message, context, failure) from failure
+            self._log(failure, context)
+            raise NotConnected(NOT_CONNECTED) from failure
         except httpx2.HTTPError as failure:
-            message = "the upstream closed the connection before it answered"
-            raise self._unavailable(message, context, failure) from failure
+            self._log(failure, context)
+            raise Unavailable("the upstream closed the connection before it answered") from failure
 
-    def _unavailable(self, message: str, context: EngineContext, failure: Exception) -> Unavailable:
-        """Log the failure with the upstream's address, and return the exception, which names none."""
+    def _log(self, failure: Exception, context: EngineContext) -> None:
+        """Log why there is no response, with the upstream's address, which clients must not see."""
         reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
-        log.warning("request %s: %s (%s): %s", context.id, message, self._upstream.address, reason)
-        return Unavailable(message)
+        log.warning("request %s: no response from the upstream %s: %s", context.id, self._upstream.address, reason)
 
     async def _raise_for_failure(self, response: httpx2.Response, context: EngineContext) -> None:
         """Raise EngineError or Unavailable, with the upstream's message, unless the status says success."""

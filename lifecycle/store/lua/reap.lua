@@ -22,7 +22,7 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts))
+      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), true, lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
