@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     retention_secs: Annotated[float, Field(ge=0.1, le=30 * 86_400)] = Field(
         600.0, description="time for which an ended request can be read"
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="most attempts of one request")
+    max_attempts: int = Field(3, ge=1, le=100, description="most failed attempts of one request")
     queue_limit: int = Field(
         10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
     )

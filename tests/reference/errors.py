@@ -81,7 +81,7 @@ CODES = {
     "lease_lost": "this frontend's lease expired; it comes back under a new id",
     "model_not_found": "no worker has served this model",
     "no_keys": "there are no API keys, so there is no log-in",
-    "no_healthy_worker": "the engines of all workers of the model cannot serve; `Retry-After` is the next probe",
+    "no_healthy_worker": "no worker of the model can serve; `Retry-After` is the next probe",
     "no_worker": "the model is known, but has no worker at present",
     "overloaded": "this frontend has reached its limit of streams or dashboard viewers",
     "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued",
