@@ -92,6 +92,7 @@ class Outcome(NamedTuple):
     detail: ErrorDetail | None = None  # of an engine's or upstream's own error
     usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
     content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
+    produced_events: int = 0  # number of the last event that the engine produced, also if it was not appended
 
 
 class Ended(NamedTuple):

@@ -199,6 +199,7 @@ class Store(Membership, Listings):
                 "" if input_tokens is None else input_tokens,
                 "" if output_tokens is None else output_tokens,
                 outcome.content_events,
+                outcome.produced_events,
                 encode_json(outcome.usage) if outcome.usage else "",
                 encode_detail(outcome.detail),
                 self.settings.retention_secs,

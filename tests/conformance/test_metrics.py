@@ -31,6 +31,7 @@ PROCESS = {
     "lifecycle_output_tokens": {"model"},
     "lifecycle_output_events": {"model"},
     "lifecycle_input_tokens": {"model"},
+    "lifecycle_orphan_tokens": {"model"},
     "lifecycle_request_duration_seconds": {"model"},
     "lifecycle_time_to_first_token_seconds": {"model"},
     "lifecycle_inter_token_latency_seconds": {"model"},
@@ -154,6 +155,27 @@ async def test_the_counts_are_exact(cluster: Cluster, new_id: Callable[[], str])
         return [f"{name}{labels} is {now:g}, not {want:g}" for (name, labels, want), now in pairs if now != want]
 
     await settles_to(list[str](), wrong)  # the cluster's snapshot may be a second old
+
+
+async def test_what_came_after_the_client_had_gone_is_counted_by_the_owner(
+    cluster: Cluster, new_id: Callable[[], str]
+) -> None:
+    a, b = cluster.frontends
+    read, left = new_id(), new_id()
+    async with extra_worker(cluster, "orphaned", echo_tokens_per_sec=100):
+        await _read(cluster, chat("a b c", "orphaned"), read)
+        body = chat("x", "orphaned", echo_repeat=200)
+        async with post(cluster.http, a.url, body, X_Request_Id=left, X_On_Disconnect="continue") as response:
+            await response.read_tokens(2)
+        for rid in (read, left):
+            await ended(cluster, rid)
+
+    async def events() -> float:
+        return await cluster.metric("lifecycle_output_events_total", a, model="orphaned")
+
+    await settles_to(203.0, events)
+    assert 0 < await cluster.metric("lifecycle_orphan_tokens_total", a, model="orphaned") <= 198
+    assert await cluster.metric("lifecycle_orphan_tokens_total", b, model="orphaned") == 0
 
 
 async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: str) -> None:

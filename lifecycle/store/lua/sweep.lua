@@ -9,7 +9,8 @@
 
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal limits cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue terminal limits
+--- @include orphans cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
