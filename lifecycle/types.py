@@ -288,12 +288,14 @@ class Replica:
     models: tuple[str, ...]
     concurrency: int | None
     url: str | None
+    error: str | None = None  # why a worker is unhealthy
     stuck: int = 0  # engines that did not end when killed; only for the metrics
     counted: Mapping[str, int] = field(
         default_factory=dict
     )  # counters since its start, by name; only for the dashboard
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API shows."""
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stuck", "counted")}
+        """Return the JSON object that the HTTP API shows. It has `error` only when there is one."""
+        hidden = {"stuck", "counted"} | ({"error"} if self.error is None else set())
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         return shown | {"models": list(self.models)}

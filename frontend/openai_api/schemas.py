@@ -183,6 +183,19 @@ _SELECTOR = {
 }
 _CANCEL = {"mode": one_of(*CancelMode), "reason": {"type": "string", "maxLength": REASON_CHARS}}
 
+_REPLICA: dict[str, Schema] = {
+    "id": STRING,
+    "role": one_of(*Role),
+    "host": STRING,
+    "pid": COUNT,
+    "started_at": SECS,
+    "lease_expires_in_ms": INTEGER,
+    "state": one_of(*ReplicaState),
+    "inflight": COUNT,
+    "models": array(STRING),
+    "concurrency": nullable(COUNT),
+    "url": nullable(STRING),
+}
 SCHEMAS: dict[str, Schema] = {
     "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
     "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
@@ -237,18 +250,6 @@ SCHEMAS: dict[str, Schema] = {
         frontends=array(exact_object(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
         as_of=SECS,
     ),
-    "Replica": exact_object(
-        id=STRING,
-        role=one_of(*Role),
-        host=STRING,
-        pid=COUNT,
-        started_at=SECS,
-        lease_expires_in_ms=INTEGER,
-        state=one_of(*ReplicaState),
-        inflight=COUNT,
-        models=array(STRING),
-        concurrency=nullable(COUNT),
-        url=nullable(STRING),
-    ),
+    "Replica": exact_object(list(_REPLICA), **_REPLICA, error=STRING),  # `error` only of an unhealthy worker
     "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
 }

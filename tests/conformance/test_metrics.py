@@ -44,8 +44,8 @@ CLUSTER = {
     "lifecycle_cluster_inflight_requests": REQUEST,
     "lifecycle_cluster_queued_requests": {"model"},
     "lifecycle_cluster_requests": OUTCOME,
-    "lifecycle_cluster_replicas": {"role"},
-    "lifecycle_cluster_worker_slots": {"model"},
+    "lifecycle_cluster_replicas": {"role", "state"},
+    "lifecycle_cluster_worker_slots": {"model", "state"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
     "lifecycle_cluster_snapshot_age_seconds": set(),
@@ -189,6 +189,8 @@ async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: s
         await wait_until(seen_by_both)
         assert await cluster.metric("lifecycle_inflight_requests", cluster.frontends[1]) == 0
         assert await cluster.metric("lifecycle_cluster_replicas", role="frontend") == 2
+        for state, number in (("ready", 2), ("draining", 0)):
+            assert await cluster.metric("lifecycle_cluster_replicas", role="frontend", state=state) == number
         await cancel(cluster, rid)
 
 
