@@ -33,6 +33,19 @@ async def traced(request: dict[str, Any], context: EngineContext) -> AsyncIterat
         await context.killed()
 
 
+async def reporting(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield three tokens, and report usage with details."""
+    context.usage = {
+        "prompt_tokens": 20,
+        "completion_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 16},
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
+    context.finish_reason = "length"
+    for token in ("a ", "b ", "c"):
+        yield token
+
+
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """Yield as many tokens as the prompt says, then nothing until the request is killed."""
     for number in range(int(prompt(request))):
