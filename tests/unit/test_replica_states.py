@@ -11,6 +11,7 @@ from frontend.dashboard import cached_snapshot
 from frontend.dashboard.dashboard_feed import DashboardFeed
 from frontend.exporter import Exporter
 from lifecycle.cli import listing, output
+from lifecycle.cli.doctor.cluster import check_cluster
 from lifecycle.cli.output import Cell
 from lifecycle.queries import cluster
 from lifecycle.telemetry.metrics import Metrics
@@ -53,6 +54,13 @@ async def test_a_table_shows_the_beginning_of_an_error_on_one_line(world: World)
     assert listing.replica_row(await _replica(world, "w0"), 0.0)[-1] == "the upstream refused the connection"
     await _announce(world, "w0", ReplicaState.UNHEALTHY, error="x" * 1000)
     assert listing.replica_row(await _replica(world, "w0"), 0.0)[-1] == "x" * 80 + "…"
+
+
+async def test_doctor_says_how_many_workers_are_not_ready(world: World) -> None:
+    await _announce(world, "w0", ReplicaState.STARTING)
+    await _announce(world, "w1", ReplicaState.UNHEALTHY, error=REFUSED)
+    [finding] = [each for each in await check_cluster(world.store) if each.check == "workers"]
+    assert (finding.level, finding.message) == ("ok", "2 alive, 1 starting, 1 unhealthy")
 
 
 async def test_the_metrics_have_every_state_of_the_replicas_and_of_the_slots(world: World) -> None:

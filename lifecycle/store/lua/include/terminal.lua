@@ -50,7 +50,6 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     local orphans = math.max(0, produced - tonumber(record.orphan_from))
     record.orphan_events = tostring((tonumber(record.orphan_events) or 0) + orphans)
     redis.call('HSET', key, 'orphan_events', record.orphan_events)
-    redis.call('HDEL', key, 'orphan_from')
   end
   record.reported_tokens, record.produced_events, record.orphan_from = nil
   if number > 0 and at then
