@@ -92,6 +92,7 @@ async def test_a_dead_upstream_eats_no_request_and_comes_back_by_itself(cluster:
         assert [status for status, _ in replies] == [200] * CALLS
         assert all("hello" in text and "error" not in text for _, text in replies)
         await until_state(cluster, worker, ReplicaState.UNHEALTHY)
+        assert await cluster.metric("lifecycle_cluster_replicas", role="worker", state="unhealthy") == 1
         records = (await cluster.get(f"/v1/requests?limit={CALLS}"))["data"]
         assert max(record["attempt"] for record in records) == 2, "none met the dead upstream"
         async with listening(port) as revived:
