@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifecycle.header_selection import NOTHING, HeaderSelection
 from lifecycle.redis_url import Kind, kind_of
 from lifecycle.types import OnDisconnect
 
@@ -106,6 +107,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
     )
+    forward_headers: str = Field(
+        "x-session-id, x-session-affinity, x-data-parallel-rank, x-vllm-*",
+        description="headers for the engine",
+    )
     api_keys: str = Field("", repr=False, description="file of API keys, or its lines; empty is no authentication")
     allow_anonymous: bool = Field(False, description="allow other addresses than loopback without API keys")
     public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
@@ -132,6 +137,12 @@ class Settings(BaseSettings):
     @classmethod
     def _malformed_is_off(cls, value: Any) -> int:
         return parse_backend_timeout(value)
+
+    @field_validator("forward_headers")
+    @classmethod
+    def _names_headers(cls, value: str) -> str:
+        HeaderSelection.parse(value)
+        return value.strip() or NOTHING
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

@@ -24,6 +24,7 @@ async def admit(
     owner: str = "",
     admit_by: float | None = None,
     needs: tuple[str, ...] = (),
+    headers: bytes = b"",
 ) -> Admission:
     """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
     new = NewRequest(
@@ -40,5 +41,6 @@ async def admit(
         owner=owner,
         admit_by=admit_by,
         needs=needs,
+        headers=headers,
     )
     return await store.admit(new, retry_for_secs=0)

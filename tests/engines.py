@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ async def reporting(request: dict[str, Any], context: EngineContext) -> AsyncIte
     context.finish_reason = "length"
     for token in ("a ", "b ", "c"):
         yield token
+
+
+async def introduced(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield what it is told about the call, as JSON."""
+    yield json.dumps({"headers": context.headers, "endpoint": context.endpoint, "owner": context.owner})
 
 
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:

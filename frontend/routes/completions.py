@@ -137,6 +137,7 @@ def _admission_request(
         owner=caller.name,
         inflight_limit=caller.inflight_limit,
         needs=call.gated,
+        headers=headers.forwarded,
     )
     return admission, idempotency
 

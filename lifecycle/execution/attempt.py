@@ -51,6 +51,8 @@ class Attempt:
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
+        self.context.endpoint, self.context.owner = start.endpoint, start.owner
+        self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._body = start.body

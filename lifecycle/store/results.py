@@ -34,6 +34,7 @@ class NewRequest(NamedTuple):
     owner: str = ""  # the name of the API key; empty for none
     admit_by: float | None = None  # when the owner's quota slot may be taken back; None without a slot
     needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
+    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
 
 
 class Admission(NamedTuple):
@@ -56,6 +57,9 @@ class Start(NamedTuple):
     traceparent: str
     created_at: float
     needs: tuple[str, ...] = ()  # the gated parameters that the request uses
+    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
+    endpoint: str = ""
+    owner: str = ""  # the name of the API key; empty for none
 
 
 class Unsupported(NamedTuple):

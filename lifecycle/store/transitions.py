@@ -75,6 +75,7 @@ class Store(Membership, Listings):
             request.owner,
             "" if request.admit_by is None else f"{request.admit_by:.6f}",
             " ".join(request.needs),
+            request.headers,
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":
@@ -132,6 +133,9 @@ class Store(Membership, Listings):
             as_text(reply[7]),
             float(reply[8]),
             tuple(as_text(reply[9]).split()),
+            reply[10],
+            as_text(reply[11]),
+            as_text(reply[12]),
         )
 
     async def append(self, shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:

@@ -71,6 +71,7 @@ class AdmissionControl:
                 owner=admit.owner,
                 admit_by=slot.admit_by if slot else None,
                 needs=admit.needs,
+                headers=admit.headers,
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":

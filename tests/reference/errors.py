@@ -74,6 +74,7 @@ CODES = {
     "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
+    "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
     "idempotency_key_reused": "the `Idempotency-Key` was used with another body; use a new one",
     "inflight_limit": "the inflight limit of this API key is reached",
     "insufficient_permissions": "the call needs an operator's API key",

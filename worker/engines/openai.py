@@ -139,11 +139,12 @@ class OpenAIEngine:
     async def _send(self, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
         """Return the upstream's response with its body unread. Raise Unavailable when there is none."""
         client = self._client = self._client or make_client()
+        headers = {**_forwarded(context), **self._headers, **_identifying_headers(context)}
         sent = client.build_request(
             "POST",
             self._upstream.url("/chat/completions" if "messages" in request else "/completions"),
             content=_body(request),
-            headers={**_forwarded(context), **self._headers, **_identifying_headers(context)},
+            headers=httpx2.Headers(headers, encoding="latin-1"),  # as the call's own headers came
         )
         try:
             return await client.send(sent, stream=True)
