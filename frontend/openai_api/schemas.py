@@ -210,7 +210,14 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["data"],
     },
     "Error": exact_object(error=exact_object(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
-    "Model": exact_object(id=STRING, object=one_of("model"), created=COUNT, owned_by=STRING),
+    "Model": exact_object(
+        ["id", "object", "created", "owned_by"],
+        id=STRING,
+        object=one_of("model"),
+        created=COUNT,
+        owned_by=STRING,
+        max_model_len=COUNT,
+    ),
     "Request": exact_object(
         id=RID,
         object=one_of("request"),

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, accepted_parameters, close_engine
+from lifecycle.execution.engine import Engine, accepted_parameters, check_max_model_len, close_engine, max_model_lens
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
@@ -53,6 +53,7 @@ class Worker:
         self._connections = connections
         self._engine = engine = as_async(engine)
         self._accepts = accepted_parameters(engine)
+        check_max_model_len(engine)
         self._reaper = Reaper(self._store)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._health = EngineHealth(
@@ -207,12 +208,14 @@ class Worker:
     def about(self) -> dict[str, Any]:
         """Return what a heartbeat tells: the state, models, slots, stuck engines, and the failure of the engine.
 
-        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them.
+        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them. `max_model_len` has the length
+        in tokens of each model whose length is known, for `GET /v1/models`.
         """
         return {
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
+            "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self.settings.concurrency,
             "stuck": self._running.stuck,
         } | self._health.about()

@@ -226,6 +226,19 @@ class Roster(NamedTuple):
     grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
 
 
+def max_model_lens_of(roster: Roster) -> dict[str, int]:
+    """Return the longest prompt and answer together, in tokens, of the models whose living workers tell one.
+
+    Of several workers' lengths it is the smallest.
+    """
+    found: dict[str, int] = {}
+    for entry in roster.replicas:
+        if entry.role == Role.WORKER:
+            for model, length in (orjson.loads(entry.about).get("max_model_len") or {}).items():
+                found[model] = min(found.get(model, length), length)
+    return found
+
+
 def models_of(roster: Roster) -> dict[str, float]:
     """Return the models that living workers serve, with the time at which the first of those workers started."""
     served: dict[str, float] = {}

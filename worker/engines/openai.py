@@ -18,6 +18,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
+from worker.engines.model_list import parse_models
 from worker.engines.upstream import Upstream, make_client
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
@@ -54,6 +55,7 @@ class OpenAIEngine:
     """
 
     accepts = True
+    max_model_len: int | dict[str, int] | None = None  # as the upstream lists it
 
     def __init__(self, base_url: str, api_key: str = "") -> None:
         """Use the server at `base_url`: `http://host:port/v1`, or `http://host:port`, to which `/v1` is added.
@@ -80,9 +82,8 @@ class OpenAIEngine:
 
         Any other answer, also one that refuses the question, shows that it serves.
         """
-        client = self._client = self._client or make_client()
         try:
-            response = await client.get(self._upstream.url("/models"), headers=self._upstream.headers)
+            response = await self._list_models()
         except httpx2.HTTPError as failure:
             raise NotConnected(NOT_CONNECTED) from failure
         if response.status_code in UNAVAILABLE_STATUSES:
@@ -90,26 +91,28 @@ class OpenAIEngine:
 
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
-        advice = "check that it runs, or pass --model"
-        client = self._client = self._client or make_client()
+        address, advice = self._upstream.address, "check that it runs, or pass --model"
         try:
-            response = await client.get(
-                self._upstream.url("/models"), headers=self._upstream.headers, timeout=_MODELS_TIMEOUT_SECS
-            )
-        except httpx2.HTTPError as failure:
+            response = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
+        except (httpx2.HTTPError, TimeoutError) as failure:
             reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
-            raise LifecycleError(
-                f"the models of the upstream {self._upstream.address} cannot be listed ({reason}); {advice}"
-            ) from failure
-        try:
-            names = [model["id"] for model in orjson.loads(response.content)["data"]]
-        except (ValueError, KeyError, TypeError):
-            names = []
-        if not (response.is_success and names and all(isinstance(name, str) and name for name in names)):
-            raise LifecycleError(
-                f"the upstream {self._upstream.address} lists no models (status {response.status_code}); {advice}"
-            )
-        return names
+            message = f"the models of the upstream {address} cannot be listed ({reason}); {advice}"
+            raise LifecycleError(message) from failure
+        listed = parse_models(response.content) if response.is_success else None
+        if listed is None:
+            raise LifecycleError(f"the upstream {address} lists no models (status {response.status_code}); {advice}")
+        return listed.names
+
+    async def _list_models(self, timeout_secs: float | None = None) -> httpx2.Response:
+        """Return the upstream's answer, and learn `max_model_len` from it."""
+        client = self._client = self._client or make_client()
+        url, headers = self._upstream.url("/models"), self._upstream.headers
+        async with asyncio.timeout(timeout_secs):
+            response = await client.get(url, headers=headers)
+        listed = parse_models(response.content) if response.is_success else None
+        if listed is not None:
+            self.max_model_len = listed.max_model_len
+        return response
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
         """Yield the upstream's events for `request`; see CompletionParser.
