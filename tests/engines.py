@@ -52,6 +52,12 @@ async def introduced(request: dict[str, Any], context: EngineContext) -> AsyncIt
     yield json.dumps({"headers": context.headers, "endpoint": context.endpoint, "owner": context.owner})
 
 
+async def lingering(request: dict[str, Any], context: EngineContext) -> AsyncIterator[dict[str, Any]]:
+    """Yield a whole answer in one chunk, then nothing until it is killed."""
+    yield {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "finish_reason": "length"}]}
+    await context.killed()
+
+
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """Yield as many tokens as the prompt says, then nothing until the request is killed."""
     for number in range(int(prompt(request))):

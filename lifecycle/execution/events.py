@@ -73,11 +73,14 @@ def first_finish_reason(event: dict[str, Any]) -> str | None:
 def take_usage(event: dict[str, Any]) -> dict[str, Any] | None:
     """Remove the usage object from a chunk and return it; None when there is none.
 
-    The usage belongs to the end of an answer. An event without `choices` keeps its own.
+    The usage belongs to the end of an answer. An event without `choices` keeps its own. Of a chunk that holds nothing
+    else than fields beside the choices, null is left as its `usage`, which marks it; see `is_usage_rest`.
     """
     if "choices" not in event or "usage" not in event:
         return None
     usage = event.pop("usage")
+    if event["choices"] == []:
+        event["usage"] = None
     return usage if isinstance(usage, dict) else None
 
 
