@@ -14,8 +14,7 @@ import orjson
 
 from frontend.openai_api.choices import ChoiceProgress, choices_of, index_of
 from lifecycle.chunks import ENVELOPE, is_usage_rest
-from lifecycle.encoding import encodable_value
-from lifecycle.fastapi.errors import encodable
+from lifecycle.encoding import encodable, encodable_value
 from lifecycle.types import Endpoint, Event
 
 DONE = b"data: [DONE]\n\n"
@@ -233,7 +232,7 @@ def _encode(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:  # a lone surrogate: too rare to check for in advance
-        return orjson.dumps(encodable(value) if isinstance(value, str) else encodable_value(value))
+        return orjson.dumps(encodable_value(value))
 
 
 def _encode_each(texts: list[str]) -> list[bytes]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encodable
+
 _NO_CONTENT = frozenset({"index", "finish_reason", "stop_reason", "native_finish_reason"})
 _DELTAS = ("delta", "message")
 
@@ -36,7 +38,7 @@ def _encoded(event: dict[str, Any]) -> bytes:
         return orjson.dumps(event)
     except TypeError:
         # Keys that are no strings, integers beyond 64 bits, and lone surrogates, which have no UTF-8 form.
-        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
+        return encodable(json.dumps(event, ensure_ascii=False)).encode()
 
 
 def has_content(event: dict[str, Any]) -> bool:

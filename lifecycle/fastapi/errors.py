@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, StoreError
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
@@ -16,18 +17,6 @@ _RETRY_LATER = frozenset({429, 503})  # statuses
 _KEPT_STATUSES = frozenset({400, 404, 408, 413, 422, 429, 500, 504})  # of an engine's or upstream's own error
 _ELSEWHERE_STATUSES = frozenset({502, 503})  # another upstream might have answered
 _OUR_KEY_STATUSES = frozenset({401, 403})  # the upstream refuses the worker's key, which is not the client's fault
-
-
-def encodable(text: str) -> str:
-    """Replace every lone surrogate, so that the text can be encoded as UTF-8 and as JSON.
-
-    Texts of engines and exceptions may contain some. Two that form a pair become the character they stand for.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def retry_soon() -> str:

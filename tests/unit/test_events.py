@@ -70,7 +70,7 @@ def test_a_snapshot_does_not_follow_later_changes() -> None:
 
 
 def test_what_has_no_place_in_json_is_replaced_where_it_can_be() -> None:
-    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "?", "1": float(2**70)}
+    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "\ufffd", "1": float(2**70)}
 
 
 def test_the_usage_is_taken_out_of_a_chunk_only() -> None:

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from lifecycle.errors import ERROR_RESPONSES
-from lifecycle.fastapi.errors import ApiError, encodable
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
 
 
@@ -94,21 +94,6 @@ def test_the_sdk_repeats_only_what_is_worth_it(error: ApiError, calls: int, monk
         client.models.list()
     assert raised.value.type == error.type
     assert len(seen) == calls
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("plain", "plain"),
-        ("é 😀 \u2028 \ufeff \x00", "é 😀 \u2028 \ufeff \x00"),
-        ("a\ud800b", "a\ufffdb"),
-        ("\udc00", "\ufffd"),
-        ("end\ud83d", "end\ufffd"),
-        ("\ud83d\ude00", "😀"),
-    ],
-)
-def test_encodable(text: str, clean: str) -> None:
-    assert encodable(text) == clean
 
 
 def test_a_message_that_is_not_utf8_is_still_sent() -> None:

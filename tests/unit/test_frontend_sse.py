@@ -12,8 +12,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from frontend.openai_api.choices import ChoiceProgress
 from frontend.openai_api.fold import Fold
 from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder
+from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, STREAM_ENDED
-from lifecycle.fastapi.errors import encodable, error_frame
+from lifecycle.fastapi.errors import error_frame
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, ErrorDetail, ErrorType, Event
 
