@@ -90,3 +90,15 @@ async def marked(request: dict[str, Any], context: EngineContext) -> AsyncIterat
 
 async def wrong_type(request: dict[str, Any], context: EngineContext) -> AsyncIterator[Any]:
     yield 42
+
+
+async def bulky(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <bytes>`: numbered tokens of so many bytes each, as fast as they are taken."""
+    count, size = map(int, prompt(request).split())
+    for number in range(count):
+        yield bulky_token(number, size)
+
+
+def bulky_token(number: int, size: int) -> str:
+    """Return one token of `bulky`."""
+    return f"{number} ".ljust(size, "x")

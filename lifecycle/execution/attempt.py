@@ -18,6 +18,7 @@ from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of, traceback_of
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
+from lifecycle.tokens.sizes import text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
@@ -133,11 +134,12 @@ class Attempt:
                 self._last_event_at = clock()
                 if isinstance(event, str):
                     self._content_events += event != ""
+                    size = len(event) if event.isascii() else text_bytes(event)
                 else:
-                    event = self._examine(event)
+                    event, size = self._examine(event)
                     if events.is_empty(event):
                         continue
-                if not sink.put(event):
+                if not sink.put(event, size):
                     await sink.drained()
             sink.end()
         finally:
@@ -145,18 +147,18 @@ class Attempt:
             if aclose is not None:
                 await aclose()
 
-    def _examine(self, event: object) -> dict[str, Any]:
-        """Return the chunk to write for what the engine yielded, without its usage, which the context keeps.
+    def _examine(self, event: object) -> tuple[dict[str, Any], int]:
+        """Return the chunk to write for what the engine yielded, and its bytes; the context keeps its usage instead.
 
         Raise TypeError for a value that is not an event.
         """
-        chunk, context = events.snapshot(event), self.context
+        (chunk, size), context = events.snapshot(event), self.context
         usage = events.take_usage(chunk)
         if usage is not None:
             context.usage = usage
         context.finish_reason = context.finish_reason or events.first_finish_reason(chunk)
         self._content_events += events.has_content(chunk)
-        return chunk
+        return chunk, size
 
     def _allow_report(self, _: object = None) -> None:
         if not self._can_report.done():
@@ -225,7 +227,7 @@ class Attempt:
         usage: dict[str, Any] = {}
         if reported is not None:
             try:
-                usage = events.snapshot(reported)
+                usage, _ = events.snapshot(reported)
             except TypeError:
                 log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
         for name in ("prompt_tokens", "completion_tokens", "total_tokens"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.sizes import memory_bytes
 from lifecycle.types import Event, RequestRecord
 
 
@@ -56,6 +57,7 @@ class RequestFeed:
         self.attach_lock = asyncio.Lock()  # keeps the reader counts that are sent to Redis in order
         self._on_empty = on_empty
         self._pins = 0
+        self._measured: tuple[Tokens | None, int] = (None, 0)
 
     @property
     def http_readers(self) -> int:
@@ -99,6 +101,12 @@ class RequestFeed:
         for reader in self.readers:
             reader.push(tokens)
 
+    def memory_of(self, tokens: Tokens) -> int:
+        """Return the memory that the tokens' events take. All readers that hold the same push share one measurement."""
+        if self._measured[0] is not tokens:
+            self._measured = (tokens, memory_bytes(tokens.events))
+        return self._measured[1]
+
     def take_started(self) -> None:
         """Note that a worker has started the request."""
         self.started = True
@@ -115,6 +123,7 @@ class RequestFeed:
     def take_end(self, end: End) -> None:
         """Forward the end of the token stream. The request may still wait for its worker to confirm a cancel."""
         self.end = end
+        self._measured = (None, 0)
         for reader in self.readers:
             reader.push(end)
 

@@ -24,9 +24,10 @@ from lifecycle.types import Event
 
 log = logging.getLogger(__name__)
 
-FLUSH_REQUESTS = 256
-SINK_TOKENS = 256  # unflushed tokens of one request above which its engine waits
-ENTRY_TOKENS = 128  # tokens in one stream entry at most
+# Each of these pairs bounds a number and the bytes: a text counts in UTF-8, an object in JSON.
+FLUSH_REQUESTS, FLUSH_BYTES = 256, 128 * 1024  # of one flush, which keeps Redis busy for a millisecond
+SINK_TOKENS, SINK_BYTES = 256, 256 * 1024  # of one request's unflushed tokens, from which its engine waits
+ENTRY_TOKENS, ENTRY_BYTES = 128, 64 * 1024  # of one stream entry; a single event may be longer
 _FLUSH_DISTANCE_SECS = 0.002
 _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
@@ -47,6 +48,8 @@ class TokenSink:
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._events: list[Event] = []
+        self._sizes: list[int] = []  # the bytes of each of these events
+        self._bytes = 0  # their sum
         self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
@@ -60,14 +63,16 @@ class TokenSink:
         """Return the number of the last token that was put."""
         return self._number + len(self._events)
 
-    def put(self, event: Event) -> bool:
-        """Take one event. Returns False when the engine should await `drained()` before the next."""
+    def put(self, event: Event, size: int) -> bool:
+        """Take one event of `size` bytes. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             return True
         self._events.append(event)
+        self._sizes.append(size)
+        self._bytes += size
         if not self._queued:
             self._queue()
-        return len(self._events) < SINK_TOKENS
+        return len(self._events) < SINK_TOKENS and self._bytes < SINK_BYTES
 
     def end(self) -> None:
         """Take no more tokens. What fits into one entry is left for `finish`."""
@@ -75,13 +80,13 @@ class TokenSink:
 
     async def drained(self) -> None:
         """Wait until the sink takes further tokens without growing past its bound, or takes none at all."""
-        while len(self._events) >= SINK_TOKENS and not (self.closed or self._ending):
+        while self._is_full and not (self.closed or self._ending):
             await self._wait_for_progress()
 
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request has ended or belongs to another worker."""
         self._close()
-        self._events.clear()
+        self._take(len(self._events))
         self._notify()
 
     async def finish(self, outcome: Outcome, retry_for_secs: float) -> Ended:
@@ -94,7 +99,7 @@ class TokenSink:
         self._ending = True
         if outcome.status == "cancelled":
             self.discard()
-        while (self._flushing or len(self._events) > ENTRY_TOKENS) and not (self._stalled or self.closed):
+        while (self._flushing or not self._is_one_entry) and not (self._stalled or self.closed):
             await self._wait_for_progress()
         if not self.closed:
             self._withdraw()
@@ -114,9 +119,9 @@ class TokenSink:
     def begin_flush(self) -> Append | None:
         """Return the next entry to append; None when there is nothing to flush."""
         self._queued = False
-        if not self._events or (self._ending and len(self._events) <= ENTRY_TOKENS):
+        if not self._events or (self._ending and self._is_one_entry):
             return None
-        self._flushing = self._take(ENTRY_TOKENS)
+        self._flushing = self._take(self._entry_length())
         return self._entry(self._flushing)
 
     def stall(self) -> None:
@@ -146,12 +151,32 @@ class TokenSink:
         self._lane.waiting.append(self)
         self._writer.wake()
 
+    @property
+    def _is_full(self) -> bool:
+        return len(self._events) >= SINK_TOKENS or self._bytes >= SINK_BYTES
+
+    @property
+    def _is_one_entry(self) -> bool:
+        return len(self._events) <= ENTRY_TOKENS and self._bytes <= ENTRY_BYTES
+
+    def _entry_length(self) -> int:
+        """Return how many events the next entry has: those that fit, but at least one."""
+        if self._is_one_entry:
+            return len(self._events)
+        total = 0
+        for count, size in enumerate(self._sizes[:ENTRY_TOKENS]):
+            total += size
+            if total > ENTRY_BYTES:
+                return max(count, 1)
+        return ENTRY_TOKENS
+
     def _take(self, count: int) -> list[Event]:
         events = self._events
         if len(events) <= count:
-            self._events = []
+            self._events, self._sizes, self._bytes = [], [], 0
             return events
-        self._events = events[count:]
+        self._bytes -= sum(self._sizes[:count])
+        self._events, self._sizes = events[count:], self._sizes[count:]
         return events[:count]
 
     def _entry(self, events: list[Event]) -> Append:
@@ -160,7 +185,7 @@ class TokenSink:
         return Append(self.rid, self.attempt, self._number, encode_events(events), first)
 
     def _withdraw(self) -> None:
-        """Take back what a stalled flush holds. Redis may have executed it all the same."""
+        """Take back what a stalled flush holds, for the finish. Redis may have executed it all the same."""
         self._events = self._flushing + self._events
         self._number -= len(self._flushing)
         self._flushing = []
@@ -231,12 +256,14 @@ class TokenWriter:
             await lane.wake.wait()
             sinks: list[TokenSink] = []
             batch: list[Append] = []
-            while lane.waiting and len(batch) < FLUSH_REQUESTS:
+            size = 0
+            while lane.waiting and len(batch) < FLUSH_REQUESTS and size < FLUSH_BYTES:
                 sink = lane.waiting.popleft()
                 entry = sink.begin_flush()
                 if entry is not None:
                     sinks.append(sink)
                     batch.append(entry)
+                    size += len(entry.tokens)
             if not lane.waiting:
                 lane.wake.clear()
             if batch:

@@ -1,0 +1,118 @@
+"""A client that reads nothing costs its frontend little memory, and loses nothing when it reads on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+
+from tests.cluster import Cluster, Process, running
+from tests.conftest import MakeSettings
+from tests.engines import bulky_token
+from tests.sse import chat
+from tests.waiting import wait_until
+
+TOKENS, TOKEN_BYTES = 400, 50_000
+GROWTH_BYTES = 8_000_000
+
+
+@asynccontextmanager
+async def _warm_cluster(make_settings: MakeSettings, directory: Path) -> AsyncIterator[tuple[Cluster, Process]]:
+    """Yield a cluster whose frontend has served such events before."""
+    settings = make_settings(lease_secs=8.0, heartbeat_secs=0.5)
+    async with running(settings, directory, workers=0) as cluster:
+        (frontend,) = cluster.frontends
+        await cluster.worker("bulky", "tests.engines:bulky")
+        for _ in range(3):
+            answer = await cluster.http.post(
+                frontend.url + "/v1/chat/completions", json=chat(f"20 {TOKEN_BYTES}", "bulky")
+            )
+            assert answer.text.endswith("data: [DONE]\n\n")
+        yield cluster, frontend
+
+
+def _memory(process: Process) -> tuple[int, int]:
+    """Return the resident memory of a process, and the most since `_forget_peak`, in bytes."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":" in line
+    )
+    resident, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    return resident, peak
+
+
+def _forget_peak(process: Process) -> None:
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+class DeafClient:
+    """A client that sends a call, and reads the answer only when it is told to."""
+
+    def __init__(self, frontend: Process, method: str, path: str, rid: str = "", body: object = None) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = frontend.url.removeprefix("http://").partition(":")
+        self._socket.connect((host, int(port)))
+        content = b"" if body is None else orjson.dumps(body)
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
+        lines += [f"X-Request-Id: {rid}", "X-On-Disconnect: continue"] if rid else []
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode() + content)
+        self._socket.setblocking(False)
+
+    async def read(self) -> list[tuple[str, str]]:
+        """Return the id and the text of each event, up to [DONE]."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        reader, writer = await asyncio.open_connection(sock=self._socket)
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            body = bytearray()
+            while size := int(await reader.readline(), 16):
+                body += await reader.readexactly(size + 2)
+                del body[-2:]
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        *events, done, rest = body.decode().split("\n\n")
+        assert (done, rest) == ("data: [DONE]", "")
+        return [_id_and_text(event) for event in events if not event.startswith(":")]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _id_and_text(event: str) -> tuple[str, str]:
+    fields = dict(line.split(": ", 1) for line in event.split("\n"))
+    delta = json.loads(fields["data"])["choices"][0]["delta"]
+    return fields.get("id", ""), delta.get("content", "")
+
+
+async def _completed(cluster: Cluster, rid: str) -> bool:
+    answer = await cluster.http.get(f"{cluster.frontends[0].url}/v1/requests/{rid}")
+    return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+
+EXPECTED = [(f"1-{number + 1}", bulky_token(number, TOKEN_BYTES)) for number in range(TOKENS)] + [("", "")]
+
+
+async def test_a_client_that_reads_nothing_costs_little_and_loses_nothing(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    async with _warm_cluster(make_settings, tmp_path) as (cluster, frontend):
+        before, _ = _memory(frontend)
+        _forget_peak(frontend)
+        client = DeafClient(frontend, "POST", "/v1/chat/completions", "deaf", chat(f"{TOKENS} {TOKEN_BYTES}", "bulky"))
+        try:
+            await wait_until(lambda: _completed(cluster, "deaf"), timeout=30)
+            resident, peak = _memory(frontend)
+            print(resident - before, peak - before)
+            assert resident - before < GROWTH_BYTES
+            assert peak - before < GROWTH_BYTES
+            assert await client.read() == EXPECTED
+            print("reading", _memory(frontend)[1] - before)
+            assert _memory(frontend)[1] - before < GROWTH_BYTES, "while it was read"
+        finally:
+            client.close()
