@@ -119,6 +119,9 @@ class Settings(BaseSettings):
     kill_grace_secs: Seconds = Field(
         2.0, description="time after which a killed engine that still runs is reported as stuck"
     )
+    max_output_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="largest answer; one that grows past it fails"
+    )
     openai_base_url: str = Field("", description="upstream of the openai engine, such as http://127.0.0.1:8001/v1")
     openai_api_key: str = Field("", repr=False, description="API key for the upstream of the openai engine")
     echo_tokens_per_sec: Annotated[float, Field(ge=0, le=1e6)] = Field(

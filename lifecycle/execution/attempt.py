@@ -11,14 +11,14 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import EngineError, StoreUnavailable, Unavailable
+from lifecycle.errors import EngineError, OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of, traceback_of
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
-from lifecycle.tokens.sizes import text_bytes
+from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
@@ -52,6 +52,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
+        self._output_bytes = sum(map(event_bytes, emitted))  # of all attempts
         self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
@@ -70,10 +71,10 @@ class Attempt:
         else:
             self.context.stop()
 
-    def fail(self, error_type: ErrorType, message: str) -> None:
+    def fail(self, error_type: ErrorType, message: str, detail: ErrorDetail | None = None) -> None:
         """Report the attempt as failed at once, without waiting for the engine, and kill the engine."""
         if self._outcome is None:
-            self._outcome = Outcome("failed", error_type, message)
+            self._outcome = Outcome("failed", error_type, message, detail=detail)
             self._allow_report()
         self.context.kill()
 
@@ -128,17 +129,22 @@ class Attempt:
             raise TypeError(
                 f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
             )
-        sink, clock = self.sink, self._loop.time
+        sink, clock, limit = self.sink, self._loop.time, self._settings.max_output_bytes
         try:
             async for event in produced:
                 self._last_event_at = clock()
                 if isinstance(event, str):
                     self._content_events += event != ""
-                    size = len(event) if event.isascii() else text_bytes(event)
+                    size = len(event) + 2 if event.isascii() else text_bytes(event)
                 else:
                     event, size = self._examine(event)
                     if events.is_empty(event):
                         continue
+                self._output_bytes += size
+                if self._output_bytes > limit:
+                    self._fail_too_large()
+                    await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
+                    return
                 if not sink.put(event, size):
                     await sink.drained()
             sink.end()
@@ -146,6 +152,17 @@ class Attempt:
             aclose = getattr(produced, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    def _fail_too_large(self) -> None:
+        """Fail the attempt because its answer is too large. What was written before stays readable."""
+        limit_bytes = self._settings.max_output_bytes
+        log.warning(
+            "the answer to request %s grew past LIFECYCLE_MAX_OUTPUT_BYTES=%d; its engine is killed",
+            self.rid,
+            limit_bytes,
+        )
+        failure = OutputTooLarge(f"The answer grew past {limit_bytes} bytes, the limit; ask for a shorter one")
+        self.fail(failure.error_type, failure.message, failure.detail)
 
     def _examine(self, event: object) -> tuple[dict[str, Any], int]:
         """Return the chunk to write for what the engine yielded, and its bytes; the context keeps its usage instead.

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import ERROR_RESPONSES, StoreError
+from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
 
@@ -103,6 +103,8 @@ def failed_request(end: End, request_id: str, retry: bool | None) -> ApiError:
     after_secs = detail.retry_after_secs
     if status == 503:
         after_secs = max(after_secs or 0, _DEFAULT_RETRY_AFTER_SECS)
+    if detail.type == OUTPUT_TOO_LARGE:
+        retry = False
     return ApiError(
         error_type,
         end.message,

@@ -15,12 +15,12 @@ _POINTER_BYTES = 8
 
 
 def text_bytes(text: str) -> int:
-    """Return the bytes of a text in UTF-8, in which it is written."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    """Return the bytes of a text in UTF-8, between quotes."""
+    return 2 + (len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
 
 
 def event_bytes(event: Event) -> int:
-    """Return the bytes of a text in UTF-8, or of an object in JSON."""
+    """Return the bytes of an event in JSON; for a text, without the backslashes of what JSON escapes."""
     if isinstance(event, str):
         return text_bytes(event)
     try:

@@ -53,8 +53,7 @@ async def entries(world: World, rid: str = "r") -> list[list[Any]]:
 
 @pytest.mark.parametrize("event", ["", "plain", "é\u2028", {"a": [1, None, "é"]}, {"huge": 2**70}])
 def test_an_event_is_as_long_as_its_encoded_form(event: Event) -> None:
-    quotes = 2 if isinstance(event, str) else 0
-    assert event_bytes(event) == len(encode_events([event])) - len("[]") - quotes
+    assert event_bytes(event) == len(encode_events([event])) - len("[]")
 
 
 def test_the_memory_of_objects_is_that_of_all_they_hold() -> None:
@@ -187,7 +186,7 @@ def ignore(why: Refusal) -> None:
 
 
 def put(sink: TokenSink, event: Event) -> bool:
-    return sink.put(event, event_bytes(event))
+    return sink.put(event, event_bytes(event) - 2)  # without the quotes
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, SINK_TOKENS), (SINK_BYTES // 4, 4), (SINK_BYTES, 1)])
