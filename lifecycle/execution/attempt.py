@@ -52,7 +52,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
-        self._output_bytes = sum(map(event_bytes, emitted))  # of all attempts
+        self._emitted_bytes = sum(map(event_bytes, emitted))
         self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
@@ -129,7 +129,8 @@ class Attempt:
             raise TypeError(
                 f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
             )
-        sink, clock, limit = self.sink, self._loop.time, self._settings.max_output_bytes
+        sink, clock = self.sink, self._loop.time
+        total, limit = self._emitted_bytes, self._settings.max_output_bytes
         try:
             async for event in produced:
                 self._last_event_at = clock()
@@ -140,8 +141,8 @@ class Attempt:
                     event, size = self._examine(event)
                     if events.is_empty(event):
                         continue
-                self._output_bytes += size
-                if self._output_bytes > limit:
+                total += size
+                if total > limit:
                     self._fail_too_large()
                     await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
                     return

@@ -24,10 +24,11 @@ from lifecycle.types import Event
 
 log = logging.getLogger(__name__)
 
-# Each of these pairs bounds a number and the bytes: a text counts in UTF-8, an object in JSON.
-FLUSH_REQUESTS, FLUSH_BYTES = 256, 128 * 1024  # of one flush, which keeps Redis busy for a millisecond
-SINK_TOKENS, SINK_BYTES = 256, 256 * 1024  # of one request's unflushed tokens, from which its engine waits
-ENTRY_TOKENS, ENTRY_BYTES = 128, 64 * 1024  # of one stream entry; a single event may be longer
+FLUSH_REQUESTS = 256
+FLUSH_BYTES = 128 * 1024  # of one flush, which keeps Redis busy for a millisecond
+TOKEN_BYTES = 512  # a longer event counts as several tokens, so the following are bounds in bytes too
+SINK_TOKENS = 256  # unflushed tokens of one request from which its engine waits: 128 KiB
+ENTRY_TOKENS = 128  # tokens in one stream entry at most: 64 KiB, unless a single event is longer
 _FLUSH_DISTANCE_SECS = 0.002
 _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
@@ -48,8 +49,8 @@ class TokenSink:
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._events: list[Event] = []
-        self._sizes: list[int] = []  # the bytes of each of these events
-        self._bytes = 0  # their sum
+        self._surplus: dict[int, int] = {}  # by the numbers of long ones: how many more tokens each counts as
+        self._surplus_tokens = 0  # their sum
         self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
@@ -68,11 +69,12 @@ class TokenSink:
         if self.closed or self._ending:
             return True
         self._events.append(event)
-        self._sizes.append(size)
-        self._bytes += size
+        if size > TOKEN_BYTES:
+            surplus = self._surplus[self.number] = size // TOKEN_BYTES
+            self._surplus_tokens += surplus
         if not self._queued:
             self._queue()
-        return len(self._events) < SINK_TOKENS and self._bytes < SINK_BYTES
+        return len(self._events) + self._surplus_tokens < SINK_TOKENS
 
     def end(self) -> None:
         """Take no more tokens. What fits into one entry is left for `finish`."""
@@ -80,7 +82,7 @@ class TokenSink:
 
     async def drained(self) -> None:
         """Wait until the sink takes further tokens without growing past its bound, or takes none at all."""
-        while self._is_full and not (self.closed or self._ending):
+        while self._tokens >= SINK_TOKENS and not (self.closed or self._ending):
             await self._wait_for_progress()
 
     def discard(self) -> None:
@@ -99,7 +101,7 @@ class TokenSink:
         self._ending = True
         if outcome.status == "cancelled":
             self.discard()
-        while (self._flushing or not self._is_one_entry) and not (self._stalled or self.closed):
+        while (self._flushing or self._tokens > ENTRY_TOKENS) and not (self._stalled or self.closed):
             await self._wait_for_progress()
         if not self.closed:
             self._withdraw()
@@ -119,7 +121,7 @@ class TokenSink:
     def begin_flush(self) -> Append | None:
         """Return the next entry to append; None when there is nothing to flush."""
         self._queued = False
-        if not self._events or (self._ending and self._is_one_entry):
+        if not self._events or (self._ending and self._tokens <= ENTRY_TOKENS):
             return None
         self._flushing = self._take(self._entry_length())
         return self._entry(self._flushing)
@@ -152,31 +154,33 @@ class TokenSink:
         self._writer.wake()
 
     @property
-    def _is_full(self) -> bool:
-        return len(self._events) >= SINK_TOKENS or self._bytes >= SINK_BYTES
-
-    @property
-    def _is_one_entry(self) -> bool:
-        return len(self._events) <= ENTRY_TOKENS and self._bytes <= ENTRY_BYTES
+    def _tokens(self) -> int:
+        """How many tokens the unflushed events count as."""
+        return len(self._events) + self._surplus_tokens
 
     def _entry_length(self) -> int:
         """Return how many events the next entry has: those that fit, but at least one."""
-        if self._is_one_entry:
-            return len(self._events)
-        total = 0
-        for count, size in enumerate(self._sizes[:ENTRY_TOKENS]):
-            total += size
-            if total > ENTRY_BYTES:
+        most = min(len(self._events), ENTRY_TOKENS)
+        if not self._surplus:
+            return most
+        tokens = 0
+        for count in range(most):
+            tokens += 1 + self._surplus.get(self._number + 1 + count, 0)
+            if tokens > ENTRY_TOKENS:
                 return max(count, 1)
-        return ENTRY_TOKENS
+        return most
 
     def _take(self, count: int) -> list[Event]:
         events = self._events
         if len(events) <= count:
-            self._events, self._sizes, self._bytes = [], [], 0
+            self._events = []
+            self._surplus.clear()
+            self._surplus_tokens = 0
             return events
-        self._bytes -= sum(self._sizes[:count])
-        self._events, self._sizes = events[count:], self._sizes[count:]
+        if self._surplus:
+            for number in range(self._number + 1, self._number + 1 + count):
+                self._surplus_tokens -= self._surplus.pop(number, 0)
+        self._events = events[count:]
         return events[:count]
 
     def _entry(self, events: list[Event]) -> Append:

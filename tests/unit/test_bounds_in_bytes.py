@@ -18,21 +18,14 @@ from lifecycle.tokens.history import PAGE_ENTRIES, read_history
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tokens.sizes import event_bytes, memory_bytes
-from lifecycle.tokens.writer import (
-    ENTRY_BYTES,
-    ENTRY_TOKENS,
-    FLUSH_BYTES,
-    SINK_BYTES,
-    SINK_TOKENS,
-    TokenSink,
-    TokenWriter,
-)
+from lifecycle.tokens.writer import ENTRY_TOKENS, FLUSH_BYTES, SINK_TOKENS, TOKEN_BYTES, TokenSink, TokenWriter
 from lifecycle.types import Event
 from tests.unit.world import World
 from tests.waiting import wait_until
 
 COMPLETED = Outcome("completed", finish_reason="stop")
 BUFFER_BYTES = 64 * 1024
+SINK_BYTES, ENTRY_BYTES = SINK_TOKENS * TOKEN_BYTES, ENTRY_TOKENS * TOKEN_BYTES
 
 
 def token(number: int, size: int) -> str:
@@ -207,7 +200,8 @@ async def test_a_full_sink_holds_its_engine_back(world: World, writer: TokenWrit
     ("sizes", "lengths"),
     [
         ([1] * (ENTRY_TOKENS + 3), [ENTRY_TOKENS, 3]),
-        ([ENTRY_BYTES // 4] * 9, [4, 4, 1]),
+        ([ENTRY_BYTES // 4 - TOKEN_BYTES] * 9, [4, 4, 1]),
+        ([TOKEN_BYTES] * (ENTRY_TOKENS + 1), [ENTRY_TOKENS, 1]),
         ([10, ENTRY_BYTES, ENTRY_BYTES + 1, 10], [1, 1, 1, 1]),
         ([3 * ENTRY_BYTES], [1]),
     ],
