@@ -93,10 +93,12 @@ async def wrong_type(request: dict[str, Any], context: EngineContext) -> AsyncIt
 
 
 async def bulky(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-    """`<count> <bytes>`: numbered tokens of so many bytes each, as fast as they are taken."""
-    count, size = map(int, prompt(request).split())
-    for number in range(count):
-        yield bulky_token(number, size)
+    """`<count> <bytes> [gate]`: numbered tokens of so many bytes, as fast as they are taken, once `gate` exists."""
+    count, size, *gate = prompt(request).split()
+    while gate and not Path(gate[0]).exists():
+        await asyncio.sleep(0.01)
+    for number in range(int(count)):
+        yield bulky_token(number, int(size))
 
 
 def bulky_token(number: int, size: int) -> str:

@@ -1,4 +1,4 @@
-"""A client that reads nothing costs its frontend little memory, and loses nothing when it reads on."""
+"""Clients that read nothing cost their frontend little memory, and lose nothing when they read on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engines import bulky_token
 from tests.sse import chat
 from tests.waiting import wait_until
 
-TOKENS, TOKEN_BYTES = 400, 50_000
+TOKEN_BYTES = 50_000
 GROWTH_BYTES = 8_000_000
 
 
@@ -65,7 +65,7 @@ class DeafClient:
 
     async def read(self) -> list[tuple[str, str]]:
         """Return the id and the text of each event, up to [DONE]."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # from now on it is to be fast
         reader, writer = await asyncio.open_connection(sock=self._socket)
         try:
             await reader.readuntil(b"\r\n\r\n")
@@ -79,6 +79,13 @@ class DeafClient:
         *events, done, rest = body.decode().split("\n\n")
         assert (done, rest) == ("data: [DONE]", "")
         return [_id_and_text(event) for event in events if not event.startswith(":")]
+
+    async def has_answer(self) -> bool:
+        """Return whether the answer has begun."""
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
 
     def close(self) -> None:
         self._socket.close()
@@ -95,24 +102,49 @@ async def _completed(cluster: Cluster, rid: str) -> bool:
     return answer.status_code == 200 and answer.json()["status"] == "completed"
 
 
-EXPECTED = [(f"1-{number + 1}", bulky_token(number, TOKEN_BYTES)) for number in range(TOKENS)] + [("", "")]
+def _expected(count: int) -> list[tuple[str, str]]:
+    """Return the ids and texts of all events; the last has the finish reason."""
+    return [(f"1-{number + 1}", bulky_token(number, TOKEN_BYTES)) for number in range(count)] + [("", "")]
 
 
 async def test_a_client_that_reads_nothing_costs_little_and_loses_nothing(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
+    count = 400  # 20 MB
     async with _warm_cluster(make_settings, tmp_path) as (cluster, frontend):
         before, _ = _memory(frontend)
         _forget_peak(frontend)
-        client = DeafClient(frontend, "POST", "/v1/chat/completions", "deaf", chat(f"{TOKENS} {TOKEN_BYTES}", "bulky"))
+        body = chat(f"{count} {TOKEN_BYTES}", "bulky")
+        client = DeafClient(frontend, "POST", "/v1/chat/completions", "deaf", body)
         try:
             await wait_until(lambda: _completed(cluster, "deaf"), timeout=30)
-            resident, peak = _memory(frontend)
-            print(resident - before, peak - before)
-            assert resident - before < GROWTH_BYTES
-            assert peak - before < GROWTH_BYTES
-            assert await client.read() == EXPECTED
-            print("reading", _memory(frontend)[1] - before)
+            assert _memory(frontend)[1] - before < GROWTH_BYTES
+            assert await client.read() == _expected(count)
             assert _memory(frontend)[1] - before < GROWTH_BYTES, "while it was read"
         finally:
             client.close()
+
+
+async def test_clients_of_one_request_that_read_nothing_share_what_is_held(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Hold a megabyte for each of many readers, and find that it is the same megabyte."""
+    count, gate = 60, tmp_path / "gate"
+    async with _warm_cluster(make_settings, tmp_path) as (cluster, frontend):
+        before, _ = _memory(frontend)
+        _forget_peak(frontend)
+        body = chat(f"{count} {TOKEN_BYTES} {gate}", "bulky")
+        clients = [DeafClient(frontend, "POST", "/v1/chat/completions", "deaf", body)]
+        try:
+            await wait_until(clients[0].has_answer)
+            clients += [DeafClient(frontend, "GET", "/v1/requests/deaf/stream") for _ in range(20)]
+            for client in clients:
+                await wait_until(client.has_answer)
+            gate.touch()
+            await wait_until(lambda: _completed(cluster, "deaf"), timeout=30)
+            assert _memory(frontend)[1] - before < GROWTH_BYTES
+            for client in clients:
+                assert await client.read() == _expected(count)
+        finally:
+            for client in clients:
+                client.close()
