@@ -92,14 +92,25 @@ class RequestFeed:
         if last <= self.number:
             return
         tokens = Tokens(int(attempt), last - len(events) + 1, events)
+        self._note_tokens(last)
+        for reader in self.readers:
+            reader.push(tokens)
+
+    def take_unsent(self, entry_id: str) -> None:
+        """Let the readers read the stream: it has an entry that is too large to be pushed."""
+        last = int(entry_id.partition("-")[2])
+        if last > self.number:
+            self._note_tokens(last)
+            for reader in self.readers:
+                reader.mark_stale()
+
+    def _note_tokens(self, last: int) -> None:
         now = self._clock()
         self.started = True
         new, self.number = last - self.number, last  # counted by number: frames may overlap or get lost
         if self.observer is not None:
             self.observer.on_tokens(new, now - self.active_at)
         self.active_at = now
-        for reader in self.readers:
-            reader.push(tokens)
 
     def memory_of(self, tokens: Tokens) -> int:
         """Return the memory that the tokens' events take. All readers that hold the same push share one measurement."""
@@ -148,6 +159,8 @@ class RequestFeed:
             self.take_started()
         elif kind == "requeued":
             self.take_requeued()
+        elif kind == "unsent":
+            self.take_unsent(event["id"])
         elif kind == "end":
             self.take_end(End.from_event(event))
         elif kind == "terminal":

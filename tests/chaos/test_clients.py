@@ -153,8 +153,8 @@ async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path
 
 @pytest.mark.fault(
     "An engine produces tokens without end.",
-    "Beyond `LIFECYCLE_MAX_OUTPUT_BYTES` the request fails as `overload`, its engine is ended, and its client gets what "
-    "was produced and the error.",
+    "Beyond `LIFECYCLE_MAX_OUTPUT_BYTES` the request fails as `overload`, its engine is ended, and its client gets "
+    "what was produced and the error.",
 )
 async def test_an_answer_without_end(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
     settings = make_settings(lease_secs=8.0, max_output_bytes=5_000_000)

@@ -14,7 +14,7 @@ import orjson
 from tests.cluster import Cluster, Process, running
 from tests.conftest import MakeSettings
 from tests.engines import bulky_token
-from tests.sse import chat
+from tests.sse import chat, error_of, post, text_of
 from tests.waiting import wait_until
 
 TOKEN_BYTES = 50_000
@@ -148,3 +148,18 @@ async def test_clients_of_one_request_that_read_nothing_share_what_is_held(
         finally:
             for client in clients:
                 client.close()
+
+
+async def test_a_single_event_of_megabytes_arrives_in_both_forms(make_settings: MakeSettings, tmp_path: Path) -> None:
+    size = 3_000_000
+    async with running(make_settings(lease_secs=8.0), tmp_path, workers=0) as cluster:
+        (frontend,) = cluster.frontends
+        await cluster.worker("bulky", "tests.engines:bulky")
+        body = chat(f"3 {size}", "bulky")
+        async with post(cluster.http, frontend.url, body) as stream:
+            await stream.read()
+        assert error_of(stream.events) is None
+        text = "".join(bulky_token(number, size) for number in range(3))
+        assert text_of(stream.events) == text
+        answer = await cluster.http.post(frontend.url + "/v1/chat/completions", json=body | {"stream": False})
+        assert answer.json()["choices"][0]["message"]["content"] == text

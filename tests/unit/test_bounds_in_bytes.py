@@ -19,7 +19,8 @@ from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tokens.sizes import event_bytes, memory_bytes
 from lifecycle.tokens.writer import ENTRY_TOKENS, FLUSH_BYTES, SINK_TOKENS, TOKEN_BYTES, TokenSink, TokenWriter
-from lifecycle.types import Event
+from lifecycle.types import Event, RequestRecord
+from tests.pushes import Pushes
 from tests.unit.world import World
 from tests.waiting import wait_until
 
@@ -243,3 +244,61 @@ async def test_one_flush_is_bounded_in_bytes(
     for rid in rids:
         await world.finish(1, rid=rid)
         assert await world.tokens(rid) == text
+
+
+LARGE = "x" * 1_100_000
+
+
+@pytest.mark.parametrize("in_finish", [False, True])
+async def test_an_entry_of_more_than_a_megabyte_is_not_pushed_but_read(world: World, in_finish: bool) -> None:
+    """Redis closes the connection of a subscriber that is 32 MB behind."""
+    await world.run()
+    feed = RequestFeed("r", lambda feed: None)
+    following = Following(world, feed)
+    observer = Counting()
+    feed.observer = observer
+    pushes = await Pushes.open(world.store, "f0")
+    expected: list[Event] = ["a", LARGE, "b"] if not in_finish else ["a", LARGE]
+    await append(world, 1, ["a"])
+    if in_finish:
+        last = Append("r", 1, 2, orjson.dumps([LARGE]), False)
+        await world.store.finish("r", "w0", 1, COMPLETED, 2, remainder=last)
+    else:
+        await append(world, 2, [LARGE])
+        await append(world, 3, ["b"])
+        await world.finish(3)
+    items = await pushes.take()
+    await pushes.close()
+    assert sum(len(orjson.dumps(item)) for item in items) < 5000
+    reading = asyncio.create_task(following.read(len(expected)))
+    await asyncio.sleep(0)
+    for _, entry_id, payload in items:
+        if isinstance(payload, list):
+            feed.take_tokens(entry_id, payload)
+        else:
+            feed.take_event(payload)
+    assert await reading == expected
+    end = await following.reader.next()
+    assert isinstance(end, End)
+    assert (end.status, end.last) == ("completed", len(expected))
+    assert observer.tokens == (1 if in_finish else 3)
+    following.reader.close()
+
+
+class Counting:
+    """Count the tokens of a feed."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def on_tokens(self, count: int, gap_secs: float) -> None:
+        self.tokens += count
+
+    def on_started(self) -> None:
+        pass
+
+    def on_requeued(self) -> None:
+        pass
+
+    def on_terminal(self, record: RequestRecord) -> None:
+        pass
