@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_MAX_USAGE_BYTES = 16 * 1024
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -245,10 +247,19 @@ class Attempt:
         usage: dict[str, Any] = {}
         if reported is not None:
             try:
-                usage, _ = events.snapshot(reported)
+                usage, size = events.snapshot(reported)
             except TypeError:
                 log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            else:
+                if size > _MAX_USAGE_BYTES:
+                    log.warning(
+                        "the usage of request %s has %d bytes, more than %d; only its counts are kept",
+                        self.rid,
+                        size,
+                        _MAX_USAGE_BYTES,
+                    )
+                    usage = {name: usage[name] for name in _COUNTS if name in usage}
+        for name in _COUNTS:
             if type(usage.get(name, 0)) is not int:
                 del usage[name]
         if type(prompt_tokens) is int:

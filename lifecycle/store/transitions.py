@@ -175,7 +175,7 @@ class Store(Membership, Listings):
                 outcome.status,
                 outcome.error_type,
                 outcome.message[:_MESSAGE_CHARS],
-                outcome.finish_reason,
+                outcome.finish_reason[:_MESSAGE_CHARS],
                 last,
                 f"{attempt}-{remainder.number}" if remainder else "",
                 last - count,

@@ -115,6 +115,17 @@ async def test_the_events_of_earlier_attempts_count(run_engine: RunEngine) -> No
     assert await written(world) == ["x" * 998] * 3
 
 
+async def test_what_comes_beside_the_events_is_bounded_too(run_engine: RunEngine) -> None:
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        context.finish_reason = "y" * 1_000_000
+        context.usage = {"completion_tokens": 7, "details": "x" * 1_000_000}
+        yield "a"
+
+    record = await (await run_engine(engine)).record()
+    assert (record.status, record.output_tokens, record.usage) == ("completed", 7, {"completion_tokens": 7})
+    assert record.finish_reason == "y" * 4096
+
+
 async def test_an_engine_in_a_thread_is_ended_too(run_engine: RunEngine) -> None:
     ended: list[bool] = []
 
