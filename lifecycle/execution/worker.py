@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, accepted_parameters, close_engine
+from lifecycle.execution.engine import Engine, accepted_parameters, check_max_model_len, close_engine, max_model_lens
+from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
 from lifecycle.execution.threaded import as_async
@@ -52,12 +53,22 @@ class Worker:
         self._connections = connections
         self._engine = engine = as_async(engine)
         self._accepts = accepted_parameters(engine)
+        check_max_model_len(engine)
         self._reaper = Reaper(self._store)
         self._slots = ConcurrencySlots(settings.concurrency)
+        self._health = EngineHealth(
+            engine,
+            self._slots,
+            interval_secs=settings.heartbeat_secs,
+            timeout_secs=settings.lease_secs,
+            announce=self._announce,
+        )
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
         self._lease, self._writer = self._new_identity()
-        self._running = RunningRequests(self._store, engine, self._slots, self._recheck, self._lease.id, self._writer)
+        self._running = RunningRequests(
+            self._store, engine, self._health, self._slots, self._recheck, self._lease.id, self._writer
+        )
 
     @property
     def id(self) -> str:
@@ -67,7 +78,9 @@ class Worker:
     @property
     def state(self) -> ReplicaState:
         """Return the state that the worker announces with its heartbeats."""
-        return ReplicaState.DRAINING if self._draining.is_set() else ReplicaState.READY
+        if self._draining.is_set():
+            return ReplicaState.DRAINING
+        return ReplicaState.READY if self._health.healthy else ReplicaState.UNHEALTHY
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
@@ -86,9 +99,10 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
+                health = group.create_task(self._health.run(), name="engine health")
                 while not await self._serve() and await self._come_back():
                     pass
-                await tasks.end((reaper, subscriptions))
+                await tasks.end((health, reaper, subscriptions))
                 await self._running.end()
         finally:
             await close_engine(self._engine)
@@ -166,10 +180,14 @@ class Worker:
                     await self._draining.wait()
         return False
 
+    async def _announce(self) -> None:
+        """Tell the cluster at once about a change of the state. If Redis does not take it, the next heartbeat does."""
+        with suppress(StoreError, Fenced):
+            await self._lease.heartbeat()
+
     async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
         """Release what was not started, wait for what runs, move or fail the rest, and leave the cluster."""
-        with suppress(StoreError):
-            await self._lease.heartbeat()
+        await self._announce()
         releasing = [asyncio.create_task(consumer.release_pending(), name="release") for consumer in consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
@@ -188,17 +206,19 @@ class Worker:
         return self._running.held(shard)
 
     def about(self) -> dict[str, Any]:
-        """Return what `GET /v1/replicas` shows of a worker: its state, models, slots and stuck engines.
+        """Return what a heartbeat tells: the state, models, slots, stuck engines, and the failure of the engine.
 
-        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them.
+        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them. `max_model_len` has the length
+        in tokens of each model whose length is known, for `GET /v1/models`.
         """
         return {
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
+            "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self.settings.concurrency,
             "stuck": self._running.stuck,
-        }
+        } | self._health.about()
 
     async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
         """Cancel what runs here, and confirm the cancels of requests that do not."""

@@ -16,7 +16,7 @@ _POINTER_BYTES = 8
 
 def text_bytes(text: str) -> int:
     """Return the bytes of a text in UTF-8, between quotes."""
-    return 2 + (len(text) if text.isascii() else len(text.encode("utf-8", "replace")))
+    return 2 + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
 
 
 def event_bytes(event: Event) -> int:

@@ -48,7 +48,9 @@ async def run_engine(make_settings: MakeSettings, make_store: MakeStore) -> RunE
         flushing = asyncio.create_task(writer.run())
         try:
             async with asyncio.timeout(10):
-                await Attempt("r", start._replace(body=body), engine, writer, world.store.settings, emitted).run()
+                settings = world.store.settings
+                start = start._replace(body=body)
+                await Attempt("r", start, engine, writer, settings, emitted, lambda: None).run()
         finally:
             await tasks.end([flushing])
         return world

@@ -41,8 +41,8 @@ class Readiness:
     ) -> None:
         await self._stack.aclose()
 
-    def conditions(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
-        """Return one condition for each child under its name (frontends first), and one for the model.
+    def conditions(self, pids: Mapping[str, int], models: Sequence[str]) -> dict[str, Condition]:
+        """Return one condition for each child under its name (frontends first), and one for the models.
 
         `pids` maps the names of the children to their process ids.
         """
@@ -52,7 +52,7 @@ class Readiness:
             conditions[name] = partial(self._frontend_ready, url, pid)
         for name, pid in children:
             conditions[name] = partial(self._has_joined, pid)
-        conditions[f"model {model}"] = partial(self._is_served, model)
+        conditions["model " + ", ".join(models)] = partial(self._are_served, frozenset(models))
         return conditions
 
     async def _frontend_ready(self, url: str, pid: int) -> bool:
@@ -65,8 +65,8 @@ class Readiness:
     async def _has_joined(self, pid: int) -> bool:
         return bool(await self._replicas(pid))
 
-    async def _is_served(self, model: str) -> bool:
-        return model in models_of(await self._store.roster())
+    async def _are_served(self, models: frozenset[str]) -> bool:
+        return models <= models_of(await self._store.roster()).keys()
 
     async def _replicas(self, pid: int) -> list[Replica]:
         return [replica for replica in await cluster.replicas(self._store) if replica.pid == pid]
