@@ -29,7 +29,7 @@ def load_engine(spec: str, settings: Settings) -> Engine:
     if spec == "openai":
         from worker.engines.openai import OpenAIEngine  # importing its HTTP client takes a tenth of a second
 
-        return OpenAIEngine(settings.openai_base_url, settings.openai_api_key)
+        return OpenAIEngine(settings.openai_base_url, settings.openai_api_key, settings.max_output_bytes)
     module, colon, attribute = spec.partition(":")
     if not (module and colon and attribute):
         raise EngineLoadError(f"engine {spec!r} is unknown: use echo, openai or module:function")
