@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -11,12 +12,18 @@ from lifecycle.types import Event
 _DEPTH_LIMIT = 100  # of an event that cannot be encoded as it is
 
 
-def encode_events(events: list[Event]) -> bytes:
+Encodable = Event | orjson.Fragment
+"""An event, or one that is JSON already."""
+
+
+def encode_events(events: Sequence[Encodable]) -> bytes:
     """Return a JSON list. What JSON or UTF-8 cannot carry is replaced, see `encodable_value`; it never raises."""
     try:
         return orjson.dumps(events)
     except TypeError:
-        return orjson.dumps([encodable_value(event) for event in events])
+        return orjson.dumps(
+            [event if isinstance(event, orjson.Fragment) else encodable_value(event) for event in events]
+        )
 
 
 def encodable(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import Encodable
 from lifecycle.errors import EngineError, OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
@@ -154,19 +155,21 @@ class Attempt:
                 if not self._produced:
                     self._produced = True
                     self._on_first_event()
+                piece: Encodable = event
                 if isinstance(event, str):
                     self._content_events += event != ""
                     size = len(event) + 2 if event.isascii() else text_bytes(event)
                 else:
-                    event, size = self._examine(event)
-                    if events.is_empty(event):
+                    encoded = self._examine(event)
+                    if not encoded:
                         continue
+                    piece, size = orjson.Fragment(encoded), len(encoded)
                 total += size
                 if total > limit:
                     self._fail_too_large()
                     await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
                     return
-                if not sink.put(event, size):
+                if not sink.put(piece, size):
                     await sink.drained()
             sink.end()
         finally:
@@ -185,18 +188,23 @@ class Attempt:
         failure = OutputTooLarge(f"The answer grew past {limit_bytes} bytes, the limit; ask for a shorter one")
         self.fail(failure.error_type, failure.message, failure.detail)
 
-    def _examine(self, event: object) -> tuple[dict[str, Any], int]:
-        """Return the chunk to write for what the engine yielded, and its bytes; the context keeps its usage instead.
+    def _examine(self, event: object) -> bytes:
+        """Return the JSON to write for a dict that the engine yielded; its usage goes to the context instead.
 
-        Raise TypeError for a value that is not an event.
+        It is empty for a chunk that has nothing else. Raise TypeError for a value that is not an event.
         """
-        (chunk, size), context = events.snapshot(event), self.context
-        usage = events.take_usage(chunk)
-        if usage is not None:
-            context.usage = usage
-        context.finish_reason = context.finish_reason or events.first_finish_reason(chunk)
-        self._content_events += events.has_content(chunk)
-        return chunk, size
+        (chunk, encoded), context = events.encode(event), self.context
+        if "usage" in chunk:
+            usage = events.take_usage(chunk)
+            if usage is not None:
+                context.usage = usage
+            encoded = orjson.dumps(chunk)
+        if events.is_empty(chunk):
+            return b""
+        has_content, finish_reason = events.examine(chunk)
+        context.finish_reason = context.finish_reason or finish_reason
+        self._content_events += has_content
+        return encoded
 
     def _must_move(self) -> bool:
         """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
@@ -277,10 +285,11 @@ class Attempt:
         usage: dict[str, Any] = {}
         if reported is not None:
             try:
-                usage, size = events.snapshot(reported)
+                encoded = events.encode(reported)[1]
             except TypeError:
                 log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
             else:
+                usage, size = orjson.loads(encoded), len(encoded)
                 if size > _MAX_USAGE_BYTES:
                     log.warning(
                         "the usage of request %s has %d bytes, more than %d; only its counts are kept",

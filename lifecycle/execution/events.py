@@ -9,15 +9,16 @@ import orjson
 
 from lifecycle.encoding import encodable
 
-_NO_CONTENT = frozenset({"index", "finish_reason", "stop_reason", "native_finish_reason"})
+_NO_CONTENT = frozenset({"index", "stop_reason", "native_finish_reason"})
 _DELTAS = ("delta", "message")
+_DICT = frozenset({dict})
 
 
-def snapshot(event: object) -> tuple[dict[str, Any], int]:
-    """Return a copy of a dict that an engine has yielded, as its readers are going to see it, and its bytes in JSON.
+def encode(event: object) -> tuple[dict[str, Any], bytes]:
+    """Return the fields of a dict that an engine has yielded, and its JSON, as its readers are going to see them.
 
-    Raise TypeError, with a message that names what to yield, for any other value and for a dict that is not JSON.
-    The copy protects what waits to be written from an engine that changes and yields the same dict again.
+    The fields may be the dict itself, which the engine may change later. Raise TypeError, with a message that names
+    what to yield, for any other value and for a dict that is not JSON.
     """
     if not isinstance(event, dict):
         shown = "None" if event is None else f"a value of type {type(event).__name__}"
@@ -26,12 +27,21 @@ def snapshot(event: object) -> tuple[dict[str, Any], int]:
         )
     try:
         encoded = _encoded(event)
-        copied: dict[str, Any] = orjson.loads(encoded)
+        # Values that JSON shows as something else, such as tuples and dataclasses, are looked into as readers get them.
+        fields = event if _is_plain(event) else orjson.loads(encoded)
     except (TypeError, ValueError, RecursionError) as failure:
         raise TypeError(
             f"the engine yielded a dict that cannot be written as JSON ({failure}); yield str, numbers, lists and dicts"
         ) from None
-    return copied, len(encoded)
+    return fields, encoded
+
+
+def _is_plain(event: dict[str, Any]) -> bool:
+    """Return whether the event has nothing but lists and dicts where this module looks, and no usage."""
+    choices = event.get("choices")
+    if type(choices) is not list or "usage" in event:
+        return False
+    return {type(choice.get("delta", choice)) if type(choice) is dict else None for choice in choices} <= _DICT
 
 
 def _encoded(event: dict[str, Any]) -> bytes:
@@ -42,35 +52,30 @@ def _encoded(event: dict[str, Any]) -> bytes:
         return encodable(json.dumps(event, ensure_ascii=False)).encode()
 
 
-def has_content(event: dict[str, Any]) -> bool:
-    """Return whether an event carries a part of the answer, and not only a role, a finish reason or a usage.
+def examine(event: dict[str, Any]) -> tuple[bool, str | None]:
+    """Return whether an event carries a part of the answer, and the finish reason that it gives for choice 0, if any.
 
-    An event without `choices` is in another endpoint's format and counts when it is not empty.
+    A role, a finish reason or a usage alone is no part of the answer. An event without `choices` is in another
+    endpoint's format, and is a part of the answer when it is not empty.
     """
     choices = event.get("choices")
     if not isinstance(choices, list):
-        return bool(event)
-    return any(_choice_has_content(choice) for choice in choices if isinstance(choice, dict))
-
-
-def _choice_has_content(choice: dict[str, Any]) -> bool:
-    for name, value in choice.items():
-        if name in _DELTAS and isinstance(value, dict):
-            if any(part for field, part in value.items() if field != "role"):
-                return True
-        elif value and name not in _NO_CONTENT:
-            return True
-    return False
-
-
-def first_finish_reason(event: dict[str, Any]) -> str | None:
-    """Return the finish reason that an event gives for choice 0, or None."""
-    choices = event.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("index", 0) == 0:
-            reason = choice.get("finish_reason")
-            return reason if isinstance(reason, str) and reason else None
-    return None
+        return bool(event), None
+    has_content, reason = False, None
+    for choice in choices:
+        if not isinstance(choice, dict):
+            continue
+        for name, value in choice.items():
+            if name in _DELTAS and isinstance(value, dict):
+                for field, part in value.items():
+                    if part and field != "role":
+                        has_content = True
+            elif name == "finish_reason":
+                if isinstance(value, str) and value and reason is None and choice.get("index", 0) == 0:
+                    reason = value
+            elif value and name not in _NO_CONTENT:
+                has_content = True
+    return has_content, reason
 
 
 def take_usage(event: dict[str, Any]) -> dict[str, Any] | None:

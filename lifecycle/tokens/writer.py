@@ -15,12 +15,11 @@ from collections.abc import Callable
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
-from lifecycle.encoding import encode_events
+from lifecycle.encoding import Encodable, encode_events
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.store.results import Append, Ended, Outcome, Refusal
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.flush_pacer import FlushPacer
-from lifecycle.types import Event
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +47,12 @@ class TokenSink:
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
-        self._events: list[Event] = []
+        self._events: list[Encodable] = []
         self._surplus: dict[int, int] = {}  # by the numbers of long ones: how many more tokens each counts as
         self._surplus_tokens = 0  # their sum
         self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
-        self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
+        self._flushing: list[Encodable] = []  # taken for the flush that is under way and not confirmed
         self._dropped = 0  # events that were put but can no longer be appended
         self._stalled = False  # that flush was refused or not answered, and is repeated
         self._ending = False  # further tokens are dropped: the attempt has ended, whatever its engine still yields
@@ -65,7 +64,7 @@ class TokenSink:
         """Return the number of the last token that was put."""
         return self._number + len(self._events)
 
-    def put(self, event: Event, size: int) -> bool:
+    def put(self, event: Encodable, size: int) -> bool:
         """Take one event of `size` bytes. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             self._dropped += 1
@@ -175,7 +174,7 @@ class TokenSink:
                 return max(count, 1)
         return most
 
-    def _take(self, count: int) -> list[Event]:
+    def _take(self, count: int) -> list[Encodable]:
         events = self._events
         if len(events) <= count:
             self._events = []
@@ -188,7 +187,7 @@ class TokenSink:
         self._events = events[count:]
         return events[:count]
 
-    def _entry(self, events: list[Event]) -> Append:
+    def _entry(self, events: list[Encodable]) -> Append:
         first = self._number == 0
         self._number += len(events)
         return Append(self.rid, self.attempt, self._number, encode_events(events), first)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.execution.events import first_finish_reason, has_content, is_empty, snapshot, take_usage
+from lifecycle.execution.events import encode, examine, is_empty, take_usage
 
 
 def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
     ],
 )
 def test_an_event_has_content(event: dict[str, Any]) -> None:
-    assert has_content(event)
+    assert examine(event)[0]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_an_event_has_content(event: dict[str, Any]) -> None:
     ],
 )
 def test_an_event_has_no_content(event: dict[str, Any]) -> None:
-    assert not has_content(event)
+    assert not examine(event)[0]
 
 
 @pytest.mark.parametrize(
@@ -59,19 +59,27 @@ def test_an_event_has_no_content(event: dict[str, Any]) -> None:
 )
 def test_a_value_that_is_no_event_is_named(value: object, named: str) -> None:
     with pytest.raises(TypeError, match=named) as raised:
-        snapshot(value)
+        encode(value)
     assert "yield" in str(raised.value)
 
 
-def test_a_snapshot_does_not_follow_later_changes() -> None:
-    event = chunk({"content": "a"})
-    taken, size = snapshot(event)
-    event["choices"][0]["delta"]["content"] = "bb"
-    assert (taken, size) == (chunk({"content": "a"}), len(orjson.dumps(taken)))
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": ({"index": 0, "delta": {}, "finish_reason": "stop"},)},
+        {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": 1}},
+        {"answer": ("a", "b")},
+    ],
+)
+def test_what_json_shows_otherwise_is_looked_into_as_readers_get_it(event: dict[str, Any]) -> None:
+    fields, encoded = encode(event)
+    assert fields == orjson.loads(encoded)
+    assert fields is not event
 
 
 def test_what_has_no_place_in_json_is_replaced_where_it_can_be() -> None:
-    assert snapshot({"a": "\ud800", 1: 2**70})[0] == {"a": "\ufffd", "1": float(2**70)}
+    assert orjson.loads(encode({"a": "\ud800", 1: 2**70})[1]) == {"a": "\ufffd", "1": float(2**70)}
 
 
 def test_the_usage_is_taken_out_of_a_chunk_only() -> None:
@@ -89,6 +97,6 @@ def test_the_usage_is_taken_out_of_a_chunk_only() -> None:
 
 def test_the_finish_reason_is_that_of_choice_0() -> None:
     second = {"index": 1, "finish_reason": "length"}
-    assert first_finish_reason({"choices": [second]}) is None
-    assert first_finish_reason({"choices": [second, {"index": 0, "finish_reason": "stop"}]}) == "stop"
-    assert first_finish_reason({"choices": [{"finish_reason": "stop"}]}) == "stop"
+    assert examine({"choices": [second]})[1] is None
+    assert examine({"choices": [second, {"index": 0, "finish_reason": "stop"}]})[1] == "stop"
+    assert examine({"choices": [{"finish_reason": "stop"}]})[1] == "stop"

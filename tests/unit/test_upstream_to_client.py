@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from frontend.openai_api.choices import ChoiceProgress
@@ -32,7 +33,7 @@ def of_upstream(wire: bytes, choices: int = 1) -> tuple[list[Event], EngineConte
     written: list[Event] = []
     for event in [*parser.feed(wire), *([] if parser.ended else parser.feed(None))]:
         if isinstance(event, dict):
-            event, _ = events.snapshot(event)
+            event = orjson.loads(events.encode(event)[1])
             events.take_usage(event)
             if events.is_empty(event):
                 continue
