@@ -83,20 +83,34 @@ boastful.accepts = "tools"
 number = 3
 """
 
+SAYS = 'async def generate(request, context):\n    yield "{}"\n'
 BOUND_SECS = 2.0
 
 
 @pytest.fixture
-def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with modules nobody else has; the import system forgets them afterwards."""
+def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, with modules of new and of taken names; the import system forgets them afterwards."""
     (tmp_path / "my_engine.py").write_text(USER_MODULE)
     (tmp_path / "needs_more.py").write_text("import not_installed_anywhere\n")
     (tmp_path / "broken.py").write_text("raise RuntimeError('no GPU\\nat all')\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "worker.py").write_text(SAYS.format("my worker"))
+    (tmp_path / "notes.txt").write_text("no code\n")
+    (tmp_path / "binary.py").write_bytes(b"\x00\xff")
+    frontend, models = tmp_path / "frontend", tmp_path / "models"
+    frontend.mkdir()
+    (frontend / "__init__.py").write_text("")
+    (frontend / "engine.py").write_text("from .words import generate\n")
+    (frontend / "words.py").write_text(SAYS.format("my frontend"))
+    models.mkdir()
+    (models / "json.py").write_text("from beside import generate\n")
+    (models / "beside.py").write_text(SAYS.format("beside"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("my_engine", "needs_more", "broken"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    before = dict(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - set(before):
+        del sys.modules[name]
 
 
 async def tokens(engine: Engine, request: dict[str, Any], context: EngineContext | None = None) -> list[Event]:
@@ -108,19 +122,27 @@ async def tokens(engine: Engine, request: dict[str, Any], context: EngineContext
 
 
 @pytest.mark.parametrize(
-    ("attribute", "said"),
+    ("spec", "said"),
     [
-        ("generate", "hi"),
-        ("partial", "hello"),
-        ("engine", "instance"),
-        ("engine.method", "method"),
-        ("plain", "hi"),
-        ("threaded", "thread"),
+        ("my_engine:generate", "hi"),
+        ("my_engine:partial", "hello"),
+        ("my_engine:engine", "instance"),
+        ("my_engine:engine.method", "method"),
+        ("my_engine:plain", "hi"),
+        ("my_engine:threaded", "thread"),
+        ("my_engine.py:engine.method", "method"),
+        ("./models/beside.py:generate", "beside"),
+        ("models/json.py:generate", "beside"),  # a file named as a module that is loaded, and its neighbour
+        ("worker.py:generate", "my worker"),
+        ("worker:generate", "my worker"),
+        ("frontend.engine:generate", "my frontend"),
     ],
 )
 @pytest.mark.usefixtures("user_directory")
-async def test_loads_what_can_be_an_engine(attribute: str, said: str) -> None:
-    engine = load_engine(f"my_engine:{attribute}", load())
+async def test_loads_what_can_be_an_engine(spec: str, said: str) -> None:
+    product = sys.modules["worker"]
+    engine = load_engine(spec, load())
+    assert sys.modules["worker"] is product
     assert await tokens(as_async(engine), {}) == [said]
     await close_engine(engine)
 
@@ -128,14 +150,22 @@ async def test_loads_what_can_be_an_engine(attribute: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "hint"),
     [
-        ("nonsense", "use echo, openai or module:function"),
+        ("nonsense", "use echo, openai or module:function, or path/to/file.py:function"),
         (":generate", "use echo, openai or module:function"),
         ("my_engine:", "use echo, openai or module:function"),
         ("no_such_module:generate", "no module 'no_such_module'"),
         ("my_engine.deeper:generate", "no module 'my_engine.deeper'"),
         ("needs_more:generate", "No module named 'not_installed_anywhere'"),
         ("broken:generate", "RuntimeError: no GPU"),
-        ("my_engine:generated", "'my_engine' has no 'generated'"),
+        ("exits:generate", "SystemExit: 3"),
+        ("./broken.py:generate", "RuntimeError: no GPU"),
+        ("binary.py:generate", "cannot be imported; fix this first"),
+        ("absent.py:generate", "absent.py is not there; name a Python file"),
+        ("models/absent:generate", "models/absent is not there; name a Python file"),
+        ("models/:generate", "models is a directory, not a file"),
+        ("notes.txt:generate", "notes.txt is no Python file; its name must end with .py"),
+        ("my_engine.py:generated", "file 'my_engine.py' has no 'generated'"),
+        ("my_engine:generated", "module 'my_engine' has no 'generated'"),
         ("my_engine:engine.nothing", "has no 'engine.nothing'"),
         ("my_engine:number", "is of type int; name an async generator function"),
         ("my_engine:Engine", "is the class Engine; name an async generator function"),
@@ -155,6 +185,12 @@ def test_says_in_one_line_why_it_cannot_load(spec: str, hint: str) -> None:
         load_engine(spec, load({"openai_base_url": ""}))
     assert hint in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+async def test_a_file_of_any_directory_can_be_named(user_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    engine = load_engine(f"{user_directory}/models/json.py:generate", load())
+    assert await tokens(engine, {}) == ["beside"]
 
 
 def test_loads_the_built_in_ones() -> None:
