@@ -183,9 +183,9 @@ def environment_name(field: str) -> str:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the current environment with these settings added, for a child process."""
+    """Return the current environment with the settings that were given added, for a child process."""
     own = {
         environment_name(name): (value.value if isinstance(value, OnDisconnect) else str(value))
-        for name, value in settings.model_dump().items()
+        for name, value in settings.model_dump(exclude_unset=True).items()
     }
     return {**os.environ, **own}

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import signal
 from collections.abc import Sequence
+from types import FrameType
 
 from lifecycle.errors import LifecycleError
-from lifecycle.execution.engine import Engine, close_engine
+from lifecycle.execution.hosted_engine import HostedEngine, interrupt_startup
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings, SettingsError
 from lifecycle.store.connect import Connections
-from worker.engines import load_engine
+from worker.engines import find_engine
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> 
     Raise SettingsError or LifecycleError, with one line that says what to do, when the worker cannot start;
     KeyboardInterrupt after a drain that SIGINT started; LifecycleError when a second signal ended the worker.
     """
-    engine = load_engine(engine_spec, settings)
+    engine = HostedEngine(find_engine(engine_spec, settings))
     models = await _models(models, engine)
     async with Connections.open(settings) as connections:
         worker = Worker(settings, connections, models, engine)
@@ -51,25 +52,32 @@ async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> 
         raise KeyboardInterrupt
 
 
-async def _models(given: Sequence[str], engine: Engine) -> Sequence[str]:
-    """Return the models to serve: those `given`, or the ones that the engine lists with its method `models()`."""
+async def _models(given: Sequence[str], engine: HostedEngine) -> Sequence[str]:
+    """Return the models to serve: those `given`, or the ones that the engine lists with its method `models()`.
+
+    Without given models the engine is loaded before the worker joins the cluster, as it would have nothing to announce.
+    """
     if any(not model.strip() for model in given):
         raise SettingsError("--model is empty: pass the name of the model, as clients request it")
     if given:
         return given
+    await engine.load()
     list_models = getattr(engine, "models", None)
     if list_models is None:
         raise SettingsError("--model is missing: pass the name of the model, as clients request it")
     try:
         found: list[str] = await list_models()
     except BaseException:
-        await close_engine(engine)
+        await engine.aclose()
         raise
     return found
 
 
 class _Signals:
-    """Drain or end a worker on signals, until `close()`."""
+    """Drain or end a worker on signals, until `close()`.
+
+    The handlers are Python's own and not the event loop's, because they must run while an engine blocks the loop.
+    """
 
     def __init__(self, worker: Worker, running: asyncio.Task[None]) -> None:
         self._worker = worker
@@ -77,7 +85,7 @@ class _Signals:
         self._received: list[signal.Signals] = []
         self._loop = asyncio.get_running_loop()
         for signum in _SIGNALS:
-            self._loop.add_signal_handler(signum, self._on_signal, signum)
+            signal.signal(signum, self._on_signal)
 
     @property
     def interrupted(self) -> bool:
@@ -92,13 +100,17 @@ class _Signals:
     def close(self) -> None:
         """Restore the default effect of the signals."""
         for signum in _SIGNALS:
-            self._loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
-    def _on_signal(self, signum: signal.Signals) -> None:
-        self._received.append(signum)
-        if not self.forced:
-            log.info("received %s: the worker drains; a second signal ends it at once", signum.name)
-            self._worker.drain()
-            return
-        self._running.cancel()
-        self.close()
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(signal.Signals(number))
+        if self.forced:
+            self.close()
+            self._loop.call_soon_threadsafe(self._running.cancel)
+        else:
+            self._loop.call_soon_threadsafe(self._drain)
+        interrupt_startup(frame)
+
+    def _drain(self) -> None:
+        log.info("received %s: the worker drains; a second signal ends it at once", self._received[0].name)
+        self._worker.drain()

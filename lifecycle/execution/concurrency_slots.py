@@ -18,6 +18,10 @@ class ConcurrencySlots:
         self._available = asyncio.Event()
         self._available.set()
 
+    def resize(self, size: int) -> None:
+        """Change the number of slots to `size`, one at least. None may be occupied."""
+        self.free = size
+
     async def wait_available(self) -> None:
         """Return once at least one slot is free. Another task may acquire it first."""
         await self._available.wait()

@@ -13,10 +13,12 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, accepted_parameters, close_engine
+from lifecycle.execution.declarations import declared_concurrency
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters
+from lifecycle.execution.failures import location_of
+from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
-from lifecycle.execution.threaded import as_async
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
@@ -40,9 +42,10 @@ class Worker:
     def __init__(
         self, settings: Settings, connections: Connections, model: str | Sequence[str], engine: Engine
     ) -> None:
-        """Prepare the worker; `run()` joins the cluster. The worker closes `engine` at its end.
+        """Prepare the worker; `run()` joins the cluster and then starts the engine. The worker closes it at its end.
 
-        `model` is the name of one model, or the names of several, which share the engine and its concurrency.
+        `engine` is an engine, or a HostedEngine that `run()` is to load. `model` is the name of one model, or the names
+        of several, which share the engine and its concurrency.
 
         Raise EngineLoadError when the engine's declarations are not valid.
         """
@@ -50,14 +53,20 @@ class Worker:
         self.models = (model,) if isinstance(model, str) else tuple(dict.fromkeys(model))
         self._store = connections.store
         self._connections = connections
-        self._engine = engine = as_async(engine)
-        self._accepts = accepted_parameters(engine)
+        self._engine = engine if isinstance(engine, HostedEngine) else HostedEngine.of(engine)
+        self._accepts = accepted_parameters(self._engine)
+        self._concurrency = settings.concurrency
         self._reaper = Reaper(self._store)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
+        self._start_over = asyncio.Event()  # the engine has started, or it never will
+        self._started = False
+        self._start_failure: EngineLoadError | EngineStartError | None = None
         self._lease, self._writer = self._new_identity()
-        self._running = RunningRequests(self._store, engine, self._slots, self._recheck, self._lease.id, self._writer)
+        self._running = RunningRequests(
+            self._store, self._engine, self._slots, self._recheck, self._lease.id, self._writer
+        )
 
     @property
     def id(self) -> str:
@@ -67,31 +76,62 @@ class Worker:
     @property
     def state(self) -> ReplicaState:
         """Return the state that the worker announces with its heartbeats."""
-        return ReplicaState.DRAINING if self._draining.is_set() else ReplicaState.READY
+        if self._draining.is_set():
+            return ReplicaState.DRAINING
+        return ReplicaState.READY if self._started else ReplicaState.STARTING
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
         self._draining.set()
+        self._start_over.set()
 
     async def run(self, *, retry_for_secs: float = 10.0) -> None:
-        """Join the cluster and serve until the end of a drain.
+        """Join the cluster, start the engine, and serve until the end of a drain.
 
-        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, and ConfigurationConflict when the
-        common settings differ from the cluster's.
+        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, ConfigurationConflict when the common
+        settings differ from the cluster's, and EngineLoadError or EngineStartError, after leaving the cluster, when
+        the engine cannot be started.
         """
-        await self._lease.join(retry_for_secs)
-        await warn_of_eviction(self._store)
-        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self.settings.concurrency)
         try:
+            await self._lease.join(retry_for_secs)
+            await warn_of_eviction(self._store)
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
+                starting = group.create_task(self._start_engine(), name="engine start")
                 while not await self._serve() and await self._come_back():
                     pass
-                await tasks.end((reaper, subscriptions))
+                await tasks.end((starting, reaper, subscriptions))
                 await self._running.end()
         finally:
-            await close_engine(self._engine)
+            await self._close_engine()
+        if self._start_failure is not None:
+            raise self._start_failure
+
+    async def _start_engine(self) -> None:
+        """Load and start the engine. If that fails, make the worker leave, which then raises the failure."""
+        log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
+        try:
+            await self._engine.start()
+        except (EngineLoadError, EngineStartError) as failure:
+            self._start_failure = failure
+            self.drain()
+            return
+        self._accepts = accepted_parameters(self._engine)
+        if "concurrency" not in self.settings.model_fields_set:
+            self._concurrency = declared_concurrency(self._engine) or self._concurrency
+            self._slots.resize(self._concurrency)
+        self._started = True
+        self._start_over.set()
+        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._concurrency)
+
+    async def _close_engine(self) -> None:
+        try:
+            await self._engine.aclose()
+        except Exception as failure:
+            if self._start_failure is None:
+                raise
+            log.warning("the engine's aclose() failed after its start had failed: %s", location_of(failure))
 
     def _new_identity(self) -> tuple[Lease, TokenWriter]:
         lease = Lease(self._store, Role.WORKER, self, self.models)
@@ -111,7 +151,13 @@ class Worker:
                     group.create_task(self._writer.run(), name="writer"),
                 ]
                 subscription = await self._subscribe()
-                consuming = [group.create_task(consumer.run(), name="queue consumer") for consumer in consumers]
+                if not self._start_over.is_set():
+                    await self._start_over.wait()
+                    with suppress(StoreError):
+                        await self._lease.heartbeat()  # announces the state
+                consuming = [
+                    group.create_task(consumer.run(), name="queue consumer") for consumer in consumers if self._started
+                ]
                 await self._draining.wait()
                 await tasks.end(consuming)
                 await self._finish_up(consumers)
@@ -196,7 +242,7 @@ class Worker:
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
-            "concurrency": self.settings.concurrency,
+            "concurrency": self._concurrency,
             "stuck": self._running.stuck,
         }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Labels, RequestRecord, Role
+from lifecycle.types import ErrorDetail, Labels, ReplicaState, RequestRecord, Role
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -197,24 +198,32 @@ class Roster(NamedTuple):
 def accepts_of(roster: Roster) -> dict[str, set[frozenset[str]]]:
     """Return the gated parameters that living workers accept: for each model, the set of each of its workers.
 
-    `*` in a set stands for all parameters.
+    `*` in a set stands for all parameters. Workers that are still starting are left out.
     """
     found: dict[str, set[frozenset[str]]] = {}
-    for entry in roster.replicas:
-        if entry.role == Role.WORKER:
-            about = orjson.loads(entry.about)
-            for model in about.get("models", ()):
-                found.setdefault(model, set()).add(frozenset(about.get("accepts") or ()))
+    for about in _started_workers(roster):
+        for model in about.get("models", ()):
+            found.setdefault(model, set()).add(frozenset(about.get("accepts") or ()))
     return found
 
 
 def models_of(roster: Roster) -> dict[str, float]:
-    """Return the models that living workers serve, with the time at which the first of those workers started."""
+    """Return the models that living workers serve, with the time at which the first of those workers started.
+
+    Workers that are still starting are left out.
+    """
     served: dict[str, float] = {}
+    for about in _started_workers(roster):
+        for model in about.get("models", ()):
+            started_at = about.get("started_at", 0.0)
+            served[model] = min(served.get(model, started_at), started_at)
+    return served
+
+
+def _started_workers(roster: Roster) -> Iterator[dict[str, Any]]:
+    """Yield the description of each living worker whose engine has started."""
     for entry in roster.replicas:
         if entry.role == Role.WORKER:
-            about = orjson.loads(entry.about)
-            for model in about.get("models", ()):
-                started_at = about.get("started_at", 0.0)
-                served[model] = min(served.get(model, started_at), started_at)
-    return served
+            about: dict[str, Any] = orjson.loads(entry.about)
+            if about.get("state") != ReplicaState.STARTING:
+                yield about

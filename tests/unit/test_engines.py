@@ -81,6 +81,48 @@ async def boastful(request, context):
 boastful.accepts = "tools"
 
 number = 3
+
+def declares(**attributes):
+    async def generate(request, context):
+        yield "hi"
+
+    generate.__dict__.update(attributes)
+    return generate
+
+async def no_arguments():
+    pass
+
+async def one_argument(name):
+    pass
+
+def blocks():
+    pass
+
+class Lifecycle:
+    concurrency = 1
+
+    async def startup(self):
+        pass
+
+    async def health(self):
+        pass
+
+    async def aclose(self):
+        pass
+
+    async def __call__(self, request, context):
+        yield "whole"
+
+whole = Lifecycle()
+no_concurrency = declares(concurrency=0)
+true_concurrency = declares(concurrency=True)
+text_concurrency = declares(concurrency="8")
+sync_startup = declares(startup=blocks)
+sync_health = declares(health=lambda: None)
+sync_aclose = declares(aclose=blocks)
+named_startup = declares(startup=one_argument)
+text_health = declares(health="ok")
+partial_startup = declares(startup=functools.partial(one_argument, "x"))
 """
 
 SAYS = 'async def generate(request, context):\n    yield "{}"\n'
@@ -130,6 +172,8 @@ async def tokens(engine: Engine, request: dict[str, Any], context: EngineContext
         ("my_engine:engine.method", "method"),
         ("my_engine:plain", "hi"),
         ("my_engine:threaded", "thread"),
+        ("my_engine:whole", "whole"),
+        ("my_engine:partial_startup", "hi"),
         ("my_engine.py:engine.method", "method"),
         ("./models/beside.py:generate", "beside"),
         ("models/json.py:generate", "beside"),  # a file named as a module that is loaded, and its neighbour
@@ -176,6 +220,14 @@ async def test_loads_what_can_be_an_engine(spec: str, said: str) -> None:
         ("my_engine:both", "is asynchronous and has run_in_thread"),
         ("my_engine:picky", "accepts names 'tool'; it may name these: audio, "),
         ("my_engine:boastful", "accepts is 'tools'; it must be True or a collection"),
+        ("my_engine:no_concurrency", "concurrency is 0; it must be a whole number from 1 to"),
+        ("my_engine:true_concurrency", "concurrency is True; it must be"),
+        ("my_engine:text_concurrency", "concurrency is '8'; it must be"),
+        ("my_engine:sync_startup", "the engine's startup is not asynchronous; write async def startup()"),
+        ("my_engine:sync_health", "the engine's health is not asynchronous; write async def health()"),
+        ("my_engine:sync_aclose", "the engine's aclose is not asynchronous; write async def aclose()"),
+        ("my_engine:named_startup", "the engine's startup takes arguments"),
+        ("my_engine:text_health", "the engine's attribute health is of type str; write async def health()"),
         ("openai", "--upstream URL"),
     ],
 )

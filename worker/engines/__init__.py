@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, cast
 
 from lifecycle.errors import EngineError
-from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, close_engine
+from lifecycle.execution.declarations import check_declarations
+from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
 from lifecycle.settings import Settings
 from worker.engines.echo import EchoEngine
 from worker.engines.user_module import UserModule
@@ -63,7 +64,7 @@ def _as_engine(spec: str, found: Any) -> Engine:
         inspect.signature(function).bind({}, None)
     except (TypeError, ValueError):
         raise EngineLoadError(f"engine {spec!r} does not take (request, context); {wanted}") from None
-    accepted_parameters(found)
+    check_declarations(found)
     return cast(Engine, found)
 
 

@@ -120,7 +120,8 @@ def _in_current_directory(top: str) -> Path | None:
 
 
 def _file_of(module: ModuleType) -> Path | None:
-    return Path(module.__file__).resolve() if getattr(module, "__file__", None) else None
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
 
 
 def _import_file(name: str, path: Path) -> ModuleType:

@@ -16,7 +16,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.results import models_of
 from lifecycle.store.transitions import Store
-from lifecycle.types import Replica
+from lifecycle.types import Replica, ReplicaState
 
 _TIMEOUT_SECS = 2.0
 
@@ -51,7 +51,7 @@ class Readiness:
         for url, (name, pid) in zip(self._urls, children, strict=False):
             conditions[name] = partial(self._frontend_ready, url, pid)
         for name, pid in children:
-            conditions[name] = partial(self._has_joined, pid)
+            conditions[name] = partial(self._has_started, pid)
         conditions[f"model {model}"] = partial(self._is_served, model)
         return conditions
 
@@ -62,8 +62,8 @@ class Readiness:
             replica.id == answer.json()["frontend"] for replica in await self._replicas(pid)
         )
 
-    async def _has_joined(self, pid: int) -> bool:
-        return bool(await self._replicas(pid))
+    async def _has_started(self, pid: int) -> bool:
+        return any(replica.state != ReplicaState.STARTING for replica in await self._replicas(pid))
 
     async def _is_served(self, model: str) -> bool:
         return model in models_of(await self._store.roster())
