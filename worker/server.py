@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from lifecycle.errors import LifecycleError
@@ -25,17 +25,23 @@ log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> None:
+async def serve(
+    settings: Settings,
+    models: Sequence[str],
+    engine_spec: str,
+    on_blocked_heartbeat: Callable[[], None] | None = None,
+) -> None:
     """Serve `models` with the engine that `engine_spec` names, until a signal ends the worker.
 
-    Without any, the `openai` engine serves the models that its upstream lists.
+    Without any, the `openai` engine serves the models that its upstream lists. `on_blocked_heartbeat` gives a sign
+    of life while the engine blocks the event loop; it is called by another thread.
     Raise SettingsError or LifecycleError, with one line that says what to do, when the worker cannot start;
     KeyboardInterrupt after a drain that SIGINT started; LifecycleError when a second signal ended the worker.
     """
     engine = HostedEngine(find_engine(engine_spec, settings))
     models = await _models(models, engine)
     async with Connections.open(settings) as connections:
-        worker = Worker(settings, connections, models, engine)
+        worker = Worker(settings, connections, models, engine, on_blocked_heartbeat)
         running = asyncio.create_task(worker.run(), name="worker")
         signals = _Signals(worker, running)
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
 from lifecycle.replica.lease import Lease
+from lifecycle.replica.loop_monitor import LoopMonitor
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
@@ -40,12 +42,18 @@ class Worker:
     """
 
     def __init__(
-        self, settings: Settings, connections: Connections, model: str | Sequence[str], engine: Engine
+        self,
+        settings: Settings,
+        connections: Connections,
+        model: str | Sequence[str],
+        engine: Engine,
+        on_blocked_heartbeat: Callable[[], None] | None = None,
     ) -> None:
         """Prepare the worker; `run()` joins the cluster and then starts the engine. The worker closes it at its end.
 
         `engine` is an engine, or a HostedEngine that `run()` is to load. `model` is the name of one model, or the names
-        of several, which share the engine and its concurrency.
+        of several, which share the engine and its concurrency. `on_blocked_heartbeat` is called by another thread with
+        each heartbeat that is due while the engine blocks the event loop.
 
         Raise EngineLoadError when the engine's declarations are not valid.
         """
@@ -57,6 +65,7 @@ class Worker:
         self._accepts = accepted_parameters(self._engine)
         self._concurrency = settings.concurrency
         self._reaper = Reaper(self._store)
+        self._monitor = LoopMonitor(settings, lambda: self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
@@ -98,11 +107,13 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
+                monitor = group.create_task(self._monitor.run(), name="loop monitor")
                 starting = group.create_task(self._start_engine(), name="engine start")
                 while not await self._serve() and await self._come_back():
                     pass
                 await tasks.end((starting, reaper, subscriptions))
                 await self._running.end()
+                await tasks.end((monitor,))
         finally:
             await self._close_engine()
         if self._start_failure is not None:
@@ -132,6 +143,13 @@ class Worker:
             if self._start_failure is None:
                 raise
             log.warning("the engine's aclose() failed after its start had failed: %s", location_of(failure))
+
+    def _blocked_limit_secs(self) -> float:
+        """Return how long the event loop may be blocked until the lease is given up.
+
+        There is no limit while the engine starts: nobody waits for a worker that has taken nothing yet.
+        """
+        return self.settings.blocked_loop_secs if self._start_over.is_set() else math.inf
 
     def _new_identity(self) -> tuple[Lease, TokenWriter]:
         lease = Lease(self._store, Role.WORKER, self, self.models)

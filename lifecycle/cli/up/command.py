@@ -45,7 +45,9 @@ def up(
     ] = 8000,
     host: Host = "127.0.0.1",
     model: Annotated[str, typer.Option(help="Name of the model, as clients request it.")] = "echo",
-    engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")] = "echo",
+    engine: Annotated[
+        str, typer.Option(metavar="SPEC", help="echo, openai, module:function or file.py:function.")
+    ] = "echo",
     log_format: Format = logs.LogFormat.AUTO,
 ) -> int:
     """Run everything on this machine, with a private Redis unless --redis-url is given. Ctrl-C stops everything."""
