@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         2.0, description="time after which a killed engine that still runs is reported as stuck"
     )
     blocked_loop_secs: OptionalSeconds = Field(
-        60.0, description="longest time a worker keeps its lease while its engine blocks the event loop; 0: none"
+        60.0, description="time for which a worker keeps its lease while its loop is blocked"
     )
     openai_base_url: str = Field("", description="upstream of the openai engine, such as http://127.0.0.1:8001/v1")
     openai_api_key: str = Field("", repr=False, description="API key for the upstream of the openai engine")

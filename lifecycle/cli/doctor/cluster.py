@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import orjson
@@ -40,8 +40,9 @@ def _replicas(living: Sequence[Replica], roster: Roster) -> list[Finding]:
     findings = []
     for role in Role:
         own = [replica for replica in living if replica.role == role]
-        draining = sum(replica.state == ReplicaState.DRAINING for replica in own)
-        message = f"{len(own)} alive" + (f", {draining} draining" if draining else "")
+        states = Counter(replica.state for replica in own)
+        unready = [ReplicaState.STARTING, ReplicaState.DRAINING]
+        message = ", ".join([f"{len(own)} alive", *(f"{states[state]} {state}" for state in unready if states[state])])
         if own:
             findings.append(ok(f"{role}s", message))
         else:

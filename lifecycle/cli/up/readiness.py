@@ -41,17 +41,26 @@ class Readiness:
     ) -> None:
         await self._stack.aclose()
 
-    def conditions(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
-        """Return one condition for each child under its name (frontends first), and one for the model.
+    def joined(self, pids: Mapping[str, int]) -> dict[str, Condition]:
+        """Return one condition for each child under its name: a frontend is ready, a worker is in the cluster.
 
-        `pids` maps the names of the children to their process ids.
+        `pids` maps the names of the children, frontends first, to their process ids.
         """
-        children = iter(pids.items())
+        frontends = len(self._urls)
         conditions: dict[str, Condition] = {}
-        for url, (name, pid) in zip(self._urls, children, strict=False):
-            conditions[name] = partial(self._frontend_ready, url, pid)
-        for name, pid in children:
-            conditions[name] = partial(self._has_started, pid)
+        for number, (name, pid) in enumerate(pids.items()):
+            is_frontend = number < frontends
+            conditions[name] = (
+                partial(self._frontend_ready, self._urls[number], pid)
+                if is_frontend
+                else partial(self._has_joined, pid)
+            )
+        return conditions
+
+    def started(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
+        """Return a condition for each worker of `pids` under its name, that its engine runs, and for the model."""
+        workers = list(pids.items())[len(self._urls) :]
+        conditions: dict[str, Condition] = {name: partial(self._has_started, pid) for name, pid in workers}
         conditions[f"model {model}"] = partial(self._is_served, model)
         return conditions
 
@@ -61,6 +70,9 @@ class Readiness:
         return answer.status_code == httpx2.codes.OK and any(
             replica.id == answer.json()["frontend"] for replica in await self._replicas(pid)
         )
+
+    async def _has_joined(self, pid: int) -> bool:
+        return bool(await self._replicas(pid))
 
     async def _has_started(self, pid: int) -> bool:
         return any(replica.state != ReplicaState.STARTING for replica in await self._replicas(pid))
