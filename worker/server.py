@@ -1,6 +1,6 @@
 """Run one worker as a process, from loading its engine to the end of its drain.
 
-The first SIGTERM or SIGINT starts a drain: the worker takes no new requests, lets running ones finish within
+The first SIGTERM, SIGINT or SIGHUP starts a drain: the worker takes no new requests, lets running ones finish within
 DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. A third one has the system's
 default effect, in case an engine does not end.
 """
@@ -22,7 +22,7 @@ from worker.engines import find_engine
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def serve(
@@ -90,7 +90,9 @@ class _Signals:
         self._running = running
         self._received: list[signal.Signals] = []
         self._loop = asyncio.get_running_loop()
-        for signum in _SIGNALS:
+        # `nohup` starts a process that ignores SIGHUP, and it must go on to do so.
+        self._handled = [signum for signum in _SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+        for signum in self._handled:
             signal.signal(signum, self._on_signal)
 
     @property
@@ -105,7 +107,7 @@ class _Signals:
 
     def close(self) -> None:
         """Restore the default effect of the signals."""
-        for signum in _SIGNALS:
+        for signum in self._handled:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

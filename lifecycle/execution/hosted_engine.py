@@ -10,12 +10,14 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
+from lifecycle.aio import tasks
 from lifecycle.errors import LifecycleError
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import check_declarations
-from lifecycle.execution.engine import Engine, close_engine
+from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
 from lifecycle.execution.failures import location_of, message_of
 from lifecycle.execution.threaded import as_async
+from lifecycle.settings import SettingsError
 from lifecycle.types import Event
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,12 @@ class HostedEngine:
         Raise EngineLoadError when it cannot be imported or its declarations are not valid.
         """
         if self._engine is None:
-            self._engine = _checked(await _in_thread(self._load))
+            try:
+                self._engine = _checked(await _in_thread(self._load))
+            except SettingsError:
+                raise
+            except (Exception, SystemExit, KeyboardInterrupt) as failure:
+                raise EngineLoadError(f"the engine cannot be loaded: {_described(failure)}") from failure
 
     async def start(self) -> None:
         """Import the engine and await its `startup()`, if it has one.
@@ -79,11 +86,11 @@ class HostedEngine:
             await self._startup()
         except StartupInterrupted:
             raise asyncio.CancelledError from None
+        except asyncio.CancelledError as failure:
+            tasks.check_cancelled()
+            raise EngineStartError("the engine's startup() failed: it raised CancelledError by itself") from failure
         except (Exception, SystemExit, KeyboardInterrupt) as failure:
-            reason = next(iter(message_of(failure).splitlines()), "")
-            raise EngineStartError(
-                f"the engine's startup() failed: {location_of(failure)}: {reason}; the worker ends"
-            ) from failure
+            raise EngineStartError(f"the engine's startup() failed: {_described(failure)}") from failure
 
     async def _startup(self) -> None:
         await self.startup()  # the engine's own
@@ -107,6 +114,11 @@ def interrupt_startup(frame: FrameType | None) -> None:
         if frame.f_code is HostedEngine._startup.__code__:
             raise StartupInterrupted
         frame = frame.f_back
+
+
+def _described(failure: BaseException) -> str:
+    """Return the exception's type, its place and the first line of its message."""
+    return f"{location_of(failure)}: {next(iter(message_of(failure).splitlines()), '')}"
 
 
 def _checked(engine: Engine) -> Engine:

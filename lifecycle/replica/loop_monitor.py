@@ -12,7 +12,6 @@ import logging
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -164,11 +163,12 @@ def stack_of(frame: FrameType | None) -> str:
     It has neither arguments nor other values, because they may quote the prompt. The last 20 frames are shown.
     """
     lines: list[str] = []
-    for called, number in traceback.walk_stack(frame):
-        code = called.f_code
-        if len(lines) == _MAX_FRAMES or (lines and code.co_filename.startswith(_ASYNCIO)):
+    while frame is not None and len(lines) < _MAX_FRAMES:
+        code = frame.f_code
+        if lines and code.co_filename.startswith(_ASYNCIO):
             break
-        lines.append(f"  {code.co_filename}:{number} in {code.co_qualname}")
+        lines.append(f"  {code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
+        frame = frame.f_back
     return "\n".join(reversed(lines)) or "  an unknown place"
 
 

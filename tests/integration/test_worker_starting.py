@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import textwrap
 from collections.abc import AsyncIterator
@@ -116,9 +117,14 @@ async def ask(cluster: Cluster) -> httpx2.Response:
     [
         pytest.param("model:generate", IMPORTS, id="import"),
         pytest.param("model.py:awaiting", WAITS, id="startup"),
+        pytest.param("model.py:blocking", WAITS, id="startup that blocks"),
     ],
 )
-async def test_loads_for_several_leases(cluster: Cluster, engine: str, code: str) -> None:
+async def test_loads_for_several_leases(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, engine: str, code: str
+) -> None:
+    alive = cluster.directory / "alive"
+    monkeypatch.setenv("LIFECYCLE_ALIVE_FILE", str(alive))
     began_at = asyncio.get_running_loop().time()
     process = await launch(cluster, engine, code)
     shown = await is_in_state(cluster, process, "starting")
@@ -126,6 +132,8 @@ async def test_loads_for_several_leases(cluster: Cluster, engine: str, code: str
     assert (await cluster.get("/v1/models"))["data"] == []
     refused = await ask(cluster)
     assert (refused.status_code, refused.headers["retry-after"].isdigit()) == (503, True)
+    os.utime(alive, (1e9, 1e9))
+    await wait_until(lambda: alive.stat().st_mtime > 1e9, timeout=5)
     (cluster.directory / "loaded").touch()
     assert (await is_in_state(cluster, process, "ready"))["id"] == shown["id"]
     answer = await ask(cluster)
@@ -182,6 +190,23 @@ async def test_a_queued_request_waits_for_a_worker_that_loads(make_settings: Mak
             "the engine's startup() failed: SystemExit at",
             id="startup exits",
         ),
+        pytest.param(
+            "model:generate",
+            "import asyncio\nasync def startup():\n    raise asyncio.CancelledError\n"
+            + SERVES
+            + "\ngenerate.startup = startup\n",
+            1,
+            "the engine's startup() failed: it raised CancelledError by itself",
+            id="startup cancels itself",
+        ),
+        pytest.param(
+            "model:engine",
+            "class Engine:\n    @property\n    def health(self):\n        raise OSError('no disk')\n"
+            "    async def __call__(self, request, context):\n        yield ''\nengine = Engine()\n",
+            2,
+            "the engine cannot be loaded: OSError at",
+            id="declaration raises",
+        ),
         pytest.param("model:generate", "raise RuntimeError('no GPU')", 2, "RuntimeError: no GPU", id="import raises"),
         pytest.param(
             "model:generate", SERVES + "\ngenerate.concurrency = 0\n", 2, "concurrency is 0;", id="wrong declaration"
@@ -218,7 +243,7 @@ async def test_a_failed_startup_is_followed_by_aclose(cluster: Cluster) -> None:
         pytest.param("model:blocking", WAITS, ["startup", "aclose"], id="startup that blocks"),
     ],
 )
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_signal_ends_a_worker_that_loads(
     cluster: Cluster, engine: str, code: str, journal: list[str], signum: signal.Signals
 ) -> None:
