@@ -2,7 +2,8 @@
 the moment the engine yields it. The clock is common to all processes of a machine, so a client that reads the text
 knows how long the token was under way.
 
-The prompt says what to do: `unpaced <tokens>`, `paced <tokens> <tokens per second>`, `steps <tokens>`,
+The prompt says what to do: `unpaced <tokens>`, `tools <tokens>` (the texts are arguments of a tool call),
+`paced <tokens> <tokens per second>`, `steps <tokens>`,
 `journal <path> <tokens per second>`, where 0 is one token and then silence.
 """
 
@@ -29,11 +30,13 @@ def text_of(number: int) -> str:
     return f"{number}@{time.monotonic_ns()}"
 
 
-def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str]:
+def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str | dict[str, Any]]:
     """Return the engine that the prompt names, for instance `paced 200 20`."""
     kind, *words = str(request["messages"][-1]["content"]).split()
     if kind == "unpaced":
         return _unpaced(int(words[0]))
+    if kind == "tools":
+        return _tools(int(words[0]))
     if kind == "paced":
         return _paced(int(words[0]), float(words[1]))
     if kind == "steps":
@@ -47,6 +50,15 @@ async def _unpaced(count: int) -> AsyncGenerator[str]:
     """Yield tokens without a pause."""
     for number in range(1, count + 1):
         yield text_of(number)
+        if number % _TOKENS_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+async def _tools(count: int) -> AsyncGenerator[dict[str, Any]]:
+    """Yield deltas of a tool call without a pause, each one a new object as a parser of an upstream makes it."""
+    for number in range(1, count + 1):
+        arguments = {"index": 0, "function": {"arguments": text_of(number)}}
+        yield {"choices": [{"index": 0, "delta": {"tool_calls": [arguments]}}]}
         if number % _TOKENS_PER_TURN == 0:
             await asyncio.sleep(0)
 

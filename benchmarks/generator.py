@@ -23,8 +23,6 @@ import orjson
 from benchmarks.caller import Address
 from benchmarks.load import TAIL_SECS, Outcome, Plan, Spread
 
-_TOKEN = re.compile(rb'"content":"(\d+)@(\d+)')
-_CONTENT = b'"content":"'
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
 _ERROR = b'data: {"error"'
 _DONE = b"data: [DONE]"
@@ -81,6 +79,8 @@ class Generator:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._request = plan.request.encode("latin-1")
+        self._content = b'"%b":"' % plan.text_field.encode()
+        self._token = re.compile(self._content + rb"(\d+)@(\d+)")
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._tally = Tally()
         self._epoll = select.epoll()
@@ -177,11 +177,11 @@ class Generator:
 
     def _take(self, connection: Connection, events: bytes, now_ns: int) -> None:
         """Count the complete events of a stream."""
-        count = events.count(_CONTENT)
+        count = events.count(self._content)
         if count:
             tally = self._tally
             due = connection.number + 1
-            if count == 1 and (token := _TOKEN.search(events)) is not None and int(token[1]) == due:
+            if count == 1 and (token := self._token.search(events)) is not None and int(token[1]) == due:
                 tally.delays_ns.append(now_ns - int(token[2]))
             else:
                 self._take_some(events, due, count, now_ns)
@@ -198,11 +198,16 @@ class Generator:
             said = events[events.index(_ERROR) :].split(b"\n", 1)[0]
             self._tally.fault("error frames", said.decode(errors="replace"))
 
+    def _ends(self, events: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the first and the last token."""
+        found = (self._token.search(events), self._token.search(events, events.rfind(self._content)))
+        return [(match[1], match[2]) for match in found if match is not None]
+
     def _take_some(self, events: bytes, due: int, count: int, now_ns: int) -> None:
         if count <= _FEW:
-            tokens, numbers = _TOKEN.findall(events), [*range(due, due + count)]
+            tokens, numbers = self._token.findall(events), [*range(due, due + count)]
         else:
-            tokens, numbers = _ends(events), [due, due + count - 1]
+            tokens, numbers = self._ends(events), [due, due + count - 1]
         if [int(number) for number, _ in tokens] != numbers:
             self._tally.fault("gaps", f"{count} tokens came where {due} was due: {tokens[:1]} to {tokens[-1:]}")
         self._tally.delays_ns.extend(now_ns - int(yielded_ns) for _, yielded_ns in tokens)
@@ -231,12 +236,6 @@ class Generator:
     def _lose(self, connection: Connection, kind: str, words: str) -> None:
         self._tally.fault(kind, words)
         self._epoll.unregister(connection.socket)
-
-
-def _ends(events: bytes) -> list[tuple[bytes, bytes]]:
-    """The first and the last token."""
-    found = (_TOKEN.search(events), _TOKEN.search(events, events.rfind(_CONTENT)))
-    return [(match[1], match[2]) for match in found if match is not None]
 
 
 def main() -> None:

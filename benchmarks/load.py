@@ -25,6 +25,7 @@ class Plan:
     secs: float
     tokens: int = 0  # that each response should have; 0: the load ends before they do
     pause_secs: float = 0.0  # between a response and the next request on its connection
+    text_field: str = "content"  # the field of an event that has the token's text
 
 
 @dataclass(frozen=True, slots=True)

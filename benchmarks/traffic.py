@@ -18,6 +18,7 @@ _TOKENS = 200
 _TOKENS_PER_SEC = 20
 _PAUSE_SECS = 0.005
 _RESUMED_TOKENS = 4_000
+_LONG_TOKENS = 50_000
 _READ_PER_SEC = 500
 _FOREVER = 1_000_000
 _STARTS_PER_SEC = 500  # many connections get a longer lead
@@ -28,6 +29,13 @@ async def unpaced(system: System, effort: Effort, streams: int) -> Measurement:
     """Engines that yield as fast as they go; a stream that has ended is followed by the next."""
     found, outcome, bill = await _measured(system, effort, completion(f"unpaced {_TOKENS}"), streams, _TOKENS)
     found.figures |= outcome.first_token.figures("first_token")
+    return _with_tokens(found, outcome, bill)
+
+
+async def long(system: System, effort: Effort, *, text_field: str, prompt: str) -> Measurement:
+    """One unpaced stream of 50,000 events after the other: what an event costs by itself."""
+    request = completion(f"{prompt} {_LONG_TOKENS}")
+    found, outcome, bill = await _measured(system, effort, request, 1, _LONG_TOKENS, text_field=text_field)
     return _with_tokens(found, outcome, bill)
 
 
@@ -94,10 +102,18 @@ async def _leave_to_itself(system: System, prompt: str, wait: bool = False) -> s
 
 
 async def _measured(
-    system: System, effort: Effort, request: bytes, connections: int, tokens: int = 0, pause_secs: float = 0.0
+    system: System,
+    effort: Effort,
+    request: bytes,
+    connections: int,
+    tokens: int = 0,
+    pause_secs: float = 0.0,
+    text_field: str = "content",
 ) -> tuple[Measurement, Outcome, Bill]:
     lead_secs = effort.lead_secs + connections / _STARTS_PER_SEC
-    plan = Plan(system.urls, request.decode("latin-1"), connections, lead_secs, effort.secs, tokens, pause_secs)
+    plan = Plan(
+        system.urls, request.decode("latin-1"), connections, lead_secs, effort.secs, tokens, pause_secs, text_field
+    )
     async with generate(plan) as load:
         accountant = Accountant({**system.pids, GENERATOR: [load.pid]}, system.redis_url)
         await asyncio.sleep(lead_secs)

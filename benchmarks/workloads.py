@@ -42,6 +42,8 @@ def _sized(name: str, run: SizedRun, *sizes: int, frontends: int = 1, only: str 
 
 WORKLOADS = (
     *_sized("unpaced", traffic.unpaced, 1, 32, 256, 1_000),
+    Workload("long-text", partial(traffic.long, text_field="content", prompt="unpaced"), only=Lifecycle.name),
+    Workload("long-tools", partial(traffic.long, text_field="arguments", prompt="tools"), only=Lifecycle.name),
     *_sized("paced", traffic.paced, 10, 50, 200, 800, 2_000),
     *_sized("steps", traffic.steps, 32, 200),
     *_sized("unary", traffic.unary, 32),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from prometheus_client import generate_latest
@@ -20,7 +20,7 @@ from lifecycle.errors import StoreError
 from lifecycle.queries import cluster
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.types import Labels, Role
+from lifecycle.types import Labels, Replica, ReplicaState, Role
 
 _MAX_AGE_SECS = 1.0  # of the snapshot, before it is taken again
 _LABELS = ["model", "endpoint", "request_type"]
@@ -100,18 +100,7 @@ class Exporter(Collector):
         for key, number in sorted(self._totals.items()):
             total.add_metric(list(key), number)
         yield total
-        by_role = {role.value: sum(r.role == role for r in snapshot.replicas) for role in Role}
-        yield _gauges("lifecycle_cluster_replicas", "Replicas that hold a lease.", "role", by_role)
-        stuck: dict[str, int] = defaultdict(int)
-        slots: dict[str, int] = defaultdict(int)
-        for replica in snapshot.replicas:
-            for model in replica.models:
-                stuck[model] += replica.stuck
-                slots[model] += replica.concurrency or 0
-        yield _gauges(
-            "lifecycle_cluster_worker_slots", "Requests that the live workers can run at the same time.", "model", slots
-        )
-        yield _gauges("lifecycle_engines_stuck", "Engines that did not end when killed, cluster-wide.", "model", stuck)
+        yield from _replicas(snapshot.replicas)
         reaped = CounterMetricFamily(
             "lifecycle_cluster_reaped_requests",
             "Requests of expired replicas that were ended or moved.",
@@ -131,6 +120,31 @@ class Exporter(Collector):
             "Age of the snapshot that the cluster's series show.",
             value=time.monotonic() - self._taken_at,
         )
+
+
+def _replicas(replicas: list[Replica]) -> Iterator[Metric]:
+    """Yield the series about replicas. A state without replicas is exported as 0 where that is useful to alert on."""
+    living = Counter((replica.role.value, str(replica.state)) for replica in replicas)
+    states = dict.fromkeys((role.value, state.value) for role in Role for state in ReplicaState)
+    family = GaugeMetricFamily("lifecycle_cluster_replicas", "Replicas that hold a lease.", labels=["role", "state"])
+    for role_and_state in sorted(states | living):
+        family.add_metric(role_and_state, living[role_and_state])
+    yield family
+    stuck: Counter[str] = Counter()
+    slots: Counter[tuple[str, str]] = Counter()
+    for replica in replicas:
+        for model in replica.models:
+            stuck[model] += replica.stuck
+            slots[model, str(replica.state)] += replica.concurrency or 0
+    family = GaugeMetricFamily(
+        "lifecycle_cluster_worker_slots",
+        "Requests that the live workers can run at the same time, by the state of the worker.",
+        labels=["model", "state"],
+    )
+    for model_and_state, number in sorted(slots.items()):
+        family.add_metric(model_and_state, number)
+    yield family
+    yield _gauges("lifecycle_engines_stuck", "Engines that did not end when killed, cluster-wide.", "model", stuck)
 
 
 def _gauges(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:

@@ -23,6 +23,7 @@ from frontend.transport.request_id import SECURITY
 from lifecycle.errors import LifecycleError
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.header_selection import HeaderSelection
 from lifecycle.ids import new_request_id
 from lifecycle.settings import Settings
 from lifecycle.telemetry.metrics import Metrics
@@ -124,6 +125,8 @@ async def serve(settings: Settings, host: str, port: int) -> None:
     KeyboardInterrupt after Ctrl-C.
     """
     check_access(settings, host)
+    if refused := HeaderSelection.parse(settings.forward_headers).refused:
+        log.warning("LIFECYCLE_FORWARD_HEADERS names %s, which are never forwarded; remove them", ", ".join(refused))
     listener = listen(host, port)
     try:
         url = _url(host, listener.getsockname()[1])

@@ -19,14 +19,26 @@ def encode_events(events: list[Event]) -> bytes:
         return orjson.dumps([encodable_value(event) for event in events])
 
 
+def encodable(text: str) -> str:
+    """Replace every lone surrogate, so that the text can be encoded as UTF-8 and as JSON.
+
+    Texts of engines and exceptions may contain some. Two that form a pair become the character they stand for.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 def encodable_value(value: Any, depth: int = 0) -> Any:
     """Return the value as JSON can carry it.
 
-    Lone surrogates, which have no UTF-8 form, become `?`. An integer of more than 64 bits becomes a float, any value
-    that JSON does not know becomes its `str()`, and what is nested deeper than 100 levels becomes null.
+    Texts are as from `encodable`. An integer of more than 64 bits becomes a float, any value that JSON does not know
+    becomes its `str()`, and what is nested deeper than 100 levels becomes null.
     """
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return encodable(value)
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, int):

@@ -5,7 +5,10 @@ LifecycleError              Base class: has an `error_type` and a `message`
 │   ├── StoreUnavailable    Raised when Redis cannot be reached, is loading, read-only or out of memory
 │   └── StateLost           Raised when Redis answers, but has lost the data
 ├── Fenced                  Raised when this replica's lease has expired
-└── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
+├── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
+├── EngineError             Raised by an engine that cannot answer a request
+└── Unavailable             Raised by an engine that cannot serve now
+    └── NotConnected        Raised by an engine whose upstream cannot be connected to
 """
 
 from __future__ import annotations
@@ -109,6 +112,10 @@ class Unavailable(LifecycleError):
     def __init__(self, message: str, retry_after_secs: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_secs = retry_after_secs
+
+
+class NotConnected(Unavailable):
+    """Raised by an engine whose upstream cannot be connected to. The request uses up no attempt."""
 
 
 _TYPES_BY_STATUS = {

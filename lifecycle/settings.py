@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifecycle.header_selection import NOTHING, HeaderSelection
 from lifecycle.redis_url import Kind, kind_of
 from lifecycle.types import OnDisconnect
 
@@ -61,7 +62,7 @@ class Settings(BaseSettings):
     retention_secs: Annotated[float, Field(ge=0.1, le=30 * 86_400)] = Field(
         600.0, description="time for which an ended request can be read"
     )
-    max_attempts: int = Field(3, ge=1, le=100, description="most attempts of one request")
+    max_attempts: int = Field(3, ge=1, le=100, description="most failed attempts of one request")
     queue_limit: int = Field(
         10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
     )
@@ -106,6 +107,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
     )
+    forward_headers: str = Field(
+        "x-session-id, x-session-affinity, x-data-parallel-rank, x-vllm-*",
+        description="headers for the engine",
+    )
     api_keys: str = Field("", repr=False, description="file of API keys, or its lines; empty is no authentication")
     allow_anonymous: bool = Field(False, description="allow other addresses than loopback without API keys")
     public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
@@ -135,6 +140,12 @@ class Settings(BaseSettings):
     @classmethod
     def _malformed_is_off(cls, value: Any) -> int:
         return parse_backend_timeout(value)
+
+    @field_validator("forward_headers")
+    @classmethod
+    def _names_headers(cls, value: str) -> str:
+        HeaderSelection.parse(value)
+        return value.strip() or NOTHING
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

@@ -183,6 +183,7 @@ class RequestRecord(NamedTuple):
     owner: str | None = None  # the name of the API key it came with
     stream_length: int = 0  # events in the stream, which shows gaps; `output_tokens` is what the engine reported
     error_detail: ErrorDetail | None = None
+    orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
 
     @property
     def labels(self) -> Labels:
@@ -250,6 +251,7 @@ class RequestRecord(NamedTuple):
             output_events=int(raw.get("output_events") or 0),
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
+            orphan_events=int(raw.get("orphan_events") or 0),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -259,7 +261,7 @@ class RequestRecord(NamedTuple):
         }
 
 
-_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner", "stream_length", "error_detail")
+_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner", "stream_length", "error_detail", "orphan_events")
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 
@@ -286,12 +288,14 @@ class Replica:
     models: tuple[str, ...]
     concurrency: int | None
     url: str | None
+    error: str | None = None  # why a worker is unhealthy
     stuck: int = 0  # engines that did not end when killed; only for the metrics
     counted: Mapping[str, int] = field(
         default_factory=dict
     )  # counters since its start, by name; only for the dashboard
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API shows."""
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stuck", "counted")}
+        """Return the JSON object that the HTTP API shows. It has `error` only when there is one."""
+        hidden = {"stuck", "counted"} | ({"error"} if self.error is None else set())
+        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         return shown | {"models": list(self.models)}

@@ -23,6 +23,8 @@ async def admit(
     deadline_secs: float = 0,
     owner: str = "",
     admit_by: float | None = None,
+    needs: tuple[str, ...] = (),
+    headers: bytes = b"",
 ) -> Admission:
     """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
     new = NewRequest(
@@ -38,5 +40,7 @@ async def admit(
         deadline_secs=deadline_secs,
         owner=owner,
         admit_by=admit_by,
+        needs=needs,
+        headers=headers,
     )
     return await store.admit(new, retry_for_secs=0)

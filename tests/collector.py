@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1 import trace_pb2
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Span:
     attributes: dict[str, Any]
     events: dict[str, dict[str, Any]]
     failed: bool
+    kind: str  # `CLIENT`, `SERVER`, …
 
 
 @dataclass
@@ -71,11 +73,18 @@ def _span(service: str, span: Any) -> Span:
         _values(span.attributes),
         events,
         span.status.code == 2,
+        trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
     )
 
 
 def _values(attributes: Any) -> dict[str, Any]:
-    return {a.key: getattr(a.value, a.value.WhichOneof("value") or "string_value") for a in attributes}
+    return {a.key: _value(a.value) for a in attributes}
+
+
+def _value(value: Any) -> Any:
+    if value.HasField("array_value"):
+        return [_value(item) for item in value.array_value.values]
+    return getattr(value, value.WhichOneof("value") or "string_value")
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,30 @@ async def traced(request: dict[str, Any], context: EngineContext) -> AsyncIterat
     yield context.traceparent or "none"
     if prompt(request) == "wait":
         await context.killed()
+
+
+async def reporting(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield three tokens, and report usage with details."""
+    context.usage = {
+        "prompt_tokens": 20,
+        "completion_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 16},
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
+    context.finish_reason = "length"
+    for token in ("a ", "b ", "c"):
+        yield token
+
+
+async def introduced(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield what it is told about the call, as JSON."""
+    yield json.dumps({"headers": context.headers, "endpoint": context.endpoint, "owner": context.owner})
+
+
+async def lingering(request: dict[str, Any], context: EngineContext) -> AsyncIterator[dict[str, Any]]:
+    """Yield a whole answer in one chunk, then nothing until it is killed."""
+    yield {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "finish_reason": "length"}]}
+    await context.killed()
 
 
 async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:

@@ -74,7 +74,7 @@ class Upstream:
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         request_line, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import orjson
@@ -55,7 +55,7 @@ class Worker:
         engine = stamped(body, Context(rid))
         try:
             async for text in engine:
-                await self._redis.xadd(key, {"text": text})
+                await self._redis.xadd(key, {"text": cast(str, text)})
         except asyncio.CancelledError:
             ending = "cancelled"
         except Exception as failure:

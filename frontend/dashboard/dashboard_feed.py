@@ -119,7 +119,7 @@ class DashboardFeed:
         return Snapshot(version, facts, {"replicas": replicas}, last.tables if last else {}, list(self._history))
 
     def _live_row(self, replica: Replica, now: float) -> dict[str, Any]:
-        row = replica.to_json() | {"gone_at": None}
+        row = replica.to_json() | {"gone_at": None, "error": replica.error and replica.error[:_MESSAGE_CHARS]}
         del row["lease_expires_in_ms"]
         at, before = self._rates.heartbeat_at(replica, now), self._replicas.get(replica.id, {}).get("heartbeat_at")
         row["heartbeat_at"] = before if before is not None and abs(at - before) < _SAME_HEARTBEAT_SECS else round(at, 3)

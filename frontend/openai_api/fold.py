@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from frontend.openai_api.choices import choices_of, index_of
-from lifecycle.fastapi.errors import encodable
+from lifecycle.encoding import encodable
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, Event, reported_tokens
 

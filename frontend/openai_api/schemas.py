@@ -183,6 +183,19 @@ _SELECTOR = {
 }
 _CANCEL = {"mode": one_of(*CancelMode), "reason": {"type": "string", "maxLength": REASON_CHARS}}
 
+_REPLICA: dict[str, Schema] = {
+    "id": STRING,
+    "role": one_of(*Role),
+    "host": STRING,
+    "pid": COUNT,
+    "started_at": SECS,
+    "lease_expires_in_ms": INTEGER,
+    "state": one_of(*ReplicaState),
+    "inflight": COUNT,
+    "models": array(STRING),
+    "concurrency": nullable(COUNT),
+    "url": nullable(STRING),
+}
 SCHEMAS: dict[str, Schema] = {
     "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
     "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
@@ -197,7 +210,14 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["data"],
     },
     "Error": exact_object(error=exact_object(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
-    "Model": exact_object(id=STRING, object=one_of("model"), created=COUNT, owned_by=STRING),
+    "Model": exact_object(
+        ["id", "object", "created", "owned_by"],
+        id=STRING,
+        object=one_of("model"),
+        created=COUNT,
+        owned_by=STRING,
+        max_model_len=COUNT,
+    ),
     "Request": exact_object(
         id=RID,
         object=one_of("request"),
@@ -237,18 +257,6 @@ SCHEMAS: dict[str, Schema] = {
         frontends=array(exact_object(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
         as_of=SECS,
     ),
-    "Replica": exact_object(
-        id=STRING,
-        role=one_of(*Role),
-        host=STRING,
-        pid=COUNT,
-        started_at=SECS,
-        lease_expires_in_ms=INTEGER,
-        state=one_of(*ReplicaState),
-        inflight=COUNT,
-        models=array(STRING),
-        concurrency=nullable(COUNT),
-        url=nullable(STRING),
-    ),
+    "Replica": exact_object(list(_REPLICA), **_REPLICA, error=STRING),  # `error` only of an unhealthy worker
     "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
 }

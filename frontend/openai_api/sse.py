@@ -8,44 +8,58 @@ numbers are encoded for each event, and of a structured event its own fields. Ev
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
-from frontend.openai_api.choices import ChoiceProgress, index_of
-from lifecycle.encoding import encodable_value
-from lifecycle.fastapi.errors import encodable
+from frontend.openai_api.choices import ChoiceProgress, choices_of, index_of
+from lifecycle.chunks import ENVELOPE, is_usage_rest
+from lifecycle.encoding import encodable, encodable_value
 from lifecycle.types import Endpoint, Event
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n\n"
 
-_ENVELOPE = frozenset({"id", "object", "created", "model"})  # fields that an event does not have
 _CHUNK_OBJECTS = {
     Endpoint.CHAT_COMPLETIONS: "chat.completion.chunk",
     Endpoint.COMPLETIONS: "text_completion",
 }
 
 
+class _Held(NamedTuple):
+    """Hold an event back that may be the last one of the stream."""
+
+    attempt: int
+    number: int
+    shown: dict[str, Any]  # the chunk without its envelope
+
+
 class ChunkEncoder:
     """Encode the events of one request for one client, in order; encoding one again gives the same bytes.
 
     A text is a token of choice 0. An object is a chunk without its envelope, whose fields pass unchanged. The first
-    event of each chat choice carries the role.
+    event of each chat choice carries the role. A text has the fields that the engine repeats, see REPEATED_FIELDS.
+
+    What the chunk with the usage holds beside it goes into the usage event of a client that requests that. For other
+    clients the event with the last finish reason is held back until the next event or the end, and gets these fields.
     """
 
     __slots__ = (
         "_before_reason",
         "_chat",
-        "_close",
         "_envelope",
         "_first_events",
         "_first_open",
         "_head",
+        "_held",
         "_include_usage",
+        "_last",
         "_open",
         "_progress",
+        "_repeated",
+        "_rest_is_late",
         "_text_close",
+        "_text_end",
     )
 
     def __init__(
@@ -65,7 +79,10 @@ class ChunkEncoder:
         chunk = {"id": request_id, "object": _CHUNK_OBJECTS[endpoint], "created": created, "model": model}
         self._head = b"data: " + orjson.dumps(chunk)[:-1] + b","
         self._envelope = self._head + b'"choices":['
-        self._close = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
+        # By number. One is written before the event with the next number, and forgotten in the batch after that.
+        self._held: dict[int, _Held] = {}
+        self._last = 0  # the number of the last event, if one is held
+        self._rest_is_late = False  # no event was held when the fields beside the usage came
 
         choice = self._envelope + b'{"index":0,'
         if self._chat:
@@ -75,23 +92,22 @@ class ChunkEncoder:
         else:
             self._open = self._first_open = b"\n" + choice + b'"text":'
             text_end, nothing = b"", b'"text":""'
-        self._text_close = text_end + b',"logprobs":null,"finish_reason":null' + self._close
+        self._text_end = text_end + b',"logprobs":null,"finish_reason":null'
+        self._repeated: dict[str, str] = {}
+        self._text_close = self._text_end + self._close({})
         self._before_reason = choice + nothing + b',"logprobs":null,"finish_reason":'
 
     def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
         """Return one server-sent event for each event, with the ids `<attempt>-<first>` and following."""
         if not events:
             return b""
+        if self._held or dict in map(type, events):
+            return self._mixed(attempt, first, events)
         name = b"id: %d-" % attempt
-        pieces: list[bytes] = []
-        if dict in map(type, events):
-            for number, event in enumerate(events, first):
-                encoded = self._text(number, event) if isinstance(event, str) else self._chunk(number, event)
-                pieces += (name, b"%d" % number, encoded)
-            return b"".join(pieces)
         if len(events) == 1:
             return b"".join((name, b"%d" % first, self._text(first, events[0])))
-        opening, closing = self._open, self._text_close
+        pieces: list[bytes] = []
+        opening, closing = self._open, self._text_close_at(first)
         for number, encoded in enumerate(_encode_each(cast(list[str], events)), first):
             pieces += (name, b"%d" % number, opening, encoded, closing)
         if self._first_events.setdefault(0, first) == first:
@@ -100,18 +116,80 @@ class ChunkEncoder:
 
     def _text(self, number: int, text: Event) -> bytes:
         opening = self._first_open if self._first_events.setdefault(0, number) == number else self._open
-        return opening + _encode(text) + self._text_close
+        return opening + _encode(text) + self._text_close_at(number)
 
-    def _chunk(self, number: int, event: dict[str, Any]) -> bytes:
+    def _text_close_at(self, number: int) -> bytes:
+        """Return what follows the text of the event `number`."""
+        fields = self._progress.repeated_at(number)
+        if fields is not self._repeated:
+            self._repeated, self._text_close = fields, self._text_end + self._close(fields)
+        return self._text_close
+
+    def _close(self, fields: Mapping[str, Any]) -> bytes:
+        """Return the end of an event with one choice and with these fields beside it."""
+        beside = b"," + _encode(fields)[1:-1] if fields else b""
+        return b"}]" + beside + (b',"usage":null}\n\n' if self._include_usage else b"}\n\n")
+
+    def _mixed(self, attempt: int, first: int, events: list[Event]) -> bytes:
+        """Return the server-sent events for texts and objects, without those that are held back."""
+        if self._held:
+            self._held = {number: held for number, held in self._held.items() if number >= first - 1}
+        self._last = first + len(events) - 1
+        pieces: list[bytes] = []
+        for number, event in enumerate(events, first):
+            before = self._held.get(number - 1)
+            if isinstance(event, dict) and is_usage_rest(event):
+                self._take_rest(number, event, before)
+                continue
+            if before is not None:
+                pieces.append(self._encoded(before))
+            if isinstance(event, str):
+                pieces += (b"id: %d-%d" % (attempt, number), self._text(number, event))
+                continue
+            chunk = _Held(attempt, number, self._shown(number, event))
+            if not self._include_usage and self._progress.is_complete and _finishes(event):
+                self._held[number] = chunk
+            else:
+                pieces.append(self._encoded(chunk))
+        return b"".join(pieces)
+
+    def _take_rest(self, number: int, event: dict[str, Any], before: _Held | None) -> None:
+        """Take the fields beside the usage for the event that is held, else for the end of the stream."""
+        self._progress.note(number, [event])
+        if before is not None:
+            self._held[number] = before._replace(number=number, shown=before.shown | self._progress.usage_rest)
+        self._rest_is_late = before is None
+
+    def _encoded(self, chunk: _Held) -> bytes:
+        return b"id: %d-%d\n" % chunk[:2] + self._head + _encode(chunk.shown)[1:] + b"\n\n"
+
+    @property
+    def is_holding(self) -> bool:
+        """Return whether an event is held back at the moment."""
+        return self._last in self._held
+
+    def held(self) -> bytes:
+        """Return the event that is held back at the moment; nothing if there is none."""
+        chunk = self._held.get(self._last)
+        return b"" if chunk is None else self._encoded(chunk)
+
+    def release(self) -> bytes:
+        """Return the event that is held back, and hold it no longer; nothing if there is none."""
+        released = self.held()
+        self._held.clear()
+        return released
+
+    def _shown(self, number: int, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of an object as the client gets them."""
         self._progress.note(number, [event])
         choices = event.get("choices")
         shown: dict[str, Any] = {
             "choices": [self._with_role(number, choice) for choice in choices] if isinstance(choices, list) else []
         }
-        shown |= {name: value for name, value in event.items() if name not in _ENVELOPE and name != "choices"}
+        shown |= {name: value for name, value in event.items() if name not in ENVELOPE and name != "choices"}
         if self._include_usage:
             shown.setdefault("usage", None)
-        return b"\n" + self._head + _encode(shown)[1:] + b"\n\n"
+        return shown
 
     def _with_role(self, number: int, choice: Any) -> Any:
         """Return the choice with the role, if this is its first event and the engine has not sent the role."""
@@ -125,17 +203,28 @@ class ChunkEncoder:
         return choice | {"delta": {"role": "assistant"} | {name: delta[name] for name in delta if name != "role"}}
 
     def finish(self, finish_reason: str) -> bytes:
-        """Return the event with the finish reason of choice 0; nothing if the engine has sent one.
+        """Return the event that is held back, and one with the finish reason of choice 0 if the engine has sent none.
 
-        It has no id: no token follows from which to resume.
+        The latter has no id: no token follows from which to resume.
         """
-        if self._progress.is_finished:
-            return b""
-        return self._before_reason + orjson.dumps(finish_reason) + self._close
+        held, progress = self.held(), self._progress
+        rest = {} if self._include_usage or held else progress.usage_rest
+        if not progress.is_finished:
+            fields = progress.repeated | rest
+            return held + self._before_reason + orjson.dumps(finish_reason) + self._close(fields)
+        if rest and self._rest_is_late:
+            return self._head + _encode({"choices": []} | rest)[1:] + b"\n\n"
+        return held
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """Return the event with the usage, which a client requests with `include_usage`."""
-        return self._envelope + b'],"usage":' + _encode(usage) + b"}\n\n"
+        shown = {"choices": [], "usage": usage} | self._progress.repeated | self._progress.usage_rest
+        return self._head + _encode(shown)[1:] + b"\n\n"
+
+
+def _finishes(event: dict[str, Any]) -> bool:
+    """Return whether an object has a finish reason."""
+    return any(choice.get("finish_reason") is not None for choice in choices_of(event))
 
 
 def _encode(value: Any) -> bytes:
@@ -143,7 +232,7 @@ def _encode(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:  # a lone surrogate: too rare to check for in advance
-        return orjson.dumps(encodable(value) if isinstance(value, str) else encodable_value(value))
+        return orjson.dumps(encodable_value(value))
 
 
 def _encode_each(texts: list[str]) -> list[bytes]:

@@ -29,6 +29,7 @@ _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+_HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_TOKENS = 256  # at most in one write, so that a slow socket does not need large buffers
 
 
@@ -75,6 +76,7 @@ class TokenStreamResponse(Response):
         self._on_closed = on_closed
         self._on_slow = on_slow
         self._ended = False  # the whole response has been sent
+        self._release: asyncio.TimerHandle | None = None  # ends the wait of an event that is held back
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = ClientConnection.of(scope)
@@ -96,6 +98,8 @@ class TokenStreamResponse(Response):
             finally:
                 connection.abort()
         finally:
+            if self._release is not None:
+                self._release.cancel()
             await self._on_closed(self._ended)
 
     async def _hold(self) -> Item:
@@ -124,9 +128,15 @@ class TokenStreamResponse(Response):
         def end_at_once(end: End) -> None:
             self._ended = connection.finish(self._ending(end))
 
+        def write_at_once(tokens: Tokens) -> bool:
+            data = encode(*tokens)
+            if self._encoder.is_holding:
+                self._limit_holding()
+            return not data or write(data)
+
         begun = False
         write, encode = connection.write_nowait, self._encoder.tokens
-        self._reader.on_events = lambda tokens: write(encode(*tokens))
+        self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once
         await self._send(
             connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -137,11 +147,27 @@ class TokenStreamResponse(Response):
                 if self._ended:  # `end_at_once` was called during the wait
                     return
             begun = True
-            data, end = (KEEPALIVE, None) if item is SILENCE else self._gather(item)
+            data, end = (self._on_silence(), None) if item is SILENCE else self._gather(item)
             if end is not None:
                 data += self._ending(end)
+            elif self._encoder.is_holding:
+                self._limit_holding()
+                if not data:
+                    continue
             await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": end is None})
             self._ended = end is not None
+
+    def _limit_holding(self) -> None:
+        """Let the reader return SILENCE soon, so that an event that is held back does not wait for long."""
+        if self._release is None:
+            self._release = asyncio.get_running_loop().call_later(_HOLDING_SECS, self._reader.interrupt)
+
+    def _on_silence(self) -> bytes:
+        """Return what to write when no event has come: the event that is held back, else a comment."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        return self._encoder.release() or KEEPALIVE
 
     async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
         """Send one ASGI message. Raises SlowConsumer."""
@@ -171,4 +197,5 @@ class TokenStreamResponse(Response):
         if end.status == Status.COMPLETED:
             usage = self._encoder.usage(usage_of(end)) if self._include_usage else b""
             return self._encoder.finish(end.finish_reason or "stop") + usage + DONE
-        return error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail) + DONE
+        error = error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail)
+        return self._encoder.held() + error + DONE

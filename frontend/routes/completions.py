@@ -84,6 +84,14 @@ async def _admit(request: Request, call: validation.Call, headers: CallHeaders, 
         if state == "known" and not tracker.settings.queue_without_workers:
             message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
             raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
+        outage = await tracker.find_outage(call.model)
+        if outage is not None:
+            raise ApiError(
+                ErrorType.UNAVAILABLE,
+                outage.message,
+                code="no_healthy_worker",
+                retry_after_secs=max(1.0, outage.retry_after_secs),
+            )
         if call.gated:
             await _check_supported(call, tracker)
         check_reader_limit(tracker)
@@ -128,6 +136,8 @@ def _admission_request(
         idempotency=idempotency.mark if idempotency else "",
         owner=caller.name,
         inflight_limit=caller.inflight_limit,
+        needs=call.gated,
+        headers=headers.forwarded,
     )
     return admission, idempotency
 

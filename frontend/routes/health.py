@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.transport.deps import get_tracker
 from lifecycle.errors import StoreError
+from lifecycle.fastapi.errors import retry_soon
 from lifecycle.tracking.tracker import Tracker
 
 router = APIRouter()
@@ -53,5 +54,5 @@ async def _unready_reason(tracker: Tracker) -> str:
 
 
 def _response(good: bool, content: dict[str, Any]) -> Response:
-    headers = {} if good else {"retry-after": "1"}
+    headers = {} if good else {"retry-after": retry_soon()}
     return Response(orjson.dumps(content), 200 if good else 503, headers, media_type="application/json")

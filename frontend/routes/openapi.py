@@ -41,6 +41,7 @@ _WHY = {
     413: "the body is too large",
     422: "the Idempotency-Key was used with another body",
     429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
+    431: "the headers for the engine are too large",
     499: "cancelled before the response began",
     500: "the engine failed, or an internal error",
     503: "no worker, draining, queue full or Redis unavailable; repeat the call after Retry-After",
@@ -133,7 +134,7 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
         "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
     }
-    codes = (404, 408, 409, 413, 422, 429, 499, 503, 504)
+    codes = (404, 408, 409, 413, 422, 429, 431, 499, 503, 504)
     return _operation(summary, {"200": answers}, *codes, body=ref(call), headers=headers)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import orjson
+
 from frontend.transport.headers import Headers
 from frontend.transport.params import invalid_parameter
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.header_selection import HeaderSelection
 from lifecycle.settings import Settings
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.idempotency import KEY
-from lifecycle.types import Limits, OnDisconnect
+from lifecycle.types import ErrorType, Limits, OnDisconnect
 
 _MAX_SECS = 30 * 86_400.0
+_MAX_FORWARDED_BYTES = 8 * 1024
 
 
 class CallHeaders(NamedTuple):
@@ -24,6 +29,7 @@ class CallHeaders(NamedTuple):
     grace_secs: float
     limits: Limits
     traceparent: str  # '' without a trace
+    forwarded: bytes  # the headers for the engine, as a JSON object; '' for none
 
     @classmethod
     def parse(cls, headers: Headers, settings: Settings) -> CallHeaders:
@@ -36,6 +42,7 @@ class CallHeaders(NamedTuple):
             grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
+            forwarded=_forwarded(headers, settings),
         )
 
 
@@ -44,6 +51,23 @@ def _idempotency_key(headers: Headers) -> str | None:
     if value is not None and not KEY.fullmatch(value):
         raise invalid_parameter("Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key")
     return value
+
+
+def _forwarded(headers: Headers, settings: Settings) -> bytes:
+    """Return the headers that LIFECYCLE_FORWARD_HEADERS selects as a JSON object. Raises ApiError (431)."""
+    selected = HeaderSelection.parse(settings.forward_headers).select(headers)
+    if not selected:
+        return b""
+    size = sum(len(name) + len(value) for name, value in selected.items())
+    if size > _MAX_FORWARDED_BYTES:
+        raise ApiError(
+            ErrorType.VALIDATION,
+            f"The headers for the engine ({', '.join(selected)}) have {size} bytes in all; "
+            f"send at most {_MAX_FORWARDED_BYTES}",
+            status=431,
+            code="headers_too_large",
+        )
+    return orjson.dumps(selected)
 
 
 def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:

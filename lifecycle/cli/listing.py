@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from lifecycle.store.transitions import Store
 
 _STATUSES = ("inflight", *Status)
+_STATE_COLORS = {
+    ReplicaState.STARTING: output.CYAN,
+    ReplicaState.READY: output.GREEN,
+    ReplicaState.UNHEALTHY: output.RED,
+}
+_ERROR_CHARS = 80  # of a replica's error that a table shows; `--json` has the whole
 PS_HEADS = ["ID", "MODEL", "ENDPOINT", "STATUS", "AGE", "TOKENS", "SILENCE", "FRONTEND", "WORKER", "ATTEMPT"]
-REPLICA_HEADS = ["ID", "ROLE", "STATE", "INFLIGHT", "SLOTS", "MODELS", "HOST", "PID", "UP", "LEASE", "URL"]
+REPLICA_HEADS = ["ID", "ROLE", "STATE", "INFLIGHT", "SLOTS", "MODELS", "HOST", "PID", "UP", "LEASE", "URL", "ERROR"]
 INFLIGHT_HEADS = ["MODEL", "ENDPOINT", "TYPE", "QUEUED", "RUNNING", "INFLIGHT"]
 
 
@@ -117,11 +123,11 @@ def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
 
 def replica_row(replica: Replica, now: float) -> list[str | Cell]:
     """Return a row for REPLICA_HEADS; `now` is Redis's time in Unix seconds."""
-    state = Cell(replica.state, output.GREEN if replica.state == ReplicaState.READY else output.YELLOW)
+    error = " ".join((replica.error or "").split())
     return [
         replica.id,
         replica.role,
-        state,
+        Cell(replica.state, next((c for s, c in _STATE_COLORS.items() if s == replica.state), output.YELLOW)),
         str(replica.inflight),
         str(replica.concurrency or NONE),
         ",".join(replica.models),
@@ -130,6 +136,7 @@ def replica_row(replica: Replica, now: float) -> list[str | Cell]:
         duration(now - replica.started_at),
         duration(replica.lease_expires_in_ms / 1000),
         replica.url or NONE,
+        f"{error[:_ERROR_CHARS]}…" if len(error) > _ERROR_CHARS else error or NONE,
     ]
 
 

@@ -33,28 +33,42 @@ class Attempt:
     """Run an engine for one request. The attempt occupies its concurrency slot until `run()` returns."""
 
     def __init__(
-        self, rid: str, start: Start, engine: Engine, writer: TokenWriter, settings: Settings, emitted: Sequence[Event]
+        self,
+        rid: str,
+        start: Start,
+        engine: Engine,
+        writer: TokenWriter,
+        settings: Settings,
+        emitted: Sequence[Event],
+        on_first_event: Callable[[], None],
     ) -> None:
         """Prepare the attempt that `start` allows.
 
-        `emitted` holds the events of earlier attempts, `start.base` of them.
+        `emitted` holds the events of earlier attempts, `start.base` of them. `on_first_event` is called when the engine
+        yields its first one.
         """
         self.rid = rid
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
+        self.context.endpoint, self.context.owner = start.endpoint, start.owner
+        self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._body = start.body
         self._engine = engine
+        self._on_first_event = on_first_event
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
+        self._produced = False  # the engine has yielded an event
         self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
+        self.unavailable: Unavailable | None = None  # the engine could not serve, and the request is still to be moved
+        self.broke_off = False  # the engine became unavailable after its first event
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
@@ -86,7 +100,8 @@ class Attempt:
         """Run the engine, report the outcome, and return what Redis answered once the engine has ended.
 
         Return None when the attempt was abandoned, or when Redis did not answer for two leases: the reaper then ends
-        or requeues the request.
+        or requeues the request. Return None too, with `unavailable` set and nothing reported, when the engine cannot
+        serve at the moment and has yielded nothing.
         """
         remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
@@ -101,7 +116,7 @@ class Attempt:
                 ended = await self._report(self._outcome)
             if not self._task.done():
                 await asyncio.wait((self._task,))
-            if ended is None and not self._abandoned:
+            if ended is None and not self._abandoned and not self._must_move():
                 ended = await self._report(self._outcome or self._engine_outcome())
             return ended
         finally:
@@ -131,6 +146,9 @@ class Attempt:
         try:
             async for event in produced:
                 self._last_event_at = clock()
+                if not self._produced:
+                    self._produced = True
+                    self._on_first_event()
                 if isinstance(event, str):
                     self._content_events += event != ""
                 else:
@@ -157,6 +175,17 @@ class Attempt:
         context.finish_reason = context.finish_reason or events.first_finish_reason(chunk)
         self._content_events += events.has_content(chunk)
         return chunk
+
+    def _must_move(self) -> bool:
+        """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
+        assert self._task is not None
+        if self._produced or self._outcome is not None or self.context.is_stopped or self._task.cancelled():
+            return False
+        failure = self._task.exception()
+        if isinstance(failure, Unavailable):
+            log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
+            self.unavailable = failure
+        return self.unavailable is not None
 
     def _allow_report(self, _: object = None) -> None:
         if not self._can_report.done():
@@ -191,7 +220,8 @@ class Attempt:
             )
             return Outcome("failed", failure.error_type, message_of(failure), detail=failure.detail)
         if isinstance(failure, Unavailable):
-            log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
+            log.warning("the engine could not go on with request %s: %s", self.rid, location_of(failure))
+            self.broke_off = True
             detail = ErrorDetail(status=503, retry_after_secs=failure.retry_after_secs)
             return Outcome("failed", ErrorType.UNAVAILABLE, message_of(failure), detail=detail)
         log.error("the engine failed for request %s: %s\n%s", self.rid, location_of(failure), traceback_of(failure))

@@ -8,19 +8,27 @@ import asyncio
 class ConcurrencySlots:
     """Count the free concurrency slots of a worker; its queue consumers share them.
 
-    `polling` is the lock of the queue consumer that polls its queues for the last few slots.
+    `size` is the number of slots while the engine is healthy. `polling` is the lock of the queue consumer that polls
+    its queues for the last few slots.
     """
 
     def __init__(self, size: int) -> None:
         """Start with `size` free slots."""
-        self.free = size
+        self.size = size
         self.polling = asyncio.Lock()
+        self.used = 0
+        self._limit = size
         self._available = asyncio.Event()
         self._available.set()
 
     def resize(self, size: int) -> None:
         """Change the number of slots to `size`, one at least. None may be occupied."""
-        self.free = size
+        self.size = self._limit = size
+
+    @property
+    def free(self) -> int:
+        """Return how many more requests the worker may take now."""
+        return max(0, self._limit - self.used)
 
     async def wait_available(self) -> None:
         """Return once at least one slot is free. Another task may acquire it first."""
@@ -28,14 +36,24 @@ class ConcurrencySlots:
 
     def try_acquire(self) -> bool:
         """Occupy one slot. Return False when none is free."""
-        if self.free <= 0:
+        if self.used >= self._limit:
             return False
-        self.free -= 1
-        if self.free == 0:
-            self._available.clear()
+        self.used += 1
+        self._update()
         return True
 
     def release(self) -> None:
         """Free one slot."""
-        self.free += 1
-        self._available.set()
+        self.used -= 1
+        self._update()
+
+    def limit(self, number: int) -> None:
+        """Occupy at most `number` slots from now on. Those that are occupied already stay so until their release."""
+        self._limit = min(number, self.size)
+        self._update()
+
+    def _update(self) -> None:
+        if self.used < self._limit:
+            self._available.set()
+        else:
+            self._available.clear()

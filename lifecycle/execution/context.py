@@ -36,7 +36,9 @@ class EngineContext:
     It may read these:
 
     - `emitted`: the events of earlier attempts, for a resumable engine; usually empty
-    - `headers`: the headers of the call that are meant for the engine, by their lower-case names; usually empty
+    - `endpoint`: the endpoint that the request came to, such as "chat_completions"
+    - `headers`: the headers of the call that LIFECYCLE_FORWARD_HEADERS selects, by their lower-case names
+    - `owner`: the name of the API key that the request came with; empty for none
     - `traceparent`: the attempt's trace as a W3C `traceparent` header, for calls to other services; empty if there is
       no trace
     """
@@ -52,9 +54,11 @@ class EngineContext:
         "_parents",
         "_stopped",
         "emitted",
+        "endpoint",
         "finish_reason",
         "headers",
         "input_tokens",
+        "owner",
         "traceparent",
         "usage",
     )
@@ -75,7 +79,9 @@ class EngineContext:
         self.input_tokens: int | None = None
         self.usage: dict[str, Any] | None = None
         self.emitted: Sequence[Event] = []
+        self.endpoint = ""
         self.headers: dict[str, str] = {}
+        self.owner = ""
         self.traceparent = ""
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from typing import Any
 
-from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
 
 METHODS = ("startup", "health", "aclose")
 """The optional async functions of an engine, which take no arguments."""
@@ -17,6 +17,7 @@ _CONCURRENCY_LIMIT = 100_000
 def check_declarations(engine: Engine) -> None:
     """Raise EngineLoadError, with one line that names the attribute, when one of the declarations is not valid."""
     accepted_parameters(engine)
+    check_max_model_len(engine)
     declared_concurrency(engine)
     for name in METHODS:
         _check_method(engine, name)

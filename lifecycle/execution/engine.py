@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
+from lifecycle.store.worker_roster import EVERYTHING
 from lifecycle.types import Event
 
 Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[Event]]
@@ -24,6 +25,8 @@ It may declare, as attributes of the function or of an object with `__call__`:
 - `resumable`: True when it continues behind `context.emitted`
 - `accepts`: the names in GATED_PARAMETERS that it takes, as a collection of str, or True for all parameters. Without
   the attribute it takes none of them. All other parameters reach every engine.
+- `max_model_len`: the longest prompt and answer together, in tokens, as `GET /v1/models` shows it: a positive int, or
+  a mapping from the names of models to one. It may be set later, and is read at each heartbeat
 - `run_in_thread`: True for a synchronous generator function; each of its attempts runs in a thread. It may read the
   context's attributes and set `finish_reason`, `input_tokens` and `usage`; everything else belongs to the event loop
 - `concurrency`: how many requests the worker runs at a time, unless its settings say so
@@ -52,9 +55,6 @@ GATED_PARAMETERS = frozenset(
     }
 )
 """The parameters that reach only an engine that declares them, when they ask for something."""
-
-EVERYTHING = "*"
-"""The only element of a worker's announced `accepts` when its engine takes every parameter."""
 
 
 class EngineLoadError(SettingsError):
@@ -88,6 +88,24 @@ def accepted_parameters(engine: Engine) -> list[str]:
             f"it may name these: {', '.join(sorted(GATED_PARAMETERS))}"
         )
     return sorted(set(declared))
+
+
+def max_model_lens(engine: Engine, models: Iterable[str]) -> dict[str, int]:
+    """Return the `max_model_len` that the engine declares, in tokens, for each of `models` that has one."""
+    declared: object = getattr(engine, "max_model_len", None)
+    found = {name: declared.get(name) if isinstance(declared, Mapping) else declared for name in models}
+    return {name: length for name, length in found.items() if type(length) is int and length > 0}
+
+
+def check_max_model_len(engine: Engine) -> None:
+    """Raise EngineLoadError when the engine declares a `max_model_len` that is none."""
+    declared: object = getattr(engine, "max_model_len", None)
+    lengths = list(declared.values()) if isinstance(declared, Mapping) else [declared]
+    for length in lengths:
+        if length is not None and not (type(length) is int and length > 0):
+            raise EngineLoadError(
+                f"the engine's attribute max_model_len is {length!r:.50}; it must be a positive int, a number of tokens"
+            )
 
 
 async def close_engine(engine: Engine) -> None:

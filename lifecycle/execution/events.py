@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encodable
+
 _NO_CONTENT = frozenset({"index", "finish_reason", "stop_reason", "native_finish_reason"})
 _DELTAS = ("delta", "message")
 
@@ -36,7 +38,7 @@ def _encoded(event: dict[str, Any]) -> bytes:
         return orjson.dumps(event)
     except TypeError:
         # Keys that are no strings, integers beyond 64 bits, and lone surrogates, which have no UTF-8 form.
-        return json.dumps(event, ensure_ascii=False).encode("utf-8", "replace")
+        return encodable(json.dumps(event, ensure_ascii=False)).encode()
 
 
 def has_content(event: dict[str, Any]) -> bool:
@@ -73,11 +75,14 @@ def first_finish_reason(event: dict[str, Any]) -> str | None:
 def take_usage(event: dict[str, Any]) -> dict[str, Any] | None:
     """Remove the usage object from a chunk and return it; None when there is none.
 
-    The usage belongs to the end of an answer. An event without `choices` keeps its own.
+    The usage belongs to the end of an answer. An event without `choices` keeps its own. Of a chunk that holds nothing
+    else than fields beside the choices, null is left as its `usage`, which marks it; see `is_usage_rest`.
     """
     if "choices" not in event or "usage" not in event:
         return None
     usage = event.pop("usage")
+    if event["choices"] == []:
+        event["usage"] = None
     return usage if isinstance(usage, dict) else None
 
 

@@ -12,9 +12,11 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.attempt import STREAM_LOST, Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, is_resumable
+from lifecycle.execution.engine import Engine, accepted_parameters, is_resumable
+from lifecycle.execution.engine_health import EngineHealth
+from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.queue_consumer import Delivery
-from lifecycle.store.results import Drop, Ended, Start
+from lifecycle.store.results import Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -62,6 +64,7 @@ class RunningRequests:
         self,
         store: Store,
         engine: Engine,
+        health: EngineHealth,
         slots: ConcurrencySlots,
         recheck: Callable[[int], None],
         worker_id: str,
@@ -77,6 +80,9 @@ class RunningRequests:
         self._store = store
         self._settings = store.settings
         self._engine = engine
+        self._health = health
+        self._hand_over = HandOver(store, health)
+        self._accepts = accepted_parameters(engine)
         self._slots = slots
         self._recheck = recheck
         self._requests: dict[str, RunningRequest] = {}
@@ -197,10 +203,14 @@ class RunningRequests:
             delivery.model,
             delivery.entry,
             resumable=is_resumable(self._engine),
+            accepts=self._accepts,
             retry_for_secs=self._settings.lease_secs,
         )
         if isinstance(start, Drop):
             log.debug("the delivery of request %s is dropped: %s", rid, start.why)
+            return
+        if isinstance(start, Unsupported):
+            await self._hand_over.unsupported(delivery, self.worker_id, start.needs)
             return
         earlier = request.current
         if earlier is not None:
@@ -210,7 +220,7 @@ class RunningRequests:
         emitted = await self._emitted(rid, start)
         if emitted is None:
             return
-        attempt = Attempt(rid, start, self._engine, self.writer, self._settings, emitted)
+        attempt = Attempt(rid, start, self._engine, self.writer, self._settings, emitted, self._health.served)
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)
@@ -232,6 +242,10 @@ class RunningRequests:
         ended: Ended | None = None
         try:
             ended = await attempt.run()
+            if attempt.unavailable is not None:
+                await self._hand_over.unavailable(rid, self.worker_id, model, start, attempt.unavailable)
+            elif attempt.broke_off:
+                self._health.suspect()
         finally:
             span.end(ended)
             progress.attempt = None

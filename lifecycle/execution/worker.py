@@ -15,7 +15,8 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.declarations import declared_concurrency
-from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, max_model_lens
+from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
 from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
 from lifecycle.execution.queue_consumer import QueueConsumer
@@ -67,6 +68,13 @@ class Worker:
         self._reaper = Reaper(self._store)
         self._monitor = LoopMonitor(settings, lambda: self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
         self._slots = ConcurrencySlots(settings.concurrency)
+        self._health = EngineHealth(
+            self._engine,
+            self._slots,
+            interval_secs=settings.heartbeat_secs,
+            timeout_secs=settings.lease_secs,
+            announce=self._announce,
+        )
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
         self._start_over = asyncio.Event()  # the engine has started, or it never will
@@ -74,7 +82,7 @@ class Worker:
         self._start_failure: EngineLoadError | EngineStartError | None = None
         self._lease, self._writer = self._new_identity()
         self._running = RunningRequests(
-            self._store, self._engine, self._slots, self._recheck, self._lease.id, self._writer
+            self._store, self._engine, self._health, self._slots, self._recheck, self._lease.id, self._writer
         )
 
     @property
@@ -87,7 +95,9 @@ class Worker:
         """Return the state that the worker announces with its heartbeats."""
         if self._draining.is_set():
             return ReplicaState.DRAINING
-        return ReplicaState.READY if self._started else ReplicaState.STARTING
+        if not self._started:
+            return ReplicaState.STARTING
+        return ReplicaState.READY if self._health.healthy else ReplicaState.UNHEALTHY
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
@@ -108,10 +118,10 @@ class Worker:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
                 monitor = group.create_task(self._monitor.run(), name="loop monitor")
-                starting = group.create_task(self._start_engine(), name="engine start")
+                engine = group.create_task(self._run_engine(), name="engine")
                 while not await self._serve() and await self._come_back():
                     pass
-                await tasks.end((starting, reaper, subscriptions))
+                await tasks.end((engine, reaper, subscriptions))
                 await self._running.end()
                 await tasks.end((monitor,))
         finally:
@@ -119,8 +129,8 @@ class Worker:
         if self._start_failure is not None:
             raise self._start_failure
 
-    async def _start_engine(self) -> None:
-        """Load and start the engine. If that fails, make the worker leave, which then raises the failure."""
+    async def _run_engine(self) -> None:
+        """Load and start the engine, then watch its health. If it does not start, leave; `run` raises the failure."""
         log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
         try:
             await self._engine.start()
@@ -133,8 +143,10 @@ class Worker:
             self._concurrency = declared_concurrency(self._engine) or self._concurrency
             self._slots.resize(self._concurrency)
         self._started = True
+        await self._announce()
         self._start_over.set()
         log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._concurrency)
+        await self._health.run()
 
     async def _close_engine(self) -> None:
         try:
@@ -169,10 +181,7 @@ class Worker:
                     group.create_task(self._writer.run(), name="writer"),
                 ]
                 subscription = await self._subscribe()
-                if not self._start_over.is_set():
-                    await self._start_over.wait()
-                    with suppress(StoreError):
-                        await self._lease.heartbeat()  # announces the state
+                await self._start_over.wait()
                 consuming = [
                     group.create_task(consumer.run(), name="queue consumer") for consumer in consumers if self._started
                 ]
@@ -230,10 +239,14 @@ class Worker:
                     await self._draining.wait()
         return False
 
+    async def _announce(self) -> None:
+        """Tell the cluster at once about a change of the state. If Redis does not take it, the next heartbeat does."""
+        with suppress(StoreError, Fenced):
+            await self._lease.heartbeat()
+
     async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
         """Release what was not started, wait for what runs, move or fail the rest, and leave the cluster."""
-        with suppress(StoreError):
-            await self._lease.heartbeat()
+        await self._announce()
         releasing = [asyncio.create_task(consumer.release_pending(), name="release") for consumer in consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
@@ -252,17 +265,19 @@ class Worker:
         return self._running.held(shard)
 
     def about(self) -> dict[str, Any]:
-        """Return what `GET /v1/replicas` shows of a worker: its state, models, slots and stuck engines.
+        """Return what a heartbeat tells: the state, models, slots, stuck engines, and the failure of the engine.
 
-        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them.
+        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them. `max_model_len` has the length
+        in tokens of each model whose length is known, for `GET /v1/models`.
         """
         return {
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
+            "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self._concurrency,
             "stuck": self._running.stuck,
-        }
+        } | self._health.about()
 
     async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
         """Cancel what runs here, and confirm the cancels of requests that do not."""

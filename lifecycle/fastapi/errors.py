@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, StoreError
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
 
 _RETRY_LATER = frozenset({429, 503})  # statuses
-_DEFAULT_RETRY_AFTER_SECS = 1
 _KEPT_STATUSES = frozenset({400, 404, 408, 413, 422, 429, 500, 504})  # of an engine's or upstream's own error
 _ELSEWHERE_STATUSES = frozenset({502, 503})  # another upstream might have answered
 _OUR_KEY_STATUSES = frozenset({401, 403})  # the upstream refuses the worker's key, which is not the client's fault
 
 
-def encodable(text: str) -> str:
-    """Replace every lone surrogate, so that the text can be encoded as UTF-8 and as JSON.
-
-    Texts of engines and exceptions may contain some. Two that form a pair become the character they stand for.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+def retry_soon() -> str:
+    """Return a `Retry-After` for a cause whose end is not known: 1 to 3 seconds, at random, to spread repetitions."""
+    return str(random.randint(1, 3))
 
 
 class ApiError(Exception):
@@ -86,7 +80,7 @@ class ApiError(Exception):
         if self.retry_after_secs is not None:
             headers["retry-after"] = str(math.ceil(self.retry_after_secs))
         elif self.status in _RETRY_LATER:
-            headers["retry-after"] = str(_DEFAULT_RETRY_AFTER_SECS)
+            headers["retry-after"] = retry_soon()
         return headers
 
 
@@ -102,7 +96,7 @@ def failed_request(end: End, request_id: str, retry: bool | None) -> ApiError:
     status = 503 if detail.status in _ELSEWHERE_STATUSES else detail.status
     after_secs = detail.retry_after_secs
     if status == 503:
-        after_secs = max(after_secs or 0, _DEFAULT_RETRY_AFTER_SECS)
+        after_secs = max(after_secs, 1.0) if after_secs else None
     return ApiError(
         error_type,
         end.message,

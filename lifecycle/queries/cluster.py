@@ -150,6 +150,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         models=tuple(about.get("models", ())),
         concurrency=about.get("concurrency"),
         url=about.get("url"),
+        error=about.get("error") or None,
         stuck=about.get("stuck", 0),
         counted=about.get("counted", {}),
     )

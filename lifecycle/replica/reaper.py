@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.store.results import ExpiredReplica, Roster
+from lifecycle.store.results import ExpiredReplica, Roster, UnservedModel
 from lifecycle.store.transitions import Store
+from lifecycle.store.worker_roster import by_model, outage_of, workers_of
 from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Reaper:
                 return reaped.done
         return False
 
-    async def _sweep(self, unserved: list[str], models: list[str], shard: int) -> bool:
+    async def _sweep(self, unserved: list[UnservedModel], models: list[str], shard: int) -> bool:
         """End what is due in one shard; return whether nothing is left to do there."""
         for _ in range(_CALLS_LIMIT):
             _, more = await self._store.sweep(shard, unserved, models)
@@ -93,9 +94,22 @@ class Reaper:
                 return True
         return False
 
-    def _unserved(self, roster: Roster) -> list[str]:
-        """Return the known models that no living worker has served for one lease; none during a grace."""
+    def _unserved(self, roster: Roster) -> list[UnservedModel]:
+        """Return the models whose queued requests nobody can serve; none during a grace.
+
+        They are the models of which every living worker is unhealthy, and those that no living worker has served for
+        one lease.
+        """
         settings = self._store.settings
-        if settings.queue_without_workers or roster.grace:
+        if roster.grace:
             return []
-        return [m for m, served_at in roster.models.items() if roster.now - served_at > settings.lease_secs]
+        serving = by_model(workers_of(roster, settings.lease_secs))
+        unserved = [
+            UnservedModel(model, outage.message, outage.detail)
+            for model, workers in serving.items()
+            if (outage := outage_of(workers)) is not None
+        ]
+        if not settings.queue_without_workers:
+            oldest = roster.now - settings.lease_secs
+            unserved += [UnservedModel(model) for model, served_at in roster.models.items() if served_at < oldest]
+        return unserved

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.store.arguments import encode_detail, encode_json
 from lifecycle.store.results import (
     ExpiredReplica,
     PendingCancellation,
@@ -15,6 +16,7 @@ from lifecycle.store.results import (
     Reconciliation,
     Roster,
     RosterEntry,
+    UnservedModel,
 )
 from lifecycle.store.runner import BATCH_LIMIT, ScriptRunner, as_text
 from lifecycle.types import Role
@@ -138,7 +140,9 @@ class Membership(ScriptRunner):
             [("HDEL", control + "pending_cleanup", replica), ("DEL", control + "replica:" + replica)]
         )
 
-    async def sweep(self, shard: int, unserved: Sequence[str] = (), models: Sequence[str] = ()) -> tuple[int, bool]:
+    async def sweep(
+        self, shard: int, unserved: Sequence[UnservedModel] = (), models: Sequence[str] = ()
+    ) -> tuple[int, bool]:
         """End what is due in one shard; return how many requests ended and whether there is more to do.
 
         It ends requests past a time limit or a disconnect grace, fails the queued requests of the `unserved` models,
@@ -149,7 +153,7 @@ class Membership(ScriptRunner):
         reply = await self._call(
             "sweep",
             self._prefixes[shard],
-            orjson.dumps(list(unserved)),
+            encode_json([(model, message, as_text(encode_detail(detail))) for model, message, detail in unserved]),
             orjson.dumps(list(models)),
             self.settings.retention_secs,
             BATCH_LIMIT,

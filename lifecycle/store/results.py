@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -34,6 +33,8 @@ class NewRequest(NamedTuple):
     idempotency: str = ""  # identifies repetitions of the call; empty without an idempotency key
     owner: str = ""  # the name of the API key; empty for none
     admit_by: float | None = None  # when the owner's quota slot may be taken back; None without a slot
+    needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
+    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
 
 
 class Admission(NamedTuple):
@@ -55,6 +56,16 @@ class Start(NamedTuple):
     cancel_reason: str
     traceparent: str
     created_at: float
+    needs: tuple[str, ...] = ()  # the gated parameters that the request uses
+    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
+    endpoint: str = ""
+    owner: str = ""  # the name of the API key; empty for none
+
+
+class Unsupported(NamedTuple):
+    """A delivery whose request needs parameters that the worker's engine does not accept. It stays pending."""
+
+    needs: tuple[str, ...]
 
 
 class Drop(NamedTuple):
@@ -85,6 +96,7 @@ class Outcome(NamedTuple):
     detail: ErrorDetail | None = None  # of an engine's or upstream's own error
     usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
     content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
+    produced_events: int = 0  # number of the last event that the engine produced, also if it was not appended
 
 
 class Ended(NamedTuple):
@@ -98,6 +110,17 @@ class Ended(NamedTuple):
     def record(self) -> RequestRecord | None:
         """Return the record, or None when the reply has none."""
         return record_of(self.text)
+
+
+class Failure(NamedTuple):
+    """The reason why an attempt failed that another worker may repeat, and the error if none can.
+
+    `uses_attempt` is False when the attempt does not count against the limit, because it reached no engine at all.
+    """
+
+    message: str
+    detail: ErrorDetail | None = None
+    uses_attempt: bool = True
 
 
 class Cancellation(NamedTuple):
@@ -186,6 +209,14 @@ class RosterEntry(NamedTuple):
     about: bytes
 
 
+class UnservedModel(NamedTuple):
+    """A model that no worker can serve, and the error for its queued requests."""
+
+    model: str
+    message: str = "No worker serves the model"
+    detail: ErrorDetail | None = None
+
+
 class Roster(NamedTuple):
     """The living replicas and the known models (name → when a living worker last served it) at the time `now`."""
 
@@ -195,35 +226,31 @@ class Roster(NamedTuple):
     grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
 
 
-def accepts_of(roster: Roster) -> dict[str, set[frozenset[str]]]:
-    """Return the gated parameters that living workers accept: for each model, the set of each of its workers.
+def max_model_lens_of(roster: Roster) -> dict[str, int]:
+    """Return the longest prompt and answer together, in tokens, of the models whose living workers tell one.
 
-    `*` in a set stands for all parameters. Workers that are still starting are left out.
+    Of several workers' lengths it is the smallest.
     """
-    found: dict[str, set[frozenset[str]]] = {}
-    for about in _started_workers(roster):
-        for model in about.get("models", ()):
-            found.setdefault(model, set()).add(frozenset(about.get("accepts") or ()))
+    found: dict[str, int] = {}
+    for entry in roster.replicas:
+        if entry.role == Role.WORKER:
+            for model, length in (orjson.loads(entry.about).get("max_model_len") or {}).items():
+                found[model] = min(found.get(model, length), length)
     return found
 
 
 def models_of(roster: Roster) -> dict[str, float]:
-    """Return the models that living workers serve, with the time at which the first of those workers started.
+    """Return the models that workers offer, with the time at which the first of those workers started.
 
-    Workers that are still starting are left out.
+    A worker that is still starting, or that drains, offers none.
     """
     served: dict[str, float] = {}
-    for about in _started_workers(roster):
-        for model in about.get("models", ()):
-            started_at = about.get("started_at", 0.0)
-            served[model] = min(served.get(model, started_at), started_at)
-    return served
-
-
-def _started_workers(roster: Roster) -> Iterator[dict[str, Any]]:
-    """Yield the description of each living worker whose engine has started."""
     for entry in roster.replicas:
         if entry.role == Role.WORKER:
-            about: dict[str, Any] = orjson.loads(entry.about)
-            if about.get("state") != ReplicaState.STARTING:
-                yield about
+            about = orjson.loads(entry.about)
+            if about.get("state") in (ReplicaState.STARTING, ReplicaState.DRAINING):
+                continue
+            for model in about.get("models", ()):
+                started_at = about.get("started_at", 0.0)
+                served[model] = min(served.get(model, started_at), started_at)
+    return served

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from lifecycle.encoding import encodable_value
+from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -17,16 +17,16 @@ from lifecycle.store.results import (
     Disconnection,
     Drop,
     Ended,
+    Failure,
     NewRequest,
     Outcome,
     Refusal,
     Start,
+    Unsupported,
     record_of,
 )
 from lifecycle.store.runner import as_text
 from lifecycle.types import CancelMode, ErrorDetail, RequestRecord, reported_tokens
-
-_MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
 
 
 class Store(Membership, Listings):
@@ -74,6 +74,8 @@ class Store(Membership, Listings):
             request.idempotency,
             request.owner,
             "" if request.admit_by is None else f"{request.admit_by:.6f}",
+            " ".join(request.needs),
+            request.headers,
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":
@@ -89,24 +91,38 @@ class Store(Membership, Listings):
         entry: str,
         *,
         resumable: bool = False,
+        accepts: Sequence[str] = ("*",),
         retry_for_secs: float = 0.0,
-    ) -> Start | Drop:
+    ) -> Start | Drop | Unsupported:
         """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
 
         The attempt gets the next number, and its first stream entry makes Redis refuse tokens of all earlier attempts.
         A repetition for the same delivery by the same worker returns the same Start. Drop is returned, and the delivery
         removed from the queue, when there is nothing to run; a request that is past a time limit ends here, and so does
-        one that has tokens when the engine cannot continue behind them (`resumable`).
+        one that has tokens when the engine cannot continue behind them (`resumable`). Unsupported is returned, and
+        nothing is changed, when the request needs a gated parameter that is not in `accepts` (`*` stands for all).
 
         Raises Fenced when the worker has expired; the delivery is then queued again.
         """
         reply = await self._in_shard(
-            "start", rid, retry_for_secs, rid, worker, queue, model, entry, int(resumable), self.settings.retention_secs
+            "start",
+            rid,
+            retry_for_secs,
+            rid,
+            worker,
+            queue,
+            model,
+            entry,
+            int(resumable),
+            self.settings.retention_secs,
+            " ".join(accepts),
         )
         if as_text(reply[0]) == "fenced":
             raise fenced(worker)
         if as_text(reply[0]) == "drop":
             return Drop(as_text(reply[1]))
+        if as_text(reply[0]) == "unsupported":
+            return Unsupported(tuple(as_text(reply[1]).split()))
         return Start(
             int(reply[1]),
             int(reply[2]),
@@ -116,6 +132,10 @@ class Store(Membership, Listings):
             as_text(reply[6]),
             as_text(reply[7]),
             float(reply[8]),
+            tuple(as_text(reply[9]).split()),
+            reply[10],
+            as_text(reply[11]),
+            as_text(reply[12]),
         )
 
     async def append(self, shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:
@@ -174,7 +194,7 @@ class Store(Membership, Listings):
                 attempt,
                 outcome.status,
                 outcome.error_type,
-                outcome.message[:_MESSAGE_CHARS],
+                outcome.message[:MESSAGE_CHARS],
                 outcome.finish_reason,
                 last,
                 f"{attempt}-{remainder.number}" if remainder else "",
@@ -183,8 +203,9 @@ class Store(Membership, Listings):
                 "" if input_tokens is None else input_tokens,
                 "" if output_tokens is None else output_tokens,
                 outcome.content_events,
-                _encode(outcome.usage) if outcome.usage else "",
-                _encode_detail(outcome.detail) if outcome.detail else "",
+                outcome.produced_events,
+                encode_json(outcome.usage) if outcome.usage else "",
+                encode_detail(outcome.detail),
                 self.settings.retention_secs,
             )
             if remainder is None or as_text(reply[0]) != "overlap":
@@ -193,13 +214,21 @@ class Store(Membership, Listings):
             remainder, count = remainder._replace(tokens=orjson.dumps(missing)), len(missing)
 
     async def fail(
-        self, rid: str, error_type: str, message: str, *, seen: int | None = None, retry_for_secs: float = 0.0
+        self,
+        rid: str,
+        error_type: str,
+        message: str,
+        *,
+        seen: int | None = None,
+        detail: ErrorDetail | None = None,
+        retry_for_secs: float = 0.0,
     ) -> Ended:
         """End a request as failed, on behalf of its frontend. A worker that runs it is notified to kill it.
 
-        With `seen` it ends only if no token came after that number; else `moved` is returned. Returns `done`, or
-        `already` when it had ended before, also by an earlier execution of this call. Nothing is written for `unknown`,
-        `moved` and `killing` (a kill is pending, which the worker confirms).
+        A worker that can neither run nor hand on a queued request fails it too. `detail` has the parts of the error
+        that the client gets beside the message. With `seen` it ends only if no token came after that number; else
+        `moved` is returned. Returns `done`, or `already` when it had ended before, also by an earlier execution of this
+        call. Nothing is written for `unknown`, `moved` and `killing` (a kill is pending, which the worker confirms).
         """
         reply = await self._in_shard(
             "fail",
@@ -207,8 +236,9 @@ class Store(Membership, Listings):
             retry_for_secs,
             rid,
             error_type,
-            message[:_MESSAGE_CHARS],
+            message[:MESSAGE_CHARS],
             "" if seen is None else seen,
+            encode_detail(detail),
             self.settings.retention_secs,
         )
         return _ended(reply)
@@ -230,7 +260,7 @@ class Store(Membership, Listings):
             retry_for_secs,
             rid,
             mode.value,
-            reason[:_MESSAGE_CHARS],
+            reason[:MESSAGE_CHARS],
             self.settings.retention_secs,
         )
         record = record_of(reply[1]) if len(reply) > 1 else None
@@ -289,14 +319,16 @@ class Store(Membership, Listings):
         attempt: int | None = None,
         queue: str = "",
         entry: str = "",
+        failure: Failure | None = None,
         retry_for_secs: float = 0.0,
     ) -> str:
         """Return a request of this worker to the retry queue: a running attempt, or a delivery that was not started.
 
-        A running request is named by `attempt`, a delivery by `queue` and `entry`. The end of a requeued attempt is
-        marked in the stream, so tokens of it that are still under way are refused. Returns `requeued`; `ended` when the
-        request ended instead, because a cancel is pending, its attempts are used up, or its engine cannot continue
-        behind its tokens; `not` when it is not this worker's; or `unknown`. A repetition returns `not`.
+        A running request is named by `attempt`, a delivery by `queue` and `entry`. `failure` says why the attempt
+        failed; without it the request is moved in an orderly way, which uses up no attempt. The end of a requeued
+        attempt is marked in the stream, so tokens of it that are still under way are refused. Returns `requeued`;
+        `ended` when the request ended instead, because a cancel is pending, its attempts are used up, or its engine
+        cannot continue behind its tokens; `not` when it is not this worker's; or `unknown`. A repetition returns `not`.
         """
         reply = await self._in_shard(
             "requeue",
@@ -307,6 +339,9 @@ class Store(Membership, Listings):
             "" if attempt is None else attempt,
             queue,
             entry,
+            int(failure is not None and failure.uses_attempt),
+            failure.message[:MESSAGE_CHARS] if failure else "",
+            encode_detail(failure.detail if failure else None),
             self.settings.max_attempts,
             self.settings.retention_secs,
         )
@@ -315,19 +350,6 @@ class Store(Membership, Listings):
     async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
         """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
         return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
-
-
-def _encode(value: Any) -> bytes:
-    """Return JSON. What JSON or UTF-8 cannot carry is replaced."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return orjson.dumps(encodable_value(value))
-
-
-def _encode_detail(detail: ErrorDetail) -> bytes:
-    """Return JSON, with long texts cut off as an error message is."""
-    return _encode([part[:_MESSAGE_CHARS] if isinstance(part, str) else part for part in detail])
 
 
 def _ended(reply: list[Any]) -> Ended:

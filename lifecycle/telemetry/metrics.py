@@ -72,6 +72,11 @@ class Metrics:
         )
         self.input_tokens = counter("input_tokens", "Prompt tokens, where the engine reports them.", ("model",))
         self.output_events = counter("output_events", "Events with content of requests that have ended.", ("model",))
+        self.orphan_tokens = counter(
+            "orphan_tokens",
+            "Events of ended requests that came while the client was gone and nobody read, or after a cancel.",
+            ("model",),
+        )
         self.token_gaps = histogram(
             "inter_token_latency_seconds", "Time between tokens as the frontend received them.", _SHORT_SECONDS
         )
@@ -91,6 +96,7 @@ class Metrics:
         """Observe durations and lengths from the terminal record. All its times are by Redis's clock."""
         self.input_tokens.labels(record.model).inc(record.input_tokens or 0)
         self.output_events.labels(record.model).inc(record.output_events)
+        self.orphan_tokens.labels(record.model).inc(record.orphan_events)
         for histogram, value in (
             (self.duration, record.duration_secs),
             (self.cancel_to_stop, record.cancel_to_stop_secs),

@@ -1,4 +1,4 @@
-"""Trace a request's life: a span `request` with `queue` on the frontend, and an `attempt` on each worker that runs it.
+"""Trace a request's life: a span such as `chat MODEL` with `queue` on the frontend, and an `attempt` on each worker.
 
 Until `turn_on()` is called, after OpenTelemetry's SDK was set up (`lifecycle.cli.traces`), no spans are made, and an
 incoming traceparent is passed on unchanged.
@@ -16,9 +16,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from lifecycle.store.results import Ended, Start
+from lifecycle.telemetry import gen_ai
 from lifecycle.types import ErrorType, Labels, RequestRecord
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_FAILURES = frozenset(ErrorType) - {ErrorType.NONE, ErrorType.CANCELLED}
 _propagator = TraceContextTextMapPropagator()
 _tracer: Tracer | None = None
 
@@ -51,9 +53,13 @@ class RequestSpan:
         self._queue: Span | None = None
         self.traceparent = traceparent
         if _tracer is not None:
-            attributes = {"lifecycle.request.id": rid, "gen_ai.request.model": labels.model}
-            attributes |= {"lifecycle.endpoint": labels.endpoint, "lifecycle.request_type": labels.request_type}
-            self._span = _tracer.start_span("request", _context(traceparent), attributes=attributes)
+            attributes = gen_ai.request_attributes(labels) | {
+                "lifecycle.request.id": rid,
+                "lifecycle.endpoint": labels.endpoint,
+                "lifecycle.request_type": labels.request_type,
+            }
+            name = gen_ai.span_name(labels)
+            self._span = _tracer.start_span(name, _context(traceparent), SpanKind.CLIENT, attributes)
             self.traceparent = _traceparent(self._span)
 
     @property
@@ -76,6 +82,7 @@ class RequestSpan:
         """End the span as the terminal record says."""
         self.started()
         if self._span is not None:
+            self._span.set_attributes(gen_ai.response_attributes(record))
             _describe(self._span, record)
             self._span.end()
 
@@ -83,7 +90,7 @@ class RequestSpan:
         """End the span without a terminal record. `error_type` is `moved` when another frontend has taken over."""
         self.started()
         if self._span is not None:
-            self._span.set_attribute("error.type", error_type)
+            _fail(self._span, error_type)
             self._span.end()
 
 
@@ -97,7 +104,7 @@ class AttemptSpan:
         if _tracer is not None:
             attributes: dict[str, AttributeValue] = {
                 "lifecycle.request.id": rid,
-                "gen_ai.request.model": model,
+                "lifecycle.model": model,
                 "lifecycle.worker": worker,
                 "lifecycle.attempt": start.attempt,
             }
@@ -116,7 +123,7 @@ class AttemptSpan:
             return
         record = ended.record if ended is not None else None
         if record is None:
-            self._span.set_attribute("error.type", ended.what if ended is not None else "unreported")
+            _fail(self._span, ended.what if ended is not None else "unreported")
         else:
             self._note_first_token(self._span, record)
             _describe(self._span, record)
@@ -135,18 +142,17 @@ class AttemptSpan:
 
 def _describe(span: Span, record: RequestRecord) -> None:
     span.set_attribute("lifecycle.status", record.status.value)
-    span.set_attribute("gen_ai.usage.output_tokens", record.output_tokens)
     for role, replica in (("frontend", record.frontend), ("worker", record.worker)):
         if replica:
             span.set_attribute(f"lifecycle.{role}", replica)
-    if record.input_tokens is not None:
-        span.set_attribute("gen_ai.usage.input_tokens", record.input_tokens)
-    if record.finish_reason:
-        span.set_attribute("gen_ai.response.finish_reasons", (record.finish_reason,))
     if record.error_type:
-        span.set_attribute("error.type", record.error_type)
-        if record.error_type != ErrorType.CANCELLED:
-            span.set_status(Status(StatusCode.ERROR))
+        _fail(span, record.error_type)
+
+
+def _fail(span: Span, error_type: str) -> None:
+    span.set_attribute("error.type", error_type)
+    if error_type in _FAILURES:
+        span.set_status(Status(StatusCode.ERROR))
 
 
 def _context(traceparent: str) -> Context:

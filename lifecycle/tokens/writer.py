@@ -50,6 +50,7 @@ class TokenSink:
         self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
+        self._dropped = 0  # events that were put but can no longer be appended
         self._stalled = False  # that flush was refused or not answered, and is repeated
         self._ending = False  # further tokens are dropped: the attempt has ended, whatever its engine still yields
         self._progress: asyncio.Event | None = None  # set when a flush ends or stalls, or the sink is closed
@@ -63,6 +64,7 @@ class TokenSink:
     def put(self, event: Event) -> bool:
         """Take one event. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
+            self._dropped += 1
             return True
         self._events.append(event)
         if not self._queued:
@@ -81,6 +83,7 @@ class TokenSink:
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request has ended or belongs to another worker."""
         self._close()
+        self._dropped += len(self._events)
         self._events.clear()
         self._notify()
 
@@ -105,7 +108,9 @@ class TokenSink:
             self._writer.worker,
             self.attempt,
             # Which events of earlier attempts had content is not known; all of them are counted.
-            outcome._replace(content_events=self._base + outcome.content_events),
+            outcome._replace(
+                content_events=self._base + outcome.content_events, produced_events=self._number + self._dropped
+            ),
             self._number,
             remainder=remainder,
             retry_for_secs=retry_for_secs,

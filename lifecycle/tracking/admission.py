@@ -22,7 +22,9 @@ class AdmissionRequest(NamedTuple):
     traceparent: str = ""
     idempotency: str = ""  # see Idempotency.mark; empty without an idempotency key
     owner: str = ""  # the name of the API key of the call; empty for none
+    needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
     inflight_limit: int = 0  # how many requests the owner may have inflight; 0 for no limit
+    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
 
 
 class Rejected(Exception):

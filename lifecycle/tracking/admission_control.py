@@ -70,6 +70,8 @@ class AdmissionControl:
                 idempotency=admit.idempotency,
                 owner=admit.owner,
                 admit_by=slot.admit_by if slot else None,
+                needs=admit.needs,
+                headers=admit.headers,
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":

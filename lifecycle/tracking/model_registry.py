@@ -9,11 +9,21 @@ from typing import Literal
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError, StoreUnavailable
-from lifecycle.store.results import Roster, accepts_of, models_of
+from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
+from lifecycle.store.worker_roster import (
+    LivingWorker,
+    Outage,
+    by_model,
+    find_unsupported,
+    outage_of,
+    workers_of,
+)
 
 ModelState = Literal["live", "known", "unknown"]
-"""`live`: a living worker serves the model. `known`: a worker has served it, as far as Redis or this frontend knows."""
+"""`live`: a worker offers the model, healthy or not. `known`: a worker has offered it, as far as Redis or this frontend
+knows, or is just being started.
+"""
 
 
 class ModelRegistry:
@@ -26,8 +36,7 @@ class ModelRegistry:
         self._failure = ""  # the error of that time, empty for none
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
-        self._live: frozenset[str] = frozenset()
-        self._accepts: dict[str, set[frozenset[str]]] = {}
+        self._workers: dict[str, list[LivingWorker]] = {}  # by model
 
     async def state_of(self, model: str) -> ModelState:
         """Return a model's state; the roster is refreshed unless the model is live. Raises StoreUnavailable."""
@@ -35,28 +44,24 @@ class ModelRegistry:
             await self.refresh()
         return self._cached_state(model)
 
-    def accepts(self, model: str) -> set[frozenset[str]]:
-        """Return the gated parameters that the model's living workers accept, one set for each; `*` stands for all."""
-        return self._accepts.get(model, set())
+    async def find_outage(self, model: str) -> Outage | None:
+        """Return the error for a model whose living workers are all unhealthy; None when one is not.
+
+        The roster is refreshed before an error is returned. Raises StoreUnavailable.
+        """
+        if outage_of(self._workers_of(model)) is not None:
+            await self.refresh()
+        return outage_of(self._workers_of(model))
 
     async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
-        """Return the first of these gated parameters that keeps every living worker of the model from the call.
+        """Return one of these gated parameters that keeps every living worker of the model from the call.
 
         Returns None when one worker accepts all of them, or when no worker lives. The roster is refreshed before a
         parameter is returned. Raises StoreUnavailable.
         """
-        unsupported = self._unsupported(model, names)
-        if unsupported is not None:
+        if find_unsupported(self._workers_of(model), names) is not None:
             await self.refresh()
-            unsupported = self._unsupported(model, names)
-        return unsupported
-
-    def _unsupported(self, model: str, names: Sequence[str]) -> str | None:
-        missing = [
-            [name for name in names if name not in accepted and "*" not in accepted] for accepted in self.accepts(model)
-        ]
-        fewest = min(missing, key=len, default=[])
-        return fewest[0] if fewest else None
+        return find_unsupported(self._workers_of(model), names)
 
     async def refresh(self) -> Roster:
         """Return a roster no older than this call. Callers that wait at the same time share it, or its failure.
@@ -71,8 +76,7 @@ class ModelRegistry:
                 try:
                     self._roster, self._failure = await self._store.roster(), ""
                     self._known.update(self._roster.models)
-                    self._live = frozenset(models_of(self._roster))
-                    self._accepts = accepts_of(self._roster)
+                    self._workers = by_model(workers_of(self._roster, self._store.settings.lease_secs))
                 except StoreUnavailable as failure:
                     self._failure = failure.message
                 self._asked_at = asked_at
@@ -88,7 +92,10 @@ class ModelRegistry:
                 await self.refresh()
             tasks.check_cancelled()
 
+    def _workers_of(self, model: str) -> Sequence[LivingWorker]:
+        return self._workers.get(model, ())
+
     def _cached_state(self, model: str) -> ModelState:
-        if model in self._live:
+        if any(worker.offers for worker in self._workers_of(model)):
             return "live"
         return "known" if model in self._known else "unknown"

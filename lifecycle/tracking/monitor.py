@@ -107,7 +107,7 @@ class StreamMonitor:
         try:
             self._guard.mark(record)
             # What the engine reported beyond the events that were counted, or events in frames that were lost.
-            self._tokens.inc(max(0, record.output_tokens - self.feed.number))
+            self._tokens.inc(max(0, max(record.output_tokens, record.stream_length) - self.feed.number))
             self._services.metrics.observe_end(record)
             self._span.end(record)
             request_log.ended(record, self._span.trace_id)

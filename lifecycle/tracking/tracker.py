@@ -17,6 +17,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.results import Cancellation, Roster
 from lifecycle.store.server_info import warn_of_eviction
+from lifecycle.store.worker_roster import Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
@@ -102,6 +103,13 @@ class Tracker:
     async def model_state(self, model: str) -> ModelState:
         """Return whether a model is served now, was served before, or is unknown. Raises StoreUnavailable."""
         return await self._models.state_of(model)
+
+    async def find_outage(self, model: str) -> Outage | None:
+        """Return the error for a model whose living workers are all unhealthy; None when one is not.
+
+        Raises StoreUnavailable.
+        """
+        return await self._models.find_outage(model)
 
     async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
         """Return the gated parameter for which no living worker of the model takes a call with these, if any.

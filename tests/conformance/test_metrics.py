@@ -31,6 +31,7 @@ PROCESS = {
     "lifecycle_output_tokens": {"model"},
     "lifecycle_output_events": {"model"},
     "lifecycle_input_tokens": {"model"},
+    "lifecycle_orphan_tokens": {"model"},
     "lifecycle_request_duration_seconds": {"model"},
     "lifecycle_time_to_first_token_seconds": {"model"},
     "lifecycle_inter_token_latency_seconds": {"model"},
@@ -43,8 +44,8 @@ CLUSTER = {
     "lifecycle_cluster_inflight_requests": REQUEST,
     "lifecycle_cluster_queued_requests": {"model"},
     "lifecycle_cluster_requests": OUTCOME,
-    "lifecycle_cluster_replicas": {"role"},
-    "lifecycle_cluster_worker_slots": {"model"},
+    "lifecycle_cluster_replicas": {"role", "state"},
+    "lifecycle_cluster_worker_slots": {"model", "state"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
     "lifecycle_cluster_snapshot_age_seconds": set(),
@@ -156,6 +157,27 @@ async def test_the_counts_are_exact(cluster: Cluster, new_id: Callable[[], str])
     await settles_to(list[str](), wrong)  # the cluster's snapshot may be a second old
 
 
+async def test_what_came_after_the_client_had_gone_is_counted_by_the_owner(
+    cluster: Cluster, new_id: Callable[[], str]
+) -> None:
+    a, b = cluster.frontends
+    read, left = new_id(), new_id()
+    async with extra_worker(cluster, "orphaned", echo_tokens_per_sec=100):
+        await _read(cluster, chat("a b c", "orphaned"), read)
+        body = chat("x", "orphaned", echo_repeat=200)
+        async with post(cluster.http, a.url, body, X_Request_Id=left, X_On_Disconnect="continue") as response:
+            await response.read_tokens(2)
+        for rid in (read, left):
+            await ended(cluster, rid)
+
+    async def events() -> float:
+        return await cluster.metric("lifecycle_output_events_total", a, model="orphaned")
+
+    await settles_to(203.0, events)
+    assert 0 < await cluster.metric("lifecycle_orphan_tokens_total", a, model="orphaned") <= 198
+    assert await cluster.metric("lifecycle_orphan_tokens_total", b, model="orphaned") == 0
+
+
 async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: str) -> None:
     async with post(cluster.http, cluster.frontends[0].url, endless(), X_Request_Id=rid) as stream:
         await stream.read_tokens(1)
@@ -167,6 +189,8 @@ async def test_the_cluster_is_the_same_on_every_replica(cluster: Cluster, rid: s
         await wait_until(seen_by_both)
         assert await cluster.metric("lifecycle_inflight_requests", cluster.frontends[1]) == 0
         assert await cluster.metric("lifecycle_cluster_replicas", role="frontend") == 2
+        for state, number in (("ready", 2), ("draining", 0)):
+            assert await cluster.metric("lifecycle_cluster_replicas", role="frontend", state=state) == number
         await cancel(cluster, rid)
 
 

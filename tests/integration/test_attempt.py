@@ -64,7 +64,7 @@ class Bench:
         flushing = asyncio.create_task(writer.run())
         try:
             async with asyncio.timeout(BOUND_SECS):
-                attempt = Attempt("r", start._replace(body=self.body), engine, writer, store.settings, [])
+                attempt = Attempt("r", start._replace(body=self.body), engine, writer, store.settings, [], lambda: None)
                 await attempt.run()
         finally:
             flushing.cancel()

@@ -15,9 +15,11 @@ import pytest
 from benchmarks.parking import parked
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
+from lifecycle.store.transitions import Store
+from lifecycle.types import Role
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import Cluster, running
-from tests.conftest import MakeSettings
+from tests.conftest import MakeSettings, connect
 from tests.keys import Keys
 from tests.shared_cluster import borrowed, shared_cluster
 from tests.sse import chat, post
@@ -195,6 +197,32 @@ async def test_a_killed_worker_is_shown_as_dead_and_a_lost_frontend_is_noticed(
         assert await cluster.frontends[0].terminate() == 0  # a viewer does not hold it up
         await expect(page.locator("#trouble")).to_contain_text("cannot be reached")
         await expect(page.locator("#live")).to_have_text("Stale")
+
+
+async def test_a_worker_that_is_not_ready_says_why(browser: str, make_settings: MakeSettings, tmp_path: Path) -> None:
+    settings = make_settings(lease_secs=60.0)
+    store = Store(connect(settings), settings)
+
+    async def announce(name: str, **about: Any) -> None:
+        await store.heartbeat(name, Role.WORKER, {"models": ["m"], "concurrency": 1, **about}, ["m"])
+
+    async with running(settings, tmp_path, workers=0) as cluster, browsing(browser, cluster.frontends[0].url) as page:
+        await announce("w-loading", state="starting")
+        await announce("w-sick", state="unhealthy", error="no route to <b>upstream</b>")
+        states = page.locator("#replicas tbody tr [data-label=state]")
+        sick = states.and_(page.locator("[data-mark=unhealthy]"))
+        await expect(sick).to_have_text("unhealthy: no route to <b>upstream</b>")
+        await expect(sick).to_have_attribute("title", re.compile("takes nothing new .* no route to <b>upstream</b>"))
+        await expect(states.and_(page.locator("[data-mark=starting]"))).to_have_attribute("title", re.compile("loads"))
+        await expect(page.locator("#replicas-note")).to_contain_text("they are starting or unhealthy")
+        colors = [await state.evaluate("cell => getComputedStyle(cell).color") for state in await states.all()]
+        assert len(set(colors)) == 3, "ready, starting and unhealthy look different"
+        await announce("w-sick", state="ready")
+        await expect(sick).to_have_count(0)
+        await expect(page.locator("#replicas-note")).to_have_text("")
+        for name in ("w-loading", "w-sick"):
+            await store.expire(name)
+    await store.commands.aclose()
 
 
 async def test_it_says_when_redis_is_away_and_when_it_is_back(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import orjson
 import pytest
 
-from lifecycle.errors import EngineError, LifecycleError, Unavailable
+from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import max_model_lens
 from tests.upstream import (
     DONE,
     REQUEST,
@@ -200,6 +202,42 @@ async def test_the_upstreams_models_are_listed(serve: Serve) -> None:
     assert await engine.models() == ["a", "b"]
     assert upstream.exchanges[0].path == "/v1/models"
     assert upstream.exchanges[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("listed", "lengths"),
+    [
+        ([{"id": "a", "max_model_len": 8192}, {"id": "b"}], {"a": 8192}),  # vLLM, SGLang
+        ([{"id": "a.gguf", "meta": {"n_ctx_train": 131072, "n_ctx": 4096}}], {"a": 4096, "b": 4096}),  # llama.cpp
+        ([{"id": "a", "meta": {"n_ctx_train": 131072}}], {}),
+        ([{"id": "a", "max_model_len": None, "meta": None}, {"id": "b", "max_model_len": "8192"}], {}),
+    ],
+)
+async def test_the_upstream_tells_how_long_its_models_are(
+    serve: Serve, listed: list[dict[str, Any]], lengths: dict[str, int]
+) -> None:
+    _, engine = await serve(playing(orjson.dumps({"data": listed}), kind="application/json"))
+    await engine.health()
+    assert max_model_lens(engine, ["a", "b"]) == lengths
+
+
+async def test_an_upstream_that_is_away_is_not_healthy() -> None:
+    engine = OpenAIEngine("http://127.0.0.1:1/v1")
+    with pytest.raises(NotConnected, match="cannot connect to the upstream"):
+        await engine.health()
+    assert max_model_lens(engine, ["a"]) == {}
+    await close_engine(engine)
+
+
+@pytest.mark.parametrize(
+    ("status", "healthy"), [("401 No", True), ("404 No", True), ("502 No", False), ("503 No", False)]
+)
+async def test_an_upstream_that_answers_is_healthy_unless_a_gateway_says_otherwise(
+    serve: Serve, status: str, healthy: bool
+) -> None:
+    _, engine = await serve(playing("{}", status=status, kind="application/json"))
+    with nullcontext() if healthy else pytest.raises(Unavailable):
+        await engine.health()
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"data":[]}', '{"data":[{"id":7}]}', '{"error":{"message":"no"}}'])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.known_faults.reports.upstream import DONE, STREAM_HEAD, Upstream, chunk
 from tests.programs import Operator, Up
 from tests.sse import error_of, text_of
 
@@ -98,6 +99,26 @@ async def test_doctor_finds_nothing_that_fails(on_up: Operator) -> None:
         "sweeps",
     )
     assert {levels[check] for check in checks} == {"ok"}
+
+
+async def test_without_a_model_it_serves_what_the_upstream_lists() -> None:
+    with Upstream() as upstream:
+        upstream.play("hi", lambda call: [STREAM_HEAD, chunk({"content": "one"}, "stop"), DONE])
+        up = await asyncio.to_thread(
+            Up, "--frontends", "1", "--workers", "1", "--engine", "openai", "--upstream", upstream.url
+        )
+        async with up.stream("listed", messages=[{"role": "user", "content": "hi"}]) as (_, stream):
+            assert up.body["model"] == "upstream"
+            assert text_of(await stream.read()) == "one"
+        assert await asyncio.to_thread(up.end, signal.SIGINT) == 130
+
+
+async def test_several_models_can_be_named() -> None:
+    up = await asyncio.to_thread(Up, "--frontends", "1", "--workers", "1", "--model", "first", "--model", "second")
+    for model in ("first", "second"):
+        async with up.stream(model, model=model, echo_repeat=1) as (_, stream):
+            assert text_of(await stream.read()).startswith("The quick brown")
+    assert await asyncio.to_thread(up.end, signal.SIGINT) == 130
 
 
 async def test_ctrl_c_ends_everything_even_with_a_stream_open() -> None:

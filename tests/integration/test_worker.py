@@ -13,7 +13,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, ExpiredReplica, NewRequest, Start
+from lifecycle.store.results import Drop, ExpiredReplica, NewRequest, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Role
 from tests.conftest import MakeSettings, MakeStore
@@ -177,7 +177,7 @@ async def test_a_cancel_that_overtakes_the_reply_to_the_start_is_heard(
     heard = asyncio.Event()
     start, on_message = Store.start, Worker._on_message
 
-    async def overtaken(store: Store, rid: str, *args: Any, **options: Any) -> Start | Drop:
+    async def overtaken(store: Store, rid: str, *args: Any, **options: Any) -> Start | Drop | Unsupported:
         answer = await start(store, rid, *args, **options)
         await world.cancel()
         await heard.wait()

@@ -8,7 +8,17 @@ from typing import Any, cast
 import orjson
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import Append, Drop, Ended, ExpiredReplica, NewRequest, Outcome
+from lifecycle.store.results import (
+    Append,
+    Drop,
+    Ended,
+    ExpiredReplica,
+    Failure,
+    NewRequest,
+    Outcome,
+    UnservedModel,
+    Unsupported,
+)
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.machine.reference import FENCED
@@ -37,7 +47,15 @@ class Actual:
             await pushes.close()
 
     async def admit(
-        self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
+        self,
+        rid: str,
+        nonce: str,
+        labels: Labels,
+        frontend: str,
+        on_disconnect: str,
+        grace_secs: int,
+        limits: Limits,
+        needs: tuple[str, ...],
     ) -> tuple[object, ...]:
         new = NewRequest(
             rid,
@@ -50,6 +68,7 @@ class Actual:
             queue_timeout_secs=limits.queue,
             first_token_timeout_secs=limits.first_token,
             deadline_secs=limits.deadline,
+            needs=needs,
         )
         answer = await self.store.admit(new)
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
@@ -84,14 +103,18 @@ class Actual:
         entry, (_, rid) = reply[0][1][0]
         return Delivery(rid.decode(), queue, model, entry.decode())
 
-    async def start(self, delivery: Delivery, worker: str, resumable: bool) -> tuple[object, ...]:
+    async def start(
+        self, delivery: Delivery, worker: str, resumable: bool, accepts: tuple[str, ...]
+    ) -> tuple[object, ...]:
         rid, queue, model, entry = delivery
         try:
-            answer = await self.store.start(rid, worker, queue, model, entry, resumable=resumable)
+            answer = await self.store.start(rid, worker, queue, model, entry, resumable=resumable, accepts=accepts)
         except Fenced:
             return FENCED
         if isinstance(answer, Drop):
             return ("drop", answer.why)
+        if isinstance(answer, Unsupported):
+            return ("unsupported", answer.needs)
         return ("run", answer.attempt, answer.base, answer.cancel_mode)
 
     async def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
@@ -125,8 +148,8 @@ class Actual:
     async def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
         return (await self.store.requeue(delivery.rid, worker, queue=delivery.queue, entry=delivery.entry),)
 
-    async def requeue_attempt(self, rid: str, worker: str, attempt: int) -> tuple[object, ...]:
-        return (await self.store.requeue(rid, worker, attempt=attempt),)
+    async def requeue_attempt(self, rid: str, worker: str, attempt: int, failure: Failure | None) -> tuple[object, ...]:
+        return (await self.store.requeue(rid, worker, attempt=attempt, failure=failure),)
 
     async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
@@ -137,7 +160,7 @@ class Actual:
         return (answer.held, orders, set(answer.not_in_redis), set(answer.not_held_locally))
 
     async def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
-        ended, more = await self.store.sweep(0, unserved, models)
+        ended, more = await self.store.sweep(0, [UnservedModel(model) for model in unserved], models)
         assert not more
         return (ended,)
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from lifecycle.settings import load
+from lifecycle.store.results import Failure
 from lifecycle.types import Labels
 from tests.machine.words import Call, Limits
 
@@ -48,7 +49,10 @@ calls = st.builds(
     on_disconnect=st.sampled_from(("cancel", "continue")),
     grace_secs=st.sampled_from((0, 2 * TICK_SECS)),
     limits=st.builds(Limits, limits, limits, limits),
+    needs=st.sampled_from(((), (), (), ("tools",))),
 )
+accepts = st.sampled_from((("*",), ("*",), ("n", "tools"), ()))
+failures = st.sampled_from((None, None, Failure("no"), Failure("no", uses_attempt=False)))
 
 
 def recent(data: st.DataObject, things: list[T]) -> T:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from lifecycle.store.results import Failure
 from lifecycle.types import Labels, Role
 from tests.machine.members import Members
 from tests.machine.words import Delivery, Limits, Piece, Tracked
@@ -32,7 +33,15 @@ class ReferenceModel:
     # what a frontend does
 
     def admit(
-        self, rid: str, nonce: str, labels: Labels, frontend: str, on_disconnect: str, grace_secs: int, limits: Limits
+        self,
+        rid: str,
+        nonce: str,
+        labels: Labels,
+        frontend: str,
+        on_disconnect: str,
+        grace_secs: int,
+        limits: Limits,
+        needs: tuple[str, ...],
     ) -> tuple[object, ...]:
         known = self.requests.get(rid)
         if known:
@@ -45,7 +54,7 @@ class ReferenceModel:
         now, tick = self._due(0)
         deadlines = {kind: (now + secs, tick) for kind, secs in limits._asdict().items() if secs}
         self.requests[rid] = Tracked(
-            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers={frontend: 1}
+            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers={frontend: 1}, needs=needs
         )
         return ("admitted",)
 
@@ -102,7 +111,7 @@ class ReferenceModel:
         assert request.place not in self.pending, "delivered twice"
         self.pending[request.place] = worker
 
-    def start(self, delivery: Delivery, worker: str, resumable: bool) -> tuple[object, ...]:
+    def start(self, delivery: Delivery, worker: str, resumable: bool, accepts: tuple[str, ...]) -> tuple[object, ...]:
         request = self.requests[delivery.rid]
         waits_there = request.status == "queued" and (request.queue, request.entry) == (delivery.queue, delivery.entry)
         if worker in self.dead:
@@ -124,6 +133,8 @@ class ReferenceModel:
         if request.pieces and not resumable:
             self._terminate(request, "failed", "worker_lost")
             return ("drop", "worker_lost")
+        if "*" not in accepts and not set(request.needs) <= set(accepts):
+            return ("unsupported", request.needs)
         request.resumable = resumable
         self._leave_queue(request)
         request.status, request.worker = "running", worker
@@ -190,11 +201,13 @@ class ReferenceModel:
         self._queue_again(request)
         return ("requeued",)
 
-    def requeue_attempt(self, rid: str, worker: str, attempt: int) -> tuple[object, ...]:
+    def requeue_attempt(self, rid: str, worker: str, attempt: int, failure: Failure | None) -> tuple[object, ...]:
         request = self.requests[rid]
         if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
             return ("not",)
-        return (self._lose_worker(request),)
+        if failure is None:
+            return (self._move(request, uses_attempt=False, error_type="worker_lost"),)
+        return (self._move(request, uses_attempt=failure.uses_attempt, error_type="unavailable"),)
 
     # what any replica does
 
@@ -248,7 +261,7 @@ class ReferenceModel:
         ended = moved = waiting = 0
         if role == Role.WORKER:
             for request in self._running_on(replica):
-                requeued = self._lose_worker(request) == "requeued"
+                requeued = self._move(request, uses_attempt=True, error_type="worker_lost") == "requeued"
                 moved, ended = moved + requeued, ended + (not requeued)
             for request in self.requests.values():
                 if request.entry and self.pending.get(request.place) == replica:
@@ -310,12 +323,14 @@ class ReferenceModel:
         self._order(request.worker, request.rid)
         return "pending"
 
-    def _lose_worker(self, request: Tracked) -> str:
+    def _move(self, request: Tracked, *, uses_attempt: bool, error_type: str) -> str:
+        used_up = uses_attempt and request.failures + 1 >= self.max_attempts
         if request.cancel_mode:
             self._terminate(request, "cancelled", "cancelled")
-        elif (request.pieces and not request.resumable) or request.attempt >= self.max_attempts:
-            self._terminate(request, "failed", "worker_lost")
+        elif (request.pieces and not request.resumable) or used_up:
+            self._terminate(request, "failed", error_type)
         else:
+            request.failures += uses_attempt
             request.status, request.worker, request.given_back = "queued", "", request.attempt
             self._queue_again(request)
             return "requeued"

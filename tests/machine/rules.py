@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from lifecycle.settings import Settings
+from lifecycle.store.results import Failure
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.leaks import assert_no_leaks, clear
@@ -35,7 +36,9 @@ from tests.machine.drawing import (
     QUEUE_LIMIT,
     SETTINGS,
     TICK_SECS,
+    accepts,
     calls,
+    failures,
     frontends,
     recent,
     resumable,
@@ -123,13 +126,13 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.admit(call, 1)
         self.redis_is_as_the_reference_model()
         for worker in ("w0", "w1"):
-            self.take(worker, True, True)
+            self.take(worker, True, True, ("*",))
 
     @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.reference.requests) < MOST_REQUESTS)
     @rule(call=calls, times=twice)
     def admit(self, call: Call, times: int) -> None:
         rid = f"r{len(self.reference.requests)}"
-        args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits)
+        args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits, call.needs)
         self.both("admit", rid, "nonce", *args, times=times)
         if rid in self.reference.requests:
             assert self.both("admit", rid, "other", *args) == ("exists",)
@@ -167,8 +170,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     # what a worker does
 
     @precondition(lambda self: any(r.status == "queued" for r in self.reference.requests.values()))
-    @rule(worker=workers, starts=st.booleans(), resumable=resumable)
-    def take(self, worker: str, starts: bool, resumable: bool) -> None:
+    @rule(worker=workers, starts=st.booleans(), resumable=resumable, accepts=accepts)
+    def take(self, worker: str, starts: bool, resumable: bool, accepts: tuple[str, ...]) -> None:
         """One of the dead that has not heard of it takes too; started or not, it must go to another."""
         name = self.replica(worker)
         for queue in ("retry", "queue"):
@@ -178,15 +181,15 @@ class LifecycleMachine(RuleBasedStateMachine):
                     self.reference.take(name, delivery)
                     self.deliveries.append((delivery, name))
                     if starts:
-                        self._start(delivery, name, resumable, 1)
+                        self._start(delivery, name, resumable, accepts, 1)
 
     @precondition(lambda self: self.deliveries)
-    @rule(data=st.data(), resumable=resumable, times=twice)
-    def start(self, data: st.DataObject, resumable: bool, times: int) -> None:
-        self._start(*recent(data, self.deliveries), resumable, times)
+    @rule(data=st.data(), resumable=resumable, accepts=accepts, times=twice)
+    def start(self, data: st.DataObject, resumable: bool, accepts: tuple[str, ...], times: int) -> None:
+        self._start(*recent(data, self.deliveries), resumable, accepts, times)
 
-    def _start(self, delivery: Delivery, worker: str, resumable: bool, times: int) -> None:
-        answer = self.both("start", delivery, worker, resumable, times=times)
+    def _start(self, delivery: Delivery, worker: str, resumable: bool, accepts: tuple[str, ...], times: int) -> None:
+        answer = self.both("start", delivery, worker, resumable, accepts, times=times)
         if answer[0] == "run":
             _, attempt, base, _ = answer
             if not any((r.rid, r.attempt) == (delivery.rid, attempt) for r in self.runs):
@@ -228,11 +231,11 @@ class LifecycleMachine(RuleBasedStateMachine):
     disconnect_too = disconnect
 
     @precondition(lambda self: self.deliveries)
-    @rule(data=st.data(), started=st.sampled_from((True, True, False)), times=twice)
-    def release(self, data: st.DataObject, started: bool, times: int) -> None:
+    @rule(data=st.data(), started=st.sampled_from((True, True, False)), failure=failures, times=twice)
+    def release(self, data: st.DataObject, started: bool, failure: Failure | None, times: int) -> None:
         if started and self.runs:
             run = self.some_run(data)
-            self.both("requeue_attempt", run.rid, run.worker, run.attempt, times=times)
+            self.both("requeue_attempt", run.rid, run.worker, run.attempt, failure, times=times)
         else:
             self.both("requeue_delivery", *recent(data, self.deliveries), times=times)
 

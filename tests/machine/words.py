@@ -65,6 +65,8 @@ class Tracked:
     moved: bool = False  # to another frontend than the one that admitted it
     resumable: bool = False  # by the worker that started it last
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
+    needs: tuple[str, ...] = ()
+    failures: int = 0  # attempts that failed and were repeated
 
     @property
     def number(self) -> int:
@@ -92,6 +94,7 @@ class Call(NamedTuple):
     on_disconnect: str
     grace_secs: int
     limits: Limits
+    needs: tuple[str, ...]  # gated parameters
 
 
 @dataclass

@@ -103,6 +103,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["up", "--frontends", "0"], "--frontends"),
         (["up", "--port", "65535"], "--port"),
         (["up", "--on-disconnect", "sulk"], "LIFECYCLE_ON_DISCONNECT"),
+        (["up", "--model", "m", "--model", " "], "--model"),
+        (["up", "--engine", "openai"], "LIFECYCLE_OPENAI_BASE_URL"),
+        (["up", "--forward-headers", "x y"], "LIFECYCLE_FORWARD_HEADERS"),
         (["ps", "--redis-url", "nosuch://here"], "LIFECYCLE_REDIS_URL"),
     ],
 )
@@ -142,6 +145,13 @@ def test_redis_out_of_reach_is_one_line(capsys: pytest.CaptureFixture[str], comm
     code, line = failing(capsys, command, *ids, *OUT_OF_REACH, *json_too)
     assert code == 1
     assert "Redis" in line
+
+
+def test_up_without_a_model_needs_an_upstream_that_lists_some(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = failing(capsys, "up", "--port", "0", "--engine", "openai", "--upstream", "http://127.0.0.1:1/v1")
+    assert code == 1
+    assert "http://127.0.0.1:1/v1 cannot be listed" in line
+    assert "pass --model" in line
 
 
 def test_a_password_in_a_malformed_url_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

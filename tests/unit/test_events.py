@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.execution.events import first_finish_reason, has_content, snapshot, take_usage
+from lifecycle.execution.events import first_finish_reason, has_content, is_empty, snapshot, take_usage
 
 
 def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:
@@ -70,13 +70,17 @@ def test_a_snapshot_does_not_follow_later_changes() -> None:
 
 
 def test_what_has_no_place_in_json_is_replaced_where_it_can_be() -> None:
-    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "?", "1": float(2**70)}
+    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "\ufffd", "1": float(2**70)}
 
 
 def test_the_usage_is_taken_out_of_a_chunk_only() -> None:
     event = {"choices": [], "usage": {"prompt_tokens": 1}}
     assert take_usage(event) == {"prompt_tokens": 1}
-    assert event == {"choices": []}
+    assert event == {"choices": [], "usage": None}, "which marks what is left"
+    assert is_empty(event)
+    event = chunk({"content": "a"}) | {"usage": {"prompt_tokens": 1}}
+    assert take_usage(event) == {"prompt_tokens": 1}
+    assert event == chunk({"content": "a"})
     whole = {"object": "list", "usage": {"prompt_tokens": 1}}
     assert take_usage(whole) is None
     assert "usage" in whole

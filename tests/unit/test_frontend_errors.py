@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from lifecycle.errors import ERROR_RESPONSES
-from lifecycle.fastapi.errors import ApiError, encodable
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
 
 
@@ -39,28 +39,27 @@ def test_every_error_type_has_a_body_and_headers(error_type: ErrorType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error_type", "status", "repeat", "retry_after"),
+    ("error_type", "status", "repeat", "later"),
     [
-        (ErrorType.VALIDATION, None, False, None),
-        (ErrorType.NOT_FOUND, None, False, None),
-        (ErrorType.VALIDATION, 405, False, None),
-        (ErrorType.VALIDATION, 409, False, None),
-        (ErrorType.VALIDATION, 413, False, None),
-        (ErrorType.CANCELLED, None, False, None),
-        (ErrorType.OVERLOAD, None, True, "1"),
-        (ErrorType.OVERLOAD, 503, True, "1"),
-        (ErrorType.UNAVAILABLE, None, True, "1"),
-        (ErrorType.STATE_LOST, None, True, "1"),
-        (ErrorType.INTERNAL, None, True, None),
-        (ErrorType.DEADLINE, None, True, None),
+        (ErrorType.VALIDATION, None, False, False),
+        (ErrorType.NOT_FOUND, None, False, False),
+        (ErrorType.VALIDATION, 405, False, False),
+        (ErrorType.VALIDATION, 409, False, False),
+        (ErrorType.VALIDATION, 413, False, False),
+        (ErrorType.CANCELLED, None, False, False),
+        (ErrorType.OVERLOAD, None, True, True),
+        (ErrorType.OVERLOAD, 503, True, True),
+        (ErrorType.UNAVAILABLE, None, True, True),
+        (ErrorType.STATE_LOST, None, True, True),
+        (ErrorType.INTERNAL, None, True, False),
+        (ErrorType.DEADLINE, None, True, False),
     ],
 )
-def test_who_should_repeat_and_when(
-    error_type: ErrorType, status: int | None, repeat: bool, retry_after: str | None
-) -> None:
+def test_who_should_repeat_and_when(error_type: ErrorType, status: int | None, repeat: bool, later: bool) -> None:
     headers = ApiError(error_type, "why", status=status).headers()
     assert headers.get("x-should-retry") == (None if repeat else "false")
-    assert headers.get("retry-after") == retry_after
+    assert ("retry-after" in headers) is later
+    assert 1 <= int(headers.get("retry-after", 1)) <= 3
 
 
 def test_the_caller_may_know_better() -> None:
@@ -95,21 +94,6 @@ def test_the_sdk_repeats_only_what_is_worth_it(error: ApiError, calls: int, monk
         client.models.list()
     assert raised.value.type == error.type
     assert len(seen) == calls
-
-
-@pytest.mark.parametrize(
-    ("text", "clean"),
-    [
-        ("plain", "plain"),
-        ("é 😀 \u2028 \ufeff \x00", "é 😀 \u2028 \ufeff \x00"),
-        ("a\ud800b", "a\ufffdb"),
-        ("\udc00", "\ufffd"),
-        ("end\ud83d", "end\ufffd"),
-        ("\ud83d\ude00", "😀"),
-    ],
-)
-def test_encodable(text: str, clean: str) -> None:
-    assert encodable(text) == clean
 
 
 def test_a_message_that_is_not_utf8_is_still_sent() -> None:

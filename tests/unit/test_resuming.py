@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.store.results import Append, Drop, Outcome, Start
-from lifecycle.types import CancelMode, Role
+from lifecycle.store.results import Append, Drop, Failure, Outcome, Start, UnservedModel
+from lifecycle.types import CancelMode, ErrorDetail, Role
 from tests.unit.world import World
 
 
@@ -124,7 +124,7 @@ async def test_who_ends_it_between_two_attempts_says_where_its_tokens_end(world:
 
 async def test_a_queue_that_nobody_serves_any_more_says_so_too(world: World) -> None:
     await _move(world)
-    assert await world.store.sweep(0, ["m"]) == (1, False)
+    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False)
     assert (await world.record()).error_type == "unavailable"
     assert await _last_told(world) == 2
 
@@ -138,13 +138,40 @@ async def test_the_limits_that_were_met_do_not_count_again(world: World) -> None
     await _finish(world, 2)
 
 
+@pytest.mark.leaves_inflight
 async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(world: World) -> None:
     await _move(world)
     await _resume(world)
     reconciliation = await world.store.reconcile_shard(0, "w1", Role.WORKER, 0, [])
     assert reconciliation.not_held_locally == ["r"]
-    assert await world.store.requeue("r", "w1", attempt=2) == "ended", "both attempts are used up"
-    assert await _last_told(world) == 2
+    assert await world.store.requeue("r", "w1", attempt=2) == "requeued", "nothing failed"
+    assert await world.tokens() == "1.1 1.2 "
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (None, "requeued"),
+        (Failure("The engine is away", uses_attempt=False), "requeued"),
+        (Failure("The engine is away", ErrorDetail(503, retry_after_secs=7)), "ended"),
+    ],
+    ids=["moved in an orderly way", "no engine was reached", "the attempt failed"],
+)
+async def test_only_failed_attempts_are_limited(world: World, failure: Failure | None, outcome: str) -> None:
+    await _move(world)  # the worker of the first attempt has expired, and max_attempts is 2
+    await _resume(world)
+    assert await world.store.requeue("r", "w1", attempt=2, failure=failure) == outcome
+    record = await world.record()
+    assert record.attempt == 2
+    if outcome == "ended":
+        assert (record.status, record.error_type, record.error_message) == (
+            "failed",
+            "unavailable",
+            "The engine is away",
+        )
+        assert record.error_detail == ErrorDetail(503, retry_after_secs=7)
+        assert await _last_told(world) == 2
 
 
 async def test_the_last_tokens_of_a_later_attempt_are_trimmed_as_those_of_the_first(world: World) -> None:

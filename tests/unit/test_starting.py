@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lifecycle.store.results import Drop, Start
+from lifecycle.store.results import Drop, Start, UnservedModel
 from lifecycle.types import Role
 from tests.unit.world import World
 
@@ -80,5 +80,27 @@ async def test_the_first_token_ends_the_wait_for_it(world: World) -> None:
 
 async def test_a_queue_that_nobody_serves_ends(world: World) -> None:
     await world.admit()
-    assert await world.store.sweep(0, ["m"]) == (1, False)
+    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False)
     assert (await world.record()).error_type == "unavailable"
+
+
+@pytest.mark.leaves_inflight
+async def test_a_start_hands_on_the_headers_the_endpoint_and_the_owner(world: World) -> None:
+    await world.admit(headers=b'{"x-session-id":"s1"}', owner="acme")
+    delivery = await world.take()
+    for _ in range(2):  # a repetition gets the same
+        start = await world.start(delivery)
+        assert (start.headers, start.endpoint, start.owner) == (b'{"x-session-id":"s1"}', "chat_completions", "acme")
+    await world.admit("r1")
+    start = await world.start(await world.take())
+    assert (start.headers, start.endpoint, start.owner) == (b"", "chat_completions", "")
+
+
+async def test_headers_are_not_in_the_record_that_others_see(world: World) -> None:
+    await world.admit(headers=b'{"x-session-id":"s1"}')
+    await world.start(await world.take())
+    assert await world.store.command("HGET", world.prefix + "request:r", "headers") is not None
+    ended = await world.finish()
+    shown = [ended.text, *(text for text in await world.store.command("HVALS", world.prefix + "request:r") if text)]
+    assert b"s1" in b"".join(shown[1:])
+    assert b"s1" not in shown[0]

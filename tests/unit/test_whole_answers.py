@@ -63,7 +63,7 @@ async def test_a_sink_carries_objects_and_texts(world: World) -> None:
     for event in (*ODD, {"delta": {"content": "a\ud800"}}):
         assert sink.put(event)  # type: ignore[arg-type]
     assert (await sink.finish(Outcome("completed", content_events=3), 0.0)).what == "done"
-    assert await _events(world) == [*ODD, {"delta": {"content": "a?"}}]
+    assert await _events(world) == [*ODD, {"delta": {"content": "a\ufffd"}}]
     assert (await world.record()).output_events == 3
 
 
@@ -111,9 +111,9 @@ async def test_a_killed_request_counts_no_more_events_than_its_stream_has(world:
 async def test_the_detail_of_an_error_reaches_the_stream_and_the_record(world: World) -> None:
     await world.run()
     await world.finish(outcome=Outcome("failed", "overload", "slow down", detail=DETAIL._replace(code="c\ud800")))
-    assert (await _end(world)).detail == DETAIL._replace(code="c?")
+    assert (await _end(world)).detail == DETAIL._replace(code="c\ufffd")
     record = await world.record()
-    assert record.error_detail == DETAIL._replace(code="c?")
+    assert record.error_detail == DETAIL._replace(code="c\ufffd")
     assert "error_detail" not in record.to_json()
 
 
@@ -144,7 +144,6 @@ async def test_a_gated_parameter_needs_one_worker_that_takes_all_of_them(world: 
     await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["tools"]}, ["m"])
     await world.store.heartbeat("w1", Role.WORKER, {"models": ["m"], "accepts": ["n", "logprobs"]}, ["m"])
     await models.refresh()
-    assert models.accepts("m") == {frozenset({"tools"}), frozenset({"n", "logprobs"})}
     assert await models.find_unsupported("m", ("n", "logprobs")) is None
     assert await models.find_unsupported("m", ("tools", "n", "logprobs")) == "tools"
     await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["*"]}, ["m"])

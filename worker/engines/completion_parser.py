@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from lifecycle.chunks import ENVELOPE, repeated_fields
 from lifecycle.errors import STREAM_ENDED, EngineError, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
@@ -15,8 +16,7 @@ from worker.engines.upstream_errors import Scrub, stream_error
 
 _DONE = b"[DONE]"
 _LONGEST_DONE = 64  # with white space around it
-_ENVELOPE = frozenset({"id", "object", "created", "model"})
-_PLAIN_CHUNK = _ENVELOPE | {"choices"}
+_PLAIN_CHUNK = ENVELOPE | {"choices"}
 _PLAIN_CHOICE = frozenset({"index", "delta", "text", "finish_reason"})
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 NOT_JSON = "the upstream sent an event that is not JSON; check that its API is OpenAI-compatible"
@@ -28,8 +28,9 @@ class CompletionParser:
     """Turn the bytes of one response into events.
 
     A chunk that holds only text of choice 0 becomes a `str`, every other one a `dict` without its envelope and without
-    fields that are null. A response that is one JSON object instead of a stream becomes one event. The finish reason
-    of choice 0 and the usage are written to the engine's context as they come.
+    fields that are null. Once an event has had a `system_fingerprint` or a `service_tier`, a chunk with the same values
+    is a `str` too, because the frontend repeats them. A response that is one JSON object instead of a stream becomes
+    one event. The finish reason of choice 0 and the usage are written to the engine's context as they come.
 
     - `started`: an event has been returned
     - `finished`: the answer is complete: every choice has its finish reason, or `[DONE]` came. Nothing fails it then
@@ -42,6 +43,7 @@ class CompletionParser:
         "_finished_choices",
         "_head",
         "_parser",
+        "_repeated",
         "_scrub",
         "_seen_choices",
         "_whole",
@@ -61,6 +63,7 @@ class CompletionParser:
         self._parser = SseParser()
         self._head: bytes | None = b""  # what came before the first byte that shows the format; None behind it
         self._whole: bytearray | None = None  # the body so far, if it is one JSON object
+        self._repeated: dict[str, Any] = {}  # fields that the frontend adds to a text
         self._seen_choices: set[int] = set()
         self._finished_choices: set[int] = set()
         self.started = False
@@ -174,7 +177,8 @@ class CompletionParser:
                 self._context.input_tokens = usage["prompt_tokens"]
         choices = payload.get("choices") or []
         finish_reason = self._note_choices(choices)
-        plain = _has_only(payload, _PLAIN_CHUNK)
+        fields = {name: value for name, value in payload.items() if value is not None and name not in _PLAIN_CHUNK}
+        plain = fields == self._repeated
         if plain and not choices:
             return None
         if plain and len(choices) == 1 and not (finish_reason and self._choices > 1):
@@ -183,8 +187,10 @@ class CompletionParser:
                 return None  # only the finish reason, which the context has
             if text is not None:
                 return text
-        kept = {name: value for name, value in payload.items() if value is not None and name not in _ENVELOPE}
-        return kept if choices else kept | {"choices": []}
+        if not choices and isinstance(usage, dict):
+            return {"choices": [], "usage": None, **fields}
+        self._repeated = self._repeated | repeated_fields(fields)
+        return {"choices": choices, **fields}
 
     def _note_choices(self, choices: list[dict[str, Any]]) -> bool:
         """Note which choices have come and which have finished. Return whether one of these finishes."""

@@ -13,13 +13,14 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import EngineError, LifecycleError, Unavailable
+from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
+from worker.engines.model_list import parse_models
 from worker.engines.upstream import Upstream, make_client
-from worker.engines.upstream_errors import error_message, response_error
+from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class OpenAIEngine:
     """
 
     accepts = True
+    max_model_len: int | dict[str, int] | None = None  # as the upstream lists it
 
     def __init__(self, base_url: str, api_key: str = "") -> None:
         """Use the server at `base_url`: `http://host:port/v1`, or `http://host:port`, to which `/v1` is added.
@@ -75,28 +77,42 @@ class OpenAIEngine:
         if client is not None:
             await client.aclose()
 
+    async def health(self) -> None:
+        """Ask the upstream for its models. Raise Unavailable when it cannot be reached, or answers 502 or 503.
+
+        Any other answer, also one that refuses the question, shows that it serves.
+        """
+        try:
+            response = await self._list_models()
+        except httpx2.HTTPError as failure:
+            raise NotConnected(NOT_CONNECTED) from failure
+        if response.status_code in UNAVAILABLE_STATUSES:
+            raise Unavailable(f"the upstream answers with status {response.status_code}")
+
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
-        advice = "check that it runs, or pass --model"
-        client = self._client = self._client or make_client()
+        address, advice = self._upstream.address, "check that it runs, or pass --model"
         try:
-            response = await client.get(
-                self._upstream.url("/models"), headers=self._upstream.headers, timeout=_MODELS_TIMEOUT_SECS
-            )
-        except httpx2.HTTPError as failure:
+            response = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
+        except (httpx2.HTTPError, TimeoutError) as failure:
             reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
-            raise LifecycleError(
-                f"the models of the upstream {self._upstream.address} cannot be listed ({reason}); {advice}"
-            ) from failure
-        try:
-            names = [model["id"] for model in orjson.loads(response.content)["data"]]
-        except (ValueError, KeyError, TypeError):
-            names = []
-        if not (response.is_success and names and all(isinstance(name, str) and name for name in names)):
-            raise LifecycleError(
-                f"the upstream {self._upstream.address} lists no models (status {response.status_code}); {advice}"
-            )
-        return names
+            message = f"the models of the upstream {address} cannot be listed ({reason}); {advice}"
+            raise LifecycleError(message) from failure
+        listed = parse_models(response.content) if response.is_success else None
+        if listed is None:
+            raise LifecycleError(f"the upstream {address} lists no models (status {response.status_code}); {advice}")
+        return listed.names
+
+    async def _list_models(self, timeout_secs: float | None = None) -> httpx2.Response:
+        """Return the upstream's answer, and learn `max_model_len` from it."""
+        client = self._client = self._client or make_client()
+        url, headers = self._upstream.url("/models"), self._upstream.headers
+        async with asyncio.timeout(timeout_secs):
+            response = await client.get(url, headers=headers)
+        listed = parse_models(response.content) if response.is_success else None
+        if listed is not None:
+            self.max_model_len = listed.max_model_len
+        return response
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
         """Yield the upstream's events for `request`; see CompletionParser.
@@ -126,26 +142,26 @@ class OpenAIEngine:
     async def _send(self, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
         """Return the upstream's response with its body unread. Raise Unavailable when there is none."""
         client = self._client = self._client or make_client()
+        headers = {**_forwarded(context), **self._headers, **_identifying_headers(context)}
         sent = client.build_request(
             "POST",
             self._upstream.url("/chat/completions" if "messages" in request else "/completions"),
             content=_body(request),
-            headers={**_forwarded(context), **self._headers, **_identifying_headers(context)},
+            headers=httpx2.Headers(headers, encoding="latin-1"),  # as the call's own headers came
         )
         try:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
-            message = "cannot connect to the upstream"
-            raise self._unavailable(message, context, failure) from failure
+            self._log(failure, context)
+            raise NotConnected(NOT_CONNECTED) from failure
         except httpx2.HTTPError as failure:
-            message = "the upstream closed the connection before it answered"
-            raise self._unavailable(message, context, failure) from failure
+            self._log(failure, context)
+            raise Unavailable("the upstream closed the connection before it answered") from failure
 
-    def _unavailable(self, message: str, context: EngineContext, failure: Exception) -> Unavailable:
-        """Log the failure with the upstream's address, and return the exception, which names none."""
+    def _log(self, failure: Exception, context: EngineContext) -> None:
+        """Log why there is no response, with the upstream's address, which clients must not see."""
         reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
-        log.warning("request %s: %s (%s): %s", context.id, message, self._upstream.address, reason)
-        return Unavailable(message)
+        log.warning("request %s: no response from the upstream %s: %s", context.id, self._upstream.address, reason)
 
     async def _raise_for_failure(self, response: httpx2.Response, context: EngineContext) -> None:
         """Raise EngineError or Unavailable, with the upstream's message, unless the status says success."""

@@ -12,11 +12,12 @@ import orjson
 from lifecycle.errors import EngineError, Unavailable
 
 _MAX_MESSAGE_CHARS = 1000
+NOT_CONNECTED = "cannot connect to the upstream"
 NO_MESSAGE = "the upstream reported an error without a message; see its log"
 KEY_REFUSED = "the upstream does not accept this server's API key; its operator must correct LIFECYCLE_OPENAI_API_KEY"
 KEY_REFUSED_TYPE = "upstream_authentication_error"
 _KEY_REFUSED_STATUSES = (401, 403)
-_UNAVAILABLE_STATUSES = (502, 503)
+UNAVAILABLE_STATUSES = (502, 503)
 
 Scrub = Callable[[str], str]
 
@@ -74,7 +75,7 @@ def _error(
     if status in _KEY_REFUSED_STATUSES:
         return EngineError(KEY_REFUSED, type=KEY_REFUSED_TYPE)
     message = scrub(message)
-    if status in _UNAVAILABLE_STATUSES and not started:
+    if status in UNAVAILABLE_STATUSES and not started:
         return Unavailable(message, retry_after_secs)
     kind, code, param = (error.get(name) for name in ("type", "code", "param"))
     return EngineError(

@@ -35,11 +35,24 @@ function heartbeat(r, now) {
   return `${Math.max(0, now - r.heartbeat_at).toFixed(1)} s ago`;
 }
 
+const STATES = {
+  starting: "The worker loads its engine and takes nothing yet.",
+  unhealthy: "The engine cannot serve. The worker takes nothing new until a probe of it succeeds.",
+  draining: "It takes nothing new, finishes what it has, and then leaves.",
+  late: "Two heartbeats are missing.",
+  dead: "Its lease expired.",
+  left: "It shut down.",
+  gone: "No dashboard was open when it went.",
+};
+
+/** Return the tooltip of a replica's state. */
+const explain = (state, error) => `${STATES[state] ?? ""}${state === "unhealthy" && error ? ` Its last error: ${error}` : ""}`;
+
 export const replicas = (lateAfterSecs, now) => {
   const state = (r) => (!r.gone_at && now() - r.heartbeat_at > lateAfterSecs() ? "late" : r.state);
   return [
     { name: "replica", value: (r) => r.id, full: (r) => r.id, rowHeader: true },
-    { name: "state", value: state, mark: state },
+    { name: "state", value: (r) => (state(r) === "unhealthy" && r.error ? `unhealthy: ${r.error}` : state(r)), mark: state, full: (r) => explain(state(r), r.error) },
     { name: "heartbeat", value: heartbeat, sort: (r, at) => at - (r.gone_at ?? r.heartbeat_at), number: true },
     { name: "load", value: load, sort: (r) => r.inflight ?? 0, number: true },
     { name: "models", value: (r) => r.models.join(", "), full: (r) => r.models.join(", ") },

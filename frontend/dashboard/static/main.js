@@ -92,9 +92,16 @@ function showNotes(total) {
   const living = [...tables.replicas.values()].filter((r) => !r.gone_at);
   const dead = [...tables.replicas.values()].filter((r) => r.state === "dead");
   write($("replicas-count"), `${living.length}${dead.length ? ` + ${dead.length} dead` : ""}`);
-  write($("replicas-note"), living.some((r) => r.role === "worker") ? "" : "No worker is alive, so no queued request can start.");
+  write($("replicas-note"), replicasNote(living.filter((r) => r.role === "worker")));
   write($("finished-note"), tables.finished.size ? "" : "There is no finished request to show. Records expire after the retention time.");
   write($("since"), `The charts cover at most five minutes. They are recorded only while a dashboard is open: these begin at ${time(history[0][0])}.`);
+}
+
+/** Return why no queued request can start; an empty text while a worker takes them. */
+function replicasNote(workers) {
+  if (!workers.length) return "No worker is alive, so no queued request can start.";
+  const states = [...new Set(workers.map((r) => r.state))].sort();
+  return states.includes("ready") ? "" : `No worker is ready, so no queued request can start: they are ${states.join(" or ")}.`;
 }
 
 function showHealth() {

@@ -14,6 +14,7 @@ from lifecycle.queries import cluster
 from lifecycle.store.membership import SCHEMA_VERSION
 from lifecycle.store.results import Roster, models_of
 from lifecycle.store.transitions import Store
+from lifecycle.store.worker_roster import LivingWorker, by_model, outage_of, workers_of
 from lifecycle.types import Replica, ReplicaState, Role
 
 _GROUP = "workers"
@@ -28,6 +29,7 @@ async def check_cluster(store: Store) -> list[Finding]:
     living = await cluster.replicas(store)
     return [
         *_replicas(living, roster),
+        *_health(workers_of(roster, store.settings.lease_secs)),
         await _configuration(store, living),
         _versions(roster),
         await _expired(store, roster, living),
@@ -40,9 +42,8 @@ def _replicas(living: Sequence[Replica], roster: Roster) -> list[Finding]:
     findings = []
     for role in Role:
         own = [replica for replica in living if replica.role == role]
-        states = Counter(replica.state for replica in own)
-        unready = [ReplicaState.STARTING, ReplicaState.DRAINING]
-        message = ", ".join([f"{len(own)} alive", *(f"{states[state]} {state}" for state in unready if states[state])])
+        states = Counter(replica.state for replica in own if replica.state != ReplicaState.READY)
+        message = ", ".join([f"{len(own)} alive", *(f"{number} {state}" for state, number in sorted(states.items()))])
         if own:
             findings.append(ok(f"{role}s", message))
         else:
@@ -54,6 +55,20 @@ def _replicas(living: Sequence[Replica], roster: Roster) -> list[Finding]:
     if roster.grace and living:
         advice = "no lease expires until the grace period is over; wait one lease"
         findings.append(warn("grace", "Redis was unreachable, or its clock jumped", advice))
+    return findings
+
+
+def _health(workers: Sequence[LivingWorker]) -> list[Finding]:
+    """Report the workers whose engines cannot serve, and the models that have no other worker."""
+    findings = []
+    for worker in workers:
+        if worker.state == ReplicaState.UNHEALTHY:
+            message = f"the engine of {worker.id} cannot serve: {worker.error}"
+            findings.append(warn("health", message, "see its log; it takes requests once a probe succeeds"))
+    for model, serving in sorted(by_model(workers).items()):
+        if outage_of(serving) is not None:
+            advice = "start a worker with a healthy engine, or repair what the findings above name"
+            findings.append(fail("health", f"model {model!r} has no healthy worker", advice))
     return findings
 
 

@@ -15,6 +15,7 @@ from lifecycle.cli.flags import with_settings
 from lifecycle.cli.options import Host
 from lifecycle.cli.replica import Format
 from lifecycle.cli.up import hints
+from lifecycle.cli.up.models import choose_models
 from lifecycle.cli.up.ports import choose_ports
 from lifecycle.settings import Settings, as_environment
 
@@ -45,10 +46,19 @@ def up(
         ),
     ] = 8000,
     host: Host = "127.0.0.1",
-    model: Annotated[str, typer.Option(help="Name of the model, as clients request it.")] = "echo",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of the model, as clients request it; may be repeated. Without it, the openai engine serves what "
+            "its upstream lists, and any other engine the model echo."
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(metavar="SPEC", help="echo, openai, module:function or file.py:function.")
     ] = "echo",
+    upstream: Annotated[
+        str, typer.Option(metavar="URL", help="URL of the openai engine's upstream; the same as --openai-base-url.")
+    ] = "",
     log_format: Format = logs.LogFormat.AUTO,
 ) -> int:
     """Run everything on this machine, with a private Redis unless --redis-url is given. Ctrl-C stops everything."""
@@ -57,11 +67,14 @@ def up(
     from lifecycle.local.embedded_redis import open_redis
 
     check_access(settings, host)
+    if upstream:
+        settings = settings.model_copy(update={"openai_base_url": upstream})
+    models = choose_models(model or (), engine, settings)
     plan = Plan(
         host,
         tuple(choose_ports(host, port, frontends)),
         workers,
-        model,
+        models,
         engine,
         logs.resolve(log_format, terminal=sys.stdout.isatty()),
     )
@@ -78,7 +91,7 @@ class Plan:
     host: str
     ports: tuple[int, ...]
     workers: int
-    model: str
+    models: tuple[str, ...]
     engine: str
     log_format: logs.LogFormat
 
@@ -93,8 +106,9 @@ class Plan:
         log_format = ("--log-format", self.log_format.value)
         for number, port in enumerate(self.ports, 1):
             yield f"frontend-{number}", [*_SELF, "frontend", "--host", self.host, "--port", str(port), *log_format]
+        models = [text for model in self.models for text in ("--model", model)]
         for number in range(1, self.workers + 1):
-            yield f"worker-{number}", [*_SELF, "worker", "--model", self.model, "--engine", self.engine, *log_format]
+            yield f"worker-{number}", [*_SELF, "worker", *models, "--engine", self.engine, *log_format]
 
 
 async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: bool) -> int:
@@ -110,8 +124,8 @@ async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: b
                 console.notice(f"{name} is starting (pid {child.pid})")
             pids = {name: child.pid for name, child in supervisor.children.items()}
             await supervisor.wait_ready(readiness.joined(pids), timeout_secs=_JOINED_WITHIN_SECS)
-            await supervisor.wait_ready(readiness.started(pids, plan.model), timeout_secs=_LOADED_WITHIN_SECS)
+            await supervisor.wait_ready(readiness.started(pids, plan.models), timeout_secs=_LOADED_WITHIN_SECS)
         except Interrupted:
             return supervisor.exit_code
-        console.notice(hints.text(plan.urls, plan.model, plan.engine, settings, own_redis=own_redis))
+        console.notice(hints.text(plan.urls, plan.models[0], plan.engine, settings, own_redis=own_redis))
         return await supervisor.run()

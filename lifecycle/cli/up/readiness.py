@@ -57,11 +57,11 @@ class Readiness:
             )
         return conditions
 
-    def started(self, pids: Mapping[str, int], model: str) -> dict[str, Condition]:
-        """Return a condition for each worker of `pids` under its name, that its engine runs, and for the model."""
+    def started(self, pids: Mapping[str, int], models: Sequence[str]) -> dict[str, Condition]:
+        """Return a condition for each worker of `pids` under its name, that its engine runs, and for the models."""
         workers = list(pids.items())[len(self._urls) :]
         conditions: dict[str, Condition] = {name: partial(self._has_started, pid) for name, pid in workers}
-        conditions[f"model {model}"] = partial(self._is_served, model)
+        conditions["model " + ", ".join(models)] = partial(self._are_served, frozenset(models))
         return conditions
 
     async def _frontend_ready(self, url: str, pid: int) -> bool:
@@ -77,8 +77,8 @@ class Readiness:
     async def _has_started(self, pid: int) -> bool:
         return any(replica.state != ReplicaState.STARTING for replica in await self._replicas(pid))
 
-    async def _is_served(self, model: str) -> bool:
-        return model in models_of(await self._store.roster())
+    async def _are_served(self, models: frozenset[str]) -> bool:
+        return models <= models_of(await self._store.roster()).keys()
 
     async def _replicas(self, pid: int) -> list[Replica]:
         return [replica for replica in await cluster.replicas(self._store) if replica.pid == pid]

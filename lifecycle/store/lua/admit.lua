@@ -4,7 +4,8 @@
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
 --         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue),
 --         traceparent, idempotency (identifies repetitions of the call, '' for none), owner ('' for none), admit_by
---         (when the owner's quota slot may be released, '' without a slot)
+--         (when the owner's quota slot may be released, '' without a slot), needs (the gated parameters that the engine
+--         must accept, separated by spaces, '' for none), headers (for the engine, as a JSON object, '' for none)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
 --         {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
@@ -12,7 +13,7 @@
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
-  owner, admit_by = unpack(ARGV)
+  owner, admit_by, needs, headers = unpack(ARGV)
 --- @include clock counts
 
 local key = P .. 'request:' .. rid
@@ -39,6 +40,8 @@ redis.call('HSET', key,
 if traceparent .. idempotency .. owner ~= '' then
   redis.call('HSET', key, 'traceparent', traceparent, 'idempotency', idempotency, 'owner', owner)
 end
+if needs ~= '' then redis.call('HSET', key, 'needs', needs) end
+if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then

@@ -6,7 +6,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include clock stream record readers
+--- @include clock stream record readers orphans
 
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
@@ -14,6 +14,9 @@ if not record then return '' end
 if not is_terminal(record) then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
   if record.status == 'running' then note_readers(rid, record.worker) end
-  if tonumber(readers) > 0 then redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid) end
+  if tonumber(readers) > 0 then
+    redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid)
+    if not record.cancel_mode then end_orphans(rid, record) end
+  end
 end
 return public_record(rid, record)

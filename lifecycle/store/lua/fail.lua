@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- fail: a frontend ends a request that it owns, because of inactivity, a reader that reads nothing, or its shutdown.
+-- fail: ends a request that nobody can serve as it should be: on behalf of its frontend because of inactivity, a reader
+--         that reads nothing, or a shutdown; or on behalf of a worker that can neither run it nor hand it on.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' to end it whatever has come since),
---         retention_secs
+--         error_detail (JSON, '' for none), retention_secs
 -- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
 --         {'killing'} when a kill is pending, which the worker confirms.
 -- The worker is notified to kill the request; it no longer counts as inflight.
 
 local P = KEYS[1]
-local shift, rid, error_type, message, seen, retention_secs = unpack(ARGV)
+local shift, rid, error_type, message, seen, error_detail, retention_secs = unpack(ARGV)
 --- @include clock stream record events counts queue terminal
 
 local record = load_record(rid)
@@ -19,6 +20,7 @@ local number = stream_end(rid)
 if seen ~= '' and number > tonumber(seen) then return {'moved'} end
 
 local worker, running = record.worker, record.status == 'running'
+if error_detail ~= '' then record.error_detail = error_detail end
 local _, public = terminate(rid, record, clock(shift), tonumber(retention_secs),
   outcome_of('failed', error_type, message, '', number))
 if running then notify_worker(worker, rid, 'kill', error_type) end

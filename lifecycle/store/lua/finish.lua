@@ -5,7 +5,8 @@
 --         finish_reason, last (number of the last token), remainder_id (entry id of tokens not known to be appended, ''
 --         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last),
 --         input_tokens (as the engine reports them, '' when unknown), output_tokens (the same), content_events (how many
---         tokens have content), usage (JSON, '' for none), error_detail (JSON, '' for none), retention_secs
+--         tokens have content), produced_events (number of the last token produced, also if it was not appended), usage
+--         (JSON, '' for none), error_detail (JSON, '' for none), retention_secs
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
 --         the given last token (the worker then appends what is missing and calls again), or {'overlap', last number}
@@ -14,7 +15,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
-  remainder_base, remainder, input_tokens, output_tokens, content_events, usage, error_detail,
+  remainder_base, remainder, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs = unpack(ARGV)
 --- @include clock stream record events counts queue terminal
 
@@ -31,7 +32,7 @@ local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
 if output_tokens ~= '' then record.reported_tokens = output_tokens end
 if usage ~= '' then record.usage = usage end
-record.output_events = content_events
+record.output_events, record.produced_events = content_events, produced_events
 local number, at, closed = stream_end(rid)
 local preceding
 local function ends(outcome)

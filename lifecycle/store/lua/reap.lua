@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue terminal orphans cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
@@ -22,7 +22,7 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts))
+      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), true, lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -51,6 +51,7 @@ local function reassign(rid, record, new_owner, read)
   record.frontend = new_owner
   count_in(new_owner, rid, labels, record.status)
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
+  if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now + tonumber(record.grace_secs))
   end

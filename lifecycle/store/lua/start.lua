@@ -2,14 +2,17 @@
 -- start: a worker begins an attempt on a delivered request. The attempt's first entry id refuses all earlier attempts.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can continue
---         behind the tokens of another attempt), retention_secs
--- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at} (the same
---         again when repeated for the same delivery), {'drop', why} when there is nothing to run, or {'fenced'}.
+--         behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
+--         separated by spaces, `*` for all)
+-- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers,
+--         endpoint, owner} (the same again when repeated for the same delivery), {'drop', why} when there is nothing to
+--         run, {'unsupported', needs} when this engine does not accept what the request needs (nothing is changed), or
+--         {'fenced'}.
 -- A request that is past a limit ends here. One that has tokens, with an engine that would begin anew, fails as
 -- `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
-local shift, rid, worker, queue, model, entry, resumable, retention_secs = unpack(ARGV)
+local shift, rid, worker, queue, model, entry, resumable, retention_secs, accepts = unpack(ARGV)
 --- @include clock stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
@@ -25,9 +28,9 @@ end
 
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
-  cancel_reason, traceparent, created_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry',
-  'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent',
-  'created_at'))
+  cancel_reason, traceparent, created_at, needs, headers, endpoint, owner = unpack(redis.pcall('HMGET', key, 'status',
+  'worker', 'queue', 'entry', 'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode',
+  'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers', 'endpoint', 'owner'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
@@ -45,7 +48,8 @@ if status ~= 'queued' and status ~= 'running' then return drop(status) end
 
 local function answer(base)
   return {'run', attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
-          cancel_mode or '', cancel_reason or '', traceparent or '', created_at}
+          cancel_mode or '', cancel_reason or '', traceparent or '', created_at, needs or '', headers or '',
+          endpoint, owner or ''}
 end
 
 if status == 'running' then
@@ -70,6 +74,12 @@ if number > 0 and resumable ~= '1' then
   local terminate, _, lost_outcome = load_rare()
   terminate(rid, load_record(rid), now, tonumber(retention_secs), lost_outcome(number))
   return {'drop', 'worker_lost'}
+end
+
+if needs and accepts ~= '*' then
+  for name in string.gmatch(needs, '%S+') do
+    if not string.find(' ' .. accepts .. ' ', ' ' .. name .. ' ', 1, true) then return {'unsupported', needs} end
+  end
 end
 
 attempt = tostring(tonumber(attempt) + 1)

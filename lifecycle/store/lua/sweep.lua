@@ -2,13 +2,15 @@
 -- sweep: ends what is due by Redis's clock in one shard: requests past a limit, expired listings, queues of models that
 --         no worker serves, deliveries to expired workers.
 -- KEYS[1] shard prefix
--- ARGV    shift, unserved (JSON list of models without a living worker for one lease), models (JSON list of models
---         whose deliveries are examined), retention_secs, limit
+-- ARGV    shift, unserved (JSON list of {model, message, error_detail}: models that no worker can serve, and the error
+--         for their queued requests; error_detail is JSON, '' for none), models (JSON list of models whose deliveries
+--         are examined), retention_secs, limit
 -- Returns {ended, more}: more is 1 when the limit was reached and the script should be called again.
 
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal limits cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue terminal limits
+--- @include orphans cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
@@ -51,7 +53,8 @@ for _, member in ipairs(overdue) do
 end
 if #overdue == tonumber(limit) then more = 1 end
 
-for _, model in ipairs(cjson.decode(unserved)) do
+for _, unserved_model in ipairs(cjson.decode(unserved)) do
+  local model, message, error_detail = unpack(unserved_model)
   for _, queue in ipairs({'queue', 'retry'}) do
     local key = P .. queue .. ':' .. model
     local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', limit)
@@ -59,8 +62,8 @@ for _, model in ipairs(cjson.decode(unserved)) do
       local rid = entry[2][2]
       local record = load_record(rid)
       if record and record.status == 'queued' and record.entry == entry[1] then
-        ends(rid, record, outcome_of('failed', 'unavailable', 'No worker serves the model', '',
-          (stream_end(rid))))
+        if error_detail ~= '' then record.error_detail = error_detail end
+        ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
       else
         acknowledge(key, entry[1])
       end

@@ -1,7 +1,7 @@
 """Two workers of one model, and the upstream of one of them is down.
 
-Its worker fails in a millisecond, so today it takes most of the work and fails it, although nothing was generated and
-the other worker would serve it. Expected: a request that an upstream did not take goes to the other worker.
+Its worker fails in a millisecond, so it would take most of the work and fail it, although nothing was generated and
+the other worker would serve it. A request that an upstream did not take goes to the other worker.
 The same as edge/d_blackhole.
 Source: vllm-project/production-stack#382 and #749, jina-ai/serve#4767, NVIDIA/nvcf#1643.
 """
@@ -13,8 +13,6 @@ import socket
 import threading
 from collections.abc import Iterator
 
-import pytest
-
 from tests.known_faults.reports.kit import Site
 from tests.known_faults.reports.upstream import DONE, STREAM_HEAD, Call, Upstream, chunk
 from tests.waiting import wait_until
@@ -23,7 +21,6 @@ FIRST, SECOND = "20: holds the only place of the good worker", "20: only the dea
 LONG_ENOUGH_TO_FAIL_SECS = 1.0  # when it takes longer the test passes no more easily: it only proves less
 
 
-@pytest.mark.xfail(strict=True, reason="20: the worker of a dead upstream takes requests and fails them")
 async def test_a_request_that_an_upstream_did_not_take_goes_to_the_other_worker(
     site: Site, upstream: Upstream, model: str
 ) -> None:

@@ -8,10 +8,11 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   if not record.cancel_requested_at or record.cancel_requested_at == '' then
     record.cancel_requested_at = secs(now)
   end
-  record.cancel_mode, record.cancel_reason = mode, reason
-  redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
-    'cancel_mode', mode, 'cancel_reason', reason)
   local number, at, closed = stream_end(rid)
+  record.cancel_mode, record.cancel_reason = mode, reason
+  record.orphan_from = record.orphan_from or tostring(number)
+  redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
+    'cancel_mode', mode, 'cancel_reason', reason, 'orphan_from', record.orphan_from)
   if record.status == 'queued' then
     return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
   end
@@ -26,11 +27,13 @@ end
 
 -- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected.
 local function reader_disconnected(rid, record, now, retention)
-  if record.on_disconnect == 'continue' or live_readers(rid) > 0 then return 'continues', record end
-  local grace = tonumber(record.grace_secs)
-  if grace <= 0 then
+  if live_readers(rid) > 0 then return 'continues', record end
+  local continues, grace = record.on_disconnect == 'continue', tonumber(record.grace_secs)
+  if not continues and grace <= 0 then
     return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
   end
+  begin_orphans(rid, record)
+  if continues then return 'continues', record end
   begin_grace(rid, now + grace)
   return 'grace', record
 end

@@ -24,6 +24,7 @@ local function public_record(rid, record)
     record.output_tokens, record.output_events, record.stream_length = length, length, length
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
-  record.nonce, record.queue, record.entry, record.started_entry, record.resumable = nil
+  record.nonce, record.queue, record.entry, record.started_entry, record.resumable, record.headers = nil
+  record.failures, record.needs, record.orphan_from = nil
   return cjson.encode(record)
 end

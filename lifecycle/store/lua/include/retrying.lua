@@ -12,16 +12,19 @@ local function lost_outcome(number)
 end
 
 -- Ends a running request whose cancel is pending as cancelled. Requeues one that has no token yet, or whose engine can
--- continue behind its tokens. Fails any other.
-local function requeue_or_end(rid, record, now, retention, max_attempts)
+-- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome of `failed_at(number)`.
+-- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count.
+local function requeue_or_end(rid, record, now, retention, max_attempts, uses_attempt, failed_at)
   local number, at = stream_end(rid)
   local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
     return ends(cancelled_outcome(record, number))
   end
-  if (number > 0 and record.resumable ~= '1') or tonumber(record.attempt) >= max_attempts then
-    return ends(lost_outcome(number))
+  local failures = tonumber(record.failures or '0') + (uses_attempt and 1 or 0)
+  if (number > 0 and record.resumable ~= '1') or (uses_attempt and failures >= max_attempts) then
+    return ends(failed_at(number))
   end
+  if uses_attempt then redis.call('HSET', P .. 'request:' .. rid, 'failures', failures) end
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
   end

@@ -45,7 +45,13 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   record.stream_length = tostring(number)
   record.output_tokens = record.reported_tokens or record.stream_length
   record.output_events = tostring(math.min(tonumber(record.output_events) or number, number))
-  record.reported_tokens = nil
+  if record.orphan_from then
+    local produced = math.max(number, tonumber(record.produced_events) or 0)  -- a closed stream refuses some of them
+    local orphans = math.max(0, produced - tonumber(record.orphan_from))
+    record.orphan_events = tostring((tonumber(record.orphan_events) or 0) + orphans)
+    redis.call('HSET', key, 'orphan_events', record.orphan_events)
+  end
+  record.reported_tokens, record.produced_events, record.orphan_from = nil
   if number > 0 and at then
     record.last_token_at = secs(tonumber(at) / 1000)
     if not record.first_token_at or record.first_token_at == '' then

@@ -1,0 +1,27 @@
+"""Encode the arguments of scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from lifecycle.encoding import encodable_value
+from lifecycle.types import ErrorDetail
+
+MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
+
+
+def encode_json(value: Any) -> bytes:
+    """Return JSON. What JSON or UTF-8 cannot carry is replaced."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(encodable_value(value))
+
+
+def encode_detail(detail: ErrorDetail | None) -> bytes:
+    """Return JSON, with long texts cut off as an error message is; empty for no detail."""
+    if detail is None:
+        return b""
+    return encode_json([part[:MESSAGE_CHARS] if isinstance(part, str) else part for part in detail])

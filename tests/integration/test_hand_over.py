@@ -1,0 +1,257 @@
+"""Requests that an engine cannot serve or does not accept go to another worker, or fail when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from typing import Any
+
+import pytest
+
+from lifecycle.errors import NotConnected, Unavailable
+from lifecycle.execution.context import EngineContext
+from lifecycle.execution.worker import Worker
+from lifecycle.replica.reaper import Reaper
+from lifecycle.settings import Settings
+from lifecycle.store.worker_roster import LivingWorker, workers_of
+from lifecycle.types import ReplicaState, RequestRecord
+from tests.conftest import MakeSettings, MakeStore
+from tests.unit.world import MODEL, World
+from tests.waiting import wait_until
+from tests.workers import serving
+
+
+@pytest.fixture
+def settings(make_settings: MakeSettings) -> Settings:
+    """Leases that outlast the test, and heartbeats that are frequent."""
+    return make_settings(lease_secs=60.0, heartbeat_secs=0.1, sweep_secs=0.1, concurrency=2, drain_timeout_secs=0.1)
+
+
+@pytest.fixture
+async def world(settings: Settings, make_store: MakeStore) -> World:
+    """A world without workers of its own."""
+    world = World(make_store(settings))
+    await world.open()
+    for name in ("w0", "w1"):
+        await world.store.expire(name)
+        await world.store.finish_cleanup(name)
+    return world
+
+
+class Engine:
+    """An engine that raises what the test says, or answers with its name."""
+
+    def __init__(
+        self, name: str, failure: Callable[[], Exception] | None = None, accepts: Collection[str] = ()
+    ) -> None:
+        self.name = name
+        self.accepts = accepts
+        self.failure = failure
+        self.calls = 0
+        self.probes = 0
+
+    async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        self.calls += 1
+        if self.failure is not None:
+            raise self.failure()
+        yield self.name
+
+    async def health(self) -> None:
+        self.probes += 1
+        if self.failure is not None and self.calls:
+            raise self.failure()
+
+
+async def _ended(world: World, rid: str = "r") -> RequestRecord:
+    async def has_ended() -> bool:
+        return (await world.record(rid)).status.terminal
+
+    await wait_until(has_ended, what=f"the end of {rid}")
+    return await world.record(rid)
+
+
+async def _find(world: World, worker: Worker) -> LivingWorker:
+    workers = workers_of(await world.store.roster(), world.store.settings.lease_secs)
+    return next(living for living in workers if living.id == worker.id)
+
+
+async def _until_state(world: World, worker: Worker, state: ReplicaState) -> LivingWorker:
+    async def reached() -> bool:
+        return (await _find(world, worker)).state == state
+
+    await wait_until(reached, what=f"a worker that is {state}")
+    return await _find(world, worker)
+
+
+async def test_a_request_that_an_engine_cannot_serve_goes_to_another_worker(settings: Settings, world: World) -> None:
+    sick = Engine("sick", lambda: Unavailable("the GPU is lost"))
+    async with serving(settings, sick) as first, serving(settings, Engine("well")):
+        # One request after the other, until one has met the sick engine; its worker takes none after that.
+        for number in range(100):
+            await world.admit(f"r{number}")
+            record = await _ended(world, f"r{number}")
+            assert record.status == "completed"
+            if sick.calls:
+                break
+        assert (record.attempt, sick.calls) == (2, 1)
+        found = await _until_state(world, first, ReplicaState.UNHEALTHY)
+        assert found.error == "the GPU is lost"
+        for number in range(10):
+            await world.admit(f"s{number}")
+            assert (await _ended(world, f"s{number}")).attempt == 1
+        assert sick.calls == 1
+
+
+async def test_a_worker_comes_back_by_itself(settings: Settings, world: World) -> None:
+    engine = Engine("well", lambda: Unavailable("starting up"))
+    async with serving(settings, engine) as worker:
+        await world.admit("r")
+        await _ended(world)
+        await _until_state(world, worker, ReplicaState.UNHEALTHY)
+        engine.failure = None
+        await _until_state(world, worker, ReplicaState.READY)
+        await world.admit("s")
+        assert (await _ended(world, "s")).status == "completed"
+
+
+async def test_a_request_fails_at_once_when_no_worker_is_healthy(settings: Settings, world: World) -> None:
+    patient = settings.model_copy(update={"sweep_secs": 3600.0})  # nothing but the worker can end the request
+    failure = Unavailable("the GPU is lost", retry_after_secs=17)
+    async with serving(patient, Engine("sick", lambda: failure)):
+        await world.admit()
+        record = await _ended(world)
+    assert (record.status, record.error_type, record.error_message) == ("failed", "unavailable", "the GPU is lost")
+    assert record.error_detail is not None
+    assert (record.error_detail.status, record.error_detail.retry_after_secs) == (503, 17)
+
+
+async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(settings: Settings, world: World) -> None:
+    patient = settings.model_copy(update={"sweep_secs": 3600.0})
+    engine = Engine("sick", lambda: Unavailable("the GPU is lost"))
+    async with serving(patient, engine) as worker:
+        await world.admit("r")
+        await _ended(world)
+        await _until_state(world, worker, ReplicaState.UNHEALTHY)
+        await world.admit("s")
+        await Reaper(world.store).sweep()
+        record = await _ended(world, "s")
+    assert (record.error_type, record.error_message) == ("unavailable", "the GPU is lost")
+    assert record.error_detail is not None
+    assert record.error_detail.status == 503
+    assert engine.calls == 1
+
+
+async def test_a_request_fails_once_its_attempts_are_used_up(settings: Settings, world: World) -> None:
+    """Each worker recovers at once, so there is always a healthy one."""
+    unstable = settings.model_copy(update={"max_attempts": 3})
+    engines = [Engine(name, lambda: Unavailable("too busy")) for name in "ab"]
+    for engine in engines:
+        engine.health = _healthy  # type: ignore[method-assign]
+    async with serving(unstable, engines[0]), serving(unstable, engines[1]):
+        await world.admit()
+        record = await _ended(world)
+    assert (record.error_type, record.error_message) == ("unavailable", "too busy")
+    assert record.attempt <= 3
+
+
+async def _healthy() -> None:
+    """Report that all is well."""
+
+
+async def test_an_upstream_that_is_not_reached_uses_up_no_attempt(settings: Settings, world: World) -> None:
+    once = settings.model_copy(update={"max_attempts": 1})
+    sick = Engine("sick", lambda: NotConnected("cannot connect to the upstream"))
+    async with serving(once, sick) as worker, serving(once, Engine("well")):
+        for number in range(100):
+            await world.admit(f"r{number}")
+            assert (await _ended(world, f"r{number}")).status == "completed"
+            if sick.calls:
+                break
+        assert (await _find(world, worker)).state == ReplicaState.UNHEALTHY
+
+
+async def test_an_event_that_was_sent_keeps_the_request_where_it_is(settings: Settings, world: World) -> None:
+    async def breaks_off(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "one"
+        raise Unavailable("the connection broke")
+
+    async with serving(settings, breaks_off), serving(settings, breaks_off):
+        await world.admit()
+        record = await _ended(world)
+    assert (record.attempt, record.error_type, record.output_tokens) == (1, "unavailable", 1)
+
+
+async def test_a_cancel_wins_against_a_hand_over(settings: Settings, world: World) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def fails_late(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        entered.set()
+        try:
+            await leave.wait()
+        except asyncio.CancelledError:
+            raise Unavailable("too late") from None
+        yield "never"
+
+    async with serving(settings, fails_late), serving(settings, fails_late):
+        await world.admit()
+        await entered.wait()
+        await world.cancel()
+        assert (await _ended(world)).status == "cancelled"
+
+
+async def test_a_worker_hands_on_what_its_engine_does_not_take(settings: Settings, world: World) -> None:
+    plain, full = Engine("plain"), Engine("full", accepts=["tools"])
+    async with serving(settings, plain) as worker, serving(settings, full):
+        for number in range(10):
+            await world.admit(f"r{number}", needs=("tools",))
+            record = await _ended(world, f"r{number}")
+            assert (record.status, record.attempt) == ("completed", 1)
+        assert (await _find(world, worker)).state == ReplicaState.READY
+    assert (plain.calls, full.calls) == (0, 10)
+
+
+async def test_what_no_living_worker_takes_is_refused(settings: Settings, world: World) -> None:
+    plain = Engine("plain", accepts=["tools"])
+    async with serving(settings, plain), serving(settings, plain):
+        await world.admit(needs=("tools", "n"))
+        record = await _ended(world)
+    assert (record.status, record.error_type) == ("failed", "validation")
+    assert record.error_detail is not None
+    assert (record.error_detail.status, record.error_detail.code) == (400, "unsupported_parameter")
+    assert record.error_detail.param == "n"
+    assert f"The model {MODEL!r} does not support 'n'" in (record.error_message or "")
+    assert plain.calls == 0
+
+
+async def test_what_only_unhealthy_workers_take_is_told_as_unavailable(settings: Settings, world: World) -> None:
+    full = Engine("full", lambda: Unavailable("the GPU is lost"), accepts=["tools"])
+    async with serving(settings, full) as worker:
+        await world.admit("r", needs=("tools",))
+        await _ended(world)
+        await _until_state(world, worker, ReplicaState.UNHEALTHY)
+        async with serving(settings, Engine("plain")):
+            await world.admit("s", needs=("tools",))
+            record = await _ended(world, "s")
+    assert (record.error_type, record.error_message) == ("unavailable", "the GPU is lost")
+
+
+async def test_a_busy_worker_gets_what_others_hand_on_when_it_has_room(settings: Settings, world: World) -> None:
+    release = asyncio.Event()
+
+    async def busy(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        await release.wait()
+        yield "done"
+
+    busy.accepts = True  # type: ignore[attr-defined]
+    narrow = settings.model_copy(update={"concurrency": 1})
+    async with serving(narrow, busy), serving(settings, Engine("plain")):
+        await world.admit("r", needs=("tools",))
+
+        async def runs() -> bool:
+            return (await world.record("r")).status == "running"
+
+        await wait_until(runs, what="a busy worker")
+        await world.admit("s", needs=("tools",))
+        release.set()
+        assert (await _ended(world, "s")).status == "completed"
+        await _ended(world, "r")
