@@ -42,6 +42,7 @@ ERROR_RESPONSES: dict[ErrorType, ErrorResponse] = {
     ErrorType.INTERNAL: ErrorResponse(500, "internal_server_error"),
 }
 
+OUTPUT_TOO_LARGE = "output_too_large"  # the OpenAI `type` of an OutputTooLarge
 STREAM_ENDED = "Disconnected: Stream ended before generation completed"
 
 
@@ -102,6 +103,14 @@ class EngineError(LifecycleError):
     ) -> None:
         super().__init__(message, error_type=_TYPES_BY_STATUS.get(status, ErrorType.INTERNAL))
         self.detail = ErrorDetail(status, type, code, param, retry_after_secs)
+
+
+class OutputTooLarge(EngineError):
+    """Raised when an answer, or one event of it, is larger than allowed. Repeating the call would give the same."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, type=OUTPUT_TOO_LARGE)
+        self.error_type = ErrorType.OVERLOAD
 
 
 class Unavailable(LifecycleError):

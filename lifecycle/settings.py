@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     headers_after_secs: Annotated[float, Field(ge=0, le=3600)] = Field(
         5.0, description="longest wait of a stream's status line for its first event; 0: no wait"
     )
-    reader_buffer_tokens: int = Field(
-        1024, ge=16, le=1_000_000, description="most tokens kept in memory for one reader"
+    reader_buffer_bytes: int = Field(
+        1024 * 1024, ge=16 * 1024, le=1 << 30, description="most memory of events kept for one reader"
     )
     max_readers: int = Field(
         10_000, ge=1, le=1_000_000, description="most open streams of one frontend; more get a 503"
@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     )
     blocked_loop_secs: OptionalSeconds = Field(
         60.0, description="time for which a worker keeps its lease while its loop is blocked"
+    )
+    max_output_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="largest answer; one that grows past it fails"
     )
     openai_base_url: str = Field("", description="upstream of the openai engine, such as http://127.0.0.1:8001/v1")
     openai_api_key: str = Field("", repr=False, description="API key for the upstream of the openai engine")

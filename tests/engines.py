@@ -115,3 +115,17 @@ async def marked(request: dict[str, Any], context: EngineContext) -> AsyncIterat
 
 async def wrong_type(request: dict[str, Any], context: EngineContext) -> AsyncIterator[Any]:
     yield 42
+
+
+async def bulky(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <bytes> [gate]`: numbered tokens of so many bytes, as fast as they are taken, once `gate` exists."""
+    count, size, *gate = prompt(request).split()
+    while gate and not Path(gate[0]).exists():
+        await asyncio.sleep(0.01)
+    for number in range(int(count)):
+        yield bulky_token(number, int(size))
+
+
+def bulky_token(number: int, size: int) -> str:
+    """Return one token of `bulky`."""
+    return f"{number} ".ljust(size, "x")

@@ -8,6 +8,7 @@ is not null. Any other value is replaced.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import StringIO
 from typing import Any
 
 from frontend.openai_api.choices import choices_of, index_of
@@ -20,13 +21,28 @@ _APART = frozenset({"id", "object", "created", "model", "choices", "usage"})  # 
 _OBJECTS = {Endpoint.CHAT_COMPLETIONS: "chat.completion", Endpoint.COMPLETIONS: "text_completion"}
 
 
-class _Text:
-    """Collect the pieces of a string, which are joined once."""
+_PIECES = 1024  # kept at most: a short piece takes twenty times the memory of its characters
 
-    __slots__ = ("pieces",)
+
+class _Text:
+    """Collect the pieces of a string, in about as much memory as their characters take."""
+
+    __slots__ = ("_joined", "_pieces")
 
     def __init__(self, piece: str) -> None:
-        self.pieces = [piece]
+        self._pieces = [piece]
+        self._joined: StringIO | None = None
+
+    def add(self, piece: str) -> None:
+        """Append a piece."""
+        self._pieces.append(piece)
+        if len(self._pieces) >= _PIECES:
+            self._joined = self._joined or StringIO()
+            self._joined.write("".join(self._pieces))
+            self._pieces.clear()
+
+    def __str__(self) -> str:
+        return (self._joined.getvalue() if self._joined else "") + "".join(self._pieces)
 
 
 class Fold:
@@ -46,6 +62,8 @@ class Fold:
             else:
                 self._merge_texts()
                 self._merge_chunk(event)
+        if len(self._texts) >= _PIECES:
+            self._merge_texts()
 
     def body(self, request_id: str, model: str, created: int, end: End) -> dict[str, Any]:
         """Return the body of the response. `end` is that of a completed request."""
@@ -131,7 +149,7 @@ def _merge(into: dict[str, Any], piece: dict[str, Any]) -> None:
         elif name in _KEEP_FIRST:
             continue
         elif isinstance(before, _Text) and isinstance(value, str):
-            before.pieces.append(value)
+            before.add(value)
         elif isinstance(before, dict) and isinstance(value, dict):
             _merge(before, value)
         elif isinstance(before, list) and isinstance(value, list):
@@ -184,7 +202,7 @@ def _parts(content: Any) -> list[Any]:
 def _plain(value: Any) -> Any:
     """Return the folded value as JSON."""
     if isinstance(value, _Text):
-        return "".join(value.pieces)
+        return str(value)
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value

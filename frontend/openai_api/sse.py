@@ -136,7 +136,12 @@ class ChunkEncoder:
             self._held = {number: held for number, held in self._held.items() if number >= first - 1}
         self._last = first + len(events) - 1
         pieces: list[bytes] = []
+        name, opening = b"id: %d-" % attempt, b"\n" + self._head
+        closing = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
         for number, event in enumerate(events, first):
+            if not self._held and isinstance(event, dict) and self._is_plain(number, event):
+                pieces += (name, b"%d" % number, opening, _encode(event)[1:-1], closing)
+                continue
             before = self._held.get(number - 1)
             if isinstance(event, dict) and is_usage_rest(event):
                 self._take_rest(number, event, before)
@@ -152,6 +157,17 @@ class ChunkEncoder:
             else:
                 pieces.append(self._encoded(chunk))
         return b"".join(pieces)
+
+    def _is_plain(self, number: int, event: dict[str, Any]) -> bool:
+        """Return whether an object is shown as it is, and says nothing about later events: this is the hot path.
+
+        It has one choice and nothing beside it; the choice has begun before and does not end.
+        """
+        choices = event.get("choices")
+        if len(event) != 1 or type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
+            return False
+        begun = self._first_events.get(index_of(choices[0]))
+        return begun is not None and begun < number and choices[0].get("finish_reason") is None
 
     def _take_rest(self, number: int, event: dict[str, Any], before: _Held | None) -> None:
         """Take the fields beside the usage for the event that is held, else for the end of the stream."""

@@ -30,7 +30,7 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
-_WRITE_TOKENS = 256  # at most in one write, so that a slow socket does not need large buffers
+_WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
 
 class SlowConsumer(Exception):
@@ -183,12 +183,12 @@ class TokenStreamResponse(Response):
     def _gather(self, item: Tokens | End) -> tuple[bytes, End | None]:
         """Encode all tokens that are available now for one write, still with one event for each token."""
         pieces: list[bytes] = []
-        tokens = 0
+        size = 0
         current: Tokens | End | None = item
         while isinstance(current, Tokens):
             pieces.append(self._encoder.tokens(current.attempt, current.first, current.events))
-            tokens += len(current.events)
-            if tokens >= _WRITE_TOKENS:
+            size += len(pieces[-1])
+            if size >= _WRITE_BYTES:
                 return b"".join(pieces), None
             current = self._reader.next_nowait()
         return b"".join(pieces), current

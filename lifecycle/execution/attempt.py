@@ -11,13 +11,14 @@ from typing import Any
 
 import orjson
 
-from lifecycle.errors import EngineError, StoreUnavailable, Unavailable
+from lifecycle.errors import EngineError, OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of, traceback_of
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
+from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_MAX_USAGE_BYTES = 16 * 1024
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -62,6 +65,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
+        self._emitted_bytes = sum(map(event_bytes, emitted))
         self._produced = False  # the engine has yielded an event
         self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
@@ -83,10 +87,10 @@ class Attempt:
         else:
             self.context.stop()
 
-    def fail(self, error_type: ErrorType, message: str) -> None:
+    def fail(self, error_type: ErrorType, message: str, detail: ErrorDetail | None = None) -> None:
         """Report the attempt as failed at once, without waiting for the engine, and kill the engine."""
         if self._outcome is None:
-            self._outcome = Outcome("failed", error_type, message)
+            self._outcome = Outcome("failed", error_type, message, detail=detail)
             self._allow_report()
         self.context.kill()
 
@@ -143,6 +147,7 @@ class Attempt:
                 f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
             )
         sink, clock = self.sink, self._loop.time
+        total, limit = self._emitted_bytes, self._settings.max_output_bytes
         try:
             async for event in produced:
                 self._last_event_at = clock()
@@ -151,11 +156,17 @@ class Attempt:
                     self._on_first_event()
                 if isinstance(event, str):
                     self._content_events += event != ""
+                    size = len(event) + 2 if event.isascii() else text_bytes(event)
                 else:
-                    event = self._examine(event)
+                    event, size = self._examine(event)
                     if events.is_empty(event):
                         continue
-                if not sink.put(event):
+                total += size
+                if total > limit:
+                    self._fail_too_large()
+                    await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
+                    return
+                if not sink.put(event, size):
                     await sink.drained()
             sink.end()
         finally:
@@ -163,18 +174,29 @@ class Attempt:
             if aclose is not None:
                 await aclose()
 
-    def _examine(self, event: object) -> dict[str, Any]:
-        """Return the chunk to write for what the engine yielded, without its usage, which the context keeps.
+    def _fail_too_large(self) -> None:
+        """Fail the attempt because its answer is too large. What was written before stays readable."""
+        limit_bytes = self._settings.max_output_bytes
+        log.warning(
+            "the answer to request %s grew past LIFECYCLE_MAX_OUTPUT_BYTES=%d; its engine is killed",
+            self.rid,
+            limit_bytes,
+        )
+        failure = OutputTooLarge(f"The answer grew past {limit_bytes} bytes, the limit; ask for a shorter one")
+        self.fail(failure.error_type, failure.message, failure.detail)
+
+    def _examine(self, event: object) -> tuple[dict[str, Any], int]:
+        """Return the chunk to write for what the engine yielded, and its bytes; the context keeps its usage instead.
 
         Raise TypeError for a value that is not an event.
         """
-        chunk, context = events.snapshot(event), self.context
+        (chunk, size), context = events.snapshot(event), self.context
         usage = events.take_usage(chunk)
         if usage is not None:
             context.usage = usage
         context.finish_reason = context.finish_reason or events.first_finish_reason(chunk)
         self._content_events += events.has_content(chunk)
-        return chunk
+        return chunk, size
 
     def _must_move(self) -> bool:
         """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
@@ -255,10 +277,19 @@ class Attempt:
         usage: dict[str, Any] = {}
         if reported is not None:
             try:
-                usage = events.snapshot(reported)
+                usage, size = events.snapshot(reported)
             except TypeError:
                 log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
-        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            else:
+                if size > _MAX_USAGE_BYTES:
+                    log.warning(
+                        "the usage of request %s has %d bytes, more than %d; only its counts are kept",
+                        self.rid,
+                        size,
+                        _MAX_USAGE_BYTES,
+                    )
+                    usage = {name: usage[name] for name in _COUNTS if name in usage}
+        for name in _COUNTS:
             if type(usage.get(name, 0)) is not int:
                 del usage[name]
         if type(prompt_tokens) is int:

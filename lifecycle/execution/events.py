@@ -13,8 +13,8 @@ _NO_CONTENT = frozenset({"index", "finish_reason", "stop_reason", "native_finish
 _DELTAS = ("delta", "message")
 
 
-def snapshot(event: object) -> dict[str, Any]:
-    """Return a copy of a dict that an engine has yielded, as its readers are going to see it.
+def snapshot(event: object) -> tuple[dict[str, Any], int]:
+    """Return a copy of a dict that an engine has yielded, as its readers are going to see it, and its bytes in JSON.
 
     Raise TypeError, with a message that names what to yield, for any other value and for a dict that is not JSON.
     The copy protects what waits to be written from an engine that changes and yields the same dict again.
@@ -25,12 +25,13 @@ def snapshot(event: object) -> dict[str, Any]:
             f"the engine yielded {shown}; yield the text of a token as str, or a chunk of the endpoint's format as dict"
         )
     try:
-        copied: dict[str, Any] = orjson.loads(_encoded(event))
+        encoded = _encoded(event)
+        copied: dict[str, Any] = orjson.loads(encoded)
     except (TypeError, ValueError, RecursionError) as failure:
         raise TypeError(
             f"the engine yielded a dict that cannot be written as JSON ({failure}); yield str, numbers, lists and dicts"
         ) from None
-    return copied
+    return copied, len(encoded)
 
 
 def _encoded(event: dict[str, Any]) -> bytes:

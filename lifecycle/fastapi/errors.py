@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from lifecycle.encoding import encodable
-from lifecycle.errors import ERROR_RESPONSES, StoreError
+from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
 
@@ -97,6 +97,8 @@ def failed_request(end: End, request_id: str, retry: bool | None) -> ApiError:
     after_secs = detail.retry_after_secs
     if status == 503:
         after_secs = max(after_secs, 1.0) if after_secs else None
+    if detail.type == OUTPUT_TOO_LARGE:
+        retry = False
     return ApiError(
         error_type,
         end.message,

@@ -195,7 +195,7 @@ class Store(Membership, Listings):
                 outcome.status,
                 outcome.error_type,
                 outcome.message[:MESSAGE_CHARS],
-                outcome.finish_reason,
+                outcome.finish_reason[:MESSAGE_CHARS],
                 last,
                 f"{attempt}-{remainder.number}" if remainder else "",
                 last - count,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.sizes import memory_bytes
 from lifecycle.types import Event, RequestRecord
 
 
@@ -56,6 +57,7 @@ class RequestFeed:
         self.attach_lock = asyncio.Lock()  # keeps the reader counts that are sent to Redis in order
         self._on_empty = on_empty
         self._pins = 0
+        self._measured: tuple[Tokens | None, int] = (None, 0)
 
     @property
     def http_readers(self) -> int:
@@ -90,14 +92,31 @@ class RequestFeed:
         if last <= self.number:
             return
         tokens = Tokens(int(attempt), last - len(events) + 1, events)
+        self._note_tokens(last)
+        for reader in self.readers:
+            reader.push(tokens)
+
+    def take_unsent(self, entry_id: str) -> None:
+        """Let the readers read the stream: it has an entry that is too large to be pushed."""
+        last = int(entry_id.partition("-")[2])
+        if last > self.number:
+            self._note_tokens(last)
+            for reader in self.readers:
+                reader.mark_stale()
+
+    def _note_tokens(self, last: int) -> None:
         now = self._clock()
         self.started = True
         new, self.number = last - self.number, last  # counted by number: frames may overlap or get lost
         if self.observer is not None:
             self.observer.on_tokens(new, now - self.active_at)
         self.active_at = now
-        for reader in self.readers:
-            reader.push(tokens)
+
+    def memory_of(self, tokens: Tokens) -> int:
+        """Return the memory that the tokens' events take. All readers that hold the same push share one measurement."""
+        if self._measured[0] is not tokens:
+            self._measured = (tokens, memory_bytes(tokens.events))
+        return self._measured[1]
 
     def take_started(self) -> None:
         """Note that a worker has started the request."""
@@ -115,6 +134,7 @@ class RequestFeed:
     def take_end(self, end: End) -> None:
         """Forward the end of the token stream. The request may still wait for its worker to confirm a cancel."""
         self.end = end
+        self._measured = (None, 0)
         for reader in self.readers:
             reader.push(end)
 
@@ -139,6 +159,8 @@ class RequestFeed:
             self.take_started()
         elif kind == "requeued":
             self.take_requeued()
+        elif kind == "unsent":
+            self.take_unsent(event["id"])
         elif kind == "end":
             self.take_end(End.from_event(event))
         elif kind == "terminal":

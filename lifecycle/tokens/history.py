@@ -12,6 +12,8 @@ from lifecycle.tokens.items import End, Opened, Tokens
 from lifecycle.types import Event
 
 PAGE_ENTRIES = 256
+PAGE_BYTES = 128 * 1024
+"""Of one page's JSON, after which it ends. Decoded, small events take about ten times as much memory."""
 
 
 class HistoryPage(NamedTuple):
@@ -22,13 +24,18 @@ class HistoryPage(NamedTuple):
     next_id: str  # the entry id behind which the next page begins
 
 
-async def read_history(store: Store, rid: str, after: str, retry_for_secs: float = 0.0) -> HistoryPage:
+async def read_history(
+    store: Store, rid: str, after: str, retry_for_secs: float = 0.0, page_bytes: int = PAGE_BYTES
+) -> HistoryPage:
     """Read one page: the entries with ids greater than `after`, an entry id ("0-0" is before the first).
 
+    It has at most PAGE_ENTRIES entries and ends with the one that reaches `page_bytes`, so one entry may exceed that.
     Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
     """
-    key = store.keys.prefix_of(rid) + "tokens:" + rid
-    entries = await store.command("XRANGE", key, f"({after}", "+", "COUNT", PAGE_ENTRIES, retry_for_secs=retry_for_secs)
+    prefix = store.keys.prefix_of(rid)
+    exhausted, *entries = await store.run(
+        "history", prefix, rid, after, PAGE_ENTRIES, page_bytes, retry_for_secs=retry_for_secs
+    )
     items: list[Tokens | End | Opened] = []
     for entry_id, flat in entries:
         after = entry_id.decode()
@@ -41,7 +48,7 @@ async def read_history(store: Store, rid: str, after: str, retry_for_secs: float
             items.append(End.from_event(orjson.loads(values[b"e"])))
         elif b"s" in values:
             items.append(Opened(*map(int, after.split("-"))))
-    return HistoryPage(items, len(entries) < PAGE_ENTRIES, after)
+    return HistoryPage(items, exhausted == b"1", after)
 
 
 async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[Event] | None:

@@ -21,7 +21,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.feed import RequestFeed
-from lifecycle.tokens.history import read_history
+from lifecycle.tokens.history import PAGE_BYTES, read_history
 from lifecycle.tokens.items import End, Opened, Tokens
 from lifecycle.types import ErrorType, Status
 
@@ -74,12 +74,13 @@ _NOTHING = _Overdue.NOTHING
 class ReaderLimits(NamedTuple):
     """Bound what one reader holds and how long it waits."""
 
-    buffer_tokens: int  # held at most; a reader that holds more drops them and reads the stream
+    buffer_bytes: int  # memory of the events held; a reader that needs more drops them and reads the stream
     keepalive_secs: float  # SILENCE is returned after this time without an item
     retry_for_secs: float  # how long a read of Redis is repeated while Redis is unavailable
 
 
 _GAP = "Redis lost a part of the token stream"
+_PAGES_PER_BUFFER = 8  # decoded, a page takes up to about so many times its bytes
 _READ_IS_LOST = "Redis lost the part of the token stream that was read"
 
 
@@ -107,8 +108,9 @@ class TokenReader:
         self._record_polls = record_polls
         self._limits = limits
         self._history: deque[Tokens | End | Opened] = deque()  # read from the stream, delivered first
-        self._live: deque[Tokens | End] = deque()  # pushed by the feed
-        self._free_tokens = limits.buffer_tokens  # how many more may be held
+        self._live: deque[tuple[Tokens | End, int]] = deque()  # pushed by the feed, with the memory that it takes
+        self._free_bytes = limits.buffer_bytes  # how much more may be held
+        self._page_bytes = min(PAGE_BYTES, limits.buffer_bytes // _PAGES_PER_BUFFER)
         self._source = _FEED if fresh else _Source.STREAM
         self._overdue = _NOTHING
         self._aborted: End | None = None
@@ -135,11 +137,11 @@ class TokenReader:
             return
         if self._waiter is not None and self._pass_on(item):
             return
-        self._live.append(item)
-        if isinstance(item, Tokens):
-            self._free_tokens -= len(item.events)
-            if self._free_tokens < 0:
-                self._go_back_to_stream()
+        size = self.feed.memory_of(item) if isinstance(item, Tokens) else 0
+        self._live.append((item, size))
+        self._free_bytes -= size
+        if self._free_bytes < 0:
+            self._go_back_to_stream()
         self._wake()
 
     def _pass_on(self, item: Tokens | End) -> bool:
@@ -207,12 +209,12 @@ class TokenReader:
             if item is not None:
                 return item
         while self._live and self._source is _FEED:
-            held = self._live.popleft()
-            if isinstance(held, Tokens):
-                self._free_tokens += len(held.events)
-                if held.attempt > self.attempt and self.number > 0 and held.last > self.number:
-                    self._go_back_to_stream()  # only the stream shows how many tokens the attempt before has left
-                    break
+            held, size = self._live.popleft()
+            self._free_bytes += size
+            next_attempt = isinstance(held, Tokens) and held.attempt > self.attempt
+            if next_attempt and self.number > 0 and held.last > self.number:
+                self._go_back_to_stream()  # only the stream shows how many tokens the attempt before has left
+                break
             if self._leaves_gap(held):
                 self._go_back_to_stream()
                 break
@@ -246,7 +248,7 @@ class TokenReader:
     def _go_back_to_stream(self, source: _Source = _Source.STREAM) -> None:
         self._source = source
         self._live.clear()
-        self._free_tokens = self._limits.buffer_tokens
+        self._free_bytes = self._limits.buffer_bytes
 
     async def _catch_up(self) -> None:
         """Read one page of the stream. What the feed pushes meanwhile is held, so that nothing is missed in between."""
@@ -254,7 +256,7 @@ class TokenReader:
         self._source = _FEED
         try:
             after = f"{self.attempt}-{self.number}"
-            page = await read_history(self._store, self.feed.rid, after, self._limits.retry_for_secs)
+            page = await read_history(self._store, self.feed.rid, after, self._limits.retry_for_secs, self._page_bytes)
         except (StoreUnavailable, RedisError, ValueError) as failure:
             self._fail(failure)
             return

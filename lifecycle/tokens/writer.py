@@ -25,8 +25,10 @@ from lifecycle.types import Event
 log = logging.getLogger(__name__)
 
 FLUSH_REQUESTS = 256
-SINK_TOKENS = 256  # unflushed tokens of one request above which its engine waits
-ENTRY_TOKENS = 128  # tokens in one stream entry at most
+FLUSH_BYTES = 128 * 1024  # of one flush, which keeps Redis busy for a millisecond
+TOKEN_BYTES = 512  # a longer event counts as several tokens, so the following are bounds in bytes too
+SINK_TOKENS = 256  # unflushed tokens of one request from which its engine waits: 128 KiB
+ENTRY_TOKENS = 128  # tokens in one stream entry at most: 64 KiB, unless a single event is longer
 _FLUSH_DISTANCE_SECS = 0.002
 _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
@@ -47,6 +49,8 @@ class TokenSink:
         self._writer = writer
         self._lane = writer.lanes[self.shard]
         self._events: list[Event] = []
+        self._surplus: dict[int, int] = {}  # by the numbers of long ones: how many more tokens each counts as
+        self._surplus_tokens = 0  # their sum
         self._base = base  # events that earlier attempts have left
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Event] = []  # taken for the flush that is under way and not confirmed
@@ -61,15 +65,18 @@ class TokenSink:
         """Return the number of the last token that was put."""
         return self._number + len(self._events)
 
-    def put(self, event: Event) -> bool:
-        """Take one event. Returns False when the engine should await `drained()` before the next."""
+    def put(self, event: Event, size: int) -> bool:
+        """Take one event of `size` bytes. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:
             self._dropped += 1
             return True
         self._events.append(event)
+        if size > TOKEN_BYTES:
+            surplus = self._surplus[self.number] = size // TOKEN_BYTES
+            self._surplus_tokens += surplus
         if not self._queued:
             self._queue()
-        return len(self._events) < SINK_TOKENS
+        return len(self._events) + self._surplus_tokens < SINK_TOKENS
 
     def end(self) -> None:
         """Take no more tokens. What fits into one entry is left for `finish`."""
@@ -77,14 +84,14 @@ class TokenSink:
 
     async def drained(self) -> None:
         """Wait until the sink takes further tokens without growing past its bound, or takes none at all."""
-        while len(self._events) >= SINK_TOKENS and not (self.closed or self._ending):
+        while self._tokens >= SINK_TOKENS and not (self.closed or self._ending):
             await self._wait_for_progress()
 
     def discard(self) -> None:
         """Drop what is not flushed and take nothing more: the request has ended or belongs to another worker."""
         self._close()
         self._dropped += len(self._events)
-        self._events.clear()
+        self._take(len(self._events))
         self._notify()
 
     async def finish(self, outcome: Outcome, retry_for_secs: float) -> Ended:
@@ -97,7 +104,7 @@ class TokenSink:
         self._ending = True
         if outcome.status == "cancelled":
             self.discard()
-        while (self._flushing or len(self._events) > ENTRY_TOKENS) and not (self._stalled or self.closed):
+        while (self._flushing or self._tokens > ENTRY_TOKENS) and not (self._stalled or self.closed):
             await self._wait_for_progress()
         if not self.closed:
             self._withdraw()
@@ -119,9 +126,9 @@ class TokenSink:
     def begin_flush(self) -> Append | None:
         """Return the next entry to append; None when there is nothing to flush."""
         self._queued = False
-        if not self._events or (self._ending and len(self._events) <= ENTRY_TOKENS):
+        if not self._events or (self._ending and self._tokens <= ENTRY_TOKENS):
             return None
-        self._flushing = self._take(ENTRY_TOKENS)
+        self._flushing = self._take(self._entry_length())
         return self._entry(self._flushing)
 
     def stall(self) -> None:
@@ -151,11 +158,33 @@ class TokenSink:
         self._lane.waiting.append(self)
         self._writer.wake()
 
+    @property
+    def _tokens(self) -> int:
+        """How many tokens the unflushed events count as."""
+        return len(self._events) + self._surplus_tokens
+
+    def _entry_length(self) -> int:
+        """Return how many events the next entry has: those that fit, but at least one."""
+        most = min(len(self._events), ENTRY_TOKENS)
+        if not self._surplus:
+            return most
+        tokens = 0
+        for count in range(most):
+            tokens += 1 + self._surplus.get(self._number + 1 + count, 0)
+            if tokens > ENTRY_TOKENS:
+                return max(count, 1)
+        return most
+
     def _take(self, count: int) -> list[Event]:
         events = self._events
         if len(events) <= count:
             self._events = []
+            self._surplus.clear()
+            self._surplus_tokens = 0
             return events
+        if self._surplus:
+            for number in range(self._number + 1, self._number + 1 + count):
+                self._surplus_tokens -= self._surplus.pop(number, 0)
         self._events = events[count:]
         return events[:count]
 
@@ -165,7 +194,7 @@ class TokenSink:
         return Append(self.rid, self.attempt, self._number, encode_events(events), first)
 
     def _withdraw(self) -> None:
-        """Take back what a stalled flush holds. Redis may have executed it all the same."""
+        """Take back what a stalled flush holds, for the finish. Redis may have executed it all the same."""
         self._events = self._flushing + self._events
         self._number -= len(self._flushing)
         self._flushing = []
@@ -236,12 +265,14 @@ class TokenWriter:
             await lane.wake.wait()
             sinks: list[TokenSink] = []
             batch: list[Append] = []
-            while lane.waiting and len(batch) < FLUSH_REQUESTS:
+            size = 0
+            while lane.waiting and len(batch) < FLUSH_REQUESTS and size < FLUSH_BYTES:
                 sink = lane.waiting.popleft()
                 entry = sink.begin_flush()
                 if entry is not None:
                     sinks.append(sink)
                     batch.append(entry)
+                    size += len(entry.tokens)
             if not lane.waiting:
                 lane.wake.clear()
             if batch:

@@ -33,7 +33,7 @@ class Readers:
         self._store = store
         self._state = state
         self._spawn = spawn
-        self._limits = ReaderLimits(settings.reader_buffer_tokens, settings.sse_keepalive_secs, settings.lease_secs)
+        self._limits = ReaderLimits(settings.reader_buffer_bytes, settings.sse_keepalive_secs, settings.lease_secs)
         self._open = 0
         self._all_closed = asyncio.Event()
         self._all_closed.set()

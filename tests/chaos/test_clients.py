@@ -122,11 +122,11 @@ def _asks(frontend: Process, rid: str, body: dict[str, object]) -> socket.socket
 
 @pytest.mark.fault(
     "A client reads nothing while its engine produces tokens as fast as it can.",
-    "The frontend's memory stays flat and other streams continue; in the end the connection is closed with "
-    "`slow_consumer`.",
+    "The frontend's memory grows by less than 8 MB and other streams continue; in the end the connection is closed "
+    "with `slow_consumer`.",
 )
 async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    settings = make_settings(slow_consumer_secs=3.0, lease_secs=8.0, heartbeat_secs=0.5)
+    settings = make_settings(slow_consumer_secs=2.0, lease_secs=8.0, heartbeat_secs=0.5, max_output_bytes=1 << 28)
     async with open_bench(settings, tmp_path, workers=0) as bench:
         (frontend,) = bench.frontends
         await bench.worker("flood", "tests.chaos.engines:flood")
@@ -147,8 +147,31 @@ async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path
             sock.close()
         assert (record["status"], record["error_type"]) == ("failed", "slow_consumer")
         assert int(record["output_tokens"]) > 20_000  # 20 MB that nobody has read
-        assert _resident_bytes(frontend) - before < 40_000_000
+        assert _resident_bytes(frontend) - before < 8_000_000
         assert await bench.metric("lifecycle_requests_total", error_type="slow_consumer") == 1
+
+
+@pytest.mark.fault(
+    "An engine produces tokens without end.",
+    "Beyond `LIFECYCLE_MAX_OUTPUT_BYTES` the request fails as `overload`, its engine is ended, and its client gets "
+    "what was produced and the error.",
+)
+async def test_an_answer_without_end(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    settings = make_settings(lease_secs=8.0, max_output_bytes=5_000_000)
+    async with open_bench(settings, tmp_path, workers=0) as bench:
+        (frontend,) = bench.frontends
+        await bench.worker("flood", "tests.chaos.engines:flood")
+        healing.begins()
+        async with bench.post(frontend, chat("998", "flood"), "r1") as stream:
+            events = await stream.read()
+        await bench.quiet()
+        healing.is_over()
+        error = error_of(events)
+        assert error is not None
+        assert (error["type"], error["code"], error["error_type"]) == ("output_too_large", 500, "overload")
+        assert text_of(events) == "x" * 998 * 5000
+        record = await bench.ended("r1")
+        assert (record["status"], record["error_type"], record["output_tokens"]) == ("failed", "overload", "5000")
 
 
 @pytest.mark.fault(

@@ -34,7 +34,7 @@ class Bench:
 
     def put(self, count: int) -> None:
         for number in range(self.sink.number + 1, self.sink.number + 1 + count):
-            self.sink.put(f"{number} ")
+            self.sink.put(f"{number} ", 4)
 
     async def put_stuck(self, count: int) -> None:
         """A turn later they are in a flush, which Redis refuses."""

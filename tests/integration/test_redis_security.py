@@ -196,7 +196,7 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
 
 
 _EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
-_REAPER = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read")
+_OF_REPLICAS = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read", "history")
 SCRIPTS = {
     "frontend": (
         "admit",
@@ -209,15 +209,15 @@ SCRIPTS = {
         "reserve",
         "find_released",
         "secret",
-        *_REAPER,
+        *_OF_REPLICAS,
     ),
-    "worker": ("start", "append", "finish", "requeue", *_REAPER),
-    "operator": ("read", "cancel", "list", "roster"),
+    "worker": ("start", "append", "finish", "requeue", *_OF_REPLICAS),
+    "operator": ("read", "cancel", "list", "roster", "history"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
-    "frontend": "SSUBSCRIBE XRANGE PERSIST HGETALL HLEN ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
+    "frontend": "SSUBSCRIBE PERSIST HGETALL HLEN ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
     "worker": "XREADGROUP XGROUP XACK XDEL HDEL DEL",
-    "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XRANGE XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
+    "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 
 

@@ -23,7 +23,11 @@ TYPES = {
         "The model, request or path does not exist.",
         "A request's record may have expired.",
     ),
-    ErrorType.OVERLOAD: ("A limit of the caller is reached.", "Repeat the call after `Retry-After`."),
+    ErrorType.OVERLOAD: (
+        "A limit of the caller is reached, or the answer grew past `LIFECYCLE_MAX_OUTPUT_BYTES`.",
+        "Repeat the call after `Retry-After`. If the `type` is `output_too_large` (status 500, `x-should-retry: "
+        "false`), ask for a shorter answer, for example with `max_tokens`.",
+    ),
     ErrorType.UNAVAILABLE: (
         "There is no worker, the queue is full, the frontend is draining, or Redis is unavailable for too long.",
         "Repeat the call after `Retry-After`, and run `lifecycle doctor`.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from lifecycle.execution.events import first_finish_reason, has_content, is_empty, snapshot, take_usage
@@ -64,13 +65,13 @@ def test_a_value_that_is_no_event_is_named(value: object, named: str) -> None:
 
 def test_a_snapshot_does_not_follow_later_changes() -> None:
     event = chunk({"content": "a"})
-    taken = snapshot(event)
-    event["choices"][0]["delta"]["content"] = "b"
-    assert taken == chunk({"content": "a"})
+    taken, size = snapshot(event)
+    event["choices"][0]["delta"]["content"] = "bb"
+    assert (taken, size) == (chunk({"content": "a"}), len(orjson.dumps(taken)))
 
 
 def test_what_has_no_place_in_json_is_replaced_where_it_can_be() -> None:
-    assert snapshot({"a": "\ud800", 1: 2**70}) == {"a": "\ufffd", "1": float(2**70)}
+    assert snapshot({"a": "\ud800", 1: 2**70})[0] == {"a": "\ufffd", "1": float(2**70)}
 
 
 def test_the_usage_is_taken_out_of_a_chunk_only() -> None:

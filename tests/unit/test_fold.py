@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,29 @@ def test_an_answer_cut_into_pieces_folds_to_itself(fields: dict[str, str], sizes
             events.append(delta(**{name: text[position : position + size]}))
             position, turn = position + size, turn + 1
     assert {name: value for name, value in message(*events).items() if name in fields} == fields
+
+
+@pytest.mark.parametrize("event", ["ab ", delta(reasoning="ab ")], ids=["texts", "objects"])
+def test_a_long_answer_of_short_pieces_takes_little_more_memory_than_its_characters(event: Any) -> None:
+    count, batch = 100_000, orjson.dumps([event] * 100)
+    folded = Fold(CHAT)
+    tracemalloc.start()
+    try:
+        for _ in range(count // 100):
+            folded.add(orjson.loads(batch))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 3 * len("ab ") * count
+    body = folded.body("r-1", "m", 1, End("completed", "", "", "stop", count))
+    answer = body["choices"][0]["message"]
+    assert (answer["content"] or answer["reasoning"]) == "ab " * count
+
+
+def test_many_pieces_of_both_kinds_keep_their_order() -> None:
+    events: list[Any] = [f"{number} " if number % 3000 else delta(content=f"{number} ") for number in range(10_000)]
+    folded = Fold(CHAT)
+    for start in range(0, len(events), 7):
+        folded.add(events[start : start + 7])
+    body = folded.body("r-1", "m", 1, End("completed", "", "", "stop", len(events)))
+    assert body["choices"][0]["message"]["content"] == "".join(f"{number} " for number in range(10_000))

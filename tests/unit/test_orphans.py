@@ -151,11 +151,11 @@ async def test_a_sink_reports_what_it_could_not_append(world: World) -> None:
     await _append(world, 1)
     await world.cancel()
     sink = TokenWriter(world.store, "w0").open("r", 1, 1, lambda why: None)
-    sink.put("flushed")
+    sink.put("flushed", 8)
     assert sink.begin_flush() is not None
-    sink.put("held")
+    sink.put("held", 8)
     sink.discard()
-    sink.put("late")
+    sink.put("late", 8)
     assert (await sink.finish(CANCELLED, 0.0)).what == "done"
     assert (await world.record()).orphan_events == 3
 

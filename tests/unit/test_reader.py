@@ -32,7 +32,7 @@ async def open_reader(world: World, feed: RequestFeed) -> AsyncIterator[Open]:
             world.store,
             feed,
             RateLimiter(),
-            ReaderLimits(buffer_tokens=100, keepalive_secs=keepalive_secs, retry_for_secs=0.0),
+            ReaderLimits(buffer_bytes=64 * 1024, keepalive_secs=keepalive_secs, retry_for_secs=0.0),
             after=after,
             fresh=fresh,
         )
@@ -219,7 +219,7 @@ async def test_silence_reads_the_record_within_the_rate_limit_and_staleness_alwa
     none_left = RateLimiter(per_sec=1e-9)
     while none_left.take():
         pass
-    limits = ReaderLimits(buffer_tokens=100, keepalive_secs=0.01, retry_for_secs=0.0)
+    limits = ReaderLimits(buffer_bytes=64 * 1024, keepalive_secs=0.01, retry_for_secs=0.0)
     reader = TokenReader(world.store, feed, none_left, limits, fresh=True)
     assert [await reader.next() for _ in range(3)] == [SILENCE] * 3
     reader.mark_stale()

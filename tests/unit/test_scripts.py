@@ -15,6 +15,7 @@ from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc1
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import Append, ExpiredReplica, NewRequest, Outcome
 from lifecycle.store.transitions import Store
+from lifecycle.tokens.history import read_history
 from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import RULES
 
@@ -114,6 +115,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
+    "history": lambda s: read_history(s, "r", "0-0"),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "read": lambda s: s.read("r"),

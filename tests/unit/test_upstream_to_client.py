@@ -32,7 +32,7 @@ def of_upstream(wire: bytes, choices: int = 1) -> tuple[list[Event], EngineConte
     written: list[Event] = []
     for event in [*parser.feed(wire), *([] if parser.ended else parser.feed(None))]:
         if isinstance(event, dict):
-            event = events.snapshot(event)
+            event, _ = events.snapshot(event)
             events.take_usage(event)
             if events.is_empty(event):
                 continue

@@ -61,7 +61,7 @@ async def test_a_sink_carries_objects_and_texts(world: World) -> None:
     await world.run()
     sink = TokenWriter(world.store, "w0").open("r", 1, 0, lambda why: None)
     for event in (*ODD, {"delta": {"content": "a\ud800"}}):
-        assert sink.put(event)  # type: ignore[arg-type]
+        assert sink.put(event, 1)  # type: ignore[arg-type]
     assert (await sink.finish(Outcome("completed", content_events=3), 0.0)).what == "done"
     assert await _events(world) == [*ODD, {"delta": {"content": "a\ufffd"}}]
     assert (await world.record()).output_events == 3

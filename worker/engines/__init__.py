@@ -34,7 +34,8 @@ def find_engine(spec: str, settings: Settings) -> Callable[[], Engine]:
     if spec == "openai":
         from worker.engines.openai import OpenAIEngine  # importing its HTTP client takes a tenth of a second
 
-        return partial(_same, OpenAIEngine(settings.openai_base_url, settings.openai_api_key))
+        engine = OpenAIEngine(settings.openai_base_url, settings.openai_api_key, settings.max_output_bytes)
+        return partial(_same, engine)
     module = UserModule(spec)
     return lambda: _as_engine(spec, module.load())
 

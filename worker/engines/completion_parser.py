@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.chunks import ENVELOPE, repeated_fields
-from lifecycle.errors import STREAM_ENDED, EngineError, Unavailable
+from lifecycle.errors import STREAM_ENDED, EngineError, OutputTooLarge, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
@@ -18,7 +18,7 @@ _DONE = b"[DONE]"
 _LONGEST_DONE = 64  # with white space around it
 _PLAIN_CHUNK = ENVELOPE | {"choices"}
 _PLAIN_CHOICE = frozenset({"index", "delta", "text", "finish_reason"})
-_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 NOT_JSON = "the upstream sent an event that is not JSON; check that its API is OpenAI-compatible"
 NOT_A_CHUNK = "the upstream sent an event that is not a completion chunk; check that its API is OpenAI-compatible"
 NO_CHOICES = "the upstream answered without a stream and without choices; check that its API is OpenAI-compatible"
@@ -42,6 +42,7 @@ class CompletionParser:
         "_context",
         "_finished_choices",
         "_head",
+        "_max_output_bytes",
         "_parser",
         "_repeated",
         "_scrub",
@@ -52,14 +53,22 @@ class CompletionParser:
         "started",
     )
 
-    def __init__(self, context: EngineContext, choices: int = 1, scrub: Scrub = str) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        choices: int = 1,
+        scrub: Scrub = str,
+        max_output_bytes: int = _MAX_OUTPUT_BYTES,
+    ) -> None:
         """Start at the beginning of a response to a call that asks for so many `choices`.
 
         `context` receives the finish reason and the usage; `scrub` removes what clients must not see from messages.
+        A response that is one JSON object may have `max_output_bytes`.
         """
         self._context = context
         self._choices = choices
         self._scrub = scrub
+        self._max_output_bytes = max_output_bytes
         self._parser = SseParser()
         self._head: bytes | None = b""  # what came before the first byte that shows the format; None behind it
         self._whole: bytearray | None = None  # the body so far, if it is one JSON object
@@ -73,14 +82,17 @@ class CompletionParser:
     def feed(self, chunk: bytes | None) -> Iterator[Event]:
         """Yield the events that `chunk` completes. A chunk of None marks the end of the body.
 
-        Raise EngineError or Unavailable for an error object, for what is not a completion chunk, for an event that is
-        longer than MAX_EVENT_BYTES, and for a body that ends before the answer is complete.
+        Raise EngineError or Unavailable for an error object, for what is not a completion chunk, and for a body that
+        ends before the answer is complete; OutputTooLarge for an event that is longer than MAX_EVENT_BYTES.
         """
         try:
             yield from self._feed(chunk)
         except EventTooLong:
-            self._fail(f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes, the limit")
             self.ended = True
+            if not self.finished:
+                raise OutputTooLarge(
+                    f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes, the limit"
+                ) from None
 
     def _feed(self, chunk: bytes | None) -> Iterator[Event]:
         if self._head is not None and chunk is not None:
@@ -120,8 +132,8 @@ class CompletionParser:
         assert self._whole is not None
         if chunk is not None:
             self._whole += chunk
-            if len(self._whole) > _MAX_ANSWER_BYTES:
-                raise EngineError(f"the upstream's answer is longer than {_MAX_ANSWER_BYTES} bytes, the limit")
+            if len(self._whole) > self._max_output_bytes:
+                raise OutputTooLarge(f"the upstream's answer has more than {self._max_output_bytes} bytes, the limit")
             return
         self.ended = True
         try:

@@ -57,12 +57,15 @@ class OpenAIEngine:
     accepts = True
     max_model_len: int | dict[str, int] | None = None  # as the upstream lists it
 
-    def __init__(self, base_url: str, api_key: str = "") -> None:
+    def __init__(self, base_url: str, api_key: str = "", max_output_bytes: int = 64 * 1024 * 1024) -> None:
         """Use the server at `base_url`: `http://host:port/v1`, or `http://host:port`, to which `/v1` is added.
+
+        `max_output_bytes` is the most that an answer which is no stream may have.
 
         Raise EngineLoadError when the URL, the key or the environment's proxies or certificates cannot be used.
         """
         self._upstream = Upstream(base_url, api_key)
+        self._max_output_bytes = max_output_bytes
         self._headers = {
             "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
@@ -123,7 +126,7 @@ class OpenAIEngine:
         """
         if context.is_stopped:
             return
-        parser = CompletionParser(context, _choices(request), self._upstream.scrub)
+        parser = CompletionParser(context, _choices(request), self._upstream.scrub, self._max_output_bytes)
         try:
             with Interruption(context) as interruption:
                 async with aclosing(await interruption.run(self._send(request, context))) as response:

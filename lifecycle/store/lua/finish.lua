@@ -47,7 +47,9 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
   if have == 0 then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
-    preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. '],'
+    if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
+      preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. '],'
+    end
     if number == 0 then record.first_token_at = secs(now) end
     number = tonumber(last)
   end

@@ -1,0 +1,48 @@
+"""Measure events: what they take on the wire and in Redis, and what they take in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sys import getsizeof
+from typing import Any
+
+import orjson
+
+from lifecycle.encoding import encodable_value
+from lifecycle.types import Event
+
+_POINTER_BYTES = 8
+
+
+def text_bytes(text: str) -> int:
+    """Return the bytes of a text in UTF-8, between quotes."""
+    return 2 + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+
+
+def event_bytes(event: Event) -> int:
+    """Return the bytes of an event in JSON; for a text, without the backslashes of what JSON escapes."""
+    if isinstance(event, str):
+        return text_bytes(event)
+    try:
+        return len(orjson.dumps(event))
+    except TypeError:
+        return len(orjson.dumps(encodable_value(event)))
+
+
+def memory_bytes(events: Sequence[Event]) -> int:
+    """Return the memory that decoded events take: several times the bytes of their JSON if they are small objects.
+
+    Nothing is encoded for it. Names of fields are not counted, because the decoder shares them.
+    """
+    total = _POINTER_BYTES * len(events)
+    if dict not in map(type, events):
+        return total + sum(map(getsizeof, events))
+    rest: list[Any] = list(events)
+    while rest:
+        value = rest.pop()
+        total += getsizeof(value)
+        if type(value) is dict:
+            rest += value.values()
+        elif type(value) is list:
+            rest += value
+    return total
