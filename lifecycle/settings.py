@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     kill_grace_secs: Seconds = Field(
         2.0, description="time after which a killed engine that still runs is reported as stuck"
     )
+    blocked_loop_secs: OptionalSeconds = Field(
+        60.0, description="time for which a worker keeps its lease while its loop is blocked"
+    )
     max_output_bytes: int = Field(
         64 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="largest answer; one that grows past it fails"
     )
@@ -197,9 +200,9 @@ def environment_name(field: str) -> str:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Return the current environment with these settings added, for a child process."""
+    """Return the current environment with the settings that were given added, for a child process."""
     own = {
         environment_name(name): (value.value if isinstance(value, OnDisconnect) else str(value))
-        for name, value in settings.model_dump().items()
+        for name, value in settings.model_dump(exclude_unset=True).items()
     }
     return {**os.environ, **own}

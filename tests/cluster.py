@@ -70,7 +70,7 @@ class Cluster:
         return process
 
     async def worker(self, model: str | Sequence[str] = "echo", engine: str = "echo", **overrides: Any) -> Process:
-        """Start one, for one model, several or none, and wait until the cluster shows it."""
+        """Start one, for one model, several or none, and wait until its engine has started."""
         models = [model] if isinstance(model, str) else model
         flags = [text for name in models for text in ("--model", name)]
         process = await self._start("worker", [*flags, "--engine", engine], overrides)
@@ -102,7 +102,7 @@ class Cluster:
         )
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
-        settings = Settings(**{**self.settings.model_dump(), **overrides})
+        settings = Settings(**{**self.settings.model_dump(exclude_unset=True), **overrides})
         log = self.directory / f"{role}-{self.started}.log"
         self.started += 1
         with log.open("wb") as output:
@@ -136,7 +136,7 @@ class Cluster:
         if not self.frontends:
             return True
         replicas = (await self.get("/v1/replicas"))["data"]
-        return any(replica["pid"] == process.pid for replica in replicas)
+        return any(replica["pid"] == process.pid and replica["state"] != "starting" for replica in replicas)
 
     @staticmethod
     def _must_run(process: Process) -> None:

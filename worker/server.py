@@ -1,6 +1,6 @@
 """Run one worker as a process, from loading its engine to the end of its drain.
 
-The first SIGTERM or SIGINT starts a drain: the worker takes no new requests, lets running ones finish within
+The first SIGTERM, SIGINT or SIGHUP starts a drain: the worker takes no new requests, lets running ones finish within
 DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. A third one has the system's
 default effect, in case an engine does not end.
 """
@@ -10,31 +10,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 
 from lifecycle.errors import LifecycleError
-from lifecycle.execution.engine import Engine, close_engine
+from lifecycle.execution.hosted_engine import HostedEngine, interrupt_startup
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings, SettingsError
 from lifecycle.store.connect import Connections
-from worker.engines import load_engine
+from worker.engines import find_engine
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> None:
+async def serve(
+    settings: Settings,
+    models: Sequence[str],
+    engine_spec: str,
+    on_blocked_heartbeat: Callable[[], None] | None = None,
+) -> None:
     """Serve `models` with the engine that `engine_spec` names, until a signal ends the worker.
 
-    Without any, the `openai` engine serves the models that its upstream lists.
+    Without any, the `openai` engine serves the models that its upstream lists. `on_blocked_heartbeat` gives a sign
+    of life while the engine blocks the event loop; it is called by another thread.
     Raise SettingsError or LifecycleError, with one line that says what to do, when the worker cannot start;
     KeyboardInterrupt after a drain that SIGINT started; LifecycleError when a second signal ended the worker.
     """
-    engine = load_engine(engine_spec, settings)
+    engine = HostedEngine(find_engine(engine_spec, settings))
     models = await _models(models, engine)
     async with Connections.open(settings) as connections:
-        worker = Worker(settings, connections, models, engine)
+        worker = Worker(settings, connections, models, engine, on_blocked_heartbeat)
         running = asyncio.create_task(worker.run(), name="worker")
         signals = _Signals(worker, running)
         try:
@@ -51,33 +58,42 @@ async def serve(settings: Settings, models: Sequence[str], engine_spec: str) -> 
         raise KeyboardInterrupt
 
 
-async def _models(given: Sequence[str], engine: Engine) -> Sequence[str]:
-    """Return the models to serve: those `given`, or the ones that the engine lists with its method `models()`."""
+async def _models(given: Sequence[str], engine: HostedEngine) -> Sequence[str]:
+    """Return the models to serve: those `given`, or the ones that the engine lists with its method `models()`.
+
+    Without given models the engine is loaded before the worker joins the cluster, as it would have nothing to announce.
+    """
     if any(not model.strip() for model in given):
         raise SettingsError("--model is empty: pass the name of the model, as clients request it")
     if given:
         return given
+    await engine.load()
     list_models = getattr(engine, "models", None)
     if list_models is None:
         raise SettingsError("--model is missing: pass the name of the model, as clients request it")
     try:
         found: list[str] = await list_models()
     except BaseException:
-        await close_engine(engine)
+        await engine.aclose()
         raise
     return found
 
 
 class _Signals:
-    """Drain or end a worker on signals, until `close()`."""
+    """Drain or end a worker on signals, until `close()`.
+
+    The handlers are Python's own and not the event loop's, because they must run while an engine blocks the loop.
+    """
 
     def __init__(self, worker: Worker, running: asyncio.Task[None]) -> None:
         self._worker = worker
         self._running = running
         self._received: list[signal.Signals] = []
         self._loop = asyncio.get_running_loop()
-        for signum in _SIGNALS:
-            self._loop.add_signal_handler(signum, self._on_signal, signum)
+        # `nohup` starts a process that ignores SIGHUP, and it must go on to do so.
+        self._handled = [signum for signum in _SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+        for signum in self._handled:
+            signal.signal(signum, self._on_signal)
 
     @property
     def interrupted(self) -> bool:
@@ -91,14 +107,18 @@ class _Signals:
 
     def close(self) -> None:
         """Restore the default effect of the signals."""
-        for signum in _SIGNALS:
-            self._loop.remove_signal_handler(signum)
+        for signum in self._handled:
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
-    def _on_signal(self, signum: signal.Signals) -> None:
-        self._received.append(signum)
-        if not self.forced:
-            log.info("received %s: the worker drains; a second signal ends it at once", signum.name)
-            self._worker.drain()
-            return
-        self._running.cancel()
-        self.close()
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(signal.Signals(number))
+        if self.forced:
+            self.close()
+            self._loop.call_soon_threadsafe(self._running.cancel)
+        else:
+            self._loop.call_soon_threadsafe(self._drain)
+        interrupt_startup(frame)
+
+    def _drain(self) -> None:
+        log.info("received %s: the worker drains; a second signal ends it at once", self._received[0].name)
+        self._worker.drain()

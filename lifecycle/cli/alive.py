@@ -1,5 +1,6 @@
 """Touch a file while the event loop runs, so that an orchestrator can probe a process that has no port.
 
+While an engine blocks the loop of a worker, the monitor of the loop touches it, up to LIFECYCLE_BLOCKED_LOOP_SECS.
 The file does not depend on Redis: an outage of Redis is no reason to restart a process that works.
 """
 
@@ -12,17 +13,18 @@ from typing import Any
 
 from lifecycle.errors import LifecycleError
 
-_EVERY_SECS = 2.0
+_LONGEST_INTERVAL_SECS = 2.0
 
 
 class AliveFile:
-    """Touch a file every two seconds from `begin()` to `end()`, which removes it.
+    """Touch a file with every heartbeat and at least every two seconds, from `begin()` to `end()`, which removes it.
 
     `begin()` raises LifecycleError when the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, heartbeat_secs: float) -> None:
         self._path = path
+        self._interval_secs = min(heartbeat_secs, _LONGEST_INTERVAL_SECS)
         self._loop = asyncio.get_running_loop()
 
     def begin(self) -> None:
@@ -39,15 +41,15 @@ class AliveFile:
 
     def _touch(self) -> None:
         self._path.touch()
-        self._timer = self._loop.call_later(_EVERY_SECS, self._touch)
+        self._timer = self._loop.call_later(self._interval_secs, self._touch)
 
 
-async def while_running(work: Coroutine[Any, Any, None], path: Path) -> None:
+async def while_running(work: Coroutine[Any, Any, None], path: Path, heartbeat_secs: float) -> None:
     """Await `work` while the file at `path` is touched.
 
     Raises LifecycleError when the file cannot be written; `work` has not started then.
     """
-    file = AliveFile(path)
+    file = AliveFile(path, heartbeat_secs)
     try:
         file.begin()
     except LifecycleError:

@@ -31,7 +31,7 @@ AliveFile = Annotated[
     typer.Option(
         envvar="LIFECYCLE_ALIVE_FILE",
         metavar="PATH",
-        help="File that is touched every two seconds while the event loop runs, for probes.",
+        help="File that is touched with every heartbeat, whether or not Redis answers, for probes.",
     ),
 ]
 
@@ -49,14 +49,14 @@ def frontend(
     from frontend.server import serve
 
     with traces.exported("lifecycle-frontend"):
-        _run(serve(settings, host, port), alive_file)
+        _run(serve(settings, host, port), settings, alive_file)
     return 0
 
 
 @with_settings()
 def worker(
     settings: Settings,
-    engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")],
+    engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, module:function or file.py:function.")],
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,11 +77,12 @@ def worker(
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
     with traces.exported("lifecycle-worker"):
-        _run(serve(settings, model or (), engine), alive_file)
+        touch = alive_file.touch if alive_file else None
+        _run(serve(settings, model or (), engine, touch), settings, alive_file)
     return 0
 
 
-def _run(work: Coroutine[Any, Any, None], alive_file: Path | None) -> None:
+def _run(work: Coroutine[Any, Any, None], settings: Settings, alive_file: Path | None) -> None:
     """Run on uvloop where it is installed, with a garbage collector that runs less often and skips start-up objects."""
     gc.collect()
     gc.freeze()
@@ -92,4 +93,4 @@ def _run(work: Coroutine[Any, Any, None], alive_file: Path | None) -> None:
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(alive.while_running(work, alive_file) if alive_file else work)
+        runner.run(alive.while_running(work, alive_file, settings.heartbeat_secs) if alive_file else work)

@@ -21,6 +21,10 @@ class ConcurrencySlots:
         self._available = asyncio.Event()
         self._available.set()
 
+    def resize(self, size: int) -> None:
+        """Change the number of slots to `size`, one at least. None may be occupied."""
+        self.size = self._limit = size
+
     @property
     def free(self) -> int:
         """Return how many more requests the worker may take now."""

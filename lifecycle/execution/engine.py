@@ -29,7 +29,9 @@ It may declare, as attributes of the function or of an object with `__call__`:
   a mapping from the names of models to one. It may be set later, and is read at each heartbeat
 - `run_in_thread`: True for a synchronous generator function; each of its attempts runs in a thread. It may read the
   context's attributes and set `finish_reason`, `input_tokens` and `usage`; everything else belongs to the event loop
-- `aclose`: an async function without arguments that is called when the worker ends
+- `concurrency`: how many requests the worker runs at a time, unless its settings say so
+- `startup`, `health`, `aclose`: async functions without arguments. `startup` is awaited before the worker takes
+  anything, `health` raises when the engine cannot serve, and `aclose` is awaited when the worker ends
 """
 
 GATED_PARAMETERS = frozenset(

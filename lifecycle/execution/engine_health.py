@@ -43,15 +43,20 @@ class EngineHealth:
         """
         self.healthy = True
         self.error = ""  # the words of the last failure; empty while the engine is healthy
-        self._probe: Callable[[], Awaitable[object]] | None = getattr(engine, "health", None)
+        self._engine = engine
         self._slots = slots
         self._interval_secs = interval_secs
         self._timeout_secs = timeout_secs
         self._announce = announce
         self._failures = 0  # since the engine last produced an event
-        self._due_at = float("-inf") if self._probe else float("inf")  # the next probe, by the loop's clock
+        self._due_at = float("inf")  # the next probe, by the loop's clock
         self._changed = asyncio.Event()
         self._probing: asyncio.Task[None] | None = None
+
+    @property
+    def _probe(self) -> Callable[[], Awaitable[object]] | None:
+        probe: Callable[[], Awaitable[object]] | None = getattr(self._engine, "health", None)
+        return probe
 
     @property
     def probe_in_secs(self) -> float:
@@ -85,7 +90,9 @@ class EngineHealth:
             self._slots.limit(self._slots.size)
 
     async def run(self) -> None:
-        """Probe the engine whenever it is due, until cancelled."""
+        """Probe the engine whenever it is due, until cancelled. The engine must have started."""
+        if self._probe is not None:
+            self._due_at = float("-inf")
         try:
             while True:
                 await self._wait_until_due()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,12 +14,15 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, accepted_parameters, check_max_model_len, close_engine, max_model_lens
+from lifecycle.execution.declarations import declared_concurrency
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, max_model_lens
 from lifecycle.execution.engine_health import EngineHealth
+from lifecycle.execution.failures import location_of
+from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
-from lifecycle.execution.threaded import as_async
 from lifecycle.replica.lease import Lease
+from lifecycle.replica.loop_monitor import LoopMonitor
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
@@ -39,11 +43,18 @@ class Worker:
     """
 
     def __init__(
-        self, settings: Settings, connections: Connections, model: str | Sequence[str], engine: Engine
+        self,
+        settings: Settings,
+        connections: Connections,
+        model: str | Sequence[str],
+        engine: Engine,
+        on_blocked_heartbeat: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare the worker; `run()` joins the cluster. The worker closes `engine` at its end.
+        """Prepare the worker; `run()` joins the cluster and then starts the engine. The worker closes it at its end.
 
-        `model` is the name of one model, or the names of several, which share the engine and its concurrency.
+        `engine` is an engine, or a HostedEngine that `run()` is to load. `model` is the name of one model, or the names
+        of several, which share the engine and its concurrency. `on_blocked_heartbeat` is called by another thread with
+        each heartbeat that is due while the engine blocks the event loop.
 
         Raise EngineLoadError when the engine's declarations are not valid.
         """
@@ -51,13 +62,14 @@ class Worker:
         self.models = (model,) if isinstance(model, str) else tuple(dict.fromkeys(model))
         self._store = connections.store
         self._connections = connections
-        self._engine = engine = as_async(engine)
-        self._accepts = accepted_parameters(engine)
-        check_max_model_len(engine)
+        self._engine = engine if isinstance(engine, HostedEngine) else HostedEngine.of(engine)
+        self._accepts = accepted_parameters(self._engine)
+        self._concurrency = settings.concurrency
         self._reaper = Reaper(self._store)
+        self._monitor = LoopMonitor(settings, lambda: self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
         self._slots = ConcurrencySlots(settings.concurrency)
         self._health = EngineHealth(
-            engine,
+            self._engine,
             self._slots,
             interval_secs=settings.heartbeat_secs,
             timeout_secs=settings.lease_secs,
@@ -65,9 +77,12 @@ class Worker:
         )
         self._consumers: list[QueueConsumer] = []  # by shard
         self._draining = asyncio.Event()
+        self._start_over = asyncio.Event()  # the engine has started, or it never will
+        self._started = False
+        self._start_failure: EngineLoadError | EngineStartError | None = None
         self._lease, self._writer = self._new_identity()
         self._running = RunningRequests(
-            self._store, engine, self._health, self._slots, self._recheck, self._lease.id, self._writer
+            self._store, self._engine, self._health, self._slots, self._recheck, self._lease.id, self._writer
         )
 
     @property
@@ -80,32 +95,73 @@ class Worker:
         """Return the state that the worker announces with its heartbeats."""
         if self._draining.is_set():
             return ReplicaState.DRAINING
+        if not self._started:
+            return ReplicaState.STARTING
         return ReplicaState.READY if self._health.healthy else ReplicaState.UNHEALTHY
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
         self._draining.set()
+        self._start_over.set()
 
     async def run(self, *, retry_for_secs: float = 10.0) -> None:
-        """Join the cluster and serve until the end of a drain.
+        """Join the cluster, start the engine, and serve until the end of a drain.
 
-        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, and ConfigurationConflict when the
-        common settings differ from the cluster's.
+        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, ConfigurationConflict when the common
+        settings differ from the cluster's, and EngineLoadError or EngineStartError, after leaving the cluster, when
+        the engine cannot be started.
         """
-        await self._lease.join(retry_for_secs)
-        await warn_of_eviction(self._store)
-        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self.settings.concurrency)
         try:
+            await self._lease.join(retry_for_secs)
+            await warn_of_eviction(self._store)
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
-                health = group.create_task(self._health.run(), name="engine health")
+                monitor = group.create_task(self._monitor.run(), name="loop monitor")
+                engine = group.create_task(self._run_engine(), name="engine")
                 while not await self._serve() and await self._come_back():
                     pass
-                await tasks.end((health, reaper, subscriptions))
+                await tasks.end((engine, reaper, subscriptions))
                 await self._running.end()
+                await tasks.end((monitor,))
         finally:
-            await close_engine(self._engine)
+            await self._close_engine()
+        if self._start_failure is not None:
+            raise self._start_failure
+
+    async def _run_engine(self) -> None:
+        """Load and start the engine, then watch its health. If it does not start, leave; `run` raises the failure."""
+        log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
+        try:
+            await self._engine.start()
+        except (EngineLoadError, EngineStartError) as failure:
+            self._start_failure = failure
+            self.drain()
+            return
+        self._accepts = accepted_parameters(self._engine)
+        if "concurrency" not in self.settings.model_fields_set:
+            self._concurrency = declared_concurrency(self._engine) or self._concurrency
+            self._slots.resize(self._concurrency)
+        self._started = True
+        await self._announce()
+        self._start_over.set()
+        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._concurrency)
+        await self._health.run()
+
+    async def _close_engine(self) -> None:
+        try:
+            await self._engine.aclose()
+        except Exception as failure:
+            if self._start_failure is None:
+                raise
+            log.warning("the engine's aclose() failed after its start had failed: %s", location_of(failure))
+
+    def _blocked_limit_secs(self) -> float:
+        """Return how long the event loop may be blocked until the lease is given up.
+
+        There is no limit while the engine starts: nobody waits for a worker that has taken nothing yet.
+        """
+        return self.settings.blocked_loop_secs if self._start_over.is_set() else math.inf
 
     def _new_identity(self) -> tuple[Lease, TokenWriter]:
         lease = Lease(self._store, Role.WORKER, self, self.models)
@@ -125,7 +181,10 @@ class Worker:
                     group.create_task(self._writer.run(), name="writer"),
                 ]
                 subscription = await self._subscribe()
-                consuming = [group.create_task(consumer.run(), name="queue consumer") for consumer in consumers]
+                await self._start_over.wait()
+                consuming = [
+                    group.create_task(consumer.run(), name="queue consumer") for consumer in consumers if self._started
+                ]
                 await self._draining.wait()
                 await tasks.end(consuming)
                 await self._finish_up(consumers)
@@ -216,7 +275,7 @@ class Worker:
             "models": list(self.models),
             "accepts": self._accepts,
             "max_model_len": max_model_lens(self._engine, self.models),
-            "concurrency": self.settings.concurrency,
+            "concurrency": self._concurrency,
             "stuck": self._running.stuck,
         } | self._health.about()
 

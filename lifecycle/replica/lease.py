@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import lifecycle
 from lifecycle.aio import tasks
-from lifecycle.errors import Fenced, LifecycleError, StoreError
+from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
@@ -65,6 +65,7 @@ class Lease:
         self._holder = holder
         self._models = tuple(models)
         self._renewed_at = time.monotonic()
+        self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the lease is to be kept
         self._mismatches = [0] * store.settings.shards
         self._compare_at = [0.0] * store.settings.shards
         self._epochs: list[str | None] = [None] * store.settings.shards
@@ -73,6 +74,11 @@ class Lease:
     def age_secs(self) -> float:
         """Return the seconds since Redis last confirmed the lease."""
         return time.monotonic() - self._renewed_at
+
+    @property
+    def is_announced(self) -> bool:
+        """Return whether the replica has joined, and neither left nor been fenced."""
+        return self._announced is not None
 
     async def join(self, retry_for_secs: float) -> None:
         """Join the cluster with the first heartbeat, repeated for at most `retry_for_secs`.
@@ -83,17 +89,35 @@ class Lease:
 
     async def heartbeat(self, retry_for_secs: float = 0.0) -> None:
         """Renew the lease once. Raises StoreUnavailable, Fenced or ConfigurationConflict."""
-        asked_at = time.monotonic()
         about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_at": self.started_at,
             "version": lifecycle.__version__,
         }
-        await self._store.heartbeat(
-            self.id, self.role, about | self._holder.about(), self._models, retry_for_secs=retry_for_secs
-        )
-        self._renewed_at = asked_at
+        announced = about | self._holder.about()
+        await self._send(self._store, announced, retry_for_secs)
+        self._announced = announced
+
+    async def renew_through(self, store: Store) -> None:
+        """Renew the lease over a connection of another thread, with what the last heartbeat has announced.
+
+        It is called while the replica's own event loop is blocked, and does nothing unless `is_announced`. Raises as
+        `heartbeat` does; a lease that has expired is not renewed by it again.
+        """
+        announced = self._announced
+        if announced is None:
+            return
+        try:
+            await self._send(store, announced)
+        except (Fenced, ConfigurationConflict):
+            self._announced = None
+            raise
+
+    async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> None:
+        asked_at = time.monotonic()
+        await store.heartbeat(self.id, self.role, announced, self._models, retry_for_secs=retry_for_secs)
+        self._renewed_at = max(self._renewed_at, asked_at)
 
     async def run(self) -> None:
         """Send heartbeats and reconcile every `heartbeat_secs`, until cancelled.
@@ -102,6 +126,12 @@ class Lease:
         expired this one meanwhile, and its clients must not wait for ever. Raises ConfigurationConflict when living
         replicas run with other common settings. Other errors are logged, and the next heartbeat follows.
         """
+        try:
+            await self._keep()
+        finally:
+            self._announced = None
+
+    async def _keep(self) -> None:
         settings = self._store.settings
         while True:
             await asyncio.sleep(settings.heartbeat_secs)

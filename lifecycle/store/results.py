@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Labels, RequestRecord, Role
+from lifecycle.types import ErrorDetail, Labels, ReplicaState, RequestRecord, Role
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -240,11 +240,16 @@ def max_model_lens_of(roster: Roster) -> dict[str, int]:
 
 
 def models_of(roster: Roster) -> dict[str, float]:
-    """Return the models that living workers serve, with the time at which the first of those workers started."""
+    """Return the models that workers offer, with the time at which the first of those workers started.
+
+    A worker that is still starting, or that drains, offers none.
+    """
     served: dict[str, float] = {}
     for entry in roster.replicas:
         if entry.role == Role.WORKER:
             about = orjson.loads(entry.about)
+            if about.get("state") in (ReplicaState.STARTING, ReplicaState.DRAINING):
+                continue
             for model in about.get("models", ()):
                 started_at = about.get("started_at", 0.0)
                 served[model] = min(served.get(model, started_at), started_at)

@@ -158,7 +158,9 @@ class Bench(Cluster):
 
     async def _joined(self, process: Process) -> bool:
         self._must_run(process)
-        return bool(await self.ids(process))
+        roster = await self.store.roster()
+        own = [entry.about for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about]
+        return any(b'"state":"starting"' not in about for about in own)
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
         if not self.proxied or "redis_url" in overrides:  # it reaches Redis by itself

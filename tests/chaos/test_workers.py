@@ -181,10 +181,27 @@ async def test_blocked_below_its_lease(make_settings: MakeSettings, tmp_path: Pa
 
 @pytest.mark.fault(
     "A worker's event loop is blocked for longer than a lease.",
-    "It is expired, and its requests end with `worker_lost`; its engine ends, and it comes back under a new id.",
+    "The worker keeps its lease, and its log names what blocks; the stream pauses, and there is no other effect.",
 )
 async def test_blocked_beyond_its_lease(settings: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(settings, tmp_path, workers=0) as bench:
+        worker = await bench.worker("blocking", "tests.chaos.engines:blocking")
+        was = await bench.ids(worker)
+        async with bench.post(bench.frontends[0], chat("5 3.0", "blocking"), "r1") as stream:
+            healing.begins()
+            events = await stream.read()
+            healing.is_over()
+        assert (text_of(events), error_of(events)) == (numbers(5), None)
+        assert await bench.ids(worker) == was
+        assert "engines.py" in worker.log.read_text()
+
+
+@pytest.mark.fault(
+    "A worker's event loop is blocked for longer than `LIFECYCLE_BLOCKED_LOOP_SECS` and a lease.",
+    "It is expired, and its requests end with `worker_lost`; its engine ends, and it comes back under a new id.",
+)
+async def test_blocked_for_too_long(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(make_settings(blocked_loop_secs=1.0), tmp_path, workers=0) as bench:
         worker = await bench.worker("blocking", "tests.chaos.engines:blocking")
         was = await bench.ids(worker)
         async with bench.post(bench.frontends[0], chat("500 4.0", "blocking"), "r1") as stream:

@@ -196,6 +196,7 @@ def test_the_sign_of_life_is_looked_for_as_it_is_given(tmp_path: Path) -> None:
     [worker] = [found for found in DEPLOYMENTS if found["metadata"]["name"] == "worker"]
     shell, flag, in_kubernetes = containers(worker)[0]["livenessProbe"]["exec"]["command"]
     assert (shell, flag) == ("sh", "-c")
+    assert containers(worker)[0]["startupProbe"]["exec"] == containers(worker)[0]["livenessProbe"]["exec"]
     alive = tmp_path / "alive"
     for probe in (in_image, in_kubernetes):
         assert _probe(probe, alive) != 0

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lifecycle.local.console import Console
 
 _LIMIT = 64  # processes of one kind; `up` is meant for one machine
-_READY_WITHIN_SECS = 60.0
+_JOINED_WITHIN_SECS = 60.0
+_LOADED_WITHIN_SECS = 3600.0  # a large model takes long to load
 _AFTER_DRAIN_SECS = 5.0  # for a drained child to give up its lease and exit
 _SELF = (
     sys.executable,
@@ -52,7 +53,9 @@ def up(
             "its upstream lists, and any other engine the model echo."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(metavar="SPEC", help="echo, openai, or module:function.")] = "echo",
+    engine: Annotated[
+        str, typer.Option(metavar="SPEC", help="echo, openai, module:function or file.py:function.")
+    ] = "echo",
     upstream: Annotated[
         str, typer.Option(metavar="URL", help="URL of the openai engine's upstream; the same as --openai-base-url.")
     ] = "",
@@ -120,7 +123,8 @@ async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: b
                 child = await supervisor.start(name, argv, environment)
                 console.notice(f"{name} is starting (pid {child.pid})")
             pids = {name: child.pid for name, child in supervisor.children.items()}
-            await supervisor.wait_ready(readiness.conditions(pids, plan.models), timeout_secs=_READY_WITHIN_SECS)
+            await supervisor.wait_ready(readiness.joined(pids), timeout_secs=_JOINED_WITHIN_SECS)
+            await supervisor.wait_ready(readiness.started(pids, plan.models), timeout_secs=_LOADED_WITHIN_SECS)
         except Interrupted:
             return supervisor.exit_code
         console.notice(hints.text(plan.urls, plan.models[0], plan.engine, settings, own_redis=own_redis))

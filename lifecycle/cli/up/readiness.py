@@ -16,7 +16,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.results import models_of
 from lifecycle.store.transitions import Store
-from lifecycle.types import Replica
+from lifecycle.types import Replica, ReplicaState
 
 _TIMEOUT_SECS = 2.0
 
@@ -41,17 +41,26 @@ class Readiness:
     ) -> None:
         await self._stack.aclose()
 
-    def conditions(self, pids: Mapping[str, int], models: Sequence[str]) -> dict[str, Condition]:
-        """Return one condition for each child under its name (frontends first), and one for the models.
+    def joined(self, pids: Mapping[str, int]) -> dict[str, Condition]:
+        """Return one condition for each child under its name: a frontend is ready, a worker is in the cluster.
 
-        `pids` maps the names of the children to their process ids.
+        `pids` maps the names of the children, frontends first, to their process ids.
         """
-        children = iter(pids.items())
+        frontends = len(self._urls)
         conditions: dict[str, Condition] = {}
-        for url, (name, pid) in zip(self._urls, children, strict=False):
-            conditions[name] = partial(self._frontend_ready, url, pid)
-        for name, pid in children:
-            conditions[name] = partial(self._has_joined, pid)
+        for number, (name, pid) in enumerate(pids.items()):
+            is_frontend = number < frontends
+            conditions[name] = (
+                partial(self._frontend_ready, self._urls[number], pid)
+                if is_frontend
+                else partial(self._has_joined, pid)
+            )
+        return conditions
+
+    def started(self, pids: Mapping[str, int], models: Sequence[str]) -> dict[str, Condition]:
+        """Return a condition for each worker of `pids` under its name, that its engine runs, and for the models."""
+        workers = list(pids.items())[len(self._urls) :]
+        conditions: dict[str, Condition] = {name: partial(self._has_started, pid) for name, pid in workers}
         conditions["model " + ", ".join(models)] = partial(self._are_served, frozenset(models))
         return conditions
 
@@ -64,6 +73,9 @@ class Readiness:
 
     async def _has_joined(self, pid: int) -> bool:
         return bool(await self._replicas(pid))
+
+    async def _has_started(self, pid: int) -> bool:
+        return any(replica.state != ReplicaState.STARTING for replica in await self._replicas(pid))
 
     async def _are_served(self, models: frozenset[str]) -> bool:
         return models <= models_of(await self._store.roster()).keys()

@@ -1,0 +1,55 @@
+"""Check what an engine declares by its attributes, before its worker takes any request."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
+
+METHODS = ("startup", "health", "aclose")
+"""The optional async functions of an engine, which take no arguments."""
+
+_CONCURRENCY_LIMIT = 100_000
+
+
+def check_declarations(engine: Engine) -> None:
+    """Raise EngineLoadError, with one line that names the attribute, when one of the declarations is not valid."""
+    accepted_parameters(engine)
+    check_max_model_len(engine)
+    declared_concurrency(engine)
+    for name in METHODS:
+        _check_method(engine, name)
+
+
+def declared_concurrency(engine: Engine) -> int | None:
+    """Return the engine's `concurrency`, the most requests that it runs at a time; None when it declares none.
+
+    Raise EngineLoadError when it is no whole number from 1 to 100,000.
+    """
+    declared: object = getattr(engine, "concurrency", None)
+    if declared is None:
+        return None
+    if not isinstance(declared, int) or isinstance(declared, bool) or not 1 <= declared <= _CONCURRENCY_LIMIT:
+        raise EngineLoadError(
+            f"the engine's attribute concurrency is {declared!r:.50}; "
+            f"it must be a whole number from 1 to {_CONCURRENCY_LIMIT}"
+        )
+    return declared
+
+
+def _check_method(engine: Engine, name: str) -> None:
+    method: Any = getattr(engine, name, None)
+    if method is None:
+        return
+    wanted = f"write async def {name}()"
+    if not callable(method):
+        raise EngineLoadError(f"the engine's attribute {name} is of type {type(method).__name__}; {wanted}")
+    function = method if inspect.isroutine(method) or isinstance(method, functools.partial) else method.__call__
+    if not inspect.iscoroutinefunction(function):
+        raise EngineLoadError(f"the engine's {name} is not asynchronous; {wanted}")
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        raise EngineLoadError(f"the engine's {name} takes arguments; {wanted}") from None
