@@ -193,17 +193,19 @@ class Attempt:
 
         It is empty for a chunk that has nothing else. Raise TypeError for a value that is not an event.
         """
-        (chunk, encoded), context = events.encode(event), self.context
+        chunk, encoded = events.encode(event)
         if "usage" in chunk:
             usage = events.take_usage(chunk)
             if usage is not None:
-                context.usage = usage
+                self.context.usage = usage
             encoded = orjson.dumps(chunk)
-        if events.is_empty(chunk):
-            return b""
         has_content, finish_reason = events.examine(chunk)
-        context.finish_reason = context.finish_reason or finish_reason
-        self._content_events += has_content
+        if has_content:
+            self._content_events += 1
+        elif events.is_empty(chunk):
+            return b""
+        if finish_reason is not None and not self.context.finish_reason:
+            self.context.finish_reason = finish_reason
         return encoded
 
     def _must_move(self) -> bool:
