@@ -12,11 +12,13 @@ from typing import Any
 import orjson
 
 from lifecycle.encoding import Encodable
-from lifecycle.errors import EngineError, OutputTooLarge, StoreUnavailable, Unavailable
+from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
-from lifecycle.execution.failures import EngineExit, location_of, message_of, traceback_of
+from lifecycle.execution.failures import EngineExit, location_of, message_of
+from lifecycle.execution.outcomes import STREAM_LOST, failure_outcome
+from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
@@ -25,11 +27,6 @@ from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
-STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
-"""The outcome of a request whose confirmed tokens are gone, for example after a failover."""
-
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_MAX_USAGE_BYTES = 16 * 1024
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -236,28 +233,11 @@ class Attempt:
             return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
-            return self._failed(failure)
+            self.broke_off = isinstance(failure, Unavailable)
+            return failure_outcome(self.rid, failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
-
-    def _failed(self, failure: BaseException) -> Outcome:
-        """Return the outcome of an engine that raised, and log where it did."""
-        if isinstance(failure, EngineError):
-            log.warning(
-                "the engine refused request %s with status %d: %s",
-                self.rid,
-                failure.detail.status,
-                location_of(failure),
-            )
-            return Outcome("failed", failure.error_type, message_of(failure), detail=failure.detail)
-        if isinstance(failure, Unavailable):
-            log.warning("the engine could not go on with request %s: %s", self.rid, location_of(failure))
-            self.broke_off = True
-            detail = ErrorDetail(status=503, retry_after_secs=failure.retry_after_secs)
-            return Outcome("failed", ErrorType.UNAVAILABLE, message_of(failure), detail=detail)
-        log.error("the engine failed for request %s: %s\n%s", self.rid, location_of(failure), traceback_of(failure))
-        return Outcome("failed", ErrorType.INTERNAL, message_of(failure))
 
     async def _report(self, outcome: Outcome) -> Ended | None:
         """Report the outcome to Redis. Return None when Redis does not answer for two leases."""
@@ -279,33 +259,7 @@ class Attempt:
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
         """Return the outcome with the engine's usage and the number of its events with content."""
-        return outcome._replace(usage=self._usage(), content_events=self._content_events)
-
-    def _usage(self) -> dict[str, Any] | None:
-        """Return the usage that the engine has reported, or None. Counts that are no integers are left out."""
-        reported, prompt_tokens = self.context.usage, self.context.input_tokens
-        usage: dict[str, Any] = {}
-        if reported is not None:
-            try:
-                encoded = events.encode(reported)[1]
-            except TypeError:
-                log.warning("the engine set the usage of request %s to a value that is not a JSON object", self.rid)
-            else:
-                usage, size = orjson.loads(encoded), len(encoded)
-                if size > _MAX_USAGE_BYTES:
-                    log.warning(
-                        "the usage of request %s has %d bytes, more than %d; only its counts are kept",
-                        self.rid,
-                        size,
-                        _MAX_USAGE_BYTES,
-                    )
-                    usage = {name: usage[name] for name in _COUNTS if name in usage}
-        for name in _COUNTS:
-            if type(usage.get(name, 0)) is not int:
-                del usage[name]
-        if type(prompt_tokens) is int:
-            usage.setdefault("prompt_tokens", prompt_tokens)
-        return usage or None
+        return outcome._replace(usage=reported_usage(self.context), content_events=self._content_events)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
-from lifecycle.execution.attempt import STREAM_LOST, Attempt
+from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.engine import Engine, accepted_parameters, is_resumable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
+from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.store.results import Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
