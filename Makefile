@@ -63,7 +63,7 @@ screenshots: $(READY) ## Take the dashboard's pictures for docs/images; needs ch
 constraints: ## Write constraints.txt anew, with the newest versions that pyproject.toml allows.
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make constraints needs Python 3.11: make constraints PYTHON=python3.11")'
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
-	PIP_CONSTRAINT= build/constraints/bin/python -m pip install -q -e '.[dev]'
+	PIP_CONSTRAINT= build/constraints/bin/python -m pip install -q -e '.[dev,engines,clients]'
 	sed -n '/^#/p;/^#/!q' constraints.txt > build/constraints.txt
 	build/constraints/bin/python -m pip freeze --exclude-editable >> build/constraints.txt
 	mv build/constraints.txt constraints.txt && rm -rf build/constraints

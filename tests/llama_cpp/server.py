@@ -1,0 +1,41 @@
+"""Serve a model with llama.cpp's own HTTP server, until the process is ended.
+
+    python -m tests.llama_cpp.server PORT MODEL.gguf
+
+The context shifts, so that a call with `ignore_eos` and without `max_tokens` never ends by itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import xllamacpp
+
+SLOTS = 2
+CONTEXT_TOKENS_PER_SLOT = 4096
+MODEL = "tiny"
+
+
+def parameters(port: int, path: str) -> xllamacpp.CommonParams:
+    """Return the server's parameters: one thread, and the endpoint that says which slots are busy."""
+    chosen = xllamacpp.CommonParams()
+    chosen.model.path = path
+    chosen.model_alias = {MODEL}
+    chosen.hostnames = ["127.0.0.1"]
+    chosen.port = port
+    chosen.n_parallel = SLOTS
+    chosen.n_ctx = SLOTS * CONTEXT_TOKENS_PER_SLOT
+    chosen.ctx_shift = True
+    chosen.cpuparams.n_threads = 1
+    chosen.cpuparams_batch.n_threads = 1
+    chosen.warmup = False
+    chosen.use_jinja = True
+    chosen.endpoint_slots = True
+    chosen.ui = False
+    return chosen
+
+
+if __name__ == "__main__":
+    server = xllamacpp.Server(parameters(int(sys.argv[1]), sys.argv[2]))
+    signal.pause()
