@@ -34,10 +34,12 @@ def joined(chunks: Iterable[dict[str, Any]]) -> dict[str, Any]:
         for choice in chunk["choices"]:
             found = choices.setdefault(choice["index"], {"index": choice["index"], "message": {}})
             _add_delta(messages.setdefault(choice["index"], {}), choice["delta"])
-            found["finish_reason"] = choice.get("finish_reason") or found.get("finish_reason")
             for name, values in (choice.get("logprobs") or {}).items():
                 if values is not None:
                     found.setdefault("logprobs", {}).setdefault(name, []).extend(values)
+            for name in choice.keys() - {"index", "delta", "logprobs"}:
+                value, before = choice[name], found.get(name)
+                found[name] = before + value if isinstance(before, list) and value else value or before
     for index, message in messages.items():
         calls = message.get("tool_calls", {})
         choices[index]["message"] = message | ({"tool_calls": list(calls.values())} if calls else {})

@@ -58,9 +58,11 @@ class Upstream:
     connections: int = 0
     received: asyncio.Event = field(default_factory=asyncio.Event)
     client_left: asyncio.Event = field(default_factory=asyncio.Event)
+    left: list[Exchange] = field(default_factory=list)  # the last one of each connection that its client has closed
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        exchange = None
         try:
             while True:
                 exchange = await self._read(reader, writer)
@@ -68,6 +70,7 @@ class Upstream:
                 self.received.set()
                 await self.script(exchange)
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.left += [exchange] if exchange else []
             self.client_left.set()
         finally:
             writer.close()

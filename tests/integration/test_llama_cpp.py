@@ -19,6 +19,7 @@ import pytest
 from lifecycle.settings import Settings
 from tests.answers import comparable, joined
 from tests.cluster import Cluster, running
+from tests.llama_cpp.calls import MODEL, ONE_TOOL, REPEATABLE, SEVERAL_TOOLS, STRUCTURED
 from tests.llama_cpp.engine import LlamaCpp, llama_cpp, need_packages
 from tests.shared_cluster import borrowed, shared_cluster
 from tests.sse import Stream, error_of
@@ -26,30 +27,9 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.engines]
 
-MODEL = "tiny"
 FREED_SECS = 5.0  # a token takes less than a millisecond; the limit is for a machine that is busy
-REPEATABLE: dict[str, Any] = {
-    "model": MODEL,
-    "messages": [{"role": "user", "content": "Say something."}],
-    "temperature": 0,
-    "seed": 7,
-    "max_tokens": 60,
-    "cache_prompt": False,  # a field of llama.cpp's own: a cached prompt changes the last digits of log probabilities
-}
-ENDLESS = {**REPEATABLE, "max_tokens": -1, "ignore_eos": True}
-WEATHER = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"enum": [1, 2, 3]}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-CLOCK = {"type": "object", "properties": {"zone": {"enum": ["UTC", "CET"]}}, "required": ["zone"]}
-TOOLS = [
-    {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
-    {"type": "function", "function": {"name": "clock", "parameters": CLOCK}},
-]
-SCHEMA = {"type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": WEATHER}}
-CALL_TOOLS = {"tools": TOOLS, "tool_choice": "required", "max_tokens": 400}
+CALL = {"model": MODEL, **REPEATABLE}
+ENDLESS = {**CALL, "max_tokens": -1, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +70,14 @@ async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
 
 async def unary(cluster: Cluster, url: str, **fields: Any) -> dict[str, Any]:
     """Return the comparable answer of the server at `url`."""
-    answer = await cluster.http.post(url + "/v1/chat/completions", json={**REPEATABLE, **fields})
+    answer = await cluster.http.post(url + "/v1/chat/completions", json={**CALL, **fields})
     assert answer.status_code == 200, answer.text
     return comparable(answer.json())
 
 
 async def streamed(cluster: Cluster, url: str, **fields: Any) -> dict[str, Any]:
     """Return what the stream of the server at `url` adds up to."""
-    body = {**REPEATABLE, **fields, "stream": True, "stream_options": {"include_usage": True}}
+    body = {**CALL, **fields, "stream": True, "stream_options": {"include_usage": True}}
     async with cluster.http.stream("POST", url + "/v1/chat/completions", json=body) as response:
         events = await Stream(response).read()
     assert error_of(events) is None
@@ -128,7 +108,7 @@ async def idle(engine: LlamaCpp) -> None:
     [
         pytest.param({}, id="text"),
         pytest.param({"logprobs": True, "top_logprobs": 3}, id="log probabilities"),
-        pytest.param({"response_format": SCHEMA}, id="structured output"),
+        pytest.param(STRUCTURED, id="structured output"),
         pytest.param({"stop": ["a", "b", "c", "d", "e", "f"]}, id="six stop strings"),
     ],
 )
@@ -156,9 +136,7 @@ async def test_two_choices_are_those_of_the_engines_stream(cluster: Cluster, eng
 
 @pytest.mark.parametrize("several", [False, True], ids=["one call", "parallel calls"])
 async def test_tool_calls_are_the_engines_own(cluster: Cluster, engine: LlamaCpp, several: bool) -> None:
-    from tests.llama_cpp.tiny_model import CALLS_ONE_TOOL, CALLS_TOOLS
-
-    fields = {**CALL_TOOLS, "parallel_tool_calls": several, "logit_bias": CALLS_TOOLS if several else CALLS_ONE_TOOL}
+    fields = SEVERAL_TOOLS if several else ONE_TOOL
     expected = await unary(cluster, engine.url, **fields)
     calls = expected["choices"][0]["message"]["tool_calls"]
     assert {call["function"]["name"] for call in calls} <= {"weather", "clock"}
@@ -171,7 +149,7 @@ async def test_tool_calls_are_the_engines_own(cluster: Cluster, engine: LlamaCpp
 
 
 async def test_a_text_completion_is_the_engines_own(cluster: Cluster, engine: LlamaCpp) -> None:
-    body = {**REPEATABLE, "prompt": "Once", "logprobs": 2}
+    body = {**CALL, "prompt": "Once", "logprobs": 2}
     del body["messages"]
     direct, through = [
         comparable((await cluster.http.post(url + "/v1/completions", json=body)).json())
@@ -182,7 +160,7 @@ async def test_a_text_completion_is_the_engines_own(cluster: Cluster, engine: Ll
 
 async def test_a_prompt_beyond_the_context_is_refused_in_the_engines_words(cluster: Cluster, engine: LlamaCpp) -> None:
     """The status is one that clients do not repeat."""
-    body = {**REPEATABLE, "messages": [{"role": "user", "content": "long " * 5000}]}
+    body = {**CALL, "messages": [{"role": "user", "content": "long " * 5000}]}
     direct, through, stream = [
         await cluster.http.post(url + "/v1/chat/completions", json=fields)
         for url, fields in (

@@ -44,10 +44,8 @@ def need_packages() -> None:
 @contextmanager
 def llama_cpp(directory: Path) -> Iterator[LlamaCpp]:
     """Write the model, and run the server in a process of its own; its log is in `directory`."""
-    from tests.llama_cpp.tiny_model import write_model
-
     model, log, port = directory / "tiny.gguf", directory / "llama.log", free_port()
-    write_model(model)
+    subprocess.run([sys.executable, "-m", "tests.llama_cpp.tiny_model", str(model)], cwd=ROOT, check=True, timeout=60)
     command = [sys.executable, "-m", "tests.llama_cpp.server", str(port), str(model)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)

@@ -12,9 +12,10 @@ import sys
 
 import xllamacpp
 
+from tests.llama_cpp.calls import MODEL
+
 SLOTS = 2
 CONTEXT_TOKENS_PER_SLOT = 4096
-MODEL = "tiny"
 
 
 def parameters(port: int, path: str) -> xllamacpp.CommonParams:

@@ -1,9 +1,6 @@
 """Write a Llama with two layers, random weights and a tokenizer of bytes, in the format of llama.cpp.
 
-    python -m tests.llama_cpp.tiny_model tiny.gguf
-
-One token is the opening of a tool call. A call with `CALLS_ONE_TOOL` or `CALLS_TOOLS` as its `logit_bias` makes the
-model choose it, and the server's grammar for tool calls does the rest.
+python -m tests.llama_cpp.tiny_model tiny.gguf
 """
 
 from __future__ import annotations
@@ -15,19 +12,10 @@ from typing import Any
 import numpy as np
 from gguf import GGUFWriter, TokenType
 
+from tests.llama_cpp.vocabulary import BYTES, END, SPECIAL, TOKENS, VISIBLE
+
 CONTEXT_TOKENS = 8192
 _EMBEDDING, _FEED_FORWARD, _LAYERS, _HEADS = 64, 128, 2, 2
-_SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-_VISIBLE = ["\u2581", *map(chr, range(33, 127))]
-_TOOL_CALL = '<tool_call>\n{"name": "'
-_TOKENS = [*_SPECIAL, *_BYTES, *_VISIBLE, _TOOL_CALL]
-_END = _SPECIAL.index("<|im_end|>")
-
-# The end is forbidden until a tool has been called, and behind a call white space is not wanted.
-_NO_SPACE = {_TOKENS.index(name): -100 for name in ("<0x09>", "<0x0A>", "<0x0D>", "<0x20>", "\u2581")}
-CALLS_ONE_TOOL = {str(token): bias for token, bias in {**_NO_SPACE, len(_TOKENS) - 1: 50, _END: 100}.items()}
-CALLS_TOOLS = {**CALLS_ONE_TOOL, str(_END): 50}
 
 _TEMPLATE = r"""{%- if tools %}
 {{- '<|im_start|>system\nFunction signatures are within <tools></tools> XML tags:\n<tools>' }}
@@ -68,7 +56,7 @@ def write_model(path: Path) -> None:
     writer.add_head_count_kv(_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(_EMBEDDING // _HEADS)
-    writer.add_vocab_size(len(_TOKENS))
+    writer.add_vocab_size(len(TOKENS))
     writer.add_file_type(0)
     _add_tokenizer(writer)
     _add_weights(writer)
@@ -81,18 +69,18 @@ def write_model(path: Path) -> None:
 def _add_tokenizer(writer: GGUFWriter) -> None:
     kinds = [
         TokenType.UNKNOWN,
-        *[TokenType.CONTROL] * (len(_SPECIAL) - 1),
-        *[TokenType.BYTE] * len(_BYTES),
-        *[TokenType.NORMAL] * len(_VISIBLE),
+        *[TokenType.CONTROL] * (len(SPECIAL) - 1),
+        *[TokenType.BYTE] * len(BYTES),
+        *[TokenType.NORMAL] * len(VISIBLE),
         TokenType.USER_DEFINED,
     ]
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(_TOKENS)
-    writer.add_token_scores([0.0] * len(_TOKENS))
+    writer.add_token_list(TOKENS)
+    writer.add_token_scores([0.0] * len(TOKENS))
     writer.add_token_types(kinds)
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
-    writer.add_eos_token_id(_END)
+    writer.add_eos_token_id(END)
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(_TEMPLATE)
@@ -100,7 +88,7 @@ def _add_tokenizer(writer: GGUFWriter) -> None:
 
 def _add_weights(writer: GGUFWriter) -> None:
     generator = np.random.default_rng(0)
-    e, f, vocabulary = _EMBEDDING, _FEED_FORWARD, len(_TOKENS)
+    e, f, vocabulary = _EMBEDDING, _FEED_FORWARD, len(TOKENS)
     ones: Any = np.ones(e, np.float32)
     shapes = {"token_embd": (vocabulary, e), "output": (vocabulary, e)}
     for layer in range(_LAYERS):

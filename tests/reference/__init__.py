@@ -1,4 +1,4 @@
-"""Write the generated parts of the pages in docs/reference. The rest of these pages is written by hand.
+"""Write the generated parts of the pages in docs/reference, and of docs/clients.md. The rest is written by hand.
 
 A part is between `<!-- python -m tests.reference: NAME -->` and `<!-- end -->`. `python -m tests.reference` writes all
 of them; tests/unit/test_reference.py fails when a page and the code differ.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.reference import errors, http, keys, settings
+from tests.reference import clients, errors, http, keys, settings
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PARTS: dict[str, Callable[[], str]] = {
@@ -23,13 +23,14 @@ PARTS: dict[str, Callable[[], str]] = {
     "calls": http.calls,
     "parameters": http.parameters,
     "bodies": http.bodies,
+    "client libraries": clients.libraries,
 }
 _PART = re.compile(r"(?<=<!-- python -m tests\.reference: )([\w ]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
-    """Return the pages of docs/reference."""
-    return sorted(FOLDER.glob("*.md"))
+    """Return the pages that have generated parts."""
+    return [*sorted(FOLDER.glob("*.md")), FOLDER.parent / "clients.md"]
 
 
 def named(page: str) -> list[str]:

@@ -1,0 +1,96 @@
+"""List the client libraries and what each is compared in. `tests/reference` makes a table of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+PROGRAMS = Path(__file__).parent / "programs"
+_ROOT = Path(__file__).parents[2]
+
+FEATURES = (
+    "text",
+    "streamed text",
+    "usage of a stream",
+    "usage in every chunk",
+    "tool call",
+    "streamed tool call",
+    "parallel tool calls",
+    "streamed parallel tool calls",
+    "agent with a tool",
+    "structured output",
+    "streamed structured output",
+    "log probabilities",
+    "two choices",
+    "reasoning",
+    "context overflow",
+    "rate limit",
+    "error in a stream",
+    "abort",
+)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client library. `package` is its name in constraints.txt, or in package.json for a program for node."""
+
+    title: str
+    program: str
+    package: str
+    missing: frozenset[str] = frozenset()  # features that the library does not have
+
+    @property
+    def is_for_node(self) -> bool:
+        return self.program.endswith(".mjs")
+
+    @property
+    def command(self) -> list[str]:
+        """Return the command that runs the program."""
+        if self.is_for_node:
+            return ["node", str(PROGRAMS / self.program)]
+        return [sys.executable, "-W", "ignore", "-m", f"tests.clients.programs.{self.program.removesuffix('.py')}"]
+
+    @property
+    def version(self) -> str:
+        """Return the version that the tests run with."""
+        if self.is_for_node:
+            return str(json.loads((PROGRAMS / "package.json").read_text())["dependencies"][self.package])
+        found = re.search(rf"^{self.package}==(.+)$", (_ROOT / "constraints.txt").read_text(), re.MULTILINE)
+        assert found, f"constraints.txt has no {self.package}"
+        return found[1]
+
+    def what_is_missing(self) -> str:
+        """Return why the program cannot run here, or an empty string."""
+        if not self.is_for_node:
+            installed = importlib.util.find_spec(self.package.removesuffix("-slim").replace("-", "_"))
+            return "" if installed else f"{self.package} is not installed: pip install -e '.[clients]'"
+        if shutil.which("node") is None:
+            return "node is not on PATH"
+        if not (PROGRAMS / "node_modules" / self.package).exists():
+            return f"{self.package} is not installed: npm install in {PROGRAMS.relative_to(_ROOT)}"
+        return ""
+
+
+_VLLM_ONLY = frozenset({"usage in every chunk"})
+CLIENTS = (
+    Client("openai, Python", "openai_python.py", "openai"),
+    Client("openai, JS", "openai_node.mjs", "openai", _VLLM_ONLY),
+    Client("LangChain", "langchain_python.py", "langchain-openai", _VLLM_ONLY),
+    Client(
+        "pydantic-ai",
+        "pydantic_ai_python.py",
+        "pydantic-ai-slim",
+        _VLLM_ONLY | {"tool call", "log probabilities", "two choices"},
+    ),
+    Client("AI SDK", "ai_sdk.mjs", "ai", _VLLM_ONLY | {"log probabilities", "two choices"}),
+    Client("LiteLLM", "litellm_python.py", "litellm", _VLLM_ONLY | {"streamed structured output"}),
+)
+DIFFERENT = {
+    "usage in every chunk": "With vLLM's option `continuous_usage_stats` only the last chunk has a usage: a usage "
+    "belongs to the end of a request.",
+}
