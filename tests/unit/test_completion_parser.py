@@ -1,4 +1,4 @@
-"""The parser of an upstream's answers, with what real servers sent (`tests/data/upstream`) and with odd framing."""
+"""The parser of an upstream's answers, with what real servers sent (`tests/recorded`) and with odd framing."""
 
 from __future__ import annotations
 

@@ -44,13 +44,8 @@ def streamed_text(url: str) -> Any:
 
 @case("usage of a stream")
 def usage(url: str) -> Any:
-    """The fields beside the usage may be on another chunk."""
-    usages = []
-    for model in ("llama_text", "vllm_interval10", "vllm_reasoning"):
-        *chunks, last = streamed(url, model, stream_options={"include_usage": True})
-        assert all(chunk["choices"] for chunk in chunks)
-        usages.append((last["choices"], last["usage"], [chunk["usage"] for chunk in chunks if chunk["usage"]]))
-    return usages
+    models = "llama_text", "vllm_interval10", "vllm_reasoning"
+    return [streamed(url, model, stream_options={"include_usage": True}) for model in models]
 
 
 @case("usage in every chunk")
