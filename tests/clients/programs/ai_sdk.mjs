@@ -3,15 +3,15 @@
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, generateObject, generateText, stepCountIs, streamObject, streamText, tool } from "ai";
 
-import { apiKey, Clock, collect, hello as prompt, left, main, upstreamIsLeft, Weather } from "./cases.mjs";
+import { apiKey, choicesOf, Clock, collect, hello as prompt, left, main, recordings, upstreamIsLeft, Weather } from "./cases.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 const tools = {
   weather: tool({ inputSchema: Weather, execute: async ({ city }) => `sunny in ${city}` }),
   clock: tool({ inputSchema: Clock, execute: async ({ zone }) => `noon in ${zone}` }),
 };
-const provider = (baseURL) =>
-  createOpenAICompatible({ name: "engine", baseURL, apiKey, includeUsage: true, supportsStructuredOutputs: true });
+const provider = (baseURL, includeUsage = true) =>
+  createOpenAICompatible({ name: "engine", baseURL, apiKey, includeUsage, supportsStructuredOutputs: true });
 const ofEachCall = new Set(["id", "request", "headers", "timestamp", "performance", "callId"]);
 
 // Without ids, headers and times.
@@ -68,6 +68,14 @@ await main({
     generated(await generateText({ model: provider(url)("vllm_reasoning"), prompt })),
     await parts(streamText({ model: provider(url)("vllm_reasoning"), prompt })),
   ],
+  "all recorded streams": async (url) => {
+    // The library takes one choice. Some recordings have no usage.
+    const found = [];
+    for (const name of recordings.filter((name) => choicesOf(name) === 1)) {
+      found.push(await parts(streamText({ model: provider(url, false)(name), prompt, tools, onError: () => {} })));
+    }
+    return found;
+  },
   "context overflow": async (url) => [
     // Without retries switched off: an error that no repetition can mend must not be repeated.
     await failure(() => generateText({ model: provider(url)("context_overflow"), prompt })),

@@ -2,12 +2,19 @@
 //
 //   node program.mjs REPLAY_URL URL…
 
+import { readdirSync } from "node:fs";
+
 import { z } from "zod";
 
 export const apiKey = "none";
 export const hello = "Say something.";
 export const Weather = z.object({ city: z.enum(["Paris", "Rome"]), days: z.union([z.literal(1), z.literal(2), z.literal(3)]) });
 export const Clock = z.object({ zone: z.enum(["UTC", "CET"]) });
+
+export const recordings = readdirSync(new URL("../../recorded/", import.meta.url))
+  .filter((name) => name.endsWith(".sse"))
+  .map((name) => name.slice(0, -".sse".length));
+export const choicesOf = (recording) => (recording.includes("_n2_") ? 2 : 1);
 
 const [replay, ...urls] = process.argv.slice(2);
 const leftWithinMs = 10_000;

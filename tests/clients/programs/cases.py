@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import httpx2
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 F = TypeVar("F", bound=Callable[[str], Any])
 API_KEY = "none"
 HELLO = "Say something."
+RECORDINGS = sorted(path.stem for path in (Path(__file__).parents[2] / "recorded").glob("*.sse"))
 _CASES: list[tuple[str, Callable[[str], Any]]] = []
 _LEFT_SECS = 10.0
 _POLL_SECS = 0.02
@@ -42,6 +44,11 @@ def case(feature: str) -> Callable[[F], F]:
         return function
 
     return register
+
+
+def choices_of(recording: str) -> int:
+    """Return how many choices a recorded answer has."""
+    return 2 if "_n2_" in recording else 1
 
 
 def left() -> int:

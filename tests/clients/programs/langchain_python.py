@@ -9,7 +9,19 @@ import openai
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 
-from tests.clients.programs.cases import API_KEY, HELLO, Clock, Weather, case, left, main, raised, upstream_is_left
+from tests.clients.programs.cases import (
+    API_KEY,
+    HELLO,
+    RECORDINGS,
+    Clock,
+    Weather,
+    case,
+    choices_of,
+    left,
+    main,
+    raised,
+    upstream_is_left,
+)
 
 TOOLS = [Weather, Clock]
 
@@ -105,6 +117,11 @@ def reasoning(url: str) -> Any:
     """The class drops the reasoning; vendors' own classes keep it."""
     model = chat(url, "vllm_reasoning")
     return fields(model.invoke(HELLO)), [fields(chunk) for chunk in model.stream(HELLO)]
+
+
+@case("all recorded streams")
+def all_recorded_streams(url: str) -> Any:
+    return [[fields(c) for c in chat(url, name, n=choices_of(name)).stream(HELLO)] for name in RECORDINGS]
 
 
 @case("context overflow")

@@ -3,7 +3,7 @@
 import OpenAI from "openai";
 import { zodFunction, zodResponseFormat } from "openai/helpers/zod";
 
-import { apiKey, Clock, collect, hello, left, main, upstreamIsLeft, Weather } from "./cases.mjs";
+import { apiKey, choicesOf, Clock, collect, hello, left, main, recordings, upstreamIsLeft, Weather } from "./cases.mjs";
 
 const messages = [{ role: "user", content: hello }];
 const tools = [zodFunction({ name: "weather", parameters: Weather }), zodFunction({ name: "clock", parameters: Clock })];
@@ -69,6 +69,11 @@ await main({
     await streamed(url, "vllm_n2_logprobs", { n: 2 }),
   ],
   "reasoning": async (url) => [await unary(url, "vllm_reasoning"), await streamed(url, "vllm_reasoning")],
+  "all recorded streams": async (url) => {
+    const found = [];
+    for (const name of recordings) found.push(await streamed(url, name, { n: choicesOf(name) }));
+    return found;
+  },
   "context overflow": async (url) => {
     // Without retries switched off: an error that no repetition can mend must not be repeated.
     const errors = [];

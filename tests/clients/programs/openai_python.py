@@ -9,7 +9,19 @@ import openai
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
-from tests.clients.programs.cases import API_KEY, HELLO, Clock, Weather, case, left, main, raised, upstream_is_left
+from tests.clients.programs.cases import (
+    API_KEY,
+    HELLO,
+    RECORDINGS,
+    Clock,
+    Weather,
+    case,
+    choices_of,
+    left,
+    main,
+    raised,
+    upstream_is_left,
+)
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": HELLO}]
 TOOLS = [openai.pydantic_function_tool(Weather), openai.pydantic_function_tool(Clock)]
@@ -130,6 +142,11 @@ def two_choices(url: str) -> Any:
 @case("reasoning")
 def reasoning(url: str) -> Any:
     return [unary(url, "vllm_reasoning"), streamed(url, "vllm_reasoning")]
+
+
+@case("all recorded streams")
+def all_recorded_streams(url: str) -> Any:
+    return [streamed(url, name, n=choices_of(name)) for name in RECORDINGS]
 
 
 @case("context overflow")
