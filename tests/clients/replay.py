@@ -97,14 +97,15 @@ class Replay:
     @property
     def calls(self) -> list[Exchange]:
         """The calls for completions so far."""
-        return [exchange for exchange in self.upstream.exchanges if exchange.path.startswith("/v1/")]
+        return [exchange for exchange in self.upstream.exchanges if exchange.path.endswith("/completions")]
 
     async def _answer(self, exchange: Exchange) -> None:
         if exchange.path == "/left":
             left = [other for other in self.upstream.left if other.body.get("model") == "endless"]
-            await exchange.head(kind="application/json")
-            await exchange.send(json.dumps(len(left)))
-            await exchange.end()
+            await _send_json(exchange, len(left))
+            return
+        if exchange.path == "/v1/models":
+            await _send_json(exchange, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
             return
         model = exchange.body["model"]
         await (SPECIAL[model](exchange) if model in SPECIAL else play(exchange, model))
@@ -135,6 +136,12 @@ def replaying() -> Iterator[Replay]:
         loop.call_soon_threadsafe(ending.set)
         thread.join()
         loop.close()
+
+
+async def _send_json(exchange: Exchange, body: Any) -> None:
+    await exchange.head(kind="application/json")
+    await exchange.send(json.dumps(body))
+    await exchange.end()
 
 
 def _events(exchange: Exchange, name: str) -> list[bytes]:
