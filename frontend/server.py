@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from frontend.app import create_app
 from frontend.auth.api_keys import Keyring, check_access
 from frontend.transport.request_id import SECURITY
+from lifecycle.aio.vanished_peer import notice_vanished_peer
 from lifecycle.errors import LifecycleError
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -32,6 +33,7 @@ from lifecycle.types import ErrorType
 
 log = logging.getLogger(__name__)
 
+_VANISHED_FACTOR = 1.5
 _ERROR_FRAMES_SECS = 2.0  # for sending the error frames of the streams that remain
 
 
@@ -129,6 +131,8 @@ async def serve(settings: Settings, host: str, port: int) -> None:
         log.warning("LIFECYCLE_FORWARD_HEADERS names %s, which are never forwarded; remove them", ", ".join(refused))
     listener = listen(host, port)
     try:
+        # Later than the limit for slow clients, so that a client that only reads nothing gets that error.
+        notice_vanished_peer(listener, _VANISHED_FACTOR * settings.slow_consumer_secs)
         url = _url(host, listener.getsockname()[1])
         async with Keyring.open(settings) as keyring, Tracker.open(settings, Metrics(), url) as tracker:
             config = uvicorn.Config(

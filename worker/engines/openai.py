@@ -19,7 +19,7 @@ from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
 from worker.engines.model_list import parse_models
-from worker.engines.upstream import Upstream, make_client
+from worker.engines.upstream import Upstream, keep_alive, make_client
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
 log = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class OpenAIEngine:
         client = self._client = self._client or make_client()
         url, headers = self._upstream.url("/models"), self._upstream.headers
         async with asyncio.timeout(timeout_secs):
-            response = await client.get(url, headers=headers)
+            response = await client.get(url, headers=headers, extensions={"trace": keep_alive})
         listed = parse_models(response.content) if response.is_success else None
         if listed is not None:
             self.max_model_len = listed.max_model_len
@@ -151,6 +151,7 @@ class OpenAIEngine:
             self._upstream.url("/chat/completions" if "messages" in request else "/completions"),
             content=_body(request),
             headers=httpx2.Headers(headers, encoding="latin-1"),  # as the call's own headers came
+            extensions={"trace": keep_alive},
         )
         try:
             return await client.send(sent, stream=True)

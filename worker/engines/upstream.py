@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 
+from lifecycle.aio.vanished_peer import notice_vanished_peer
 from lifecycle.execution.engine import EngineLoadError
 
 _CONNECT_TIMEOUT_SECS = 10.0
 _KEEPALIVE_SECS = 2.0  # servers close idle connections after 5 s or more; reusing one later would race with that
+VANISHED_AFTER_SECS = 30.0  # how long the host of an upstream may be away without a trace
 _LEAST_SECRET_CHARS = 4
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
 _CREDENTIALS = re.compile(r"//\S*@")
@@ -79,6 +83,17 @@ def make_client() -> httpx2.AsyncClient:
             "the openai engine cannot use the environment's proxies or certificates; correct HTTP_PROXY, HTTPS_PROXY, "
             f"ALL_PROXY, NO_PROXY, SSL_CERT_FILE or SSL_CERT_DIR: {reason}"
         ) from None
+
+
+async def keep_alive(step: str, details: Mapping[str, Any]) -> None:
+    """Let a new connection to the upstream notice when its host vanishes.
+
+    It is the `trace` function of a request, which the client calls with each step; see httpcore's request extensions.
+    """
+    if step.endswith("connect_tcp.complete"):
+        connection = details["return_value"].get_extra_info("socket")
+        if connection is not None:
+            notice_vanished_peer(connection, VANISHED_AFTER_SECS)
 
 
 def _checked_url(base_url: str) -> httpx2.URL:
