@@ -65,7 +65,16 @@ class StoreError(LifecycleError):
 
 
 class StoreUnavailable(StoreError):
-    """Raised when Redis cannot be reached, is loading, read-only or out of memory. A later call may succeed."""
+    """Raised when Redis cannot be reached, is loading, read-only or out of memory. A later call may succeed.
+
+    `cause` are the words of the client library or the server, which may contain addresses: they are for the log and
+    for operators. Clients and probes get the `summary`.
+    """
+
+    def __init__(self, summary: str, cause: str = "") -> None:
+        super().__init__(f"{summary}: {cause}" if cause else summary)
+        self.summary = summary
+        self.cause = cause
 
 
 class StateLost(StoreError):

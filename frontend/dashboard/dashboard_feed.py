@@ -15,6 +15,7 @@ from frontend.dashboard.rates import Point, Rates
 from frontend.dashboard.snapshot import Snapshot
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.fastapi.errors import summary_of
 from lifecycle.queries import browse, cluster
 from lifecycle.store.results import Row
 from lifecycle.store.transitions import Store
@@ -186,7 +187,7 @@ class Viewer:
             snapshots = {name: await part.get() for name, part in self._parts.items()}
         except StoreError as failure:
             tasks.check_cancelled()
-            return _event(b'{"trouble":' + orjson.dumps(failure.message) + b"}")
+            return _event(b'{"trouble":' + orjson.dumps(summary_of(failure)) + b"}")
         finally:
             self._next_at = max(clock(), self._parts["cluster"].due_at)
         parts = [

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.transport.deps import get_tracker
 from lifecycle.errors import StoreError
-from lifecycle.fastapi.errors import retry_soon
+from lifecycle.fastapi.errors import retry_soon, summary_of
 from lifecycle.tracking.tracker import Tracker
 
 router = APIRouter()
@@ -49,7 +49,7 @@ async def _unready_reason(tracker: Tracker) -> str:
     try:
         await tracker.store.ping()
     except StoreError as failure:
-        return failure.message
+        return summary_of(failure)
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from lifecycle.encoding import encodable
-from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError
+from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError, StoreUnavailable
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
 
@@ -144,8 +144,13 @@ def shown_detail(detail: ErrorDetail | None) -> ErrorDetail | None:
 
 
 def redis_unavailable(failure: StoreError) -> ApiError:
-    """Return the error 503 for a call that Redis could not serve."""
-    return ApiError(ErrorType.UNAVAILABLE, failure.message, code="redis_unavailable")
+    """Return the error 503 for a call that Redis could not serve. It names no address."""
+    return ApiError(ErrorType.UNAVAILABLE, summary_of(failure), code="redis_unavailable")
+
+
+def summary_of(failure: StoreError) -> str:
+    """Return what clients and probes may read of an error of Redis: nothing that could contain an address."""
+    return failure.summary if isinstance(failure, StoreUnavailable) else failure.message
 
 
 def _may_succeed_later(status: int) -> bool:

@@ -97,7 +97,7 @@ def blocking_client(url: str, timeout_secs: float) -> Redis:
 def unavailable(failure: BaseException) -> StoreUnavailable | None:
     """Return the error as StoreUnavailable, or None when it is of another kind, as for a wrong type or a bug."""
     if isinstance(failure, AuthenticationError):
-        return StoreUnavailable(f"Redis refused the credentials of LIFECYCLE_REDIS_URL: {failure}")
+        return StoreUnavailable("Redis refused the credentials of LIFECYCLE_REDIS_URL", str(failure))
     if isinstance(failure, MovedError):
         return StoreUnavailable(
             "This Redis server is a node of a Redis Cluster: use a URL redis+cluster://host:port,host:port"
@@ -107,15 +107,14 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
             "Redis Cluster is moving this part of the data and refuses commands until the move is over"
         )
     if isinstance(failure, (BusyLoadingError, ClusterDownError, MasterDownError)):
-        return StoreUnavailable(f"Redis refuses commands for now: {failure}")
+        return StoreUnavailable("Redis refuses commands for now", str(failure))
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
-        return StoreUnavailable(
-            f"Redis cannot be reached: {failure}" if str(failure) else "Redis did not answer in time"
-        )
+        words = str(failure)
+        return StoreUnavailable("Redis cannot be reached" if words else "Redis did not answer in time", words)
     if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
-        return StoreUnavailable(f"Redis refuses writes: {failure}")
+        return StoreUnavailable("Redis refuses writes", str(failure))
     if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_TEMPORARY):
-        return StoreUnavailable(f"Redis refuses commands for now: {failure}")
+        return StoreUnavailable("Redis refuses commands for now", str(failure))
     return None
 
 
@@ -273,7 +272,7 @@ class Commands:
         away = unavailable(failure)
         if away is None:
             log.error("The Redis connection failed with an unexpected error", exc_info=failure)
-        return away or StoreUnavailable(f"Redis cannot be reached: {failure!r}")
+        return away or StoreUnavailable("Redis cannot be reached", repr(failure))
 
     def _leave(self) -> None:
         """Close the connection to a server that was demoted; a new one may lead to the primary."""

@@ -295,7 +295,7 @@ class TokenReader:
     def _fail(self, failure: StoreUnavailable | RedisError | ValueError) -> None:
         """End with an error: Redis is unavailable, or the key does not hold a token stream."""
         if isinstance(failure, StoreUnavailable):
-            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.message, "", self.number))
+            self.abort(End(Status.FAILED, ErrorType.UNAVAILABLE, failure.summary, "", self.number))
         else:
             log.error("the token stream of %s cannot be read", self.feed.rid, exc_info=failure)
             self.abort(End(Status.FAILED, ErrorType.INTERNAL, "The token stream cannot be read", "", self.number))

@@ -33,7 +33,7 @@ class ModelRegistry:
         self._store = store
         self._roster: Roster | None = None
         self._asked_at = float("-inf")  # loop time at which Redis was last asked for the roster
-        self._failure = ""  # the error of that time, empty for none
+        self._failure: StoreUnavailable | None = None  # of that time
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
         self._workers: dict[str, list[LivingWorker]] = {}  # by model
@@ -74,14 +74,15 @@ class ModelRegistry:
             if self._asked_at < called_at:
                 asked_at = clock()
                 try:
-                    self._roster, self._failure = await self._store.roster(), ""
+                    self._roster, self._failure = await self._store.roster(), None
                     self._known.update(self._roster.models)
                     self._workers = by_model(workers_of(self._roster, self._store.settings.lease_secs))
                 except StoreUnavailable as failure:
-                    self._failure = failure.message
+                    self._failure = failure
                 self._asked_at = asked_at
-            if self._roster is None or self._failure:
-                raise StoreUnavailable(self._failure)
+            if self._failure is not None:
+                raise StoreUnavailable(self._failure.summary, self._failure.cause)
+            assert self._roster is not None
             return self._roster
 
     async def run(self) -> None:
