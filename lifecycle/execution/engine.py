@@ -77,6 +77,8 @@ def accepted_parameters(engine: Engine) -> list[str]:
     declared: object = getattr(engine, "accepts", ())
     if declared is True:
         return [EVERYTHING]
+    if declared == ():
+        return []
     if isinstance(declared, str) or not isinstance(declared, Collection):
         raise EngineLoadError(
             f"the engine's attribute accepts is {declared!r:.50}; it must be True or a collection of parameter names"

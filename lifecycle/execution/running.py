@@ -83,7 +83,6 @@ class RunningRequests:
         self._engine = engine
         self._health = health
         self._hand_over = HandOver(store, health)
-        self._accepts = accepted_parameters(engine)
         self._slots = slots
         self._recheck = recheck
         self._requests: dict[str, RunningRequest] = {}
@@ -204,7 +203,7 @@ class RunningRequests:
             delivery.model,
             delivery.entry,
             resumable=is_resumable(self._engine),
-            accepts=self._accepts,
+            accepts=accepted_parameters(self._engine),
             retry_for_secs=self._settings.lease_secs,
         )
         if isinstance(start, Drop):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lifecycle.errors import NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.hosted_engine import HostedEngine
 from lifecycle.execution.worker import Worker
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
@@ -208,6 +209,14 @@ async def test_a_worker_hands_on_what_its_engine_does_not_take(settings: Setting
             assert (record.status, record.attempt) == ("completed", 1)
         assert (await _find(world, worker)).state == ReplicaState.READY
     assert (plain.calls, full.calls) == (0, 10)
+
+
+async def test_an_engine_that_is_loaded_late_takes_what_it_declares(settings: Settings, world: World) -> None:
+    engine = Engine("full", accepts=["tools"])
+    async with serving(settings, cast(Any, HostedEngine(lambda: engine))):
+        await world.admit(needs=("tools",))
+        record = await _ended(world)
+    assert (record.status, record.attempt) == ("completed", 1)
 
 
 async def test_what_no_living_worker_takes_is_refused(settings: Settings, world: World) -> None:
