@@ -67,7 +67,8 @@ async def read_request(request: Request, rid: str) -> Response:
 async def stream_request(request: Request, rid: str) -> Response:
     """Replay the token stream from its start, or behind a token, then follow it live.
 
-    Raises ApiError (400, 404, 503) or StoreError.
+    A reader that has the last event of an ended request gets 204, which keeps a browser's EventSource from connecting
+    again. Raises ApiError (400, 404, 503) or StoreError.
     """
     tracker = get_tracker(request)
     position = headers_of(request.scope).get("last-event-id") or request.query_params.get("after")
@@ -78,6 +79,8 @@ async def stream_request(request: Request, rid: str) -> Response:
     check_reader_limit(tracker)
     if not await _is_accessible(request, rid):
         raise _unknown(rid)
+    if after.number > 0 and await _is_last_event(tracker, rid, after):
+        return Response(status_code=204)
     progress = await read_progress(tracker.store, rid, after)
     opened = await tracker.open_reader(rid, after)
     if opened is None:
@@ -101,6 +104,17 @@ async def stream_request(request: Request, rid: str) -> Response:
         on_begin=lambda: None,
         on_closed=on_closed,
         on_slow=on_slow,
+    )
+
+
+async def _is_last_event(tracker: Tracker, rid: str, after: TokenId) -> bool:
+    """Return whether the request has ended and nothing follows the event `after`."""
+    record = await tracker.store.read(rid)
+    return (
+        record is not None
+        and record.status.terminal
+        and record.stream_length == after.number
+        and after.attempt <= record.attempt
     )
 
 
