@@ -1,8 +1,8 @@
 """Run one frontend with uvicorn, and drain it before the process ends.
 
-uvicorn alone would wait for open streams without a limit. Here the first signal starts the drain: `/ready` answers
-503, no request is admitted, and open streams may finish within DRAIN_TIMEOUT_SECS; those that remain end with an error
-frame. A second signal ends the process at once.
+uvicorn alone would wait for open streams without a limit, and would end at once on SIGHUP. Here the first signal starts
+the drain: `/ready` answers 503, no request is admitted, and open streams may finish within DRAIN_TIMEOUT_SECS; those
+that remain end with an error frame. A second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -152,9 +152,11 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             server = Server(config, tracker)
             log.info("frontend %s listens on %s", tracker.id, url)
             # uvicorn raises the signal again after it has ended, but the drain has already handled it.
-            previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+            previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
             for sig in previous:
                 signal.signal(sig, signal.SIG_IGN)
+            if previous[signal.SIGHUP] != signal.SIG_IGN:  # `nohup` starts a process that must go on to ignore it
+                signal.signal(signal.SIGHUP, server.handle_exit)
             try:
                 await server.serve(sockets=[listener])
             finally:

@@ -1,7 +1,6 @@
 """A closed terminal or a lost ssh session sends SIGHUP, which must drain a frontend as SIGTERM does.
 
-Today `lifecycle up` and a worker drain, but a single frontend ends at once and drops all that it has. Expected: what is
-running is finished first.
+What is running is finished first.
 Source: no single report; it is the habit of sshd, of terminals and of scripts that reload a service.
 """
 
@@ -9,15 +8,12 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-
 from tests.known_faults.reports.kit import Site, chat, ended
 from tests.sse import error_of, post, text_of
 
 WORDS = "word " * 20  # a second of the echo engine
 
 
-@pytest.mark.xfail(strict=True, reason="29: a frontend that receives SIGHUP cuts the streams that it serves")
 async def test_a_frontend_drains(site: Site) -> None:
     frontend = await site.another_frontend(drain_timeout_secs=10.0)
     async with post(site.http, frontend.url, chat("echo", WORDS, stream=True)) as stream:
