@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -25,10 +26,13 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     MaxConnectionsError,
     MovedError,
+    NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
@@ -54,7 +58,11 @@ BATCH_BYTES = 1 << 20  # of one pipeline, above which no further command is adde
 QUEUE_LIMIT = 100_000  # commands that wait for Redis
 _NO_TIMEOUT_SECS = 3600.0
 _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that is known to be away
-_TEMPORARY = ("UNKILLABLE", "BUSY", "NOREPLICAS", "Script attempted to access a non local key")
+_REFUSALS = (BusyLoadingError, ClusterCrossSlotError, ClusterDownError, MasterDownError, NoPermissionError)
+_FINAL_CODES = frozenset({"WRONGTYPE", "NOGROUP", "BUSYGROUP", "NOSCRIPT", "EXECABORT"})
+_CODE = re.compile(r"-?([A-Z]{3,}[A-Z0-9]*)\b")
+# Refusals from inside a script, where Redis gives no other code than ERR, which redis-py removes.
+_TEMPORARY = ("Script attempted to access a non local key", "The user executing the script can't run this command")
 
 
 def client_options(socket_timeout_secs: float) -> dict[str, Any]:
@@ -106,15 +114,28 @@ def unavailable(failure: BaseException) -> StoreUnavailable | None:
         return StoreUnavailable(
             "Redis Cluster is moving this part of the data and refuses commands until the move is over"
         )
-    if isinstance(failure, (BusyLoadingError, ClusterDownError, MasterDownError)):
+    if isinstance(failure, _REFUSALS):
         return StoreUnavailable("Redis refuses commands for now", str(failure))
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
         words = str(failure)
         return StoreUnavailable("Redis cannot be reached" if words else "Redis did not answer in time", words)
     if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
         return StoreUnavailable("Redis refuses writes", str(failure))
-    if isinstance(failure, ResponseError) and str(failure).lstrip("-").startswith(_TEMPORARY):
-        return StoreUnavailable("Redis refuses commands for now", str(failure))
+    return _refusal(failure) if isinstance(failure, ResponseError) else None
+
+
+def _refusal(failure: ResponseError) -> StoreUnavailable | None:
+    """Return the refusal of a command as StoreUnavailable, unless it tells something about the data.
+
+    An error with a code that is not known here counts as passing: taking it for the loss of a stream would end every
+    request because of a mistake that somebody may correct in a moment.
+    """
+    words = str(failure)
+    code = _CODE.match(words)
+    if code is not None and not isinstance(failure, NoScriptError) and code[1] not in _FINAL_CODES:
+        return StoreUnavailable(f"Redis refuses commands for now ({code[1]})", words)
+    if words.startswith(_TEMPORARY):
+        return StoreUnavailable("Redis refuses commands for now", words)
     return None
 
 

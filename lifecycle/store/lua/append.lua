@@ -6,7 +6,8 @@
 -- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, or the Redis key has another type),
 --         'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later one has begun, or
 --         a failover of Redis has lost this worker's start). A repeated entry is accepted and not sent again.
---         {'fenced'} alone means that this worker has expired.
+--         {'fenced'} alone means that this worker has expired. An error of Redis itself is returned as it is; the
+--         worker then repeats the flush.
 -- There is no allow-oom: when the memory is full, tokens wait in their worker.
 
 local LARGE_BYTES = 4096  -- above which an item gets a frame of its own: each new string costs Lua 1.4 ms a megabyte
@@ -74,8 +75,11 @@ for i = 3, #ARGV, 4 do
   elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
     local why = why_refused(rid, id)
     if why then refused[#refused + 1] = {(i - 3) / 4, why} end
-  else  -- such as a Redis key of another type: this must not fail the other requests
+  elseif string.find(added.err, 'WRONGTYPE', 1, true) then  -- this must not fail the other requests
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
+  else  -- Redis refuses writes for now: the worker repeats the whole flush
+    refused = added
+    break
   end
 end
 

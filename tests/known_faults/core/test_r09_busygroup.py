@@ -1,8 +1,8 @@
 """After Redis has lost its data, a worker makes its queues' consumer groups anew; they may be there again already.
 
-Redis says so with BUSYGROUP, which is taken for BUSY, "away for now": the worker's reconciliation fails at every
-heartbeat from then on. It lives and serves, but never again hears of a cancel whose message was lost, nor of requests
-that it lost. Expected: a group that exists is no failure, and a lost cancel comes again with the next heartbeat.
+Redis says so with BUSYGROUP, which must not be taken for BUSY, "away for now": the worker's reconciliation would fail
+at every heartbeat from then on. A group that exists is no failure, and a lost cancel comes again with the next
+heartbeat.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from redis.exceptions import ResponseError
 
 from lifecycle.execution.context import EngineContext
@@ -25,7 +24,6 @@ from tests.waiting import wait_until
 _HEARTBEATS = 4
 
 
-@pytest.mark.xfail(strict=True, reason="r09: BUSYGROUP begins like BUSY and is taken for it.")
 def test_a_consumer_group_that_exists_does_not_mean_that_redis_is_away() -> None:
     assert unavailable(ResponseError("BUSYGROUP Consumer Group name already exists")) is None
 
@@ -65,6 +63,5 @@ async def test_a_lost_cancel_comes_again_with_a_heartbeat() -> None:
     assert await _a_lost_cancel_comes_again(flushed=False)
 
 
-@pytest.mark.xfail(strict=True, reason="r09: after a loss of data every reconciliation of a worker fails.")
 async def test_a_lost_cancel_comes_again_with_a_heartbeat_after_redis_has_lost_its_data() -> None:
     assert await _a_lost_cancel_comes_again(flushed=True)
