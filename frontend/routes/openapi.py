@@ -173,7 +173,7 @@ def _cancel() -> Schema:
 def _stream() -> Schema:
     return _operation(
         "Replay the token stream from its start, or behind a token, then follow it",
-        _ok(ref("Event"), _EVENTS),
+        _ok(ref("Event"), _EVENTS) | {"204": _answer("the request has ended, and nothing follows", {})},
         404,
         503,
         query={"after": TOKEN_ID},

@@ -283,8 +283,7 @@ class TokenWriter:
 
     async def _append(self, shard: int, batch: list[Append], sinks: dict[str, TokenSink]) -> None:
         """Append a batch, repeatedly until Redis has answered: entry ids make a repetition harmless. Raises Fenced."""
-        pause, clock = 0.01, asyncio.get_running_loop().time
-        gives_up_at = clock() + 2 * self.store.settings.lease_secs
+        pause = 0.01
         while True:
             try:
                 refused = await self.store.append(shard, self.worker, batch)
@@ -301,11 +300,7 @@ class TokenWriter:
                 batch = [entry for entry in batch if not sinks[entry.rid].closed]
                 if not batch:
                     return
-                if clock() < gives_up_at:
-                    continue
-                # Only a refusal of this command lasts so long: an absent Redis would have fenced the worker by now.
-                log.exception("Redis has refused to append tokens of %d requests for two leases", len(batch))
-                refused = [(entry, "gone") for entry in batch]
+                continue
             except RedisError:
                 # Redis refuses the flush itself, for example because a key has the wrong type: repeating cannot help.
                 log.exception("Redis refused to append tokens of %d requests", len(batch))

@@ -51,7 +51,7 @@ async def test_every_reader_gets_what_came_beside_the_usage(cluster: Cluster, se
     assert (last["choices"][0]["finish_reason"], last["timings"], "usage" in last) == ("length", {"ms": 2}, False)
     assert {found.data["system_fingerprint"] for found in plain[:-1]} == {"f"}
 
-    for after in ("", "1-1", "1-2", "1-3", "1-5"):
+    for after in ("", "1-1", "1-2", "1-3"):
         async with resume(cluster.http, other.url, "plain", after) as stream:
             behind = [(found.id, found.data) for found in await stream.read()]
         seen = [found.id for found in plain].index(after) + 1 if after else 0
