@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 FLUSH_REQUESTS = 256
 FLUSH_BYTES = 128 * 1024  # of one flush, which keeps Redis busy for a millisecond
-TOKEN_BYTES = 512  # a longer event counts as several tokens, so the following are bounds in bytes too
-SINK_TOKENS = 512  # unflushed tokens of one request from which its engine waits: 256 KiB
-ENTRY_TOKENS = 256  # tokens in one stream entry at most: 128 KiB, unless a single event is longer
+TOKEN_BYTES = 256  # a longer event counts as several tokens, so the following are bounds in bytes too
+SINK_TOKENS = 1024  # unflushed tokens of one request from which its engine waits: 256 KiB
+ENTRY_TOKENS = 512  # tokens in one stream entry at most: 128 KiB, unless a single event is longer
 _FLUSH_DISTANCE_SECS = 0.002
 _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in that time
 _LONGEST_PAUSE_SECS = 0.5
