@@ -13,7 +13,7 @@ from lifecycle.types import Event
 
 PAGE_ENTRIES = 256
 PAGE_BYTES = 128 * 1024
-"""Of one page's JSON, after which it ends. Decoded, small events take about ten times as much memory."""
+"""The bytes of a page's JSON after which the page ends. Decoded, small events take about ten times as much memory."""
 
 
 class HistoryPage(NamedTuple):
