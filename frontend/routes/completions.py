@@ -20,6 +20,7 @@ from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
+from lifecycle.store.worker_roster import unsupported_message
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
@@ -114,7 +115,7 @@ async def _check_supported(call: validation.Call, tracker: Tracker) -> None:
     if unsupported is not None:
         raise ApiError(
             ErrorType.VALIDATION,
-            f"The model {call.model!r} does not support '{unsupported}' with this value; omit it, or change the value",
+            unsupported_message(call.model, unsupported),
             code="unsupported_parameter",
             param=unsupported,
         )

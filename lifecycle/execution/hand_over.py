@@ -13,7 +13,7 @@ from lifecycle.execution.failures import message_of
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.store.results import Failure, Outcome, Start
 from lifecycle.store.transitions import Store
-from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
+from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, unsupported_message, workers_of
 from lifecycle.types import ErrorDetail, ErrorType
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class HandOver:
             await self._store.fail(
                 rid,
                 ErrorType.VALIDATION,
-                f"The model {model!r} does not support '{unsupported}' with this value; omit it, or change the value",
+                unsupported_message(model, unsupported),
                 detail=ErrorDetail(400, code="unsupported_parameter", param=unsupported),
             )
             return

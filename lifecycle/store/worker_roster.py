@@ -86,6 +86,11 @@ def find_unsupported(workers: Collection[LivingWorker], needs: Sequence[str]) ->
     return fewest[0] if fewest else None
 
 
+def unsupported_message(model: str, parameter: str) -> str:
+    """Return the message for a call that no living worker of the model takes because of this parameter."""
+    return f"The model {model!r} does not support '{parameter}' with this value; omit it, or change the value"
+
+
 def by_model(workers: Collection[LivingWorker]) -> dict[str, list[LivingWorker]]:
     """Return the workers of each model."""
     found: dict[str, list[LivingWorker]] = {}

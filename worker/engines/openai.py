@@ -18,7 +18,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
-from worker.engines.model_list import parse_models
+from worker.engines.model_list import ModelList, parse_models
 from worker.engines.upstream import Upstream, keep_alive, make_client
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
@@ -86,7 +86,7 @@ class OpenAIEngine:
         Any other answer, also one that refuses the question, shows that it serves.
         """
         try:
-            response = await self._list_models()
+            response, _ = await self._list_models()
         except httpx2.HTTPError as failure:
             raise NotConnected(NOT_CONNECTED) from failure
         if response.status_code in UNAVAILABLE_STATUSES:
@@ -96,18 +96,17 @@ class OpenAIEngine:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
         address, advice = self._upstream.address, "check that it runs, or pass --model"
         try:
-            response = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
+            response, listed = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
         except (httpx2.HTTPError, TimeoutError) as failure:
             reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
             message = f"the models of the upstream {address} cannot be listed ({reason}); {advice}"
             raise LifecycleError(message) from failure
-        listed = parse_models(response.content) if response.is_success else None
         if listed is None:
             raise LifecycleError(f"the upstream {address} lists no models (status {response.status_code}); {advice}")
         return listed.names
 
-    async def _list_models(self, timeout_secs: float | None = None) -> httpx2.Response:
-        """Return the upstream's answer, and learn `max_model_len` from it."""
+    async def _list_models(self, timeout_secs: float | None = None) -> tuple[httpx2.Response, ModelList | None]:
+        """Return the upstream's answer, with its list if it is one, and learn `max_model_len` from it."""
         client = self._client = self._client or make_client()
         url, headers = self._upstream.url("/models"), self._upstream.headers
         async with asyncio.timeout(timeout_secs):
@@ -115,7 +114,7 @@ class OpenAIEngine:
         listed = parse_models(response.content) if response.is_success else None
         if listed is not None:
             self.max_model_len = listed.max_model_len
-        return response
+        return response, listed
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
         """Yield the upstream's events for `request`; see CompletionParser.
