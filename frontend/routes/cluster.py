@@ -12,7 +12,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from frontend.transport.deps import get_tracker
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.queries import cluster
-from lifecycle.store.results import Roster, max_model_lens_of, models_of
+from lifecycle.store.worker_roster import max_model_lens_of, models_of, workers_of
+from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType
 
 router = APIRouter()
@@ -22,27 +23,28 @@ def _json(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 
-def _models(roster: Roster) -> dict[str, dict[str, Any]]:
-    """Return the model objects of OpenAI's API, by name."""
-    lengths = max_model_lens_of(roster)
+async def _models(tracker: Tracker) -> dict[str, dict[str, Any]]:
+    """Return the model objects of OpenAI's API, by name. Raises StoreError."""
+    workers = workers_of(await tracker.refresh_roster(), tracker.settings.lease_secs)
+    lengths = max_model_lens_of(workers)
     return {
         name: {"id": name, "object": "model", "created": int(created_at), "owned_by": "lifecycle"}
         | ({"max_model_len": lengths[name]} if name in lengths else {})
-        for name, created_at in sorted(models_of(roster).items())
+        for name, created_at in sorted(models_of(workers).items())
     }
 
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     """List the models that live workers serve. Raises StoreError."""
-    live = _models(await get_tracker(request).refresh_roster())
+    live = await _models(get_tracker(request))
     return _json({"object": "list", "data": list(live.values())})
 
 
 @router.get("/v1/models/{name:path}")
 async def read_model(request: Request, name: str) -> Response:
     """Return one model that a live worker serves. Raises ApiError (404) or StoreError."""
-    live = _models(await get_tracker(request).refresh_roster())
+    live = await _models(get_tracker(request))
     if name not in live:
         raise ApiError(ErrorType.NOT_FOUND, f"The model {name!r} does not exist", code="model_not_found", param="model")
     return _json(live[name])

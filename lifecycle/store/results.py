@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Labels, ReplicaState, RequestRecord, Role
+from lifecycle.types import ErrorDetail, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -224,33 +224,3 @@ class Roster(NamedTuple):
     replicas: list[RosterEntry]
     models: dict[str, float]
     grace: bool  # Redis was away or its clock jumped, so no lease expires for one lease
-
-
-def max_model_lens_of(roster: Roster) -> dict[str, int]:
-    """Return the longest prompt and answer together, in tokens, of the models whose living workers tell one.
-
-    Of several workers' lengths it is the smallest.
-    """
-    found: dict[str, int] = {}
-    for entry in roster.replicas:
-        if entry.role == Role.WORKER:
-            for model, length in (orjson.loads(entry.about).get("max_model_len") or {}).items():
-                found[model] = min(found.get(model, length), length)
-    return found
-
-
-def models_of(roster: Roster) -> dict[str, float]:
-    """Return the models that workers offer, with the time at which the first of those workers started.
-
-    A worker that is still starting, or that drains, offers none.
-    """
-    served: dict[str, float] = {}
-    for entry in roster.replicas:
-        if entry.role == Role.WORKER:
-            about = orjson.loads(entry.about)
-            if about.get("state") in (ReplicaState.STARTING, ReplicaState.DRAINING):
-                continue
-            for model in about.get("models", ()):
-                started_at = about.get("started_at", 0.0)
-                served[model] = min(served.get(model, started_at), started_at)
-    return served

@@ -27,6 +27,8 @@ class LivingWorker(NamedTuple):
     accepts: frozenset[str]
     error: str
     probe_in_secs: float
+    started_at: float
+    max_model_len: dict[str, int]  # by model, where the engine tells it
 
     @property
     def offers(self) -> bool:
@@ -71,6 +73,8 @@ def workers_of(roster: Roster, lease_secs: float) -> list[LivingWorker]:
                 accepts=frozenset(about.get("accepts") or ()),
                 error=about.get("error") or "",
                 probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
+                started_at=about.get("started_at", 0.0),
+                max_model_len=about.get("max_model_len") or {},
             )
         )
     return found
@@ -97,6 +101,26 @@ def by_model(workers: Collection[LivingWorker]) -> dict[str, list[LivingWorker]]
     for worker in workers:
         for model in worker.models:
             found.setdefault(model, []).append(worker)
+    return found
+
+
+def models_of(workers: Collection[LivingWorker]) -> dict[str, float]:
+    """Return the models that workers offer, with the time at which the first of those workers started."""
+    return {
+        model: min(worker.started_at for worker in offering)
+        for model, offering in by_model([worker for worker in workers if worker.offers]).items()
+    }
+
+
+def max_model_lens_of(workers: Collection[LivingWorker]) -> dict[str, int]:
+    """Return the longest prompt and answer together, in tokens, of the models whose living workers tell one.
+
+    Of several workers' lengths it is the smallest.
+    """
+    found: dict[str, int] = {}
+    for worker in workers:
+        for model, length in worker.max_model_len.items():
+            found[model] = min(found.get(model, length), length)
     return found
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lifecycle.execution.engine import EngineLoadError, check_max_model_len, max_model_lens
-from lifecycle.store.results import max_model_lens_of
+from lifecycle.store.worker_roster import max_model_lens_of, workers_of
 from lifecycle.types import Role
-from tests.unit.world import World
+from tests.unit.world import LEASE_SECS, World
 
 
 class Declaring:
@@ -42,4 +42,4 @@ def test_a_length_is_accepted(declared: Any) -> None:
 async def test_of_several_workers_the_smallest_length_counts(world: World) -> None:
     for name, lengths in {"w0": {"m": 8192, "n": 100}, "w1": {"m": 4096}}.items():
         await world.store.heartbeat(name, Role.WORKER, {"models": ["m"], "max_model_len": lengths}, ["m"])
-    assert max_model_lens_of(await world.store.roster()) == {"m": 4096, "n": 100}
+    assert max_model_lens_of(workers_of(await world.store.roster(), LEASE_SECS)) == {"m": 4096, "n": 100}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import orjson
 from redis.exceptions import ResponseError
@@ -12,9 +12,9 @@ from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.queries import cluster
 from lifecycle.store.membership import SCHEMA_VERSION
-from lifecycle.store.results import Roster, models_of
+from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
-from lifecycle.store.worker_roster import LivingWorker, by_model, outage_of, workers_of
+from lifecycle.store.worker_roster import LivingWorker, by_model, models_of, outage_of, workers_of
 from lifecycle.types import Replica, ReplicaState, Role
 
 _GROUP = "workers"
@@ -26,15 +26,15 @@ _MODELS = 50  # maximum number of models that are checked; up to a thousand can 
 async def check_cluster(store: Store) -> list[Finding]:
     """Return the findings on replicas, settings, leases and queues. Raises StoreUnavailable."""
     roster = await store.roster()
-    living = await cluster.replicas(store)
+    living, workers = await cluster.replicas(store), workers_of(roster, store.settings.lease_secs)
     return [
         *_replicas(living, roster),
-        *_health(workers_of(roster, store.settings.lease_secs)),
+        *_health(workers),
         await _configuration(store, living),
         _versions(roster),
         await _expired(store, roster, living),
         await _pending_cleanup(store),
-        *await _queues(store, roster, {r.id for r in living}),
+        *await _queues(store, roster, models_of(workers), {r.id for r in living}),
     ]
 
 
@@ -135,8 +135,7 @@ async def _pending_cleanup(store: Store) -> Finding:
     return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
 
 
-async def _queues(store: Store, roster: Roster, living: set[str]) -> list[Finding]:
-    served = models_of(roster)
+async def _queues(store: Store, roster: Roster, served: Collection[str], living: set[str]) -> list[Finding]:
     names = sorted(roster.models)
     findings = [await _queue(store, model, model in served, living) for model in names[:_MODELS]]
     return findings or [ok("queues", "no model is known yet")]

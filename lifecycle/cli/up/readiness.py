@@ -14,8 +14,8 @@ from lifecycle.local.supervisor import Condition
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import models_of
 from lifecycle.store.transitions import Store
+from lifecycle.store.worker_roster import models_of, workers_of
 from lifecycle.types import Replica, ReplicaState
 
 _TIMEOUT_SECS = 2.0
@@ -78,7 +78,8 @@ class Readiness:
         return any(replica.state != ReplicaState.STARTING for replica in await self._replicas(pid))
 
     async def _are_served(self, models: frozenset[str]) -> bool:
-        return models <= models_of(await self._store.roster()).keys()
+        workers = workers_of(await self._store.roster(), self._store.settings.lease_secs)
+        return models <= models_of(workers).keys()
 
     async def _replicas(self, pid: int) -> list[Replica]:
         return [replica for replica in await cluster.replicas(self._store) if replica.pid == pid]
