@@ -93,6 +93,35 @@ class Endpoint(StrEnum):
 
     CHAT_COMPLETIONS = "chat_completions"
     COMPLETIONS = "completions"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    SCORE = "score"
+    TOKENIZE = "tokenize"
+    DETOKENIZE = "detokenize"
+
+
+TRANSLATABLE = {Endpoint.RESPONSES: Endpoint.CHAT_COMPLETIONS, Endpoint.MESSAGES: Endpoint.CHAT_COMPLETIONS}
+"""The endpoints that a worker offers by translation, and the one that its engine has to serve for that."""
+
+NATIVE, TRANSLATED = "native", "translated"
+"""How a worker serves an endpoint: its engine gets the call as it is, or a translation of it."""
+
+
+class Storage(StrEnum):
+    """Decide about a request's body and events at its end."""
+
+    NONE = ""
+    """The body is deleted at once; the events stay readable for the retention."""
+    KEPT = "kept"
+    """Both stay readable for the retention, as those of a stored response."""
+    BACKGROUND = "background"
+    """As KEPT; the response was started in the background."""
+    TRANSIENT = "transient"
+    """Both are deleted, the events once the readers of the moment have had time to read them."""
+    DELETED = "deleted"
+    """Both were deleted before their time, on demand or to make room."""
 
 
 class RequestType(StrEnum):
@@ -184,6 +213,7 @@ class RequestRecord(NamedTuple):
     stream_length: int = 0  # events in the stream, which shows gaps; `output_tokens` is what the engine reported
     error_detail: ErrorDetail | None = None
     orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
+    storage: str = ""  # one of Storage
 
     @property
     def labels(self) -> Labels:
@@ -252,6 +282,7 @@ class RequestRecord(NamedTuple):
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
             orphan_events=int(raw.get("orphan_events") or 0),
+            storage=raw.get("storage", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -261,7 +292,16 @@ class RequestRecord(NamedTuple):
         }
 
 
-_INTERNAL = ("input_tokens", "idempotency", "traceparent", "owner", "stream_length", "error_detail", "orphan_events")
+_INTERNAL = (
+    "input_tokens",
+    "idempotency",
+    "traceparent",
+    "owner",
+    "stream_length",
+    "error_detail",
+    "orphan_events",
+    "storage",
+)
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 
@@ -289,6 +329,7 @@ class Replica:
     concurrency: int | None
     url: str | None
     error: str | None = None  # why a worker is unhealthy
+    endpoints: Mapping[str, str] = field(default_factory=dict)  # of a worker: endpoint → NATIVE or TRANSLATED
     stuck: int = 0  # engines that did not end when killed; only for the metrics
     counted: Mapping[str, int] = field(
         default_factory=dict
@@ -298,4 +339,4 @@ class Replica:
         """Return the JSON object that the HTTP API shows. It has `error` only when there is one."""
         hidden = {"stuck", "counted"} | ({"error"} if self.error is None else set())
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        return shown | {"models": list(self.models)}
+        return shown | {"models": list(self.models), "endpoints": dict(self.endpoints)}

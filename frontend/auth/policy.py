@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
+from frontend.endpoints import BY_PATH
 from frontend.transport.headers import Headers, headers_of
 from frontend.transport.request_id import error_response
 from lifecycle.errors import StoreError
@@ -53,8 +54,7 @@ RULES = (
     Rule("POST", "/logout", Level.ANYBODY, "removes the caller's own cookie"),
     Rule("GET", "/v1/session", Level.ANYBODY, "tells callers how they are authenticated"),
     Rule("GET", "/openapi.json", Level.CLIENT, "describes the calls"),
-    Rule("POST", "/v1/chat/completions", Level.CLIENT, "within its inflight limit"),
-    Rule("POST", "/v1/completions", Level.CLIENT, "within its inflight limit"),
+    *(Rule("POST", path, Level.CLIENT, "within its inflight limit") for path in BY_PATH),
     Rule("GET", "/v1/models", Level.CLIENT, ""),
     Rule("GET", "/v1/models/{name:path}", Level.CLIENT, ""),
     Rule("POST", "/v1/requests/cancel", Level.CLIENT, "a client sees its own only"),

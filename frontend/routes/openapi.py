@@ -10,7 +10,9 @@ from fastapi import APIRouter, Response
 
 import lifecycle
 from frontend.auth.policy import RULES, Level
-from frontend.openai_api.schemas import (
+from frontend.routes import overview
+from frontend.routes.requests import STATUSES
+from frontend.routes.schemas import (
     LABEL,
     RID,
     SCHEMAS,
@@ -23,8 +25,6 @@ from frontend.openai_api.schemas import (
     one_of,
     ref,
 )
-from frontend.routes import overview
-from frontend.routes.requests import STATUSES
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import Endpoint, OnDisconnect
 

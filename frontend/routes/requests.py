@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend.openai_api.choices import read_progress
-from frontend.openai_api.sse import ChunkEncoder
-from frontend.openai_api.stream import TokenStreamResponse
+from frontend.endpoints import BY_NAME
+from frontend.endpoints.endpoint import Answer
+from frontend.endpoints.stream import TokenStreamResponse
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
@@ -81,7 +81,6 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise _unknown(rid)
     if after.number > 0 and await _is_last_event(tracker, rid, after):
         return Response(status_code=204)
-    progress = await read_progress(tracker.store, rid, after)
     opened = await tracker.open_reader(rid, after)
     if opened is None:
         raise _unknown(rid)
@@ -94,12 +93,11 @@ async def stream_request(request: Request, rid: str) -> Response:
     async def on_slow(message: str) -> None:
         await tracker.fail_slow_consumer(reader, message)
 
-    encoder = ChunkEncoder(Endpoint(record.endpoint), rid, record.model, int(record.created_at), False, progress)
+    answer = Answer(rid, record.model, record.created_at)
+    encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
     return TokenStreamResponse(
         reader,
         encoder,
-        request_id=rid,
-        include_usage=False,
         slow_consumer_secs=tracker.settings.slow_consumer_secs,
         on_begin=lambda: None,
         on_closed=on_closed,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from frontend.endpoints import BY_PATH
 from frontend.transport.headers import decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.types import ErrorType
-
-PREFIXES = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
 
 SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -39,7 +38,7 @@ class RequestIdMiddleware:
         state = scope.setdefault("state", {})
         client_id = decode_headers(scope).get("x-request-id")
         valid = client_id is not None and is_request_id(client_id)
-        state["request_id"] = client_id if client_id and valid else new_request_id(PREFIXES.get(scope["path"], "req"))
+        state["request_id"] = client_id if client_id and valid else new_request_id(_prefix(scope["path"]))
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -59,6 +58,11 @@ class RequestIdMiddleware:
             await error_response(refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
+
+
+def _prefix(path: str) -> str:
+    endpoint = BY_PATH.get(path)
+    return endpoint.id_prefix if endpoint else "req"
 
 
 def error_response(error: ApiError) -> ASGIApp:

@@ -13,12 +13,13 @@ import orjson
 
 from lifecycle.encoding import Encodable
 from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
-from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of
 from lifecycle.execution.outcomes import STREAM_LOST, failure_outcome
 from lifecycle.execution.reported_usage import reported_usage
+from lifecycle.execution.translated_engine import engine_for
+from lifecycle.formats.event_format import Origin, format_of
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
@@ -56,15 +57,20 @@ class Attempt:
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
-        self._body = start.body
         self._engine = engine
+        self._request = _decode(start.body)
+        origin = Origin(rid, start.created_at, self._request, emitted)
+        self._translated = engine_for(engine, start.endpoint, origin)
+        self._format = format_of(start.endpoint, origin)
+        if all(map(self._format.is_opening, emitted)):
+            self.sink.openings = start.base
         self._on_first_event = on_first_event
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
-        self._produced = False  # the engine has yielded an event
+        self._produced = False  # the engine has yielded an event that is no opening
         self._content_events = 0  # events of this attempt that carry a part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
@@ -75,8 +81,8 @@ class Attempt:
 
     @property
     def can_move(self) -> bool:
-        """Return whether another worker can continue: no event exists yet, or the engine is resumable."""
-        return self.sink.number == 0 or is_resumable(self._engine)
+        """Return whether another worker can continue: no content exists yet, or the engine is resumable."""
+        return not self.sink.has_content or is_resumable(self._engine)
 
     def cancel(self, mode: str) -> None:
         """Stop or kill the engine. Repetitions change nothing, and a stop never weakens a kill."""
@@ -135,7 +141,7 @@ class Attempt:
     async def _generate(self) -> None:
         """Put the engine's events into the sink. A kill cancels this task at the engine's next await."""
         try:
-            await self._consume(self._engine(self._request(), self.context))
+            await self._consume(self._translated(self._request, self.context))
         except (SystemExit, KeyboardInterrupt) as failure:
             raise EngineExit(f"The engine raised {type(failure).__name__}: {message_of(failure)}") from failure
 
@@ -144,20 +150,19 @@ class Attempt:
             raise TypeError(
                 f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
             )
-        sink, clock = self.sink, self._loop.time
+        sink, clock, takes_text = self.sink, self._loop.time, self._format.takes_text
         total, limit = self._emitted_bytes, self._settings.max_output_bytes
         try:
             async for event in produced:
                 self._last_event_at = clock()
-                if not self._produced:
-                    self._produced = True
-                    self._on_first_event()
                 piece: Encodable = event
-                if isinstance(event, str):
+                if takes_text and isinstance(event, str):
                     self._content_events += event != ""
                     size = len(event) + 2 if event.isascii() else text_bytes(event)
+                    if not self._produced:
+                        self._note_first_event()
                 else:
-                    encoded = self._examine(event)
+                    encoded = self._read(event)
                     if not encoded:
                         continue
                     piece, size = orjson.Fragment(encoded), len(encoded)
@@ -185,25 +190,26 @@ class Attempt:
         failure = OutputTooLarge(f"The answer grew past {limit_bytes} bytes, the limit; ask for a shorter one")
         self.fail(failure.error_type, failure.message, failure.detail)
 
-    def _examine(self, event: object) -> bytes:
-        """Return the JSON to write for a dict that the engine yielded; its usage goes to the context instead.
+    def _note_first_event(self) -> None:
+        self._produced = True
+        self._on_first_event()
 
-        It is empty for a chunk that has nothing else. Raise TypeError for a value that is not an event.
+    def _read(self, event: object) -> bytes:
+        """Return the JSON to write for an event that the engine yielded; its usage goes to the context instead.
+
+        It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
         """
-        chunk, encoded = events.encode(event)
-        if "usage" in chunk:
-            usage = events.take_usage(chunk)
-            if usage is not None:
-                self.context.usage = usage
-            encoded = orjson.dumps(chunk)
-        has_content, finish_reason = events.examine(chunk)
-        if has_content:
-            self._content_events += 1
-        elif events.is_empty(chunk):
-            return b""
-        if finish_reason is not None and not self.context.finish_reason:
-            self.context.finish_reason = finish_reason
-        return encoded
+        produced, context = self._format.read(event), self.context
+        if produced.usage is not None:
+            context.usage = produced.usage
+        if produced.finish_reason is not None and not context.finish_reason:
+            context.finish_reason = produced.finish_reason
+        if produced.is_opening:
+            self.sink.openings += bool(produced.encoded)
+        elif not self._produced:
+            self._note_first_event()
+        self._content_events += produced.has_content
+        return produced.encoded
 
     def _must_move(self) -> bool:
         """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
@@ -219,12 +225,6 @@ class Attempt:
     def _allow_report(self, _: object = None) -> None:
         if not self._can_report.done():
             self._can_report.set_result(None)
-
-    def _request(self) -> dict[str, Any]:
-        """Return the call's body. Integers keep their value, however long they are."""
-        exact = _LONG_INTEGER.search(self._body) is not None
-        body: dict[str, Any] = json.loads(self._body) if exact else orjson.loads(self._body)
-        return body
 
     def _engine_outcome(self) -> Outcome:
         """Return the outcome of an engine that has ended, by itself or after a cancel."""
@@ -324,3 +324,10 @@ class Attempt:
         if previous is not None:
             previous.cancel()
         self._timers[name] = self._loop.call_later(delay_secs, callback)
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    """Return a call's body. Integers keep their value, however long they are."""
+    exact = _LONG_INTEGER.search(body) is not None
+    decoded: dict[str, Any] = json.loads(body) if exact else orjson.loads(body)
+    return decoded

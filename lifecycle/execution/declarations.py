@@ -7,6 +7,7 @@ import inspect
 from typing import Any
 
 from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
+from lifecycle.execution.offered_endpoints import offered_endpoints
 
 METHODS = ("startup", "health", "aclose")
 """The optional async functions of an engine, which take no arguments."""
@@ -18,6 +19,7 @@ def check_declarations(engine: Engine) -> None:
     """Raise EngineLoadError, with one line that names the attribute, when one of the declarations is not valid."""
     accepted_parameters(engine)
     check_max_model_len(engine)
+    offered_endpoints(engine)
     declared_concurrency(engine)
     for name in METHODS:
         _check_method(engine, name)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from lifecycle.errors import NotConnected, StoreError, Unavailable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
 from lifecycle.execution.queue_consumer import Delivery
-from lifecycle.store.results import Failure, Outcome, Start
+from lifecycle.store.results import Failure, Outcome, Start, Unsupported
 from lifecycle.store.transitions import Store
-from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, unsupported_message, workers_of
+from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
 from lifecycle.types import ErrorDetail, ErrorType
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class HandOver:
         detail = ErrorDetail(503, retry_after_secs=max(cause.retry_after_secs or 0.0, self._health.probe_in_secs))
         retry_for_secs = 2 * self._store.settings.lease_secs
         workers = await self._workers(model)
-        others = [other for other in workers or () if other.id != worker and not other.missing(start.needs)]
+        others = [w for w in workers or () if w.id != worker and not w.missing(start.endpoint, start.needs)]
         if workers is not None and (not others or outage_of(others) is not None):
             log.info("request %s fails: no other worker of model %s can serve it", rid, model)
             outcome = Outcome("failed", ErrorType.UNAVAILABLE, message, detail=detail, content_events=start.base)
@@ -55,8 +54,8 @@ class HandOver:
         )
         log.info("request %s is handed over to another worker of model %s: %s", rid, model, moved)
 
-    async def unsupported(self, delivery: Delivery, worker: str, needs: Sequence[str]) -> None:
-        """Requeue a delivery that needs parameters which this worker's engine does not accept, or fail its request.
+    async def unsupported(self, delivery: Delivery, worker: str, unsupported: Unsupported) -> None:
+        """Requeue a delivery that needs what this worker's engine does not take, or fail its request.
 
         A request that comes back again and again, because the workers that accept it are busy, is held for a growing
         time of up to half a second. Raises StoreUnavailable.
@@ -64,18 +63,13 @@ class HandOver:
         rid, model = delivery.rid, delivery.model
         retry_for_secs = self._store.settings.lease_secs
         workers = await self._workers(model) or ()
-        outage = outage_of([other for other in workers if not other.missing(needs)])
+        outage = outage_of([other for other in workers if not other.missing(*unsupported)])
         if outage is not None:
             await self._store.fail(rid, ErrorType.UNAVAILABLE, outage.message, detail=outage.detail)
             return
-        unsupported = find_unsupported(workers, needs)
-        if unsupported is not None:
-            await self._store.fail(
-                rid,
-                ErrorType.VALIDATION,
-                unsupported_message(model, unsupported),
-                detail=ErrorDetail(400, code="unsupported_parameter", param=unsupported),
-            )
+        missing = find_unsupported(workers, *unsupported)
+        if missing is not None:
+            await self._store.fail(rid, ErrorType.VALIDATION, missing.message(model), detail=missing.detail)
             return
         await asyncio.sleep(self._pause_secs(rid))
         await self._store.requeue(

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from lifecycle.execution import events
 from lifecycle.execution.context import EngineContext
+from lifecycle.formats import chunk_events as events
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.engine import Engine, accepted_parameters, is_resumable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
+from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.store.results import Drop, Ended, Start, Unsupported
@@ -204,13 +205,14 @@ class RunningRequests:
             delivery.entry,
             resumable=is_resumable(self._engine),
             accepts=accepted_parameters(self._engine),
+            endpoints=offered_endpoints(self._engine),
             retry_for_secs=self._settings.lease_secs,
         )
         if isinstance(start, Drop):
             log.debug("the delivery of request %s is dropped: %s", rid, start.why)
             return
         if isinstance(start, Unsupported):
-            await self._hand_over.unsupported(delivery, self.worker_id, start.needs)
+            await self._hand_over.unsupported(delivery, self.worker_id, start)
             return
         earlier = request.current
         if earlier is not None:

@@ -19,6 +19,7 @@ from lifecycle.execution.engine import Engine, EngineLoadError, accepted_paramet
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
 from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
+from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
 from lifecycle.replica.lease import Lease
@@ -267,13 +268,15 @@ class Worker:
     def about(self) -> dict[str, Any]:
         """Return what a heartbeat tells: the state, models, slots, stuck engines, and the failure of the engine.
 
-        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them. `max_model_len` has the length
-        in tokens of each model whose length is known, for `GET /v1/models`.
+        `accepts` lists the gated parameters that its engine takes, `["*"]` all of them. `endpoints` has the endpoints
+        that it offers, each with `native` or `translated`. `max_model_len` has the length in tokens of each model whose
+        length is known, for `GET /v1/models`.
         """
         return {
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
+            "endpoints": offered_endpoints(self._engine),
             "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self._concurrency,
             "stuck": self._running.stuck,

@@ -151,6 +151,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         concurrency=about.get("concurrency"),
         url=about.get("url"),
         error=about.get("error") or None,
+        endpoints=about.get("endpoints") or {},
         stuck=about.get("stuck", 0),
         counted=about.get("counted", {}),
     )

@@ -21,7 +21,7 @@ from lifecycle.store.results import (
 from lifecycle.store.runner import BATCH_LIMIT, ScriptRunner, as_text
 from lifecycle.types import Role
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 _CANCELLATIONS_LIMIT = 1000  # pending cancellations that one reconciliation returns; the next one returns the rest
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Labels, RequestRecord
+from lifecycle.types import ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -33,8 +34,10 @@ class NewRequest(NamedTuple):
     idempotency: str = ""  # identifies repetitions of the call; empty without an idempotency key
     owner: str = ""  # the name of the API key; empty for none
     admit_by: float | None = None  # when the owner's quota slot may be taken back; None without a slot
-    needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
+    needs: tuple[str, ...] = ()  # what the engine must take, see LivingWorker.missing
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
+    storage: str = ""  # one of Storage
+    openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
 
 
 class Admission(NamedTuple):
@@ -63,8 +66,12 @@ class Start(NamedTuple):
 
 
 class Unsupported(NamedTuple):
-    """A delivery whose request needs parameters that the worker's engine does not accept. It stays pending."""
+    """A delivery whose request needs an endpoint or parameters that the worker's engine does not take.
 
+    It stays pending.
+    """
+
+    endpoint: str
     needs: tuple[str, ...]
 
 
@@ -83,7 +90,7 @@ class Append(NamedTuple):
     attempt: int
     number: int
     tokens: bytes  # JSON list of events
-    first: bool
+    first: bool  # it holds the request's first token that is no opening
 
 
 class Outcome(NamedTuple):

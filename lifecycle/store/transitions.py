@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import orjson
 
+from lifecycle.encoding import encode_events
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
@@ -26,7 +27,18 @@ from lifecycle.store.results import (
     record_of,
 )
 from lifecycle.store.runner import as_text
-from lifecycle.types import CancelMode, ErrorDetail, RequestRecord, reported_tokens
+from lifecycle.types import (
+    NATIVE,
+    TRANSLATED,
+    CancelMode,
+    Endpoint,
+    ErrorDetail,
+    RequestRecord,
+    reported_tokens,
+)
+
+EVERY_ENDPOINT: dict[str, str] = dict.fromkeys(Endpoint, NATIVE)
+"""The endpoints of a worker that serves each of them without translation."""
 
 
 class Store(Membership, Listings):
@@ -76,6 +88,9 @@ class Store(Membership, Listings):
             "" if request.admit_by is None else f"{request.admit_by:.6f}",
             " ".join(request.needs),
             request.headers,
+            request.storage,
+            encode_events(request.openings) if request.openings else "",
+            len(request.openings),
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":
@@ -92,6 +107,7 @@ class Store(Membership, Listings):
         *,
         resumable: bool = False,
         accepts: Sequence[str] = ("*",),
+        endpoints: Mapping[str, str] = EVERY_ENDPOINT,
         retry_for_secs: float = 0.0,
     ) -> Start | Drop | Unsupported:
         """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
@@ -100,7 +116,8 @@ class Store(Membership, Listings):
         A repetition for the same delivery by the same worker returns the same Start. Drop is returned, and the delivery
         removed from the queue, when there is nothing to run; a request that is past a time limit ends here, and so does
         one that has tokens when the engine cannot continue behind them (`resumable`). Unsupported is returned, and
-        nothing is changed, when the request needs a gated parameter that is not in `accepts` (`*` stands for all).
+        nothing is changed, when the request came to an endpoint that is not in `endpoints`, or needs a gated parameter
+        that is not in `accepts` (`*` stands for all).
 
         Raises Fenced when the worker has expired; the delivery is then queued again.
         """
@@ -116,13 +133,14 @@ class Store(Membership, Listings):
             int(resumable),
             self.settings.retention_secs,
             " ".join(accepts),
+            " ".join(f"~{name}" if how == TRANSLATED else name for name, how in endpoints.items()),
         )
         if as_text(reply[0]) == "fenced":
             raise fenced(worker)
         if as_text(reply[0]) == "drop":
             return Drop(as_text(reply[1]))
         if as_text(reply[0]) == "unsupported":
-            return Unsupported(tuple(as_text(reply[1]).split()))
+            return Unsupported(as_text(reply[1]), tuple(as_text(reply[2]).split()))
         return Start(
             int(reply[1]),
             int(reply[2]),
@@ -200,6 +218,7 @@ class Store(Membership, Listings):
                 f"{attempt}-{remainder.number}" if remainder else "",
                 last - count,
                 remainder.tokens if remainder else "",
+                int(remainder.first) if remainder else 0,
                 "" if input_tokens is None else input_tokens,
                 "" if output_tokens is None else output_tokens,
                 outcome.content_events,

@@ -8,10 +8,37 @@ from typing import NamedTuple
 import orjson
 
 from lifecycle.store.results import Roster
-from lifecycle.types import ErrorDetail, ReplicaState, Role
+from lifecycle.types import NATIVE, Endpoint, ErrorDetail, ReplicaState, Role
 
 EVERYTHING = "*"
 """The only element of a worker's announced `accepts` when its engine takes every parameter."""
+
+
+NATIVE_ONLY = "native:"
+"""Begins a need that no translation meets; the name of the parameter follows."""
+
+
+COMPLETIONS = {Endpoint.CHAT_COMPLETIONS.value: NATIVE, Endpoint.COMPLETIONS.value: NATIVE}
+"""The endpoints of a worker that announces none."""
+
+
+class Missing(NamedTuple):
+    """Describe what a worker lacks for a call: the endpoint itself, or what a parameter asks for."""
+
+    endpoint: str
+    parameter: str | None = None
+
+    def message(self, model: str) -> str:
+        """Return the message for a call that no living worker of the model takes because of this."""
+        if self.parameter is None:
+            return f"The model {model!r} does not serve the endpoint {self.endpoint}; use another model or endpoint"
+        return f"The model {model!r} does not support '{self.parameter}' with this value; omit it, or change the value"
+
+    @property
+    def detail(self) -> ErrorDetail:
+        """Return the parts of the error beside its message."""
+        code = "unsupported_endpoint" if self.parameter is None else "unsupported_parameter"
+        return ErrorDetail(400, code=code, param=self.parameter)
 
 
 class LivingWorker(NamedTuple):
@@ -25,6 +52,7 @@ class LivingWorker(NamedTuple):
     state: str
     models: frozenset[str]
     accepts: frozenset[str]
+    endpoints: dict[str, str]  # those that it offers: NATIVE or TRANSLATED
     error: str
     probe_in_secs: float
     started_at: float
@@ -35,14 +63,26 @@ class LivingWorker(NamedTuple):
         """Return whether the worker offers its models to clients: it neither starts nor drains."""
         return self.state not in (ReplicaState.STARTING, ReplicaState.DRAINING)
 
-    def missing(self, needs: Iterable[str]) -> list[str]:
-        """Return those of these gated parameters that the engine does not accept.
+    def missing(self, endpoint: str, needs: Iterable[str]) -> list[Missing]:
+        """Return what of these the worker does not have.
 
-        An engine that is being loaded may accept all of them.
+        `needs` has names of gated parameters; one with the prefix NATIVE_ONLY is taken only by an engine that serves
+        the endpoint without translation. An engine that is being loaded may take everything.
         """
-        if self.state == ReplicaState.STARTING or EVERYTHING in self.accepts:
+        if self.state == ReplicaState.STARTING:
             return []
-        return [name for name in needs if name not in self.accepts]
+        served = self.endpoints.get(endpoint)
+        if served is None:
+            return [Missing(endpoint)]
+        found = []
+        for name in needs:
+            if name.startswith(NATIVE_ONLY):
+                taken, name = served == NATIVE, name.removeprefix(NATIVE_ONLY)
+            else:
+                taken = EVERYTHING in self.accepts or name in self.accepts
+            if not taken:
+                found.append(Missing(endpoint, name))
+        return found
 
 
 class Outage(NamedTuple):
@@ -71,6 +111,7 @@ def workers_of(roster: Roster, lease_secs: float) -> list[LivingWorker]:
                 state=about.get("state", ReplicaState.READY),
                 models=frozenset(about.get("models", ())),
                 accepts=frozenset(about.get("accepts") or ()),
+                endpoints=about.get("endpoints", COMPLETIONS),
                 error=about.get("error") or "",
                 probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
                 started_at=about.get("started_at", 0.0),
@@ -80,19 +121,20 @@ def workers_of(roster: Roster, lease_secs: float) -> list[LivingWorker]:
     return found
 
 
-def find_unsupported(workers: Collection[LivingWorker], needs: Sequence[str]) -> str | None:
-    """Return a parameter for which none of these workers takes a call with these gated parameters.
+def find_unsupported(workers: Collection[LivingWorker], endpoint: str, needs: Sequence[str]) -> Missing | None:
+    """Return why none of these workers takes a call to this endpoint with these needs.
 
-    It is the first one that the worker lacks that lacks fewest. Return None when one worker accepts all of them, or
-    when there is no worker.
+    It is the first of what the worker lacks that lacks fewest; the endpoint itself counts more than any parameter.
+    Return None when one worker has everything, or when there is no worker.
     """
-    fewest = min((worker.missing(needs) for worker in workers), key=len, default=[])
+    lacking: list[list[Missing]] = []
+    for worker in workers:
+        missing = worker.missing(endpoint, needs)
+        if not missing:
+            return None
+        lacking.append(missing)
+    fewest = min(lacking, key=lambda missing: (missing[0].parameter is None, len(missing)), default=None)
     return fewest[0] if fewest else None
-
-
-def unsupported_message(model: str, parameter: str) -> str:
-    """Return the message for a call that no living worker of the model takes because of this parameter."""
-    return f"The model {model!r} does not support '{parameter}' with this value; omit it, or change the value"
 
 
 def by_model(workers: Collection[LivingWorker]) -> dict[str, list[LivingWorker]]:

@@ -44,6 +44,7 @@ class TokenSink:
         self.attempt = attempt
         self.shard = writer.store.keys.shard_of(rid)
         self.closed = False  # takes nothing more; what a flush holds has been withdrawn from it
+        self.openings = 0  # how many tokens, the first ones of the request, say only that an answer begins
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
         self._lane = writer.lanes[self.shard]
@@ -63,6 +64,11 @@ class TokenSink:
     def number(self) -> int:
         """Return the number of the last token that was put."""
         return self._number + len(self._events)
+
+    @property
+    def has_content(self) -> bool:
+        """Return whether a token was put that is no opening."""
+        return self.number > self.openings
 
     def put(self, event: Encodable, size: int) -> bool:
         """Take one event of `size` bytes. Returns False when the engine should await `drained()` before the next."""
@@ -113,9 +119,10 @@ class TokenSink:
             self.rid,
             self._writer.worker,
             self.attempt,
-            # Which events of earlier attempts had content is not known; all of them are counted.
+            # Which events of earlier attempts had content is not known; all but openings are counted.
             outcome._replace(
-                content_events=self._base + outcome.content_events, produced_events=self._number + self._dropped
+                content_events=max(0, self._base - self.openings) + outcome.content_events,
+                produced_events=self._number + self._dropped,
             ),
             self._number,
             remainder=remainder,
@@ -188,8 +195,8 @@ class TokenSink:
         return events[:count]
 
     def _entry(self, events: list[Encodable]) -> Append:
-        first = self._number == 0
-        self._number += len(events)
+        before, self._number = self._number, self._number + len(events)
+        first = before <= self.openings < self._number
         return Append(self.rid, self.attempt, self._number, encode_events(events), first)
 
     def _withdraw(self) -> None:

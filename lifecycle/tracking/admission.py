@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.types import Labels, Limits, OnDisconnect
+from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
 
 
 class AdmissionRequest(NamedTuple):
@@ -22,9 +22,11 @@ class AdmissionRequest(NamedTuple):
     traceparent: str = ""
     idempotency: str = ""  # see Idempotency.mark; empty without an idempotency key
     owner: str = ""  # the name of the API key of the call; empty for none
-    needs: tuple[str, ...] = ()  # the gated parameters that the engine must accept
+    needs: tuple[str, ...] = ()  # what the engine must take, see LivingWorker.missing
     inflight_limit: int = 0  # how many requests the owner may have inflight; 0 for no limit
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
+    storage: Storage = Storage.NONE
+    openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
 
 
 class Rejected(Exception):

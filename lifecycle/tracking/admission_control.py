@@ -72,6 +72,8 @@ class AdmissionControl:
                 admit_by=slot.admit_by if slot else None,
                 needs=admit.needs,
                 headers=admit.headers,
+                storage=admit.storage.value,
+                openings=admit.openings,
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":

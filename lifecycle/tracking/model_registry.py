@@ -13,6 +13,7 @@ from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import (
     LivingWorker,
+    Missing,
     Outage,
     by_model,
     find_unsupported,
@@ -53,15 +54,15 @@ class ModelRegistry:
             await self.refresh()
         return outage_of(self._workers_of(model))
 
-    async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
-        """Return one of these gated parameters that keeps every living worker of the model from the call.
+    async def find_unsupported(self, model: str, endpoint: str, needs: Sequence[str]) -> Missing | None:
+        """Return what keeps every living worker of the model from a call to this endpoint with these needs.
 
-        Returns None when one worker accepts all of them, or when no worker lives. The roster is refreshed before a
-        parameter is returned. Raises StoreUnavailable.
+        Returns None when one worker has everything, or when no worker lives. The roster is refreshed before anything
+        else is returned. Raises StoreUnavailable.
         """
-        if find_unsupported(self._workers_of(model), names) is not None:
+        if find_unsupported(self._workers_of(model), endpoint, needs) is not None:
             await self.refresh()
-        return find_unsupported(self._workers_of(model), names)
+        return find_unsupported(self._workers_of(model), endpoint, needs)
 
     async def refresh(self) -> Roster:
         """Return a roster no older than this call. Callers that wait at the same time share it, or its failure.

@@ -17,7 +17,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.results import Cancellation, Roster
 from lifecycle.store.server_info import warn_of_eviction
-from lifecycle.store.worker_roster import Outage
+from lifecycle.store.worker_roster import Missing, Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
@@ -111,12 +111,12 @@ class Tracker:
         """
         return await self._models.find_outage(model)
 
-    async def find_unsupported(self, model: str, names: Sequence[str]) -> str | None:
-        """Return the gated parameter for which no living worker of the model takes a call with these, if any.
+    async def find_unsupported(self, model: str, endpoint: str, needs: Sequence[str]) -> Missing | None:
+        """Return why no living worker of the model takes a call to this endpoint with these needs; None if one does.
 
         Raises StoreUnavailable.
         """
-        return await self._models.find_unsupported(model, names)
+        return await self._models.find_unsupported(model, endpoint, needs)
 
     async def refresh_roster(self) -> Roster:
         """Return a roster of the cluster no older than this call. Raises StoreUnavailable."""

@@ -21,8 +21,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
-from frontend.openai_api.schemas import one_of
 from frontend.routes.openapi import document
+from frontend.routes.schemas import one_of
 from lifecycle.settings import Settings
 from tests.cluster import running
 from tests.shared_cluster import shared_cluster

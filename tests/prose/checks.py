@@ -40,7 +40,7 @@ _NAMES_OF_TELEMETRY = (
     "lifecycle.cancel",
     "lifecycle.worker",
 )
-LONGEST_LINE, LONGEST_ROW = 100, 140
+LONGEST_LINE, LONGEST_ROW = 100, 160
 
 
 def retired_words(text: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from frontend.routes.completions import _REJECTIONS
+from frontend.routes.calls import _REJECTIONS
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
@@ -93,6 +93,7 @@ CODES = {
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
+    "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.execution.events import encode, examine, is_empty, take_usage
+from lifecycle.formats.chunk_events import encode, examine, is_empty, take_usage
 
 
 def chunk(delta: dict[str, Any], **choice: Any) -> dict[str, Any]:

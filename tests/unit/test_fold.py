@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from frontend.openai_api.fold import Fold
+from frontend.endpoints.completions.fold import CompletionFold
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint
 
@@ -22,7 +22,7 @@ ENVELOPE = ("id", "object", "created", "model")
 
 
 def fold(events: list[Any], endpoint: Endpoint = CHAT, usage: dict[str, Any] | None = None) -> dict[str, Any]:
-    folded = Fold(endpoint)
+    folded = CompletionFold(endpoint)
     folded.add(events)
     body = folded.body("r-1", "m", 1, End("completed", "", "", "stop", len(events), usage=usage))
     assert orjson.loads(orjson.dumps(body)) == body
@@ -191,7 +191,7 @@ def test_an_answer_cut_into_pieces_folds_to_itself(fields: dict[str, str], sizes
 @pytest.mark.parametrize("event", ["ab ", delta(reasoning="ab ")], ids=["texts", "objects"])
 def test_a_long_answer_of_short_pieces_takes_little_more_memory_than_its_characters(event: Any) -> None:
     count, batch = 100_000, orjson.dumps([event] * 100)
-    folded = Fold(CHAT)
+    folded = CompletionFold(CHAT)
     tracemalloc.start()
     try:
         for _ in range(count // 100):
@@ -207,7 +207,7 @@ def test_a_long_answer_of_short_pieces_takes_little_more_memory_than_its_charact
 
 def test_many_pieces_of_both_kinds_keep_their_order() -> None:
     events: list[Any] = [f"{number} " if number % 3000 else delta(content=f"{number} ") for number in range(10_000)]
-    folded = Fold(CHAT)
+    folded = CompletionFold(CHAT)
     for start in range(0, len(events), 7):
         folded.add(events[start : start + 7])
     body = folded.body("r-1", "m", 1, End("completed", "", "", "stop", len(events)))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from frontend.openai_api.choices import ChoiceProgress
-from frontend.openai_api.fold import Fold
-from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder
+from frontend.endpoints.completions.choices import ChoiceProgress
+from frontend.endpoints.completions.fold import CompletionFold
+from frontend.endpoints.completions.sse import DONE, ChunkEncoder
+from frontend.endpoints.stream import KEEPALIVE
 from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, STREAM_ENDED
 from lifecycle.fastapi.errors import error_frame
@@ -158,7 +159,7 @@ def test_the_sdk_accepts_every_completion_chunk(include_usage: bool) -> None:
 
 
 def fold(endpoint: Endpoint, texts: list[Event], created: int, input_tokens: int | None) -> dict[str, Any]:
-    folded = Fold(endpoint)
+    folded = CompletionFold(endpoint)
     folded.add(texts)
     return folded.body("r-1", "m", created, End("completed", "", "", "stop", len(texts), input_tokens))
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from frontend.openai_api.schemas import SCHEMAS
-from frontend.openai_api.validation import REQUIRED, RULES
-from frontend.routes import bulk_cancel, cluster, completions, health, overview, requests
+from frontend.endpoints.completions.validation import REQUIRED, RULES
+from frontend.routes import bulk_cancel, calls, cluster, health, overview, requests
 from frontend.routes.openapi import document
+from frontend.routes.schemas import SCHEMAS
 from lifecycle.types import Endpoint, RequestRecord
 
-ROUTERS = (completions, bulk_cancel, requests, cluster, overview, health)
+ROUTERS = (calls, bulk_cancel, requests, cluster, overview, health)
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
-from frontend.openai_api.choices import ChoiceProgress
-from frontend.openai_api.fold import Fold
-from frontend.openai_api.sse import ChunkEncoder
-from lifecycle.execution import events
+from frontend.endpoints.completions.choices import ChoiceProgress
+from frontend.endpoints.completions.fold import CompletionFold
+from frontend.endpoints.completions.sse import ChunkEncoder
 from lifecycle.execution.context import EngineContext
+from lifecycle.formats import chunk_events as events
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, Event
 from tests.unit.test_frontend_sse import events as read_events
@@ -156,7 +156,7 @@ def test_a_client_that_resumes_gets_the_same_chunks(last: list[dict[str, Any]]) 
 
 def test_a_unary_answer_has_them_at_its_top() -> None:
     written, context = of_upstream(wire_of([*LAST_CHUNKS[2], {"choices": [], "usage": USAGE, **VENDOR}]))
-    fold = Fold(Endpoint.CHAT_COMPLETIONS)
+    fold = CompletionFold(Endpoint.CHAT_COMPLETIONS)
     fold.add(written)
     body = fold.body("r", "m", 1, End("completed", "", "", "length", len(written), usage=context.usage))
     assert (body["timings"], body["usage"]) == (VENDOR["timings"], USAGE)

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from lifecycle.store.results import Append, Outcome
+from lifecycle.store.worker_roster import Missing
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.history import read_emitted, read_history
 from lifecycle.tokens.items import End, Tokens
@@ -137,14 +138,27 @@ async def test_the_end_is_in_the_metrics(world: World) -> None:
 
 async def test_a_gated_parameter_needs_one_worker_that_takes_all_of_them(world: World) -> None:
     models = ModelRegistry(world.store)
-    assert await models.find_unsupported("m", ("tools",)) is None, "no worker of it is known here"
-    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"]}, ["m"])
+    assert await models.find_unsupported("m", "completions", ("tools",)) is None, "no worker of it is known here"
+    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "endpoints": {"completions": "native"}}, ["m"])
     await models.refresh()
-    assert await models.find_unsupported("m", ("tools", "n")) == "tools"
-    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["tools"]}, ["m"])
-    await world.store.heartbeat("w1", Role.WORKER, {"models": ["m"], "accepts": ["n", "logprobs"]}, ["m"])
+    assert await models.find_unsupported("m", "completions", ("tools", "n")) == Missing("completions", "tools")
+    await world.store.heartbeat(
+        "w0", Role.WORKER, {"models": ["m"], "endpoints": {"completions": "native"}, "accepts": ["tools"]}, ["m"]
+    )
+    await world.store.heartbeat(
+        "w1",
+        Role.WORKER,
+        {"models": ["m"], "endpoints": {"completions": "native"}, "accepts": ["n", "logprobs"]},
+        ["m"],
+    )
     await models.refresh()
-    assert await models.find_unsupported("m", ("n", "logprobs")) is None
-    assert await models.find_unsupported("m", ("tools", "n", "logprobs")) == "tools"
-    await world.store.heartbeat("w0", Role.WORKER, {"models": ["m"], "accepts": ["*"]}, ["m"])
-    assert await models.find_unsupported("m", ("tools", "n", "echo")) is None, "the roster is read again first"
+    assert await models.find_unsupported("m", "completions", ("n", "logprobs")) is None
+    assert await models.find_unsupported("m", "completions", ("tools", "n", "logprobs")) == Missing(
+        "completions", "tools"
+    )
+    await world.store.heartbeat(
+        "w0", Role.WORKER, {"models": ["m"], "endpoints": {"completions": "native"}, "accepts": ["*"]}, ["m"]
+    )
+    assert await models.find_unsupported("m", "completions", ("tools", "n", "echo")) is None, (
+        "the roster is read again first"
+    )

@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
-from lifecycle.chunks import ENVELOPE, repeated_fields
 from lifecycle.errors import STREAM_ENDED, EngineError, OutputTooLarge, Unavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.formats.chunks import ENVELOPE, repeated_fields
 from lifecycle.types import Event
 from worker.engines.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
 from worker.engines.upstream_errors import Scrub, stream_error

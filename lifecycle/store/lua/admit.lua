@@ -5,7 +5,9 @@
 --         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue),
 --         traceparent, idempotency (identifies repetitions of the call, '' for none), owner ('' for none), admit_by
 --         (when the owner's quota slot may be released, '' without a slot), needs (the gated parameters that the engine
---         must accept, separated by spaces, '' for none), headers (for the engine, as a JSON object, '' for none)
+--         must accept, separated by spaces, '' for none), headers (for the engine, as a JSON object, '' for none), storage
+--         (what becomes of the content at the end, see Storage; '' when it is that of other endpoints), openings (a JSON
+--         list of events that are the answer's first, '' for none), openings_count
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
 --         {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
@@ -13,8 +15,8 @@
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
-  owner, admit_by, needs, headers = unpack(ARGV)
---- @include clock counts
+  owner, admit_by, needs, headers, storage, openings, openings_count = unpack(ARGV)
+--- @include clock events counts
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -42,6 +44,7 @@ if traceparent .. idempotency .. owner ~= '' then
 end
 if needs ~= '' then redis.call('HSET', key, 'needs', needs) end
 if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
+if storage ~= '' then redis.call('HSET', key, 'storage', storage) end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then
@@ -53,4 +56,9 @@ redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
 redis.call('ZADD', P .. 'created', created_at, rid)
 redis.call('ZADD', P .. 'active', created_at, rid)
+if openings ~= '' then
+  local id = '0-' .. openings_count
+  redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%.0f', now * 1000))
+  push({frontend}, rid, id, openings)
+end
 return {'admitted', created_at}

@@ -2,7 +2,8 @@
 -- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
---         tokens (a JSON list of events), first ('1' when it holds the request's first token)
+--         tokens (a JSON list of events), first ('1' when it holds the request's first token
+--         that is no opening)
 -- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, or the Redis key has another type),
 --         'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later one has begun, or
 --         a failover of Redis has lost this worker's start). A repeated entry is accepted and not sent again.

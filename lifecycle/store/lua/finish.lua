@@ -3,7 +3,8 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message,
 --         finish_reason, last (number of the last token), remainder_id (entry id of tokens not known to be appended, ''
---         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last),
+--         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last), first ('1' when it holds
+--         the request's first token that is no opening),
 --         input_tokens (as the engine reports them, '' when unknown), output_tokens (the same), content_events (how many
 --         tokens have content), produced_events (number of the last token produced, also if it was not appended), usage
 --         (JSON, '' for none), error_detail (JSON, '' for none), retention_secs
@@ -15,7 +16,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
-  remainder_base, remainder, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
+  remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs = unpack(ARGV)
 --- @include clock stream record events counts queue terminal
 
@@ -50,7 +51,7 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
       preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. '],'
     end
-    if number == 0 then record.first_token_at = secs(now) end
+    if first == '1' then record.first_token_at = secs(now) end
     number = tonumber(last)
   end
 end

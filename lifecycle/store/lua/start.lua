@@ -3,16 +3,17 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can continue
 --         behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
---         separated by spaces, `*` for all)
+--         separated by spaces, `*` for all), endpoints (those that the worker serves, separated by spaces; `~` before a
+--         name says that it translates)
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers,
 --         endpoint, owner} (the same again when repeated for the same delivery), {'drop', why} when there is nothing to
---         run, {'unsupported', needs} when this engine does not accept what the request needs (nothing is changed), or
---         {'fenced'}.
--- A request that is past a limit ends here. One that has tokens, with an engine that would begin anew, fails as
+--         run, {'unsupported', endpoint, needs} when this engine does not offer the endpoint, or does not accept what the
+--         request needs (nothing is changed), or {'fenced'}.
+-- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew, fails as
 -- `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
-local shift, rid, worker, queue, model, entry, resumable, retention_secs, accepts = unpack(ARGV)
+local shift, rid, worker, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
 --- @include clock stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
@@ -28,9 +29,10 @@ end
 
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
-  cancel_reason, traceparent, created_at, needs, headers, endpoint, owner = unpack(redis.pcall('HMGET', key, 'status',
-  'worker', 'queue', 'entry', 'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode',
-  'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers', 'endpoint', 'owner'))
+  cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage,
+  first_token_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode',
+  'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers', 'endpoint', 'owner', 'storage',
+  'first_token_at'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
@@ -60,7 +62,7 @@ if not waits_here then return drop('moved') end
 
 local now = clock(shift)
 local number, at = 0, nil
-if attempt ~= '0' then number, at = stream_end(rid) end  -- otherwise there is no stream
+if attempt ~= '0' or storage then number, at = stream_end(rid) end  -- otherwise there is no stream
 for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
   local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
   if due_at and tonumber(due_at) <= now then
@@ -70,16 +72,21 @@ for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
     return {'drop', 'overdue'}
   end
 end
-if number > 0 and resumable ~= '1' then
+if number > 0 and (first_token_at or '') ~= '' and resumable ~= '1' then
   local terminate, _, lost_outcome = load_rare()
   terminate(rid, load_record(rid), now, tonumber(retention_secs), lost_outcome(number))
   return {'drop', 'worker_lost'}
 end
 
-if needs and accepts ~= '*' then
-  for name in string.gmatch(needs, '%S+') do
-    if not string.find(' ' .. accepts .. ' ', ' ' .. name .. ' ', 1, true) then return {'unsupported', needs} end
-  end
+-- Returns whether a name is in a list of names that are separated by spaces.
+local function names(list, name) return string.find(' ' .. list .. ' ', ' ' .. name .. ' ', 1, true) end
+
+local native = names(endpoints, endpoint)
+if not native and not names(endpoints, '~' .. endpoint) then return {'unsupported', endpoint, needs or ''} end
+for name in string.gmatch(needs or '', '%S+') do
+  local accepted = accepts == '*' or names(accepts, name)
+  if string.sub(name, 1, 7) == 'native:' then accepted = native end
+  if not accepted then return {'unsupported', endpoint, needs} end
 end
 
 attempt = tostring(tonumber(attempt) + 1)

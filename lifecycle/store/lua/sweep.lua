@@ -42,7 +42,7 @@ local function due(kind, rid)
   end
   local number = stream_end(rid)
   if kind == 'queue' and record.status ~= 'queued' then return end
-  if kind == 'first_token' and number > 0 then return end
+  if kind == 'first_token' and (record.first_token_at or '') ~= '' then return end
   ends(rid, record, limit_outcome(kind, record, number))
 end
 

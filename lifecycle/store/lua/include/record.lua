@@ -18,7 +18,7 @@ end
 -- Returns the record as JSON, with live progress and without the fields that only scripts need; '' for no record.
 local function public_record(rid, record)
   if not record then return '' end
-  if record.status == 'running' or (record.status == 'queued' and record.attempt ~= '0') then
+  if record.status == 'running' or (record.status == 'queued' and (record.attempt ~= '0' or record.storage)) then
     local number, at = stream_end(rid)
     local length = tostring(number)
     record.output_tokens, record.output_events, record.stream_length = length, length, length

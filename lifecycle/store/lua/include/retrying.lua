@@ -11,7 +11,7 @@ local function lost_outcome(number)
   return outcome_of('failed', 'worker_lost', 'Disconnected: Stream ended before generation completed', '', number)
 end
 
--- Ends a running request whose cancel is pending as cancelled. Requeues one that has no token yet, or whose engine can
+-- Ends a running request whose cancel is pending as cancelled. Requeues one that has only openings yet, or whose engine can
 -- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome of `failed_at(number)`.
 -- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count.
 local function requeue_or_end(rid, record, now, retention, max_attempts, uses_attempt, failed_at)
@@ -21,7 +21,7 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
     return ends(cancelled_outcome(record, number))
   end
   local failures = tonumber(record.failures or '0') + (uses_attempt and 1 or 0)
-  if (number > 0 and record.resumable ~= '1') or (uses_attempt and failures >= max_attempts) then
+  if ((record.first_token_at or '') ~= '' and record.resumable ~= '1') or (uses_attempt and failures >= max_attempts) then
     return ends(failed_at(number))
   end
   if uses_attempt then redis.call('HSET', P .. 'request:' .. rid, 'failures', failures) end

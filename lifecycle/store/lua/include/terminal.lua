@@ -52,12 +52,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     redis.call('HSET', key, 'orphan_events', record.orphan_events)
   end
   record.reported_tokens, record.produced_events, record.orphan_from = nil
-  if number > 0 and at then
-    record.last_token_at = secs(tonumber(at) / 1000)
-    if not record.first_token_at or record.first_token_at == '' then
-      record.first_token_at = record.last_token_at
-    end
-  end
+  if (record.first_token_at or '') ~= '' and at then record.last_token_at = secs(tonumber(at) / 1000) end
   redis.call('HSET', key,
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'output_events', record.output_events,

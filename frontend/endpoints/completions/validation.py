@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
+from frontend.endpoints.endpoint import Call
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import Endpoint, ErrorType, RequestType
 
@@ -21,17 +22,6 @@ MAX_DEPTH = 100  # far above any real body, and far below the limits of the enco
 MAX_MODEL_CHARS = 256
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTENT_REQUIRED = ("system", "developer", "user", "tool")  # roles; an assistant's message may have only tool calls
-
-
-class Call(NamedTuple):
-    """Hold a valid call. `body` is the parsed object, unchanged; the engine gets it."""
-
-    endpoint: Endpoint
-    model: str
-    request_type: RequestType
-    body: dict[str, Any]
-    include_usage: bool
-    gated: tuple[str, ...] = ()  # names of the gated parameters that ask for something
 
 
 def parse(endpoint: Endpoint, raw: bytes) -> Call:

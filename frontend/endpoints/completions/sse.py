@@ -12,13 +12,15 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from frontend.openai_api.choices import ChoiceProgress, choices_of, index_of
-from lifecycle.chunks import ENVELOPE, is_usage_rest
+from frontend.endpoints.completions.choices import ChoiceProgress, choices_of, index_of
+from frontend.endpoints.completions.fold import usage_of
 from lifecycle.encoding import encodable, encodable_value
-from lifecycle.types import Endpoint, Event
+from lifecycle.fastapi.errors import error_frame
+from lifecycle.formats.chunks import ENVELOPE, is_usage_rest
+from lifecycle.tokens.items import End
+from lifecycle.types import Endpoint, ErrorType, Event, Status
 
 DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keepalive\n\n"
 
 _CHUNK_OBJECTS = {
     Endpoint.CHAT_COMPLETIONS: "chat.completion.chunk",
@@ -57,6 +59,7 @@ class ChunkEncoder:
         "_open",
         "_progress",
         "_repeated",
+        "_request_id",
         "_rest_is_late",
         "_text_close",
         "_text_end",
@@ -76,6 +79,7 @@ class ChunkEncoder:
         self._first_events = self._progress.first_events
         self._chat = endpoint is Endpoint.CHAT_COMPLETIONS
         self._include_usage = include_usage
+        self._request_id = request_id
         chunk = {"id": request_id, "object": _CHUNK_OBJECTS[endpoint], "created": created, "model": model}
         self._head = b"data: " + orjson.dumps(chunk)[:-1] + b","
         self._envelope = self._head + b'"choices":['
@@ -217,6 +221,14 @@ class ChunkEncoder:
         if not isinstance(delta, dict) or delta.get("role") is not None:
             return choice
         return choice | {"delta": {"role": "assistant"} | {name: delta[name] for name in delta if name != "role"}}
+
+    def ending(self, end: End) -> bytes:
+        """Return what ends the stream: the finish reason and the usage, or the error; and `[DONE]`."""
+        if end.status == Status.COMPLETED:
+            usage = self.usage(usage_of(end)) if self._include_usage else b""
+            return self.finish(end.finish_reason or "stop") + usage + DONE
+        error = error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail)
+        return self.held() + error + DONE
 
     def finish(self, finish_reason: str) -> bytes:
         """Return the event that is held back, and one with the finish reason of choice 0 if the engine has sent none.

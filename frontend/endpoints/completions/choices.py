@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from lifecycle.chunks import ENVELOPE, is_usage_rest, repeated_fields
+from lifecycle.formats.chunks import ENVELOPE, is_usage_rest, repeated_fields
 from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.history import read_history

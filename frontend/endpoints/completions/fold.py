@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import Any
 
-from frontend.openai_api.choices import choices_of, index_of
+from frontend.endpoints.completions.choices import choices_of, index_of
 from lifecycle.encoding import encodable
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, Event, reported_tokens
@@ -45,7 +45,7 @@ class _Text:
         return (self._joined.getvalue() if self._joined else "") + "".join(self._pieces)
 
 
-class Fold:
+class CompletionFold:
     """Fold the events of one request, in order."""
 
     def __init__(self, endpoint: Endpoint) -> None:

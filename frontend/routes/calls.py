@@ -1,32 +1,30 @@
-"""Serve `POST /v1/chat/completions` and `POST /v1/completions`, as one body or as an event stream."""
+"""Serve the calls that start a request, of every endpoint: as one body, or as an event stream."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from frontend.openai_api import validation
-from frontend.openai_api.fold import Fold
-from frontend.openai_api.sse import ChunkEncoder
-from frontend.openai_api.stream import TokenStreamResponse
+from frontend.endpoints import ENDPOINTS
+from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, Fold
+from frontend.endpoints.stream import TokenStreamResponse
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
-from frontend.transport.request_id import PREFIXES
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
-from lifecycle.store.worker_roster import unsupported_message
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, ErrorType, Labels, RequestType, Status
+from lifecycle.types import ErrorType, Labels, RequestType, Status
 
 router = APIRouter()
 
@@ -38,40 +36,40 @@ _REJECTIONS = {
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
-@router.post("/v1/chat/completions")
-async def chat_completions(request: Request) -> Response:
-    """Complete a conversation. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
-    return await _complete(request, Endpoint.CHAT_COMPLETIONS)
+def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def serve(request: Request) -> Response:
+        return await _serve(request, endpoint)
+
+    serve.__doc__ = f"{endpoint.__doc__} Raises ApiError, StoreError, Fenced or ClientDisconnect."
+    return serve
 
 
-@router.post("/v1/completions")
-async def completions(request: Request) -> Response:
-    """Complete a text. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
-    return await _complete(request, Endpoint.COMPLETIONS)
+ROUTES = {path: _route(endpoint) for endpoint in ENDPOINTS for path in endpoint.paths}
+for path, route in ROUTES.items():
+    router.post(path)(route)
 
 
-ENDPOINTS = {"/v1/chat/completions": chat_completions, "/v1/completions": completions}
-
-
-async def _complete(request: Request, endpoint: Endpoint) -> Response:
+async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
     tracker = get_tracker(request)
     call, headers = await _read_call(request, endpoint, tracker)
-    admitted = await _admit(request, call, headers, tracker)
+    admitted = await _admit(request, endpoint, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
-        return _streaming(admitted, call, headers, tracker)
-    return await _unary(request, admitted, call, headers)
+        return _streaming(endpoint, admitted, call, headers, tracker)
+    return await _unary(endpoint, request, admitted, call, headers)
 
 
-async def _read_call(request: Request, endpoint: Endpoint, tracker: Tracker) -> tuple[validation.Call, CallHeaders]:
+async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
     try:
         body = await params.read_body(request, tracker.settings.max_body_bytes)
-        return validation.parse(endpoint, body), CallHeaders.parse(headers_of(request.scope), tracker.settings)
+        return endpoint.parse(body), CallHeaders.parse(headers_of(request.scope), tracker.settings)
     except ApiError as error:
-        tracker.metrics.rejections.labels("", endpoint, error.error_type).inc()
+        tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise
 
 
-async def _admit(request: Request, call: validation.Call, headers: CallHeaders, tracker: Tracker) -> AdmittedRequest:
+async def _admit(
+    request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders, tracker: Tracker
+) -> AdmittedRequest:
     """Admit a request for this call. Raises ApiError when the call is refused; no request has been started then."""
     model = ""
     try:
@@ -93,13 +91,19 @@ async def _admit(request: Request, call: validation.Call, headers: CallHeaders, 
                 code="no_healthy_worker",
                 retry_after_secs=max(1.0, outage.retry_after_secs),
             )
-        if call.gated:
-            await _check_supported(call, tracker)
+        missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
+        if missing is not None:
+            raise ApiError(
+                ErrorType.VALIDATION,
+                missing.message(call.model),
+                code="unsupported_endpoint" if missing.parameter is None else "unsupported_parameter",
+                param=missing.parameter,
+            )
         check_reader_limit(tracker)
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
-            rid = await idempotency.name(tracker.store, PREFIXES[request.scope["path"]], headers.request_id)
+            rid = await idempotency.name(tracker.store, endpoint.id_prefix, headers.request_id)
             request.state.request_id = rid
             return await idempotency.admit(tracker, admission._replace(rid=rid))
         except Rejected as rejected:
@@ -109,20 +113,8 @@ async def _admit(request: Request, call: validation.Call, headers: CallHeaders, 
         raise
 
 
-async def _check_supported(call: validation.Call, tracker: Tracker) -> None:
-    """Raise ApiError, 400, when no living worker of the model accepts what the call asks for."""
-    unsupported = await tracker.find_unsupported(call.model, call.gated)
-    if unsupported is not None:
-        raise ApiError(
-            ErrorType.VALIDATION,
-            unsupported_message(call.model, unsupported),
-            code="unsupported_parameter",
-            param=unsupported,
-        )
-
-
 def _admission_request(
-    request: Request, call: validation.Call, headers: CallHeaders
+    request: Request, call: Call, headers: CallHeaders
 ) -> tuple[AdmissionRequest, Idempotency | None]:
     body, caller, key = orjson.dumps(call.body), get_caller(request), headers.idempotency_key
     idempotency = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
@@ -166,8 +158,10 @@ def _refusal(reason: str, rid: str) -> ApiError:
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
-def _streaming(admitted: AdmittedRequest, call: validation.Call, headers: CallHeaders, tracker: Tracker) -> Response:
-    encoder = ChunkEncoder(call.endpoint, admitted.rid, call.model, int(admitted.created_at), call.include_usage)
+def _streaming(
+    endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, headers: CallHeaders, tracker: Tracker
+) -> Response:
+    encoder = endpoint.encoder(Answer(admitted.rid, call.model, admitted.created_at), call)
 
     def on_begin() -> None:
         admitted.stream.arm()
@@ -185,11 +179,10 @@ def _streaming(admitted: AdmittedRequest, call: validation.Call, headers: CallHe
     response = TokenStreamResponse(
         admitted.reader,
         encoder,
-        request_id=admitted.rid,
-        include_usage=call.include_usage,
         slow_consumer_secs=tracker.settings.slow_consumer_secs,
         headers_after_secs=tracker.settings.headers_after_secs,
         to_error=lambda end: _failure(end, admitted.rid, headers),
+        is_opening=endpoint.is_opening,
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,
@@ -199,11 +192,13 @@ def _streaming(admitted: AdmittedRequest, call: validation.Call, headers: CallHe
     return response
 
 
-async def _unary(request: Request, admitted: AdmittedRequest, call: validation.Call, headers: CallHeaders) -> Response:
+async def _unary(
+    endpoint: ApiEndpoint, request: Request, admitted: AdmittedRequest, call: Call, headers: CallHeaders
+) -> Response:
     """Collect the token stream into one body. The client's disconnect ends the request meanwhile."""
     collected = None
     with admitted.stream, admitted.connection as connection, CancelOnDisconnect(ClientConnection.of(request.scope)):
-        collected = await _collect(admitted.reader, Fold(call.endpoint))
+        collected = await _collect(admitted.reader, endpoint.fold())
         connection.disarm()
     if collected is None:
         return Response(status_code=499)  # the client has disconnected and will not read it

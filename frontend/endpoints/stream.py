@@ -15,20 +15,20 @@ from collections.abc import Awaitable, Callable
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from frontend.openai_api.fold import usage_of
-from frontend.openai_api.sse import DONE, KEEPALIVE, ChunkEncoder
+from frontend.endpoints.endpoint import EventEncoder
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
-from lifecycle.fastapi.errors import ApiError, error_frame
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, Item, TokenReader
-from lifecycle.types import ErrorType, Status
+from lifecycle.types import Event, Status
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+KEEPALIVE = b": keepalive\n\n"
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
@@ -40,8 +40,8 @@ class SlowConsumer(Exception):
 class TokenStreamResponse(Response):
     """Stream what one reader delivers, and end the stream with the outcome of its request.
 
-    The response begins with the first event, with the end, or after `headers_after_secs`, whichever comes first. A
-    request that does not complete before that is answered with the HTTP error of `to_error(end)`.
+    The response begins with the first event that is no opening, with the end, or after `headers_after_secs`, whichever
+    comes first. A request that does not complete before that is answered with the HTTP error of `to_error(end)`.
 
     `on_begin()` is called before the response begins. `on_slow(message)` is awaited when the client has read nothing
     for `slow_consumer_secs`; its connection is dropped then. `on_closed(gracefully)` is awaited exactly once, however
@@ -51,13 +51,12 @@ class TokenStreamResponse(Response):
     def __init__(
         self,
         reader: TokenReader,
-        encoder: ChunkEncoder,
+        encoder: EventEncoder,
         *,
-        request_id: str,
-        include_usage: bool,
         slow_consumer_secs: float,
         headers_after_secs: float = 0.0,
         to_error: Callable[[End], ApiError] | None = None,
+        is_opening: Callable[[Event], bool] | None = None,
         on_begin: Callable[[], None],
         on_closed: Callable[[bool], Awaitable[None]],
         on_slow: Callable[[str], Awaitable[None]],
@@ -67,14 +66,14 @@ class TokenStreamResponse(Response):
         self.raw_headers = list(_HEADERS)
         self._reader = reader
         self._encoder = encoder
-        self._request_id = request_id
-        self._include_usage = include_usage
         self._slow_consumer_secs = slow_consumer_secs
         self._headers_after_secs = headers_after_secs
         self._to_error = to_error
+        self._is_opening = is_opening
         self._on_begin = on_begin
         self._on_closed = on_closed
         self._on_slow = on_slow
+        self._openings: list[Tokens] = []  # read before the response begins
         self._ended = False  # the whole response has been sent
         self._release: asyncio.TimerHandle | None = None  # ends the wait of an event that is held back
 
@@ -116,17 +115,24 @@ class TokenStreamResponse(Response):
         timer = asyncio.get_running_loop().call_later(self._headers_after_secs, begin)
         try:
             item = await self._reader.next()
-            while item is SILENCE and not due:
+            while (item is SILENCE and not due) or self._opens(item):
+                if isinstance(item, Tokens):
+                    self._openings.append(item)
                 item = await self._reader.next()
         finally:
             timer.cancel()
         return item
 
+    def _opens(self, item: Item) -> bool:
+        """Return whether the item has only events that say that an answer begins."""
+        opens = self._is_opening
+        return opens is not None and isinstance(item, Tokens) and all(map(opens, item.events))
+
     async def _write(self, connection: ClientConnection, send: Send, item: Item) -> None:
         """Write the whole response, which begins with `item`. Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
-            self._ended = connection.finish(self._ending(end))
+            self._ended = connection.finish(self._encoder.ending(end))
 
         def write_at_once(tokens: Tokens) -> bool:
             data = encode(*tokens)
@@ -134,13 +140,16 @@ class TokenStreamResponse(Response):
                 self._limit_holding()
             return not data or write(data)
 
-        begun = False
+        begun, before = False, self._encode(self._openings)
         write, encode = connection.write_nowait, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once
         await self._send(
             connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
+        if before and item is SILENCE:
+            await self._send(connection, send, {"type": "http.response.body", "body": before, "more_body": True})
+            before = b""
         while not self._ended:
             if begun or item is SILENCE:
                 item = await self._reader.next()
@@ -148,14 +157,20 @@ class TokenStreamResponse(Response):
                     return
             begun = True
             data, end = (self._on_silence(), None) if item is SILENCE else self._gather(item)
+            data, before = before + data, b""
             if end is not None:
-                data += self._ending(end)
+                data += self._encoder.ending(end)
             elif self._encoder.is_holding:
                 self._limit_holding()
                 if not data:
                     continue
             await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": end is None})
             self._ended = end is not None
+
+    def _encode(self, openings: list[Tokens]) -> bytes:
+        data = b"".join(self._encoder.tokens(*tokens) for tokens in openings)
+        openings.clear()
+        return data
 
     def _limit_holding(self) -> None:
         """Let the reader return SILENCE soon, so that an event that is held back does not wait for long."""
@@ -192,10 +207,3 @@ class TokenStreamResponse(Response):
                 return b"".join(pieces), None
             current = self._reader.next_nowait()
         return b"".join(pieces), current
-
-    def _ending(self, end: End) -> bytes:
-        if end.status == Status.COMPLETED:
-            usage = self._encoder.usage(usage_of(end)) if self._include_usage else b""
-            return self._encoder.finish(end.finish_reason or "stop") + usage + DONE
-        error = error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail)
-        return self._encoder.held() + error + DONE

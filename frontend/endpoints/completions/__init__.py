@@ -1,0 +1,1 @@
+"""Chat and text completions: validation, chunks, server-sent events and the unary answer."""

@@ -1,0 +1,47 @@
+"""The endpoints `POST /v1/chat/completions` and `POST /v1/completions`, in OpenAI's format."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from frontend.endpoints.completions import validation
+from frontend.endpoints.completions.choices import read_progress
+from frontend.endpoints.completions.fold import CompletionFold
+from frontend.endpoints.completions.sse import ChunkEncoder
+from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call
+from lifecycle.ids import TokenId
+from lifecycle.store.transitions import Store
+from lifecycle.types import Endpoint
+
+
+class _Completions(ApiEndpoint):
+    """Describe what chat and text completions have in common: chunks with choices."""
+
+    def parse(self, body: bytes) -> Call:
+        return validation.parse(self.name, body)
+
+    def encoder(self, answer: Answer, call: Call) -> ChunkEncoder:
+        return ChunkEncoder(self.name, answer.id, answer.model, int(answer.created_at), call.include_usage)
+
+    async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> ChunkEncoder:
+        progress = await read_progress(store, answer.id, after)
+        return ChunkEncoder(self.name, answer.id, answer.model, int(answer.created_at), False, progress)
+
+    def fold(self) -> CompletionFold:
+        return CompletionFold(self.name)
+
+
+class ChatCompletions(_Completions):
+    """Complete a conversation."""
+
+    name: ClassVar = Endpoint.CHAT_COMPLETIONS
+    paths: ClassVar = ("/v1/chat/completions",)
+    id_prefix: ClassVar = "chatcmpl"
+
+
+class TextCompletions(_Completions):
+    """Complete a text."""
+
+    name: ClassVar = Endpoint.COMPLETIONS
+    paths: ClassVar = ("/v1/completions",)
+    id_prefix: ClassVar = "cmpl"

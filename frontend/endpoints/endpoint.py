@@ -1,0 +1,103 @@
+"""Define what one endpoint of the API is: how its calls are read, and in which form its answers are written.
+
+The routes serve every endpoint in the same way, so a further endpoint is one more `ApiEndpoint` in `ENDPOINTS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.ids import TokenId
+from lifecycle.store.transitions import Store
+from lifecycle.tokens.items import End
+from lifecycle.types import Endpoint, Event, RequestType
+
+
+class Call(NamedTuple):
+    """Hold a valid call. `body` is the parsed object; the engine gets it."""
+
+    endpoint: Endpoint
+    model: str
+    request_type: RequestType
+    body: dict[str, Any]
+    include_usage: bool = False
+    gated: tuple[str, ...] = ()  # what the call needs of an engine, see LivingWorker.missing
+
+
+class Answer(NamedTuple):
+    """Identify the answer that events belong to. `created_at` is in Unix seconds."""
+
+    id: str
+    model: str
+    created_at: float
+
+
+class EventEncoder(Protocol):
+    """Encode the events of one request for one client, in order; encoding one again gives the same bytes."""
+
+    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
+        """Return the server-sent events for consecutive events, the first of which has the number `first`."""
+        ...
+
+    @property
+    def is_holding(self) -> bool:
+        """Return whether an event is held back at the moment, until what follows it is known."""
+        ...
+
+    def release(self) -> bytes:
+        """Return the event that is held back, if it may be sent although nothing has followed it for a while."""
+        ...
+
+    def ending(self, end: End) -> bytes:
+        """Return what ends the stream of a request that has ended so, an error included."""
+        ...
+
+
+class Fold(Protocol):
+    """Fold the events of one request, in order, into the body of one response."""
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take the next events."""
+        ...
+
+    def body(self, request_id: str, model: str, created: int, end: End) -> dict[str, Any]:
+        """Return the body of the response. `end` is that of a completed request."""
+        ...
+
+
+class ApiEndpoint(ABC):
+    """Describe one endpoint. The methods have no state, so one object serves all calls.
+
+    `paths` are those of its POST calls; `id_prefix` begins the ids that are made for its requests.
+    """
+
+    name: ClassVar[Endpoint]
+    paths: ClassVar[tuple[str, ...]]
+    id_prefix: ClassVar[str]
+
+    @abstractmethod
+    def parse(self, body: bytes) -> Call:
+        """Parse and check a body. Raises ApiError, 400, that names the invalid field in `param`."""
+
+    @abstractmethod
+    def encoder(self, answer: Answer, call: Call) -> EventEncoder:
+        """Return the encoder for the client that made the call, which gets all events."""
+
+    @abstractmethod
+    async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> EventEncoder:
+        """Return the encoder for a client that has the events up to `after`. Raises StoreUnavailable."""
+
+    @abstractmethod
+    def fold(self) -> Fold:
+        """Return an empty fold."""
+
+    def is_opening(self, event: Event) -> bool:
+        """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
+        return False
+
+    def error_body(self, error: ApiError) -> bytes:
+        """Return the body of the response to a call that failed before its response began."""
+        return error.body()

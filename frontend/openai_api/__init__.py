@@ -1,1 +1,0 @@
-"""OpenAI's wire format: validation of calls, schemas, server-sent events and the streaming response."""

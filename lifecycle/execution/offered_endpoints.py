@@ -1,0 +1,32 @@
+"""Know which endpoints an engine serves, and which ones its worker offers by translation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from lifecycle.execution.engine import Engine, EngineLoadError
+from lifecycle.types import NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
+
+DEFAULT = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
+
+
+def offered_endpoints(engine: Engine) -> dict[str, str]:
+    """Return the endpoints that a worker with this engine offers, each with NATIVE or TRANSLATED.
+
+    Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
+    """
+    declared: object = getattr(engine, "endpoints", DEFAULT)
+    if isinstance(declared, (str, Mapping)) or not isinstance(declared, Collection) or not declared:
+        raise EngineLoadError(
+            f"the engine's attribute endpoints is {declared!r:.50}; it must be a collection of names of endpoints"
+        )
+    unknown = sorted(repr(name) for name in declared if name not in list(Endpoint))
+    if unknown:
+        raise EngineLoadError(
+            f"the engine's attribute endpoints names {', '.join(unknown)}; it may name these: {', '.join(Endpoint)}"
+        )
+    offered: dict[str, str] = {name.value: NATIVE for name in Endpoint if name in declared}
+    for name, through in TRANSLATABLE.items():
+        if through in offered:
+            offered.setdefault(name.value, TRANSLATED)
+    return offered

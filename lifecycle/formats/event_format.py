@@ -1,0 +1,45 @@
+"""Read what engines yield, in the format of the endpoint that the request came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.produced import Produced
+from lifecycle.types import Endpoint, Event
+
+
+class Origin(NamedTuple):
+    """Describe the attempt whose events are read. `created_at` is in Unix seconds."""
+
+    request_id: str
+    created_at: float
+    body: dict[str, Any]
+    emitted: Sequence[Event]  # the events that earlier attempts have left
+
+
+class EventFormat(Protocol):
+    """Read the events of one attempt, in order."""
+
+    takes_text: bool
+    """Whether a str is an event of this format, which is written as it is."""
+
+    def read(self, event: object) -> Produced:
+        """Return what to write for an event. Raises TypeError for a value that is no event of this format."""
+        ...
+
+    def is_opening(self, event: Event) -> bool:
+        """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
+        ...
+
+
+FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
+    Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
+    Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
+}
+
+
+def format_of(endpoint: str, origin: Origin) -> EventFormat:
+    """Return the format of an endpoint's events for one attempt."""
+    return FORMATS[endpoint](origin)
