@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
 from lifecycle.formats.produced import Produced
-from lifecycle.types import Endpoint, Event
+from lifecycle.types import FORWARDS, Endpoint, Event
 
 
 class Origin(NamedTuple):
@@ -34,9 +35,14 @@ class EventFormat(Protocol):
         ...
 
 
+def _answer_format(endpoint: Endpoint) -> Callable[[Origin], EventFormat]:
+    return lambda origin: AnswerFormat(endpoint, bool(origin.emitted))
+
+
 FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
+    **{endpoint: _answer_format(endpoint) for endpoint in FORWARDS},
 }
 
 
