@@ -17,7 +17,10 @@ from lifecycle.types import Endpoint, Event, RequestType
 
 
 class Call(NamedTuple):
-    """Hold a valid call. `body` is the parsed object; the engine gets it."""
+    """Hold a valid call. `body` is the parsed object; the engine gets it.
+
+    `model` is empty when the call names none, which only some endpoints allow: see the route.
+    """
 
     endpoint: Endpoint
     model: str

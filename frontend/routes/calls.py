@@ -52,6 +52,8 @@ for path, route in ROUTES.items():
 async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
     tracker = get_tracker(request)
     call, headers = await _read_call(request, endpoint, tracker)
+    if not call.model:
+        call = await _with_only_model(call, tracker)
     admitted = await _admit(request, endpoint, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
         return _streaming(endpoint, admitted, call, headers, tracker)
@@ -65,6 +67,22 @@ async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) 
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise
+
+
+async def _with_only_model(call: Call, tracker: Tracker) -> Call:
+    """Return the call with the only model that it can mean. Raises ApiError, 400, when there is not exactly one."""
+    models = await tracker.find_models(call.endpoint)
+    if len(models) == 1:
+        model = models[0]
+        return call._replace(model=model, body={**call.body, "model": model})
+    there = f"{len(models)} models are" if models else "no model is"
+    refusal = ApiError(
+        ErrorType.VALIDATION,
+        f"'model' is required, because {there} served at the moment; GET /v1/models lists them",
+        param="model",
+    )
+    tracker.metrics.rejections.labels("", call.endpoint, refusal.error_type).inc()
+    raise refusal
 
 
 async def _admit(
