@@ -62,6 +62,7 @@ class Attempt:
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
         self._translated = engine_for(engine, start.endpoint, origin)
+        self._is_translated = self._translated is not engine
         self._is_forward = start.endpoint in FORWARDS
         self._format = format_of(start.endpoint, origin)
         if all(map(self._format.is_opening, emitted)):
@@ -202,7 +203,7 @@ class Attempt:
         It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
         """
         produced, context = self._format.read(event), self.context
-        if produced.usage is not None:
+        if produced.usage is not None and not self._is_translated:  # a translation notes the engine's own
             context.usage = produced.usage
         if produced.finish_reason is not None and not context.finish_reason:
             context.finish_reason = produced.finish_reason

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.messages import MessagesFormat
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
 from lifecycle.formats.responses import ResponsesFormat
@@ -36,6 +37,7 @@ FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.RESPONSES: ResponsesFormat,
+    Endpoint.MESSAGES: MessagesFormat,
     **{endpoint: _answer_format(endpoint) for endpoint in FORWARDS},
 }
 
