@@ -71,12 +71,14 @@ class Fold(Protocol):
 class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
-    `paths` are those of its POST calls; `id_prefix` begins the ids that are made for its requests.
+    `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
+    prefixes_client_ids: ClassVar[bool] = False
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:
