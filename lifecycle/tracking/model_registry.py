@@ -68,14 +68,11 @@ class ModelRegistry:
         """Return the models that a call to this endpoint may mean when it names none, sorted.
 
         They are those that a worker offers together with the endpoint; if there is none, all that workers offer; and if
-        there is none of these either, those that are known. The roster is refreshed unless there is exactly one of the
-        first kind. Raises StoreUnavailable.
+        there is none of these either, those that are known. The roster is refreshed, because a further model changes
+        the meaning of such a call. Raises StoreUnavailable.
         """
-        found = self._offering(endpoint)
-        if len(found) != 1:
-            await self.refresh()
-            found = self._offering(endpoint)
-        return found or self._offering() or sorted(self._known)
+        await self.refresh()
+        return self._offering(endpoint) or self._offering() or sorted(self._known)
 
     def _offering(self, endpoint: str | None = None) -> list[str]:
         """Return the models that workers offer, with this endpoint if one is given."""
