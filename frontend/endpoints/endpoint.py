@@ -75,13 +75,16 @@ class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
     `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
-    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it.
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `id_headers` name the
+    request in a response, besides X-Request-Id. `forwarded_headers` of a call always reach the engine.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
     prefixes_client_ids: ClassVar[bool] = False
+    id_headers: ClassVar[tuple[bytes, ...]] = ()
+    forwarded_headers: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:
@@ -103,6 +106,9 @@ class ApiEndpoint(ABC):
         """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
         return False
 
-    def error_body(self, error: ApiError) -> bytes:
-        """Return the body of the response to a call that failed before its response began."""
+    def error_body(self, error: ApiError, request_id: str) -> bytes:
+        """Return the body of the response to a call that failed before its response began.
+
+        `request_id` is the id in its X-Request-Id.
+        """
         return error.body()

@@ -86,6 +86,7 @@ if not native and not names(endpoints, '~' .. endpoint) then return {'unsupporte
 for name in string.gmatch(needs or '', '%S+') do
   local accepted = accepts == '*' or names(accepts, name)
   if string.sub(name, 1, 7) == 'native:' then accepted = native end
+  if string.sub(name, 1, 7) == 'serves:' then accepted = names(endpoints, string.sub(name, 8)) end
   if not accepted then return {'unsupported', endpoint, needs} end
 end
 
