@@ -22,7 +22,8 @@ from lifecycle.tracking.tracker import Tracker
 _PROXIES = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # uvicorn's own variable
 
 ROUTERS = tuple(
-    routes.router for routes in (calls, bulk_cancel, requests, responses, cluster, health, overview, session, page, openapi)
+    routes.router
+    for routes in (calls, bulk_cancel, requests, responses, cluster, health, overview, session, page, openapi)
 )
 
 

@@ -85,8 +85,8 @@ class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
     `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
-    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `parameters` has the endpoint's own
-    names of gated parameters, where they differ from those of chat completions.
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `parameters` has the
+    endpoint's own names of gated parameters, where they differ from those of chat completions.
     """
 
     name: ClassVar[Endpoint]

@@ -74,9 +74,7 @@ async def admit(
             given = request.state.request_id if headers.request_id else None
             rid = await idempotency.name(tracker.store, endpoint.id_prefix, given)
             request.state.request_id = rid
-            named = admission._replace(
-                rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call)
-            )
+            named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
             return await idempotency.admit(tracker, named)
         except Rejected as rejected:
             raise _refusal(rejected.reason, request.state.request_id) from None

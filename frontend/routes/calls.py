@@ -100,9 +100,7 @@ def _streaming(
     return response
 
 
-async def _in_background(
-    endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, tracker: Tracker
-) -> Response:
+async def _in_background(endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, tracker: Tracker) -> Response:
     """Answer at once: the request goes on without its client."""
     with admitted.stream, admitted.connection as connection:
         connection.disarm()

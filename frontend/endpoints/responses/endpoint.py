@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, MaySee
 from frontend.endpoints.responses import validation
-from frontend.endpoints.responses.fold import ResponseFold
 from frontend.endpoints.responses.context import with_context
+from frontend.endpoints.responses.fold import ResponseFold
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.sse import ResponseEncoder
 from lifecycle.formats.response_object import OPENINGS, new_response

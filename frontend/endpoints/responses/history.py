@@ -74,7 +74,7 @@ async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str
 
 
 def _object(record: RequestRecord, read: ReadEvents) -> dict[str, Any]:
-    """Return the response object. The record decides: a killed request has an end before its worker has confirmed it."""
+    """Return the response object. The record decides: a killed request has its end before the confirmation."""
     fold, end = read.fold, read.end
     if not record.status.terminal or end is None:
         return fold.response("queued" if record.status is Status.QUEUED else "in_progress")
