@@ -132,8 +132,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(call=calls, times=twice)
     def admit(self, call: Call, times: int) -> None:
         rid = f"r{len(self.reference.requests)}"
-        args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits, call.needs)
-        args += (call.storage,)
+        _, labels, *how = call
+        args = (labels, self.replica(call.frontend), *how)
         self.both("admit", rid, "nonce", *args, times=times)
         if rid in self.reference.requests:
             assert self.both("admit", rid, "other", *args) == ("exists",)
