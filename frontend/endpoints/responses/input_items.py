@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from lifecycle.translation.responses_support import item_type
+
 _ID_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 _ID_CHARS = 32
 
@@ -29,8 +31,8 @@ def input_items(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _listed(item: dict[str, Any], index: int) -> dict[str, Any]:
-    kind = item.get("type") or "message"
-    listed = {"type": kind, **item}
+    kind = item_type(item) or ""
+    listed = {**item, "type": kind}
     if kind == "message":
         listed["content"] = _parts(item.get("content"), str(item.get("role")))
         listed.setdefault("status", "completed")
