@@ -6,10 +6,12 @@ from frontend.endpoints.completions.endpoint import ChatCompletions, TextComplet
 from frontend.endpoints.endpoint import ApiEndpoint
 from frontend.endpoints.forwards.endpoint import FORWARDS
 from frontend.endpoints.messages.endpoint import CountTokens, Messages
+from frontend.endpoints.responses.endpoint import Responses
 
 ENDPOINTS: tuple[ApiEndpoint, ...] = (
     ChatCompletions(),
     TextCompletions(),
+    Responses(),
     CountTokens(),
     Messages(),
     *FORWARDS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import orjson
@@ -35,6 +36,7 @@ class _Anthropic(ApiEndpoint):
     id_prefix: ClassVar = "msg_"
     id_headers: ClassVar = (b"request-id",)
     forwarded_headers: ClassVar = frozenset({"anthropic-version", "anthropic-beta"})
+    parameters: ClassVar[Mapping[str, str]] = {"response_format": "output_config.format"}
 
     def encoder(self, answer: Answer, call: Call) -> MessageEncoder:
         return MessageEncoder(answer)
