@@ -27,8 +27,9 @@ def accumulate(events: Sequence[Any]) -> dict[str, Any]:
         typed = _EVENT.validate_python({**event, "sequence_number": number})
         assert typed.type == event["type"]
         for built in state.handle_event(typed):
-            if hasattr(built, "snapshot"):
-                texts[event["output_index"], event.get("content_index")] = built.snapshot
+            text = getattr(built, "snapshot", None)
+            if text is not None:
+                texts[event["output_index"], event.get("content_index")] = text
         if event["type"] == "response.output_item.done":
             assert done.setdefault(event["output_index"], event["item"]) is event["item"], "the item is done twice"
     assert isinstance(typed, ResponseCompletedEvent | ResponseIncompleteEvent)

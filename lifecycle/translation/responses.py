@@ -60,9 +60,9 @@ class ResponsesTranslation:
         if reasoning:
             yield from self._events.text("reasoning_text", reasoning)
         content = _text(delta.get("content"))
-        # Without content, log probabilities are those of reasoning or of a call, which have no place here, or those of
-        # a token that completes no character.
-        found = [] if reasoning or delta.get("tool_calls") else list(_logprobs(logprobs))
+        # Without content, log probabilities are those of reasoning or of a call, which have no place here. An empty
+        # content has those of a token that completes no character.
+        found = [] if reasoning or delta.get("content") is None else list(_logprobs(logprobs))
         if content or found:
             yield from self._events.text("output_text", content, found)
         refusal = _text(delta.get("refusal"))
