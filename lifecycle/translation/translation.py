@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from lifecycle.formats.origin import Origin
 from lifecycle.translation.messages import MessagesTranslation
+from lifecycle.translation.responses import ResponsesTranslation
 from lifecycle.types import Endpoint, Event
 
 
@@ -34,5 +35,6 @@ class Translation(Protocol):
 
 TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {
     Endpoint.MESSAGES: MessagesTranslation,
+    Endpoint.RESPONSES: ResponsesTranslation,
 }
 """By the endpoint that is served."""
