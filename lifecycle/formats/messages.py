@@ -13,7 +13,7 @@ from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
 from lifecycle.types import Event
 
-_STATUSES = {
+ERROR_STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "permission_error": 403,
@@ -22,6 +22,8 @@ _STATUSES = {
     "rate_limit_error": 429,
     "timeout_error": 504,
 }
+"""The HTTP statuses of the types of errors that are not a failure of the server's own."""
+
 _DELTA_TEXTS = ("text", "thinking", "partial_json", "signature", "citation")
 _START_TEXTS = ("text", "thinking")
 _NO_MESSAGE = "the engine reported an error without a message"
@@ -97,7 +99,7 @@ def error_of(event: dict[str, Any]) -> EngineError:
     found = event.get("error")
     error = found if isinstance(found, dict) else {}
     kind, message = error.get("type"), error.get("message")
-    status = _STATUSES.get(kind, 500) if isinstance(kind, str) else 500
+    status = ERROR_STATUSES.get(kind, 500) if isinstance(kind, str) else 500
     return EngineError(
         message if isinstance(message, str) and message else _NO_MESSAGE,
         status,

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lifecycle.execution.context import EngineContext
-from lifecycle.types import Endpoint
+from lifecycle.types import COUNT_TOKENS, Endpoint
 from worker.engines.answer_parser import AnswerParser
 from worker.engines.completion_parser import CompletionParser
 from worker.engines.forward_parser import ForwardParser
+from worker.engines.messages_parser import MessagesParser
 from worker.engines.upstream_errors import Scrub
 
 
@@ -57,6 +58,17 @@ def _choices(request: dict[str, Any]) -> int:
     return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
 
 
+def _stream_body(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the client's own body, as a stream."""
+    return {**request, "stream": True}
+
+
+def _messages_parser(
+    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
+) -> MessagesParser:
+    return MessagesParser(scrub, max_output_bytes)
+
+
 def _same(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
@@ -74,6 +86,8 @@ def _forward(path: str, *, at_root: bool = False) -> UpstreamCall:
 CALLS: dict[str, UpstreamCall] = {
     Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
     Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
+    Endpoint.MESSAGES: UpstreamCall("/messages", _stream_body, _messages_parser),
+    COUNT_TOKENS: _forward("/messages/count_tokens"),
     Endpoint.EMBEDDINGS: _forward("/embeddings"),
     Endpoint.RERANK: _forward("/rerank"),
     Endpoint.SCORE: _forward("/score"),
