@@ -40,7 +40,7 @@ class MessagesParser(AnswerParser):
             self.finished = self.ended = True
         return payload
 
-    def _opens(self, event: Event) -> bool:
+    def _is_opening(self, event: Event) -> bool:
         return isinstance(event, dict) and event.get("type") in OPENINGS
 
     def _error(self, payload: dict[str, Any], name: bytes) -> dict[str, Any] | None:
