@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from lifecycle.encoding import encodable_value
-from lifecycle.types import ErrorDetail
+from lifecycle.types import TRANSLATED, ErrorDetail
 
 MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
+
+
+def endpoints_argument(offered: Mapping[str, str]) -> str:
+    """Return the endpoints that a worker offers, each between spaces, with `~` before a translated one."""
+    names = (f"~{name}" if how == TRANSLATED else name for name, how in offered.items())
+    return f" {' '.join(names)} "
 
 
 def encode_json(value: Any) -> bytes:
