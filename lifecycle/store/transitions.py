@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import orjson
 
 from lifecycle.encoding import encode_events
-from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json
+from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json, endpoints_argument
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -29,7 +29,6 @@ from lifecycle.store.results import (
 from lifecycle.store.runner import as_text
 from lifecycle.types import (
     NATIVE,
-    TRANSLATED,
     CancelMode,
     Endpoint,
     ErrorDetail,
@@ -37,7 +36,7 @@ from lifecycle.types import (
     reported_tokens,
 )
 
-EVERY_ENDPOINT: dict[str, str] = dict.fromkeys(Endpoint, NATIVE)
+EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
@@ -107,7 +106,7 @@ class Store(Membership, Listings):
         *,
         resumable: bool = False,
         accepts: Sequence[str] = ("*",),
-        endpoints: Mapping[str, str] = EVERY_ENDPOINT,
+        endpoints: str = EVERY_ENDPOINT,
         retry_for_secs: float = 0.0,
     ) -> Start | Drop | Unsupported:
         """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
@@ -133,7 +132,7 @@ class Store(Membership, Listings):
             int(resumable),
             self.settings.retention_secs,
             " ".join(accepts),
-            " ".join(f"~{name}" if how == TRANSLATED else name for name, how in endpoints.items()),
+            endpoints,
         )
         if as_text(reply[0]) == "fenced":
             raise fenced(worker)
