@@ -17,10 +17,6 @@ BASE = new_response("resp_1", 17, {"model": "m"}, "in_progress")
 CREATED: Event = {"type": "response.created", "response": BASE}
 MESSAGE = {"type": "message", "content": []}
 ITEM: dict[str, Any] = {"type": "response.output_item.added", "output_index": 0, "item": MESSAGE}
-    "type": "response.output_item.added",
-    "output_index": 0,
-    "item": {"type": "message", "content": []},
-}
 DELTA: dict[str, Any] = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "hi"}
 COMPLETED: Event = {"type": "response.completed", "response": BASE | {"status": "completed", "output": [{"a": 1}]}}
 
