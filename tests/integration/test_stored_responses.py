@@ -1,4 +1,4 @@
-"""What a frontend says of a response whose content was deleted or put out by newer content."""
+"""A frontend says what became of a response whose content was deleted, or put out by newer content."""
 
 from __future__ import annotations
 
