@@ -94,6 +94,8 @@ CODES = {
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
+    "response_not_found": "the response does not exist, has expired, or was deleted",
+    "response_not_in_background": "only a response that was started with `background: true` can be cancelled",
     "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }
