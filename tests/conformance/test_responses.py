@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,3 +92,20 @@ async def test_a_failing_engine_is_told_in_each_form(here: Sdk, there: Sdk) -> N
     assert events[-1].type == "response.failed"
     assert events[-1].response.error == failed.error
     assert events[-1].response.output_text == failed.output_text == "one two three"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {}}}}, "text.format"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": {}}]}, "tools"),
+    ],
+)
+async def test_what_no_worker_can_do_is_named_as_the_client_wrote_it(
+    here: Sdk, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=re.escape(f"'{param}'")) as refused:
+        await here.client.responses.create(model="raiser", input=PROMPT, **fields)
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", param)
