@@ -76,6 +76,7 @@ TYPES = {
 CODES = {
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
     "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
+    "content_deleted": "the events of the request were deleted, or removed to make room for newer ones",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
