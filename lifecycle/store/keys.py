@@ -74,7 +74,7 @@ CONTROL_KEYS = (
     Key("workers", "zset", "members removed when they expire", "worker by the end of its lease"),
     Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
-    Key("config", "hash", "permanent", "the settings that must be common"),
+    Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
     Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
     Key("secret", "string", "permanent", "signs the dashboard's log-ins"),

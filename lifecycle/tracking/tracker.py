@@ -37,7 +37,6 @@ class Tracker:
     """Put the parts of a frontend together. Use `async with Tracker.open(…)`."""
 
     def __init__(self, settings: Settings, connections: Connections, metrics: Metrics, url: str) -> None:
-        self.settings = settings
         self.store = connections.store
         self.metrics = metrics
         self._connections = connections
@@ -86,6 +85,11 @@ class Tracker:
     def id(self) -> str:
         """Return the id of this frontend; it changes when the frontend comes back after it was fenced."""
         return self._state.id
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that apply now: the common ones may change while the cluster runs."""
+        return self.store.settings
 
     @property
     def lease(self) -> Lease:

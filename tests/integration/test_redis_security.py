@@ -212,10 +212,10 @@ SCRIPTS = {
         *_OF_REPLICAS,
     ),
     "worker": ("start", "append", "finish", "requeue", *_OF_REPLICAS),
-    "operator": ("read", "cancel", "list", "roster", "history"),
+    "operator": ("read", "cancel", "list", "roster", "history", "configure"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
-    "frontend": "SSUBSCRIBE PERSIST HGETALL HLEN ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
+    "frontend": "SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
     "worker": "XREADGROUP XGROUP XACK XDEL HDEL DEL",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }

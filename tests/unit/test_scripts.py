@@ -21,7 +21,7 @@ from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"heartbeat", "expire", "roster", "secret", "membership"}
+CONTROL_FILES = {"configure", "heartbeat", "expire", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "configure": lambda s: s.configure("max_attempts", 1),
     "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
     "fail": lambda s: s.fail("r", "internal", "why"),
