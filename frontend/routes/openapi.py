@@ -13,6 +13,7 @@ from frontend.auth.policy import RULES, Level
 from frontend.endpoints.forwards.endpoint import FORWARDS
 from frontend.routes import overview
 from frontend.routes.json_schema import LABEL, RID, STRING, TOKEN_ID, Schema, integer, listing, one_of, ref
+from frontend.routes.openapi_messages import MESSAGES, MESSAGES_ERROR
 from frontend.routes.openapi_responses import RESPONSES
 from frontend.routes.operations import (
     EVENTS,
@@ -51,7 +52,8 @@ def document() -> dict[str, Any]:
             operation = described["paths"].get(rule.path.replace(":path", ""), {}).get(method)
             if operation is not None:
                 codes = (401, 403) if rule.level is Level.OPERATOR else (401,)
-                operation["responses"] |= failures(*codes)
+                error = MESSAGES_ERROR if rule.path in MESSAGES else "Error"
+                operation["responses"] |= failures(*codes, error=error)
                 operation["security"] = [{"key": []}]
     return described
 
@@ -64,6 +66,7 @@ def _document_without_keys() -> dict[str, Any]:
             "/v1/chat/completions": {"post": _completion("ChatCall", "ChatCompletion", "Complete a conversation")},
             "/v1/completions": {"post": _completion("TextCall", "TextCompletion", "Complete a text")},
             **RESPONSES,
+            **MESSAGES,
             **_forwards(),
             "/v1/models": {
                 "get": describe("List the models that live workers serve", success(listing(ref("Model"))), 503)

@@ -25,8 +25,8 @@ _WHY = {
 }
 
 
-def starting_call(call: str, answers: Schema, summary: str) -> Schema:
-    """Describe a call that starts a request."""
+def starting_call(call: str, answers: Schema, summary: str, *, error: str = "Error") -> Schema:
+    """Describe a call that starts a request. `error` names the schema of its errors."""
     headers = {
         "X-Request-Id": RID,
         "Idempotency-Key": {"type": "string", "pattern": f"^{KEY.pattern}$"},
@@ -37,7 +37,7 @@ def starting_call(call: str, answers: Schema, summary: str) -> Schema:
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
     }
     codes = (404, 408, 409, 413, 422, 429, 431, 499, 503, 504)
-    return describe(summary, {"200": answers}, *codes, body=ref(call), headers=headers)
+    return describe(summary, {"200": answers}, *codes, body=ref(call), headers=headers, error=error)
 
 
 def describe(
@@ -48,6 +48,7 @@ def describe(
     headers: dict[str, Schema] | None = None,
     body: Schema | None = None,
     body_required: bool = True,
+    error: str = "Error",
 ) -> Schema:
     """Describe a call: its parameters, its body, its answers, and the errors with these statuses."""
     named = [
@@ -58,16 +59,16 @@ def describe(
     operation: Schema = {
         "summary": summary,
         "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],
-        "responses": failures(400, 500, *codes) | answers,
+        "responses": failures(400, 500, *codes, error=error) | answers,
     }
     if body is not None:
         operation["requestBody"] = {"required": body_required, "content": {JSON: {"schema": body}}}
     return operation
 
 
-def failures(*codes: int) -> Schema:
-    """Describe the errors with these statuses."""
-    return {str(code): answered(_WHY[code], {JSON: {"schema": ref("Error")}}) for code in sorted(codes)}
+def failures(*codes: int, error: str = "Error") -> Schema:
+    """Describe the errors with these statuses. `error` names their schema."""
+    return {str(code): answered(_WHY[code], {JSON: {"schema": ref(error)}}) for code in sorted(codes)}
 
 
 def success(schema: Schema, media_type: str = JSON) -> Schema:

@@ -26,6 +26,7 @@ from frontend.routes.json_schema import (
     open_object,
     ref,
 )
+from frontend.routes.messages_schemas import MESSAGES_SCHEMAS
 from frontend.routes.responses_schemas import RESPONSES_SCHEMAS
 from frontend.transport.params import REASON_CHARS
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
@@ -174,6 +175,7 @@ SCHEMAS: dict[str, Schema] = {
         "required": ["data"],
     },
     **RESPONSES_SCHEMAS,
+    **MESSAGES_SCHEMAS,
     "Error": exact_object(error=exact_object(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
     "Model": exact_object(
         ["id", "object", "created", "owned_by"],

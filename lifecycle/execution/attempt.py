@@ -25,7 +25,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
+from lifecycle.types import COUNT_TOKENS, FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,17 @@ class Attempt:
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
-        self.context.endpoint, self.context.owner = start.endpoint, start.owner
+        self.context.endpoint, self.context.owner = start.served, start.owner
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._engine = engine
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
-        self._translated = engine_for(engine, start.endpoint, origin)
-        self._is_forward = start.endpoint in FORWARDS
-        self._format = format_of(start.endpoint, origin)
+        self._translated = engine_for(engine, start.served, origin)
+        self._is_translated = self._translated is not engine
+        self._is_forward = start.served in (*FORWARDS, COUNT_TOKENS)
+        self._format = format_of(start.served, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
         self._on_first_event = on_first_event
@@ -203,7 +204,7 @@ class Attempt:
         It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
         """
         produced, context = self._format.read(event), self.context
-        if produced.usage is not None:
+        if produced.usage is not None and not self._is_translated:  # a translation notes the engine's own
             context.usage = produced.usage
         if produced.finish_reason is not None and not context.finish_reason:
             context.finish_reason = produced.finish_reason

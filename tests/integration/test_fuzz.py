@@ -37,7 +37,7 @@ def described() -> dict[str, Any]:
     """Return the server's own description with existing ids and models, because others are answered with 404."""
     description = document()
     schemas = description["components"]["schemas"] = dict(description["components"]["schemas"])
-    for name in ("ChatCall", "TextCall", "ResponseCall"):
+    for name in ("ChatCall", "TextCall", "ResponseCall", "MessagesCall", "TokenCountCall"):
         call = schemas[name] = dict(schemas[name])
         call["properties"] = call["properties"] | {"model": one_of("echo", "echo", "nobody")}
     for path, item in description["paths"].items():

@@ -8,6 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from frontend.endpoints.completions.validation import REQUIRED, RULES
+from frontend.endpoints.messages import validation as messages
 from frontend.endpoints.responses import validation
 from frontend.routes import bulk_cancel, calls, cluster, health, overview, requests, responses
 from frontend.routes.openapi import document
@@ -40,6 +41,11 @@ def test_every_parameter_of_a_call_is_described(endpoint: Endpoint, name: str) -
 
 def test_every_parameter_of_a_response_is_described() -> None:
     assert SCHEMAS["ResponseCall"]["properties"].keys() == validation.RULES.keys()
+
+
+def test_every_parameter_of_a_message_is_described() -> None:
+    assert SCHEMAS["MessagesCall"]["properties"].keys() == messages.RULES.keys()
+    assert SCHEMAS["TokenCountCall"]["properties"].keys() == messages.COUNT_RULES.keys()
 
 
 def test_the_record_is_described() -> None:

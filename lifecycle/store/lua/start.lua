@@ -87,6 +87,7 @@ if needs then
   for name in string.gmatch(needs, '%S+') do
     local accepted = accepts == '*' or names(' ' .. accepts .. ' ', name)
     if string.sub(name, 1, 7) == 'native:' then accepted = native end
+    if string.sub(name, 1, 7) == 'serves:' then accepted = names(endpoints, string.sub(name, 8)) end
     if not accepted then return {'unsupported', endpoint, needs} end
   end
 end

@@ -40,7 +40,7 @@ async def test_a_background_response_is_answered_at_once(
 
 
 async def test_a_background_stream_can_be_left_and_resumed_at_the_other_frontend(
-    here: openai.AsyncOpenAI, there: openai.AsyncOpenAI, gate: Path
+    here: openai.AsyncOpenAI, there: openai.AsyncOpenAI, cluster: Cluster, gate: Path
 ) -> None:
     """The stream is left in the middle of a tool call."""
     stream = await here.responses.create(
@@ -71,6 +71,9 @@ async def test_a_background_stream_can_be_left_and_resumed_at_the_other_frontend
     assert call.type == "function_call"
     assert call.arguments == "".join(ARGUMENTS)
 
+    own = await cluster.http.get(f"{cluster.frontends[0].url}/v1/requests/{before[0].response.id}/stream")
+    listed = await cluster.http.get(f"{cluster.frontends[1].url}/v1/responses/{before[0].response.id}?stream=true")
+    assert own.text == listed.text
     again = await all_of(await there.responses.retrieve(before[0].response.id, stream=True))
     assert again == before + behind
     ended = await there.responses.retrieve(
