@@ -25,6 +25,8 @@ async def admit(
     admit_by: float | None = None,
     needs: tuple[str, ...] = (),
     headers: bytes = b"",
+    storage: str = "",
+    webhook_url: str = "",
 ) -> Admission:
     """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
     new = NewRequest(
@@ -42,5 +44,7 @@ async def admit(
         admit_by=admit_by,
         needs=needs,
         headers=headers,
+        storage=storage,
+        webhook_url=webhook_url,
     )
     return await store.admit(new, retry_for_secs=0)

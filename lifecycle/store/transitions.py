@@ -27,6 +27,7 @@ from lifecycle.store.results import (
     record_of,
 )
 from lifecycle.store.runner import as_text
+from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
     NATIVE,
     TRANSLATED,
@@ -41,7 +42,7 @@ EVERY_ENDPOINT: dict[str, str] = dict.fromkeys(Endpoint, NATIVE)
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings):
+class Store(Membership, Listings, WebhookOutbox):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -91,6 +92,8 @@ class Store(Membership, Listings):
             request.storage,
             encode_events(request.openings) if request.openings else "",
             len(request.openings),
+            request.webhook_url,
+            event_id(request.rid, request.nonce) if request.webhook_url else "",
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":

@@ -127,6 +127,8 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "secret": lambda s: s.run("secret", s.keys.control, "s"),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
+    "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),
+    "settle_webhook": lambda s: s.settle_webhook(0, "e", "t", "failed", retry_after_secs=1.0),
 }
 
 
