@@ -131,6 +131,7 @@ def _admission_request(
         inflight_limit=caller.inflight_limit,
         needs=call.gated,
         headers=headers.forwarded,
+        webhook_url=headers.webhook_url,
     )
     return admission, idempotency
 

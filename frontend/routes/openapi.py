@@ -27,6 +27,7 @@ from frontend.routes.schemas import (
 )
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import Endpoint, OnDisconnect
+from lifecycle.webhooks.target import MAX_URL_CHARS
 
 router = APIRouter()
 
@@ -133,6 +134,7 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
         "X-Queue-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
+        "X-Webhook-Url": {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS},
     }
     codes = (404, 408, 409, 413, 422, 429, 431, 499, 503, 504)
     return _operation(summary, {"200": answers}, *codes, body=ref(call), headers=headers)

@@ -17,6 +17,7 @@ from lifecycle.types import Status
 
 DeliveryOutcome = Literal["delivered", "failed", "given_up"]
 Settlement = Literal["removed", "kept", "lapsed"]
+KEEP_SECS = 86_400.0  # after the end of a request its event is given up
 _DEFER_SECS = 1.0  # see claim_webhooks.lua
 
 
@@ -37,7 +38,7 @@ class WebhookEvent(NamedTuple):
 
 
 def event_id(rid: str, nonce: str) -> str:
-    """Return the id of the event about a request. The nonce tells requests apart that had the same id one after another."""
+    """Return the id of the event about a request. The nonce makes it another one when the request id is used again."""
     return "evt_" + hashlib.sha256(f"{rid}|{nonce}".encode()).hexdigest()[:32]
 
 
@@ -84,14 +85,15 @@ class WebhookOutbox(ScriptRunner):
     async def settle_webhook(
         self,
         shard: int,
-        event: str,
+        event: WebhookEvent,
         token: str,
         outcome: DeliveryOutcome,
         *,
         retry_after_secs: float = 0.0,
         retry_for_secs: float = 0.0,
     ) -> Settlement:
-        """Record how the delivery of an event went. After `failed` it is due again after `retry_after_secs`.
+        """Record how the delivery of an event went. After `failed` it is due again after `retry_after_secs`, unless
+        that is later than KEEP_SECS after the end of the request: it is `removed` then.
 
         Returns `lapsed` when the claim was not the caller's any more; a repetition returns that too. Only `delivered`
         has an effect then.
@@ -99,10 +101,11 @@ class WebhookOutbox(ScriptRunner):
         reply = await self.run(
             "settle_webhook",
             self._prefixes[shard],
-            event,
+            event.id,
             token,
             outcome,
             retry_after_secs,
+            f"{event.finished_at + KEEP_SECS:.6f}",
             retry_for_secs=retry_for_secs,
         )
         return cast(Settlement, as_text(reply))

@@ -38,6 +38,7 @@ class MonitorServices(NamedTuple):
     record_polls: RateLimiter
     spawn: Spawn
     on_over: Callable[[StreamMonitor], None]  # called once for each monitor, when it no longer needs its feed
+    on_webhook: Callable[[RequestRecord], None] = lambda _: None  # called at an end that a webhook reports
 
 
 class StreamMonitor:
@@ -109,6 +110,8 @@ class StreamMonitor:
             # What the engine reported beyond the events that were counted, or events in frames that were lost.
             self._tokens.inc(max(0, max(record.output_tokens, record.stream_length) - self.feed.number))
             self._services.metrics.observe_end(record)
+            if record.webhook:
+                self._services.on_webhook(record)
             self._span.end(record)
             request_log.ended(record, self._span.trace_id)
         finally:

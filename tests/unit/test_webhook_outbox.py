@@ -83,8 +83,8 @@ async def test_a_claimed_event_is_not_claimed_again_before_the_claim_lapses(worl
 async def test_a_delivered_event_leaves_nothing(world: World) -> None:
     await end(world)
     (event,) = (await claim(world)).events
-    assert await world.store.settle_webhook(0, event.id, "t", "delivered") == "removed"
-    assert await world.store.settle_webhook(0, event.id, "t", "delivered") == "lapsed"
+    assert await world.store.settle_webhook(0, event, "t", "delivered") == "removed"
+    assert await world.store.settle_webhook(0, event, "t", "delivered") == "lapsed"
     assert await waiting(world) == 0
     assert not await world.store.command("EXISTS", f"{world.prefix}webhook:{event.id}")
 
@@ -93,7 +93,7 @@ async def test_a_failed_delivery_is_due_again_later(world: World) -> None:
     await end(world)
     (event,) = (await claim(world)).events
     for what in ("kept", "lapsed"):  # the second one is a repetition
-        assert await world.store.settle_webhook(0, event.id, "t", "failed", retry_after_secs=5) == what
+        assert await world.store.settle_webhook(0, event, "t", "failed", retry_after_secs=5) == what
     world.shift_clock(4)
     assert (await claim(world, "u")).events == []
     world.shift_clock(2)
@@ -103,7 +103,14 @@ async def test_a_failed_delivery_is_due_again_later(world: World) -> None:
 async def test_an_event_that_is_given_up_is_removed(world: World) -> None:
     await end(world)
     (event,) = (await claim(world)).events
-    assert await world.store.settle_webhook(0, event.id, "t", "given_up") == "removed"
+    assert await world.store.settle_webhook(0, event, "t", "given_up") == "removed"
+    assert await waiting(world) == 0
+
+
+async def test_an_event_is_not_kept_for_more_than_a_day(world: World) -> None:
+    await end(world)
+    (event,) = (await claim(world)).events
+    assert await world.store.settle_webhook(0, event, "t", "failed", retry_after_secs=86_401) == "removed"
     assert await waiting(world) == 0
 
 
@@ -113,9 +120,9 @@ async def test_of_a_lapsed_claim_only_a_delivery_counts(world: World, outcome: D
     (event,) = (await claim(world, "a")).events
     world.shift_clock(CLAIM_SECS + 1)
     await claim(world, "b")
-    assert await world.store.settle_webhook(0, event.id, "a", outcome) == "lapsed"
+    assert await world.store.settle_webhook(0, event, "a", outcome) == "lapsed"
     assert await waiting(world) == left
-    assert await world.store.settle_webhook(0, event.id, "b", "failed") == ("kept" if left else "lapsed")
+    assert await world.store.settle_webhook(0, event, "b", "failed") == ("kept" if left else "lapsed")
 
 
 async def test_the_event_id_is_that_of_one_request_and_not_of_its_id(world: World) -> None:
