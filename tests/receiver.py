@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
 
 @dataclass(frozen=True)
 class Got:
-    """One call: its path, its headers in lower case, its body, and when it came by the monotonic clock."""
+    """One call: its path, its headers in lower case, its body, and the port that it came from."""
 
     path: str
     headers: dict[str, str]
     body: bytes
-    at: float = field(default_factory=time.monotonic)
+    port: int
 
     @property
     def event_id(self) -> str:
@@ -78,7 +77,7 @@ class Receiver:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
         body = await reader.readexactly(int(headers["content-length"]))
-        self.calls.append(Got(first.split(" ")[1], headers, body))
+        self.calls.append(Got(first.split(" ")[1], headers, body, writer.get_extra_info("peername")[1]))
         if self.holds:
             self.holding += 1
             self.most_held = max(self.most_held, self.holding)

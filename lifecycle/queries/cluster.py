@@ -78,7 +78,7 @@ class ClusterSnapshot:
     reaped: dict[str, int]  # by role
     oldest_created_at: float | None  # of the requests inflight, in Unix seconds
     epochs: tuple[str, ...]  # of each shard; an epoch changes when Redis has lost the shard's data
-    webhooks_waiting: int  # events in the outbox
+    webhooks_waiting: int = 0  # events in the outbox
 
 
 class Filter(NamedTuple):

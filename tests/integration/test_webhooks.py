@@ -17,6 +17,7 @@ from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import CancelMode, Endpoint, Labels, Limits, OnDisconnect, Storage
 from lifecycle.webhooks import deliverer
+from tests.admitting import admit
 from tests.cluster import ROOT, Cluster, Process, running
 from tests.conftest import MakeSettings
 from tests.receiver import SECRET, Receiver, receiving
@@ -160,41 +161,14 @@ async def test_a_redirect_is_not_followed(
     assert [got.path for got in receiver.calls] == ["/hook", "/hook"]
 
 
-async def test_the_frontend_dies_between_the_claim_and_its_answer(
+async def test_an_event_waits_for_a_frontend(
     make_settings: MakeSettings, store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
-    receiver.holds = True
-    async with running(make_settings(**ON), tmp_path) as cluster:
-        await ask(cluster, "r1", receiver.url)
-        await receiver.got()
-        dead = cluster.frontends.pop(0)
-        await dead.kill()
-        await cluster.frontend()
-        receiver.release()
-        first, second = await receiver.got(2)
-        assert (second.event_id, second.body) == (first.event_id, first.body)
-        second.verified()
-        await delivered(store)
-
-
-async def test_an_event_outlives_every_frontend(
-    make_settings: MakeSettings, store: Store, receiver: Receiver, tmp_path: Path
-) -> None:
-    """The end of a request is recorded while no frontend runs: its event waits for the next one."""
-    settings = make_settings(**ON)
-    async with running(settings, tmp_path, workers=0) as cluster:
-        url = f"http://127.0.0.1:{receiver.port}/later"
-        async with _opened(settings) as tracker:
-            admitted = await tracker.admit(_request("r1", webhook_url=url))
-            await cluster.frontends.pop().kill()
-            admitted.connection.disarm()
-            admitted.connection.close()
-        # The tracker without webhooks has left, and so ended the request or handed it over.
-        await store.cancel("r1", CancelMode.KILL, "test")
-        assert receiver.calls == []
-        await cluster.frontend()
+    await admit(store, "r1", webhook_url=receiver.url)
+    await store.cancel("r1", CancelMode.KILL, "test")
+    async with running(make_settings(**ON), tmp_path, workers=0):
         (got,) = await receiver.got()
-        assert got.verified()["data"]["id"] == "r1"
+        assert got.verified()["type"] == "request.cancelled"
         await delivered(store)
 
 
@@ -202,7 +176,7 @@ async def test_a_slow_receiver_holds_up_no_other(
     make_settings: MakeSettings, store: Store, receiver: Receiver, tmp_path: Path
 ) -> None:
     number = deliverer.ORIGIN_LIMIT + 4
-    async with receiving() as slow, running(make_settings(**ON, webhook_timeout_secs=15.0), tmp_path) as cluster:
+    async with receiving() as slow, running(make_settings(**{**ON, "webhook_timeout_secs": 15.0}), tmp_path) as cluster:
         slow.holds = True
         await asyncio.gather(*(ask(cluster, f"slow-{n}", slow.url) for n in range(number)))
         await slow.got(deliverer.ORIGIN_LIMIT)
