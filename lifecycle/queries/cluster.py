@@ -171,7 +171,7 @@ async def snapshot(store: Store) -> ClusterSnapshot:
             ("HGETALL", p + "totals"),
             ("ZRANGE", p + "active", 0, 0, "WITHSCORES"),
             ("GET", p + "epoch"),
-            ("ZCARD", p + "webhooks"),
+            ("ZCOUNT", p + "webhooks", "-inf", "+inf"),
         )
     )
     totals: dict[tuple[str, str, str, str, str], int] = defaultdict(int)
