@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DELIVERIES = 64  # that one frontend has under way
 ORIGIN_LIMIT = 16  # of them to one receiver, so that a slow one does not hold up the others
+_BATCH = 4  # places that a receiver which had none must have before more is claimed for it
 _LONGEST_PAUSE_SECS = 4 * 3600.0
 _GROWTH = 3.0  # of the pauses between attempts
 _DROPS_LOGGED_PER_SEC = 1.0
@@ -153,12 +154,12 @@ class WebhookDeliverer:
 
         def ended(_: asyncio.Task[None]) -> None:
             self._under_way[origin] -= 1
-            if not self._under_way[origin]:
-                del self._under_way[origin]
+            self._under_way += Counter()  # without what is 0
             if not self._under_way:
                 self._idle.set()
-            while self._unclaimed:
-                self._ask(self._unclaimed.pop(), 0.0)
+            if self._under_way[origin] <= ORIGIN_LIMIT - _BATCH:
+                while self._unclaimed:
+                    self._ask(self._unclaimed.pop(), 0.0)
             self._changed.set()
 
         group.create_task(self._deliver(shard, token, event, sender), name="webhook").add_done_callback(ended)

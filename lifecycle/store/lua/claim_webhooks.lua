@@ -22,17 +22,17 @@ local members = redis.call('ZRANGEBYSCORE', due, '-inf', secs(now), 'LIMIT', 0, 
 for _, event in ipairs(members) do
   if #events == limit then break end
   local key = P .. 'webhook:' .. event
-  local fields = redis.call('HGETALL', key)
-  if #fields == 0 then
+  local url = redis.call('HGET', key, 'url')
+  if not url then
     redis.call('ZREM', due, event)
     lost = lost + 1
   else
-    local url = redis.call('HGET', key, 'url')
     local origin = string.match(url, '^%a+://[^/?]+') or url
     local number = under_way[origin] or 0
     if number >= origin_limit then
       passed_over[#passed_over + 1] = event
     else
+      local fields = redis.call('HGETALL', key)
       under_way[origin] = number + 1
       redis.call('HSET', key, 'claim', token)
       redis.call('ZADD', due, secs(now + tonumber(claim_secs)), event)
