@@ -144,11 +144,13 @@ class TokenStreamResponse(Response):
         write, encode = connection.write_nowait, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once
+        if before or item is not SILENCE:
+            connection.join_head()
         await self._send(
             connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         if before and item is SILENCE:
-            await self._send(connection, send, {"type": "http.response.body", "body": before, "more_body": True})
+            await self._write_body(connection, send, before, more=True)
             before = b""
         while not self._ended:
             if begun or item is SILENCE:
@@ -162,9 +164,9 @@ class TokenStreamResponse(Response):
                 data += self._encoder.ending(end)
             elif self._encoder.is_holding:
                 self._limit_holding()
-                if not data:
-                    continue
-            await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": end is None})
+            if end is None and not data:
+                continue
+            await self._write_body(connection, send, data, more=end is None)
             self._ended = end is not None
 
     def _encode(self, openings: list[Tokens]) -> bytes:
@@ -183,6 +185,13 @@ class TokenStreamResponse(Response):
             self._release.cancel()
             self._release = None
         return self._encoder.release() or KEEPALIVE
+
+    async def _write_body(self, connection: ClientConnection, send: Send, data: bytes, *, more: bool) -> None:
+        """Write a part of the body: at once if the socket takes it, else through ASGI. Raises SlowConsumer."""
+        if connection.write_nowait(data) if more else connection.finish(data):
+            return
+        connection.release_head()
+        await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": more})
 
     async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
         """Send one ASGI message. Raises SlowConsumer."""

@@ -71,7 +71,7 @@ class Attempt:
         self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
         self._produced = False  # the engine has yielded an event that is no opening
-        self._content_events = 0  # events of this attempt that carry a part of the answer
+        self._without_content = 0  # events of this attempt that carry no part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
@@ -157,8 +157,9 @@ class Attempt:
                 self._last_event_at = clock()
                 piece: Encodable = event
                 if takes_text and isinstance(event, str):
-                    self._content_events += event != ""
                     size = len(event) + 2 if event.isascii() else text_bytes(event)
+                    if not event:
+                        self._without_content += 1
                     if not self._produced:
                         self._note_first_event()
                 else:
@@ -208,7 +209,8 @@ class Attempt:
             self.sink.openings += bool(produced.encoded)
         elif not self._produced:
             self._note_first_event()
-        self._content_events += produced.has_content
+        if produced.encoded and not produced.has_content:
+            self._without_content += 1
         return produced.encoded
 
     def _must_move(self) -> bool:
@@ -259,7 +261,8 @@ class Attempt:
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
         """Return the outcome with the engine's usage and the number of its events with content."""
-        return outcome._replace(usage=reported_usage(self.context), content_events=self._content_events)
+        content_events = max(0, self.sink.produced - self._without_content)
+        return outcome._replace(usage=reported_usage(self.context), content_events=content_events)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

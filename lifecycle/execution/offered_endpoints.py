@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from lifecycle.execution.engine import Engine, EngineLoadError
 from lifecycle.types import NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
@@ -10,7 +12,7 @@ from lifecycle.types import NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
 DEFAULT = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
-def offered_endpoints(engine: Engine) -> dict[str, str]:
+def offered_endpoints(engine: Engine) -> Mapping[str, str]:
     """Return the endpoints that a worker with this engine offers, each with NATIVE or TRANSLATED.
 
     Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
@@ -20,6 +22,11 @@ def offered_endpoints(engine: Engine) -> dict[str, str]:
         raise EngineLoadError(
             f"the engine's attribute endpoints is {declared!r:.50}; it must be a collection of names of endpoints"
         )
+    return _offered(tuple(declared))
+
+
+@lru_cache
+def _offered(declared: tuple[object, ...]) -> Mapping[str, str]:
     unknown = sorted(repr(name) for name in declared if name not in list(Endpoint))
     if unknown:
         raise EngineLoadError(
@@ -29,4 +36,4 @@ def offered_endpoints(engine: Engine) -> dict[str, str]:
     for name, through in TRANSLATABLE.items():
         if through in offered:
             offered.setdefault(name.value, TRANSLATED)
-    return offered
+    return MappingProxyType(offered)

@@ -67,6 +67,7 @@ class Tracked:
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
     needs: tuple[str, ...] = ()
     failures: int = 0  # attempts that failed and were repeated
+    queue_limit_secs: int = 0  # of each stay in the queue
 
     @property
     def number(self) -> int:

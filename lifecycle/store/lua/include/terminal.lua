@@ -100,8 +100,11 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local ttl_ms = string.format('%d', math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
   redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
-  local public = public_record(rid, record)
-  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
+  local public, frontends = public_record(rid, record), redis.call('HKEYS', P .. 'readers:' .. rid)
+  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
+  for _, frontend in ipairs(frontends) do
+    if frontend ~= record.frontend then redis.call('SREM', P .. 'reading:' .. frontend, rid) end
+  end
   redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
