@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from lifecycle.settings import Settings
 from lifecycle.store.transitions import Store
@@ -258,3 +259,27 @@ async def test_each_background_response_is_reported_to_the_url_of_the_settings(
         assert (event["type"], event["data"]) == ("response.cancelled", {"id": "resp_1"})
         await delivered(store)
     assert len(receiver.calls) == 1
+
+
+async def test_the_sdk_is_told_of_each_end_of_a_background_response(
+    make_settings: MakeSettings, store: Store, receiver: Receiver, tmp_path: Path
+) -> None:
+    settings = make_settings(**{**ON, "webhook_hosts": "", "webhook_url": receiver.url})
+    async with running(settings, tmp_path, frontends=2) as cluster:
+        a, b = (
+            AsyncOpenAI(base_url=f"{frontend.url}/v1", api_key="none", webhook_secret=SECRET)
+            for frontend in cluster.frontends
+        )
+        async with a, b:
+            for number, limit, kind in ((1, None, "response.completed"), (2, 1, "response.incomplete")):
+                response = await a.responses.create(
+                    model="echo", input="one two three", background=True, max_output_tokens=limit
+                )
+                got = (await receiver.got(number))[-1]
+                event = b.webhooks.unwrap(got.body, got.headers)
+                assert (event.type, getattr(event.data, "id", "")) == (kind, response.id)
+                assert (await b.responses.retrieve(response.id)).status == kind.removeprefix("response.")
+            stored = await a.responses.create(model="echo", input="one")
+            await delivered(store)
+    assert stored.id not in {got.verified()["data"]["id"] for got in receiver.calls}
+    assert len(receiver.calls) == 2
