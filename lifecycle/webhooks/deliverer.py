@@ -135,6 +135,9 @@ class WebhookDeliverer:
         except RedisError:
             log.exception("Redis refused a claim of webhooks")
             return
+        except (KeyError, ValueError):  # the claims lapse, and the content expires
+            log.exception("the content of a webhook is malformed")
+            return
         if claimed.lost:
             self._metrics.webhooks.labels("given_up").inc(claimed.lost)
             log.error("%d webhooks have expired, because no frontend delivered them for a day", claimed.lost)

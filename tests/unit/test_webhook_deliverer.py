@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -83,6 +85,17 @@ async def test_a_backlog_is_delivered_without_waiting_for_heartbeats(world: Worl
     assert len({got.event_id for got in receiver.calls}) == len(receiver.calls) == 60
 
 
+async def test_malformed_content_does_not_end_the_deliverer(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await end(world, "a")
+    (event,) = await world.store.command("ZRANGE", world.prefix + "webhooks", 0, -1)
+    await world.store.command("HSET", f"{world.prefix}webhook:{event.decode()}", "status", "nonsense")
+    async with receiving() as receiver, delivering(world, Metrics()) as deliverer:
+        await wait_until(lambda: "is malformed" in caplog.text)
+        await end(world, "b", receiver.url)
+        deliverer.wake(await world.record("b"))
+        await receiver.got(timeout_secs=5.0)
+
+
 async def test_a_dropped_event_is_counted_and_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await end(world)
     record = (await world.record())._replace(webhook="dropped")
@@ -90,6 +103,11 @@ async def test_a_dropped_event_is_counted_and_logged(world: World, caplog: pytes
         deliverer.wake(record)
         assert metrics.webhooks.labels("dropped").value == 1
         assert "the outbox of webhooks is full" in caplog.text
+
+
+def test_a_frontend_without_webhooks_imports_no_http_client() -> None:
+    code = "import sys, frontend.server; sys.exit('httpx2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("failures", "secs"), [(1, 5), (2, 15), (3, 45), (8, 10_935), (9, 14_400), (1000, 14_400)])

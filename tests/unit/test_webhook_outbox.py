@@ -183,6 +183,17 @@ async def test_an_event_whose_content_has_expired_is_counted_as_lost(world: Worl
     assert await waiting(world) == 0
 
 
+async def test_content_of_another_type_does_not_hold_up_the_others(world: World) -> None:
+    await end(world, "a")
+    await end(world, "b")
+    broken, other = (await claim(world)).events
+    await world.store.command("DEL", f"{world.prefix}webhook:{broken.id}")
+    await world.store.command("SET", f"{world.prefix}webhook:{broken.id}", "x", "PX", 60_000)
+    world.shift_clock(CLAIM_SECS + 1)
+    assert await claim(world, "u") == ClaimedWebhooks([other], False, 1)
+    await world.store.command("DEL", f"{world.prefix}webhook:{broken.id}")
+
+
 async def test_a_full_outbox_takes_no_more(world: World) -> None:
     """A receiver that is away for long must not fill Redis."""
     filler = [part for number in range(100_000) for part in (9e9, f"evt_{number}")]

@@ -22,8 +22,8 @@ local members = redis.call('ZRANGEBYSCORE', due, '-inf', secs(now), 'LIMIT', 0, 
 for _, event in ipairs(members) do
   if #events == limit then break end
   local key = P .. 'webhook:' .. event
-  local url = redis.call('HGET', key, 'url')
-  if not url then
+  local url = redis.pcall('HGET', key, 'url')
+  if type(url) ~= 'string' then  -- it has expired, or is a Redis key of another type
     redis.call('ZREM', due, event)
     lost = lost + 1
   else
