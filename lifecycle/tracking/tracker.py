@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from lifecycle.aio import tasks
 from lifecycle.ids import START, TokenId
@@ -31,6 +32,10 @@ from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
 from lifecycle.types import CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord
+from lifecycle.webhooks.config import WebhookConfig
+
+if TYPE_CHECKING:
+    from lifecycle.webhooks.deliverer import WebhookDeliverer
 
 
 class Tracker:
@@ -44,9 +49,20 @@ class Tracker:
         self._background = BackgroundTasks()
         self._models = ModelRegistry(self.store)
         self.readers = Readers(self.store, self._state, self._background.spawn)
-        self.owned = OwnedRequests(self.store, metrics, self._state, self.readers, self._background.spawn)
-        self._admissions = AdmissionControl(self.store, metrics, self._state, self.readers, self.owned)
+        config = WebhookConfig.of(settings)
+        self._webhooks = self._make_deliverer(config) if config else None
+        self.owned = OwnedRequests(
+            self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook
+        )
+        self._admissions = AdmissionControl(
+            self.store, metrics, self._state, self.readers, self.owned, config.background_url if config else ""
+        )
         self._membership = Membership(self._state, connections, metrics, self._models, self.readers, self.owned)
+
+    def _make_deliverer(self, config: WebhookConfig) -> WebhookDeliverer:
+        from lifecycle.webhooks.deliverer import WebhookDeliverer  # imported here: only webhooks need an HTTP client
+
+        return WebhookDeliverer(self.store, self.metrics, config)
 
     @classmethod
     @asynccontextmanager
@@ -56,7 +72,7 @@ class Tracker:
         """Join the cluster; leave it at the end. `url` is where this frontend is reached.
 
         Raises StoreUnavailable when Redis cannot be reached for `retry_for_secs`; ConfigurationConflict when replicas
-        disagree on a common setting.
+        disagree on a common setting; SettingsError when those about webhooks contradict each other.
         """
         async with Connections.open(settings) as connections:
             tracker = cls(settings, connections, metrics, url)
@@ -70,6 +86,9 @@ class Tracker:
                     group.create_task(membership.run_reaper(), name="reaper"),
                     group.create_task(connections.subscriptions.run(), name="subscriptions"),
                 ]
+                webhooks = tracker._webhooks
+                if webhooks is not None:
+                    running.append(group.create_task(webhooks.run(), name="webhooks"))
                 try:
                     yield tracker
                 finally:
@@ -79,6 +98,8 @@ class Tracker:
                     await tracker.readers.wait_until_quiet(settings.redis_timeout_secs)
                     await background.wait(settings.redis_timeout_secs)
                     await background.close()
+                    if webhooks is not None:
+                        await webhooks.drain(settings.redis_timeout_secs)
                     await tasks.end(running)
 
     @property
@@ -215,6 +236,10 @@ class Tracker:
         if record is None:
             return cancellation
         return Cancellation("terminal" if record.status.terminal else "pending", record)
+
+    def _on_webhook(self, record: RequestRecord) -> None:
+        if self._webhooks is not None:
+            self._webhooks.wake(record)
 
     async def announce(self) -> None:
         """Show the cluster at once that this frontend drains, unless its lease has expired."""
