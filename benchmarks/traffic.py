@@ -93,7 +93,7 @@ async def readers(system: System, effort: Effort, count: int) -> Measurement:
 
 async def _leave_to_itself(system: System, prompt: str, wait: bool = False) -> str:
     """The id of a request whose own client has gone, before its end or (`wait`) behind it."""
-    rid = new_request_id("chatcmpl")
+    rid = new_request_id("chatcmpl-")
     stream = await Stream.open(system.urls[0], completion(prompt, x_request_id=rid, x_on_disconnect="continue"))
     stream.begin()
     await (stream.ended if wait else stream.first)

@@ -53,7 +53,7 @@ class Protocol(HttpToolsProtocol):
         refusal = ApiError(ErrorType.VALIDATION, msg)
         body = refusal.body()
         headers = refusal.headers() | {
-            "x-request-id": new_request_id("req"),
+            "x-request-id": new_request_id("req-"),
             **{name.decode(): value.decode() for name, value in SECURITY},
             "content-length": str(len(body)),
             "connection": "close",

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     max_readers: int = Field(
         10_000, ge=1, le=1_000_000, description="most open streams of one frontend; more get a 503"
     )
+    stored_bytes: int = Field(
+        1 << 30, ge=0, le=1 << 50, description="most memory of the kept responses of one owner; 0 is no limit"
+    )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
     )
@@ -158,6 +161,19 @@ class Settings(BaseSettings):
                 f"LIFECYCLE_LEASE_SECS={self.lease_secs:g}: lower the first or raise the second"
             )
         return self
+
+    @property
+    def stored_bytes_of_shard(self) -> int:
+        """Return how much kept content an owner may have in one shard, in bytes; 0 is no limit."""
+        return -(-self.stored_bytes // self.shards)
+
+    @property
+    def transient_secs(self) -> float:
+        """Return how long the events of a response that is not stored stay readable after its end.
+
+        Its readers of that moment then have had the time of two slow clients to read it to its end.
+        """
+        return min(2 * self.slow_consumer_secs, self.retention_secs)
 
     @property
     def worker_inactivity_secs(self) -> float:

@@ -13,7 +13,7 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End
-from lifecycle.types import Endpoint, Event, RequestType
+from lifecycle.types import Endpoint, Event, RequestType, Storage
 
 
 class Call(NamedTuple):
@@ -25,6 +25,12 @@ class Call(NamedTuple):
     body: dict[str, Any]
     include_usage: bool = False
     gated: tuple[str, ...] = ()  # what the call needs of an engine, see LivingWorker.missing
+    storage: Storage = Storage.NONE
+
+    @property
+    def is_background(self) -> bool:
+        """Return whether the call is answered at once, and its request goes on without its client."""
+        return self.storage is Storage.BACKGROUND
 
 
 class Answer(NamedTuple):
@@ -71,12 +77,14 @@ class Fold(Protocol):
 class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
-    `paths` are those of its POST calls; `id_prefix` begins the ids that are made for its requests.
+    `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
+    prefixes_client_ids: ClassVar[bool] = False
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:

@@ -103,7 +103,8 @@ async def _admit(
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
-            rid = await idempotency.name(tracker.store, endpoint.id_prefix, headers.request_id)
+            given = request.state.request_id if headers.request_id else None
+            rid = await idempotency.name(tracker.store, endpoint.id_prefix, given)
             request.state.request_id = rid
             return await idempotency.admit(tracker, admission._replace(rid=rid))
         except Rejected as rejected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from frontend.endpoints.completions.validation import MAX_MODEL_CHARS
+from frontend.endpoints.body_rules import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS, REASON_CHARS
 from lifecycle.ids import REQUEST_ID
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES

@@ -8,7 +8,7 @@ from frontend.endpoints import BY_PATH
 from frontend.transport.headers import decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.ids import is_request_id, new_request_id
+from lifecycle.ids import REQUEST_ID_CHARS, is_request_id, new_request_id
 from lifecycle.types import ErrorType
 
 SECURITY = (
@@ -36,9 +36,14 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
+        endpoint = BY_PATH.get(scope["path"])
+        prefix = endpoint.id_prefix if endpoint else "req-"
         client_id = decode_headers(scope).get("x-request-id")
-        valid = client_id is not None and is_request_id(client_id)
-        state["request_id"] = client_id if client_id and valid else new_request_id(_prefix(scope["path"]))
+        added = 0
+        if client_id is not None and endpoint and endpoint.prefixes_client_ids and not client_id.startswith(prefix):
+            client_id, added = prefix + client_id, len(prefix)
+        valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
+        state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -53,16 +58,14 @@ class RequestIdMiddleware:
             await send(message)
 
         if client_id is not None and not valid:
-            message = "X-Request-Id must be 1 to 128 characters of A-Z a-z 0-9 . _ -; send another one, or none"
+            message = (
+                f"X-Request-Id must be 1 to {REQUEST_ID_CHARS - added} characters of A-Z a-z 0-9 . _ -; "
+                "send another one, or none"
+            )
             refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
             await error_response(refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
-
-
-def _prefix(path: str) -> str:
-    endpoint = BY_PATH.get(path)
-    return endpoint.id_prefix if endpoint else "req"
 
 
 def error_response(error: ApiError) -> ASGIApp:

@@ -19,7 +19,8 @@ from lifecycle.execution.failures import EngineExit, location_of, message_of
 from lifecycle.execution.outcomes import STREAM_LOST, failure_outcome
 from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.execution.translated_engine import engine_for
-from lifecycle.formats.event_format import Origin, format_of
+from lifecycle.formats.event_format import format_of
+from lifecycle.formats.origin import Origin
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
+from lifecycle.formats.responses import ResponsesFormat
 from lifecycle.types import Endpoint, Event
-
-
-class Origin(NamedTuple):
-    """Describe the attempt whose events are read. `created_at` is in Unix seconds."""
-
-    request_id: str
-    created_at: float
-    body: dict[str, Any]
-    emitted: Sequence[Event]  # the events that earlier attempts have left
 
 
 class EventFormat(Protocol):
@@ -37,6 +30,7 @@ class EventFormat(Protocol):
 FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
+    Endpoint.RESPONSES: ResponsesFormat,
 }
 
 

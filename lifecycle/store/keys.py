@@ -40,8 +40,11 @@ class Channel(NamedTuple):
 
 SHARD_KEYS = (
     Key("request:", "hash", "TTL: retention after the end", "<rid>: the record"),
-    Key("body:", "string", "deleted at the end", "<rid>: the request's body, for its worker"),
+    Key("body:", "string", "deleted at the end, or TTL: retention after it", "<rid>: the request's body"),
     Key("tokens:", "stream", "TTL: retention after the end", "<rid>: the token stream; ids are <attempt>-<number>"),
+    Key("stored:", "zset", "TTL: retention after the last end", "<owner>: <bytes>|<rid> of kept content by its expiry"),
+    Key("stored_bytes:", "string", "TTL: retention after the last end", "<owner>: the sum of the bytes in `stored`"),
+    Key("overfull", "hash", "members removed by sweep", "owner with too much kept content → bytes that are allowed"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),

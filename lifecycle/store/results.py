@@ -148,6 +148,20 @@ class Disconnection(NamedTuple):
     grace_secs: float
 
 
+class Content(NamedTuple):
+    """A request's record and body. `body` is None when it was deleted or was not to be kept beyond the end."""
+
+    record: RequestRecord
+    body: bytes | None
+
+
+class Deletion(NamedTuple):
+    """`deleted`, or `pending` while the request has not ended: its content is deleted at the end."""
+
+    what: Literal["deleted", "pending"]
+    record: RequestRecord
+
+
 class PendingCancellation(NamedTuple):
     """A cancellation that its worker has not confirmed and may have missed."""
 

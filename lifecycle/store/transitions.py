@@ -9,6 +9,7 @@ import orjson
 
 from lifecycle.encoding import encode_events
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json
+from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -41,7 +42,7 @@ EVERY_ENDPOINT: dict[str, str] = dict.fromkeys(Endpoint, NATIVE)
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings):
+class Store(Membership, Listings, Contents):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -91,6 +92,8 @@ class Store(Membership, Listings):
             request.storage,
             encode_events(request.openings) if request.openings else "",
             len(request.openings),
+            self.settings.stored_bytes_of_shard,
+            self.settings.transient_secs,
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":

@@ -43,7 +43,7 @@ class Idempotency:
 
         Raises StoreUnavailable.
         """
-        proposed = given or f"{prefix}-{self.key}"
+        proposed = given or prefix + self.key
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         key = store.keys.prefix_of(self.key) + "named:" + self.key
         known = await store.command("SET", key, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)

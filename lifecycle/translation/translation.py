@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from lifecycle.formats.event_format import Origin
+from lifecycle.formats.origin import Origin
 from lifecycle.types import Event
 
 

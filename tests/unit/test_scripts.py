@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),

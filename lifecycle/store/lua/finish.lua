@@ -18,7 +18,7 @@ local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue terminal
+--- @include clock stream record events counts queue content terminal
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)

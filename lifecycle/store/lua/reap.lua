@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal orphans cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue content terminal orphans cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)

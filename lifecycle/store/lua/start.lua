@@ -18,7 +18,7 @@ local shift, rid, worker, queue, model, entry, resumable, retention_secs, accept
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
---- @include terminal limits retrying
+--- @include content terminal limits retrying
   return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 

@@ -26,5 +26,6 @@ local function public_record(rid, record)
   end
   record.nonce, record.queue, record.entry, record.started_entry, record.resumable, record.headers = nil
   record.failures, record.needs, record.orphan_from = nil
+  record.stored_bytes, record.stored_limit_bytes, record.transient_secs = nil
   return cjson.encode(record)
 end

@@ -78,10 +78,19 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
   local ttl_ms = string.format('%d', math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
-  redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
+  local has_storage = (record.storage or '') ~= ''
+  if has_storage then
+    settle_content(rid, record, now, retention, ttl_ms)
+  else
+    redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
+  end
   local public = public_record(rid, record)
   push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
-  redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
+  if has_storage then
+    redis.call('DEL', P .. 'readers:' .. rid)
+  else
+    redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
+  end
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
 end

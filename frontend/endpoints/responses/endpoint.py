@@ -1,0 +1,47 @@
+"""The endpoint `POST /v1/responses`, in OpenAI's format, with background mode."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call
+from frontend.endpoints.responses import validation
+from frontend.endpoints.responses.fold import ResponseFold
+from frontend.endpoints.responses.history import read_fold
+from frontend.endpoints.responses.sse import ResponseEncoder
+from lifecycle.formats.response_object import OPENINGS, new_response
+from lifecycle.ids import TokenId
+from lifecycle.store.transitions import Store
+from lifecycle.types import Endpoint, Event
+
+
+class Responses(ApiEndpoint):
+    """Create a response."""
+
+    name: ClassVar = Endpoint.RESPONSES
+    paths: ClassVar = ("/v1/responses",)
+    id_prefix: ClassVar = "resp_"
+    prefixes_client_ids: ClassVar = True
+
+    def parse(self, body: bytes) -> Call:
+        return validation.parse(body)
+
+    def encoder(self, answer: Answer, call: Call) -> ResponseEncoder:
+        base = new_response(answer.id, answer.created_at, call.body, "in_progress")
+        return ResponseEncoder(answer.created_at, ResponseFold(base))
+
+    async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> ResponseEncoder:
+        read = await read_fold(store, answer, after.number)
+        return ResponseEncoder(answer.created_at, read.fold, after.number)
+
+    def fold(self) -> ResponseFold:
+        return ResponseFold()
+
+    def is_opening(self, event: Event) -> bool:
+        return isinstance(event, dict) and event.get("type") in OPENINGS
+
+    def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
+        if not call.is_background:
+            return ()
+        # The time of the admission is Redis's, and is not known yet: encoders and folds put it in.
+        return ({"type": "response.queued", "response": new_response(rid, 0, call.body, "queued")},)

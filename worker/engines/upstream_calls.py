@@ -1,0 +1,59 @@
+"""Know how each endpoint of an OpenAI-compatible server is called, and how its responses are parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lifecycle.execution.context import EngineContext
+from lifecycle.types import Endpoint
+from worker.engines.answer_parser import AnswerParser
+from worker.engines.completion_parser import CompletionParser
+from worker.engines.upstream_errors import Scrub
+
+
+class UpstreamCall(NamedTuple):
+    """Describe the call of one endpoint.
+
+    - `path`: behind the upstream's base URL, which ends in `/v1`
+    - `body`: returns the body to send for a request, which it must not change
+    - `parser`: returns the parser of the response to a request. Its last two arguments are those of `AnswerParser`
+    """
+
+    path: str
+    body: Callable[[dict[str, Any]], dict[str, Any]]
+    parser: Callable[[dict[str, Any], EngineContext, Scrub, int], AnswerParser]
+
+
+def call_of(endpoint: str, request: dict[str, Any]) -> UpstreamCall:
+    """Return how a request is sent on. One of an endpoint that is unknown here is a completion."""
+    if endpoint not in CALLS:
+        endpoint = Endpoint.CHAT_COMPLETIONS if "messages" in request else Endpoint.COMPLETIONS
+    return CALLS[endpoint]
+
+
+def _completion_body(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the client's own body, as a stream that reports its usage."""
+    options = request.get("stream_options")
+    options = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    return {**request, "stream": True, "stream_options": options}
+
+
+def _completion_parser(
+    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
+) -> CompletionParser:
+    return CompletionParser(context, _choices(request), scrub, max_output_bytes)
+
+
+def _choices(request: dict[str, Any]) -> int:
+    """Return how many choices the answer to a request has: `n` for each prompt."""
+    n, prompt = request.get("n"), request.get("prompt")
+    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
+
+
+CALLS: dict[str, UpstreamCall] = {
+    Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
+    Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
+}
+"""By the endpoint that the request came to, as `EngineContext.endpoint` names it."""
