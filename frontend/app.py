@@ -12,7 +12,7 @@ from frontend.auth.api_keys import Keyring
 from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
 from frontend.exporter import Exporter
-from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, session
+from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
 from frontend.transport.fast_path import FastPath
 from frontend.transport.request_id import RequestIdMiddleware
 from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
@@ -22,7 +22,8 @@ from lifecycle.tracking.tracker import Tracker
 _PROXIES = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # uvicorn's own variable
 
 ROUTERS = tuple(
-    routes.router for routes in (calls, bulk_cancel, requests, cluster, health, overview, session, page, openapi)
+    routes.router
+    for routes in (calls, bulk_cancel, requests, responses, cluster, health, overview, session, page, openapi)
 )
 
 

@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     max_readers: int = Field(
         10_000, ge=1, le=1_000_000, description="most open streams of one frontend; more get a 503"
     )
+    cancel_wait_secs: Annotated[float, Field(ge=0, le=60)] = Field(
+        5.0, description="longest wait of the cancel of a response for its worker's confirmation"
+    )
     stored_bytes: int = Field(
         1 << 30, ge=0, le=1 << 50, description="most memory of the kept responses of one owner; 0 is no limit"
     )

@@ -105,6 +105,9 @@ class Endpoint(StrEnum):
 TRANSLATABLE = {Endpoint.RESPONSES: Endpoint.CHAT_COMPLETIONS, Endpoint.MESSAGES: Endpoint.CHAT_COMPLETIONS}
 """The endpoints that a worker offers by translation, and the one that its engine has to serve for that."""
 
+FORWARDS = (Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.TOKENIZE, Endpoint.DETOKENIZE)
+"""The endpoints whose answer is one event, which is the whole body of the response."""
+
 NATIVE, TRANSLATED = "native", "translated"
 """How a worker serves an endpoint: its engine gets the call as it is, or a translation of it."""
 

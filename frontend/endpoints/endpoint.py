@@ -6,7 +6,7 @@ The routes serve every endpoint in the same way, so a further endpoint is one mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lifecycle.fastapi.errors import ApiError
@@ -17,7 +17,10 @@ from lifecycle.types import Endpoint, Event, RequestType, Storage
 
 
 class Call(NamedTuple):
-    """Hold a valid call. `body` is the parsed object; the engine gets it."""
+    """Hold a valid call. `body` is the parsed object; the engine gets it.
+
+    `model` is empty when the call names none, which only some endpoints allow: see the route.
+    """
 
     endpoint: Endpoint
     model: str
@@ -31,6 +34,10 @@ class Call(NamedTuple):
     def is_background(self) -> bool:
         """Return whether the call is answered at once, and its request goes on without its client."""
         return self.storage is Storage.BACKGROUND
+
+
+MaySee = Callable[[str | None], bool]
+"""Tells whether the caller may see the requests of this owner."""
 
 
 class Answer(NamedTuple):
@@ -78,13 +85,15 @@ class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
     `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
-    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it.
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `parameters` has the
+    endpoint's own names of gated parameters, where they differ from those of chat completions.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
     prefixes_client_ids: ClassVar[bool] = False
+    parameters: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:
@@ -105,6 +114,25 @@ class ApiEndpoint(ABC):
     def is_opening(self, event: Event) -> bool:
         """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
         return False
+
+    async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
+        """Return the call as the engine is to get it, with what it refers to. It is admitted next.
+
+        Raises ApiError when it refers to something that is not there, or becomes larger than `limit_bytes`; raises
+        StoreUnavailable.
+        """
+        return call
+
+    def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
+        """Return the first events of the answer, which are written when the request is admitted."""
+        return ()
+
+    async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
+        """Return the body that answers a call in the background. `is_repeated`: an earlier call started its request.
+
+        Raises StoreUnavailable.
+        """
+        raise NotImplementedError(f"{self.name} has no calls in the background")
 
     def error_body(self, error: ApiError) -> bytes:
         """Return the body of the response to a call that failed before its response began."""

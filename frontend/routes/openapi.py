@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 
 import lifecycle
 from frontend.auth.policy import RULES, Level
+from frontend.endpoints.forwards.endpoint import FORWARDS
 from frontend.routes import overview
 from frontend.routes.requests import STATUSES
 from frontend.routes.schemas import (
@@ -80,6 +81,7 @@ def _document_without_keys() -> dict[str, Any]:
         "paths": {
             "/v1/chat/completions": {"post": _completion("ChatCall", "ChatCompletion", "Complete a conversation")},
             "/v1/completions": {"post": _completion("TextCall", "TextCompletion", "Complete a text")},
+            **_forwards(),
             "/v1/models": {
                 "get": _operation("List the models that live workers serve", _ok(listing(ref("Model"))), 503)
             },
@@ -125,6 +127,21 @@ def _completion(call: str, answer: str, summary: str) -> Schema:
     answers = _answer(
         "the completion, or the event stream", {_JSON: {"schema": ref(answer)}, _EVENTS: {"schema": ref("Event")}}
     )
+    return _call(call, answers, summary)
+
+
+def _forwards() -> dict[str, Schema]:
+    """Describe the calls that are forwarded to an engine as they are, by path."""
+    answers = _answer("the engine's answer, as it is", {_JSON: {"schema": {"type": "object"}}})
+    return {
+        path: {"post": _call("ForwardedCall", answers, (endpoint.__doc__ or "").rstrip("."))}
+        for endpoint in FORWARDS
+        for path in endpoint.paths
+    }
+
+
+def _call(call: str, answers: Schema, summary: str) -> Schema:
+    """Describe a call that starts a request."""
     headers = {
         "X-Request-Id": RID,
         "Idempotency-Key": {"type": "string", "pattern": f"^{KEY.pattern}$"},

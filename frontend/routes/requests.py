@@ -9,14 +9,13 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer
-from frontend.endpoints.stream import TokenStreamResponse
+from frontend.routes.reading import stream_reader
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
-from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status
 
@@ -86,23 +85,9 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise _unknown(rid)
     record, reader = opened
 
-    async def on_closed(gracefully: bool) -> None:
-        status = ConnectionStatus.CLOSED_GRACEFULLY if gracefully else ConnectionStatus.CLOSED_UNEXPECTEDLY
-        await tracker.close_reader(reader, status)
-
-    async def on_slow(message: str) -> None:
-        await tracker.fail_slow_consumer(reader, message)
-
     answer = Answer(rid, record.model, record.created_at)
     encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
-    return TokenStreamResponse(
-        reader,
-        encoder,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs,
-        on_begin=lambda: None,
-        on_closed=on_closed,
-        on_slow=on_slow,
-    )
+    return stream_reader(tracker, reader, encoder)
 
 
 async def _is_last_event(tracker: Tracker, rid: str, after: TokenId) -> bool:

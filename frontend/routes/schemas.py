@@ -8,7 +8,18 @@ from frontend.endpoints.body_rules import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS, REASON_CHARS
 from lifecycle.ids import REQUEST_ID
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
-from lifecycle.types import CancelMode, Endpoint, ErrorType, OnDisconnect, ReplicaState, RequestType, Role, Status
+from lifecycle.types import (
+    NATIVE,
+    TRANSLATED,
+    CancelMode,
+    Endpoint,
+    ErrorType,
+    OnDisconnect,
+    ReplicaState,
+    RequestType,
+    Role,
+    Status,
+)
 
 Schema = dict[str, Any]
 
@@ -195,10 +206,12 @@ _REPLICA: dict[str, Schema] = {
     "models": array(STRING),
     "concurrency": nullable(COUNT),
     "url": nullable(STRING),
+    "endpoints": {"type": "object", "additionalProperties": one_of(NATIVE, TRANSLATED)},
 }
 SCHEMAS: dict[str, Schema] = {
     "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
     "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
+    "ForwardedCall": _call([], {"model": _COMMON["model"] | {"description": "may be left out if there is only one"}}),
     "ChatCompletion": _completion(
         "chat.completion", message=_open(exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING)))
     ),

@@ -16,7 +16,7 @@ from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of
-from lifecycle.execution.outcomes import STREAM_LOST, failure_outcome
+from lifecycle.execution.outcomes import CANCELLED, NO_ANSWER, STREAM_LOST, failure_outcome
 from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.execution.translated_engine import engine_for
 from lifecycle.formats.event_format import format_of
@@ -25,7 +25,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
+from lifecycle.types import FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Attempt:
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
         self._translated = engine_for(engine, start.endpoint, origin)
+        self._is_forward = start.endpoint in FORWARDS
         self._format = format_of(start.endpoint, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
@@ -231,13 +232,15 @@ class Attempt:
         """Return the outcome of an engine that has ended, by itself or after a cancel."""
         assert self._task is not None
         if self.context.is_killed:
-            return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+            return CANCELLED
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
             self.broke_off = isinstance(failure, Unavailable)
             return failure_outcome(self.rid, failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
+        if self._is_forward and not self.sink.has_content:
+            return CANCELLED if self.context.is_stopped else NO_ANSWER
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
 
     async def _report(self, outcome: Outcome) -> Ended | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
 from lifecycle.formats.responses import ResponsesFormat
-from lifecycle.types import Endpoint, Event
+from lifecycle.types import FORWARDS, Endpoint, Event
 
 
 class EventFormat(Protocol):
@@ -27,10 +28,15 @@ class EventFormat(Protocol):
         ...
 
 
+def _answer_format(endpoint: Endpoint) -> Callable[[Origin], EventFormat]:
+    return lambda origin: AnswerFormat(endpoint, bool(origin.emitted))
+
+
 FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.RESPONSES: ResponsesFormat,
+    **{endpoint: _answer_format(endpoint) for endpoint in FORWARDS},
 }
 
 

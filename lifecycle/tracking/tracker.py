@@ -111,6 +111,10 @@ class Tracker:
         """
         return await self._models.find_outage(model)
 
+    async def find_models(self, endpoint: str) -> list[str]:
+        """Return the models that a call to this endpoint may mean when it names none. Raises StoreUnavailable."""
+        return await self._models.find_models(endpoint)
+
     async def find_unsupported(self, model: str, endpoint: str, needs: Sequence[str]) -> Missing | None:
         """Return why no living worker of the model takes a call to this endpoint with these needs; None if one does.
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from lifecycle.store.results import Failure
-from lifecycle.types import Labels, Role
+from lifecycle.types import Labels, Role, Storage
 from tests.machine.members import Members
 from tests.machine.words import Delivery, Limits, Piece, Tracked
 
@@ -42,6 +42,7 @@ class ReferenceModel:
         grace_secs: int,
         limits: Limits,
         needs: tuple[str, ...],
+        storage: str,
     ) -> tuple[object, ...]:
         known = self.requests.get(rid)
         if known:
@@ -54,7 +55,16 @@ class ReferenceModel:
         now, tick = self._due(0)
         deadlines = {kind: (now + secs, tick) for kind, secs in limits._asdict().items() if secs}
         self.requests[rid] = Tracked(
-            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers={frontend: 1}, needs=needs
+            rid,
+            nonce,
+            labels,
+            frontend,
+            on_disconnect,
+            grace_secs,
+            deadlines,
+            readers={frontend: 1},
+            needs=needs,
+            storage=storage,
         )
         return ("admitted",)
 
@@ -101,6 +111,11 @@ class ReferenceModel:
     def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
         request = self.requests[rid]
         return (self._cancel(request, mode), request.status)
+
+    def delete_content(self, rid: str) -> tuple[object, ...]:
+        request = self.requests[rid]
+        request.storage = Storage.DELETED
+        return ("deleted" if request.terminal else "pending", request.status)
 
     # what a worker does
 
@@ -155,6 +170,8 @@ class ReferenceModel:
 
     def _append(self, piece: Piece) -> str:
         request = self.requests[piece.rid]
+        if not request.has_stream:
+            return "gone"
         if request.closed:
             return "closed"
         if piece.attempt < request.attempt or piece.attempt <= request.given_back:

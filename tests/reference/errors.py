@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from frontend.routes.calls import _REJECTIONS
+from frontend.routes.call_admission import _REJECTIONS
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType

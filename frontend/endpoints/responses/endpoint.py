@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call
+from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, MaySee
 from frontend.endpoints.responses import validation
+from frontend.endpoints.responses.context import with_context
 from frontend.endpoints.responses.fold import ResponseFold
-from frontend.endpoints.responses.history import read_fold
+from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.sse import ResponseEncoder
 from lifecycle.formats.response_object import OPENINGS, new_response
 from lifecycle.ids import TokenId
@@ -22,6 +24,7 @@ class Responses(ApiEndpoint):
     paths: ClassVar = ("/v1/responses",)
     id_prefix: ClassVar = "resp_"
     prefixes_client_ids: ClassVar = True
+    parameters: ClassVar[Mapping[str, str]] = {"response_format": "text.format"}
 
     def parse(self, body: bytes) -> Call:
         return validation.parse(body)
@@ -40,8 +43,15 @@ class Responses(ApiEndpoint):
     def is_opening(self, event: Event) -> bool:
         return isinstance(event, dict) and event.get("type") in OPENINGS
 
+    async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
+        return call._replace(body=await with_context(call.body, store, may_see, limit_bytes))
+
     def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
         if not call.is_background:
             return ()
         # The time of the admission is Redis's, and is not known yet: encoders and folds put it in.
         return ({"type": "response.queued", "response": new_response(rid, 0, call.body, "queued")},)
+
+    async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
+        now = await read_response(store, answer.id) if is_repeated else None
+        return now[1] if now else new_response(answer.id, answer.created_at, call.body, "queued")

@@ -22,7 +22,7 @@ _TEXTS = {
     "response.custom_tool_call_input": ("", "input"),
     "response.code_interpreter_call_code": ("", "code"),
 }
-_NEW_PARTS = {
+_NEW_PARTS: dict[str, dict[str, Any]] = {
     "response.output_text": {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
     "response.refusal": {"type": "refusal", "refusal": ""},
     "response.reasoning_text": {"type": "reasoning_text", "text": ""},

@@ -1,21 +1,26 @@
-"""Read the events of a response that are in Redis into a fold."""
+"""Read a response from its events in Redis: a part of them for a client that resumes, or its state at this moment."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from frontend.endpoints.endpoint import Answer
+from frontend.endpoints.responses.error import response_error
 from frontend.endpoints.responses.fold import ResponseFold
 from lifecycle.formats.response_object import new_response
+from lifecycle.formats.responses_usage import to_responses_usage
 from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.history import read_history
 from lifecycle.tokens.items import End, Tokens
+from lifecycle.types import RequestRecord, Status, Storage
 
 _RETRY_SECS = 1.0
 
 
-class ReadResponse(NamedTuple):
+class ReadEvents(NamedTuple):
     """Hold the fold of the events that were read, the id of the last of them, and the end if it was reached."""
 
     fold: ResponseFold
@@ -23,7 +28,7 @@ class ReadResponse(NamedTuple):
     end: End | None
 
 
-async def read_fold(store: Store, answer: Answer, up_to: int | None = None) -> ReadResponse:
+async def read_fold(store: Store, answer: Answer, up_to: int | None = None) -> ReadEvents:
     """Fold the events up to the one with the number `up_to`; without it all that are there now.
 
     Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
@@ -36,11 +41,47 @@ async def read_fold(store: Store, answer: Answer, up_to: int | None = None) -> R
             if isinstance(item, End):
                 end = item
             elif isinstance(item, Tokens):
-                count = len(item.events) if up_to is None else max(0, up_to - item.first + 1)
-                if count > 0:
-                    fold.add(item.events[:count])
-                    last = TokenId(item.attempt, item.first + min(count, len(item.events)) - 1)
+                events = item.events if up_to is None else item.events[: max(0, up_to - item.first + 1)]
+                fold.add(events)
+                last = TokenId(item.attempt, item.first + len(events) - 1) if events else last
         if page.exhausted:
             break
         after = page.next_id
-    return ReadResponse(fold, last, end)
+    return ReadEvents(fold, last, end)
+
+
+async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str, Any]] | None:
+    """Return the record of a response and the response object as it is now; None when its content is gone.
+
+    Raises StoreUnavailable; RedisError or ValueError when its events cannot be read.
+    """
+    record = await store.read(rid, retry_for_secs=_RETRY_SECS)
+    if record is None:
+        return None
+    answer = Answer(rid, record.model, record.created_at)
+    read = await read_fold(store, answer)
+    record = await store.read(rid, retry_for_secs=_RETRY_SECS)
+    if record is not None and record.status.terminal and read.end is None:  # it has ended between the two
+        read = await read_fold(store, answer)
+    if record is None or record.storage == Storage.DELETED or (record.status.terminal and read.end is None):
+        return None
+    if read.last == START:  # no event has told yet what the client asked for
+        content = await store.read_content(rid, retry_for_secs=_RETRY_SECS)
+        if content is not None and content.body is not None:
+            given = orjson.loads(content.body)
+            read = read._replace(fold=ResponseFold(new_response(rid, record.created_at, given, "queued")))
+    return record, _object(record, read)
+
+
+def _object(record: RequestRecord, read: ReadEvents) -> dict[str, Any]:
+    """Return the response object. The record decides: a killed request has its end before the confirmation."""
+    fold, end = read.fold, read.end
+    if not record.status.terminal or end is None:
+        return fold.response("queued" if record.status is Status.QUEUED else "in_progress")
+    if record.status is Status.COMPLETED:
+        return fold.completed(end)
+    usage = to_responses_usage(record.usage)
+    if record.status is Status.CANCELLED:
+        return fold.response("cancelled", usage=usage)
+    error = response_error(record.error_type, record.error_message, record.error_detail)
+    return fold.response("failed", usage=usage, error=error)

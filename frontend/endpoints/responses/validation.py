@@ -68,8 +68,6 @@ def parse(raw: bytes) -> Call:
     """Parse and check a body. Raises ApiError, 400, that names the invalid field in `param`."""
     body = load_object(raw)
     given = {name: value for name, value in body.items() if value is not None and name in RULES}
-    if "model" not in given:
-        raise invalid("model", "'model' is required and missing")
     for name, value in given.items():
         RULES[name].check(name, value)
     if "input" not in given and not any(name in given for name in _INSTEAD_OF_INPUT):
@@ -82,7 +80,7 @@ def parse(raw: bytes) -> Call:
     _check_format(given.get("text", {}).get("format"))
     return Call(
         Endpoint.RESPONSES,
-        given["model"],
+        given.get("model", ""),
         RequestType.STREAM if given.get("stream") else RequestType.UNARY,
         body,
         gated=_needs(given),

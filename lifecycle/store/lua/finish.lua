@@ -40,7 +40,9 @@ local function ends(outcome)
   local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, preceding)
   return {'done', public}
 end
-if record.cancel_mode == 'kill' then return ends(cancelled_outcome(record, number)) end
+-- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
+local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
+if record.cancel_mode == 'kill' or stopped then return ends(cancelled_outcome(record, number)) end
 
 if not closed and remainder_id ~= '' and number < tonumber(last) then
   local have = number - tonumber(remainder_base)
