@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from lifecycle.formats.origin import Origin
-from lifecycle.types import Event
+from lifecycle.translation.responses import ResponsesTranslation
+from lifecycle.types import Endpoint, Event
 
 
 class Translation(Protocol):
@@ -31,5 +32,7 @@ class Translation(Protocol):
         ...
 
 
-TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {}
+TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {
+    Endpoint.RESPONSES: ResponsesTranslation,
+}
 """By the endpoint that is served."""

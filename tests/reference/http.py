@@ -22,6 +22,7 @@ _PATTERNS = {
     f"^{KEY.pattern}$": "1 to 255 visible ASCII characters",
 }
 _AS = {"text/event-stream": " as events", "text/plain": " (text)"}
+_MAX_CHARS = 96
 _COMMON = {"400", "500"}  # possible answers of every call
 
 
@@ -52,7 +53,15 @@ def parameters() -> str:
         rows = [(code(p["name"]), p["in"], _type(p["schema"])) for p in operation["parameters"]]
         if rows:
             groups.setdefault(table(("name", "place", "values"), rows), []).append(code(call))
-    return "\n\n".join(f"### {', '.join(names)}\n\n{rows}" for rows, names in groups.items())
+    return "\n\n".join(f"{_heading(names)}\n\n{rows}" for rows, names in groups.items())
+
+
+def _heading(names: list[str]) -> str:
+    """Return the heading for the calls that have the same parameters, whose names may not fit into one line."""
+    heading, others = f"### {', '.join(names)}", ", ".join(names[1:])
+    if len(heading) <= _MAX_CHARS:
+        return heading
+    return f"### {names[0]} and others\n\n{items([f'the others: {others}'])}"
 
 
 def bodies() -> str:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
 from typing import Any
 
@@ -19,6 +19,7 @@ from lifecycle.types import Event
 from worker.engines.interruption import Interrupted, Interruption
 from worker.engines.model_list import ModelList, parse_models
 from worker.engines.response_body import ResponseBody
+from worker.engines.served_endpoints import ServedEndpoints
 from worker.engines.upstream import Upstream, keep_alive, make_client
 from worker.engines.upstream_calls import UpstreamCall, call_of
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
@@ -66,36 +67,57 @@ class OpenAIEngine:
         self._upstream = Upstream(base_url, api_key)
         self._max_output_bytes = max_output_bytes
         self._headers = {
-            "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
             **self._upstream.headers,
         }
+        self._served = ServedEndpoints(self._upstream)
         self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def endpoints(self) -> Collection[str]:
+        """Return the endpoints that the upstream serves, as far as it has told them; see ServedEndpoints."""
+        return self._served.names
+
+    async def startup(self) -> None:
+        """Find out which endpoints the upstream serves. One that is away is asked when `health` has reached it."""
+        await self._served.learn(self._open_client())
 
     async def aclose(self) -> None:
         """Close the connection pool. A later request opens a new one."""
+        await self._served.aclose()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
+    def _open_client(self) -> httpx2.AsyncClient:
+        self._client = self._client or make_client()
+        return self._client
+
     async def health(self) -> None:
         """Ask the upstream for its models. Raise Unavailable when it cannot be reached, or answers 502 or 503.
 
-        Any other answer, also one that refuses the question, shows that it serves.
+        Any other answer, also one that refuses the question, shows that it serves. After an outage it is asked for its
+        endpoints again.
         """
+        client = self._open_client()
         try:
-            response, _ = await self._list_models()
+            response, _ = await self._list_models(client)
         except httpx2.HTTPError as failure:
+            self._served.forget()
             raise NotConnected(NOT_CONNECTED) from failure
         if response.status_code in UNAVAILABLE_STATUSES:
+            self._served.forget()
             raise Unavailable(f"the upstream answers with status {response.status_code}")
+        self._served.learn_later(client)
 
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
         address, advice = self._upstream.address, "check that it runs, or pass --model"
         try:
-            response, listed = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
+            # Its own client: the worker does not close an engine that has not started.
+            async with make_client() as client, asyncio.timeout(_MODELS_TIMEOUT_SECS):
+                response, listed = await self._list_models(client)
         except (httpx2.HTTPError, TimeoutError) as failure:
             reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
             message = f"the models of the upstream {address} cannot be listed ({reason}); {advice}"
@@ -104,12 +126,10 @@ class OpenAIEngine:
             raise LifecycleError(f"the upstream {address} lists no models (status {response.status_code}); {advice}")
         return listed.names
 
-    async def _list_models(self, timeout_secs: float | None = None) -> tuple[httpx2.Response, ModelList | None]:
+    async def _list_models(self, client: httpx2.AsyncClient) -> tuple[httpx2.Response, ModelList | None]:
         """Return the upstream's answer, with its list if it is one, and learn `max_model_len` from it."""
-        client = self._client = self._client or make_client()
         url, headers = self._upstream.url("/models"), self._upstream.headers
-        async with asyncio.timeout(timeout_secs):
-            response = await client.get(url, headers=headers, extensions={"trace": keep_alive})
+        response = await client.get(url, headers=headers, extensions={"trace": keep_alive})
         listed = parse_models(response.content) if response.is_success else None
         if listed is not None:
             self.max_model_len = listed.max_model_len
@@ -143,11 +163,11 @@ class OpenAIEngine:
 
     async def _send(self, call: UpstreamCall, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
         """Return the upstream's response with its body unread. Raise Unavailable when there is none."""
-        client = self._client = self._client or make_client()
-        headers = {**_forwarded(context), **self._headers, **_identifying_headers(context)}
+        client = self._open_client()
+        headers = {**_forwarded(context), **self._headers, "Accept": call.accept, **_identifying_headers(context)}
         sent = client.build_request(
             "POST",
-            self._upstream.url(call.path),
+            self._upstream.url(call.path, at_root=call.at_root),
             content=_encode(call.body(request)),
             headers=httpx2.Headers(headers, encoding="latin-1"),  # as the call's own headers came
             extensions={"trace": keep_alive},
@@ -156,6 +176,7 @@ class OpenAIEngine:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
             self._log(failure, context)
+            self._served.forget()
             raise NotConnected(NOT_CONNECTED) from failure
         except httpx2.HTTPError as failure:
             self._log(failure, context)

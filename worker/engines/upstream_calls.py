@@ -9,6 +9,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.types import Endpoint
 from worker.engines.answer_parser import AnswerParser
 from worker.engines.completion_parser import CompletionParser
+from worker.engines.forward_parser import ForwardParser
 from worker.engines.upstream_errors import Scrub
 
 
@@ -17,12 +18,16 @@ class UpstreamCall(NamedTuple):
 
     - `path`: behind the upstream's base URL, which ends in `/v1`
     - `body`: returns the body to send for a request, which it must not change
+    - `at_root`: the path is at the server's root, beside `/v1`
+    - `accept`: the `Accept` header
     - `parser`: returns the parser of the response to a request. Its last two arguments are those of `AnswerParser`
     """
 
     path: str
     body: Callable[[dict[str, Any]], dict[str, Any]]
     parser: Callable[[dict[str, Any], EngineContext, Scrub, int], AnswerParser]
+    at_root: bool = False
+    accept: str = "text/event-stream"
 
 
 def call_of(endpoint: str, request: dict[str, Any]) -> UpstreamCall:
@@ -52,8 +57,27 @@ def _choices(request: dict[str, Any]) -> int:
     return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
 
 
+def _same(request: dict[str, Any]) -> dict[str, Any]:
+    return request
+
+
+def _forward_parser(
+    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
+) -> ForwardParser:
+    return ForwardParser(scrub, max_output_bytes)
+
+
+def _forward(path: str, *, at_root: bool = False) -> UpstreamCall:
+    return UpstreamCall(path, _same, _forward_parser, at_root, "application/json")
+
+
 CALLS: dict[str, UpstreamCall] = {
     Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
     Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
+    Endpoint.EMBEDDINGS: _forward("/embeddings"),
+    Endpoint.RERANK: _forward("/rerank"),
+    Endpoint.SCORE: _forward("/score"),
+    Endpoint.TOKENIZE: _forward("/tokenize", at_root=True),
+    Endpoint.DETOKENIZE: _forward("/detokenize", at_root=True),
 }
 """By the endpoint that the request came to, as `EngineContext.endpoint` names it."""
