@@ -1,0 +1,123 @@
+"""Clients of the Responses and Messages APIs get through the cluster what they get from an engine that serves these APIs.
+
+Where an upstream serves them too, all fields are the same. Where it serves only chat completions, the worker
+translates, and what a program calls `plain` is the same.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lifecycle.settings import Settings
+from tests.clients.features import MESSAGES_CLIENTS, RESPONSES_CLIENTS, TRACKERS_OWN, Client
+from tests.clients.outcomes import Outcome, outcome
+from tests.clients.replay import replaying
+from tests.clients.scripted import CHAT_PREFIX
+from tests.clients.scripted_replay import ScriptedReplay, chat_only, native
+from tests.cluster import Cluster, running
+from tests.shared_cluster import shared_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.clients, pytest.mark.timeout(240)]
+
+_CLIENTS = (*RESPONSES_CLIENTS, *MESSAGES_CLIENTS)
+_CASES = [(client, feature) for client in _CLIENTS for feature in client.features if feature not in client.missing]
+_OF_THE_TRACKER = ("background", "store", "previous_response_id")  # what it does not send on
+
+
+class Upstreams:
+    """The cluster, in front of an upstream that serves the APIs itself and one that serves chat completions."""
+
+    def __init__(self, engine: ScriptedReplay, cluster: Cluster) -> None:
+        self._engine = engine
+        self._urls = [frontend.url for frontend in cluster.frontends]
+        self._found: dict[tuple[Client, str], Outcome] = {}
+
+    def outcome(self, client: Client, prefix: str) -> Outcome:
+        """Return what a program gets for the models with a prefix. It runs once."""
+        if reason := client.what_is_missing():
+            pytest.skip(reason)
+        if (client, prefix) not in self._found:
+            found = outcome(client.command, self._engine, self._urls, MODEL_PREFIX=prefix)
+            self._found[client, prefix] = found
+        return self._found[client, prefix]
+
+
+@pytest.fixture(scope="module")
+def upstreams(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstreams]:
+    settings = Settings(
+        redis_url=redis_url,
+        namespace=f"scripted-{secrets.token_hex(4)}",
+        heartbeat_secs=0.5,
+        lease_secs=6.0,
+        sweep_secs=0.25,
+    )
+    directory = tmp_path_factory.mktemp("scripted")
+    with (
+        replaying(native()) as engine,
+        replaying(chat_only()) as chat,
+        shared_cluster(_in_front_of(engine, chat, settings, directory)) as cluster,
+    ):
+        yield Upstreams(engine, cluster)
+
+
+@asynccontextmanager
+async def _in_front_of(
+    engine: ScriptedReplay, chat: ScriptedReplay, settings: Settings, directory: Path
+) -> AsyncIterator[Cluster]:
+    async with running(settings, directory, frontends=2, workers=0) as cluster:
+        for upstream in (engine, chat):
+            await cluster.worker([], "openai", openai_base_url=upstream.url)
+        yield cluster
+
+
+@pytest.mark.parametrize(("client", "feature"), _CASES, ids=lambda value: getattr(value, "program", value))
+def test_an_upstream_with_the_api_is_passed_through(upstreams: Upstreams, client: Client, feature: str) -> None:
+    found = upstreams.outcome(client, "")
+    _succeeded(found.direct[feature])
+    for through in found.through:
+        if feature in TRACKERS_OWN:
+            assert through[feature] == {"plain": TRACKERS_OWN[feature]}
+        else:
+            assert through[feature] == found.direct[feature]
+
+
+@pytest.mark.parametrize(("client", "feature"), _CASES, ids=lambda value: getattr(value, "program", value))
+def test_an_upstream_with_chat_is_translated(upstreams: Upstreams, client: Client, feature: str) -> None:
+    found = upstreams.outcome(client, CHAT_PREFIX)
+    for through in found.through:
+        _succeeded(through[feature])
+        expected = TRACKERS_OWN[feature] if feature in TRACKERS_OWN else _plain(found.direct[feature])
+        assert _plain(through[feature]) == expected
+
+
+@pytest.mark.parametrize("client", _CLIENTS, ids=lambda client: client.program)
+def test_the_program_has_no_other_features(upstreams: Upstreams, client: Client) -> None:
+    assert upstreams.outcome(client, "").direct.keys() == set(client.features) - client.missing
+
+
+@pytest.mark.parametrize("client", _CLIENTS, ids=lambda client: client.program)
+def test_the_engine_gets_the_same_calls(upstreams: Upstreams, client: Client) -> None:
+    found = upstreams.outcome(client, "")
+    bodies = [_sent_on(body) for body in found.through_bodies]
+    expected = [_sent_on(body) for body in found.direct_bodies]
+    assert bodies[: len(expected)] == expected
+
+
+def _succeeded(result: Any) -> None:
+    assert not (isinstance(result, dict) and "failed" in result), result
+
+
+def _plain(result: Any) -> Any:
+    if isinstance(result, list):
+        return [_plain(one) for one in result]
+    return result["plain"]
+
+
+def _sent_on(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name not in _OF_THE_TRACKER}
