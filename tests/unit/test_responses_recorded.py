@@ -21,7 +21,7 @@ from tests.responses import accumulate
 from worker.engines.completion_parser import CompletionParser
 
 RECORDED = Path(__file__).parents[1] / "recorded"
-CHATS = sorted(path.name for path in RECORDED.glob("*.sse") if "completions" not in path.name)
+CHATS = sorted(path.name for path in RECORDED.glob("*.sse"))
 BODY = {"model": "m", "input": "hi"}
 
 

@@ -22,7 +22,7 @@ NOT_JSON = "the upstream sent an event that is not JSON; check that its API is O
 class AnswerParser(ABC):
     """Turn the bytes of one response into events. A subclass knows the events of one endpoint.
 
-    - `started`: an event has been returned
+    - `started`: an event has been returned that does not only open the answer
     - `finished`: the answer is complete. Nothing fails it then
     - `ended`: nothing of interest is left to read
     """
@@ -71,6 +71,10 @@ class AnswerParser(ABC):
         """
         return payload if name == b"error" or payload.get("error") or payload.get("object") == "error" else None
 
+    def _is_opening(self, event: Event) -> bool:
+        """Return whether the event says only that an answer begins. Another server can still give the answer then."""
+        return False
+
     def _is_complete(self) -> bool:
         """Return whether a body that ends now, without an event that says so, has the whole answer."""
         return False
@@ -102,8 +106,10 @@ class AnswerParser(ABC):
                 return
             event = self._read(found, truncated=chunk is None)
             if event is not None:
-                self.started = True
+                self.started = self.started or not self._is_opening(event)
                 yield event
+            if self.ended:
+                return
         if chunk is None:
             self.ended = True
             if not self.finished:

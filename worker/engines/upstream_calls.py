@@ -10,6 +10,7 @@ from lifecycle.types import Endpoint
 from worker.engines.answer_parser import AnswerParser
 from worker.engines.completion_parser import CompletionParser
 from worker.engines.forward_parser import ForwardParser
+from worker.engines.responses_parser import ResponsesParser
 from worker.engines.upstream_errors import Scrub
 
 
@@ -57,6 +58,21 @@ def _choices(request: dict[str, Any]) -> int:
     return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
 
 
+def _responses_body(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the client's own body, as a stream. The tracker itself keeps responses, and runs them in the background.
+
+    The input has the items of the response that this one continues.
+    """
+    body = {name: value for name, value in request.items() if name != "previous_response_id"}
+    return {**body, "stream": True, "store": False, "background": False}
+
+
+def _responses_parser(
+    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
+) -> ResponsesParser:
+    return ResponsesParser(scrub, max_output_bytes)
+
+
 def _same(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
@@ -74,6 +90,7 @@ def _forward(path: str, *, at_root: bool = False) -> UpstreamCall:
 CALLS: dict[str, UpstreamCall] = {
     Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
     Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
+    Endpoint.RESPONSES: UpstreamCall("/responses", _responses_body, _responses_parser),
     Endpoint.EMBEDDINGS: _forward("/embeddings"),
     Endpoint.RERANK: _forward("/rerank"),
     Endpoint.SCORE: _forward("/score"),
