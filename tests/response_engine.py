@@ -5,6 +5,7 @@ what else it does:
 
 - `gate`: the path of a file; it waits behind the first half of the answer until the file exists
 - `fails`: the code of the error with which it fails behind the first half
+- `refuses`: the code of the error with which it fails before it has any output
 - `ends`: the reason with which it ends as incomplete
 """
 
@@ -49,6 +50,8 @@ async def generate(request: dict[str, Any], context: EngineContext) -> Events:
     told = request.get("metadata") or {}
     yield {"type": "response.created", "sequence_number": 0, "response": response("in_progress")}
     yield {"type": "response.in_progress", "sequence_number": 1, "response": response("in_progress")}
+    if told.get("refuses"):
+        yield _failure(told["refuses"])
     produced = _call(request["tools"][0], told) if request.get("tools") else _message(last_text(request), told)
     item: dict[str, Any] = {}
     async for event in produced:
@@ -64,26 +67,22 @@ async def generate(request: dict[str, Any], context: EngineContext) -> Events:
         yield {"type": "response.completed", "response": response("completed", output=[item], usage=USAGE)}
 
 
+def _failure(code: str) -> dict[str, Any]:
+    return {"type": "response.failed", "response": response("failed", error={"code": code, "message": "No"})}
+
+
 async def _half(told: dict[str, str]) -> Events:
     """Wait or fail, as the call says."""
     if told.get("fails"):
-        yield {
-            "type": "response.failed",
-            "response": response("failed", error={"code": told["fails"], "message": "No"}),
-        }
+        yield _failure(told["fails"])
     while told.get("gate") and not Path(told["gate"]).exists():
         await asyncio.sleep(_POLL_SECS)
 
 
 async def _message(text: str, told: dict[str, str]) -> Events:
     at: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1"}
-    item: dict[str, Any] = {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "status": "in_progress",
-        "content": [],
-    }
+    item: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress"}
+    item["content"] = []
     part = {"type": "output_text", "text": "", "annotations": []}
     yield {"type": "response.output_item.added", "output_index": 0, "item": item}
     yield {"type": "response.content_part.added", **at, "part": part}

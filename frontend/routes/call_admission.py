@@ -62,10 +62,10 @@ async def admit(
                 code="no_healthy_worker",
                 retry_after_secs=max(1.0, outage.retry_after_secs),
             )
+        call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
         missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
         if missing is not None:
             raise _unsupported(missing, call.model, endpoint)
-        call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
         admission = _admission_request(request, endpoint, call, headers)
         check_reader_limit(tracker)
         try:

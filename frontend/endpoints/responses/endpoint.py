@@ -44,7 +44,7 @@ class Responses(ApiEndpoint):
         return isinstance(event, dict) and event.get("type") in OPENINGS
 
     async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
-        return call._replace(body=await with_context(call.body, store, may_see, limit_bytes))
+        return await with_context(call, store, may_see, limit_bytes)
 
     def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
         if not call.is_background:
