@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.clients.scripted import INPUT_TOKENS, OUTPUT_TOKENS, Answer, answer_of, pieces
 
-FAILURE = {"error": {"message": "the engine has run out of memory", "type": "server_error", "code": "oom"}}
+_FAILURE = {"error": {"message": "the engine has run out of memory", "type": "server_error", "code": "oom"}}
 
 
 def answer(body: dict[str, Any]) -> Answer:
@@ -34,6 +34,11 @@ def events(body: dict[str, Any]) -> list[dict[str, Any]]:
         "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
     }
     return [*chunks, {**chunks[0], "choices": [], "usage": usage}]
+
+
+def failure(before: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the event that ends an answer that fails behind these events."""
+    return _FAILURE
 
 
 def encode(event: dict[str, Any]) -> str:

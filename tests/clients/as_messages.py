@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from tests.clients.scripted import INPUT_TOKENS, OUTPUT_TOKENS, Answer, answer_of, pieces
 
-FAILURE = {"type": "error", "error": {"type": "overloaded_error", "message": "the engine has run out of memory"}}
+_numbers = count()  # of the messages: each has an id of its own
+_FAILURE = {"type": "error", "error": {"type": "overloaded_error", "message": "the engine has run out of memory"}}
 
 
 def answer(body: dict[str, Any]) -> Answer:
@@ -30,6 +32,11 @@ def events(body: dict[str, Any]) -> list[dict[str, Any]]:
     return list(_events(body, answer(body)))
 
 
+def failure(before: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the event that ends an answer that fails behind these events."""
+    return _FAILURE
+
+
 def encode(event: dict[str, Any]) -> str:
     """Return the server-sent event."""
     return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
@@ -37,7 +44,7 @@ def encode(event: dict[str, Any]) -> str:
 
 def _message(body: dict[str, Any]) -> dict[str, Any]:
     return {
-        "id": "msg_0",
+        "id": f"msg_{next(_numbers)}",
         "type": "message",
         "role": "assistant",
         "model": body["model"],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from tests.clients.scripted import INPUT_TOKENS, OUTPUT_TOKENS, Answer, answer_of, pieces
 
+_numbers = count()  # of the responses: each has an id of its own
 ERROR = {"code": "server_error", "message": "the engine has run out of memory"}
 _DEFAULTS: dict[str, Any] = {
     "instructions": None,
@@ -46,13 +48,14 @@ def whole(body: dict[str, Any]) -> dict[str, Any]:
 
 def events(body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the events of an answer, numbered."""
-    return [event | {"sequence_number": number} for number, event in enumerate(_events(body, answer(body)))]
+    found = _events(body | {"id": f"resp_{next(_numbers)}"}, answer(body))
+    return [event | {"sequence_number": number} for number, event in enumerate(found)]
 
 
-def failed(body: dict[str, Any], number: int) -> dict[str, Any]:
-    """Return the event that ends an answer that has failed."""
-    response = _response(body, "failed", []) | {"error": ERROR}
-    return {"type": "response.failed", "response": response, "sequence_number": number}
+def failure(before: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the event that ends an answer that fails behind these events."""
+    response = before[0]["response"] | {"status": "failed", "error": ERROR}
+    return {"type": "response.failed", "response": response, "sequence_number": len(before)}
 
 
 def encode(event: dict[str, Any]) -> str:
@@ -70,7 +73,7 @@ def _response(body: dict[str, Any], status: str, output: list[dict[str, Any]]) -
         "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
     }
     return {
-        "id": "resp_0",
+        "id": body["id"],
         "object": "response",
         "created_at": 1,
         "status": status,
@@ -107,6 +110,7 @@ def _events(body: dict[str, Any], said: Answer) -> Iterator[dict[str, Any]]:
 
 def _items(said: Answer) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield each item of the output, and the events between its two."""
+    part: dict[str, Any]
     if said.reasoning:
         part = {"type": "summary_text", "text": said.reasoning}
         yield (

@@ -34,8 +34,8 @@ ANSWERS = {
     "parallel_tools": Answer("I look.", calls=(PARIS, UTC)),
     "agent": Answer("It is sunny in Paris."),
     "parallel_agent": Answer("It is sunny in Paris, and noon."),
-    "broken": Answer("The sky is blue."),
-    "endless": Answer("The sky is blue."),
+    "broken": Answer("The sky is blue, and the sea is deep, too."),
+    "endless": Answer("The sky is blue, and the sea is deep, too."),
 }
 _CALLED_FIRST = {"agent": Answer(calls=(PARIS,)), "parallel_agent": Answer(calls=(PARIS, UTC))}
 FAILING = ("context_overflow", "rate_limit")

@@ -22,6 +22,7 @@ class ScriptedReplay(Replay):
     def __init__(self, formats: dict[str, ModuleType], prefix: str = "") -> None:
         """`formats` has the module that encodes the answers to each path. `prefix` begins the models' names."""
         super().__init__()
+        self.beside: list[ScriptedReplay] = []  # upstreams whose clients `GET /left` counts, too
         self._formats = formats
         self._models = [prefix + name for name in NAMES]
 
@@ -29,11 +30,14 @@ class ScriptedReplay(Replay):
     def calls(self) -> list[Exchange]:
         return [exchange for exchange in self.upstream.exchanges if exchange.path in self._formats and exchange.body]
 
+    def left(self) -> int:
+        """Return how many clients have left an endless answer."""
+        return sum(name_of(exchange.body.get("model", "")) == "endless" for exchange in self.upstream.left)
+
     async def _answer(self, exchange: Exchange) -> None:
         path = exchange.path.partition("?")[0]
         if path == "/left":
-            left = [other for other in self.upstream.left if name_of(other.body.get("model", "")) == "endless"]
-            await send_json(exchange, len(left))
+            await send_json(exchange, self.left() + sum(other.left() for other in self.beside))
         elif path == "/v1/models":
             models = [{"id": name, "object": "model"} for name in self._models]
             await send_json(exchange, {"object": "list", "data": models})
@@ -84,8 +88,7 @@ async def _stream(exchange: Exchange, kind: ModuleType, name: str) -> None:
     if name == "endless":
         return
     if name == "broken":
-        failure = as_responses.failed(exchange.body, len(events)) if kind is as_responses else kind.FAILURE
-        await exchange.send(kind.encode(failure))
+        await exchange.send(kind.encode(kind.failure(events)))
     if kind is as_chat:
         await exchange.send("data: [DONE]\n\n")
     await exchange.end()

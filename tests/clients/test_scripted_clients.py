@@ -1,4 +1,4 @@
-"""Clients of the Responses and Messages APIs get through the cluster what they get from an engine that serves these APIs.
+"""Clients of the Responses and Messages APIs get through the cluster what they get from an engine with these APIs.
 
 Where an upstream serves them too, all fields are the same. Where it serves only chat completions, the worker
 translates, and what a program calls `plain` is the same.
@@ -56,6 +56,7 @@ def upstreams(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         heartbeat_secs=0.5,
         lease_secs=6.0,
         sweep_secs=0.25,
+        headers_after_secs=5.0,
     )
     directory = tmp_path_factory.mktemp("scripted")
     with (
@@ -63,6 +64,7 @@ def upstreams(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         replaying(chat_only()) as chat,
         shared_cluster(_in_front_of(engine, chat, settings, directory)) as cluster,
     ):
+        engine.beside.append(chat)
         yield Upstreams(engine, cluster)
 
 
