@@ -10,7 +10,7 @@ from benchmarks.engines import STEP_SECS
 from benchmarks.load import Outcome, Plan, generate
 from benchmarks.measurement import Effort, Measurement
 from benchmarks.profile import profiled
-from benchmarks.stream import Stream, completion
+from benchmarks.stream import MODEL, Stream, completion
 from benchmarks.system import System
 from lifecycle.ids import new_request_id
 
@@ -62,6 +62,19 @@ async def unary(system: System, effort: Effort, callers: int) -> Measurement:
 async def short(system: System, effort: Effort, callers: int) -> Measurement:
     """Streams of one token, one after the other on kept connections: what a request costs."""
     found, outcome, bill = await _measured(system, effort, completion("unpaced 1"), callers, 1)
+    return _with_requests(found, outcome, bill)
+
+
+async def one_token(system: System, effort: Effort, callers: int) -> Measurement:
+    """Whole answers of one token: what a forward is compared with."""
+    found, outcome, bill = await _measured(system, effort, completion("unpaced 1", stream=False), callers, 1)
+    return _with_requests(found, outcome, bill)
+
+
+async def forward(system: System, effort: Effort, callers: int, *, encoding: str) -> Measurement:
+    """Embeddings of 1,024 numbers: what a forward costs."""
+    request = encode("POST", "/v1/embeddings", {"model": MODEL, "input": "a text", "encoding_format": encoding})
+    found, outcome, bill = await _measured(system, effort, request, callers, 1)
     return _with_requests(found, outcome, bill)
 
 

@@ -13,9 +13,10 @@ from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
+from frontend.transport.error_responses import failure_response
 from frontend.transport.fast_path import FastPath
 from frontend.transport.request_id import RequestIdMiddleware
-from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
+from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.tracker import Tracker
 
@@ -68,4 +69,4 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:
-    return to_response(request, failure)
+    return failure_response(request, failure)

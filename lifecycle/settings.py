@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         5.0, description="longest wait of the cancel of a response for its worker's confirmation"
     )
     stored_bytes: int = Field(
-        1 << 30, ge=0, le=1 << 50, description="most memory of the kept responses of one owner; 0 is no limit"
+        1 << 30, ge=0, le=1_000_000_000_000, description="most memory of the kept responses of one owner; 0 is no limit"
     )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"

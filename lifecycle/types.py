@@ -108,6 +108,15 @@ TRANSLATABLE = {Endpoint.RESPONSES: Endpoint.CHAT_COMPLETIONS, Endpoint.MESSAGES
 FORWARDS = (Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.TOKENIZE, Endpoint.DETOKENIZE)
 """The endpoints whose answer is one event, which is the whole body of the response."""
 
+COUNT_TOKENS = "count_tokens"
+"""What an engine declares, and is told, for counting the tokens of a Messages call.
+
+Like FORWARDS, it has one event for an answer. Such a request belongs to the endpoint `messages`.
+"""
+
+SERVES = "serves:"
+"""Begins the need that the engine serves, without translation, what follows instead of the request's endpoint."""
+
 NATIVE, TRANSLATED = "native", "translated"
 """How a worker serves an endpoint: its engine gets the call as it is, or a translation of it."""
 

@@ -1,7 +1,8 @@
 """Decide which callers may make which HTTP calls, by one table. Calls that are not in it are for operators.
 
-A caller authenticates with an API key (`Authorization: Bearer KEY`) or with the cookie of a dashboard session. Without
-`LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its caller is `ANYBODY`.
+A caller authenticates with an API key (`Authorization: Bearer KEY`, or `x-api-key: KEY` as Anthropic's SDKs send it) or
+with the cookie of a dashboard session. Without `LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its
+caller is `ANYBODY`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
 from frontend.endpoints import BY_PATH
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import Headers, headers_of
-from frontend.transport.request_id import error_response
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.store.transitions import Store
@@ -110,10 +111,9 @@ class AccessPolicy:
         StoreError.
         """
         headers = headers_of(scope)
-        authorization = headers.get("authorization")
-        if authorization is not None:
-            scheme, _, presented = authorization.partition(" ")
-            key = self.keyring.find(presented.strip()) if scheme.lower() == "bearer" else None
+        presented = _presented_key(headers)
+        if presented is not None:
+            key = self.keyring.find(presented)
             return key.caller if key else None
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         caller = await self.sessions.caller(cookie) if cookie else None
@@ -136,12 +136,21 @@ class AuthorizationMiddleware:
                 try:
                     scope["state"]["caller"] = await self._policy.authorize(scope, level)
                 except ApiError as refusal:
-                    await error_response(refusal)(scope, receive, send)
+                    await error_response(scope, refusal)(scope, receive, send)
                     return
                 except StoreError as failure:
-                    await error_response(redis_unavailable(failure))(scope, receive, send)
+                    await error_response(scope, redis_unavailable(failure))(scope, receive, send)
                     return
         await self._app(scope, receive, send)
+
+
+def _presented_key(headers: Headers) -> str | None:
+    """Return the API key that a call presents, '' for another kind of authorization; None if it presents nothing."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        return headers.get("x-api-key")
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def is_cross_origin(headers: Headers) -> bool:

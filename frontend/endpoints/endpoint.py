@@ -85,14 +85,17 @@ class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
     `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
-    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `parameters` has the
-    endpoint's own names of gated parameters, where they differ from those of chat completions.
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `id_headers` name the
+    request in a response, besides X-Request-Id. `forwarded_headers` of a call always reach the engine.
+    `parameters` has the endpoint's own names of gated parameters, where they differ from those of chat completions.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
     prefixes_client_ids: ClassVar[bool] = False
+    id_headers: ClassVar[tuple[bytes, ...]] = ()
+    forwarded_headers: ClassVar[frozenset[str]] = frozenset()
     parameters: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
@@ -134,6 +137,9 @@ class ApiEndpoint(ABC):
         """
         raise NotImplementedError(f"{self.name} has no calls in the background")
 
-    def error_body(self, error: ApiError) -> bytes:
-        """Return the body of the response to a call that failed before its response began."""
+    def error_body(self, error: ApiError, request_id: str) -> bytes:
+        """Return the body of the response to a call that failed before its response began.
+
+        `request_id` is the id in its X-Request-Id.
+        """
         return error.body()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from frontend.endpoints.endpoint import EventEncoder
+from frontend.transport.error_responses import error_response
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -92,7 +93,7 @@ class TokenStreamResponse(Response):
                 item = await self._hold()
                 if isinstance(item, End) and item.status != Status.COMPLETED and self._to_error is not None:
                     error = self._to_error(item)
-                    await Response(error.body(), error.status, error.headers())(scope, receive, send)
+                    await error_response(scope, error)(scope, receive, send)
                     self._ended = True
                 else:
                     await self._write(connection, send, item)
@@ -151,11 +152,13 @@ class TokenStreamResponse(Response):
         write, encode = connection.write_nowait, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once
+        if before or item is not SILENCE:
+            connection.join_head()
         await self._send(
             connection, send, {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         if before and item is SILENCE:
-            await self._send(connection, send, {"type": "http.response.body", "body": before, "more_body": True})
+            await self._write_body(connection, send, before, more=True)
             before = b""
         while not self._ended:
             if begun or item is SILENCE:
@@ -169,9 +172,9 @@ class TokenStreamResponse(Response):
                 data += self._encoder.ending(end)
             elif self._encoder.is_holding:
                 self._limit_holding()
-                if not data:
-                    continue
-            await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": end is None})
+            if end is None and not data:
+                continue
+            await self._write_body(connection, send, data, more=end is None)
             self._ended = end is not None
 
     def _encode(self, openings: list[Tokens]) -> bytes:
@@ -190,6 +193,13 @@ class TokenStreamResponse(Response):
             self._release.cancel()
             self._release = None
         return self._encoder.release() or KEEPALIVE
+
+    async def _write_body(self, connection: ClientConnection, send: Send, data: bytes, *, more: bool) -> None:
+        """Write a part of the body: at once if the socket takes it, else through ASGI. Raises SlowConsumer."""
+        if connection.write_nowait(data) if more else connection.finish(data):
+            return
+        connection.release_head()
+        await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": more})
 
     async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
         """Send one ASGI message. Raises SlowConsumer."""

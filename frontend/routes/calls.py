@@ -60,7 +60,8 @@ async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
 async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
     try:
         body = await params.read_body(request, tracker.settings.max_body_bytes)
-        return endpoint.parse(body), CallHeaders.parse(headers_of(request.scope), tracker.settings)
+        headers = headers_of(request.scope)
+        return endpoint.parse(body), CallHeaders.parse(headers, tracker.settings, endpoint.forwarded_headers)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise

@@ -32,8 +32,11 @@ class CallHeaders(NamedTuple):
     forwarded: bytes  # the headers for the engine, as a JSON object; '' for none
 
     @classmethod
-    def parse(cls, headers: Headers, settings: Settings) -> CallHeaders:
-        """Check and convert the headers. Raises ApiError (400) that names the first invalid header in `param`."""
+    def parse(cls, headers: Headers, settings: Settings, forwarded: frozenset[str] = frozenset()) -> CallHeaders:
+        """Check and convert the headers. Those that `forwarded` names reach the engine, besides the setting's.
+
+        Raises ApiError (400) that names the first invalid header in `param`.
+        """
         key = _idempotency_key(headers)
         return cls(
             request_id=headers.get("x-request-id"),
@@ -42,7 +45,7 @@ class CallHeaders(NamedTuple):
             grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
-            forwarded=_forwarded(headers, settings),
+            forwarded=_forwarded(headers, settings, forwarded),
         )
 
 
@@ -53,9 +56,12 @@ def _idempotency_key(headers: Headers) -> str | None:
     return value
 
 
-def _forwarded(headers: Headers, settings: Settings) -> bytes:
-    """Return the headers that LIFECYCLE_FORWARD_HEADERS selects as a JSON object. Raises ApiError (431)."""
-    selected = HeaderSelection.parse(settings.forward_headers).select(headers)
+def _forwarded(headers: Headers, settings: Settings, names: frozenset[str]) -> bytes:
+    """Return the headers that LIFECYCLE_FORWARD_HEADERS or `names` select, as a JSON object. Raises ApiError (431)."""
+    selection = HeaderSelection.parse(settings.forward_headers)
+    if names:
+        selection = selection._replace(names=selection.names | names)
+    selected = selection.select(headers)
     if not selected:
         return b""
     size = sum(len(name) + len(value) for name, value in selected.items())

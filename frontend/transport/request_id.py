@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frontend.endpoints import BY_PATH
+from frontend.endpoints import BY_PATH, endpoint_at
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -44,13 +45,15 @@ class RequestIdMiddleware:
             client_id, added = prefix + client_id, len(prefix)
         valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
         state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
+        id_headers = _id_headers(scope["path"])
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
-                headers.append((b"x-request-id", state["request_id"].encode()))
+                rid = state["request_id"].encode()
+                headers += [(name, rid) for name in id_headers]
                 headers += [header for header in SECURITY if header[0] not in names]
                 if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
                     return
@@ -63,13 +66,12 @@ class RequestIdMiddleware:
                 "send another one, or none"
             )
             refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
-            await error_response(refusal)(scope, receive, send_with_headers)
+            await error_response(scope, refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
 
-def error_response(error: ApiError) -> ASGIApp:
-    """Return the ASGI application that sends this error."""
-    from starlette.responses import Response
-
-    return Response(error.body(), error.status, error.headers())
+def _id_headers(path: str) -> tuple[bytes, ...]:
+    """Return the names of the headers that name the request in the response to a call."""
+    endpoint = endpoint_at(path)
+    return (b"x-request-id", *(endpoint.id_headers if endpoint else ()))

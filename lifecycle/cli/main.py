@@ -8,6 +8,7 @@ they run, so that `lifecycle ps` starts without loading a web framework.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -98,7 +99,13 @@ def _is_redis_error(failure: Exception) -> bool:
 
 
 def main() -> None:
-    """Run the command line of this process and exit with its code."""
+    """Run the command line of this process and exit with its code.
+
+    What the terminal's encoding cannot show is replaced: a locale without UTF-8 must not end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -25,7 +25,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
+from lifecycle.types import COUNT_TOKENS, FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,17 @@ class Attempt:
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
-        self.context.endpoint, self.context.owner = start.endpoint, start.owner
+        self.context.endpoint, self.context.owner = start.served, start.owner
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._engine = engine
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
-        self._translated = engine_for(engine, start.endpoint, origin)
-        self._is_forward = start.endpoint in FORWARDS
-        self._format = format_of(start.endpoint, origin)
+        self._translated = engine_for(engine, start.served, origin)
+        self._is_translated = self._translated is not engine
+        self._is_forward = start.served in (*FORWARDS, COUNT_TOKENS)
+        self._format = format_of(start.served, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
         self._on_first_event = on_first_event
@@ -73,7 +74,7 @@ class Attempt:
         self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
         self._produced = False  # the engine has yielded an event that is no opening
-        self._content_events = 0  # events of this attempt that carry a part of the answer
+        self._without_content = 0  # events of this attempt that carry no part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
@@ -159,8 +160,9 @@ class Attempt:
                 self._last_event_at = clock()
                 piece: Encodable = event
                 if takes_text and isinstance(event, str):
-                    self._content_events += event != ""
                     size = len(event) + 2 if event.isascii() else text_bytes(event)
+                    if not event:
+                        self._without_content += 1
                     if not self._produced:
                         self._note_first_event()
                 else:
@@ -202,7 +204,7 @@ class Attempt:
         It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
         """
         produced, context = self._format.read(event), self.context
-        if produced.usage is not None:
+        if produced.usage is not None and not self._is_translated:  # a translation notes the engine's own
             context.usage = produced.usage
         if produced.finish_reason is not None and not context.finish_reason:
             context.finish_reason = produced.finish_reason
@@ -210,7 +212,8 @@ class Attempt:
             self.sink.openings += bool(produced.encoded)
         elif not self._produced:
             self._note_first_event()
-        self._content_events += produced.has_content
+        if produced.encoded and not produced.has_content:
+            self._without_content += 1
         return produced.encoded
 
     def _must_move(self) -> bool:
@@ -263,7 +266,8 @@ class Attempt:
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
         """Return the outcome with the engine's usage and the number of its events with content."""
-        return outcome._replace(usage=reported_usage(self.context), content_events=self._content_events)
+        content_events = max(0, self.sink.produced - self._without_content)
+        return outcome._replace(usage=reported_usage(self.context), content_events=content_events)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from lifecycle.execution.engine import Engine, EngineLoadError
-from lifecycle.types import NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
+from lifecycle.types import COUNT_TOKENS, NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
 
+_NAMES = (*(name.value for name in Endpoint), COUNT_TOKENS)
 DEFAULT = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
-def offered_endpoints(engine: Engine) -> dict[str, str]:
+def offered_endpoints(engine: Engine) -> Mapping[str, str]:
     """Return the endpoints that a worker with this engine offers, each with NATIVE or TRANSLATED.
 
     Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
@@ -20,13 +23,18 @@ def offered_endpoints(engine: Engine) -> dict[str, str]:
         raise EngineLoadError(
             f"the engine's attribute endpoints is {declared!r:.50}; it must be a collection of names of endpoints"
         )
-    unknown = sorted(repr(name) for name in declared if name not in list(Endpoint))
+    return _offered(tuple(declared))
+
+
+@lru_cache
+def _offered(declared: tuple[object, ...]) -> Mapping[str, str]:
+    unknown = sorted(repr(name) for name in declared if name not in _NAMES)
     if unknown:
         raise EngineLoadError(
-            f"the engine's attribute endpoints names {', '.join(unknown)}; it may name these: {', '.join(Endpoint)}"
+            f"the engine's attribute endpoints names {', '.join(unknown)}; it may name these: {', '.join(_NAMES)}"
         )
-    offered: dict[str, str] = {name.value: NATIVE for name in Endpoint if name in declared}
+    offered: dict[str, str] = {name: NATIVE for name in _NAMES if name in declared}
     for name, through in TRANSLATABLE.items():
         if through in offered:
             offered.setdefault(name.value, TRANSLATED)
-    return offered
+    return MappingProxyType(offered)

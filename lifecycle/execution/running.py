@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,6 +18,7 @@ from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
+from lifecycle.store.arguments import endpoints_argument
 from lifecycle.store.results import Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
@@ -87,6 +88,7 @@ class RunningRequests:
         self._slots = slots
         self._recheck = recheck
         self._requests: dict[str, RunningRequest] = {}
+        self._encoded: tuple[Mapping[str, str], str] = ({}, "")  # the endpoints that were offered last
         # An index of the table: the ids with a current attempt, by shard. A heartbeat reads its size in constant time.
         self._held: list[set[str]] = [set() for _ in range(store.settings.shards)]
 
@@ -205,7 +207,7 @@ class RunningRequests:
             delivery.entry,
             resumable=is_resumable(self._engine),
             accepts=accepted_parameters(self._engine),
-            endpoints=offered_endpoints(self._engine),
+            endpoints=self._offered(),
             retry_for_secs=self._settings.lease_secs,
         )
         if isinstance(start, Drop):
@@ -254,6 +256,13 @@ class RunningRequests:
             if request.current is attempt:
                 request.current = None
                 held.discard(rid)
+
+    def _offered(self) -> str:
+        """Return the endpoints that the engine offers at the moment, as `Store.start` takes them."""
+        offered = offered_endpoints(self._engine)
+        if offered is not self._encoded[0]:
+            self._encoded = (offered, endpoints_argument(offered))
+        return self._encoded[1]
 
     async def _emitted(self, rid: str, start: Start) -> Sequence[Event] | None:
         """Return the events of earlier attempts, `start.base` of them.

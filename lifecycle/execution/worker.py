@@ -276,7 +276,7 @@ class Worker:
             "state": self.state,
             "models": list(self.models),
             "accepts": self._accepts,
-            "endpoints": offered_endpoints(self._engine),
+            "endpoints": dict(offered_endpoints(self._engine)),
             "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self._concurrency,
             "stuck": self._running.stuck,

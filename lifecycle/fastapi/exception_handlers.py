@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -14,14 +16,17 @@ EXPECTED_EXCEPTIONS = (ApiError, StoreError, Fenced, HTTPException, ClientDiscon
 """Any other exception is a bug. It gets a response too, and the code that catches it logs it."""
 
 
-def to_response(request: Request, failure: Exception) -> Response:
-    """Return the response for a failed call: OpenAI's error body, or an empty 499 when the client has disconnected."""
+def to_response(request: Request, failure: Exception, body_of: Callable[[ApiError], bytes] = ApiError.body) -> Response:
+    """Return the response for a failed call: `body_of` its error, or an empty 499 when the client has disconnected.
+
+    The default body is OpenAI's.
+    """
     if isinstance(failure, ClientDisconnect):
         return Response(status_code=499)  # raised while the body was read: no request was started
     error, more_headers = _to_api_error(request, failure), {}
     if isinstance(failure, HTTPException):
         more_headers = dict(failure.headers or {})
-    return Response(error.body(), error.status, {**error.headers(), **more_headers})
+    return Response(body_of(error), error.status, {**error.headers(), **more_headers})
 
 
 def _to_api_error(request: Request, failure: Exception) -> ApiError:

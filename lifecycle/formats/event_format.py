@@ -7,10 +7,11 @@ from typing import Protocol
 
 from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.messages import MessagesFormat
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
 from lifecycle.formats.responses import ResponsesFormat
-from lifecycle.types import FORWARDS, Endpoint, Event
+from lifecycle.types import COUNT_TOKENS, FORWARDS, Endpoint, Event
 
 
 class EventFormat(Protocol):
@@ -28,7 +29,7 @@ class EventFormat(Protocol):
         ...
 
 
-def _answer_format(endpoint: Endpoint) -> Callable[[Origin], EventFormat]:
+def _answer_format(endpoint: str) -> Callable[[Origin], EventFormat]:
     return lambda origin: AnswerFormat(endpoint, bool(origin.emitted))
 
 
@@ -36,7 +37,8 @@ FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.RESPONSES: ResponsesFormat,
-    **{endpoint: _answer_format(endpoint) for endpoint in FORWARDS},
+    Endpoint.MESSAGES: MessagesFormat,
+    **{endpoint: _answer_format(endpoint) for endpoint in (*FORWARDS, COUNT_TOKENS)},
 }
 
 

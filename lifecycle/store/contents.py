@@ -13,7 +13,7 @@ class Contents(ScriptRunner):
     """The part of the Store that reads and deletes the content of requests.
 
     An owner's kept content is bounded in each shard by an equal part of `stored_bytes`: the request that ends puts the
-    oldest content out, up to 64 in one script, and sweeps remove what is then still too much.
+    oldest content out, up to 32 in one script, and sweeps remove what is then still too much.
     """
 
     async def read_content(self, rid: str, *, retry_for_secs: float = 0.0) -> Content | None:

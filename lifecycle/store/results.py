@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Event, Labels, RequestRecord
+from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -63,6 +63,11 @@ class Start(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     endpoint: str = ""
     owner: str = ""  # the name of the API key; empty for none
+
+    @property
+    def served(self) -> str:
+        """Return what the engine has to serve: the endpoint, or what the request needs instead of it."""
+        return next((name.removeprefix(SERVES) for name in self.needs if name.startswith(SERVES)), self.endpoint)
 
 
 class Unsupported(NamedTuple):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import orjson
 
 from lifecycle.encoding import encode_events
-from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json
+from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json, endpoints_argument
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
@@ -30,7 +30,6 @@ from lifecycle.store.results import (
 from lifecycle.store.runner import as_text
 from lifecycle.types import (
     NATIVE,
-    TRANSLATED,
     CancelMode,
     Endpoint,
     ErrorDetail,
@@ -38,7 +37,7 @@ from lifecycle.types import (
     reported_tokens,
 )
 
-EVERY_ENDPOINT: dict[str, str] = dict.fromkeys(Endpoint, NATIVE)
+EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
@@ -110,7 +109,7 @@ class Store(Membership, Listings, Contents):
         *,
         resumable: bool = False,
         accepts: Sequence[str] = ("*",),
-        endpoints: Mapping[str, str] = EVERY_ENDPOINT,
+        endpoints: str = EVERY_ENDPOINT,
         retry_for_secs: float = 0.0,
     ) -> Start | Drop | Unsupported:
         """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
@@ -136,7 +135,7 @@ class Store(Membership, Listings, Contents):
             int(resumable),
             self.settings.retention_secs,
             " ".join(accepts),
-            " ".join(f"~{name}" if how == TRANSLATED else name for name, how in endpoints.items()),
+            endpoints,
         )
         if as_text(reply[0]) == "fenced":
             raise fenced(worker)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from sys import getsizeof
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -12,6 +13,7 @@ from lifecycle.encoding import encodable_value
 from lifecycle.types import Event
 
 _POINTER_BYTES = 8
+_TEXT_BYTES = getsizeof("")
 
 
 def text_bytes(text: str) -> int:
@@ -32,11 +34,12 @@ def event_bytes(event: Event) -> int:
 def memory_bytes(events: Sequence[Event]) -> int:
     """Return the memory that decoded events take: several times the bytes of their JSON if they are small objects.
 
-    Nothing is encoded for it. Names of fields are not counted, because the decoder shares them.
+    Nothing is encoded for it. Names of fields are not counted, because the decoder shares them. Texts are measured
+    together, which is faster.
     """
     total = _POINTER_BYTES * len(events)
-    if dict not in map(type, events):
-        return total + sum(map(getsizeof, events))
+    with suppress(TypeError):  # one of them is no text
+        return total + _TEXT_BYTES * len(events) + getsizeof("".join(cast(Sequence[str], events)))
     rest: list[Any] = list(events)
     while rest:
         value = rest.pop()

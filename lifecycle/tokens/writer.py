@@ -70,6 +70,11 @@ class TokenSink:
         """Return whether a token was put that is no opening."""
         return self.number > self.openings
 
+    @property
+    def produced(self) -> int:
+        """Return how many tokens of this attempt were put, those that can no longer be appended included."""
+        return self.number + self._dropped - self._base
+
     def put(self, event: Encodable, size: int) -> bool:
         """Take one event of `size` bytes. Returns False when the engine should await `drained()` before the next."""
         if self.closed or self._ending:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from lifecycle.formats.origin import Origin
+from lifecycle.translation.messages import MessagesTranslation
 from lifecycle.translation.responses import ResponsesTranslation
 from lifecycle.types import Endpoint, Event
 
@@ -33,6 +34,7 @@ class Translation(Protocol):
 
 
 TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {
+    Endpoint.MESSAGES: MessagesTranslation,
     Endpoint.RESPONSES: ResponsesTranslation,
 }
 """By the endpoint that is served."""

@@ -20,8 +20,8 @@ HTTP_PACKAGES = (ROOT / "frontend", ROOT / "lifecycle" / "fastapi")
 TYPES = {
     ErrorType.VALIDATION: ("The call is invalid.", "Correct what `param` names; repeating the call changes nothing."),
     ErrorType.NOT_FOUND: (
-        "The model, request or path does not exist.",
-        "A request's record may have expired.",
+        "The model, request or path does not exist, or the events of a request are no longer stored.",
+        "A request's record may have expired, or its content was deleted.",
     ),
     ErrorType.OVERLOAD: (
         "A limit of the caller is reached, or the answer grew past `LIFECYCLE_MAX_OUTPUT_BYTES`.",
@@ -89,6 +89,7 @@ CODES = {
     "no_healthy_worker": "no worker of the model can serve; `Retry-After` is the next probe",
     "no_worker": "the model is known, but has no worker at present",
     "overloaded": "this frontend has reached its limit of streams or dashboard viewers",
+    "previous_response_not_found": "`previous_response_id` names none that can be continued, see the message",
     "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued",
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",

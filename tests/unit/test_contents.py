@@ -191,7 +191,7 @@ async def test_one_end_removes_a_bounded_amount_and_sweeps_remove_the_rest(world
         await end(world, f"r{number:03}", body=BODY)
     allow(world, 1)
     await end(world, "last", body=BODY)
-    assert len(await stored(world)) == 151 - 64
+    assert len(await stored(world)) == 151 - 32
     more = True
     while more:
         _, more = await world.store.sweep(0)

@@ -10,7 +10,7 @@ import httpx2
 
 from lifecycle.aio import tasks
 from lifecycle.execution.offered_endpoints import DEFAULT
-from lifecycle.types import TRANSLATABLE
+from lifecycle.types import COUNT_TOKENS, TRANSLATABLE
 from worker.engines.endpoint_probe import Verdict, probe
 from worker.engines.upstream import Upstream
 from worker.engines.upstream_calls import CALLS
@@ -18,6 +18,7 @@ from worker.engines.upstream_calls import CALLS
 log = logging.getLogger(__name__)
 
 _NOWHERE = "/lifecycle-probe"  # behind the base URL; no server has it
+_IF_TOLD = (*TRANSLATABLE, COUNT_TOKENS)  # served only if the upstream says so
 _TRIES = 3  # after which an upstream that does not tell is left alone until it has been away
 
 
@@ -25,7 +26,8 @@ class ServedEndpoints:
     """Ask one upstream for its endpoints. Chat and text completions are assumed until it has told them.
 
     An endpoint about which its answer says nothing is assumed to be served, so that a call gets the upstream's own
-    words. Only one that can be translated is not: the translation serves its calls in any case.
+    words. Two kinds are not: one that can be translated, because the translation serves its calls in any case, and the
+    counting of tokens, which belongs to one of these.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -69,7 +71,7 @@ class ServedEndpoints:
         if anywhere is Verdict.LATER:
             return []
         if anywhere is not Verdict.NOT_SERVED:  # it answers whatever the path is, so no answer says anything
-            return [name for name in CALLS if name not in TRANSLATABLE]
+            return [name for name in CALLS if name not in _IF_TOLD]
         urls = [self._upstream.url(call.path, at_root=call.at_root) for call in CALLS.values()]
         verdicts = await asyncio.gather(*(probe(client, self._upstream, url) for url in urls))
         return [name for name, verdict in zip(CALLS, verdicts, strict=True) if _is_served(name, verdict)]
@@ -78,4 +80,4 @@ class ServedEndpoints:
 def _is_served(name: str, verdict: Verdict) -> bool:
     if verdict is Verdict.SERVED:
         return True
-    return verdict is not Verdict.NOT_SERVED and name not in TRANSLATABLE
+    return verdict is not Verdict.NOT_SERVED and name not in _IF_TOLD

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lifecycle.execution.context import EngineContext
-from lifecycle.types import Endpoint
+from lifecycle.types import COUNT_TOKENS, Endpoint
 from worker.engines.answer_parser import AnswerParser
 from worker.engines.completion_parser import CompletionParser
 from worker.engines.forward_parser import ForwardParser
+from worker.engines.messages_parser import MessagesParser
 from worker.engines.responses_parser import ResponsesParser
 from worker.engines.upstream_errors import Scrub
 
@@ -73,6 +74,17 @@ def _responses_parser(
     return ResponsesParser(scrub, max_output_bytes)
 
 
+def _stream_body(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the client's own body, as a stream."""
+    return {**request, "stream": True}
+
+
+def _messages_parser(
+    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
+) -> MessagesParser:
+    return MessagesParser(scrub, max_output_bytes)
+
+
 def _same(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
@@ -91,6 +103,8 @@ CALLS: dict[str, UpstreamCall] = {
     Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
     Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
     Endpoint.RESPONSES: UpstreamCall("/responses", _responses_body, _responses_parser),
+    Endpoint.MESSAGES: UpstreamCall("/messages", _stream_body, _messages_parser),
+    COUNT_TOKENS: _forward("/messages/count_tokens"),
     Endpoint.EMBEDDINGS: _forward("/embeddings"),
     Endpoint.RERANK: _forward("/rerank"),
     Endpoint.SCORE: _forward("/score"),

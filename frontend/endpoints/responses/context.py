@@ -19,6 +19,7 @@ from lifecycle.translation.responses_support import untranslatable
 from lifecycle.types import Endpoint, ErrorType, Status, Storage
 
 PARAM = "previous_response_id"
+_RETRY_SECS = 0.3
 
 
 async def with_context(call: Call, store: Store, may_see: Callable[[str | None], bool], limit_bytes: int) -> Call:
@@ -34,7 +35,7 @@ async def with_context(call: Call, store: Store, may_see: Callable[[str | None],
     previous_id = call.body.get(PARAM)
     if not isinstance(previous_id, str):
         return call
-    content = await store.read_content(previous_id) if is_request_id(previous_id) else None
+    content = await store.read_content(previous_id, retry_for_secs=_RETRY_SECS) if is_request_id(previous_id) else None
     if content is None or content.record.endpoint != Endpoint.RESPONSES or not may_see(content.record.owner):
         raise _not_found(previous_id, "does not exist; it may have expired")
     context = await _read_items(store, content)

@@ -3,8 +3,8 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can continue
 --         behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
---         separated by spaces, `*` for all), endpoints (those that the worker serves, separated by spaces; `~` before a
---         name says that it translates)
+--         separated by spaces, `*` for all), endpoints (those that the worker offers, each between spaces; `~` before
+--         a name says that it translates)
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers,
 --         endpoint, owner} (the same again when repeated for the same delivery), {'drop', why} when there is nothing to
 --         run, {'unsupported', endpoint, needs} when this engine does not offer the endpoint, or does not accept what the
@@ -78,15 +78,18 @@ if number > 0 and (first_token_at or '') ~= '' and resumable ~= '1' then
   return {'drop', 'worker_lost'}
 end
 
--- Returns whether a name is in a list of names that are separated by spaces.
-local function names(list, name) return string.find(' ' .. list .. ' ', ' ' .. name .. ' ', 1, true) end
+-- Returns whether a name is in a list of names, each of which is between spaces.
+local function names(list, name) return string.find(list, ' ' .. name .. ' ', 1, true) end
 
 local native = names(endpoints, endpoint)
 if not native and not names(endpoints, '~' .. endpoint) then return {'unsupported', endpoint, needs or ''} end
-for name in string.gmatch(needs or '', '%S+') do
-  local accepted = accepts == '*' or names(accepts, name)
-  if string.sub(name, 1, 7) == 'native:' then accepted = native end
-  if not accepted then return {'unsupported', endpoint, needs} end
+if needs then
+  for name in string.gmatch(needs, '%S+') do
+    local accepted = accepts == '*' or names(' ' .. accepts .. ' ', name)
+    if string.sub(name, 1, 7) == 'native:' then accepted = native end
+    if string.sub(name, 1, 7) == 'serves:' then accepted = names(endpoints, string.sub(name, 8)) end
+    if not accepted then return {'unsupported', endpoint, needs} end
+  end
 end
 
 attempt = tostring(tonumber(attempt) + 1)

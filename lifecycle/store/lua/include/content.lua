@@ -5,7 +5,7 @@
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE
 
-local removals_left = 64  -- of one call of a script, each costs about 10 microseconds; the next sweep does the rest
+local removals_left = 32  -- of one call of a script, each costs about 20 microseconds; sweeps do the rest
 
 local function remove_content(rid)
   redis.call('UNLINK', P .. 'body:' .. rid, P .. 'tokens:' .. rid)
