@@ -14,6 +14,7 @@ from typing import Any
 from tests.clients.scripted import ANSWERS, INPUT_TOKENS, OUTPUT_TOKENS
 
 PROGRAMS = Path(__file__).parent / "programs"
+CODEX = Path(__file__).parent / "codex"
 _ROOT = Path(__file__).parents[2]
 
 FEATURES = (
@@ -87,7 +88,12 @@ class Client:
 
     @property
     def is_for_node(self) -> bool:
-        return self.program.endswith(".mjs")
+        return not self.program.endswith(".py")
+
+    @property
+    def folder(self) -> Path:
+        """Return where the package.json is that has the package."""
+        return CODEX if self.program == "codex" else PROGRAMS
 
     @property
     def command(self) -> list[str]:
@@ -100,7 +106,7 @@ class Client:
     def version(self) -> str:
         """Return the version that the tests run with."""
         if self.is_for_node:
-            return str(json.loads((PROGRAMS / "package.json").read_text())["dependencies"][self.package])
+            return str(json.loads((self.folder / "package.json").read_text())["dependencies"][self.package])
         found = re.search(rf"^{self.package}==(.+)$", (_ROOT / "constraints.txt").read_text(), re.MULTILINE)
         assert found, f"constraints.txt has no {self.package}"
         return found[1]
@@ -113,8 +119,8 @@ class Client:
             return "" if installed else f"{self.package} is not installed: pip install -e '.[clients]'"
         if shutil.which("node") is None:
             return "node is not on PATH"
-        if not (PROGRAMS / "node_modules" / self.package).exists():
-            return f"{self.package} is not installed: npm install in {PROGRAMS.relative_to(_ROOT)}"
+        if not (self.folder / "node_modules" / self.package).exists():
+            return f"{self.package} is not installed: npm install in {self.folder.relative_to(_ROOT)}"
         return ""
 
 
@@ -162,6 +168,13 @@ RESPONSES_CLIENTS = (
         RESPONSES_FEATURES,
     ),
     Client("AI SDK", "ai_sdk_openai.mjs", "@ai-sdk/openai", frozenset(TRACKERS_OWN), RESPONSES_FEATURES),
+)
+CODEX_CLIENT = Client(
+    "Codex",
+    "codex",
+    "@openai/codex",
+    frozenset(RESPONSES_FEATURES) - {"streamed text", "streamed tool call", "agent with a tool"},
+    RESPONSES_FEATURES,
 )
 MESSAGES_CLIENTS = (
     Client("@anthropic-ai/sdk, JS", "anthropic_node.mjs", "@anthropic-ai/sdk", frozenset(), MESSAGES_FEATURES),

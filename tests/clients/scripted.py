@@ -19,7 +19,7 @@ UTC = ("clock", {"zone": "UTC"})
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine says: a reasoning, a text, and calls of tools, each with its name and arguments."""
+    """Hold what an engine says: a reasoning, a text, and calls of tools, each with its name and arguments."""
 
     text: str = ""
     reasoning: str = ""
@@ -34,10 +34,15 @@ ANSWERS = {
     "parallel_tools": Answer("I look.", calls=(PARIS, UTC)),
     "agent": Answer("It is sunny in Paris."),
     "parallel_agent": Answer("It is sunny in Paris, and noon."),
+    "codex": Answer("It is 42."),
     "broken": Answer("The sky is blue, and the sea is deep, too."),
     "endless": Answer("The sky is blue, and the sea is deep, too."),
 }
-_CALLED_FIRST = {"agent": Answer(calls=(PARIS,)), "parallel_agent": Answer(calls=(PARIS, UTC))}
+_CALLED_FIRST = {
+    "agent": Answer(calls=(PARIS,)),
+    "parallel_agent": Answer(calls=(PARIS, UTC)),
+    "codex": Answer("I compute it.", calls=(("exec_command", {"cmd": "echo $((6 * 7)) > answer; cat answer"}),)),
+}
 FAILING = ("context_overflow", "rate_limit")
 NAMES = (*ANSWERS, *FAILING)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lifecycle.settings import Settings
 from tests.clients import as_chat, as_messages, as_responses
 from tests.clients.replay import Replay, send_json
 from tests.clients.scripted import CHAT_PREFIX, NAMES, name_of
+from tests.cluster import Cluster, running
 from tests.upstream import Exchange
 
 _EVENTS_BEFORE_THE_END = 6  # of an answer that breaks off, or never ends
@@ -58,6 +63,17 @@ def native() -> ScriptedReplay:
 def chat_only() -> ScriptedReplay:
     """Return an upstream that serves only chat completions. Its models' names begin with CHAT_PREFIX."""
     return ScriptedReplay({"/v1/chat/completions": as_chat}, CHAT_PREFIX)
+
+
+@asynccontextmanager
+async def in_front_of(
+    engine: ScriptedReplay, chat: ScriptedReplay, settings: Settings, directory: Path
+) -> AsyncIterator[Cluster]:
+    """Run two frontends, and a worker for each upstream."""
+    async with running(settings, directory, frontends=2, workers=0) as cluster:
+        for upstream in (engine, chat):
+            await cluster.worker([], "openai", openai_base_url=upstream.url)
+        yield cluster
 
 
 async def _play(exchange: Exchange, kind: ModuleType) -> None:

@@ -7,9 +7,7 @@ translates, and what a program calls `plain` is the same.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,8 +17,8 @@ from tests.clients.features import MESSAGES_CLIENTS, RESPONSES_CLIENTS, TRACKERS
 from tests.clients.outcomes import Outcome, outcome
 from tests.clients.replay import replaying
 from tests.clients.scripted import CHAT_PREFIX
-from tests.clients.scripted_replay import ScriptedReplay, chat_only, native
-from tests.cluster import Cluster, running
+from tests.clients.scripted_replay import ScriptedReplay, chat_only, in_front_of, native
+from tests.cluster import Cluster
 from tests.shared_cluster import shared_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients, pytest.mark.timeout(240)]
@@ -62,20 +60,10 @@ def upstreams(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with (
         replaying(native()) as engine,
         replaying(chat_only()) as chat,
-        shared_cluster(_in_front_of(engine, chat, settings, directory)) as cluster,
+        shared_cluster(in_front_of(engine, chat, settings, directory)) as cluster,
     ):
         engine.beside.append(chat)
         yield Upstreams(engine, cluster)
-
-
-@asynccontextmanager
-async def _in_front_of(
-    engine: ScriptedReplay, chat: ScriptedReplay, settings: Settings, directory: Path
-) -> AsyncIterator[Cluster]:
-    async with running(settings, directory, frontends=2, workers=0) as cluster:
-        for upstream in (engine, chat):
-            await cluster.worker([], "openai", openai_base_url=upstream.url)
-        yield cluster
 
 
 @pytest.mark.parametrize(("client", "feature"), _CASES, ids=lambda value: getattr(value, "program", value))

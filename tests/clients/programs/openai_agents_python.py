@@ -13,16 +13,17 @@ from tests.clients.programs.cases import API_KEY, HELLO, Weather, case, left, ma
 agents.set_tracing_disabled(True)
 
 
-@agents.function_tool
 def weather(city: str, days: int) -> str:
     """Tell the weather of a city."""
     return f"sunny in {city} for {days} days"
 
 
-@agents.function_tool
 def clock(zone: str) -> str:
     """Tell the time in a zone."""
     return f"noon in {zone}"
+
+
+WEATHER, CLOCK = agents.function_tool(weather), agents.function_tool(clock)
 
 
 def agent(url: str, name: str, **fields: Any) -> agents.Agent[Any]:
@@ -65,22 +66,22 @@ async def streamed_text(url: str) -> Any:
 
 @case("agent with a tool")
 async def agent_with_a_tool(url: str) -> Any:
-    return both(await agents.Runner.run(agent(url, "agent", tools=[weather]), HELLO))
+    return both(await agents.Runner.run(agent(url, "agent", tools=[WEATHER]), HELLO))
 
 
 @case("parallel tool calls")
 async def parallel_tool_calls(url: str) -> Any:
-    return both(await agents.Runner.run(agent(url, "parallel_agent", tools=[weather, clock]), HELLO))
+    return both(await agents.Runner.run(agent(url, "parallel_agent", tools=[WEATHER, CLOCK]), HELLO))
 
 
 @case("streamed tool call")
 async def streamed_tool_call(url: str) -> Any:
-    return await streamed(url, "agent", tools=[weather])
+    return await streamed(url, "agent", tools=[WEATHER])
 
 
 @case("streamed parallel tool calls")
 async def streamed_parallel_tool_calls(url: str) -> Any:
-    return await streamed(url, "parallel_agent", tools=[weather, clock])
+    return await streamed(url, "parallel_agent", tools=[WEATHER, CLOCK])
 
 
 @case("structured output")
