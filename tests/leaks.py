@@ -191,6 +191,7 @@ RULES: dict[str, _Rule] = {
     "retry:": _entries_are_queued,
     "inflight:": _is_owned,
     "counts:": _is_owned,
+    "reading:": _is_owned,
     "running:": _is_owned,
     "pending_cancellations:": _is_owned,
     "fenced:": _expires,

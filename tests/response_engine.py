@@ -3,6 +3,7 @@
 It answers with the words of the input, or with a call of the first tool if there are tools. The call's `metadata` says
 what else it does:
 
+- `starts`: the path of a file; it waits until the file exists before it has any output
 - `gate`: the path of a file; it waits behind the first half of the answer until the file exists
 - `fails`: the code of the error with which it fails behind the first half
 - `refuses`: the code of the error with which it fails before it has any output
@@ -50,6 +51,7 @@ async def generate(request: dict[str, Any], context: EngineContext) -> Events:
     told = request.get("metadata") or {}
     yield {"type": "response.created", "sequence_number": 0, "response": response("in_progress")}
     yield {"type": "response.in_progress", "sequence_number": 1, "response": response("in_progress")}
+    await _opened(told.get("starts"))
     if told.get("refuses"):
         yield _failure(told["refuses"])
     produced = _call(request["tools"][0], told) if request.get("tools") else _message(last_text(request), told)
@@ -75,7 +77,12 @@ async def _half(told: dict[str, str]) -> Events:
     """Wait or fail, as the call says."""
     if told.get("fails"):
         yield _failure(told["fails"])
-    while told.get("gate") and not Path(told["gate"]).exists():
+    await _opened(told.get("gate"))
+
+
+async def _opened(gate: str | None) -> None:
+    """Wait until the file exists, if there is one to wait for."""
+    while gate and not Path(gate).exists():
         await asyncio.sleep(_POLL_SECS)
 
 

@@ -178,7 +178,7 @@ def _forbidden(message: str, code: str) -> ApiError:
 
 def invalid_key() -> ApiError:
     """Return the error 401 for a call without a valid API key."""
-    message = "The API key is missing or unknown; send it as Authorization: Bearer KEY"
+    message = "The API key is missing or unknown; send it as Authorization: Bearer KEY, or as x-api-key: KEY"
     return ApiError(ErrorType.VALIDATION, message, status=401, code="invalid_api_key")
 
 

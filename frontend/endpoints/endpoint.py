@@ -135,7 +135,7 @@ class ApiEndpoint(ABC):
 
         Raises StoreUnavailable.
         """
-        raise NotImplementedError(f"{self.name} has no calls in the background")
+        raise TypeError(f"{self.name} has no calls in the background")
 
     def error_body(self, error: ApiError, request_id: str) -> bytes:
         """Return the body of the response to a call that failed before its response began.

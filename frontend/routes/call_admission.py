@@ -62,7 +62,15 @@ async def admit(
                 code="no_healthy_worker",
                 retry_after_secs=max(1.0, outage.retry_after_secs),
             )
-        call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
+        try:
+            call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
+        except ApiError:
+            # What the call refers to may have gone since the first such call, whose request has it.
+            attached = await idempotency.attach(tracker) if idempotency is not None else None
+            if attached is None:
+                raise
+            request.state.request_id = attached.rid
+            return attached
         missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
         if missing is not None:
             raise _unsupported(missing, call.model, endpoint)

@@ -17,7 +17,7 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status
+from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
 
@@ -76,29 +76,25 @@ async def stream_request(request: Request, rid: str) -> Response:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
     check_reader_limit(tracker)
-    if not await _is_accessible(request, rid):
+    record = await _read_visible(request, rid)
+    if record is None:
         raise _unknown(rid)
-    if after.number > 0 and await _is_last_event(tracker, rid, after):
+    if after.number > 0 and _is_last_event(record, after):
         return Response(status_code=204)
-    opened = await tracker.open_reader(rid, after)
-    if opened is None:
-        raise _unknown(rid)
-    record, reader = opened
-
+    if record.status.terminal and record.storage == Storage.DELETED:
+        message = f"The events of the request {rid!r} were deleted, or removed to make room for newer ones"
+        raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
     answer = Answer(rid, record.model, record.created_at)
     encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
-    return stream_reader(tracker, reader, encoder)
+    opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
+    if opened is None:
+        raise _unknown(rid)
+    return stream_reader(tracker, opened[1], encoder)
 
 
-async def _is_last_event(tracker: Tracker, rid: str, after: TokenId) -> bool:
+def _is_last_event(record: RequestRecord, after: TokenId) -> bool:
     """Return whether the request has ended and nothing follows the event `after`."""
-    record = await tracker.store.read(rid)
-    return (
-        record is not None
-        and record.status.terminal
-        and record.stream_length == after.number
-        and after.attempt <= record.attempt
-    )
+    return record.status.terminal and record.stream_length == after.number and after.attempt <= record.attempt
 
 
 @router.post("/{rid}/cancel")

@@ -51,6 +51,7 @@ SHARD_KEYS = (
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
+    Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
     Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),
     Key(
         "pending_cancellations:",

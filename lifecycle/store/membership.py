@@ -160,6 +160,10 @@ class Membership(ScriptRunner):
         )
         return int(reply[0]), bool(reply[1])
 
+    async def is_known_model(self, model: str) -> bool:
+        """Return whether a worker has announced the model, lately enough to be remembered. Raises StoreUnavailable."""
+        return await self.command("ZSCORE", self.keys.control + "models", model) is not None
+
     async def roster(self) -> Roster:
         """Return the living replicas and the known models, as of one moment. Raises StoreUnavailable."""
         reply = await self._call("roster", self.keys.control, self.settings.lease_secs)

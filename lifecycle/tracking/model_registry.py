@@ -40,8 +40,12 @@ class ModelRegistry:
         self._workers: dict[str, list[LivingWorker]] = {}  # by model
 
     async def state_of(self, model: str) -> ModelState:
-        """Return a model's state; the roster is refreshed unless the model is live. Raises StoreUnavailable."""
-        if self._cached_state(model) != "live":
+        """Return a model's state. Raises StoreUnavailable.
+
+        The roster is refreshed unless the model is live. A model that Redis does not know costs one small command.
+        """
+        state = self._cached_state(model)
+        if state == "known" or (state == "unknown" and await self._store.is_known_model(model)):
             await self.refresh()
         return self._cached_state(model)
 

@@ -101,16 +101,15 @@ def _parts(block: Mapping[str, Any]) -> list[dict[str, Any]]:
     if kind != "document":
         return []
     if source.get("type") == "text":
-        return [{"type": "text", "text": _titled(block, source.get("data") or "")}]
+        return [{"type": "text", "text": _titled(block, source.get("data"))}]
     content = source.get("content") or ""
     if isinstance(content, str):
         return [{"type": "text", "text": _titled(block, content)}]
-    return [part for inner in content for part in _parts(inner)]
+    return [part for inner in content for part in _parts(inner)]  # a list: the call has been checked
 
 
-def _titled(document: Mapping[str, Any], text: str) -> str:
-    heading = [document[name] for name in ("title", "context") if document.get(name)]
-    return _PARAGRAPH.join([*heading, text])
+def _titled(document: Mapping[str, Any], text: Any) -> str:
+    return _PARAGRAPH.join(str(part) for part in (document.get("title"), document.get("context"), text) if part)
 
 
 def _image_url(source: Mapping[str, Any]) -> str:

@@ -232,6 +232,23 @@ async def test_a_deadline_ends_it(cluster: Cluster) -> None:
     assert refusal(reply, 504)["error_type"] == "deadline"
 
 
+async def test_workers_of_one_model_may_serve_different_endpoints(cluster: Cluster) -> None:
+    """Each call reaches a worker that offers its endpoint, whichever took it from the queue."""
+    workers = [await cluster.worker("mixed", engine) for engine in ("vectors:generate", "echo")]
+    chat = {"model": "mixed", "messages": [{"role": "user", "content": "hi"}]}
+    try:
+        replies = await asyncio.gather(
+            *(call(cluster, model="mixed") for _ in range(6)),
+            *(call(cluster, "/v1/chat/completions", **chat) for _ in range(6)),
+        )
+        assert [reply.status_code for reply in replies] == [200] * 12
+        assert [reply.json() for reply in replies[:6]] == [answer(model="mixed")] * 6
+    finally:
+        for worker in workers:
+            await worker.terminate()
+            cluster.workers.remove(worker)
+
+
 async def test_the_roster_shows_the_endpoints(cluster: Cluster) -> None:
     replicas = (await cluster.get("/v1/replicas"))["data"]
     shown = {replica["models"][0]: replica["endpoints"] for replica in replicas if replica["role"] == "worker"}

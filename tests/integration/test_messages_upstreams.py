@@ -279,7 +279,7 @@ async def test_a_native_upstreams_events_are_what_the_client_reads(cluster: Clus
 
 
 async def test_tokens_are_counted_where_the_upstream_can(cluster: Cluster, serve: Serve) -> None:
-    """As Claude Code does before it sends a conversation: with system blocks, cache marks and many tools."""
+    """Claude Code counts before it sends a conversation: with system blocks, cache marks and many tools."""
     system: list[Any] = [
         {"type": "text", "text": f"Part {number}.", "cache_control": {"type": "ephemeral"}} for number in range(3)
     ]

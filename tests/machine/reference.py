@@ -66,6 +66,7 @@ class ReferenceModel:
             needs=needs,
             storage=storage,
         )
+        self.requests[rid].queue_limit_secs = limits.queue
         return ("admitted",)
 
     def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
@@ -101,12 +102,7 @@ class ReferenceModel:
             request.readers[frontend] = readers
         else:
             request.readers.pop(frontend, None)
-        if connection != "closed_unexpectedly" or request.on_disconnect == "continue" or self._read(request):
-            return ("continues", first)
-        if request.grace_secs:
-            request.deadlines.setdefault("grace", self._due(request.grace_secs))
-            return ("grace", first)
-        return (self._cancel(request, "kill"), first)
+        return (self._judge(request) if connection == "closed_unexpectedly" else "continues", first)
 
     def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
         request = self.requests[rid]
@@ -298,6 +294,10 @@ class ReferenceModel:
             else:
                 self._reassign(request, replica, find_new_owner[request.rid], candidates, bool(readers))
                 moved += 1
+        for request in self.requests.values():
+            if not request.terminal and request.frontend != replica and request.readers.get(replica):
+                del request.readers[replica]
+                ended += self._judge(request) == "terminal"
         return (waiting == 0, ended, moved, waiting)
 
     def _reassign(self, request: Tracked, dead: str, new_owner: str, candidates: set[str], read: bool) -> None:
@@ -309,6 +309,15 @@ class ReferenceModel:
             request.deadlines.setdefault("grace", self._due(request.grace_secs))
 
     # transitions shared by the above
+
+    def _judge(self, request: Tracked) -> str:
+        """Cancel a request, begin its grace or let it continue, after it has lost a reader."""
+        if request.on_disconnect == "continue" or self._read(request):
+            return "continues"
+        if request.grace_secs:
+            request.deadlines.setdefault("grace", self._due(request.grace_secs))
+            return "grace"
+        return self._cancel(request, "kill")
 
     def _running_on(self, worker: str) -> list[Tracked]:
         return [r for r in self.requests.values() if r.status == "running" and r.worker == worker]
@@ -360,6 +369,8 @@ class ReferenceModel:
     def _queue_again(self, request: Tracked) -> None:
         self._leave_queue(request)
         request.queue = "retry"
+        if request.queue_limit_secs:
+            request.deadlines.setdefault("queue", self._due(request.queue_limit_secs))
 
     def _end_from_outside(self, request: Tracked, status: str, error_type: str) -> None:
         """Ended by another than its worker, which is told to stop."""

@@ -68,6 +68,7 @@ class Tracked:
     needs: tuple[str, ...] = ()
     failures: int = 0  # attempts that failed and were repeated
     storage: str = ""
+    queue_limit_secs: int = 0  # of each stay in the queue
 
     @property
     def number(self) -> int:

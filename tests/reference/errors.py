@@ -76,6 +76,7 @@ TYPES = {
 CODES = {
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
     "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
+    "content_deleted": "the events of the request were deleted, or removed to make room for newer ones",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
@@ -94,6 +95,8 @@ CODES = {
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
+    "response_not_found": "the response does not exist, has expired, or was deleted",
+    "response_not_in_background": "only a response that was started with `background: true` can be cancelled",
     "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }

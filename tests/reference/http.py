@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from frontend.auth.policy import RULES, Level
+from frontend.routes.json_schema import RID, TOKEN_ID
 from frontend.routes.openapi import document
-from frontend.routes.schemas import RID, SCHEMAS, TOKEN_ID
+from frontend.routes.schemas import SCHEMAS
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType
 from tests.reference.table import code, items, table

@@ -93,6 +93,17 @@ def test_a_recorded_stream_ends_as_incomplete() -> None:
     assert [item["type"] for item in accumulate(events)["output"]] == ["reasoning"]
 
 
+@pytest.mark.parametrize("name", ["llama_text", "llama_tools"])
+def test_what_llama_cpp_leaves_out_is_completed(name: str) -> None:
+    """The recorded streams have no indexes, no log probabilities, and a usage without all details."""
+    events: list[Any] = _read((RECORDED / "responses" / f"{name}.sse").read_bytes(), pieces=100)
+    for event in events:
+        if "response" in event:
+            event["response"] = {**BASE, **event["response"]}
+    output = accumulate(events)["output"]
+    assert {item["type"] for item in output} == {"message" if name == "llama_text" else "function_call"}
+
+
 @pytest.mark.parametrize(
     ("event", "status", "type", "code", "param"),
     [

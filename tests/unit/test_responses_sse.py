@@ -67,6 +67,13 @@ def test_the_ending_is_held_back_until_the_request_has_completed() -> None:
     assert (last[0], last[1], last[2]["sequence_number"]) == ("1-4", "response.completed", 3)
 
 
+def test_an_ending_without_output_is_completed_from_the_events_before() -> None:
+    encoded = encoder()
+    encoded.tokens(1, 1, [ITEM, DELTA, {"type": "response.completed", "response": BASE | {"status": "completed"}}])
+    ((_, _, last),) = parsed(encoded.ending(end(Status.COMPLETED, 3)))
+    assert last["response"]["output"][0]["content"][0]["text"] == "hi"
+
+
 def test_a_failure_takes_the_number_of_the_ending_that_was_held_back() -> None:
     encoded = encoder()
     encoded.tokens(1, 1, [CREATED, COMPLETED])

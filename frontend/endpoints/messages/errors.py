@@ -21,15 +21,21 @@ _TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+_CANCELLED = 499
 _KNOWN = frozenset({*_TYPES.values(), "invalid_request_error", "api_error", "billing_error"})
 
 
 def error_object(status: int, given_type: str | None, message: str, request_id: str) -> dict[str, Any]:
     """Return the body of an error, or the data of an `error` event.
 
-    Its type follows from the HTTP status, unless an upstream has given one that Anthropic's API has.
+    Its type follows from the HTTP status. For one that says little, an upstream's own type is kept if Anthropic's API
+    has it.
     """
-    kind = given_type if given_type in _KNOWN else _type_of(status)
+    kind = _TYPES.get(status)
+    if kind is None and given_type in _KNOWN:
+        kind = given_type
+    if kind is None:
+        kind = "api_error" if status >= _CANCELLED else "invalid_request_error"
     return {"type": "error", "error": {"type": kind, "message": encodable(message)}, "request_id": request_id}
 
 
@@ -38,9 +44,3 @@ def ended_badly(end: End, request_id: str) -> dict[str, Any]:
     detail = shown_detail(end.detail)
     status = detail.status if detail else ERROR_RESPONSES[ErrorType(end.error_type)].status
     return error_object(status, detail.type if detail else None, end.message, request_id)
-
-
-def _type_of(status: int) -> str:
-    if status >= 499:
-        return _TYPES.get(status, "api_error")
-    return _TYPES.get(status, "invalid_request_error")

@@ -22,6 +22,7 @@ COUNT_RULES = {
     "tool_choice": OBJECT,
     "thinking": OBJECT,
     "output_config": OBJECT,
+    "output_format": OBJECT,
 }
 RULES = COUNT_RULES | {
     "max_tokens": NUMBER,
@@ -41,6 +42,7 @@ _FIELDS = {
     "text": {"text": STRING},
     "image": {"source": OBJECT},
     "document": {"source": OBJECT},
+    "thinking": {"thinking": STRING},
     "tool_use": {"id": _NAME, "name": _NAME, "input": OBJECT},
     "tool_result": {"tool_use_id": _NAME},
 }
@@ -65,6 +67,8 @@ def check(body: dict[str, Any], rules: dict[str, Rule], required: tuple[str, ...
         OBJECT.check(f"tools[{index}]", tool)
         if is_own_tool(tool):
             _NAME.check(f"tools[{index}].name", tool.get("name"))
+    if (body.get("output_config") or {}).get("format") is not None:
+        OBJECT.check("output_config.format", body["output_config"]["format"])
     if body.get("tool_choice") is not None:
         _NAME.check("tool_choice.type", body["tool_choice"].get("type"))
 

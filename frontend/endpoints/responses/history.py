@@ -9,7 +9,7 @@ import orjson
 from frontend.endpoints.endpoint import Answer
 from frontend.endpoints.responses.error import response_error
 from frontend.endpoints.responses.fold import ResponseFold
-from lifecycle.formats.response_object import new_response
+from lifecycle.formats.response_object import ENDINGS, new_response
 from lifecycle.formats.responses_usage import to_responses_usage
 from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
@@ -50,6 +50,22 @@ async def read_fold(store: Store, answer: Answer, up_to: int | None = None) -> R
     return ReadEvents(fold, last, end)
 
 
+async def _read_ending(store: Store, record: RequestRecord) -> ReadEvents | None:
+    """Read only the event that ends a completed response, because it has all of it; None when there is none.
+
+    Clients poll for it, and the whole stream may be long.
+    """
+    if record.status is not Status.COMPLETED or record.stream_length == 0:
+        return None
+    page = await read_history(store, record.id, f"{record.attempt}-{record.stream_length - 1}", _RETRY_SECS)
+    match page.items:
+        case [Tokens(events=[*_, {"type": str(kind)} as ending]) as tokens, End() as end] if kind in ENDINGS:
+            fold = ResponseFold(new_response(record.id, record.created_at, {}, "in_progress"))
+            fold.add([ending])
+            return ReadEvents(fold, TokenId(tokens.attempt, tokens.last), end)
+    return None
+
+
 async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str, Any]] | None:
     """Return the record of a response and the response object as it is now; None when its content is gone.
 
@@ -59,7 +75,7 @@ async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str
     if record is None:
         return None
     answer = Answer(rid, record.model, record.created_at)
-    read = await read_fold(store, answer)
+    read = await _read_ending(store, record) or await read_fold(store, answer)
     record = await store.read(rid, retry_for_secs=_RETRY_SECS)
     if record is not None and record.status.terminal and read.end is None:  # it has ended between the two
         read = await read_fold(store, answer)

@@ -79,9 +79,9 @@ class ResponseEncoder:
         if end.status != Status.COMPLETED:
             response = self._fold.response("failed", error=response_error(end.error_type, end.message, end.detail))
             return _frame({"type": "response.failed", "response": response}, number)
-        if self._held is not None:
-            return b"id: %d-%d\n" % self._held[:2] + _frame(self._held.event, number)
         response = self._fold.completed(end)
+        if self._held is not None:
+            return b"id: %d-%d\n" % self._held[:2] + _frame(self._held.event | {"response": response}, number)
         return _frame({"type": f"response.{response['status']}", "response": response}, number)
 
 

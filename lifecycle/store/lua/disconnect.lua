@@ -24,8 +24,10 @@ if is_terminal(record) then return {'terminal', first, '0'} end
 -- The owner stays among the readers, because it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
+  if record.frontend ~= frontend then redis.call('SADD', P .. 'reading:' .. frontend, rid) end
 else
   redis.call('HDEL', P .. 'readers:' .. rid, frontend)
+  redis.call('SREM', P .. 'reading:' .. frontend, rid)
 end
 if record.status == 'running' then note_readers(rid, record.worker) end
 local what = 'continues'

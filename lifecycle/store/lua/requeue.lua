@@ -20,7 +20,7 @@ if not record then return {'unknown'} end
 if record.status == 'queued' and attempt == '' then
   if record.queue ~= queue or record.entry ~= entry then return {'not'} end
   leave_queue(record)
-  enqueue_retry(rid, record)
+  enqueue_retry(rid, record, clock(shift))
   return {'requeued'}
 end
 if not runs_here or record.attempt ~= attempt then return {'not'} end

@@ -41,7 +41,7 @@ if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
     local _, _, _, enqueue_retry = load_rare()
     local record = load_record(rid)
     leave_queue(record)
-    enqueue_retry(rid, record)
+    enqueue_retry(rid, record, clock(shift))
   end
   return {'fenced'}
 end

@@ -85,7 +85,7 @@ end
 for _, model in ipairs(cjson.decode(models)) do
   for _, queue in ipairs({'queue', 'retry'}) do
     for _, worker in ipairs(expired_holders(queue, model)) do
-      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit))
+      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit), now)
       if not all then more = 1 end
     end
   end

@@ -84,8 +84,11 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   else
     redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
   end
-  local public = public_record(rid, record)
-  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
+  local public, frontends = public_record(rid, record), redis.call('HKEYS', P .. 'readers:' .. rid)
+  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
+  for _, frontend in ipairs(frontends) do
+    if frontend ~= record.frontend then redis.call('SREM', P .. 'reading:' .. frontend, rid) end
+  end
   if has_storage then
     redis.call('DEL', P .. 'readers:' .. rid)
   else
