@@ -40,6 +40,12 @@ def answer(body: dict[str, Any]) -> Answer:
     return answer_of(body["model"], any(item.get("type") == "function_call_output" for item in items))
 
 
+def lost_item(body: dict[str, Any]) -> str | None:
+    """Return the id of an item that a call refers to and that is not there, because nothing is to be stored."""
+    items = body["input"] if isinstance(body["input"], list) and body.get("store") is False else []
+    return next((str(item["id"]) for item in items if item.get("type") == "item_reference"), None)
+
+
 def whole(body: dict[str, Any]) -> dict[str, Any]:
     """Return the response object of a completed answer."""
     response: dict[str, Any] = events(body)[-1]["response"]
@@ -67,7 +73,7 @@ def _response(body: dict[str, Any], status: str, output: list[dict[str, Any]]) -
     asked = {name: body[name] for name in _DEFAULTS if body.get(name) is not None}
     usage = {
         "input_tokens": INPUT_TOKENS,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": OUTPUT_TOKENS,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,

@@ -49,6 +49,7 @@ RESPONSES_FEATURES = (
     "streamed parallel tool calls",
     "agent with a tool",
     "conversation",
+    "conversation by item ids",
     "structured output",
     "streamed structured output",
     "reasoning",
@@ -143,7 +144,12 @@ DIFFERENT = {
     "belongs to the end of a request.",
 }
 
-_SHORT = frozenset({"conversation", "streamed structured output"})
+_SHORT = frozenset({"conversation", "conversation by item ids", "streamed structured output"})
+DIFFERENT_RESPONSES = {
+    "conversation by item ids": "The input of a second call refers to items of the first answer (`item_reference`). "
+    "Items are not found by their ids, so it is a 400 or 404. The AI SDK sends the items themselves with "
+    "`providerOptions: { openai: { store: false } }`.",
+}
 TRACKERS_OWN: dict[str, Any] = {
     "background, resumed elsewhere": {
         "numbered": True,

@@ -18,6 +18,7 @@ from tests.upstream import Exchange
 
 _EVENTS_BEFORE_THE_END = 6  # of an answer that breaks off, or never ends
 _OVERFLOW = "the prompt is longer than the context"
+_LOST = "Item with id '{}' not found. Items are not persisted when `store` is set to false."
 _SLOW_DOWN = "slow down"
 
 
@@ -83,6 +84,8 @@ async def _play(exchange: Exchange, kind: ModuleType) -> None:
         if kind is not as_messages:
             error |= {"code": "context_length_exceeded", "param": "input"}
         await _fail(exchange, "400 Bad Request", error)
+    elif kind is as_responses and (lost := as_responses.lost_item(exchange.body)):
+        await _fail(exchange, "404 Not Found", {"message": _LOST.format(lost), "type": "invalid_request_error"})
     elif name == "rate_limit":
         error = {"message": _SLOW_DOWN, "type": "rate_limit_error"}
         if kind is not as_messages:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lifecycle.settings import Settings
-from tests.clients.features import MESSAGES_CLIENTS, RESPONSES_CLIENTS, TRACKERS_OWN, Client
+from tests.clients.features import DIFFERENT_RESPONSES, MESSAGES_CLIENTS, RESPONSES_CLIENTS, TRACKERS_OWN, Client
 from tests.clients.outcomes import Outcome, outcome
 from tests.clients.replay import replaying
 from tests.clients.scripted import CHAT_PREFIX
@@ -73,6 +73,8 @@ def test_an_upstream_with_the_api_is_passed_through(upstreams: Upstreams, client
     for through in found.through:
         if feature in TRACKERS_OWN:
             assert through[feature] == {"plain": TRACKERS_OWN[feature]}
+        elif feature in DIFFERENT_RESPONSES:
+            assert through[feature]["plain"]["statusCode"] == 404
         else:
             assert through[feature] == found.direct[feature]
 
@@ -82,6 +84,9 @@ def test_an_upstream_with_chat_is_translated(upstreams: Upstreams, client: Clien
     found = upstreams.outcome(client, CHAT_PREFIX)
     for through in found.through:
         _succeeded(through[feature])
+        if feature in DIFFERENT_RESPONSES:
+            assert through[feature]["plain"]["statusCode"] == 400
+            continue
         expected = TRACKERS_OWN[feature] if feature in TRACKERS_OWN else _plain(found.direct[feature])
         assert _plain(through[feature]) == expected
 

@@ -31,6 +31,14 @@ async function parts(url, name, call = {}) {
 
 const generated = async (url, name, call = {}) => both(await generateText({ model: engine(url, name), prompt, ...call }));
 
+// The second call has the first answer. By default, when responses are stored, it has only the ids of its items.
+async function conversation(url, openai) {
+  const call = { model: engine(url, "text"), providerOptions: { openai } };
+  const first = await generateText({ ...call, prompt });
+  const messages = [{ role: "user", content: prompt }, ...first.response.messages, { role: "user", content: "Go on." }];
+  return both(await generateText({ ...call, messages }));
+}
+
 async function failure(run) {
   try {
     return await run();
@@ -49,12 +57,8 @@ await main({
   "parallel tool calls": (url) => generated(url, "parallel_agent", { tools, stopWhen }),
   "streamed parallel tool calls": (url) => parts(url, "parallel_agent", { tools, stopWhen }),
   "agent with a tool": (url) => parts(url, "agent", { tools, stopWhen }),
-  "conversation": async (url) => {
-    // The second call refers to the item of the first answer by its id, because responses are stored by default.
-    const first = await generateText({ model: engine(url, "text"), prompt });
-    const messages = [{ role: "user", content: prompt }, ...first.response.messages, { role: "user", content: "Go on." }];
-    return both(await generateText({ model: engine(url, "text"), messages }));
-  },
+  "conversation": (url) => conversation(url, { store: false }),
+  "conversation by item ids": (url) => failure(() => conversation(url, {})),
   "structured output": async (url) => ({
     plain: (await generateObject({ model: engine(url, "structured"), prompt, schema: Weather })).object,
   }),
