@@ -67,8 +67,8 @@ class Tracked:
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
     needs: tuple[str, ...] = ()
     failures: int = 0  # attempts that failed and were repeated
-    storage: str = ""
     queue_limit_secs: int = 0  # of each stay in the queue
+    storage: str = ""
 
     @property
     def number(self) -> int:

@@ -387,17 +387,3 @@ def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: 
     finding = check(info)
     assert finding.level is level
     assert bool(finding.advice) == (level is not Level.OK)
-
-
-def test_an_unknown_variable_is_warned_of_with_the_nearest_name(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LIFECYCLE_NAMESPCE", "x")
-    monkeypatch.setenv("LIFECYCLE_ZZZZZZ", "x")
-    monkeypatch.setenv("LIFECYCLE_PORT", "tcp://10.0.0.1:8000")  # Kubernetes sets it for a Service of this name
-    run(["ps", *OUT_OF_REACH])
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3, lines
-    assert "LIFECYCLE_NAMESPCE" in lines[0]
-    assert "did you mean LIFECYCLE_NAMESPACE?" in lines[0]
-    assert "LIFECYCLE_ZZZZZZ" in lines[1]
