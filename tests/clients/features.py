@@ -145,11 +145,6 @@ DIFFERENT = {
 }
 
 _SHORT = frozenset({"conversation", "conversation by item ids", "streamed structured output"})
-DIFFERENT_RESPONSES = {
-    "conversation by item ids": "The input of a second call refers to items of the first answer (`item_reference`). "
-    "Items are not found by their ids, so it is a 400 or 404. The AI SDK sends the items themselves with "
-    "`providerOptions: { openai: { store: false } }`.",
-}
 TRACKERS_OWN: dict[str, Any] = {
     "background, resumed elsewhere": {
         "numbered": True,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tests.clients.features import (
     CLIENTS,
     CODEX_CLIENT,
     DIFFERENT,
-    DIFFERENT_RESPONSES,
     MESSAGES_CLIENTS,
     RESPONSES_CLIENTS,
     TRACKERS_OWN,
@@ -19,12 +18,12 @@ from tests.reference.table import items, table
 
 def libraries() -> str:
     """Return the table of libraries and features of completions, and the reasons for what differs."""
-    return _table(CLIENTS) + _reasons(DIFFERENT)
+    return _table(CLIENTS) + "\n\n" + items(f"**{feature}:** {reason}" for feature, reason in DIFFERENT.items())
 
 
 def of_responses() -> str:
-    """Return the table of clients and features of the Responses API, and the reasons for what differs."""
-    return _table((*RESPONSES_CLIENTS, CODEX_CLIENT)) + _reasons(DIFFERENT_RESPONSES)
+    """Return the table of clients and features of the Responses API."""
+    return _table((*RESPONSES_CLIENTS, CODEX_CLIENT))
 
 
 def of_messages() -> str:
@@ -38,13 +37,9 @@ def _table(clients: Sequence[Client]) -> str:
     return table(["feature", *(client.title for client in clients)], rows)
 
 
-def _reasons(different: Mapping[str, str]) -> str:
-    return "\n\n" + items(f"**{feature}:** {reason}" for feature, reason in different.items())
-
-
 def _cell(client: Client, feature: str) -> str:
     if feature in client.missing:
         return "–"
     if feature in TRACKERS_OWN:
         return "works"
-    return "differs" if feature in (*DIFFERENT, *DIFFERENT_RESPONSES) else "same"
+    return "differs" if feature in DIFFERENT else "same"
