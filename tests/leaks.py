@@ -184,6 +184,7 @@ RULES: dict[str, _Rule] = {
     "body:": _expires_after_the_end,
     "stored:": _expires,
     "stored_bytes:": _expires,
+    "item:": _expires,
     "overfull": _members_have_kept_content,
     "readers:": _ends_with_the_request,
     "named:": _expires,

@@ -44,6 +44,7 @@ SHARD_KEYS = (
     Key("tokens:", "stream", "TTL: retention after the end", "<rid>: the token stream; ids are <attempt>-<number>"),
     Key("stored:", "zset", "TTL: retention after the last end", "<owner>: <bytes>|<rid> of kept content by its expiry"),
     Key("stored_bytes:", "string", "TTL: retention after the last end", "<owner>: the sum of the bytes in `stored`"),
+    Key("item:", "string", "TTL: retention after the end", "<id of an item of an answer>: rid of kept content with it"),
     Key("overfull", "hash", "members removed by sweep", "owner with too much kept content → bytes that are allowed"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),

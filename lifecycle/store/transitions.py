@@ -231,6 +231,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
                 encode_json(outcome.usage) if outcome.usage else "",
                 encode_detail(outcome.detail),
                 self.settings.retention_secs,
+                " ".join(outcome.item_ids),
             )
             if remainder is None or as_text(reply[0]) != "overlap":
                 return _ended(reply)
