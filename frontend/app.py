@@ -11,6 +11,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from frontend.auth.api_keys import Keyring
 from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
+from frontend.edge.cors import Cors
+from frontend.edge.own_site import OwnSite
+from frontend.edge.site_middleware import SiteMiddleware
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, session
 from frontend.transport.fast_path import FastPath
@@ -39,6 +42,7 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     """Return the application. Without a keyring every call is allowed to everybody."""
     app = FastAPI(
         openapi_url=None,  # routes/openapi.py serves a description that is written by hand
+        redirect_slashes=False,
         telemetry={
             "tracing": tracing.is_on(),
             "exclude": _is_untraced,
@@ -62,8 +66,11 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
     authorized = AuthorizationMiddleware(endpoints, policy) if policy else endpoints
+    cors = Cors(tracker.settings)
+    own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
+    guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.
-    return RequestIdMiddleware(authorized)
+    return RequestIdMiddleware(guarded, cors.response_headers)
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:

@@ -120,6 +120,25 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def make_server(tracker: Tracker, keyring: Keyring | None) -> Server:
+    """Return the server of a frontend; `serve(sockets=…)` runs it."""
+    config = uvicorn.Config(
+        create_app(tracker, keyring),
+        http=Protocol,
+        loop="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # the application has this middleware itself
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=2,
+        backlog=4096,
+        lifespan="off",
+        server_header=False,
+    )
+    return Server(config, tracker)
+
+
 async def serve(settings: Settings, host: str, port: int) -> None:
     """Serve on this address until a signal. Port 0 chooses a free port.
 
@@ -135,21 +154,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
         notice_vanished_peer(listener, _VANISHED_FACTOR * settings.slow_consumer_secs)
         url = _url(host, listener.getsockname()[1])
         async with Keyring.open(settings) as keyring, Tracker.open(settings, Metrics(), url) as tracker:
-            config = uvicorn.Config(
-                create_app(tracker, keyring),
-                http=Protocol,
-                loop="none",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,  # the application has this middleware itself
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=2,
-                backlog=4096,
-                lifespan="off",
-                server_header=False,
-            )
-            server = Server(config, tracker)
+            server = make_server(tracker, keyring)
             log.info("frontend %s listens on %s", tracker.id, url)
             # uvicorn raises the signal again after it has ended, but the drain has already handled it.
             previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

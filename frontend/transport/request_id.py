@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.endpoints import BY_PATH
-from frontend.transport.headers import decode_headers
+from frontend.transport.headers import Headers, decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import is_request_id, new_request_id
@@ -28,16 +30,22 @@ class RequestIdMiddleware:
     decoded here for all others.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, more_headers: Callable[[Headers], Sequence[tuple[bytes, bytes]]]) -> None:
+        """`more_headers` returns what else the response carries to a call with these headers."""
         self._app = app
+        self._more_headers = more_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        client_id = decode_headers(scope).get("x-request-id")
+        call_headers = decode_headers(scope)
+        client_id = call_headers.get("x-request-id")
         valid = client_id is not None and is_request_id(client_id)
+        path = scope["path"]
+        if path[-1:] == "/" and path[-2:] not in ("/", "//"):  # some clients add it, and a redirect would lose the call
+            scope["path"] = path[:-1]
         state["request_id"] = client_id if client_id and valid else new_request_id(_prefix(scope["path"]))
         connection = ClientConnection.of(scope)
 
@@ -47,6 +55,7 @@ class RequestIdMiddleware:
                 names = {name for name, _ in headers}
                 headers.append((b"x-request-id", state["request_id"].encode()))
                 headers += [header for header in SECURITY if header[0] not in names]
+                headers += self._more_headers(call_headers)
                 if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
                     return
                 message["headers"] = headers

@@ -33,6 +33,10 @@ def _to_api_error(request: Request, failure: Exception) -> ApiError:
         return ApiError(ErrorType.UNAVAILABLE, failure.message, code="lease_lost")
     if isinstance(failure, HTTPException):
         kind = ErrorType.NOT_FOUND if failure.status_code == 404 else ErrorType.VALIDATION
-        message = f"{request.method} {request.url.path}: {failure.detail}"
+        message = f"{request.method} {request.url.path}: {failure.detail}{_hint(request.url.path)}"
         return ApiError(kind, message, status=failure.status_code, code=None)
     return ApiError(ErrorType.INTERNAL, "An internal error occurred; the frontend's log has the details", retry=False)
+
+
+def _hint(path: str) -> str:
+    return "; the path has // in it: set the client's base URL without a slash at its end" if "//" in path else ""

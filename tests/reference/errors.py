@@ -74,8 +74,11 @@ TYPES = {
     ),
 }
 CODES = {
+    "host_not_allowed": "without API keys a frontend serves calls to `localhost` only; see `LIFECYCLE_ALLOWED_HOSTS`",
+    "origin_not_allowed": "a browser asked for a page whose origin is not in `LIFECYCLE_CORS_ORIGINS`",
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
-    "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
+    "cross_origin": "a page of another site sent the call: a log-in's cookie is accepted from this frontend's own page "
+    "only, and a frontend without API keys accepts no such call; see `LIFECYCLE_CORS_ORIGINS`",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",

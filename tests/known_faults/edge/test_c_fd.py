@@ -16,7 +16,8 @@ import pytest
 from lifecycle.local.redis_process import free_port
 from lifecycle.settings import as_environment
 from tests.cluster import START_SECS, Process
-from tests.known_faults.reports.kit import MODULE_COMMAND, Site, clean_environment, connected, port_of, spawn
+from tests.connection import connected
+from tests.known_faults.reports.kit import MODULE_COMMAND, Site, clean_environment, port_of, spawn
 from tests.waiting import wait_until
 
 LIMIT = 64

@@ -11,7 +11,8 @@ import json
 
 import pytest
 
-from tests.known_faults.reports.kit import Connection, Site, chat, connected
+from tests.connection import Connection, connected
+from tests.known_faults.reports.kit import Site, chat
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n"

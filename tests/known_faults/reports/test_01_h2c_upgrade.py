@@ -12,7 +12,8 @@ import json
 
 import pytest
 
-from tests.known_faults.reports.kit import Site, chat, connected
+from tests.connection import connected
+from tests.known_faults.reports.kit import Site, chat
 
 BODY = json.dumps(chat("echo")).encode()
 HEAD = (

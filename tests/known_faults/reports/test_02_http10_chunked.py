@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.known_faults.reports.kit import Site, chat, connected
+from tests.connection import connected
+from tests.known_faults.reports.kit import Site, chat
 
 chunked_today = pytest.mark.xfail(strict=True, reason="02: the response to an HTTP/1.0 call is sent in chunks")
 

@@ -14,7 +14,8 @@ import asyncio
 
 import pytest
 
-from tests.known_faults.reports.kit import Connection, Site, connected, port_of
+from tests.connection import Connection, connected
+from tests.known_faults.reports.kit import Site, port_of
 
 QUICK = {"LIFECYCLE_HEAD_TIMEOUT_SECS": "0.3", "LIFECYCLE_BODY_TIMEOUT_SECS": "0.3"}
 PIECE = b"a" * 1_000_000
