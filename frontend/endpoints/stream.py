@@ -33,6 +33,13 @@ _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind t
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
 
+def stream_head() -> Response:
+    """Return the head of an event stream, for a HEAD: it opens no reader."""
+    response = Response()
+    response.raw_headers = list(_HEADERS)
+    return response
+
+
 class SlowConsumer(Exception):
     """Raised when the client has read nothing for too long."""
 

@@ -34,19 +34,22 @@ _JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
     400: "invalid JSON, field, header or parameter, or a parameter that the model's engine does not take",
     401: "the API key is missing or unknown",
-    403: "the call needs an API key with the role operator",
+    403: "the call needs an API key with the role operator, or another site's page sent it",
     404: "unknown or expired",
-    408: "the body did not arrive in time, or the client did not read the response",
+    408: "the head or the body did not arrive in time, or the client did not read the response",
     409: "the request id is in use",
     413: "the body is too large",
+    414: "the URL is too long",
+    421: "without API keys: the Host is not this machine",
     422: "the Idempotency-Key was used with another body",
     429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
-    431: "the headers for the engine are too large",
+    431: "the head of the call, or the headers for the engine, are too large",
     499: "cancelled before the response began",
     500: "the engine failed, or an internal error",
     503: "no worker, draining, queue full or Redis unavailable; repeat the call after Retry-After",
     504: "a timeout before the response began",
 }
+_OF_EVERY_CALL = (400, 408, 414, 421, 431, 500)
 
 
 @cache
@@ -63,6 +66,9 @@ async def openapi() -> Response:
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document. Each call's security and errors 401 and 403 follow from the access policy."""
     described = _document_without_keys()
+    for path in described["paths"].values():
+        for method in path.keys() & {"post", "delete"}:
+            path[method]["responses"] |= _errors(403)
     for rule in RULES:
         for method in rule.methods.lower().split() if rule.level is not Level.ANYBODY else ():
             operation = described["paths"].get(rule.path.replace(":path", ""), {}).get(method)
@@ -218,7 +224,7 @@ def _operation(
     operation: Schema = {
         "summary": summary,
         "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],
-        "responses": _errors(400, 500, *codes) | answers,
+        "responses": _errors(*_OF_EVERY_CALL, *codes) | answers,
     }
     if body is not None:
         operation["requestBody"] = {"required": body_required, "content": {_JSON: {"schema": body}}}

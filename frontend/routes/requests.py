@@ -9,10 +9,11 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer
-from frontend.endpoints.stream import TokenStreamResponse
+from frontend.endpoints.stream import TokenStreamResponse, stream_head
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
@@ -70,7 +71,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     A reader that has the last event of an ended request gets 204, which keeps a browser's EventSource from connecting
     again. Raises ApiError (400, 404, 503) or StoreError.
     """
-    tracker = get_tracker(request)
+    tracker, is_head = get_tracker(request), ClientConnection.of(request.scope).is_head
     position = headers_of(request.scope).get("last-event-id") or request.query_params.get("after")
     after = TokenId.parse(position) if position else START
     if after is None:
@@ -79,8 +80,12 @@ async def stream_request(request: Request, rid: str) -> Response:
     check_reader_limit(tracker)
     if not await _is_accessible(request, rid):
         raise _unknown(rid)
+    if is_head and await _read_visible(request, rid) is None:
+        raise _unknown(rid)
     if after.number > 0 and await _is_last_event(tracker, rid, after):
         return Response(status_code=204)
+    if is_head:
+        return stream_head()
     opened = await tracker.open_reader(rid, after)
     if opened is None:
         raise _unknown(rid)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.endpoints import BY_PATH
 from frontend.transport.headers import Headers, decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.exception_handlers import REFUSAL, to_response
 from lifecycle.ids import is_request_id, new_request_id
 from lifecycle.types import ErrorType
 
@@ -30,10 +32,20 @@ class RequestIdMiddleware:
     decoded here for all others.
     """
 
-    def __init__(self, app: ASGIApp, more_headers: Callable[[Headers], Sequence[tuple[bytes, bytes]]]) -> None:
-        """`more_headers` returns what else the response carries to a call with these headers."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        more_headers: Callable[[Headers], Sequence[tuple[bytes, bytes]]],
+        count_refusal: Callable[[int, str, str, str], None],
+    ) -> None:
+        """Wrap the application.
+
+        `more_headers` returns what else the response to a call with these headers carries. `count_refusal` is called
+        for a refused call with the status, the reason, the method and the path.
+        """
         self._app = app
         self._more_headers = more_headers
+        self._count_refusal = count_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,6 +65,8 @@ class RequestIdMiddleware:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
+                if message["status"] >= 400 and REFUSAL in state:
+                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
                 headers.append((b"x-request-id", state["request_id"].encode()))
                 headers += [header for header in SECURITY if header[0] not in names]
                 headers += self._more_headers(call_headers)
@@ -76,6 +90,8 @@ def _prefix(path: str) -> str:
 
 def error_response(error: ApiError) -> ASGIApp:
     """Return the ASGI application that sends this error."""
-    from starlette.responses import Response
 
-    return Response(error.body(), error.status, error.headers())
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        await to_response(Request(scope), error)(scope, receive, send)
+
+    return respond

@@ -13,13 +13,22 @@ from lifecycle.types import ErrorType
 EXPECTED_EXCEPTIONS = (ApiError, StoreError, Fenced, HTTPException, ClientDisconnect)
 """Any other exception is a bug. It gets a response too, and the code that catches it logs it."""
 
+REFUSAL = "refusal"
+"""The key in the scope's state of why a call was refused, if it was; the reasons are a closed list."""
+
+_REASONS = {404: "unknown_path", 405: "wrong_method"}  # of what the routes refuse
+
 
 def to_response(request: Request, failure: Exception) -> Response:
     """Return the response for a failed call: OpenAI's error body, or an empty 499 when the client has disconnected."""
     if isinstance(failure, ClientDisconnect):
         return Response(status_code=499)  # raised while the body was read: no request was started
     error, more_headers = _to_api_error(request, failure), {}
+    if error.request_id is None and error.error_type is not ErrorType.INTERNAL:
+        reason = error.code or error.error_type.value
+        request.scope["state"][REFUSAL] = str(reason)
     if isinstance(failure, HTTPException):
+        request.scope["state"][REFUSAL] = _REASONS.get(error.status, "other")
         more_headers = dict(failure.headers or {})
     return Response(error.body(), error.status, {**error.headers(), **more_headers})
 

@@ -74,11 +74,14 @@ TYPES = {
     ),
 }
 CODES = {
+    "call_timeout": "the head or the body did not arrive in time; see `LIFECYCLE_HEAD_TIMEOUT_SECS`",
+    "head_too_large": "the head of the call, or what follows its body, is larger than 64 KiB",
+    "no_descriptors": "the frontend has no descriptors left for another connection; repeat the call",
+    "url_too_long": "the URL is larger than 64 KiB",
     "host_not_allowed": "without API keys a frontend serves calls to `localhost` only; see `LIFECYCLE_ALLOWED_HOSTS`",
     "origin_not_allowed": "a browser asked for a page whose origin is not in `LIFECYCLE_CORS_ORIGINS`",
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
-    "cross_origin": "a page of another site sent the call: a log-in's cookie is accepted from this frontend's own page "
-    "only, and a frontend without API keys accepts no such call; see `LIFECYCLE_CORS_ORIGINS`",
+    "cross_origin": "another site's page sent the call, with a log-in's cookie or to a frontend without API keys",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
