@@ -11,6 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from frontend.auth.api_keys import Keyring
 from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
+from frontend.edge.client_shares import ClientShares, ClientSharesMiddleware
 from frontend.edge.cors import Cors
 from frontend.edge.own_site import OwnSite
 from frontend.edge.refusals import Refusals
@@ -58,6 +59,7 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refus
     )
     app.state.tracker = tracker
     app.state.access_policy = AccessPolicy(keyring, tracker.store) if keyring else None
+    app.state.client_shares = shares = ClientShares(keyring, tracker.settings)
     app.state.dashboard_feed = DashboardFeed(tracker.store, lambda: tracker.id)
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
     for router in ROUTERS:
@@ -71,7 +73,7 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refus
     # FastAPI makes the span of each call, so with tracing no call may bypass it.
     endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
-    authorized = AuthorizationMiddleware(endpoints, policy) if policy else endpoints
+    authorized = AuthorizationMiddleware(ClientSharesMiddleware(endpoints, shares), policy) if policy else endpoints
     cors = Cors(tracker.settings)
     own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
     guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized

@@ -99,7 +99,7 @@ async def _admit(
                 code="unsupported_endpoint" if missing.parameter is None else "unsupported_parameter",
                 param=missing.parameter,
             )
-        check_reader_limit(tracker)
+        check_reader_limit(request)
         try:
             if idempotency is None:
                 return await tracker.admit(admission)

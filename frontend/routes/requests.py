@@ -77,7 +77,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     if after is None:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
-    check_reader_limit(tracker)
+    check_reader_limit(request)
     if not await _is_accessible(request, rid):
         raise _unknown(rid)
     if is_head and await _read_visible(request, rid) is None:

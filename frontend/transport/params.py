@@ -9,6 +9,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.auth.api_keys import Caller
+from frontend.transport.deps import get_caller, get_client_shares
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -29,8 +30,8 @@ def invalid_parameter(message: str, param: str) -> ApiError:
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """Read the whole body.
 
-    Raises ApiError (413) above `limit_bytes`. Raises ClientDisconnect when the client disconnects before that, or when
-    the connection has answered 408 because the body did not arrive in time.
+    Raises ApiError: 413 above `limit_bytes`, 429 at the client's share of unfinished bodies. Raises ClientDisconnect
+    when the client disconnects before that, or when the connection has answered 408 because the body was late.
     """
     declared = headers_of(request.scope).get("content-length", "0")
     if declared.isdigit() and int(declared) > limit_bytes:
@@ -41,11 +42,13 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         return complete
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-        parts.append(part)
+    with get_client_shares(request).unfinished_body(get_caller(request)) as body:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            body.add(len(part))
+            parts.append(part)
     return b"".join(parts)
 
 
