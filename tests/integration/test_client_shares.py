@@ -99,9 +99,7 @@ async def test_a_single_name_has_the_limit_of_the_frontend(serve: Serve, keys: K
 
 
 @asynccontextmanager
-async def half_bodies(
-    edge: EdgeServer, keys: Keys, name: str, number: int, size: int
-) -> AsyncIterator[list[Connection]]:
+async def half_bodies(edge: EdgeServer, keys: Keys, name: str, number: int, size: int) -> AsyncIterator[None]:
     """Have so many connections whose call misses the last byte of its body."""
     (authorization,) = keys.bearer(name).values()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
