@@ -1,4 +1,4 @@
-"""Connections that do nothing never shut new clients out, and the log tells when descriptors run out."""
+"""Clients that hold connections: with calls that never arrive, with no call at all, or with streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 
 from lifecycle.local.redis_process import free_port
 from lifecycle.settings import as_environment
+from tests.chaos.faults import Healing
 from tests.cluster import ROOT, START_SECS, Process
 from tests.conftest import MakeSettings
 from tests.connection import connected
@@ -21,6 +22,7 @@ from tests.waiting import wait_until
 
 LIMIT = 64
 CLIENTS = LIMIT + 8
+HEAD_SECS = 3.0
 LIMITED = ("sh", "-c", f'ulimit -n {LIMIT}; exec "$@"', "sh", sys.executable, "-m", "lifecycle.cli.main")
 STREAM = b"GET /v1/overview HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IDLE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -30,7 +32,7 @@ IDLE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 async def limited(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[Process]:
     """A frontend that may have so many descriptors, and is ready."""
     port, log = free_port(), tmp_path / "frontend.log"
-    environment = as_environment(make_settings(lease_secs=4.0)) | {"PYTHONPATH": str(ROOT)}
+    environment = as_environment(make_settings(lease_secs=4.0, head_timeout_secs=HEAD_SECS)) | {"PYTHONPATH": str(ROOT)}
     with log.open("wb") as output:
         started = await asyncio.create_subprocess_exec(
             *LIMITED, "frontend", "--port", str(port), env=environment, cwd=tmp_path, stdout=output, stderr=output
@@ -74,20 +76,28 @@ def logged(process: Process, text: str) -> bool:
     return text in process.log.read_text()
 
 
+@pytest.mark.fault(
+    "Clients open more connections than a frontend has descriptors, and make no calls.",
+    "New clients are served, because unused connections are closed, and the log says so.",
+)
 @pytest.mark.parametrize(
     ("sent", "answer"), [pytest.param(b"", b"", id="silent"), pytest.param(IDLE, b"200 OK", id="idle")]
 )
-async def test_connections_without_a_call_make_room_for_new_clients(
-    limited: Process, sent: bytes, answer: bytes
-) -> None:
+async def test_connections_without_calls(limited: Process, healing: Healing, sent: bytes, answer: bytes) -> None:
     async with clients(limited, sent, answer):
-        await wait_until(lambda: serves(limited), timeout=3.0, what="a served client")
+        healing.begins()
+        await wait_until(lambda: serves(limited), what="a served client")
+        healing.is_over()
         assert logged(limited, "closed an unused connection because descriptors run out")
         for _ in range(10):
             assert await serves(limited)
 
 
-async def test_a_client_is_refused_when_all_connections_are_needed(limited: Process) -> None:
+@pytest.mark.fault(
+    "Streams need all descriptors of a frontend.",
+    "A new client is refused and the log says so; when a stream has ended, clients are served again.",
+)
+async def test_streams_need_all_descriptors(limited: Process, healing: Healing) -> None:
     async with clients(limited, STREAM, b"data: "):
 
         async def refused() -> bool:
@@ -95,7 +105,24 @@ async def test_a_client_is_refused_when_all_connections_are_needed(limited: Proc
 
         await wait_until(refused, what="a frontend whose descriptors are needed")
         await wait_until(lambda: logged(limited, "no_descriptors"), what="a line in the log")
+        healing.begins()
     await wait_until(lambda: serves(limited), what="a frontend that serves again")
+    healing.is_over()
+
+
+@pytest.mark.fault(
+    "Clients send half a call and nothing more.",
+    "Each is answered 408 and disconnected at the limit of time for a head.",
+)
+async def test_calls_that_never_arrive(limited: Process, healing: Healing) -> None:
+    port = int(limited.url.rpartition(":")[2])
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected(port)) for _ in range(10)]
+        healing.begins()
+        await asyncio.gather(*(connection.send(IDLE[:-2]) for connection in opened))
+        answers = await asyncio.gather(*(connection.read_to_end(2 * HEAD_SECS) for connection in opened))
+        healing.is_over()
+    assert [answer.split()[1] for answer in answers] == [b"408"] * len(opened)
 
 
 async def test_too_low_a_limit_is_told_at_the_start(limited: Process) -> None:
