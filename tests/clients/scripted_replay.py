@@ -19,6 +19,7 @@ from tests.upstream import Exchange
 _EVENTS_BEFORE_THE_END = 6  # of an answer that breaks off, or never ends
 _OVERFLOW = "the prompt is longer than the context"
 _LOST = "Item with id '{}' not found. Items are not persisted when `store` is set to false."
+_ANTHROPIC = {"type": "error", "request_id": "req_0"}  # what is beside the error in a body of the Messages API
 _SLOW_DOWN = "slow down"
 
 
@@ -115,6 +116,6 @@ async def _stream(exchange: Exchange, kind: ModuleType, name: str) -> None:
 
 async def _fail(exchange: Exchange, status: str, error: dict[str, Any], **headers: str) -> None:
     await exchange.head(status, "application/json", **headers)
-    wrapped = {"type": "error", "error": error} if exchange.path.startswith("/v1/messages") else {"error": error}
-    await exchange.send(json.dumps(wrapped))
+    is_message = exchange.path.startswith("/v1/messages")
+    await exchange.send(json.dumps({"error": error} | (_ANTHROPIC if is_message else {})))
     await exchange.end()
