@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from tests.upstream import Exchange
 _EVENTS_BEFORE_THE_END = 6  # of an answer that breaks off, or never ends
 _OVERFLOW = "the prompt is longer than the context"
 _LOST = "Item with id '{}' not found. Items are not persisted when `store` is set to false."
-_ANTHROPIC = {"type": "error", "request_id": "req_0"}  # what is beside the error in a body of the Messages API
+_numbers = count()  # of the errors of the Messages API: each has an id of its own
 _SLOW_DOWN = "slow down"
 
 
@@ -116,6 +117,8 @@ async def _stream(exchange: Exchange, kind: ModuleType, name: str) -> None:
 
 async def _fail(exchange: Exchange, status: str, error: dict[str, Any], **headers: str) -> None:
     await exchange.head(status, "application/json", **headers)
-    is_message = exchange.path.startswith("/v1/messages")
-    await exchange.send(json.dumps({"error": error} | (_ANTHROPIC if is_message else {})))
+    body: dict[str, Any] = {"error": error}
+    if exchange.path.startswith("/v1/messages"):
+        body |= {"type": "error", "request_id": f"req_{next(_numbers)}"}
+    await exchange.send(json.dumps(body))
     await exchange.end()
