@@ -133,7 +133,7 @@ class ApiEndpoint(ABC):
     async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
         """Return the body that answers a call in the background. `is_repeated`: an earlier call started its request.
 
-        Raises StoreUnavailable.
+        Raises ApiError, 404, when the answer of the earlier call was deleted, and StoreUnavailable.
         """
         raise TypeError(f"{self.name} has no calls in the background")
 

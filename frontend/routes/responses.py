@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints.endpoint import Answer
+from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.input_items import input_items
 from frontend.endpoints.responses.sse import ResponseEncoder
@@ -47,11 +48,11 @@ async def _stream(request: Request, record: RequestRecord, number: int) -> Respo
     read = await read_fold(tracker.store, answer, number)
     if read.last.number < number and record.status.terminal:
         if record.stream_length > read.last.number:
-            raise _unknown(rid)  # its events are gone
+            raise unknown_response(rid)  # its events are gone
         return empty_stream()  # the client has an ending that was made of the record, and nothing follows
     opened = await tracker.open_reader(rid, TokenId(read.last.attempt, number))
     if opened is None:
-        raise _unknown(rid)
+        raise unknown_response(rid)
     return stream_reader(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))
 
 
@@ -89,7 +90,7 @@ async def list_input_items(request: Request, rid: str) -> Response:
     await _read_visible(request, rid)
     content = await get_tracker(request).store.read_content(rid, retry_for_secs=1.0)
     if content is None or content.body is None:
-        raise _unknown(rid)
+        raise unknown_response(rid)
     items = input_items(orjson.loads(content.body))
     if order == "desc":
         items.reverse()
@@ -114,7 +115,7 @@ async def list_input_items(request: Request, rid: str) -> Response:
 async def _current(request: Request, rid: str) -> Response:
     read = await read_response(get_tracker(request).store, rid)
     if read is None:
-        raise _unknown(rid)
+        raise unknown_response(rid)
     return _json(read[1])
 
 
@@ -127,13 +128,8 @@ async def _read_visible(request: Request, rid: str) -> RequestRecord:
         or record.storage == Storage.DELETED
         or not get_caller(request).may_see(record.owner)
     ):
-        raise _unknown(rid)
+        raise unknown_response(rid)
     return record
-
-
-def _unknown(rid: str) -> ApiError:
-    message = f"The response {rid[:128]!r} is unknown; it may have expired, or was deleted"
-    return ApiError(ErrorType.NOT_FOUND, message, code="response_not_found")
 
 
 def _json(content: Any) -> Response:

@@ -45,8 +45,8 @@ class ResponsesFormat:
         """
         fields, encoded = chunk_events.encode(event)
         kind = fields.get("type")
-        if not isinstance(kind, str):
-            raise TypeError("the engine yielded a dict without a type; yield the events of the Responses API")
+        if not isinstance(kind, str) or not kind or not kind.isprintable():
+            raise TypeError("the engine yielded a dict without a valid type; yield the events of the Responses API")
         if kind in ("error", "response.failed"):
             raise _failure(fields)
         response = fields.get("response")
@@ -108,7 +108,7 @@ def _failure(event: Mapping[str, Any]) -> EngineError:
     holder = response if isinstance(response, dict) else event
     error = holder.get("error")
     fields = error if isinstance(error, dict) else event
-    code, message, param = fields.get("code"), fields.get("message"), fields.get("param")
+    code, message, param = fields.get("code"), fields.get("message", error), fields.get("param")
     name = code if isinstance(code, str) else ""
     status = _STATUSES.get(name) or (400 if name.startswith(_INVALID) else 500)
     kind = fields.get("type") if fields is not event else None

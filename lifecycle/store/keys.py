@@ -66,6 +66,8 @@ SHARD_KEYS = (
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
     Key("expiries", "zset", "members removed by sweep", "rid by the time its record expires"),
     Key("quota_slots:", "zset", "TTL: 30 days from the last reserve", "<owner>: <rid>|<nonce> by admit_by"),
+    Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
+    Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
@@ -75,7 +77,7 @@ CONTROL_KEYS = (
     Key("workers", "zset", "members removed when they expire", "worker by the end of its lease"),
     Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
-    Key("config", "hash", "permanent", "the settings that must be common"),
+    Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
     Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
     Key("secret", "string", "permanent", "signs the dashboard's log-ins"),

@@ -38,6 +38,7 @@ class NewRequest(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
+    webhook_url: str = ""  # gets an event at the end; empty for none
 
 
 class Admission(NamedTuple):

@@ -54,11 +54,12 @@ class Item:
 class ResponsesAnswer:
     """Fold the events of a translated answer. An answer that another attempt left is folded in the same way.
 
-    `openings` has the types of the events that have opened it.
+    `openings` has the types of the events that have opened it, and `pieces` is how many pieces its texts came in.
     """
 
     def __init__(self) -> None:
         self.items: list[Item] = []
+        self.pieces = 0
         self.openings: set[str] = set()
         self.is_complete = False
 
@@ -79,6 +80,7 @@ class ResponsesAnswer:
         kind = event["type"]
         if kind.endswith(".delta"):
             item = self.items[event["output_index"]]
+            self.pieces += 1
             item.pieces.append(event["delta"])
             item.logprobs += event.get("logprobs", ())
         elif "response" in event:

@@ -76,7 +76,10 @@ class ResponsesEvents:
             yield self._written({"type": "response.function_call_arguments.delta", **_place(item), "delta": delta})
 
     def ending(self, finish_reason: str, usage: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-        """Yield the events that complete the answer. Finish reason and usage are in chat's terms."""
+        """Yield the events that complete the answer. Finish reason and usage are in chat's terms.
+
+        Without a reported count, the output is as many tokens long as it came in pieces.
+        """
         if self._answer.is_complete:
             return
         reason = _INCOMPLETE.get(finish_reason)
@@ -85,7 +88,8 @@ class ResponsesEvents:
             if not item.done:
                 yield from self._close(item, status)
         details = None if reason is None else {"reason": reason}
-        ended = {"status": status, "incomplete_details": details, "usage": to_responses_usage(usage)}
+        counted = to_responses_usage({"completion_tokens": self._answer.pieces, **(usage or {})})
+        ended = {"status": status, "incomplete_details": details, "usage": counted}
         response = {**self._response, **ended, "output": self._answer.output()}
         yield self._written({"type": f"response.{status}", "response": response})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lifecycle.translation.responses_support import item_type
+from lifecycle.translation.responses_support import item_type, type_of
 
 _ASSISTANT_ITEMS = frozenset({"function_call", "reasoning"})
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
@@ -103,17 +103,21 @@ def _parts(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _part(part: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    kind = part.get("type")
+    kind = type_of(part)
     if kind in _TEXT_PARTS:
-        yield {"type": "text", "text": part.get("text") or ""}
+        yield {"type": "text", "text": _text(part.get("text"))}
     elif kind == "refusal":
-        yield {"type": "refusal", "refusal": part.get("refusal") or ""}
+        yield {"type": "refusal", "refusal": _text(part.get("refusal"))}
     elif kind == "input_image" and part.get("image_url"):
         yield {"type": "image_url", "image_url": {"url": part["image_url"], **_given(part, "detail")}}
     elif kind == "input_file":
         yield {"type": "file", "file": _given(part, "file_data", "file_id", "filename")}
     elif kind == "input_audio":
         yield dict(part)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _given(part: Mapping[str, Any], *names: str) -> dict[str, Any]:

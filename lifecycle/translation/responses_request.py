@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lifecycle.translation.responses_messages import to_messages
+from lifecycle.translation.responses_support import type_of
 
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -85,16 +86,16 @@ def _logprobs(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields for functions. Where there are none, servers take no choice among them either."""
-    given = body.get("tools")
-    tools = [_tool(tool) for tool in given if _is_function(tool)] if isinstance(given, list) else []
+    tools = [_tool(tool) for tool in _functions(body.get("tools"))]
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         if choice.get("type") == "allowed_tools":  # which hardly a server knows: the others are not shown to it
-            allowed = [tool.get("name") for tool in choice.get("tools") or [] if _is_function(tool)]
+            allowed = [tool.get("name") for tool in _functions(choice.get("tools"))]
             tools = [tool for tool in tools if tool["function"].get("name") in allowed]
             choice = choice.get("mode") or "auto"
         else:
-            choice = {"type": "function", "function": {"name": choice.get("name")}} if _is_function(choice) else None
+            is_function = type_of(choice) == "function"
+            choice = {"type": "function", "function": {"name": choice.get("name")}} if is_function else None
     fields: dict[str, Any] = {"tools": tools} if tools else {}
     if choice is not None and (tools or choice not in ("none", "auto")):
         fields["tool_choice"] = choice
@@ -103,8 +104,8 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _is_function(tool: object) -> bool:
-    return isinstance(tool, dict) and tool.get("type") == "function"
+def _functions(tools: object) -> list[dict[str, Any]]:
+    return [tool for tool in tools if type_of(tool) == "function"] if isinstance(tools, list) else []
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:

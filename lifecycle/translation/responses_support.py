@@ -23,17 +23,22 @@ def untranslatable(body: Mapping[str, Any]) -> list[str]:
         found += [path for path, _ in zip(paths, range(1), strict=False)]
     text = body.get("text")
     wanted = text.get("format") if isinstance(text, dict) else None
-    if isinstance(wanted, dict) and wanted.get("type") not in _FORMATS:
+    if isinstance(wanted, dict) and type_of(wanted) not in _FORMATS:
         found.append("text.format.type")
     return found
 
 
+def type_of(value: object) -> str | None:
+    """Return the type of an item, a part, a tool or a format; None for what has none."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
 def item_type(item: Mapping[str, Any]) -> str | None:
     """Return the type of an input item. A message and a reference to an item may lack it."""
-    kind = item.get("type")
-    if kind is None:
+    if item.get("type") is None:
         return "message" if "role" in item else "item_reference"
-    return kind if isinstance(kind, str) else None
+    return type_of(item)
 
 
 def _in_input(items: object) -> Iterator[str]:
@@ -50,7 +55,7 @@ def _in_input(items: object) -> Iterator[str]:
 
 def _in_parts(path: str, parts: object) -> Iterator[str]:
     for index, part in enumerate(parts if isinstance(parts, list) else []):
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = type_of(part)
         if kind not in _PARTS:
             yield f"{path}[{index}].type"
         elif kind == "input_image" and not part.get("image_url"):
@@ -61,15 +66,16 @@ def _in_parts(path: str, parts: object) -> Iterator[str]:
 
 def _in_tools(tools: object) -> Iterator[str]:
     for index, tool in enumerate(tools if isinstance(tools, list) else []):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
+        if type_of(tool) != "function":
             yield f"tools[{index}].type"
 
 
 def _in_choice(choice: object) -> Iterator[str]:
     if not isinstance(choice, dict):
         return
-    if choice.get("type") not in _CHOICES:
+    if type_of(choice) not in _CHOICES:
         yield "tool_choice.type"
-    for index, tool in enumerate(choice.get("tools") or []):
-        if not isinstance(tool, dict) or tool.get("type") != "function":
+    tools = choice.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else []):
+        if type_of(tool) != "function":
             yield f"tool_choice.tools[{index}].type"

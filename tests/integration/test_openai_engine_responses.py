@@ -16,7 +16,8 @@ from worker.engines.openai import OpenAIEngine
 
 BASE = new_response("resp_up", 1.0, {"model": "m"}, "in_progress")
 CREATED = {"type": "response.created", "response": BASE}
-DELTA = {"type": "response.output_text.delta", "item_id": "i", "output_index": 0, "content_index": 0, "delta": "a"}
+PLACE = {"item_id": "i", "output_index": 0, "content_index": 0}
+DELTA = {"type": "response.output_text.delta", **PLACE, "delta": "a", "logprobs": []}
 COMPLETED = {"type": "response.completed", "response": {**BASE, "status": "completed"}}
 
 

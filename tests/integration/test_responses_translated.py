@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,14 +13,11 @@ import openai
 import pytest
 from openai.types.responses import Response, ResponseFunctionToolCall, ResponseStreamEvent
 
-from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
 from tests.cluster import Cluster, Process, running
 from tests.conformance.calls import until
 from tests.conftest import MakeSettings
 from tests.shared_cluster import borrowed, shared_cluster
-from tests.upstream import DONE, USAGE, Exchange, Upstream, chunk, within_bound
-from tests.waiting import wait_until
 
 CHAT, ECHO = "chat", "words"
 TEXT = "The quick brown fox"
@@ -93,6 +89,8 @@ async def test_a_plain_text_engine_answers_a_response(here: openai.AsyncOpenAI, 
     assert (answer.status, answer.output_text, answer.model) == ("completed", TEXT, ECHO)
     record = await until(cluster, answer.id, "completed")
     assert (record["endpoint"], record["output_events"], record["finish_reason"]) == ("responses", 4, "stop")
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (4, 4)
     async with here.responses.stream(model=ECHO, input=TEXT) as stream:
         deltas = [event.delta async for event in stream if event.type == "response.output_text.delta"]
         final = await stream.get_final_response()
@@ -200,92 +198,3 @@ async def test_another_worker_continues_the_items_of_one_that_died(make_settings
         added = [event for event in events if event.type == "response.output_item.added"]
         assert [event.item.id for event in added] == [item.id for item in final.response.output]
         assert (await cluster.record(final.response.id))["attempt"] == 2
-
-
-# An upstream that serves only chat
-
-
-class ChatOnly:
-    """Play an upstream without the Responses API. After the first chunks of an answer it waits for its client to go."""
-
-    def __init__(self, *parts: str, status: str = "200 OK") -> None:
-        self.parts, self.status = parts, status
-        self.upstream = Upstream(self.play)
-
-    async def play(self, exchange: Exchange) -> None:
-        if exchange.path.endswith("/chat/completions") and exchange.body.get("messages"):
-            await exchange.head(self.status)
-            for part in self.parts:
-                await exchange.send(part)
-            if self.parts[-1] == DONE or self.status != "200 OK":
-                await exchange.end()
-            return
-        known = exchange.path.endswith(("/models", "/chat/completions"))
-        status = "200 OK" if exchange.path.endswith("/models") else "400 Bad Request" if known else "404 Not Found"
-        await exchange.head(status, kind="application/json")
-        await exchange.send('{"object":"list","data":[{"id":"m"}]}' if known else '{"detail":"Not Found"}')
-        await exchange.end()
-
-
-@asynccontextmanager
-async def before(upstream: ChatOnly, settings: Settings, directory: Path) -> AsyncIterator[Cluster]:
-    """Run two frontends and a worker in front of an upstream."""
-    port = free_port()
-    server = await asyncio.start_server(upstream.upstream.serve, "127.0.0.1", port)
-    try:
-        async with running(settings, directory, frontends=2, workers=0) as cluster:
-            await cluster.worker("m", "openai", openai_base_url=f"http://127.0.0.1:{port}/v1")
-            yield cluster
-    finally:
-        server.close()
-        for exchange in upstream.upstream.exchanges:
-            exchange.writer.close()
-
-
-async def test_a_cancel_at_the_other_replica_closes_the_upstreams_connection(
-    make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    upstream = ChatOnly(chunk("a"), chunk("b"))
-    async with before(upstream, make_settings(), tmp_path) as cluster:
-        taker, other = cluster.frontends
-        async with sdk_of(taker) as here, sdk_of(other) as there:
-            begun = await here.responses.create(model="m", input=TEXT, background=True)
-
-            async def half() -> bool:
-                return (await here.responses.retrieve(begun.id)).output_text == "ab"
-
-            await wait_until(half)
-            upstream.upstream.client_left.clear()
-            cancelled = await there.responses.cancel(begun.id)
-            assert (cancelled.status, cancelled.output_text) == ("cancelled", "ab")
-            await within_bound(upstream.upstream.client_left)
-            assert [exchange.path for exchange in upstream.upstream.left][-1] == "/v1/chat/completions"
-        sent = next(exchange.body for exchange in upstream.upstream.exchanges if "messages" in exchange.body)
-        assert sent == {
-            "model": "m",
-            "messages": [{"role": "user", "content": TEXT}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-
-
-async def test_an_upstreams_answer_and_its_refusal_reach_the_client(
-    make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    upstream = ChatOnly(
-        chunk(None, delta={"role": "assistant", "reasoning": "hm"}),
-        chunk(None, delta={"tool_calls": [call]}),
-        chunk(None, delta={}, finish_reason="tool_calls"),
-        USAGE,
-        DONE,
-    )
-    async with before(upstream, make_settings(), tmp_path) as cluster, sdk_of(cluster.frontends[1]) as sdk:
-        answer = await sdk.responses.create(model="m", input=TEXT, tools=[WEATHER])
-        assert [item.type for item in answer.output] == ["reasoning", "function_call"]
-        assert answer.usage is not None
-        assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 2)
-        upstream.parts, upstream.status = ('{"error":{"message":"slow down","type":"t","code":"c"}}',), "429 Slow"
-        with pytest.raises(openai.RateLimitError) as raised:
-            await sdk.responses.create(model="m", input=TEXT)
-        assert (raised.value.type, raised.value.code) == ("t", "c")

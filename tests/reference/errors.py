@@ -83,7 +83,7 @@ CODES = {
     "idempotency_key_reused": "the `Idempotency-Key` was used with another body; use a new one",
     "inflight_limit": "the inflight limit of this API key is reached",
     "insufficient_permissions": "the call needs an operator's API key",
-    "invalid_api_key": "the API key is missing or unknown: `Authorization: Bearer KEY`",
+    "invalid_api_key": "the API key is missing or unknown: `Authorization: Bearer KEY`, or `x-api-key: KEY`",
     "lease_lost": "this frontend's lease expired; it comes back under a new id",
     "model_not_found": "no worker has served this model",
     "no_keys": "there are no API keys, so there is no log-in",

@@ -39,20 +39,20 @@ def test_a_second_answer_is_refused_in_a_later_attempt_too() -> None:
         answered.read(ANSWER)
 
 
-async def _beat(world: World, worker: str, model: str, *endpoints: str, state: str = ReplicaState.READY) -> None:
+async def _heartbeat(world: World, worker: str, model: str, *endpoints: str, state: str = ReplicaState.READY) -> None:
     about = {"models": [model], "endpoints": dict.fromkeys(endpoints, "native"), "state": state}
     await world.store.heartbeat(worker, Role.WORKER, about, [model])
 
 
 async def test_a_call_may_mean_the_models_that_offer_its_endpoint(world: World) -> None:
     models = ModelRegistry(world.store)
-    await _beat(world, "w0", "m", "embeddings", state=ReplicaState.STARTING)
+    await _heartbeat(world, "w0", "m", "embeddings", state=ReplicaState.STARTING)
     assert await models.find_models("embeddings") == ["m"], "it is known, and none is offered"
-    await _beat(world, "w1", "chat", "chat_completions")
+    await _heartbeat(world, "w1", "chat", "chat_completions")
     assert await models.find_models("embeddings") == ["chat"], "the refusal then names it"
-    await _beat(world, "w2", "vectors", "embeddings")
+    await _heartbeat(world, "w2", "vectors", "embeddings")
     assert await models.find_models("embeddings") == ["vectors"]
-    await _beat(world, "w3", "more", "embeddings", "rerank")
+    await _heartbeat(world, "w3", "more", "embeddings", "rerank")
     assert await models.find_models("embeddings") == ["more", "vectors"]
     assert await models.find_models("rerank") == ["more"]
 

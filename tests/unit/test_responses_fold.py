@@ -59,6 +59,19 @@ async def test_texts_and_arguments_grow() -> None:
     assert arguments[: len(ARGUMENTS) + 1] == ["", *("".join(ARGUMENTS[:n]) for n in range(1, len(ARGUMENTS) + 1))]
 
 
+def test_texts_that_grow_in_turn_are_told_apart() -> None:
+    events: list[Event] = [added(type="message"), added(type="function_call") | {"output_index": 1}]
+    for piece in ("a", "b", "c"):
+        events.append({"type": "response.output_text.delta", **AT, "delta": piece})
+        events.append({"type": "response.output_text.delta", **AT, "delta": piece})
+        events.append({"type": "response.output_text.delta", **AT, "content_index": 1, "delta": piece.upper()})
+        events.append({"type": "response.function_call_arguments.delta", "output_index": 1, "delta": piece})
+        events.append({"type": "response.function_call_arguments.delta", "output_index": 1, "delta": piece})
+    message, call = output(*events)
+    assert [part["text"] for part in message["content"]] == ["aabbcc", "ABC"]
+    assert call["arguments"] == "aabbcc"
+
+
 def test_a_fold_can_be_read_and_continued() -> None:
     folded = fold(added(type="message", content=[]), {"type": "response.output_text.delta", **AT, "delta": "a"})
     assert folded.response("in_progress")["output"][0]["content"][0]["text"] == "a"

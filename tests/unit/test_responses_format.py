@@ -115,6 +115,7 @@ def test_the_ending_event_gives_finish_reason_and_usage_in_chats_terms(
     ("event", "status", "code", "param"),
     [
         ({"type": "error", "code": "boom", "message": "it broke", "param": "input"}, 500, "boom", "input"),
+        ({"type": "error", "error": "it broke"}, 500, None, None),
         ({"type": "error", "error": {"code": 17, "message": "it broke", "type": "x"}}, 500, 17, None),
         (
             {"type": "response.failed", "response": {"error": {"code": "rate_limit_exceeded", "message": "it broke"}}},
@@ -148,7 +149,7 @@ def test_a_failure_without_words_is_a_failure_all_the_same() -> None:
     assert raised.value.message
 
 
-@pytest.mark.parametrize("event", ["text", {"choices": []}, {"type": 1}, None])
+@pytest.mark.parametrize("event", ["text", {"choices": []}, {"type": 1}, {"type": ""}, {"type": "a\nid: 1"}, None])
 def test_what_is_no_event_is_refused(event: object) -> None:
     with pytest.raises(TypeError, match="yield"):
         read(event)

@@ -166,6 +166,13 @@ def test_the_response_has_the_whole_output_and_the_usage() -> None:
     assert (response["id"], response["created_at"], response["error"]) == ("resp_1", 1700000000, None)
 
 
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 5}])
+def test_an_engine_that_counts_nothing_is_counted_by_its_pieces(usage: dict[str, Any] | None) -> None:
+    counted = accumulate(_answer(THINKING, usage=usage))["usage"]
+    read = usage["prompt_tokens"] if usage else 0
+    assert (counted["input_tokens"], counted["output_tokens"], counted["total_tokens"]) == (read, 3, read + 3)
+
+
 def test_a_call_without_an_id_gets_one() -> None:
     call = accumulate(_answer([_chunk(**_call(0, "{}", name="f"))]))["output"][0]
     assert call["call_id"].startswith("call_")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, MaySee
 from frontend.endpoints.responses import validation
 from frontend.endpoints.responses.context import with_context
+from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.fold import ResponseFold
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.references import with_referenced_items
@@ -55,5 +56,9 @@ class Responses(ApiEndpoint):
         return ({"type": "response.queued", "response": new_response(rid, 0, call.body, "queued")},)
 
     async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
-        now = await read_response(store, answer.id) if is_repeated else None
-        return now[1] if now else new_response(answer.id, answer.created_at, call.body, "queued")
+        if not is_repeated:
+            return new_response(answer.id, answer.created_at, call.body, "queued")
+        now = await read_response(store, answer.id)
+        if now is None:
+            raise unknown_response(answer.id)
+        return now[1]

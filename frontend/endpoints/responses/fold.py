@@ -54,6 +54,8 @@ class ResponseFold:
         self._created_at = self._response["created_at"]  # an opening that is written at admission does not have it
         self._items: dict[int, dict[str, Any]] = {}  # by output_index
         self._texts: dict[tuple[int, str], tuple[dict[str, Any], list[str]]] = {}  # that grow, by their holder
+        self._growing: tuple[Any, ...] = ()  # identifies the text that the last event added to
+        self._pieces: list[str] = []  # of that text
         self.ending = ""  # the type of the event that has ended the response
 
     def add(self, events: Iterable[Event]) -> None:
@@ -66,6 +68,9 @@ class ResponseFold:
         kind = event.get("type")
         if not isinstance(kind, str) or self.ending:
             return
+        if self._growing and self._continue(event):
+            return
+        self._growing = ()
         stem, _, what = kind.rpartition(".")
         if what == "delta":
             self._append(stem, event)
@@ -81,6 +86,14 @@ class ResponseFold:
             self._complete(stem, event)
         elif kind == "response.output_text.annotation.added":
             self._annotate(event)
+
+    def _continue(self, event: Mapping[str, Any]) -> bool:
+        """Take an event that adds to the same text as the last one, as most do: this is the hot path."""
+        delta = event.get("delta")
+        if type(delta) is not str or event.get("logprobs") or _text_of(event) != self._growing:
+            return False
+        self._pieces.append(delta)
+        return True
 
     def _take_response(self, kind: str, response: Any) -> None:
         """Take the whole response object of an event. The output of one that ends the response replaces the items."""
@@ -99,7 +112,9 @@ class ResponseFold:
         if holder is None or not isinstance(delta, str):
             return
         field = _TEXTS[stem][1]
-        self._texts.setdefault((id(holder), field), (holder, []))[1].append(delta)
+        self._growing = _text_of(event)
+        self._pieces = self._texts.setdefault((id(holder), field), (holder, []))[1]
+        self._pieces.append(delta)
         logprobs = event.get("logprobs")
         if isinstance(logprobs, list) and logprobs:
             _extend(holder, "logprobs", logprobs)
@@ -179,10 +194,16 @@ class ResponseFold:
 
     def _flush(self) -> None:
         """Put the texts together. They are kept in pieces, because adding each piece to a long text takes too long."""
+        self._growing = ()
         for (_, field), (holder, pieces) in self._texts.items():
             before = holder.get(field)
             holder[field] = "".join((before if isinstance(before, str) else "", *pieces))
         self._texts.clear()
+
+
+def _text_of(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what identifies the text that an event adds to."""
+    return event["type"], event.get("output_index"), event.get("content_index"), event.get("summary_index")
 
 
 def _extend(holder: dict[str, Any], field: str, values: list[Any]) -> None:

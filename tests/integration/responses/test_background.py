@@ -132,6 +132,9 @@ async def test_a_repeated_call_attaches(here: openai.AsyncOpenAI, there: openai.
     completed = await retrieved(here, first.id, "completed")
     again = await there.responses.create(model=MODEL, input=TEXT, background=True, extra_headers=key)
     assert again == completed
+    await there.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        await here.responses.create(model=MODEL, input=TEXT, background=True, extra_headers=key)
 
 
 def test_the_synchronous_sdk(shared: Cluster) -> None:

@@ -23,6 +23,8 @@ async def test_create(here: openai.AsyncOpenAI, cluster: Cluster) -> None:
     assert (answer.instructions, answer.metadata, answer.background) == ("Echo.", {"a": "b"}, False)
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (4, 3, 7)
+    retrieved = await here.responses.retrieve(answer.id, include=["message.output_text.logprobs"])
+    assert retrieved == answer, "what cannot be included is left out"
     record = await until(cluster, answer.id, "completed")
     assert (record["endpoint"], record["request_type"], record["finish_reason"]) == ("responses", "unary", "stop")
     assert record["usage"]["prompt_tokens"] == 4

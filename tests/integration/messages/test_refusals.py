@@ -13,14 +13,14 @@ import pytest
 
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings
-from tests.integration.test_messages import ENDLESS, call, sdk_for, streaming
+from tests.integration.messages.client import ENDLESS, call, sdk_for, streaming
 from tests.keys import LIMIT, Keys
 
 MAX_BODY_BYTES = 64 * 1024
 
 
 @pytest.fixture
-async def cluster(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[tuple[Cluster, Keys]]:
+async def guarded(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[tuple[Cluster, Keys]]:
     keys = Keys.make(tmp_path)
     settings = make_settings(api_keys=str(keys.file), max_body_bytes=MAX_BODY_BYTES, headers_after_secs=5.0)
     async with running(settings, tmp_path, headers=keys.bearer("ops")) as cluster:
@@ -41,8 +41,8 @@ def told(answer: httpx2.Response, status: int, kind: str) -> str:
     return str(body["error"]["message"])
 
 
-async def test_the_sdks_exceptions(cluster: tuple[Cluster, Keys]) -> None:
-    running, keys = cluster
+async def test_the_sdks_exceptions(guarded: tuple[Cluster, Keys]) -> None:
+    running, keys = guarded
     url = running.frontends[0].url
     async with sdk_for(url, api_key=keys.of["acme"], max_retries=0) as sdk:
         assert (await sdk.messages.create(**call())).stop_reason == "end_turn"
@@ -70,8 +70,8 @@ async def test_the_sdks_exceptions(cluster: tuple[Cluster, Keys]) -> None:
         assert (await sdk.messages.create(**call())).role == "assistant"
 
 
-async def test_a_callers_limit_and_a_time_limit(cluster: tuple[Cluster, Keys]) -> None:
-    running, keys = cluster
+async def test_a_callers_limit_and_a_time_limit(guarded: tuple[Cluster, Keys]) -> None:
+    running, keys = guarded
     async with (
         sdk_for(running.frontends[0].url, api_key=keys.of["acme"], max_retries=0) as sdk,
         asyncio.TaskGroup() as group,
@@ -92,8 +92,8 @@ async def test_a_callers_limit_and_a_time_limit(cluster: tuple[Cluster, Keys]) -
     assert (raised.value.status_code, body["error"]["type"]) == (504, "timeout_error")
 
 
-async def test_every_error_below_the_path_has_the_form(cluster: tuple[Cluster, Keys]) -> None:
-    running, _ = cluster
+async def test_every_error_below_the_path_has_the_form(guarded: tuple[Cluster, Keys]) -> None:
+    running, _ = guarded
     http, url = running.http, running.frontends[0].url + "/v1/messages"
     told(await http.post(url, content=b"{"), 400, "invalid_request_error")
     assert "max_tokens" in told(
