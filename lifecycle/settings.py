@@ -18,6 +18,8 @@ CLUSTER_SHARDS = 16
 _BACKEND_TIMEOUT = "backend_stream_timeout_secs"
 _BACKEND_TIMEOUT_ALIAS = "DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"
 
+_SECRET_WORDS = ("KEY", "SECRET", "WEBHOOK_URL")  # in the names of settings whose values are not shown
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
@@ -125,6 +127,23 @@ class Settings(BaseSettings):
         30.0, description="time for requests to finish when a replica is stopped"
     )
 
+    # webhooks
+    webhook_url: str = Field(
+        "", repr=False, description="URL that gets an event when a background response has ended; empty is off"
+    )
+    webhook_hosts: str = Field("", description="hosts that a call may name in X-Webhook-Url; empty refuses the header")
+    webhook_secret: str = Field("", repr=False, description="secrets that sign webhooks: whsec_…, separated by spaces")
+    webhook_private_addresses: bool = Field(
+        False, description="allow webhooks to http:// and to addresses that are not public"
+    )
+    webhook_attempts: int = Field(12, ge=1, le=100, description="most attempts to deliver one webhook within a day")
+    webhook_retry_secs: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        5.0, description="pause after the first failed attempt; each further one is three times as long"
+    )
+    webhook_timeout_secs: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        10.0, description="longest time for one attempt to deliver a webhook"
+    )
+
     # worker
     concurrency: int = Field(64, ge=1, le=100_000, description="most requests that one worker runs at a time")
     kill_grace_secs: Seconds = Field(
@@ -209,7 +228,7 @@ def _explain(error: Any) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     name = str(error["loc"][0]).upper()
     name = name if name.startswith((PREFIX, "DYN_")) else PREFIX + name
-    shown = "" if "KEY" in name else f"={error['input']!r}"
+    shown = "" if any(word in name for word in _SECRET_WORDS) else f"={error['input']!r}"
     return f"{name}{shown}: {error['msg']}"
 
 

@@ -226,6 +226,7 @@ class RequestRecord(NamedTuple):
     error_detail: ErrorDetail | None = None
     orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
     storage: str = ""  # one of Storage
+    webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
 
     @property
     def labels(self) -> Labels:
@@ -295,6 +296,7 @@ class RequestRecord(NamedTuple):
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
             orphan_events=int(raw.get("orphan_events") or 0),
             storage=raw.get("storage", ""),
+            webhook=raw.get("webhook", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -313,6 +315,7 @@ _INTERNAL = (
     "error_detail",
     "orphan_events",
     "storage",
+    "webhook",
 )
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 

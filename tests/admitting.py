@@ -27,6 +27,7 @@ async def admit(
     headers: bytes = b"",
     body: bytes = b"{}",
     storage: str = "",
+    webhook_url: str = "",
 ) -> Admission:
     """Admit a request with, by default, an empty body and without limits. The frontend need not run."""
     new = NewRequest(
@@ -45,5 +46,6 @@ async def admit(
         needs=needs,
         headers=headers,
         storage=storage,
+        webhook_url=webhook_url,
     )
     return await store.admit(new, retry_for_secs=0)

@@ -23,7 +23,4 @@ BY_PATH: dict[str, ApiEndpoint] = {path: endpoint for endpoint in ENDPOINTS for 
 def endpoint_at(path: str) -> ApiEndpoint | None:
     """Return the endpoint that a path belongs to, which is its own or one above it; None for another path."""
     found = BY_PATH.get(path)
-    while found is None and path.count("/") > 1:
-        path = path.rpartition("/")[0]
-        found = BY_PATH.get(path)
-    return found
+    return found or next((endpoint for above, endpoint in BY_PATH.items() if path.startswith(above + "/")), None)

@@ -116,6 +116,7 @@ def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, head
         inflight_limit=caller.inflight_limit,
         needs=call.gated,
         headers=headers.forwarded,
+        webhook_url=headers.webhook_url,
         storage=call.storage,
         openings=endpoint.openings(rid, call),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from frontend.routes.json_schema import RID, SECS, Schema, one_of, ref
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import OnDisconnect
+from lifecycle.webhooks.target import MAX_URL_CHARS
 
 JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
@@ -35,6 +36,7 @@ def starting_call(call: str, answers: Schema, summary: str, *, error: str = "Err
         "X-Queue-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-First-Token-Timeout-Secs": SECS | {"exclusiveMinimum": 0},
         "X-Deadline-Secs": SECS | {"exclusiveMinimum": 0},
+        "X-Webhook-Url": {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS},
     }
     codes = (404, 408, 409, 413, 422, 429, 431, 499, 503, 504)
     return describe(summary, {"200": answers}, *codes, body=ref(call), headers=headers, error=error)

@@ -11,10 +11,11 @@ from frontend.transport.headers import Headers
 from frontend.transport.params import invalid_parameter
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.header_selection import HeaderSelection
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, environment_name
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType, Limits, OnDisconnect
+from lifecycle.webhooks.target import HostList, Target
 
 _MAX_SECS = 30 * 86_400.0
 _MAX_FORWARDED_BYTES = 8 * 1024
@@ -30,6 +31,7 @@ class CallHeaders(NamedTuple):
     limits: Limits
     traceparent: str  # '' without a trace
     forwarded: bytes  # the headers for the engine, as a JSON object; '' for none
+    webhook_url: str = ""  # gets an event at the end of the request; '' for none
 
     @classmethod
     def parse(cls, headers: Headers, settings: Settings, forwarded: frozenset[str] = frozenset()) -> CallHeaders:
@@ -46,6 +48,7 @@ class CallHeaders(NamedTuple):
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
             forwarded=_forwarded(headers, settings, forwarded),
+            webhook_url=_webhook_url(headers, settings),
         )
 
 
@@ -74,6 +77,23 @@ def _forwarded(headers: Headers, settings: Settings, names: frozenset[str]) -> b
             code="headers_too_large",
         )
     return orjson.dumps(selected)
+
+
+def _webhook_url(headers: Headers, settings: Settings) -> str:
+    """Return the canonical form of the URL. Raises ApiError (400) when the operator does not allow it."""
+    value, name = headers.get("x-webhook-url"), "X-Webhook-Url"
+    if value is None:
+        return ""
+    hosts, setting = HostList.parse(settings.webhook_hosts), environment_name("webhook_hosts")
+    if not hosts.names and not hosts.suffixes:
+        raise invalid_parameter(f"{name} is off here: {setting} names no host; leave the header out", name)
+    try:
+        target = Target.parse(value.strip(), allow_private=settings.webhook_private_addresses)
+    except ValueError as failure:
+        raise invalid_parameter(f"{name}: {failure}", name) from None
+    if not hosts.allows(target.host):
+        raise invalid_parameter(f"{name}: {setting} does not name its host; use one that it names", name)
+    return target.url
 
 
 def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, tail, top
+from lifecycle.cli import keys, listing, output, replica, settings, tail, top
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -61,6 +61,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(keys.app)
+app.add_typer(settings.app)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ from lifecycle.types import COUNT_TOKENS, FORWARDS, CancelMode, ErrorDetail, Err
 
 log = logging.getLogger(__name__)
 
+_MAX_ITEM_IDS = 256  # of an answer whose items are to be found by their ids
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -73,6 +74,7 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
+        self._item_ids: dict[str, None] = {}  # of the answer's items, in order
         self._produced = False  # the engine has yielded an event that is no opening
         self._without_content = 0  # events of this attempt that carry no part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
@@ -214,6 +216,8 @@ class Attempt:
             self._note_first_event()
         if produced.encoded and not produced.has_content:
             self._without_content += 1
+        if produced.item_ids:
+            self._item_ids.update(dict.fromkeys(produced.item_ids))
         return produced.encoded
 
     def _must_move(self) -> bool:
@@ -265,9 +269,10 @@ class Attempt:
         return ended
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with the engine's usage and the number of its events with content."""
+        """Return the outcome with the engine's usage, the number of its events with content, and its items."""
         content_events = max(0, self.sink.produced - self._without_content)
-        return outcome._replace(usage=reported_usage(self.context), content_events=content_events)
+        item_ids = tuple(self._item_ids)[:_MAX_ITEM_IDS]
+        return outcome._replace(usage=reported_usage(self.context), content_events=content_events, item_ids=item_ids)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

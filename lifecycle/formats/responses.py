@@ -11,8 +11,9 @@ from lifecycle.errors import EngineError
 from lifecycle.formats import chunk_events
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
-from lifecycle.formats.response_object import OPENINGS, new_response
+from lifecycle.formats.response_object import ENDINGS, OPENINGS, new_response
 from lifecycle.formats.responses_usage import to_chat_usage
+from lifecycle.ids import is_request_id
 from lifecycle.types import Event
 
 _OWN = ("id", "object", "created_at", "model", "background", "store", "previous_response_id", "metadata")
@@ -59,11 +60,22 @@ class ResponsesFormat:
             self._opened.add(kind)
             return Produced(b"" if is_known else encoded, is_opening=True)
         reason, usage = _outcome(kind, response if isinstance(response, dict) else {})
-        return Produced(encoded, _has_content(kind, fields), False, reason, usage)
+        return Produced(encoded, _has_content(kind, fields), False, reason, usage, _item_ids(kind, fields, response))
 
     def is_opening(self, event: Event) -> bool:
         """Return whether the event says only that an answer begins."""
         return isinstance(event, dict) and event.get("type") in OPENINGS
+
+
+def _item_ids(kind: str, event: Mapping[str, Any], response: object) -> tuple[str, ...]:
+    """Return the ids of the item that begins with this event, or of those in a whole response, which can be keys."""
+    items: object = None
+    if kind == "response.output_item.added":
+        items = [event.get("item")]
+    elif kind in ENDINGS and isinstance(response, dict):
+        items = response.get("output")
+    ids = [item.get("id") for item in (items if isinstance(items, list) else ()) if isinstance(item, dict)]
+    return tuple(found for found in ids if isinstance(found, str) and is_request_id(found))
 
 
 def _has_content(kind: str, event: Mapping[str, Any]) -> bool:

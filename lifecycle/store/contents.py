@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from lifecycle.store.results import Content, Deletion, record_of
@@ -41,3 +42,15 @@ class Contents(ScriptRunner):
         reply = await self._in_shard("delete_content", rid, retry_for_secs, rid)
         record = record_of(reply[1]) if len(reply) > 1 else None
         return Deletion(cast(Any, as_text(reply[0])), record) if record else None
+
+    async def find_items(self, item_ids: Sequence[str], *, retry_for_secs: float = 0.0) -> dict[str, str]:
+        """Return for each of these ids of items the id of the kept request whose answer has it, if there is one.
+
+        The content may have been removed since. Each shard is asked for all ids in one command.
+        """
+        found: dict[str, str] = {}
+        for prefix in self.keys.prefixes if item_ids else ():
+            names = [f"{prefix}item:{item_id}" for item_id in item_ids]
+            replies = await self.command("MGET", *names, retry_for_secs=retry_for_secs)
+            found |= {item_id: as_text(rid) for item_id, rid in zip(item_ids, replies, strict=True) if rid is not None}
+        return found

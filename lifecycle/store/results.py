@@ -38,6 +38,7 @@ class NewRequest(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
+    webhook_url: str = ""  # gets an event at the end; empty for none
 
 
 class Admission(NamedTuple):
@@ -109,6 +110,7 @@ class Outcome(NamedTuple):
     usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
     content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
     produced_events: int = 0  # number of the last event that the engine produced, also if it was not appended
+    item_ids: tuple[str, ...] = ()  # of the answer's items, by which it is found while its content is kept
 
 
 class Ended(NamedTuple):

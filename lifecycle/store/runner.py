@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from lifecycle.errors import StoreError, StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
+from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
 
@@ -49,6 +50,7 @@ class ScriptRunner:
         """
         self.commands = commands
         self.settings = settings
+        self.common = CommonSettings()
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes

@@ -28,6 +28,7 @@ from lifecycle.store.results import (
     record_of,
 )
 from lifecycle.store.runner import as_text
+from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
     NATIVE,
     CancelMode,
@@ -41,7 +42,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings, Contents):
+class Store(Membership, Listings, Contents, WebhookOutbox):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -93,6 +94,8 @@ class Store(Membership, Listings, Contents):
             len(request.openings),
             self.settings.stored_bytes_of_shard,
             self.settings.transient_secs,
+            request.webhook_url,
+            event_id(request.rid, request.nonce) if request.webhook_url else "",
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":
@@ -228,6 +231,7 @@ class Store(Membership, Listings, Contents):
                 encode_json(outcome.usage) if outcome.usage else "",
                 encode_detail(outcome.detail),
                 self.settings.retention_secs,
+                " ".join(outcome.item_ids),
             )
             if remainder is None or as_text(reply[0]) != "overlap":
                 return _ended(reply)

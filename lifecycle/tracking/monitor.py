@@ -38,6 +38,7 @@ class MonitorServices(NamedTuple):
     record_polls: RateLimiter
     spawn: Spawn
     on_over: Callable[[StreamMonitor], None]  # called once for each monitor, when it no longer needs its feed
+    on_webhook: Callable[[RequestRecord], None] = lambda _: None  # called at an end that a webhook reports
 
 
 class StreamMonitor:
@@ -113,6 +114,8 @@ class StreamMonitor:
     def on_terminal(self, record: RequestRecord) -> None:
         """Count and log the request as its terminal record says."""
         self._close()
+        if record.webhook:
+            self._services.on_webhook(record)
         if self.counted:
             self._drop()
             return

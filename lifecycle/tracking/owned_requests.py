@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
@@ -20,7 +20,7 @@ from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, Status
+from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, RequestRecord, Status
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +30,21 @@ _REMEMBERED = 10_000  # ends
 class OwnedRequests:
     """Monitor each owned request until it has ended here, and remember which ones are being admitted."""
 
-    def __init__(self, store: Store, metrics: Metrics, state: FrontendState, readers: Readers, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        state: FrontendState,
+        readers: Readers,
+        spawn: Spawn,
+        on_webhook: Callable[[RequestRecord], None] = lambda _: None,
+    ) -> None:
+        """`on_webhook` is called with the record of each request that has ended here and that a webhook reports."""
         self._store = store
         self._state = state
         self._readers = readers
         self._spawn = spawn
-        self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release)
+        self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release, on_webhook)
         self._monitors: dict[str, StreamMonitor] = {}
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
         self._ended: OrderedDict[str, None] = OrderedDict()  # the last ones that have ended here, the latest last

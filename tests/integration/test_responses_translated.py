@@ -89,7 +89,6 @@ async def test_a_plain_text_engine_answers_a_response(here: openai.AsyncOpenAI, 
     assert (answer.status, answer.output_text, answer.model) == ("completed", TEXT, ECHO)
     record = await until(cluster, answer.id, "completed")
     assert (record["endpoint"], record["output_events"], record["finish_reason"]) == ("responses", 4, "stop")
-    assert record["output_tokens"] == 4
     assert answer.usage is not None
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (4, 4)
     async with here.responses.stream(model=ECHO, input=TEXT) as stream:

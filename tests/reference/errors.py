@@ -97,6 +97,7 @@ CODES = {
     "request_not_found": "the request does not exist, or its record has expired",
     "response_not_found": "the response does not exist, has expired, or was deleted",
     "response_not_in_background": "only a response that was started with `background: true` can be cancelled",
+    "too_many_references": "`input` refers to more than 1000 items; send the items themselves",
     "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }

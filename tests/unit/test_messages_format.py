@@ -12,6 +12,7 @@ from lifecycle.errors import EngineError
 from lifecycle.formats.messages import MessagesFormat
 from lifecycle.formats.messages_usage import from_chat, to_chat
 from lifecycle.formats.origin import Origin
+from lifecycle.formats.produced import Produced
 from lifecycle.types import ErrorType, Event
 
 START: dict[str, Any] = {
@@ -46,7 +47,7 @@ def test_a_later_attempt_repeats_no_opening() -> None:
     format = reading([START, PING])
     assert [format.read(event).encoded for event in (START, PING)] == [b"", b""]
     assert format.read(PING).is_opening
-    assert format.read(TEXT) == (orjson.dumps(TEXT), True, False, None, None)
+    assert format.read(TEXT) == Produced(orjson.dumps(TEXT), has_content=True)
     later = format.read(PING)
     assert (later.encoded, later.is_opening, later.has_content) == (b'{"type":"ping"}', False, False)
 

@@ -153,3 +153,15 @@ def test_a_failure_without_words_is_a_failure_all_the_same() -> None:
 def test_what_is_no_event_is_refused(event: object) -> None:
     with pytest.raises(TypeError, match="yield"):
         read(event)
+
+
+def test_the_items_of_an_answer_are_named() -> None:
+    added = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "id": "msg_1"}}
+    output = [
+        {"type": "message", "id": "msg_1"},
+        {"type": "other", "id": "no id\n"},
+        {"type": "message"},
+        {"id": "fc_2"},
+    ]
+    completed = {"type": "response.completed", "response": UPSTREAM | {"output": output}}
+    assert [produced.item_ids for produced in read(added, completed)] == [("msg_1",), ("msg_1", "fc_2")]

@@ -11,6 +11,7 @@ from frontend.endpoints.responses.context import with_context
 from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.fold import ResponseFold
 from frontend.endpoints.responses.history import read_fold, read_response
+from frontend.endpoints.responses.references import with_referenced_items
 from frontend.endpoints.responses.sse import ResponseEncoder
 from lifecycle.formats.response_object import OPENINGS, new_response
 from lifecycle.ids import TokenId
@@ -45,7 +46,8 @@ class Responses(ApiEndpoint):
         return isinstance(event, dict) and event.get("type") in OPENINGS
 
     async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
-        return await with_context(call, store, may_see, limit_bytes)
+        whole = await with_referenced_items(call, store, may_see, limit_bytes)
+        return await with_context(whole, store, may_see, limit_bytes)
 
     def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
         if not call.is_background:

@@ -69,8 +69,10 @@ def up(
     from frontend.auth.api_keys import check_access
     from lifecycle.cli.up.own_redis import private_server
     from lifecycle.local.console import Console
+    from lifecycle.webhooks.config import WebhookConfig
 
     check_access(settings, host)
+    WebhookConfig.of(settings)
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
     models = choose_models(model or (), engine, settings)

@@ -108,6 +108,25 @@ async def test_a_killed_worker_is_an_error_event(cluster: Cluster) -> None:
                         await worker.kill()
 
 
+async def test_an_engine_that_can_resume_continues_the_open_block(cluster: Cluster) -> None:
+    workers = [await cluster.worker("lasting", "tests.engines:resumed") for _ in range(2)]
+    async with streaming(cluster, call("60 0.02", "lasting")) as stream:
+        await stream.read_tokens(10)
+        record = await cluster.record(stream.response.headers["x-request-id"])
+        replicas = {replica["id"]: replica["pid"] for replica in (await cluster.get("/v1/replicas"))["data"]}
+        workers.sort(key=lambda worker: worker.pid == replicas[record["worker"]])
+        await workers.pop().kill()
+        events = await stream.read()
+    await workers.pop().terminate()
+    text = "".join(event.data["delta"]["text"] for event in events if event.event == "content_block_delta")
+    assert text == "".join(f"{number} " for number in range(60))
+    kinds = [event.event for event in events if event.event != "content_block_delta"]
+    assert kinds == ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]
+    attempts = [event.id.split("-")[0] for event in events if event.id]
+    assert (attempts[0], attempts[-1]) == ("1", "2")
+    assert events[-2].data["usage"]["output_tokens"] == 60
+
+
 async def test_a_disconnect_ends_the_engine(cluster: Cluster) -> None:
     async with streaming(cluster, call(**ENDLESS)) as stream:
         await stream.read_tokens(5)

@@ -46,6 +46,18 @@ async def test_a_native_upstream_gets_the_call_as_it_is(cluster: Cluster, serve:
     assert "x-api-key" not in first.headers
 
 
+async def test_the_beta_calls_of_the_sdk(cluster: Cluster, serve: Serve) -> None:
+    """They have `?beta=true` in their URL, and the names of the features in a header."""
+    async with (
+        served(cluster, serve, having(messages=NATIVE)) as upstream,
+        sdk_for(cluster.frontends[1].url) as sdk,
+    ):
+        answer = await sdk.beta.messages.create(**call("x", "m"), betas=["context-management-2025-06-27"])
+    assert answer.stop_reason == "tool_use"
+    [sent] = posted(upstream, "/v1/messages")
+    assert sent.headers["anthropic-beta"] == "context-management-2025-06-27"
+
+
 async def test_a_native_upstreams_events_are_what_the_client_reads(cluster: Cluster, serve: Serve) -> None:
     async with served(cluster, serve, having(messages=NATIVE)):
         async with streaming(cluster, call("x", "m")) as stream:

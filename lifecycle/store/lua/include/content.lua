@@ -5,6 +5,8 @@
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE
 
+local items_to_find = ''  -- ids of parts of the answer, separated by spaces; they lead to the request while it is kept
+
 local removals_left = 32  -- of one call of a script, each costs about 20 microseconds; sweeps do the rest
 
 local function remove_content(rid)
@@ -57,6 +59,9 @@ local function keep_content(rid, record, now, retention, ttl_ms)
   redis.call('INCRBY', P .. 'stored_bytes:' .. owner, bytes)
   for _, key in ipairs({'body:' .. rid, 'tokens:' .. rid, 'stored:' .. owner, 'stored_bytes:' .. owner}) do
     redis.call('PEXPIRE', P .. key, ttl_ms)
+  end
+  for id in string.gmatch(items_to_find, '%S+') do
+    redis.call('SET', P .. 'item:' .. id, rid, 'PX', ttl_ms)
   end
   local limit = record.stored_limit_bytes or '0'
   if not make_room(owner, tonumber(limit), now) then redis.call('HSET', P .. 'overfull', owner, limit) end
