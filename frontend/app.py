@@ -11,10 +11,16 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from frontend.auth.api_keys import Keyring
 from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
+from frontend.edge.client_shares import ClientShares, ClientSharesMiddleware
+from frontend.edge.cors import Cors
+from frontend.edge.own_site import OwnSite
+from frontend.edge.refusals import Refusals
+from frontend.edge.site_middleware import SiteMiddleware
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
 from frontend.transport.error_responses import failure_response
 from frontend.transport.fast_path import FastPath
+from frontend.transport.head_as_get import HeadAsGet
 from frontend.transport.request_id import RequestIdMiddleware
 from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 from lifecycle.telemetry import tracing
@@ -37,10 +43,14 @@ def _is_untraced(scope: Scope) -> bool:
     return not path.startswith("/v1/") or (scope["method"] == "GET" and not path.endswith("/stream"))
 
 
-def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
-    """Return the application. Without a keyring every call is allowed to everybody."""
+def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refusals | None = None) -> ASGIApp:
+    """Return the application. Without a keyring every call is allowed to everybody.
+
+    `refusals` counts the refused calls that reach the application; those that its server refuses may share it.
+    """
     app = FastAPI(
         openapi_url=None,  # routes/openapi.py serves a description that is written by hand
+        redirect_slashes=False,
         telemetry={
             "tracing": tracing.is_on(),
             "exclude": _is_untraced,
@@ -51,21 +61,26 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None) -> ASGIApp:
     )
     app.state.tracker = tracker
     app.state.access_policy = AccessPolicy(keyring, tracker.store) if keyring else None
+    app.state.client_shares = shares = ClientShares(keyring, tracker.settings)
     app.state.dashboard_feed = DashboardFeed(tracker.store, lambda: tracker.id)
     app.state.exporter = Exporter(tracker.store, tracker.metrics)
     for router in ROUTERS:
         app.include_router(router)
 
     app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=_PROXIES)
+    app.add_middleware(HeadAsGet)
     for kind in (*EXPECTED_EXCEPTIONS, Exception):
         app.add_exception_handler(kind, _handle_exception)
 
     # FastAPI makes the span of each call, so with tracing no call may bypass it.
     endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
-    authorized = AuthorizationMiddleware(endpoints, policy) if policy else endpoints
+    authorized = AuthorizationMiddleware(ClientSharesMiddleware(endpoints, shares), policy) if policy else endpoints
+    cors = Cors(tracker.settings)
+    own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
+    guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.
-    return RequestIdMiddleware(authorized)
+    return RequestIdMiddleware(guarded, cors.response_headers, (refusals or Refusals(tracker.metrics)).count)
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:

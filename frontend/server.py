@@ -1,7 +1,8 @@
 """Run one frontend with uvicorn, and drain it before the process ends.
 
 uvicorn alone would wait for open streams without a limit, and would end at once on SIGHUP. Here the first signal starts
-the drain: `/ready` answers 503, no request is admitted, and open streams may finish within DRAIN_TIMEOUT_SECS; those
+the drain: `/ready` answers 503, no request is admitted, every
+response closes its connection, and open streams may finish within DRAIN_TIMEOUT_SECS; those
 that remain end with an error frame. A second signal ends the process at once.
 """
 
@@ -11,21 +12,19 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from frontend.app import create_app
 from frontend.auth.api_keys import Keyring, check_access
-from frontend.transport.request_id import SECURITY
+from frontend.edge.connections import Connections
+from frontend.edge.descriptors import most_connections, raise_limit, warn_if_low
+from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
+from frontend.edge.refusals import Refusals
 from lifecycle.aio.vanished_peer import notice_vanished_peer
 from lifecycle.errors import LifecycleError
-from lifecycle.fastapi.client_connection import ClientConnection
-from lifecycle.fastapi.errors import ApiError
 from lifecycle.header_selection import HeaderSelection
-from lifecycle.ids import new_request_id
 from lifecycle.settings import Settings
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.tracker import Tracker
@@ -38,49 +37,20 @@ _VANISHED_FACTOR = 1.5
 _ERROR_FRAMES_SECS = 2.0  # for sending the error frames of the streams that remain
 
 
-class Protocol(HttpToolsProtocol):
-    """Give each call its `ClientConnection`, and answer malformed HTTP with the same error body as other bad calls."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._disconnect_callbacks: set[Callable[[], None]] = set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        for callback in list(self._disconnect_callbacks):
-            callback()
-
-    def send_400_response(self, msg: str) -> None:
-        refusal = ApiError(ErrorType.VALIDATION, msg)
-        body = refusal.body()
-        headers = refusal.headers() | {
-            "x-request-id": new_request_id("req-"),
-            **{name.decode(): value.decode() for name, value in SECURITY},
-            "content-length": str(len(body)),
-            "connection": "close",
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n".encode() + body)
-        self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        ClientConnection(self.cycle, self._disconnect_callbacks).put_into(self.scope)
-
-
 class Server(uvicorn.Server):
     """Serve until a signal, drain, then end."""
 
-    def __init__(self, config: uvicorn.Config, tracker: Tracker) -> None:
+    def __init__(self, config: EdgeConfig, tracker: Tracker) -> None:
         super().__init__(config)
         self._tracker = tracker
+        self._connections = config.shared
         self._draining: asyncio.Task[None] | None = None
         self.interrupted = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
             self.interrupted = sig == signal.SIGINT
-            self._tracker.draining = True
+            self._tracker.draining = self._connections.draining = True
             self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
         else:
             self._tracker.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
@@ -89,6 +59,9 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         """Wait for open streams, for at most DRAIN_TIMEOUT_SECS, hand over the rest and end the server."""
         tracker = self._tracker
+        for connection in self.server_state.connections:
+            if isinstance(connection, HttpProtocol):
+                connection.close_after_response()
         log.info("draining with %d inflight requests and %d readers", len(tracker.owned), len(tracker.readers))
         try:
             await tracker.announce()
@@ -121,6 +94,12 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def make_server(tracker: Tracker, keyring: Keyring | None, connections: int = 0) -> Server:
+    """Return the server of a frontend, which `serve(sockets=…)` runs. It takes so many connections; 0: any number."""
+    shared, refusals = Connections(tracker.settings, connections), Refusals(tracker.metrics)
+    return Server(EdgeConfig(create_app(tracker, keyring, refusals), shared, refusals), tracker)
+
+
 async def serve(settings: Settings, host: str, port: int) -> None:
     """Serve on this address until a signal. Port 0 chooses a free port.
 
@@ -137,21 +116,10 @@ async def serve(settings: Settings, host: str, port: int) -> None:
         notice_vanished_peer(listener, _VANISHED_FACTOR * settings.slow_consumer_secs)
         url = _url(host, listener.getsockname()[1])
         async with Keyring.open(settings) as keyring, Tracker.open(settings, Metrics(), url) as tracker:
-            config = uvicorn.Config(
-                create_app(tracker, keyring),
-                http=Protocol,
-                loop="none",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                proxy_headers=False,  # the application has this middleware itself
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=2,
-                backlog=4096,
-                lifespan="off",
-                server_header=False,
-            )
-            server = Server(config, tracker)
+            limit = raise_limit()
+            connections = most_connections(limit)
+            warn_if_low(limit, connections, settings.max_readers)
+            server = make_server(tracker, keyring, connections)
             log.info("frontend %s listens on %s", tracker.id, url)
             # uvicorn raises the signal again after it has ended, but the drain has already handled it.
             previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

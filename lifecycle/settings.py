@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lifecycle.header_selection import NOTHING, HeaderSelection
 from lifecycle.redis_url import Kind, kind_of
+from lifecycle.site_names import parse_hosts, parse_origins
 from lifecycle.types import OnDisconnect
 
 PREFIX = "LIFECYCLE_"
@@ -115,12 +116,20 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
     )
+    head_timeout_secs: Seconds = Field(30.0, description="time for a connection to send the head of a call")
+    body_timeout_secs: Seconds = Field(
+        60.0, description="time for the body of a call, and one second more for each 64 KiB received"
+    )
     forward_headers: str = Field(
         "x-session-id, x-session-affinity, x-data-parallel-rank, x-vllm-*",
         description="headers for the engine",
     )
     api_keys: str = Field("", repr=False, description="file of API keys, or its lines; empty is no authentication")
-    allow_anonymous: bool = Field(False, description="allow other addresses than loopback without API keys")
+    allow_anonymous: bool = Field(
+        False, description="without API keys, allow any address, any Host, and calls of other sites' pages"
+    )
+    allowed_hosts: str = Field("", description="names besides localhost that a Host may be without API keys")
+    cors_origins: str = Field("", description="origins whose pages may call, such as https://app.example; * is all")
     public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
     session_secs: Seconds = Field(43_200.0, description="duration of a log-in to the dashboard")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
@@ -174,6 +183,18 @@ class Settings(BaseSettings):
     def _names_headers(cls, value: str) -> str:
         HeaderSelection.parse(value)
         return value.strip() or NOTHING
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _names_hosts(cls, value: str) -> str:
+        parse_hosts(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _names_origins(cls, value: str) -> str:
+        parse_origins(value)
+        return value
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

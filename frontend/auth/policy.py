@@ -1,4 +1,4 @@
-"""Decide which callers may make which HTTP calls, by one table. Calls that are not in it are for operators.
+"""Decide which callers may make which HTTP calls, by one table. Calls that are not in it do not exist for anybody.
 
 A caller authenticates with an API key (`Authorization: Bearer KEY`, or `x-api-key: KEY` as Anthropic's SDKs send it) or
 with the cookie of a dashboard session. Without `LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its
@@ -12,16 +12,18 @@ from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from fastapi import Request
+from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
 from frontend.endpoints import BY_PATH
-from frontend.transport.error_responses import error_response
+from frontend.transport.error_responses import failure_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
-from lifecycle.fastapi.errors import ApiError, redis_unavailable
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType
 
@@ -84,12 +86,19 @@ class AccessPolicy:
             self._rules.insert(0, (frozenset({"GET"}), _pattern("/metrics"), Level.ANYBODY))
 
     def level(self, method: str, path: str) -> Level:
-        """Return the level of a call; HEAD counts as GET."""
+        """Return the level of a call; HEAD counts as GET.
+
+        Raises HTTPException as the routes do, so that a key changes nothing about what does not exist: 404 for an
+        unknown path, 405 for another method of a known one.
+        """
         method = "GET" if method == "HEAD" else method
         for methods, pattern, level in self._rules:
             if method in methods and pattern.fullmatch(path):
                 return level
-        return Level.OPERATOR
+        allowed = {name for methods, pattern, _ in self._rules if pattern.fullmatch(path) for name in methods}
+        if not allowed:
+            raise HTTPException(404)
+        raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
 
     async def authorize(self, scope: Scope, level: Level) -> Caller:
         """Return the caller if it may make a call of this level.
@@ -131,16 +140,13 @@ class AuthorizationMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            level = self._policy.level(scope["method"], scope["path"])
-            if level is not Level.ANYBODY:
-                try:
+            try:
+                level = self._policy.level(scope["method"], scope["path"])
+                if level is not Level.ANYBODY:
                     scope["state"]["caller"] = await self._policy.authorize(scope, level)
-                except ApiError as refusal:
-                    await error_response(scope, refusal)(scope, receive, send)
-                    return
-                except StoreError as failure:
-                    await error_response(scope, redis_unavailable(failure))(scope, receive, send)
-                    return
+            except (ApiError, StoreError, HTTPException) as failure:
+                await failure_response(Request(scope), failure)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 

@@ -41,6 +41,13 @@ def empty_stream() -> Response:
     return response
 
 
+def stream_head() -> Response:
+    """Return the head of an event stream, for a HEAD: it opens no reader."""
+    response = Response()
+    response.raw_headers = list(_HEADERS)
+    return response
+
+
 class SlowConsumer(Exception):
     """Raised when the client has read nothing for too long."""
 

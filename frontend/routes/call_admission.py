@@ -75,7 +75,7 @@ async def admit(
         if missing is not None:
             raise _unsupported(missing, call.model, endpoint)
         admission = _admission_request(request, endpoint, call, headers)
-        check_reader_limit(tracker)
+        check_reader_limit(request)
         try:
             if idempotency is None:
                 return await tracker.admit(admission)

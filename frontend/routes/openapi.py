@@ -47,6 +47,9 @@ async def openapi() -> Response:
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document. Each call's security and errors 401 and 403 follow from the access policy."""
     described = _document_without_keys()
+    for name, path in described["paths"].items():
+        for method in path.keys() & {"post", "delete"}:
+            path[method]["responses"] |= failures(403, error=MESSAGES_ERROR if name in MESSAGES else "Error")
     for rule in RULES:
         for method in rule.methods.lower().split() if rule.level is not Level.ANYBODY else ():
             operation = described["paths"].get(rule.path.replace(":path", ""), {}).get(method)

@@ -11,19 +11,22 @@ JSON, EVENTS, TEXT = "application/json", "text/event-stream", "text/plain"
 _WHY = {
     400: "invalid JSON, field, header or parameter, or a parameter that the model's engine does not take",
     401: "the API key is missing or unknown",
-    403: "the call needs an API key with the role operator",
+    403: "the call needs an API key with the role operator, or another site's page sent it",
     404: "unknown or expired",
-    408: "the body did not arrive in time, or the client did not read the response",
+    408: "the head or the body did not arrive in time, or the client did not read the response",
     409: "the request id is in use",
     413: "the body is too large",
+    414: "the URL is too long",
+    421: "without API keys: the Host is not this machine",
     422: "the Idempotency-Key was used with another body",
     429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
-    431: "the headers for the engine are too large",
+    431: "the head of the call, or the headers for the engine, are too large",
     499: "cancelled before the response began",
     500: "the engine failed, or an internal error",
     503: "no worker, draining, queue full or Redis unavailable; repeat the call after Retry-After",
     504: "a timeout before the response began",
 }
+_OF_EVERY_CALL = (400, 408, 414, 421, 431, 500)
 
 
 def starting_call(call: str, answers: Schema, summary: str, *, error: str = "Error") -> Schema:
@@ -61,7 +64,7 @@ def describe(
     operation: Schema = {
         "summary": summary,
         "parameters": [{"name": name, "in": place, "schema": schema} for place, name, schema in named],
-        "responses": failures(400, 500, *codes, error=error) | answers,
+        "responses": failures(*_OF_EVERY_CALL, *codes, error=error) | answers,
     }
     if body is not None:
         operation["requestBody"] = {"required": body_required, "content": {JSON: {"schema": body}}}

@@ -12,6 +12,7 @@ from frontend.dashboard.dashboard_feed import MAX_VIEWERS, DashboardFeed, Listin
 from frontend.transport import params
 from frontend.transport.deps import get_tracker
 from lifecycle.aio import tasks
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Status
@@ -78,6 +79,10 @@ class OverviewResponse(Response):
         self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if ClientConnection.of(scope).is_head:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         writer = asyncio.create_task(self._write(send), name="overview")
         listener = asyncio.create_task(_until_disconnect(receive), name="disconnect listener")
         try:
@@ -85,9 +90,7 @@ class OverviewResponse(Response):
             if writer.done():
                 writer.result()
         except TimeoutError:
-            abort = scope.get("extensions", {}).get("lifecycle.abort")
-            if abort is not None:
-                abort()
+            ClientConnection.of(scope).abort()
         finally:
             await tasks.end((writer, listener))
 
@@ -98,9 +101,12 @@ class OverviewResponse(Response):
             viewer = Viewer(self._dashboard_feed, listing)
             while not self._tracker.draining:
                 event = await viewer.next()
-                async with asyncio.timeout(self._tracker.settings.slow_consumer_secs):
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await self._send_event(send, event, more=True)
+        await self._send_event(send, b"", more=False)
+
+    async def _send_event(self, send: Send, event: bytes, *, more: bool) -> None:
+        async with asyncio.timeout(self._tracker.settings.slow_consumer_secs):
+            await send({"type": "http.response.body", "body": event, "more_body": more})
 
 
 async def _until_disconnect(receive: Receive) -> None:

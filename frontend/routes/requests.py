@@ -9,10 +9,12 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer
+from frontend.endpoints.stream import stream_head
 from frontend.routes.reading import stream_reader
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
@@ -75,7 +77,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     if after is None:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
-    check_reader_limit(tracker)
+    check_reader_limit(request)
     record = await _read_visible(request, rid)
     if record is None:
         raise _unknown(rid)
@@ -84,6 +86,8 @@ async def stream_request(request: Request, rid: str) -> Response:
     if record.status.terminal and record.storage == Storage.DELETED:
         message = f"The events of the request {rid!r} were deleted, or removed to make room for newer ones"
         raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
+    if ClientConnection.of(request.scope).is_head:
+        return stream_head()
     answer = Answer(rid, record.model, record.created_at)
     encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it

@@ -8,6 +8,7 @@ from fastapi import Request
 
 from frontend.auth.api_keys import ANYBODY, Caller
 from frontend.auth.policy import AccessPolicy
+from frontend.edge.client_shares import ClientShares
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType
@@ -28,9 +29,19 @@ def get_caller(request: Request) -> Caller:
     return cast(Caller, request.scope["state"].get("caller", ANYBODY))
 
 
-def check_reader_limit(tracker: Tracker) -> None:
-    """Check that another stream may be opened. Raises ApiError (503) at the limit `LIFECYCLE_MAX_READERS`."""
+def get_client_shares(request: Request) -> ClientShares:
+    """Return what bounds each client's share of this frontend."""
+    return cast(ClientShares, request.app.state.client_shares)
+
+
+def check_reader_limit(request: Request) -> None:
+    """Check that this call may open a stream, and count it until the call ends.
+
+    Raises ApiError: 503 at the limit `LIFECYCLE_MAX_READERS`, 429 at the caller's share of it.
+    """
+    tracker = get_tracker(request)
     limit = tracker.settings.max_readers
     if len(tracker.readers) >= limit:
         message = f"This frontend has reached its limit of {limit} open streams; repeat the call later"
         raise ApiError(ErrorType.UNAVAILABLE, message, code="overloaded")
+    get_client_shares(request).claim_reader(request.scope, get_caller(request))

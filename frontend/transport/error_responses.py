@@ -12,7 +12,7 @@ from lifecycle.fastapi.exception_handlers import to_response
 
 def error_response(scope: Scope, error: ApiError) -> Response:
     """Return the response to the call of this scope."""
-    return Response(_body(scope, error), error.status, error.headers())
+    return failure_response(Request(scope), error)
 
 
 def failure_response(request: Request, failure: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import orjson
 from starlette.requests import Request
 
 from frontend.auth.api_keys import Caller
+from frontend.transport.deps import get_caller, get_client_shares
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -17,7 +17,6 @@ from lifecycle.ids import is_request_id
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, ErrorType, RequestRecord
 
-BODY_TIMEOUT_SECS = 60.0
 LABEL_CHARS = 512
 _OBJECT_BYTES = 64 * 1024
 REASON_CHARS = 1024
@@ -31,8 +30,8 @@ def invalid_parameter(message: str, param: str) -> ApiError:
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """Read the whole body.
 
-    Raises ApiError: 413 above `limit_bytes`, 408 when the body has not arrived within BODY_TIMEOUT_SECS. Raises
-    ClientDisconnect when the client disconnects before that.
+    Raises ApiError: 413 above `limit_bytes`, 429 at the client's share of unfinished bodies. Raises ClientDisconnect
+    when the client disconnects before that, or when the connection has answered 408 because the body was late.
     """
     declared = headers_of(request.scope).get("content-length", "0")
     if declared.isdigit() and int(declared) > limit_bytes:
@@ -43,19 +42,13 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
             raise _too_large(limit_bytes)
         return complete
     parts, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECS):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit_bytes:
-                    raise _too_large(limit_bytes)
-                parts.append(part)
-    except TimeoutError:
-        raise ApiError(
-            ErrorType.VALIDATION,
-            f"The request body did not arrive within {BODY_TIMEOUT_SECS:g} seconds; send it again",
-            status=408,
-        ) from None
+    with get_client_shares(request).unfinished_body(get_caller(request)) as body:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit_bytes:
+                raise _too_large(limit_bytes)
+            body.add(len(part))
+            parts.append(part)
     return b"".join(parts)
 
 
@@ -65,7 +58,7 @@ def _too_large(limit_bytes: int) -> ApiError:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read a JSON object of at most 64 KiB; an empty body stands for `{}`. Raises ApiError: 400, 408 or 413."""
+    """Read a JSON object of at most 64 KiB; an empty body stands for `{}`. Raises ApiError: 400 or 413."""
     body = await read_body(request, _OBJECT_BYTES)
     if not body.strip():
         return {}

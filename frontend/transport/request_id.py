@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.endpoints import BY_PATH, endpoint_at
 from frontend.transport.error_responses import error_response
-from frontend.transport.headers import decode_headers
+from frontend.transport.headers import Headers, decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.exception_handlers import REFUSAL
 from lifecycle.ids import REQUEST_ID_CHARS, is_request_id, new_request_id
 from lifecycle.types import ErrorType
 
@@ -29,32 +32,51 @@ class RequestIdMiddleware:
     decoded here for all others.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        more_headers: Callable[[Headers], Sequence[tuple[bytes, bytes]]],
+        count_refusal: Callable[[int, str, str, str], None],
+    ) -> None:
+        """Wrap the application.
+
+        `more_headers` returns what else the response to a call with these headers carries. `count_refusal` is called
+        for a refused call with the status, the reason, the method and the path.
+        """
         self._app = app
+        self._more_headers = more_headers
+        self._count_refusal = count_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        endpoint = BY_PATH.get(scope["path"])
+        path = scope["path"]
+        if path[-1:] == "/" and path[-2:] not in ("/", "//"):  # some clients add it, and a redirect would lose the call
+            path = scope["path"] = path[:-1]
+        endpoint = BY_PATH.get(path)
         prefix = endpoint.id_prefix if endpoint else "req-"
-        client_id = decode_headers(scope).get("x-request-id")
+        call_headers = decode_headers(scope)
+        client_id = call_headers.get("x-request-id")
         added = 0
         if client_id is not None and endpoint and endpoint.prefixes_client_ids and not client_id.startswith(prefix):
             client_id, added = prefix + client_id, len(prefix)
         valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
         state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
-        id_headers = _id_headers(scope["path"])
+        id_headers = _id_headers(path)
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
+                if message["status"] >= 400 and REFUSAL in state:
+                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
                 rid = state["request_id"].encode()
                 headers += [(name, rid) for name in id_headers]
                 headers += [header for header in SECURITY if header[0] not in names]
+                headers += self._more_headers(call_headers)
                 if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
                     return
                 message["headers"] = headers

@@ -25,6 +25,7 @@ MARKER = "fault(what, promise): the fault and the expected result, both in sente
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 TITLES = {
     "test_clients.py": "Clients",
+    "test_connections.py": "Connections",
     "test_draining.py": "Draining",
     "test_frontends.py": "Frontends",
     "test_garbage.py": "Invalid data",

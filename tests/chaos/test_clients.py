@@ -115,7 +115,7 @@ def _asks(frontend: Process, rid: str, body: dict[str, object]) -> socket.socket
     host, _, port = frontend.url.removeprefix("http://").partition(":")
     sock.connect((host, int(port)))
     content = orjson.dumps(body)
-    headers = f"Host: x\r\nX-Request-Id: {rid}\r\nContent-Length: {len(content)}"
+    headers = f"Host: localhost\r\nX-Request-Id: {rid}\r\nContent-Length: {len(content)}"
     sock.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{headers}\r\n\r\n".encode() + content)
     return sock
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 
 import httpx2
 
 from tests.cluster import Cluster, Process
-from tests.conformance.calls import cancel, ended, endless, extra_frontend, refusal, send
+from tests.conformance.calls import cancel, ended, endless, extra_frontend, refusal, send, until
 from tests.sse import chat, error_of, post, resume, text_of
 from tests.waiting import wait_until
 
@@ -46,6 +47,40 @@ async def test_it_refuses_what_is_new_and_finishes_what_it_has(cluster: Cluster,
         assert await leaving.terminate() == 0
     replicas = (await cluster.get("/v1/replicas"))["data"]
     assert leaving.url not in [r["url"] for r in replicas]
+
+
+async def test_every_answer_closes_its_connection(cluster: Cluster, new_id: Callable[[], str]) -> None:
+    """A load balancer in front of it balances connections, so a client that kept its own would be refused for ever."""
+    streamed, collected = new_id(), new_id()
+
+    def closes(answer: httpx2.Response) -> bool:
+        return answer.headers.get("connection", "").lower() == "close"
+
+    async with (
+        extra_frontend(cluster, drain_timeout_secs=60.0) as leaving,
+        post(cluster.http, leaving.url, endless(), X_Request_Id=streamed) as stream,
+        asyncio.TaskGroup() as group,
+    ):
+        await stream.read_tokens(1)
+        assert not closes(stream.response)
+        call = leaving.url + "/v1/chat/completions"
+        body = endless() | {"stream": False}
+        unary = group.create_task(cluster.http.post(call, json=body, headers={"X-Request-Id": collected}))
+        await until(cluster, collected, "running")
+        answers = {"the probe": await _drains(cluster, leaving)}
+        for path in ("/live", "/v1/models", "/nowhere"):
+            answers[path] = await cluster.http.get(leaving.url + path)
+        answers["a refused call"] = await send(cluster, chat("x"), leaving)
+        answers["a malformed call"] = await cluster.http.get(
+            leaving.url + "/live", headers={"X-Request-Id": "not an id"}
+        )
+        async with resume(cluster.http, leaving.url, streamed) as replay:
+            answers["a replay"] = replay.response
+        for rid in (streamed, collected):
+            await cancel(cluster, rid, mode="stop")
+        answers["a call from before"] = await unary
+        await stream.read()
+    assert [what for what, answer in answers.items() if not closes(answer)] == []
 
 
 async def test_when_its_time_is_over_a_stream_ends_with_a_frame_and_what_continues_goes_on(

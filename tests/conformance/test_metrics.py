@@ -27,6 +27,7 @@ PROCESS = {
     "lifecycle_client_disconnects": {"model", "endpoint"},
     "lifecycle_cancellations": REQUEST,
     "lifecycle_rejections": {"model", "endpoint", "reason"},
+    "lifecycle_refused_calls": {"status", "reason"},
     "lifecycle_engines_stuck": {"model"},
     "lifecycle_webhooks": {"result"},
     "lifecycle_output_tokens": {"model"},

@@ -74,8 +74,16 @@ TYPES = {
     ),
 }
 CODES = {
+    "body_limit": "the client's name has its share of request bodies that have not arrived completely",
+    "reader_limit": "the client's name has half of `LIFECYCLE_MAX_READERS` open streams at this frontend",
+    "call_timeout": "the head or the body did not arrive in time; see `LIFECYCLE_HEAD_TIMEOUT_SECS`",
+    "head_too_large": "the head of the call, or what follows its body, is larger than 64 KiB",
+    "no_descriptors": "the frontend has no descriptors left for another connection; repeat the call",
+    "url_too_long": "the URL is larger than 64 KiB",
+    "host_not_allowed": "without API keys a frontend serves calls to `localhost` only; see `LIFECYCLE_ALLOWED_HOSTS`",
+    "origin_not_allowed": "a browser asked for a page whose origin is not in `LIFECYCLE_CORS_ORIGINS`",
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
-    "cross_origin": "a log-in's cookie is accepted from this frontend's own page only",
+    "cross_origin": "another site's page sent the call, with a log-in's cookie or to a frontend without API keys",
     "content_deleted": "the events of the request were deleted, or removed to make room for newer ones",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from frontend.app import ROUTERS
 from frontend.auth.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
@@ -195,20 +196,35 @@ def test_every_route_is_in_the_table_and_the_table_names_no_other() -> None:
     ("method", "path", "level"),
     [
         ("HEAD", "/live", Level.ANYBODY),
-        ("POST", "/live", Level.OPERATOR),
         ("GET", "/v1/models/a/b", Level.CLIENT),
         ("GET", "/v1/requests/a", Level.CLIENT),
-        ("GET", "/v1/requests/a/b", Level.OPERATOR),
         ("GET", "/v1/requests/a\n", Level.CLIENT),
         ("GET", "/metrics", Level.OPERATOR),
-        ("GET", "/metrics/", Level.OPERATOR),
-        ("GET", "/unknown", Level.OPERATOR),
     ],
 )
 async def test_a_call_has_the_level_of_its_route(
     make: Callable[..., AccessPolicy], method: str, path: str, level: Level
 ) -> None:
     assert make().level(method, path) is level
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("POST", "/live", 405, "GET"),
+        ("PATCH", "/v1/requests/a", 405, "DELETE, GET"),
+        ("OPTIONS", "/v1/chat/completions", 405, "POST"),
+        ("GET", "/v1/requests/a/b", 404, None),
+        ("GET", "/unknown", 404, None),
+        ("GET", "//live", 404, None),
+    ],
+)
+async def test_what_does_not_exist_has_no_level(
+    make: Callable[..., AccessPolicy], method: str, path: str, status: int, allow: str | None
+) -> None:
+    with pytest.raises(HTTPException) as refusal:
+        make().level(method, path)
+    assert (refusal.value.status_code, (refusal.value.headers or {}).get("Allow")) == (status, allow)
 
 
 async def test_metrics_can_be_everybodys(make: Callable[..., AccessPolicy]) -> None:

@@ -7,13 +7,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from frontend.server import Protocol
+from frontend.edge.connections import Connections
+from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
+from frontend.edge.refusals import Refusals
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
+from lifecycle.settings import load
+from lifecycle.telemetry.metrics import Metrics
 
 Call = Callable[[ClientConnection, Receive, Send], Awaitable[None]]
 
@@ -27,9 +30,10 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await call(ClientConnection.of(scope), receive, send)
 
-    config, state = uvicorn.Config(app, log_config=None, proxy_headers=False), ServerState()
+    config = EdgeConfig(app, Connections(load()), Refusals(Metrics()))
+    state = ServerState()
     config.load()
-    server = await asyncio.get_running_loop().create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
     async with server, asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         yield reader, writer

@@ -1,0 +1,298 @@
+"""Speak HTTP/1.1 with clients: uvicorn's protocol, with limits and without what only it would do.
+
+What differs: a head is bounded in bytes and time and a body in time, an offer to upgrade the connection is ignored, a
+response to HTTP/1.0 is not chunked, and malformed HTTP gets the same error body as other bad calls. It is in this
+module and in `lifecycle.fastapi.client_connection` that uvicorn's own objects are used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, cast
+
+import httptools
+from starlette.types import ASGIApp
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from frontend.edge.connections import Connections
+from frontend.edge.head import MAX_HEAD_BYTES, check_head, too_large_head, without_upgrade
+from frontend.edge.refusals import Refusals
+from frontend.edge.unchunked import Unchunked
+from frontend.transport.request_id import SECURITY
+from lifecycle.fastapi.client_connection import ClientConnection
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.ids import new_request_id
+from lifecycle.types import ErrorType
+
+_IDLE_SECS = 75  # after which an idle connection is closed
+_LINGER_SECS = 1.0  # for which the rest of a refused call is read, because closing at once could discard the response
+_BODY_BYTES_PER_SEC = 64 * 1024
+_OLD_VERSIONS = frozenset({"0.9", "1.0"})  # of HTTP, whose clients do not know chunks
+
+
+class EdgeConfig(Config):
+    """Configure uvicorn for a frontend."""
+
+    def __init__(self, app: ASGIApp, shared: Connections, refusals: Refusals) -> None:
+        super().__init__(
+            app,
+            http=HttpProtocol,
+            loop="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # the application has this middleware itself
+            timeout_keep_alive=_IDLE_SECS,
+            timeout_graceful_shutdown=2,
+            backlog=4096,
+            lifespan="off",
+            server_header=False,
+        )
+        self.shared = shared
+        self.refusals = refusals
+
+
+class _Awaited(Enum):
+    """Name what a connection waits for."""
+
+    HEAD = auto()
+    BODY = auto()
+    NOTHING = auto()  # the response is under way, or the connection is idle
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Serve one connection. Each call has its `ClientConnection`."""
+
+    def __init__(
+        self,
+        config: EdgeConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._shared = config.shared
+        self._refusals = config.refusals
+        self._disconnect_callbacks: set[Callable[[], None]] = set()
+        self._awaited = _Awaited.HEAD
+        self._measured = _Awaited.NOTHING  # whose time is measured
+        self._received = 0  # bytes of the head that is not complete, or of the body
+        self._segment_bytes = 0  # of what the parser is fed
+        self._bodiless_bytes = 0  # that came since the last part of the body: trailers, which the parser keeps
+        self._plain_head = b""  # of a call that offers an upgrade: its head without the offer
+        self._refused = False
+        self._lingering: asyncio.TimerHandle | None = None
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._measure()
+        if not self._shared.make_room(self, len(self.connections)):
+            message = "This frontend has no descriptors left for another connection; repeat the call later"
+            self._refuse(ApiError(ErrorType.UNAVAILABLE, message, code="no_descriptors"))
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._shared.finish(self)
+        self._shared.idle.pop(self, None)
+        if self._lingering is not None:
+            self._lingering.cancel()
+        for callback in list(self._disconnect_callbacks):
+            callback()
+
+    def close_after_response(self) -> None:
+        """Let the responses that are under way close the connection."""
+        for cycle in (self.cycle, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.keep_alive = False
+
+    def close_unused(self) -> None:
+        """Close the connection, which serves no call."""
+        self._shared.idle.pop(self, None)
+        self._shared.finish(self)
+        self.transport.abort()
+
+    # the time
+
+    @property
+    def has_no_head(self) -> bool:
+        """Return whether the frontend waits for the head of a call, and serves none."""
+        return self._awaited is _Awaited.HEAD and not self._is_responding
+
+    @property
+    def _is_responding(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _measure(self) -> None:
+        if self._awaited is not self._measured:
+            self._measured = self._awaited
+            if self._awaited is _Awaited.NOTHING:
+                self._shared.finish(self)
+                return
+            self._received = self._received if self._awaited is _Awaited.HEAD else 0
+            self._shared.wait_for(self)
+
+    def is_overdue(self, waited_secs: float) -> bool:
+        """Return whether the client has taken too long to send what the frontend waits for."""
+        return waited_secs > self._limit_secs()
+
+    def _limit_secs(self) -> float:
+        if self._awaited is _Awaited.HEAD:
+            return self._shared.head_timeout_secs
+        return self._shared.body_timeout_secs + self._received / _BODY_BYTES_PER_SEC
+
+    def close_overdue(self) -> None:
+        """Close the connection, with 408 if no response has begun.
+
+        Wait longer if an earlier response is under way, or if the frontend itself has not read what came.
+        """
+        if self._awaited is _Awaited.HEAD:
+            what, is_waiting = "head of the call", self._is_responding
+        else:
+            what, is_waiting = "request body", bool(self.pipeline) or self.flow.read_paused
+        if is_waiting:
+            self._shared.wait_for(self)
+        elif self._awaited is _Awaited.BODY and self.cycle.response_started:
+            self.transport.close()
+        else:
+            message = f"The {what} did not arrive within {self._limit_secs():g} seconds; send it again"
+            self._refuse(ApiError(ErrorType.VALIDATION, message, status=408, code="call_timeout"))
+
+    # what is received
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        if self._awaited is _Awaited.NOTHING and not self._is_responding:
+            self._shared.idle.pop(self, None)
+            self._await_head()
+        try:
+            while data:
+                data = self._feed(data)
+        except ApiError as refusal:
+            self._refuse(refusal)
+            return
+        self._measure()
+
+    def _await_head(self) -> None:
+        self._awaited = _Awaited.HEAD
+        self._received = 0
+
+    def _feed(self, data: bytes) -> bytes:
+        """Parse a segment. Return what is to be parsed next, after an offer to upgrade. Raises ApiError."""
+        self._segment_bytes = len(data)
+        if self._awaited is not _Awaited.NOTHING:
+            self._received += len(data)
+            self._bodiless_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            return self._decline(data[offer.args[0] :])
+        except httptools.HttpParserError as failure:
+            if isinstance(failure.__context__, ApiError):
+                raise failure.__context__ from None
+            raise ApiError(ErrorType.VALIDATION, "Invalid HTTP request received.") from None
+        if self._awaited is _Awaited.HEAD and self._received > MAX_HEAD_BYTES:
+            raise too_large_head(is_url=not self.headers)
+        if self._awaited is _Awaited.BODY and self._bodiless_bytes > MAX_HEAD_BYTES:
+            raise too_large_head(is_url=False)
+        return b""
+
+    def _decline(self, rest: bytes) -> bytes:
+        """Begin the call again without its offer to upgrade, because the parser takes what follows for no HTTP."""
+        head, self._plain_head = self._plain_head, b""
+        if not head:
+            raise ApiError(ErrorType.VALIDATION, "Invalid HTTP request received.")  # CONNECT
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._await_head()
+        return head + rest
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._awaited is not _Awaited.HEAD:  # behind another call in the same segment
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        if self._segment_bytes > MAX_HEAD_BYTES or self._received > MAX_HEAD_BYTES:
+            check_head(self.url, self.headers)
+        if self.parser.should_upgrade():
+            method, version = self.parser.get_method(), self.parser.get_http_version()
+            if method != b"CONNECT":
+                self._plain_head = without_upgrade(method, self.url, version, self.headers)
+            return
+        super().on_headers_complete()
+        self._awaited = _Awaited.BODY
+        self._bodiless_bytes = 0
+        cycle = self.cycle
+        if self._shared.draining:
+            cycle.keep_alive = False
+        ClientConnection(cycle, self._disconnect_callbacks).put_into(self.scope)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if cycle.scope["http_version"] in _OLD_VERSIONS:
+            app = Unchunked(cast(ASGIApp, app), cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._bodiless_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._awaited = _Awaited.NOTHING
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not (self.pipeline or self.transport.is_closing()):
+            self._shared.idle[self] = None
+
+    # what is refused here
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(ApiError(ErrorType.VALIDATION, msg))
+
+    def _refuse(self, refusal: ApiError) -> None:
+        """Answer a call that does not reach the application, and close the connection.
+
+        While the responses to earlier calls are under way, the last of them closes the connection instead.
+        """
+        self._refused = True
+        self._shared.finish(self)
+        cycle, transport = self.cycle, self.transport
+        if transport.is_closing():
+            return
+        self._refusals.count(refusal.status, str(refusal.code or "malformed_http"), "", "")
+        is_own = self._awaited is _Awaited.BODY and not self.pipeline and not cycle.response_started
+        if self._is_responding and not is_own:
+            cycle.keep_alive = False
+            return
+        if self._is_responding:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        transport.write(_response(refusal))
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._lingering = self.loop.call_later(_LINGER_SECS, transport.abort)
+
+
+def _response(refusal: ApiError) -> bytes:
+    body = refusal.body()
+    headers = refusal.headers() | {
+        "x-request-id": new_request_id("req-"),
+        **{name.decode(): value.decode() for name, value in SECURITY},
+        "content-length": str(len(body)),
+        "connection": "close",
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n{head}\r\n".encode() + body
