@@ -351,7 +351,8 @@ class Replica:
     )  # counters since its start, by name; only for the dashboard
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API shows. It has `error` only when there is one."""
-        hidden = {"stuck", "counted"} | ({"error"} if self.error is None else set())
+        """Return the JSON object that the HTTP API shows. `error` and `endpoints` are only a worker's."""
+        hidden = {"stuck", "counted", "endpoints"} | ({"error"} if self.error is None else set())
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        return shown | {"models": list(self.models), "endpoints": dict(self.endpoints)}
+        offered = {"endpoints": dict(self.endpoints)} if self.role is Role.WORKER else {}
+        return shown | {"models": list(self.models)} | offered

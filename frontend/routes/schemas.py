@@ -154,6 +154,9 @@ _REPLICA: dict[str, Schema] = {
     "models": array(STRING),
     "concurrency": nullable(COUNT),
     "url": nullable(STRING),
+}
+_OF_WORKERS: dict[str, Schema] = {
+    "error": STRING,  # only of an unhealthy one
     "endpoints": {"type": "object", "additionalProperties": one_of(NATIVE, TRANSLATED)},
 }
 _ANSWER = exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING))
@@ -224,6 +227,6 @@ SCHEMAS: dict[str, Schema] = {
         frontends=array(exact_object(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
         as_of=SECS,
     ),
-    "Replica": exact_object(list(_REPLICA), **_REPLICA, error=STRING),  # `error` only of an unhealthy worker
+    "Replica": exact_object(list(_REPLICA), **_REPLICA, **_OF_WORKERS),
     "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
 }

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from lifecycle.store.connect import open_store
 from tests.cluster import Cluster, Process
 from tests.sse import chat
 from tests.waiting import wait_until
@@ -142,3 +143,16 @@ async def extra_frontend(cluster: Cluster, **settings: Any) -> AsyncIterator[Pro
         yield frontend
     finally:
         await frontend.terminate()
+
+
+async def expire(cluster: Cluster, rid: str) -> None:
+    """Let the retention of an ended request be over now."""
+    async with open_store(cluster.settings) as store:
+        prefix = store.keys.prefix_of(rid)
+        await store.commands.execute_many(
+            [
+                ("PEXPIRE", f"{prefix}request:{rid}", 1),
+                ("PEXPIRE", f"{prefix}tokens:{rid}", 1),
+                ("ZADD", f"{prefix}expiries", 0, rid),
+            ]
+        )

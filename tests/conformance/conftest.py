@@ -8,7 +8,7 @@ Everything runs twice: on the test run's one server, and on a Redis Cluster of t
 | `raiser` | `three_then_raise` | what fails |
 | `silent` | `silent` | what stops talking |
 | `single` | `marked`, concurrency 1 | what has to queue; the engine keeps a journal |
-| `brief` | echo, forgets at once | what has expired |
+| `brief` | echo | another model |
 | `away` | its worker has left | what is known and not served |
 """
 
@@ -75,7 +75,7 @@ async def _every_model(settings: Settings, directory: Path) -> AsyncIterator[Clu
             cluster.worker("raiser", "tests.engines:three_then_raise"),
             cluster.worker("silent", "tests.engines:silent"),
             cluster.worker("single", "tests.engines:marked", concurrency=1),
-            cluster.worker("brief", retention_secs=0.2),
+            cluster.worker("brief"),
             cluster.worker("away"),
         )
         await away.terminate()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster
-from tests.conformance.calls import RECORD_FIELDS, cancel, ended, endless, extra_worker, refusal, send, until
+from tests.conformance.calls import RECORD_FIELDS, cancel, ended, endless, expire, extra_worker, refusal, send, until
 from tests.sse import chat, error_of, post
 from tests.waiting import wait_until
 
@@ -119,6 +119,7 @@ async def test_a_failed_call_is_recorded_with_the_engines_words(cluster: Cluster
 async def test_an_expired_request_is_no_place_to_go_on_from(cluster: Cluster, rid: str) -> None:
     url = cluster.frontends[1].url + "/v1/requests"
     await send(cluster, chat("x", "brief", stream=False), X_Request_Id=rid)
+    await expire(cluster, rid)
 
     async def expired() -> bool:
         return (await cluster.http.get(f"{url}/{rid}")).status_code == 404

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import Cluster
-from tests.conformance.calls import cancel, endless, journaled, refusal, until
+from tests.conformance.calls import cancel, ended, endless, expire, journaled, refusal, until
 from tests.sse import chat, post
 from tests.waiting import wait_until
 
@@ -56,12 +56,18 @@ async def test_replicas(cluster: Cluster) -> None:
             "models",
             "concurrency",
             "url",
-        }
+        } | ({"endpoints"} if replica["role"] == "worker" else set())
         assert replica["state"] == "ready"
     urls = {r["url"] for r in replicas if r["role"] == "frontend"}
     assert urls == {f.url for f in cluster.frontends}
     single = next(r for r in replicas if r["models"] == ["single"])
     assert single["concurrency"] == 1
+    assert single["endpoints"] == {
+        "chat_completions": "native",
+        "completions": "native",
+        "responses": "translated",
+        "messages": "translated",
+    }
 
 
 async def test_models_are_those_of_living_workers(cluster: Cluster) -> None:
@@ -81,9 +87,10 @@ async def test_probes(cluster: Cluster) -> None:
 
 
 async def test_an_expired_record_is_unknown(cluster: Cluster, rid: str) -> None:
-    """`brief` writes its ends with a retention of a fifth of a second."""
     async with post(cluster.http, cluster.frontends[0].url, chat("x", "brief"), X_Request_Id=rid) as stream:
         await stream.read()
+    await ended(cluster, rid)
+    await expire(cluster, rid)
     url = f"{cluster.frontends[1].url}/v1/requests/{rid}"
 
     async def gone() -> bool:

@@ -29,9 +29,13 @@ BODY = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture
-async def cluster(make_settings: MakeSettings, tmp_path: Path) -> AsyncIterator[Cluster]:
-    """Two frontends without workers; leases that outlast a busy machine."""
-    settings = make_settings(heartbeat_secs=0.25, lease_secs=10.0, sweep_secs=0.25, concurrency=4)
+async def cluster(
+    make_settings: MakeSettings, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Cluster]:
+    """Two frontends without workers; leases that outlast a busy machine. The parameter is the heartbeat, in seconds."""
+    settings = make_settings(
+        heartbeat_secs=getattr(request, "param", 0.25), lease_secs=10.0, sweep_secs=0.25, concurrency=4
+    )
     async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
         yield cluster
 
@@ -79,13 +83,14 @@ async def call(cluster: Cluster, number: int, limit: asyncio.Semaphore) -> tuple
     return reply.status_code, reply.text
 
 
+@pytest.mark.parametrize("cluster", [5.0], indirect=True)
 async def test_a_dead_upstream_eats_no_request_and_comes_back_by_itself(cluster: Cluster) -> None:
     port = free_port()
     async with listening(free_port()) as well:
         await cluster.worker(MODEL, "openai", openai_base_url=well.url)
         async with listening(port) as dying:
             # Its next probe is far away, so it is a request that meets the dead upstream.
-            worker = await cluster.worker(MODEL, "openai", openai_base_url=dying.url, heartbeat_secs=5.0)
+            worker = await cluster.worker(MODEL, "openai", openai_base_url=dying.url)
             await wait_until(lambda: dying.exchanges, what="the first probe")
         limit = asyncio.Semaphore(AT_ONCE)
         replies = await asyncio.gather(*(call(cluster, number, limit) for number in range(CALLS)))
