@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import orjson
 
 from tests.cluster import Cluster
 from tests.integration.messages.client import TOOL, call, same, sdk_for, streaming
 from tests.integration.messages.upstreams import EVENTS_SENT, NATIVE, START, TOOL_CALLS, having, posted, served
 from tests.upstream import Exchange, Serve
+
+RECORDED = Path(__file__).parents[2] / "recorded" / "messages" / "vllm.sse"
+
+
+async def replay(exchange: Exchange) -> None:
+    await exchange.head()
+    await exchange.send(RECORDED.read_text("utf-8"))
+    await exchange.end()
 
 
 async def count(exchange: Exchange) -> None:
@@ -98,3 +109,16 @@ async def test_tokens_are_counted_where_the_upstream_can(cluster: Cluster, serve
         "system": system,
         "tools": tools,
     }
+
+
+async def test_the_recorded_stream_of_a_real_server(cluster: Cluster, serve: Serve) -> None:
+    sent = [orjson.loads(line[6:]) for line in RECORDED.read_text("utf-8").splitlines() if line.startswith("data: ")]
+    async with served(cluster, serve, having(messages=replay)), sdk_for(cluster.frontends[0].url) as sdk:
+        async with streaming(cluster, call("x", "m")) as stream:
+            events = [event.data for event in await stream.read()]
+        whole = await sdk.messages.create(**call("x", "m"))
+    assert events[1:] == sent[1:]
+    assert [block.to_dict() for block in whole.content] == [
+        {"type": "thinking", "thinking": "ն7", "signature": "8669870c2f284d81868726626cff408f"}
+    ]
+    assert (whole.stop_reason, whole.usage.input_tokens, whole.usage.output_tokens) == ("max_tokens", 21, 10)
