@@ -3,12 +3,11 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, status (`completed` | `failed` | `cancelled`), error_type, message,
 --         finish_reason, last (number of the last token), remainder_id (entry id of tokens not known to be appended, ''
---         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last), first ('1' when it holds
---         the request's first token that is no opening),
---         input_tokens (as the engine reports them, '' when unknown), output_tokens (the same), content_events (how many
---         tokens have content), produced_events (number of the last token produced, also if it was not appended), usage
---         (JSON, '' for none), error_detail (JSON, '' for none), retention_secs, item_ids (of the parts of the answer,
---         separated by spaces)
+--         if none), remainder_base (number of the token before them), remainder (those tokens, up to the last), first
+--         ('1' when it holds the request's first token that is no opening), input_tokens (as the engine reports them, ''
+--         when unknown), output_tokens (the same), content_events (how many tokens have content), produced_events (number
+--         of the last token produced, also if it was not appended), usage (JSON, '' for none), error_detail (JSON, '' for
+--         none), retention_secs, item_ids (of the parts of the answer, separated by spaces)
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
 --         the given last token (the worker then appends what is missing and calls again), or {'overlap', last number}

@@ -9,8 +9,8 @@
 --         endpoint, owner} (the same again when repeated for the same delivery), {'drop', why} when there is nothing to
 --         run, {'unsupported', endpoint, needs} when this engine does not offer the endpoint, or does not accept what the
 --         request needs (nothing is changed), or {'fenced'}.
--- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew, fails as
--- `worker_lost`: the tokens of two answers must not be joined.
+-- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
+-- fails as `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
 local shift, rid, worker, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
@@ -30,9 +30,9 @@ end
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
   cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage,
-  first_token_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode',
-  'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers', 'endpoint', 'owner', 'storage',
-  'first_token_at'))
+  first_token_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt',
+  'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
+  'endpoint', 'owner', 'storage', 'first_token_at'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
