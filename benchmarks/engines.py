@@ -10,7 +10,9 @@ The prompt says what to do: `unpaced <tokens>`, `tools <tokens>` (the texts are 
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
+import struct
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,6 +21,8 @@ from typing import Any, Protocol
 STEP_SECS = 0.02
 _TOKENS_PER_TURN = 16  # an unpaced stream lets the others, and the sockets, have a turn after so many
 _FOREVER = 1 << 40
+_VECTOR = tuple(random.Random(0).uniform(-1, 1) for _ in range(1024))
+_PACKED = base64.b64encode(struct.pack(f"<{len(_VECTOR)}f", *_VECTOR)).decode()
 
 
 class Context(Protocol):
@@ -30,8 +34,31 @@ def text_of(number: int) -> str:
     return f"{number}@{time.monotonic_ns()}"
 
 
-def stamped(request: dict[str, Any], context: Context) -> AsyncGenerator[str | dict[str, Any]]:
-    """Return the engine that the prompt names, for instance `paced 200 20`."""
+class _Stamped:
+    """Run the engine that the prompt names, for instance `paced 200 20`; embed what comes without a prompt."""
+
+    endpoints = ("chat_completions", "completions", "embeddings")
+
+    def __call__(self, request: dict[str, Any], context: Context) -> AsyncGenerator[str | dict[str, Any]]:
+        return _embedding(request) if "input" in request else _generation(request, context)
+
+
+stamped = _Stamped()
+
+
+async def _embedding(request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
+    """Yield an embedding, in the form that the request asks for."""
+    vector = _PACKED if request["encoding_format"] == "base64" else [*_VECTOR]
+    yield {
+        "id": text_of(1),
+        "object": "list",
+        "model": request["model"],
+        "data": [{"object": "embedding", "index": 0, "embedding": vector}],
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    }
+
+
+def _generation(request: dict[str, Any], context: Context) -> AsyncGenerator[str | dict[str, Any]]:
     kind, *words = str(request["messages"][-1]["content"]).split()
     if kind == "unpaced":
         return _unpaced(int(words[0]))

@@ -72,7 +72,7 @@ async def cancels_at_once(system: System, effort: Effort, count: int) -> Measure
     """Open `count` streams, cancel all at the other frontend at once, and measure until each engine is notified."""
     journal = Journal()
     streams: dict[str, Stream] = {}
-    rids = [new_request_id("chatcmpl") for _ in range(count)]
+    rids = [new_request_id("chatcmpl-") for _ in range(count)]
     with journal:
         for start in range(0, count, _OPENING):
             some = {rid: await journal.open(system.urls[0], rid, 0) for rid in rids[start : start + _OPENING]}
@@ -139,7 +139,7 @@ async def _trials(system: System, effort: Effort, act: Act, tokens_per_sec: floa
     give_up_at = time.monotonic() + _AT_MOST_SECS
     with Journal() as journal:
         while len(delays_ns) + len(faults) < effort.trials and time.monotonic() < give_up_at:
-            rid = new_request_id("chatcmpl")
+            rid = new_request_id("chatcmpl-")
             stream = await journal.open(system.urls[0], rid, tokens_per_sec)
             async with asyncio.timeout(_WAIT_SECS):
                 await stream.first

@@ -35,7 +35,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
 
 
 async def _admit(store: Store, frontend: str) -> None:
-    rid = new_request_id("parked")
+    rid = new_request_id("parked-")
     admission = await admit(
         store, rid, nonce=new_nonce(), labels=_LABELS, frontend=frontend, on_disconnect=OnDisconnect.CONTINUE
     )

@@ -74,6 +74,16 @@ TABLES = (
             Column("frontend, worker, Redis", tuple(f"{part}_cpu_us_per_request" for part in _PARTS)),
         ),
     ),
+    Table(
+        "Forwards: embeddings of 1,024 numbers, as base64 and as numbers, beside whole answers of one token",
+        ("one-token-*", "forward-*"),
+        (
+            Column("requests/s", ("requests_per_sec",)),
+            Column("whole, ms", ("whole_p50_ms", "whole_p99_ms")),
+            Column("CPU-µs per request", ("cpu_us_per_request",)),
+            Column("frontend, worker, Redis", tuple(f"{part}_cpu_us_per_request" for part in _PARTS)),
+        ),
+    ),
     Table("First token of a stream on a kept connection, nothing else going on", ("first-token",), (_FIRST,)),
     Table(
         "From a client's act to the engine's stop",

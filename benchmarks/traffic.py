@@ -10,7 +10,7 @@ from benchmarks.engines import STEP_SECS
 from benchmarks.load import Outcome, Plan, generate
 from benchmarks.measurement import Effort, Measurement
 from benchmarks.profile import profiled
-from benchmarks.stream import Stream, completion
+from benchmarks.stream import MODEL, Stream, completion
 from benchmarks.system import System
 from lifecycle.ids import new_request_id
 
@@ -65,6 +65,19 @@ async def short(system: System, effort: Effort, callers: int) -> Measurement:
     return _with_requests(found, outcome, bill)
 
 
+async def one_token(system: System, effort: Effort, callers: int) -> Measurement:
+    """Whole answers of one token: what a forward is compared with."""
+    found, outcome, bill = await _measured(system, effort, completion("unpaced 1", stream=False), callers, 1)
+    return _with_requests(found, outcome, bill)
+
+
+async def forward(system: System, effort: Effort, callers: int, *, encoding: str) -> Measurement:
+    """Embeddings of 1,024 numbers: what a forward costs."""
+    request = encode("POST", "/v1/embeddings", {"model": MODEL, "input": "a text", "encoding_format": encoding})
+    found, outcome, bill = await _measured(system, effort, request, callers, 1)
+    return _with_requests(found, outcome, bill)
+
+
 async def first_token(system: System, effort: Effort) -> Measurement:
     """Streams of one token on one kept connection, with pauses: nothing else is going on."""
     found, outcome, _ = await _measured(system, effort, completion("unpaced 1"), 1, 1, _PAUSE_SECS)
@@ -93,7 +106,7 @@ async def readers(system: System, effort: Effort, count: int) -> Measurement:
 
 async def _leave_to_itself(system: System, prompt: str, wait: bool = False) -> str:
     """The id of a request whose own client has gone, before its end or (`wait`) behind it."""
-    rid = new_request_id("chatcmpl")
+    rid = new_request_id("chatcmpl-")
     stream = await Stream.open(system.urls[0], completion(prompt, x_request_id=rid, x_on_disconnect="continue"))
     stream.begin()
     await (stream.ended if wait else stream.first)

@@ -17,18 +17,20 @@ from frontend.edge.own_site import OwnSite
 from frontend.edge.refusals import Refusals
 from frontend.edge.site_middleware import SiteMiddleware
 from frontend.exporter import Exporter
-from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, session
+from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
+from frontend.transport.error_responses import failure_response
 from frontend.transport.fast_path import FastPath
 from frontend.transport.head_as_get import HeadAsGet
 from frontend.transport.request_id import RequestIdMiddleware
-from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
+from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.tracker import Tracker
 
 _PROXIES = os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1,::1")  # uvicorn's own variable
 
 ROUTERS = tuple(
-    routes.router for routes in (calls, bulk_cancel, requests, cluster, health, overview, session, page, openapi)
+    routes.router
+    for routes in (calls, bulk_cancel, requests, responses, cluster, health, overview, session, page, openapi)
 )
 
 
@@ -82,4 +84,4 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refus
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:
-    return to_response(request, failure)
+    return failure_response(request, failure)

@@ -116,6 +116,11 @@ class Exporter(Collector):
             value=max(0.0, now - oldest) if oldest is not None else 0.0,
         )
         yield GaugeMetricFamily(
+            "lifecycle_cluster_webhooks_waiting",
+            "Webhooks that are not delivered yet.",
+            value=snapshot.webhooks_waiting,
+        )
+        yield GaugeMetricFamily(
             "lifecycle_cluster_snapshot_age_seconds",
             "Age of the snapshot that the cluster's series show.",
             value=time.monotonic() - self._taken_at,

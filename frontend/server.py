@@ -29,6 +29,7 @@ from lifecycle.settings import Settings
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType
+from lifecycle.webhooks.config import WebhookConfig
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
     KeyboardInterrupt after Ctrl-C.
     """
     check_access(settings, host)
+    WebhookConfig.of(settings)  # raises SettingsError before Redis is looked for
     if refused := HeaderSelection.parse(settings.forward_headers).refused:
         log.warning("LIFECYCLE_FORWARD_HEADERS names %s, which are never forwarded; remove them", ", ".join(refused))
     listener = listen(host, port)

@@ -39,6 +39,7 @@ NEVER_FORWARDED = frozenset(
         "x-on-disconnect",
         "x-queue-timeout-secs",
         "x-request-id",
+        "x-webhook-url",
     }
 )
 _NEVER_PREFIX = "content-"

@@ -6,7 +6,8 @@ import re
 import secrets
 from typing import NamedTuple
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REQUEST_ID_CHARS = 128
+REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_CHARS}}}")
 _TOKEN_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -35,8 +36,8 @@ def is_request_id(text: str) -> bool:
 
 
 def new_request_id(prefix: str) -> str:
-    """Return a random request id of 128 bits, such as `chatcmpl-…` or `cmpl-…`."""
-    return f"{prefix}-{secrets.token_hex(16)}"
+    """Return a random request id of 128 bits that begins with `prefix`, such as `chatcmpl-` or `resp_`."""
+    return f"{prefix}{secrets.token_hex(16)}"
 
 
 def new_replica_id(role: str) -> str:

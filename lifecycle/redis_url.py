@@ -4,19 +4,53 @@
     redis+sentinel://[user:password@]host:port,host:port/service[/db]?sentinel_username=…&sentinel_password=…
     redis+cluster://[user:password@]host:port,host:port
 
-`rediss+sentinel://` and `rediss+cluster://` use TLS. Further options after `?` are those of redis-py's URLs
-(`ssl_ca_certs`, …). Some of the Sentinels or of the Redis Cluster's nodes are enough, as they name the others.
+`rediss+sentinel://` and `rediss+cluster://` use TLS. Further options after `?` are those in OPTIONS and, with TLS,
+TLS_OPTIONS; redis-py's documentation describes them. Some of the Sentinels or of the Redis Cluster's nodes are enough,
+as they name the others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 SENTINEL_PORT = 26379
 REDIS_PORT = 6379
 _PREFIXES = ("redis+", "rediss+")
+_SCHEMES = ("redis", "rediss", "unix")
+
+OPTIONS = frozenset(
+    {
+        "client_name",
+        "db",
+        "decode_responses",
+        "health_check_interval",
+        "password",
+        "protocol",
+        "retry_on_timeout",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_read_size",
+        "socket_timeout",
+        "username",
+    }
+)
+TLS_OPTIONS = frozenset(
+    {
+        "ssl_ca_certs",
+        "ssl_ca_data",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "ssl_password",
+    }
+)
+_SENTINEL_OPTIONS = frozenset({"sentinel_username", "sentinel_password"})
 
 
 class Kind(StrEnum):
@@ -63,10 +97,10 @@ def parse(url: str) -> RedisUrl:
 
     Raises ValueError when it is malformed. The message is one line and never holds the URL, which may have a password.
     """
-    kind = kind_of(url)
+    kind, parts = kind_of(url), urlsplit(url)
+    _check(kind, parts)
     if kind is Kind.SINGLE:
         return RedisUrl(kind, url)
-    parts = urlsplit(url)
     user_info, at, hosts = parts.netloc.rpartition("@")
     nodes = tuple(_node(item, SENTINEL_PORT if kind is Kind.SENTINEL else REDIS_PORT) for item in hosts.split(","))
     options = dict(parse_qsl(parts.query))
@@ -92,19 +126,40 @@ def parse(url: str) -> RedisUrl:
     )
 
 
+def _check(kind: Kind, parts: SplitResult) -> None:
+    """Raise ValueError for what redis-py would take for something else, or refuse with its connections."""
+    scheme = parts.scheme.lower()
+    if kind is Kind.SINGLE and scheme not in _SCHEMES:
+        raise ValueError("the URL must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    behind = parts.path + parts.fragment if scheme != "unix" else parts.fragment
+    if "@" in behind or ("@" in parts.query and "@" not in parts.netloc) or parts.fragment:
+        raise ValueError("write the password's # as %23, / as %2F, ? as %3F and @ as %40")
+    if kind is Kind.SINGLE and scheme != "unix":
+        _node(parts.netloc.rpartition("@")[2] or "localhost", REDIS_PORT)
+        _database(parts.path.strip("/"))
+    tls = scheme.startswith("rediss")
+    known = OPTIONS | (TLS_OPTIONS if tls else set()) | (_SENTINEL_OPTIONS if kind is Kind.SENTINEL else set())
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            advice = "it needs rediss://" if name in TLS_OPTIONS else f"the options are {', '.join(sorted(known))}"
+            raise ValueError(f"the option {name!r:.50} after the ? cannot be used here: {advice}")
+        if name == "protocol" and value != "2":
+            raise ValueError(f"the option protocol={value:.10} cannot be used; leave it out")
+
+
 def _node(text: str, default_port: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or port.endswith("]"):
         host, port = text, str(default_port)
     host = host.strip("[]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError("the nodes must be host:port,host:port, with ports from 1 to 65535")
+        raise ValueError("write each server as host:port, with a port from 1 to 65535")
     return host, int(port)
 
 
 def _database(text: str) -> int:
     if text and not text.isdecimal():
-        raise ValueError("the database must be a number, as in redis+sentinel://host:port/SERVICE/0")
+        raise ValueError(f"the database must be a number, as in redis://host:port/0, not {text!r:.50}")
     return int(text or 0)
 
 

@@ -19,6 +19,8 @@ CLUSTER_SHARDS = 16
 _BACKEND_TIMEOUT = "backend_stream_timeout_secs"
 _BACKEND_TIMEOUT_ALIAS = "DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"
 
+_SECRET_WORDS = ("KEY", "SECRET", "WEBHOOK_URL")  # in the names of settings whose values are not shown
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
@@ -105,6 +107,12 @@ class Settings(BaseSettings):
     max_readers: int = Field(
         10_000, ge=1, le=1_000_000, description="most open streams of one frontend; more get a 503"
     )
+    cancel_wait_secs: Annotated[float, Field(ge=0, le=60)] = Field(
+        5.0, description="longest wait of the cancel of a response for its worker's confirmation"
+    )
+    stored_bytes: int = Field(
+        1 << 30, ge=0, le=1_000_000_000_000, description="most memory of the kept responses of one owner; 0 is no limit"
+    )
     max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1024, le=1 << 30, description="largest request body; a larger one gets a 413"
     )
@@ -126,6 +134,23 @@ class Settings(BaseSettings):
     session_secs: Seconds = Field(43_200.0, description="duration of a log-in to the dashboard")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
         30.0, description="time for requests to finish when a replica is stopped"
+    )
+
+    # webhooks
+    webhook_url: str = Field(
+        "", repr=False, description="URL that gets an event when a background response has ended; empty is off"
+    )
+    webhook_hosts: str = Field("", description="hosts that a call may name in X-Webhook-Url; empty refuses the header")
+    webhook_secret: str = Field("", repr=False, description="secrets that sign webhooks: whsec_…, separated by spaces")
+    webhook_private_addresses: bool = Field(
+        False, description="allow webhooks to http:// and to addresses that are not public"
+    )
+    webhook_attempts: int = Field(12, ge=1, le=100, description="most attempts to deliver one webhook within a day")
+    webhook_retry_secs: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        5.0, description="pause after the first failed attempt; each further one is three times as long"
+    )
+    webhook_timeout_secs: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        10.0, description="longest time for one attempt to deliver a webhook"
     )
 
     # worker
@@ -181,6 +206,19 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def stored_bytes_of_shard(self) -> int:
+        """Return how much kept content an owner may have in one shard, in bytes; 0 is no limit."""
+        return -(-self.stored_bytes // self.shards)
+
+    @property
+    def transient_secs(self) -> float:
+        """Return how long the events of a response that is not stored stay readable after its end.
+
+        Its readers of that moment then have had the time of two slow clients to read it to its end.
+        """
+        return min(2 * self.slow_consumer_secs, self.retention_secs)
+
+    @property
     def worker_inactivity_secs(self) -> float:
         """Return the inactivity after which a worker fails a request; 0 is off."""
         return float(self.backend_stream_timeout_secs)
@@ -211,7 +249,7 @@ def _explain(error: Any) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     name = str(error["loc"][0]).upper()
     name = name if name.startswith((PREFIX, "DYN_")) else PREFIX + name
-    shown = "" if "KEY" in name else f"={error['input']!r}"
+    shown = "" if any(word in name for word in _SECRET_WORDS) else f"={error['input']!r}"
     return f"{name}{shown}: {error['msg']}"
 
 

@@ -105,6 +105,18 @@ class Endpoint(StrEnum):
 TRANSLATABLE = {Endpoint.RESPONSES: Endpoint.CHAT_COMPLETIONS, Endpoint.MESSAGES: Endpoint.CHAT_COMPLETIONS}
 """The endpoints that a worker offers by translation, and the one that its engine has to serve for that."""
 
+FORWARDS = (Endpoint.EMBEDDINGS, Endpoint.RERANK, Endpoint.SCORE, Endpoint.TOKENIZE, Endpoint.DETOKENIZE)
+"""The endpoints whose answer is one event, which is the whole body of the response."""
+
+COUNT_TOKENS = "count_tokens"
+"""What an engine declares, and is told, for counting the tokens of a Messages call.
+
+Like FORWARDS, it has one event for an answer. Such a request belongs to the endpoint `messages`.
+"""
+
+SERVES = "serves:"
+"""Begins the need that the engine serves, without translation, what follows instead of the request's endpoint."""
+
 NATIVE, TRANSLATED = "native", "translated"
 """How a worker serves an endpoint: its engine gets the call as it is, or a translation of it."""
 
@@ -214,6 +226,7 @@ class RequestRecord(NamedTuple):
     error_detail: ErrorDetail | None = None
     orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
     storage: str = ""  # one of Storage
+    webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
 
     @property
     def labels(self) -> Labels:
@@ -283,6 +296,7 @@ class RequestRecord(NamedTuple):
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
             orphan_events=int(raw.get("orphan_events") or 0),
             storage=raw.get("storage", ""),
+            webhook=raw.get("webhook", ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -301,6 +315,7 @@ _INTERNAL = (
     "error_detail",
     "orphan_events",
     "storage",
+    "webhook",
 )
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 

@@ -25,14 +25,17 @@ async def admit(
     admit_by: float | None = None,
     needs: tuple[str, ...] = (),
     headers: bytes = b"",
+    body: bytes = b"{}",
+    storage: str = "",
+    webhook_url: str = "",
 ) -> Admission:
-    """Admit a request with an empty body and, by default, without limits. The frontend need not run."""
+    """Admit a request with, by default, an empty body and without limits. The frontend need not run."""
     new = NewRequest(
         rid,
         nonce,
         labels,
         frontend,
-        b"{}",
+        body,
         on_disconnect,
         grace_secs=grace_secs,
         queue_timeout_secs=queue_timeout_secs,
@@ -42,5 +45,7 @@ async def admit(
         admit_by=admit_by,
         needs=needs,
         headers=headers,
+        storage=storage,
+        webhook_url=webhook_url,
     )
     return await store.admit(new, retry_for_secs=0)

@@ -73,6 +73,17 @@ async def paced(request: dict[str, Any], context: EngineContext) -> AsyncIterato
         await asyncio.sleep(float(pause))
 
 
+async def in_two_parts(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <gate>`: numbers, the second half of them once the file `gate` exists; a stop ends the wait."""
+    count, gate = prompt(request).split()
+    for number in range(int(count)):
+        while number == int(count) // 2 and not Path(gate).exists():
+            if context.is_stopped:
+                return
+            await asyncio.sleep(0.01)
+        yield f"{number} "
+
+
 async def resumed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """Do the same as `paced`, but go on behind the tokens of earlier attempts."""
     count, pause = prompt(request).split()

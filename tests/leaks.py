@@ -162,6 +162,12 @@ async def _members_are_inflight_or_expire(space: _Keyspace, place: _Place) -> st
     return f"holds requests that nothing will trim: {sorted(strays)}" if strays else ""
 
 
+async def _members_have_kept_content(space: _Keyspace, place: _Place) -> str:
+    owners = _texts(await space.commands.execute("HKEYS", place.key))
+    strays = {owner for owner in owners if not await space.commands.execute("EXISTS", f"{place.prefix}stored:{owner}")}
+    return f"holds owners without kept content: {sorted(strays)}" if strays else ""
+
+
 async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
     strays = []
     for entry_id, (_, rid) in await space.commands.execute("XRANGE", place.key, "-", "+"):
@@ -175,13 +181,18 @@ async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
 RULES: dict[str, _Rule] = {
     "request:": _expires_after_the_end,
     "tokens:": _expires_after_the_end,
-    "body:": _ends_with_the_request,
+    "body:": _expires_after_the_end,
+    "stored:": _expires,
+    "stored_bytes:": _expires,
+    "item:": _expires,
+    "overfull": _members_have_kept_content,
     "readers:": _ends_with_the_request,
     "named:": _expires,
     "queue:": _entries_are_queued,
     "retry:": _entries_are_queued,
     "inflight:": _is_owned,
     "counts:": _is_owned,
+    "reading:": _is_owned,
     "running:": _is_owned,
     "pending_cancellations:": _is_owned,
     "fenced:": _expires,
@@ -190,6 +201,8 @@ RULES: dict[str, _Rule] = {
     "deadlines": _members_are_inflight,
     "expiries": _permanent,
     "quota_slots:": _expires,
+    "webhooks": _expires,
+    "webhook:": _expires,
     "totals": _permanent,
     "epoch": _permanent,
     "frontends": _permanent,

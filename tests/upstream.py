@@ -29,6 +29,7 @@ class Exchange:
     headers: dict[str, str]
     body: dict[str, Any]
     writer: asyncio.StreamWriter
+    method: str = "POST"
 
     async def head(self, status: str = "200 OK", kind: str = "text/event-stream", **more: str) -> None:
         headers = {"content-type": kind, "transfer-encoding": "chunked"} | {
@@ -42,6 +43,12 @@ class Exchange:
         data = data.encode() if isinstance(data, str) else data
         self.writer.write(b"%x\r\n%b\r\n" % (len(data), data))
         await self.writer.drain()
+
+    async def answer(self, body: Any, status: str = "200 OK") -> None:
+        """Answer with a body of JSON."""
+        await self.head(status, "application/json")
+        await self.send(orjson.dumps(body))
+        await self.end()
 
     async def end(self) -> None:
         self.writer.write(b"0\r\n\r\n")
@@ -81,7 +88,8 @@ class Upstream:
         request_line, *lines = head.strip().split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
-        return Exchange(request_line.split()[1], headers, json.loads(body or b"{}"), writer)
+        method, path, _ = request_line.split()
+        return Exchange(path, headers, json.loads(body or b"{}"), writer, method)
 
 
 Serve = Callable[[Script], Awaitable[tuple[Upstream, OpenAIEngine]]]

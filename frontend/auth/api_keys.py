@@ -202,7 +202,7 @@ def _digest(key: str) -> bytes:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"{_SETTING}: {file} cannot be read: {reason}") from None

@@ -1,7 +1,8 @@
 """Decide which callers may make which HTTP calls, by one table. Calls that are not in it do not exist for anybody.
 
-A caller authenticates with an API key (`Authorization: Bearer KEY`) or with the cookie of a dashboard session. Without
-`LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its caller is `ANYBODY`.
+A caller authenticates with an API key (`Authorization: Bearer KEY`, or `x-api-key: KEY` as Anthropic's SDKs send it) or
+with the cookie of a dashboard session. Without `LIFECYCLE_API_KEYS` there is no policy: every call is allowed and its
+caller is `ANYBODY`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
 from frontend.endpoints import BY_PATH
+from frontend.transport.error_responses import failure_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.fastapi.exception_handlers import to_response
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType
 
@@ -64,6 +65,9 @@ RULES = (
     Rule("GET DELETE", "/v1/requests/{rid}", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/requests/{rid}/stream", Level.CLIENT, "a client sees its own only"),
     Rule("POST", "/v1/requests/{rid}/cancel", Level.CLIENT, "a client sees its own only"),
+    Rule("GET DELETE", "/v1/responses/{rid}", Level.CLIENT, "a client sees its own only"),
+    Rule("POST", "/v1/responses/{rid}/cancel", Level.CLIENT, "a client sees its own only"),
+    Rule("GET", "/v1/responses/{rid}/input_items", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/inflight", Level.OPERATOR, "shows the counts of all owners"),
     Rule("GET", "/v1/overview", Level.OPERATOR, "shows the requests of all owners"),
     Rule("GET", "/v1/replicas", Level.OPERATOR, "shows hosts and URLs"),
@@ -116,10 +120,9 @@ class AccessPolicy:
         StoreError.
         """
         headers = headers_of(scope)
-        authorization = headers.get("authorization")
-        if authorization is not None:
-            scheme, _, presented = authorization.partition(" ")
-            key = self.keyring.find(presented.strip()) if scheme.lower() == "bearer" else None
+        presented = _presented_key(headers)
+        if presented is not None:
+            key = self.keyring.find(presented)
             return key.caller if key else None
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         caller = await self.sessions.caller(cookie) if cookie else None
@@ -142,9 +145,18 @@ class AuthorizationMiddleware:
                 if level is not Level.ANYBODY:
                     scope["state"]["caller"] = await self._policy.authorize(scope, level)
             except (ApiError, StoreError, HTTPException) as failure:
-                await to_response(Request(scope), failure)(scope, receive, send)
+                await failure_response(Request(scope), failure)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _presented_key(headers: Headers) -> str | None:
+    """Return the API key that a call presents, '' for another kind of authorization; None if it presents nothing."""
+    authorization = headers.get("authorization")
+    if authorization is None:
+        return headers.get("x-api-key")
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def is_cross_origin(headers: Headers) -> bool:
@@ -172,7 +184,7 @@ def _forbidden(message: str, code: str) -> ApiError:
 
 def invalid_key() -> ApiError:
     """Return the error 401 for a call without a valid API key."""
-    message = "The API key is missing or unknown; send it as Authorization: Bearer KEY"
+    message = "The API key is missing or unknown; send it as Authorization: Bearer KEY, or as x-api-key: KEY"
     return ApiError(ErrorType.VALIDATION, message, status=401, code="invalid_api_key")
 
 

@@ -9,8 +9,8 @@ import re
 
 from starlette.types import Receive, Scope, Send
 
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import Headers
-from frontend.transport.request_id import error_response
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.settings import Settings
 from lifecycle.site_names import ANY, parse_origins
@@ -63,7 +63,7 @@ class Cors:
         if not self.allows(origin):
             message = f"Pages of {origin[:256]!r} may not call this frontend; name the origin in LIFECYCLE_CORS_ORIGINS"
             refusal = ApiError(ErrorType.VALIDATION, message, status=403, code="origin_not_allowed")
-            await error_response(refusal)(scope, receive, send)
+            await error_response(scope, refusal)(scope, receive, send)
             return
         answer = [
             (b"access-control-allow-methods", _METHODS),

@@ -289,7 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
 def _response(refusal: ApiError) -> bytes:
     body = refusal.body()
     headers = refusal.headers() | {
-        "x-request-id": new_request_id("req"),
+        "x-request-id": new_request_id("req-"),
         **{name.decode(): value.decode() for name, value in SECURITY},
         "content-length": str(len(body)),
         "connection": "close",

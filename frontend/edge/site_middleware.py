@@ -6,8 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.edge.cors import Cors, is_preflight
 from frontend.edge.own_site import OwnSite
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import headers_of
-from frontend.transport.request_id import error_response
 from lifecycle.fastapi.errors import ApiError
 
 
@@ -26,7 +26,7 @@ class SiteMiddleware:
                 try:
                     self._own_site.check(scope["method"], headers)
                 except ApiError as refusal:
-                    await error_response(refusal)(scope, receive, send)
+                    await error_response(scope, refusal)(scope, receive, send)
                     return
             if is_preflight(scope, headers):
                 await self._cors.answer_preflight(headers, scope, receive, send)

@@ -6,18 +6,21 @@ The routes serve every endpoint in the same way, so a further endpoint is one mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End
-from lifecycle.types import Endpoint, Event, RequestType
+from lifecycle.types import Endpoint, Event, RequestType, Storage
 
 
 class Call(NamedTuple):
-    """Hold a valid call. `body` is the parsed object; the engine gets it."""
+    """Hold a valid call. `body` is the parsed object; the engine gets it.
+
+    `model` is empty when the call names none, which only some endpoints allow: see the route.
+    """
 
     endpoint: Endpoint
     model: str
@@ -25,6 +28,16 @@ class Call(NamedTuple):
     body: dict[str, Any]
     include_usage: bool = False
     gated: tuple[str, ...] = ()  # what the call needs of an engine, see LivingWorker.missing
+    storage: Storage = Storage.NONE
+
+    @property
+    def is_background(self) -> bool:
+        """Return whether the call is answered at once, and its request goes on without its client."""
+        return self.storage is Storage.BACKGROUND
+
+
+MaySee = Callable[[str | None], bool]
+"""Tells whether the caller may see the requests of this owner."""
 
 
 class Answer(NamedTuple):
@@ -71,12 +84,19 @@ class Fold(Protocol):
 class ApiEndpoint(ABC):
     """Describe one endpoint. The methods have no state, so one object serves all calls.
 
-    `paths` are those of its POST calls; `id_prefix` begins the ids that are made for its requests.
+    `paths` are those of its POST calls. `id_prefix` begins the ids that are made for its requests; with
+    `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `id_headers` name the
+    request in a response, besides X-Request-Id. `forwarded_headers` of a call always reach the engine.
+    `parameters` has the endpoint's own names of gated parameters, where they differ from those of chat completions.
     """
 
     name: ClassVar[Endpoint]
     paths: ClassVar[tuple[str, ...]]
     id_prefix: ClassVar[str]
+    prefixes_client_ids: ClassVar[bool] = False
+    id_headers: ClassVar[tuple[bytes, ...]] = ()
+    forwarded_headers: ClassVar[frozenset[str]] = frozenset()
+    parameters: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:
@@ -98,6 +118,28 @@ class ApiEndpoint(ABC):
         """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
         return False
 
-    def error_body(self, error: ApiError) -> bytes:
-        """Return the body of the response to a call that failed before its response began."""
+    async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
+        """Return the call as the engine is to get it, with what it refers to. It is admitted next.
+
+        Raises ApiError when it refers to something that is not there, or becomes larger than `limit_bytes`; raises
+        StoreUnavailable.
+        """
+        return call
+
+    def openings(self, rid: str, call: Call) -> tuple[Event, ...]:
+        """Return the first events of the answer, which are written when the request is admitted."""
+        return ()
+
+    async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
+        """Return the body that answers a call in the background. `is_repeated`: an earlier call started its request.
+
+        Raises ApiError, 404, when the answer of the earlier call was deleted, and StoreUnavailable.
+        """
+        raise TypeError(f"{self.name} has no calls in the background")
+
+    def error_body(self, error: ApiError, request_id: str) -> bytes:
+        """Return the body of the response to a call that failed before its response began.
+
+        `request_id` is the id in its X-Request-Id.
+        """
         return error.body()

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from frontend.endpoints.endpoint import EventEncoder
+from frontend.transport.error_responses import error_response
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -37,6 +38,13 @@ def stream_head() -> Response:
     """Return the head of an event stream, for a HEAD: it opens no reader."""
     response = Response()
     response.raw_headers = list(_HEADERS)
+    return response
+
+
+def empty_stream() -> Response:
+    """Return a stream without any event, for a client that has them all."""
+    response = Response(b"")
+    response.raw_headers = [*_HEADERS, (b"content-length", b"0")]
     return response
 
 
@@ -92,7 +100,7 @@ class TokenStreamResponse(Response):
                 item = await self._hold()
                 if isinstance(item, End) and item.status != Status.COMPLETED and self._to_error is not None:
                     error = self._to_error(item)
-                    await Response(error.body(), error.status, error.headers())(scope, receive, send)
+                    await error_response(scope, error)(scope, receive, send)
                     self._ended = True
                 else:
                     await self._write(connection, send, item)

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Request, Response
 from frontend.endpoints import ENDPOINTS
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, Fold
 from frontend.endpoints.stream import TokenStreamResponse
+from frontend.routes.call_admission import admit, with_only_model
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
-from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
+from frontend.transport.deps import get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
@@ -21,18 +22,12 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
-from lifecycle.tracking.idempotency import Idempotency
+from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import ErrorType, Labels, RequestType, Status
+from lifecycle.types import ErrorType, RequestType, Status
 
 router = APIRouter()
 
-_REJECTIONS = {
-    "draining": "This frontend is draining; send the call to another frontend",
-    "full": "The queue of this model is full; repeat the call later",
-    "contended": "Other calls with this Idempotency-Key are being admitted; repeat the call later",
-}
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
@@ -52,110 +47,24 @@ for path, route in ROUTES.items():
 async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
     tracker = get_tracker(request)
     call, headers = await _read_call(request, endpoint, tracker)
-    admitted = await _admit(request, endpoint, call, headers, tracker)
+    if not call.model:
+        call = await with_only_model(call, tracker)
+    admitted = await admit(request, endpoint, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
         return _streaming(endpoint, admitted, call, headers, tracker)
+    if call.is_background:
+        return await _in_background(endpoint, admitted, call, tracker)
     return await _unary(endpoint, request, admitted, call, headers)
 
 
 async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
     try:
         body = await params.read_body(request, tracker.settings.max_body_bytes)
-        return endpoint.parse(body), CallHeaders.parse(headers_of(request.scope), tracker.settings)
+        headers = headers_of(request.scope)
+        return endpoint.parse(body), CallHeaders.parse(headers, tracker.settings, endpoint.forwarded_headers)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise
-
-
-async def _admit(
-    request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders, tracker: Tracker
-) -> AdmittedRequest:
-    """Admit a request for this call. Raises ApiError when the call is refused; no request has been started then."""
-    model = ""
-    try:
-        admission, idempotency = _admission_request(request, call, headers)
-        state = await tracker.model_state(call.model)
-        if state == "unknown":
-            raise ApiError(
-                ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
-            )
-        model = call.model  # the model exists, so its name may become a metric's label
-        if state == "known" and not tracker.settings.queue_without_workers:
-            message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
-            raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
-        outage = await tracker.find_outage(call.model)
-        if outage is not None:
-            raise ApiError(
-                ErrorType.UNAVAILABLE,
-                outage.message,
-                code="no_healthy_worker",
-                retry_after_secs=max(1.0, outage.retry_after_secs),
-            )
-        missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
-        if missing is not None:
-            raise ApiError(
-                ErrorType.VALIDATION,
-                missing.message(call.model),
-                code="unsupported_endpoint" if missing.parameter is None else "unsupported_parameter",
-                param=missing.parameter,
-            )
-        check_reader_limit(request)
-        try:
-            if idempotency is None:
-                return await tracker.admit(admission)
-            rid = await idempotency.name(tracker.store, endpoint.id_prefix, headers.request_id)
-            request.state.request_id = rid
-            return await idempotency.admit(tracker, admission._replace(rid=rid))
-        except Rejected as rejected:
-            raise _refusal(rejected.reason, request.state.request_id) from None
-    except ApiError as error:
-        tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
-        raise
-
-
-def _admission_request(
-    request: Request, call: Call, headers: CallHeaders
-) -> tuple[AdmissionRequest, Idempotency | None]:
-    body, caller, key = orjson.dumps(call.body), get_caller(request), headers.idempotency_key
-    idempotency = Idempotency.of(key, call.endpoint, body, caller.name) if key else None
-    admission = AdmissionRequest(
-        rid=request.scope["state"]["request_id"],
-        labels=Labels(call.model, call.endpoint, call.request_type),
-        body=body,
-        on_disconnect=headers.on_disconnect,
-        grace_secs=headers.grace_secs,
-        limits=headers.limits,
-        traceparent=headers.traceparent,
-        idempotency=idempotency.mark if idempotency else "",
-        owner=caller.name,
-        inflight_limit=caller.inflight_limit,
-        needs=call.gated,
-        headers=headers.forwarded,
-    )
-    return admission, idempotency
-
-
-def _refusal(reason: str, rid: str) -> ApiError:
-    if reason == "exists":
-        return ApiError(
-            ErrorType.VALIDATION,
-            f"The request id {rid!r} is in use; send another X-Request-Id, or none",
-            status=409,
-            code="request_id_in_use",
-            param="X-Request-Id",
-        )
-    if reason == "other_body":
-        return ApiError(
-            ErrorType.VALIDATION,
-            "This Idempotency-Key was used with another body; use a new key for a new request",
-            status=422,
-            code="idempotency_key_reused",
-            param="Idempotency-Key",
-        )
-    if reason == "limit":
-        message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
-        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
-    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
 
 
 def _streaming(
@@ -182,7 +91,7 @@ def _streaming(
         slow_consumer_secs=tracker.settings.slow_consumer_secs,
         headers_after_secs=tracker.settings.headers_after_secs,
         to_error=lambda end: _failure(end, admitted.rid, headers),
-        is_opening=endpoint.is_opening,
+        is_opening=None if call.is_background else endpoint.is_opening,  # the first event answers at once
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,
@@ -190,6 +99,16 @@ def _streaming(
     if admitted.attached:
         response.headers.update(_REPLAYED)
     return response
+
+
+async def _in_background(endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, tracker: Tracker) -> Response:
+    """Answer at once: the request goes on without its client."""
+    with admitted.stream, admitted.connection as connection:
+        connection.disarm()
+        answer = Answer(admitted.rid, call.model, admitted.created_at)
+        body = await endpoint.in_background(answer, call, tracker.store, is_repeated=admitted.attached)
+    replayed = _REPLAYED if admitted.attached else None
+    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
 
 
 async def _unary(

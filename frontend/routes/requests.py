@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer
-from frontend.endpoints.stream import TokenStreamResponse, stream_head
+from frontend.endpoints.stream import stream_head
+from frontend.routes.reading import stream_reader
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
@@ -17,9 +18,8 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster
-from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status
+from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
 
@@ -78,47 +78,27 @@ async def stream_request(request: Request, rid: str) -> Response:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
     check_reader_limit(request)
-    if not await _is_accessible(request, rid):
+    record = await _read_visible(request, rid)
+    if record is None:
         raise _unknown(rid)
-    if is_head and await _read_visible(request, rid) is None:
-        raise _unknown(rid)
-    if after.number > 0 and await _is_last_event(tracker, rid, after):
+    if after.number > 0 and _is_last_event(record, after):
         return Response(status_code=204)
+    if record.status.terminal and record.storage == Storage.DELETED:
+        message = f"The events of the request {rid!r} were deleted, or removed to make room for newer ones"
+        raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
     if is_head:
         return stream_head()
-    opened = await tracker.open_reader(rid, after)
-    if opened is None:
-        raise _unknown(rid)
-    record, reader = opened
-
-    async def on_closed(gracefully: bool) -> None:
-        status = ConnectionStatus.CLOSED_GRACEFULLY if gracefully else ConnectionStatus.CLOSED_UNEXPECTEDLY
-        await tracker.close_reader(reader, status)
-
-    async def on_slow(message: str) -> None:
-        await tracker.fail_slow_consumer(reader, message)
-
     answer = Answer(rid, record.model, record.created_at)
     encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
-    return TokenStreamResponse(
-        reader,
-        encoder,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs,
-        on_begin=lambda: None,
-        on_closed=on_closed,
-        on_slow=on_slow,
-    )
+    opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
+    if opened is None:
+        raise _unknown(rid)
+    return stream_reader(tracker, opened[1], encoder)
 
 
-async def _is_last_event(tracker: Tracker, rid: str, after: TokenId) -> bool:
+def _is_last_event(record: RequestRecord, after: TokenId) -> bool:
     """Return whether the request has ended and nothing follows the event `after`."""
-    record = await tracker.store.read(rid)
-    return (
-        record is not None
-        and record.status.terminal
-        and record.stream_length == after.number
-        and after.attempt <= record.attempt
-    )
+    return record.status.terminal and record.stream_length == after.number and after.attempt <= record.attempt
 
 
 @router.post("/{rid}/cancel")

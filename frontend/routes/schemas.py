@@ -2,81 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from frontend.endpoints.completions.validation import MAX_MODEL_CHARS
-from frontend.transport.params import LABEL_CHARS, REASON_CHARS
-from lifecycle.ids import REQUEST_ID
+from frontend.routes.json_schema import (
+    BOOLEAN,
+    COUNT,
+    INTEGER,
+    LABEL,
+    MODEL,
+    NUMBER,
+    OBJECT,
+    RID,
+    SECS,
+    STRING,
+    TOKEN_ID,
+    Schema,
+    array,
+    call_body,
+    exact_object,
+    gated,
+    integer,
+    listing,
+    nullable,
+    one_of,
+    open_object,
+    ref,
+)
+from frontend.routes.messages_schemas import MESSAGES_SCHEMAS
+from frontend.routes.responses_schemas import RESPONSES_SCHEMAS
+from frontend.transport.params import REASON_CHARS
 from lifecycle.queries.bulk_cancel import PAGE_MAX, STATUSES
-from lifecycle.types import CancelMode, Endpoint, ErrorType, OnDisconnect, ReplicaState, RequestType, Role, Status
-
-Schema = dict[str, Any]
-
-STRING: Schema = {"type": "string"}
-BOOLEAN: Schema = {"type": "boolean"}
-INTEGER: Schema = {"type": "integer"}
-NUMBER: Schema = {"type": "number"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-OBJECT: Schema = {"type": "object"}
-LABEL: Schema = {"type": "string", "maxLength": LABEL_CHARS}
-RID: Schema = {"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"}
-SECS: Schema = {"type": "number", "minimum": 0}
-TOKEN_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
-
-
-def ref(name: str) -> Schema:
-    """Refer to one of SCHEMAS."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def one_of(*values: str) -> Schema:
-    """Describe a string with a fixed set of values."""
-    return {"type": "string", "enum": [str(value) for value in values]}
-
-
-def array(items: Schema, **bounds: int) -> Schema:
-    """Describe an array of items of one schema."""
-    return {"type": "array", "items": items, **bounds}
-
-
-def number(low: float, high: float) -> Schema:
-    """Describe a number within bounds, both inclusive."""
-    return {"type": "number", "minimum": low, "maximum": high}
-
-
-def integer(low: int, high: int) -> Schema:
-    """Describe an integer within bounds, both inclusive."""
-    return {"type": "integer", "minimum": low, "maximum": high}
-
-
-def nullable(schema: Schema) -> Schema:
-    """Describe a value that may also be null."""
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def exact_object(required: list[str] | None = None, /, **properties: Schema) -> Schema:
-    """Describe an object with exactly these fields, all required unless `required` names some of them."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties) if required is None else required,
-        "additionalProperties": False,
-    }
-
-
-def listing(item: Schema, **further: Schema) -> Schema:
-    """Describe OpenAI's `list` object."""
-    return exact_object(object=one_of("list"), data=array(item), **further)
-
-
-def _open(schema: Schema) -> Schema:
-    """Let an object have further fields, which are the engine's."""
-    return schema | {"additionalProperties": True}
-
-
-def _gated(schema: Schema, what: str) -> Schema:
-    return schema | {"description": f"{what} only if the model's engine accepts it"}
-
+from lifecycle.types import (
+    NATIVE,
+    TRANSLATED,
+    CancelMode,
+    Endpoint,
+    ErrorType,
+    OnDisconnect,
+    ReplicaState,
+    RequestType,
+    Role,
+    Status,
+)
 
 _PART = {
     "type": "object",
@@ -95,7 +60,7 @@ _MESSAGE = {
     "then": _SPEAKS,
 }
 _COMMON = {
-    "model": {"type": "string", "minLength": 1, "maxLength": MAX_MODEL_CHARS, "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$"},
+    "model": MODEL,
     "stream": BOOLEAN,
     "stream_options": exact_object([], include_usage=BOOLEAN, include_obfuscation=BOOLEAN)
     | {"additionalProperties": True, "description": "only with stream true"},
@@ -106,46 +71,40 @@ _COMMON = {
     "frequency_penalty": NUMBER,
     "seed": NUMBER,
     "stop": {"anyOf": [STRING, {"type": "array"}]},
-    "n": _gated(NUMBER, "above 1:"),
+    "n": gated(NUMBER, "above 1:"),
     "logit_bias": {"anyOf": [OBJECT, {"type": "array"}]},
     "user": STRING,
 }
-_CHOICE = _gated({"anyOf": [STRING, OBJECT]}, "other than none and auto:")
+_CHOICE = gated({"anyOf": [STRING, OBJECT]}, "other than none and auto:")
 _CHAT = {
     "messages": array(_MESSAGE, minItems=1),
     "max_completion_tokens": NUMBER,
-    "logprobs": _gated(BOOLEAN, "true:"),
-    "top_logprobs": _gated(NUMBER, "above 0:"),
-    "tools": _gated({"type": "array"}, "not empty:"),
-    "functions": _gated({"type": "array"}, "not empty:"),
+    "logprobs": gated(BOOLEAN, "true:"),
+    "top_logprobs": gated(NUMBER, "above 0:"),
+    "tools": gated({"type": "array"}, "not empty:"),
+    "functions": gated({"type": "array"}, "not empty:"),
     "tool_choice": _CHOICE,
     "function_call": _CHOICE,
     "parallel_tool_calls": BOOLEAN,
-    "modalities": _gated(array(STRING), "audio:"),
-    "audio": _gated(OBJECT, "always"),
-    "prediction": _gated(OBJECT, "always"),
-    "web_search_options": _gated(OBJECT, "always"),
-    "response_format": _gated(OBJECT, "other than text:"),
+    "modalities": gated(array(STRING), "audio:"),
+    "audio": gated(OBJECT, "always"),
+    "prediction": gated(OBJECT, "always"),
+    "web_search_options": gated(OBJECT, "always"),
+    "response_format": gated(OBJECT, "other than text:"),
     "reasoning_effort": STRING,
     "service_tier": STRING,
     "metadata": OBJECT,
     "store": BOOLEAN,
 }
 _TEXT = {
-    "prompt": _gated(
+    "prompt": gated(
         {"anyOf": [STRING, array(STRING, minItems=1), array(INTEGER, minItems=1)]}, "several texts, or token ids:"
     ),
-    "logprobs": _gated({"anyOf": [NUMBER, BOOLEAN]}, "other than false:"),
-    "best_of": _gated(NUMBER, "above 1:"),
-    "echo": _gated(BOOLEAN, "true:"),
-    "suffix": _gated(STRING, "not empty:"),
+    "logprobs": gated({"anyOf": [NUMBER, BOOLEAN]}, "other than false:"),
+    "best_of": gated(NUMBER, "above 1:"),
+    "echo": gated(BOOLEAN, "true:"),
+    "suffix": gated(STRING, "not empty:"),
 }
-
-
-def _call(required: list[str], properties: dict[str, Schema]) -> Schema:
-    """Describe a completion call. Other fields are passed to the engine unchanged; null means the same as no value."""
-    shown = {name: schema if name in required else nullable(schema) for name, schema in properties.items()}
-    return {"type": "object", "properties": shown, "required": required}
 
 
 _ERROR_FIELDS = {"message": STRING, "type": STRING, "code": nullable({}), "param": nullable(STRING)}
@@ -160,8 +119,8 @@ def _completion(kind: str, **answer: Schema) -> Schema:
         object=one_of(kind),
         created=COUNT,
         model=STRING,
-        choices=array(_open(exact_object(**answer, **_CHOSEN))),
-        usage=_open(_USAGE),
+        choices=array(open_object(exact_object(**answer, **_CHOSEN))),
+        usage=open_object(_USAGE),
     ) | {"additionalProperties": True}
 
 
@@ -195,12 +154,18 @@ _REPLICA: dict[str, Schema] = {
     "models": array(STRING),
     "concurrency": nullable(COUNT),
     "url": nullable(STRING),
+    "endpoints": {"type": "object", "additionalProperties": one_of(NATIVE, TRANSLATED)},
 }
+_ANSWER = exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING))
 SCHEMAS: dict[str, Schema] = {
-    "ChatCall": _call(["model", "messages"], _COMMON | _CHAT),
-    "TextCall": _call(["model", "prompt"], _COMMON | _TEXT),
+    "ChatCall": call_body(["model", "messages"], _COMMON | _CHAT),
+    "TextCall": call_body(["model", "prompt"], _COMMON | _TEXT),
+    "ForwardedCall": call_body(
+        [], {"model": _COMMON["model"] | {"description": "may be left out if there is only one"}}
+    ),
     "ChatCompletion": _completion(
-        "chat.completion", message=_open(exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING)))
+        "chat.completion",
+        message=open_object(exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING))),
     ),
     "TextCompletion": _completion("text_completion", text=STRING),
     "Event": {
@@ -209,6 +174,8 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {"id": TOKEN_ID, "data": STRING},
         "required": ["data"],
     },
+    **RESPONSES_SCHEMAS,
+    **MESSAGES_SCHEMAS,
     "Error": exact_object(error=exact_object(list(_ERROR_FIELDS), **_ERROR_FIELDS, **_ADMITTED)),
     "Model": exact_object(
         ["id", "object", "created", "owned_by"],

@@ -11,10 +11,11 @@ from frontend.transport.headers import Headers
 from frontend.transport.params import invalid_parameter
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.header_selection import HeaderSelection
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, environment_name
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType, Limits, OnDisconnect
+from lifecycle.webhooks.target import HostList, Target
 
 _MAX_SECS = 30 * 86_400.0
 _MAX_FORWARDED_BYTES = 8 * 1024
@@ -30,10 +31,14 @@ class CallHeaders(NamedTuple):
     limits: Limits
     traceparent: str  # '' without a trace
     forwarded: bytes  # the headers for the engine, as a JSON object; '' for none
+    webhook_url: str = ""  # gets an event at the end of the request; '' for none
 
     @classmethod
-    def parse(cls, headers: Headers, settings: Settings) -> CallHeaders:
-        """Check and convert the headers. Raises ApiError (400) that names the first invalid header in `param`."""
+    def parse(cls, headers: Headers, settings: Settings, forwarded: frozenset[str] = frozenset()) -> CallHeaders:
+        """Check and convert the headers. Those that `forwarded` names reach the engine, besides the setting's.
+
+        Raises ApiError (400) that names the first invalid header in `param`.
+        """
         key = _idempotency_key(headers)
         return cls(
             request_id=headers.get("x-request-id"),
@@ -42,7 +47,8 @@ class CallHeaders(NamedTuple):
             grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
-            forwarded=_forwarded(headers, settings),
+            forwarded=_forwarded(headers, settings, forwarded),
+            webhook_url=_webhook_url(headers, settings),
         )
 
 
@@ -53,9 +59,12 @@ def _idempotency_key(headers: Headers) -> str | None:
     return value
 
 
-def _forwarded(headers: Headers, settings: Settings) -> bytes:
-    """Return the headers that LIFECYCLE_FORWARD_HEADERS selects as a JSON object. Raises ApiError (431)."""
-    selected = HeaderSelection.parse(settings.forward_headers).select(headers)
+def _forwarded(headers: Headers, settings: Settings, names: frozenset[str]) -> bytes:
+    """Return the headers that LIFECYCLE_FORWARD_HEADERS or `names` select, as a JSON object. Raises ApiError (431)."""
+    selection = HeaderSelection.parse(settings.forward_headers)
+    if names:
+        selection = selection._replace(names=selection.names | names)
+    selected = selection.select(headers)
     if not selected:
         return b""
     size = sum(len(name) + len(value) for name, value in selected.items())
@@ -68,6 +77,23 @@ def _forwarded(headers: Headers, settings: Settings) -> bytes:
             code="headers_too_large",
         )
     return orjson.dumps(selected)
+
+
+def _webhook_url(headers: Headers, settings: Settings) -> str:
+    """Return the canonical form of the URL. Raises ApiError (400) when the operator does not allow it."""
+    value, name = headers.get("x-webhook-url"), "X-Webhook-Url"
+    if value is None:
+        return ""
+    hosts, setting = HostList.parse(settings.webhook_hosts), environment_name("webhook_hosts")
+    if not hosts.names and not hosts.suffixes:
+        raise invalid_parameter(f"{name} is off here: {setting} names no host; leave the header out", name)
+    try:
+        target = Target.parse(value.strip(), allow_private=settings.webhook_private_addresses)
+    except ValueError as failure:
+        raise invalid_parameter(f"{name}: {failure}", name) from None
+    if not hosts.allows(target.host):
+        raise invalid_parameter(f"{name}: {setting} does not name its host; use one that it names", name)
+    return target.url
 
 
 def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS, to_response
+from frontend.transport.error_responses import failure_response
+from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 
 log = logging.getLogger(__name__)
 
@@ -38,5 +39,5 @@ class FastPath:
         except Exception as failure:
             if not isinstance(failure, EXPECTED_EXCEPTIONS):
                 log.exception("the call %s %s failed", scope["method"], scope["path"])
-            response = to_response(request, failure)
+            response = failure_response(request, failure)
         await response(scope, receive, send)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frontend.endpoints import BY_PATH
+from frontend.endpoints import BY_PATH, endpoint_at
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import Headers, decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.fastapi.exception_handlers import REFUSAL, to_response
-from lifecycle.ids import is_request_id, new_request_id
+from lifecycle.fastapi.exception_handlers import REFUSAL
+from lifecycle.ids import REQUEST_ID_CHARS, is_request_id, new_request_id
 from lifecycle.types import ErrorType
 
 SECURITY = (
@@ -52,13 +52,18 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        call_headers = decode_headers(scope)
-        client_id = call_headers.get("x-request-id")
-        valid = client_id is not None and is_request_id(client_id)
-        path = scope["path"]
+        call_headers, path = decode_headers(scope), scope["path"]
         if path[-1:] == "/" and path[-2:] not in ("/", "//"):  # some clients add it, and a redirect would lose the call
-            scope["path"] = path[:-1]
-        state["request_id"] = client_id if client_id and valid else new_request_id(_prefix(scope["path"]))
+            path = scope["path"] = path[:-1]
+        endpoint = BY_PATH.get(path)
+        prefix = endpoint.id_prefix if endpoint else "req-"
+        client_id = call_headers.get("x-request-id")
+        added = 0
+        if client_id is not None and endpoint and endpoint.prefixes_client_ids and not client_id.startswith(prefix):
+            client_id, added = prefix + client_id, len(prefix)
+        valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
+        state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
+        id_headers = _id_headers(path)
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -66,8 +71,9 @@ class RequestIdMiddleware:
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
                 if message["status"] >= 400 and REFUSAL in state:
-                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
-                headers.append((b"x-request-id", state["request_id"].encode()))
+                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], path)
+                rid = state["request_id"].encode()
+                headers += [(name, rid) for name in id_headers]
                 headers += [header for header in SECURITY if header[0] not in names]
                 headers += self._more_headers(call_headers)
                 if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
@@ -76,22 +82,17 @@ class RequestIdMiddleware:
             await send(message)
 
         if client_id is not None and not valid:
-            message = "X-Request-Id must be 1 to 128 characters of A-Z a-z 0-9 . _ -; send another one, or none"
+            message = (
+                f"X-Request-Id must be 1 to {REQUEST_ID_CHARS - added} characters of A-Z a-z 0-9 . _ -; "
+                "send another one, or none"
+            )
             refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
-            await error_response(refusal)(scope, receive, send_with_headers)
+            await error_response(scope, refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
 
 
-def _prefix(path: str) -> str:
-    endpoint = BY_PATH.get(path)
-    return endpoint.id_prefix if endpoint else "req"
-
-
-def error_response(error: ApiError) -> ASGIApp:
-    """Return the ASGI application that sends this error."""
-
-    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        await to_response(Request(scope), error)(scope, receive, send)
-
-    return respond
+def _id_headers(path: str) -> tuple[bytes, ...]:
+    """Return the names of the headers that name the request in the response to a call."""
+    endpoint = endpoint_at(path)
+    return (b"x-request-id", *(endpoint.id_headers if endpoint else ()))

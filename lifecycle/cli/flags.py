@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from pydantic_core import PydanticUndefined
 
+from lifecycle.cli import output, unknown_variables
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 
 EVERY = tuple(Settings.model_fields)
@@ -36,6 +37,9 @@ def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def run(**arguments: Any) -> int:
             given = {name: arguments.pop(name) for name in names}
+            if names is OPERATOR:  # replicas have these lines in their logs
+                for line in unknown_variables.warnings():
+                    output.complain(f"warning: {line}")
             return command(read_settings(given), **arguments)
 
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *flags)]

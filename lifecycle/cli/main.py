@@ -8,6 +8,7 @@ they run, so that `lifecycle ps` starts without loading a web framework.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, tail, top
+from lifecycle.cli import keys, listing, output, replica, settings, tail, top
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -60,6 +61,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(keys.app)
+app.add_typer(settings.app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -98,7 +100,13 @@ def _is_redis_error(failure: Exception) -> bool:
 
 
 def main() -> None:
-    """Run the command line of this process and exit with its code."""
+    """Run the command line of this process and exit with its code.
+
+    What the terminal's encoding cannot show is replaced: a locale without UTF-8 must not end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from lifecycle.settings import Settings, SettingsError, environment_name
+from lifecycle.store.common_settings import as_text
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
-
-_COMMON = {"shards": int, "lease_secs": float}
 
 
 def operate(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
@@ -33,19 +32,13 @@ async def open_cluster(settings: Settings) -> AsyncIterator[Store]:
     Raises SettingsError when an explicitly given setting differs, since answers would silently be wrong.
     """
     async with open_store(settings) as store:
-        theirs = await _common_settings(store)
+        theirs = await store.configuration()
     for name, value in theirs.items():
         ours = getattr(settings, name)
         if name in settings.model_fields_set and ours != value:
             raise SettingsError(
-                f"{environment_name(name)}={ours:g} differs from {value:g}, which the replicas of namespace "
-                f"{settings.namespace!r} use: omit the setting to use theirs"
+                f"{environment_name(name)}={as_text(ours)} differs from {as_text(value)}, which the replicas of "
+                f"namespace {settings.namespace!r} use: omit the setting to use theirs"
             )
     async with open_store(settings.model_copy(update=theirs)) as store:
         yield store
-
-
-async def _common_settings(store: Store) -> dict[str, int | float]:
-    names = list(_COMMON)
-    values = await store.command("HMGET", store.keys.control + "config", *names)
-    return {name: _COMMON[name](value) for name, value in zip(names, values, strict=True) if value is not None}

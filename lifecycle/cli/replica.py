@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lifecycle.cli import alive, logs, traces
+from lifecycle.cli import alive, logs, traces, unknown_variables
 from lifecycle.cli.flags import with_settings
 from lifecycle.cli.logs import LogFormat
 from lifecycle.cli.options import Host
 from lifecycle.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _GC_THRESHOLDS = (10_000, 20, 20)  # a full collection takes tens of milliseconds with thousands of open streams
 
@@ -84,6 +87,8 @@ def worker(
 
 def _run(work: Coroutine[Any, Any, None], settings: Settings, alive_file: Path | None) -> None:
     """Run on uvloop where it is installed, with a garbage collector that runs less often and skips start-up objects."""
+    for line in unknown_variables.warnings():
+        log.warning(line)
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

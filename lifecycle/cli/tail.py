@@ -12,9 +12,10 @@ import typer
 from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.errors import StateLost, StoreUnavailable
+from lifecycle.formats.event_text import text_of
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.settings import Settings
-from lifecycle.types import Event, Status
+from lifecycle.types import Status
 
 if TYPE_CHECKING:
     from lifecycle.store.redis import Commands
@@ -115,19 +116,6 @@ class _NewEntries:
         from lifecycle.store.redis import BLOCK_MS
 
         return bool(await self._blocking.execute("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", self._key, cursor))
-
-
-def text_of(event: Event) -> str:
-    """Return the text that the event adds to the first choice; '' when it adds none."""
-    if isinstance(event, str):
-        return event
-    choices = event.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict) or first.get("index", 0) != 0:
-        return ""
-    delta = first.get("delta")
-    text = delta.get("content") if isinstance(delta, dict) else first.get("text")
-    return text if isinstance(text, str) else ""
 
 
 class _TextPrinter:

@@ -16,18 +16,20 @@ from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.engine import Engine, is_resumable
 from lifecycle.execution.failures import EngineExit, location_of, message_of
-from lifecycle.execution.outcomes import STREAM_LOST, failure_outcome
+from lifecycle.execution.outcomes import CANCELLED, NO_ANSWER, STREAM_LOST, failure_outcome
 from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.execution.translated_engine import engine_for
-from lifecycle.formats.event_format import Origin, format_of
+from lifecycle.formats.event_format import format_of
+from lifecycle.formats.origin import Origin
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
+from lifecycle.types import COUNT_TOKENS, FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
+_MAX_ITEM_IDS = 256  # of an answer whose items are to be found by their ids
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -53,15 +55,17 @@ class Attempt:
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
-        self.context.endpoint, self.context.owner = start.endpoint, start.owner
+        self.context.endpoint, self.context.owner = start.served, start.owner
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
         self._engine = engine
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
-        self._translated = engine_for(engine, start.endpoint, origin)
-        self._format = format_of(start.endpoint, origin)
+        self._translated = engine_for(engine, start.served, origin)
+        self._is_translated = self._translated is not engine
+        self._is_forward = start.served in (*FORWARDS, COUNT_TOKENS)
+        self._format = format_of(start.served, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
         self._on_first_event = on_first_event
@@ -70,6 +74,7 @@ class Attempt:
         self._task: asyncio.Task[None] | None = None
         self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
+        self._item_ids: dict[str, None] = {}  # of the answer's items, in order
         self._produced = False  # the engine has yielded an event that is no opening
         self._without_content = 0  # events of this attempt that carry no part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
@@ -201,7 +206,7 @@ class Attempt:
         It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
         """
         produced, context = self._format.read(event), self.context
-        if produced.usage is not None:
+        if produced.usage is not None and not self._is_translated:  # a translation notes the engine's own
             context.usage = produced.usage
         if produced.finish_reason is not None and not context.finish_reason:
             context.finish_reason = produced.finish_reason
@@ -211,6 +216,8 @@ class Attempt:
             self._note_first_event()
         if produced.encoded and not produced.has_content:
             self._without_content += 1
+        if produced.item_ids:
+            self._item_ids.update(dict.fromkeys(produced.item_ids))
         return produced.encoded
 
     def _must_move(self) -> bool:
@@ -232,13 +239,15 @@ class Attempt:
         """Return the outcome of an engine that has ended, by itself or after a cancel."""
         assert self._task is not None
         if self.context.is_killed:
-            return Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+            return CANCELLED
         failure = None if self._task.cancelled() else self._task.exception()
         if failure is not None:
             self.broke_off = isinstance(failure, Unavailable)
             return failure_outcome(self.rid, failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
+        if self._is_forward and not self.sink.has_content:
+            return CANCELLED if self.context.is_stopped else NO_ANSWER
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
 
     async def _report(self, outcome: Outcome) -> Ended | None:
@@ -260,9 +269,10 @@ class Attempt:
         return ended
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with the engine's usage and the number of its events with content."""
+        """Return the outcome with the engine's usage, the number of its events with content, and its items."""
         content_events = max(0, self.sink.produced - self._without_content)
-        return outcome._replace(usage=reported_usage(self.context), content_events=content_events)
+        item_ids = tuple(self._item_ids)[:_MAX_ITEM_IDS]
+        return outcome._replace(usage=reported_usage(self.context), content_events=content_events, item_ids=item_ids)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

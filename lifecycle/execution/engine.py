@@ -23,6 +23,9 @@ cannot serve now. Any other exception fails the request as `internal`, with `str
 It may declare, as attributes of the function or of an object with `__call__`:
 
 - `resumable`: True when it continues behind `context.emitted`
+- `endpoints`: the names of the endpoints that it serves, as a collection of str; without the attribute
+  chat_completions and completions. It may change later, and is read at each heartbeat. For one of FORWARDS the engine
+  yields exactly one dict, the body of the answer
 - `accepts`: the names in GATED_PARAMETERS that it takes, as a collection of str, or True for all parameters. Without
   the attribute it takes none of them. All other parameters reach every engine.
 - `max_model_len`: the longest prompt and answer together, in tokens, as `GET /v1/models` shows it: a positive int, or

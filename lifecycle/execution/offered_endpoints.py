@@ -7,8 +7,9 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from lifecycle.execution.engine import Engine, EngineLoadError
-from lifecycle.types import NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
+from lifecycle.types import COUNT_TOKENS, NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
 
+_NAMES = (*(name.value for name in Endpoint), COUNT_TOKENS)
 DEFAULT = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
@@ -27,12 +28,12 @@ def offered_endpoints(engine: Engine) -> Mapping[str, str]:
 
 @lru_cache
 def _offered(declared: tuple[object, ...]) -> Mapping[str, str]:
-    unknown = sorted(repr(name) for name in declared if name not in list(Endpoint))
+    unknown = sorted(repr(name) for name in declared if name not in _NAMES)
     if unknown:
         raise EngineLoadError(
-            f"the engine's attribute endpoints names {', '.join(unknown)}; it may name these: {', '.join(Endpoint)}"
+            f"the engine's attribute endpoints names {', '.join(unknown)}; it may name these: {', '.join(_NAMES)}"
         )
-    offered: dict[str, str] = {name.value: NATIVE for name in Endpoint if name in declared}
+    offered: dict[str, str] = {name: NATIVE for name in _NAMES if name in declared}
     for name, through in TRANSLATABLE.items():
         if through in offered:
             offered.setdefault(name.value, TRANSLATED)

@@ -14,6 +14,14 @@ log = logging.getLogger(__name__)
 STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
+CANCELLED = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+"""The outcome of a request that was killed, or of a forward that was stopped: a forward has no partial answer."""
+
+NO_ANSWER = Outcome(
+    "failed", ErrorType.INTERNAL, "the engine ended without an answer; for this endpoint it must yield exactly one dict"
+)
+"""The outcome of a forward whose engine has yielded nothing."""
+
 
 def failure_outcome(rid: str, failure: BaseException) -> Outcome:
     """Return the outcome of an engine that raised, and log where it did."""

@@ -18,6 +18,7 @@ from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
+from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.store.arguments import endpoints_argument
 from lifecycle.store.results import Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
@@ -85,6 +86,7 @@ class RunningRequests:
         self._engine = engine
         self._health = health
         self._hand_over = HandOver(store, health)
+        self.ends = RememberedEnds(store)
         self._slots = slots
         self._recheck = recheck
         self._requests: dict[str, RunningRequest] = {}
@@ -246,6 +248,8 @@ class RunningRequests:
         ended: Ended | None = None
         try:
             ended = await attempt.run()
+            if ended is not None and ended.what in ("done", "already") and attempt.sink.reported is not None:
+                self.ends.remember(rid, Report(ended, attempt.attempt, *attempt.sink.reported))
             if attempt.unavailable is not None:
                 await self._hand_over.unavailable(rid, self.worker_id, model, start, attempt.unavailable)
             elif attempt.broke_off:

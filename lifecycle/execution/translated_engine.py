@@ -12,7 +12,7 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.formats.chunk_format import ChunkFormat
-from lifecycle.formats.event_format import Origin
+from lifecycle.formats.origin import Origin
 from lifecycle.translation.translation import TRANSLATIONS, Translation
 from lifecycle.types import TRANSLATABLE, TRANSLATED, Endpoint, Event
 

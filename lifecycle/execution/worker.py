@@ -310,14 +310,16 @@ class Worker:
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
 
-        The reply to their start was lost.
+        The reply to their start was lost. If they have ended here, Redis has lost the end, which is reported again.
         """
         for rid in rids:
             if rid in self._running:
                 continue
             with self._isolated(rid):
                 record = await self._store.read(rid)
-                await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
+                attempt = record.attempt if record is not None else 0
+                if await self._running.ends.report_again(rid, self.id, attempt) is None:
+                    await self._store.requeue(rid, self.id, attempt=attempt)
 
     @contextmanager
     def _isolated(self, rid: str) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -19,8 +21,11 @@ REFUSAL = "refusal"
 _REASONS = {404: "unknown_path", 405: "wrong_method"}  # of what the routes refuse
 
 
-def to_response(request: Request, failure: Exception) -> Response:
-    """Return the response for a failed call: OpenAI's error body, or an empty 499 when the client has disconnected."""
+def to_response(request: Request, failure: Exception, body_of: Callable[[ApiError], bytes] = ApiError.body) -> Response:
+    """Return the response for a failed call: `body_of` its error, or an empty 499 when the client has disconnected.
+
+    The default body is OpenAI's.
+    """
     if isinstance(failure, ClientDisconnect):
         return Response(status_code=499)  # raised while the body was read: no request was started
     error, more_headers = _to_api_error(request, failure), {}
@@ -30,7 +35,7 @@ def to_response(request: Request, failure: Exception) -> Response:
     if isinstance(failure, HTTPException):
         request.scope["state"][REFUSAL] = _REASONS.get(error.status, "other")
         more_headers = dict(failure.headers or {})
-    return Response(error.body(), error.status, {**error.headers(), **more_headers})
+    return Response(body_of(error), error.status, {**error.headers(), **more_headers})
 
 
 def _to_api_error(request: Request, failure: Exception) -> ApiError:

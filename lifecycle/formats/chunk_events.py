@@ -25,15 +25,19 @@ def encode(event: object) -> tuple[dict[str, Any], bytes]:
         raise TypeError(
             f"the engine yielded {shown}; yield the text of a token as str, or a chunk of the endpoint's format as dict"
         )
+    encoded = encode_object(event)
+    # Values that JSON shows as something else, such as tuples and dataclasses, are looked into as readers get them.
+    return event if _is_plain(event) else orjson.loads(encoded), encoded
+
+
+def encode_object(event: dict[str, Any]) -> bytes:
+    """Return the JSON of a dict that an engine has yielded. Raise TypeError when it is not JSON."""
     try:
-        encoded = _encoded(event)
-        # Values that JSON shows as something else, such as tuples and dataclasses, are looked into as readers get them.
-        fields = event if _is_plain(event) else orjson.loads(encoded)
+        return _encoded(event)
     except (TypeError, ValueError, RecursionError) as failure:
         raise TypeError(
             f"the engine yielded a dict that cannot be written as JSON ({failure}); yield str, numbers, lists and dicts"
         ) from None
-    return fields, encoded
 
 
 def _is_plain(event: dict[str, Any]) -> bool:

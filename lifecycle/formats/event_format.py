@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
+from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.messages import MessagesFormat
+from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
-from lifecycle.types import Endpoint, Event
-
-
-class Origin(NamedTuple):
-    """Describe the attempt whose events are read. `created_at` is in Unix seconds."""
-
-    request_id: str
-    created_at: float
-    body: dict[str, Any]
-    emitted: Sequence[Event]  # the events that earlier attempts have left
+from lifecycle.formats.responses import ResponsesFormat
+from lifecycle.types import COUNT_TOKENS, FORWARDS, Endpoint, Event
 
 
 class EventFormat(Protocol):
@@ -34,9 +29,16 @@ class EventFormat(Protocol):
         ...
 
 
+def _answer_format(endpoint: str) -> Callable[[Origin], EventFormat]:
+    return lambda origin: AnswerFormat(endpoint, bool(origin.emitted))
+
+
 FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
     Endpoint.CHAT_COMPLETIONS: lambda _: ChunkFormat(),
     Endpoint.COMPLETIONS: lambda _: ChunkFormat(),
+    Endpoint.RESPONSES: ResponsesFormat,
+    Endpoint.MESSAGES: MessagesFormat,
+    **{endpoint: _answer_format(endpoint) for endpoint in (*FORWARDS, COUNT_TOKENS)},
 }
 
 

@@ -10,6 +10,7 @@ class Produced(NamedTuple):
 
     `encoded` is empty when nothing is left to write. `is_opening` marks an event that says only that an answer begins:
     it is no reason to keep a request from another worker. `finish_reason` and `usage` are in OpenAI's terms for chat.
+    `item_ids` are ids of items that the event begins or has; clients may refer to them in later calls.
     """
 
     encoded: bytes
@@ -17,3 +18,4 @@ class Produced(NamedTuple):
     is_opening: bool = False
     finish_reason: str | None = None
     usage: dict[str, Any] | None = None
+    item_ids: tuple[str, ...] = ()

@@ -26,6 +26,7 @@ __all__ = [
     "announce_on_stderr",
     "find_server",
     "open_redis",
+    "open_server",
 ]
 
 _FAKE_REDIS = Path(__file__).with_name("fake_redis.py")
@@ -169,8 +170,20 @@ def open_redis(
     if url:
         yield url
         return
+    with open_server(prefer=prefer, config=config, announce=announce) as server:
+        yield server.url
+
+
+@contextmanager
+def open_server(
+    *,
+    prefer: str | None = None,
+    config: Mapping[str, str] | None = None,
+    announce: Callable[[str], None] = announce_on_stderr,
+) -> Iterator[ServerProcess]:
+    """Run a private server for the time of the block; see `open_redis`."""
     binary = find_server(prefer)
     server = EmbeddedRedis(binary, config=config) if binary is not None else FakeRedisServer()
     with server:
         announce(server.banner if isinstance(server, FakeRedisServer) else f"Redis: {server.server} at {server.url}")
-        yield server.url
+        yield server

@@ -78,6 +78,7 @@ class ClusterSnapshot:
     reaped: dict[str, int]  # by role
     oldest_created_at: float | None  # of the requests inflight, in Unix seconds
     epochs: tuple[str, ...]  # of each shard; an epoch changes when Redis has lost the shard's data
+    webhooks_waiting: int = 0  # events in the outbox
 
 
 class Filter(NamedTuple):
@@ -170,20 +171,22 @@ async def snapshot(store: Store) -> ClusterSnapshot:
             ("HGETALL", p + "totals"),
             ("ZRANGE", p + "active", 0, 0, "WITHSCORES"),
             ("GET", p + "epoch"),
+            ("ZCOUNT", p + "webhooks", "-inf", "+inf"),
         )
     )
     totals: dict[tuple[str, str, str, str, str], int] = defaultdict(int)
     reaped: dict[str, int] = defaultdict(int)
-    for flat in replies[0::3]:
+    for flat in replies[0::4]:
         for field, number in zip(flat[::2], flat[1::2], strict=True):
             name = orjson.loads(field)
             if name[0] == "reaped" and len(name) == 2:
                 reaped[name[1]] += int(number)
             else:
                 totals[tuple(name)] += int(number)
-    oldest = [float(reply[1]) for reply in replies[1::3] if reply]
-    epochs = tuple((e or b"").decode() for e in replies[2::3])
-    return ClusterSnapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs)
+    oldest = [float(reply[1]) for reply in replies[1::4] if reply]
+    epochs = tuple((e or b"").decode() for e in replies[2::4])
+    waiting = sum(map(int, replies[3::4]))
+    return ClusterSnapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs, waiting)
 
 
 async def list_requests(

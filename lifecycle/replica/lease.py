@@ -108,6 +108,7 @@ class Lease:
         announced = self._announced
         if announced is None:
             return
+        store.settings, store.common = self._store.settings, self._store.common
         try:
             await self._send(store, announced)
         except (Fenced, ConfigurationConflict):

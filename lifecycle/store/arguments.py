@@ -1,16 +1,26 @@
-"""Encode the arguments of scripts."""
+"""Encode the arguments of commands and scripts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
+from hiredis import pack_command
 
-from lifecycle.encoding import encodable_value
+from lifecycle.encoding import encodable, encodable_value
 from lifecycle.types import TRANSLATED, ErrorDetail
 
 MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
+
+
+def pack(args: tuple[Any, ...]) -> bytes:
+    """Return a command as Redis reads it. What UTF-8 cannot carry is replaced: an engine's words may hold anything."""
+    try:
+        return cast(bytes, pack_command(args))
+    except UnicodeEncodeError:
+        cleaned: Any = tuple(encodable(arg) if isinstance(arg, str) else arg for arg in args)
+        return cast(bytes, pack_command(cleaned))
 
 
 def endpoints_argument(offered: Mapping[str, str]) -> str:

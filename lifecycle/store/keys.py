@@ -40,14 +40,19 @@ class Channel(NamedTuple):
 
 SHARD_KEYS = (
     Key("request:", "hash", "TTL: retention after the end", "<rid>: the record"),
-    Key("body:", "string", "deleted at the end", "<rid>: the request's body, for its worker"),
+    Key("body:", "string", "deleted at the end, or TTL: retention after it", "<rid>: the request's body"),
     Key("tokens:", "stream", "TTL: retention after the end", "<rid>: the token stream; ids are <attempt>-<number>"),
+    Key("stored:", "zset", "TTL: retention after the last end", "<owner>: <bytes>|<rid> of kept content by its expiry"),
+    Key("stored_bytes:", "string", "TTL: retention after the last end", "<owner>: the sum of the bytes in `stored`"),
+    Key("item:", "string", "TTL: retention after the end", "<id of an item of an answer>: rid of kept content with it"),
+    Key("overfull", "hash", "members removed by sweep", "owner with too much kept content → bytes that are allowed"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
+    Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
     Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),
     Key(
         "pending_cancellations:",
@@ -61,6 +66,8 @@ SHARD_KEYS = (
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
     Key("expiries", "zset", "members removed by sweep", "rid by the time its record expires"),
     Key("quota_slots:", "zset", "TTL: 30 days from the last reserve", "<owner>: <rid>|<nonce> by admit_by"),
+    Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
+    Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
@@ -70,7 +77,7 @@ CONTROL_KEYS = (
     Key("workers", "zset", "members removed when they expire", "worker by the end of its lease"),
     Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
-    Key("config", "hash", "permanent", "the settings that must be common"),
+    Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
     Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
     Key("secret", "string", "permanent", "signs the dashboard's log-ins"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.store import common_settings
 from lifecycle.store.arguments import encode_detail, encode_json
+from lifecycle.store.common_settings import CHANGEABLE
 from lifecycle.store.results import (
     ExpiredReplica,
     PendingCancellation,
@@ -20,6 +23,8 @@ from lifecycle.store.results import (
 )
 from lifecycle.store.runner import BATCH_LIMIT, ScriptRunner, as_text
 from lifecycle.types import Role
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = "5"
 _CANCELLATIONS_LIMIT = 1000  # pending cancellations that one reconciliation returns; the next one returns the rest
@@ -48,11 +53,13 @@ class Membership(ScriptRunner):
         `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. Repeating it renews the
         lease again. After a failover of Redis the renewal may be lost; the next heartbeat repairs that.
 
+        A common setting that was changed for the running cluster is in `settings` afterwards.
+
         Raises Fenced when this id has expired: it never becomes valid again. Raises ConfigurationConflict when living
         replicas run with other common settings.
         """
-        s = self.settings
-        common = {"shards": str(s.shards), "lease_secs": f"{s.lease_secs:g}", "version": SCHEMA_VERSION}
+        s, known = self.settings, self.common
+        common = common_settings.as_texts(s) | {"version": SCHEMA_VERSION}
         reply = await self.run(
             "heartbeat",
             self.keys.control,
@@ -62,6 +69,8 @@ class Membership(ScriptRunner):
             orjson.dumps(about),
             orjson.dumps(list(models)),
             orjson.dumps(common),
+            known.since,
+            known.revision,
             retry_for_secs=retry_for_secs,
         )
         what = as_text(reply[0])
@@ -70,7 +79,30 @@ class Membership(ScriptRunner):
         if what == "conflict":
             name, theirs = as_text(reply[1]), as_text(reply[2])
             raise ConfigurationConflict(_conflict(name, common[name], theirs, s.namespace))
+        known.since, known.revision = as_text(reply[2]), int(reply[3])
+        if reply[4]:
+            self._apply(orjson.loads(reply[4]))
         return float(reply[1])
+
+    def _apply(self, config: dict[str, str]) -> None:
+        """Run with common settings that were changed for the whole cluster."""
+        changed = {name: value for name, value in common_settings.from_texts(config).items() if name in CHANGEABLE}
+        self.settings = self.settings.model_copy(update=changed)
+        log.info("common settings are now %s", ", ".join(f"{name}={value}" for name, value in changed.items()))
+
+    async def configuration(self) -> dict[str, Any]:
+        """Return the common settings that the cluster runs with; empty before any replica has joined."""
+        flat = await self.command("HGETALL", self.keys.control + "config")
+        texts = {as_text(name): as_text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return common_settings.from_texts(texts)
+
+    async def configure(self, name: str, value: Any) -> str | None:
+        """Change one of the CHANGEABLE settings for the whole running cluster, and return its value before.
+
+        Every replica has it within a heartbeat. Returns None when no replica has joined yet. Raises StoreUnavailable.
+        """
+        reply = await self.run("configure", self.keys.control, name, common_settings.as_text(value))
+        return as_text(reply[1]) if as_text(reply[0]) == "ok" else None
 
     async def reconcile_shard(
         self, shard: int, replica: str, role: Role, believed: int, rids: Sequence[str] | None = None
@@ -159,6 +191,10 @@ class Membership(ScriptRunner):
             BATCH_LIMIT,
         )
         return int(reply[0]), bool(reply[1])
+
+    async def is_known_model(self, model: str) -> bool:
+        """Return whether a worker has announced the model, lately enough to be remembered. Raises StoreUnavailable."""
+        return await self.command("ZSCORE", self.keys.control + "models", model) is not None
 
     async def roster(self) -> Roster:
         """Return the living replicas and the known models, as of one moment. Raises StoreUnavailable."""

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hiredis import pack_command
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
@@ -46,6 +45,7 @@ from lifecycle.aio import tasks
 from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
+from lifecycle.store.arguments import pack
 from lifecycle.store.link import Link, Reply, connected
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
@@ -172,7 +172,7 @@ class Commands:
             raise StoreUnavailable("The Redis connection is closed")
         if len(self._waiting) >= QUEUE_LIMIT:
             raise StoreUnavailable(f"{QUEUE_LIMIT:,} commands wait for Redis, which is the limit: try again later")
-        command = pack_command(args)
+        command = pack(args)
         reply: Reply = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
         self._schedule()
@@ -266,7 +266,7 @@ class Commands:
                 link = Link(connection, self._timeout_secs, self._on_idle, self._on_lost)
                 pong: Reply = asyncio.get_running_loop().create_future()
                 try:
-                    link.send([pack_command(("PING",))], [pong])
+                    link.send([pack(("PING",))], [pong])
                     await pong  # an error reply is an answer too
                     if link.closed:  # closed by the server in the turn in which it answered
                         raise RedisConnectionError("The connection was closed while it was opened")

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import ErrorDetail, Event, Labels, RequestRecord
+from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
 
@@ -38,6 +38,7 @@ class NewRequest(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
+    webhook_url: str = ""  # gets an event at the end; empty for none
 
 
 class Admission(NamedTuple):
@@ -63,6 +64,11 @@ class Start(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     endpoint: str = ""
     owner: str = ""  # the name of the API key; empty for none
+
+    @property
+    def served(self) -> str:
+        """Return what the engine has to serve: the endpoint, or what the request needs instead of it."""
+        return next((name.removeprefix(SERVES) for name in self.needs if name.startswith(SERVES)), self.endpoint)
 
 
 class Unsupported(NamedTuple):
@@ -104,6 +110,7 @@ class Outcome(NamedTuple):
     usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
     content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
     produced_events: int = 0  # number of the last event that the engine produced, also if it was not appended
+    item_ids: tuple[str, ...] = ()  # of the answer's items, by which it is found while its content is kept
 
 
 class Ended(NamedTuple):
@@ -146,6 +153,20 @@ class Disconnection(NamedTuple):
     what: str
     first: bool
     grace_secs: float
+
+
+class Content(NamedTuple):
+    """A request's record and body. `body` is None when it was deleted or was not to be kept beyond the end."""
+
+    record: RequestRecord
+    body: bytes | None
+
+
+class Deletion(NamedTuple):
+    """`deleted`, or `pending` while the request has not ended: its content is deleted at the end."""
+
+    what: Literal["deleted", "pending"]
+    record: RequestRecord
 
 
 class PendingCancellation(NamedTuple):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
-from lifecycle.errors import StoreUnavailable
+from lifecycle.errors import StoreError, StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
+from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
 
 BATCH_LIMIT = 200  # items that one script handles in one call, which bounds how long Redis is busy with it
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
+_COMPILING = "Error compiling script"
 
 
 def as_text(value: Any) -> str:
@@ -30,7 +33,8 @@ class ScriptRunner:
 
     Every method may raise StoreUnavailable: Redis cannot be reached, is loading, is read-only or is out of memory. The
     call may have been executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises.
-    A refusal of the command itself is raised as `redis.exceptions.ResponseError`; it is never repeated.
+    A refusal of the command itself is raised as `redis.exceptions.ResponseError`; it is never repeated. Every script
+    may raise StoreError when the server is too old for it.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class ScriptRunner:
         """
         self.commands = commands
         self.settings = settings
+        self.common = CommonSettings()
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes
@@ -110,4 +115,16 @@ class ScriptRunner:
         try:
             return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
-            return await self.commands.execute("EVAL", script.source, 1, *arguments)
+            try:
+                return await self.commands.execute("EVAL", script.source, 1, *arguments)
+            except ResponseError as failure:
+                if _COMPILING in str(failure):
+                    raise StoreError(await self._too_old()) from failure
+                raise
+
+    async def _too_old(self) -> str:
+        """Return the message for a server that does not know the first line of our scripts."""
+        info = (await self.commands.execute("INFO", "server")).decode(errors="replace")
+        found = re.search(r"^redis_version:(\S+)", info, re.MULTILINE)
+        version = found[1] if found else "an unknown version"
+        return f"Redis {version} is too old: run Redis 7.0 or newer, or Valkey"

@@ -33,10 +33,10 @@ def _script(name: str, source: str) -> Script:
 @cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
-    source = (_FOLDER / f"{name}.lua").read_text()
+    source = (_FOLDER / f"{name}.lua").read_text("utf-8")
 
     def include(match: re.Match[str]) -> str:
-        return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text() for part in match[1].split())
+        return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
 
     return _script(name, _INCLUDE.sub(include, source))
 

@@ -9,6 +9,7 @@ import orjson
 
 from lifecycle.encoding import encode_events
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json, endpoints_argument
+from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -27,6 +28,7 @@ from lifecycle.store.results import (
     record_of,
 )
 from lifecycle.store.runner import as_text
+from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
     NATIVE,
     CancelMode,
@@ -40,7 +42,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings):
+class Store(Membership, Listings, Contents, WebhookOutbox):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -90,6 +92,10 @@ class Store(Membership, Listings):
             request.storage,
             encode_events(request.openings) if request.openings else "",
             len(request.openings),
+            self.settings.stored_bytes_of_shard,
+            self.settings.transient_secs,
+            request.webhook_url,
+            event_id(request.rid, request.nonce) if request.webhook_url else "",
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":
@@ -225,6 +231,7 @@ class Store(Membership, Listings):
                 encode_json(outcome.usage) if outcome.usage else "",
                 encode_detail(outcome.detail),
                 self.settings.retention_secs,
+                " ".join(outcome.item_ids),
             )
             if remainder is None or as_text(reply[0]) != "overlap":
                 return _ended(reply)

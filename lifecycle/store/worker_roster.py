@@ -8,7 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from lifecycle.store.results import Roster
-from lifecycle.types import NATIVE, Endpoint, ErrorDetail, ReplicaState, Role
+from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, ReplicaState, Role
 
 EVERYTHING = "*"
 """The only element of a worker's announced `accepts` when its engine takes every parameter."""
@@ -67,7 +67,8 @@ class LivingWorker(NamedTuple):
         """Return what of these the worker does not have.
 
         `needs` has names of gated parameters; one with the prefix NATIVE_ONLY is taken only by an engine that serves
-        the endpoint without translation. An engine that is being loaded may take everything.
+        the endpoint without translation, and one with the prefix SERVES by an engine that serves that. An engine that
+        is being loaded may take everything.
         """
         if self.state == ReplicaState.STARTING:
             return []
@@ -76,6 +77,11 @@ class LivingWorker(NamedTuple):
             return [Missing(endpoint)]
         found = []
         for name in needs:
+            if name.startswith(SERVES):
+                served_instead = name.removeprefix(SERVES)
+                if self.endpoints.get(served_instead) != NATIVE:
+                    return [Missing(served_instead)]
+                continue
             if name.startswith(NATIVE_ONLY):
                 taken, name = served == NATIVE, name.removeprefix(NATIVE_ONLY)
             else:

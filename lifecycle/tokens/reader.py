@@ -23,7 +23,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.history import PAGE_BYTES, read_history
 from lifecycle.tokens.items import End, Opened, Tokens
-from lifecycle.types import ErrorType, Status
+from lifecycle.types import ErrorType, RequestRecord, Status, Storage
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,12 @@ class ReaderLimits(NamedTuple):
 _GAP = "Redis lost a part of the token stream"
 _PAGES_PER_BUFFER = 8  # decoded, a page takes up to about so many times its bytes
 _READ_IS_LOST = "Redis lost the part of the token stream that was read"
+_REMOVED = "The events of this request are no longer stored"
+
+
+def _is_removed(record: RequestRecord) -> bool:
+    """Return whether the events are gone on purpose: they were deleted, or were only for the readers at the end."""
+    return record.status.terminal and record.storage in (Storage.DELETED, Storage.TRANSIENT)
 
 
 class TokenReader:
@@ -285,7 +291,7 @@ class TokenReader:
             return True
         elif record.status.terminal or record.stream_length > self.number:
             if more_expected:
-                self.abort(self._lost(_GAP))
+                self.abort(self._removed() if _is_removed(record) else self._lost(_GAP))
             else:
                 self._go_back_to_stream(_Source.STREAM_HAS_MORE)
         else:
@@ -302,6 +308,9 @@ class TokenReader:
 
     def _lost(self, message: str) -> End:
         return End(Status.FAILED, ErrorType.STATE_LOST, message, "", self.number)
+
+    def _removed(self) -> End:
+        return End(Status.FAILED, ErrorType.NOT_FOUND, _REMOVED, "", self.number)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -44,6 +44,7 @@ class TokenSink:
         self.attempt = attempt
         self.shard = writer.store.keys.shard_of(rid)
         self.closed = False  # takes nothing more; what a flush holds has been withdrawn from it
+        self.reported: tuple[Outcome, int, Append | None] | None = None  # what `finish` has sent last
         self.openings = 0  # how many tokens, the first ones of the request, say only that an answer begins
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
@@ -120,15 +121,17 @@ class TokenSink:
             self._withdraw()
         remainder = self._entry(self._take(len(self._events))) if self._events else None
         self._close()
+        # Which events of earlier attempts had content is not known; all but openings are counted.
+        outcome = outcome._replace(
+            content_events=max(0, self._base - self.openings) + outcome.content_events,
+            produced_events=self._number + self._dropped,
+        )
+        self.reported = (outcome, self._number, remainder)
         return await self._writer.store.finish(
             self.rid,
             self._writer.worker,
             self.attempt,
-            # Which events of earlier attempts had content is not known; all but openings are counted.
-            outcome._replace(
-                content_events=max(0, self._base - self.openings) + outcome.content_events,
-                produced_events=self._number + self._dropped,
-            ),
+            outcome,
             self._number,
             remainder=remainder,
             retry_for_secs=retry_for_secs,

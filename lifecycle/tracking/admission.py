@@ -27,6 +27,7 @@ class AdmissionRequest(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: Storage = Storage.NONE
     openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
+    webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
 
 
 class Rejected(Exception):

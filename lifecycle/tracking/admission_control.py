@@ -15,19 +15,28 @@ from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
+from lifecycle.types import Storage
 
 
 class AdmissionControl:
     """Admit requests within the queue's limit and their owner's inflight limit."""
 
     def __init__(
-        self, store: Store, metrics: Metrics, state: FrontendState, readers: Readers, owned: OwnedRequests
+        self,
+        store: Store,
+        metrics: Metrics,
+        state: FrontendState,
+        readers: Readers,
+        owned: OwnedRequests,
+        background_webhook_url: str = "",
     ) -> None:
+        """`background_webhook_url` gets the events of responses in the background that name no other URL."""
         self._store = store
         self._metrics = metrics
         self._state = state
         self._readers = readers
         self._owned = owned
+        self._background_webhook_url = background_webhook_url
         self._queue_limit = QueueLimit(store)
         self._quota = Quota(store)
 
@@ -74,6 +83,7 @@ class AdmissionControl:
                 headers=admit.headers,
                 storage=admit.storage.value,
                 openings=admit.openings,
+                webhook_url=self._webhook_url(admit),
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":
@@ -93,3 +103,6 @@ class AdmissionControl:
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
         self._metrics.output_tokens.labels(admit.labels.model).inc(feed.number)
         return admission.created_at, reader
+
+    def _webhook_url(self, admit: AdmissionRequest) -> str:
+        return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")

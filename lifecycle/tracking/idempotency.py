@@ -43,11 +43,26 @@ class Idempotency:
 
         Raises StoreUnavailable.
         """
-        proposed = given or f"{prefix}-{self.key}"
+        proposed = given or prefix + self.key
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
-        key = store.keys.prefix_of(self.key) + "named:" + self.key
-        known = await store.command("SET", key, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
+        name = self._name_key(store)
+        known = await store.command("SET", name, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
         return known.decode() if known else proposed
+
+    def _name_key(self, store: Store) -> str:
+        return store.keys.prefix_of(self.key) + "named:" + self.key
+
+    async def attach(self, tracker: Tracker) -> AdmittedRequest | None:
+        """Attach to the request of an earlier call with this key and body, or return None when there is none.
+
+        Raises StoreUnavailable, Fenced.
+        """
+        store = tracker.store
+        name = await store.command("GET", self._name_key(store), retry_for_secs=0.3)
+        record = await store.read(name.decode(), retry_for_secs=0.3) if name else None
+        if record is None or record.idempotency != self.mark:
+            return None
+        return await tracker.attach(record.id)
 
     async def admit(self, tracker: Tracker, admit: AdmissionRequest) -> AdmittedRequest:
         """Admit the request, or attach to it.

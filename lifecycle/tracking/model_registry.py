@@ -40,8 +40,12 @@ class ModelRegistry:
         self._workers: dict[str, list[LivingWorker]] = {}  # by model
 
     async def state_of(self, model: str) -> ModelState:
-        """Return a model's state; the roster is refreshed unless the model is live. Raises StoreUnavailable."""
-        if self._cached_state(model) != "live":
+        """Return a model's state. Raises StoreUnavailable.
+
+        The roster is refreshed unless the model is live. A model that Redis does not know costs one small command.
+        """
+        state = self._cached_state(model)
+        if state == "known" or (state == "unknown" and await self._store.is_known_model(model)):
             await self.refresh()
         return self._cached_state(model)
 
@@ -63,6 +67,24 @@ class ModelRegistry:
         if find_unsupported(self._workers_of(model), endpoint, needs) is not None:
             await self.refresh()
         return find_unsupported(self._workers_of(model), endpoint, needs)
+
+    async def find_models(self, endpoint: str) -> list[str]:
+        """Return the models that a call to this endpoint may mean when it names none, sorted.
+
+        They are those that a worker offers together with the endpoint; if there is none, all that workers offer; and if
+        there is none of these either, those that are known. The roster is refreshed, because a further model changes
+        the meaning of such a call. Raises StoreUnavailable.
+        """
+        await self.refresh()
+        return self._offering(endpoint) or self._offering() or sorted(self._known)
+
+    def _offering(self, endpoint: str | None = None) -> list[str]:
+        """Return the models that workers offer, with this endpoint if one is given."""
+        return sorted(
+            model
+            for model, workers in self._workers.items()
+            if any(worker.offers and (endpoint is None or endpoint in worker.endpoints) for worker in workers)
+        )
 
     async def refresh(self) -> Roster:
         """Return a roster no older than this call. Callers that wait at the same time share it, or its failure.

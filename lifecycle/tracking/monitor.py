@@ -38,6 +38,7 @@ class MonitorServices(NamedTuple):
     record_polls: RateLimiter
     spawn: Spawn
     on_over: Callable[[StreamMonitor], None]  # called once for each monitor, when it no longer needs its feed
+    on_webhook: Callable[[RequestRecord], None] = lambda _: None  # called at an end that a webhook reports
 
 
 class StreamMonitor:
@@ -47,9 +48,18 @@ class StreamMonitor:
     """
 
     def __init__(
-        self, services: MonitorServices, feed: RequestFeed, labels: Labels, limits: Limits, span: RequestSpan
+        self,
+        services: MonitorServices,
+        feed: RequestFeed,
+        labels: Labels,
+        limits: Limits,
+        span: RequestSpan,
+        *,
+        counted: bool = False,
     ) -> None:
+        """`counted`: the end of this request has been counted by this process before, and Redis has lost it."""
         self.rid = feed.rid
+        self.counted = counted
         self.labels = labels
         self.feed = feed
         self._services = services
@@ -104,6 +114,12 @@ class StreamMonitor:
     def on_terminal(self, record: RequestRecord) -> None:
         """Count and log the request as its terminal record says."""
         self._close()
+        if record.webhook:
+            self._services.on_webhook(record)
+        if self.counted:
+            self._drop()
+            return
+        self.counted = True
         try:
             self._guard.mark(record)
             # What the engine reported beyond the events that were counted, or events in frames that were lost.
@@ -120,6 +136,10 @@ class StreamMonitor:
         if self._over:
             return
         self._close()
+        if self.counted:
+            self._drop()
+            return
+        self.counted = True
         try:
             self._guard.mark_error(error_type)
             self._span.break_off(error_type)
@@ -131,9 +151,13 @@ class StreamMonitor:
         """Stop monitoring: the request continues under another frontend, which counts its end."""
         if not self._over:
             self._close()
-            self._guard.drop()
-            self._span.break_off("moved")
-            self._release()
+            self._drop()
+
+    def _drop(self) -> None:
+        """Release the feed and the gauges without counting an end."""
+        self._guard.drop()
+        self._span.break_off("moved")
+        self._release()
 
     def end_with(self, record: RequestRecord) -> None:
         """End the request with a terminal record that was read from Redis; one that was pushed before takes effect."""

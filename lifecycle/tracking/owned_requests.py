@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
@@ -19,22 +20,34 @@ from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, Status
+from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, RequestRecord, Status
 
 log = logging.getLogger(__name__)
+
+_REMEMBERED = 10_000  # ends
 
 
 class OwnedRequests:
     """Monitor each owned request until it has ended here, and remember which ones are being admitted."""
 
-    def __init__(self, store: Store, metrics: Metrics, state: FrontendState, readers: Readers, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: Metrics,
+        state: FrontendState,
+        readers: Readers,
+        spawn: Spawn,
+        on_webhook: Callable[[RequestRecord], None] = lambda _: None,
+    ) -> None:
+        """`on_webhook` is called with the record of each request that has ended here and that a webhook reports."""
         self._store = store
         self._state = state
         self._readers = readers
         self._spawn = spawn
-        self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release)
+        self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release, on_webhook)
         self._monitors: dict[str, StreamMonitor] = {}
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
+        self._ended: OrderedDict[str, None] = OrderedDict()  # the last ones that have ended here, the latest last
         self._admitting: dict[str, asyncio.Event] = {}  # each is set once the admission has been decided
 
     def __len__(self) -> int:
@@ -69,10 +82,20 @@ class OwnedRequests:
             await decided.wait()
 
     def own(
-        self, feed: RequestFeed, labels: Labels, limits: Limits, span: RequestSpan, *, queued: bool
+        self,
+        feed: RequestFeed,
+        labels: Labels,
+        limits: Limits,
+        span: RequestSpan,
+        *,
+        queued: bool,
+        counted: bool = False,
     ) -> StreamMonitor:
-        """Monitor a request. The caller has pinned `feed`; it is unpinned when the request has ended."""
-        monitor = StreamMonitor(self._services, feed, labels, limits, span)
+        """Monitor a request. The caller has pinned `feed`; it is unpinned when the request has ended.
+
+        `counted`: its end has been counted here before.
+        """
+        monitor = StreamMonitor(self._services, feed, labels, limits, span, counted=counted)
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
         monitor.begin(queued=queued)
@@ -82,6 +105,10 @@ class OwnedRequests:
         self._monitors.pop(monitor.rid, None)
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
+        if monitor.counted:
+            self._ended[monitor.rid] = None
+            if len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
 
     def take_over(self, rids: Sequence[str]) -> None:
         """Own what Redis counts as this frontend's: the old owner has expired, or an admission's reply was lost.
@@ -96,18 +123,36 @@ class OwnedRequests:
         record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
         if record is None or record.status.terminal or record.frontend != self._state.id or rid in self:
             return
-        log.info("%s continues under this frontend", rid)
+        ended_before = rid in self._ended
+        if ended_before:
+            log.warning("%s has ended here before, and Redis has lost its end", rid)
+            if record.status is Status.QUEUED:  # nobody knows its end any more, and it must not run again
+                await self._end_again(rid)
+                return
+        else:
+            log.info("%s continues under this frontend", rid)
         feed = self._readers.feed(rid)
         feed.pin()
         feed.started = record.started_at is not None
         feed.number = max(feed.number, record.stream_length)
         # Its limits are stored in Redis, where the sweeps find them.
         span = RequestSpan(rid, record.labels, record.traceparent)
-        monitor = self.own(feed, record.labels, Limits(), span, queued=record.status is Status.QUEUED)
+        queued = record.status is Status.QUEUED
+        monitor = self.own(feed, record.labels, Limits(), span, queued=queued, counted=ended_before)
+        if ended_before:
+            # Its worker reports the end again with its next heartbeat, if it lives.
+            await asyncio.sleep(self._store.settings.lease_secs)
+            await self._end_again(rid)
+            return
         if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
             disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
             if disconnection.what == "grace":
                 monitor.watch_until(disconnection.grace_secs)
+
+    async def _end_again(self, rid: str) -> None:
+        """Fail a request whose end Redis has lost, unless it has ended meanwhile. Raises StoreUnavailable."""
+        message = "Redis lost the end of this request, which was told before"
+        await self._store.fail(rid, ErrorType.STATE_LOST, message, retry_for_secs=self._store.settings.lease_secs)
 
     def mark_stale(self, shard: int) -> None:
         """Read the record of each owned request of the shard: what was pushed of it may have been lost."""

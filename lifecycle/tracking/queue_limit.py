@@ -27,7 +27,6 @@ class QueueLimit:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._limit = store.settings.queue_limit
         self._depths: dict[str, _Depth] = {}
 
     async def is_full(self, model: str) -> bool:
@@ -37,11 +36,12 @@ class QueueLimit:
         """
         if self._store.settings.shards == 1:
             return False
+        limit = self._store.settings.queue_limit
         known = self._depths.get(model)
         now = time.monotonic()
-        if known is None or known.number >= self._limit * _NEAR or now - known.read_at > _FRESH_SECS:
+        if known is None or known.number >= limit * _NEAR or now - known.read_at > _FRESH_SECS:
             if len(self._depths) >= _MODELS:
                 self._depths.clear()
             known = _Depth(await self._store.queue_depth(model), now)
         self._depths[model] = known._replace(number=known.number + 1)  # admissions count until the depth is read again
-        return known.number >= self._limit
+        return known.number >= limit

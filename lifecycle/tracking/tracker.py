@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 from lifecycle.aio import tasks
 from lifecycle.ids import START, TokenId
@@ -31,13 +32,16 @@ from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
 from lifecycle.types import CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord
+from lifecycle.webhooks.config import WebhookConfig
+
+if TYPE_CHECKING:
+    from lifecycle.webhooks.deliverer import WebhookDeliverer
 
 
 class Tracker:
     """Put the parts of a frontend together. Use `async with Tracker.open(…)`."""
 
     def __init__(self, settings: Settings, connections: Connections, metrics: Metrics, url: str) -> None:
-        self.settings = settings
         self.store = connections.store
         self.metrics = metrics
         self._connections = connections
@@ -45,9 +49,20 @@ class Tracker:
         self._background = BackgroundTasks()
         self._models = ModelRegistry(self.store)
         self.readers = Readers(self.store, self._state, self._background.spawn)
-        self.owned = OwnedRequests(self.store, metrics, self._state, self.readers, self._background.spawn)
-        self._admissions = AdmissionControl(self.store, metrics, self._state, self.readers, self.owned)
+        config = WebhookConfig.of(settings)
+        self._webhooks = self._make_deliverer(config) if config else None
+        self.owned = OwnedRequests(
+            self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook
+        )
+        self._admissions = AdmissionControl(
+            self.store, metrics, self._state, self.readers, self.owned, config.background_url if config else ""
+        )
         self._membership = Membership(self._state, connections, metrics, self._models, self.readers, self.owned)
+
+    def _make_deliverer(self, config: WebhookConfig) -> WebhookDeliverer:
+        from lifecycle.webhooks.deliverer import WebhookDeliverer  # imported here: only webhooks need an HTTP client
+
+        return WebhookDeliverer(self.store, self.metrics, config)
 
     @classmethod
     @asynccontextmanager
@@ -57,7 +72,7 @@ class Tracker:
         """Join the cluster; leave it at the end. `url` is where this frontend is reached.
 
         Raises StoreUnavailable when Redis cannot be reached for `retry_for_secs`; ConfigurationConflict when replicas
-        disagree on a common setting.
+        disagree on a common setting; SettingsError when those about webhooks contradict each other.
         """
         async with Connections.open(settings) as connections:
             tracker = cls(settings, connections, metrics, url)
@@ -71,6 +86,9 @@ class Tracker:
                     group.create_task(membership.run_reaper(), name="reaper"),
                     group.create_task(connections.subscriptions.run(), name="subscriptions"),
                 ]
+                webhooks = tracker._webhooks
+                if webhooks is not None:
+                    running.append(group.create_task(webhooks.run(), name="webhooks"))
                 try:
                     yield tracker
                 finally:
@@ -80,12 +98,19 @@ class Tracker:
                     await tracker.readers.wait_until_quiet(settings.redis_timeout_secs)
                     await background.wait(settings.redis_timeout_secs)
                     await background.close()
+                    if webhooks is not None:
+                        await webhooks.drain(settings.redis_timeout_secs)
                     await tasks.end(running)
 
     @property
     def id(self) -> str:
         """Return the id of this frontend; it changes when the frontend comes back after it was fenced."""
         return self._state.id
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that apply now: the common ones may change while the cluster runs."""
+        return self.store.settings
 
     @property
     def lease(self) -> Lease:
@@ -110,6 +135,10 @@ class Tracker:
         Raises StoreUnavailable.
         """
         return await self._models.find_outage(model)
+
+    async def find_models(self, endpoint: str) -> list[str]:
+        """Return the models that a call to this endpoint may mean when it names none. Raises StoreUnavailable."""
+        return await self._models.find_models(endpoint)
 
     async def find_unsupported(self, model: str, endpoint: str, needs: Sequence[str]) -> Missing | None:
         """Return why no living worker of the model takes a call to this endpoint with these needs; None if one does.
@@ -207,6 +236,10 @@ class Tracker:
         if record is None:
             return cancellation
         return Cancellation("terminal" if record.status.terminal else "pending", record)
+
+    def _on_webhook(self, record: RequestRecord) -> None:
+        if self._webhooks is not None:
+            self._webhooks.wake(record)
 
     async def announce(self) -> None:
         """Show the cluster at once that this frontend drains, unless its lease has expired."""

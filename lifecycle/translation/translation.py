@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from lifecycle.formats.event_format import Origin
-from lifecycle.types import Event
+from lifecycle.formats.origin import Origin
+from lifecycle.translation.messages import MessagesTranslation
+from lifecycle.translation.responses import ResponsesTranslation
+from lifecycle.types import Endpoint, Event
 
 
 class Translation(Protocol):
@@ -31,5 +33,8 @@ class Translation(Protocol):
         ...
 
 
-TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {}
+TRANSLATIONS: dict[str, Callable[[Origin], Translation]] = {
+    Endpoint.MESSAGES: MessagesTranslation,
+    Endpoint.RESPONSES: ResponsesTranslation,
+}
 """By the endpoint that is served."""

@@ -35,6 +35,7 @@ TITLES = {
     "test_redis_commands.py": "Redis administration",
     "test_redis_loss.py": "Redis restarts and data loss",
     "test_sentinel.py": "Sentinel",
+    "test_webhooks.py": "Webhooks",
     "test_workers.py": "Workers",
 }
 UNMEASURED = "not measured"

@@ -9,8 +9,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tests.clients.scripted import ANSWERS, INPUT_TOKENS, OUTPUT_TOKENS
 
 PROGRAMS = Path(__file__).parent / "programs"
+CODEX = Path(__file__).parent / "codex"
 _ROOT = Path(__file__).parents[2]
 
 FEATURES = (
@@ -36,6 +40,43 @@ FEATURES = (
 )
 
 
+RESPONSES_FEATURES = (
+    "text",
+    "streamed text",
+    "tool call",
+    "streamed tool call",
+    "parallel tool calls",
+    "streamed parallel tool calls",
+    "agent with a tool",
+    "conversation",
+    "conversation by item ids",
+    "structured output",
+    "streamed structured output",
+    "reasoning",
+    "context overflow",
+    "rate limit",
+    "error in a stream",
+    "abort",
+    "background, resumed elsewhere",
+    "background, cancelled elsewhere",
+    "previous response",
+)
+MESSAGES_FEATURES = (
+    "text",
+    "streamed text",
+    "tool call",
+    "streamed tool call",
+    "parallel tool calls",
+    "streamed parallel tool calls",
+    "agent with a tool",
+    "reasoning",
+    "context overflow",
+    "rate limit",
+    "error in a stream",
+    "abort",
+)
+
+
 @dataclass(frozen=True)
 class Client:
     """A client library. `package` is its name in constraints.txt, or in package.json for a program for node."""
@@ -44,10 +85,16 @@ class Client:
     program: str
     package: str
     missing: frozenset[str] = frozenset()  # features that the library does not have
+    features: tuple[str, ...] = FEATURES
 
     @property
     def is_for_node(self) -> bool:
-        return self.program.endswith(".mjs")
+        return not self.program.endswith(".py")
+
+    @property
+    def folder(self) -> Path:
+        """Return where the package.json is that has the package."""
+        return CODEX if self.program == "codex" else PROGRAMS
 
     @property
     def command(self) -> list[str]:
@@ -60,7 +107,7 @@ class Client:
     def version(self) -> str:
         """Return the version that the tests run with."""
         if self.is_for_node:
-            return str(json.loads((PROGRAMS / "package.json").read_text())["dependencies"][self.package])
+            return str(json.loads((self.folder / "package.json").read_text())["dependencies"][self.package])
         found = re.search(rf"^{self.package}==(.+)$", (_ROOT / "constraints.txt").read_text(), re.MULTILINE)
         assert found, f"constraints.txt has no {self.package}"
         return found[1]
@@ -68,12 +115,13 @@ class Client:
     def what_is_missing(self) -> str:
         """Return why the program cannot run here, or an empty string."""
         if not self.is_for_node:
-            installed = importlib.util.find_spec(self.package.removesuffix("-slim").replace("-", "_"))
+            module = {"openai-agents": "agents"}.get(self.package, self.package.removesuffix("-slim"))
+            installed = importlib.util.find_spec(module.replace("-", "_"))
             return "" if installed else f"{self.package} is not installed: pip install -e '.[clients]'"
         if shutil.which("node") is None:
             return "node is not on PATH"
-        if not (PROGRAMS / "node_modules" / self.package).exists():
-            return f"{self.package} is not installed: npm install in {PROGRAMS.relative_to(_ROOT)}"
+        if not (self.folder / "node_modules" / self.package).exists():
+            return f"{self.package} is not installed: npm install in {self.folder.relative_to(_ROOT)}"
         return ""
 
 
@@ -95,3 +143,40 @@ DIFFERENT = {
     "usage in every chunk": "With vLLM's option `continuous_usage_stats` only the last chunk has a usage: a usage "
     "belongs to the end of a request.",
 }
+
+_SHORT = frozenset({"conversation", "conversation by item ids", "streamed structured output"})
+TRACKERS_OWN: dict[str, Any] = {
+    "background, resumed elsewhere": {
+        "numbered": True,
+        "repeated": True,
+        "text": [ANSWERS["text"].text],
+        "calls": [],
+        "status": "completed",
+        "usage": [INPUT_TOKENS, OUTPUT_TOKENS, INPUT_TOKENS + OUTPUT_TOKENS],
+    },
+    "background, cancelled elsewhere": ["queued", "cancelled", "cancelled", True],
+    "previous response": [ANSWERS["agent"].text, ["message", "function_call", "function_call_output"]],
+}
+"""What the programs make of features that no engine has a part in."""
+
+RESPONSES_CLIENTS = (
+    Client("openai, JS", "openai_responses_node.mjs", "openai", _SHORT, RESPONSES_FEATURES),
+    Client(
+        "Agents SDK",
+        "openai_agents_python.py",
+        "openai-agents",
+        _SHORT | {"tool call", "error in a stream", *TRACKERS_OWN},
+        RESPONSES_FEATURES,
+    ),
+    Client("AI SDK", "ai_sdk_openai.mjs", "@ai-sdk/openai", frozenset(TRACKERS_OWN), RESPONSES_FEATURES),
+)
+CODEX_CLIENT = Client(
+    "Codex",
+    "codex",
+    "@openai/codex",
+    frozenset(RESPONSES_FEATURES) - {"streamed text", "streamed tool call", "agent with a tool"},
+    RESPONSES_FEATURES,
+)
+MESSAGES_CLIENTS = (
+    Client("@anthropic-ai/sdk, JS", "anthropic_node.mjs", "@anthropic-ai/sdk", frozenset(), MESSAGES_FEATURES),
+)

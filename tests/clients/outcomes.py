@@ -20,6 +20,7 @@ _BESIDE_CONTENT = ("tool_calls", "reasoning", "reasoning_content")
 _SET_BY_THE_WORKER = ("stream", "stream_options")
 _ID = re.compile(
     r"\b(?:chatcmpl|cmpl|lc_run-)-[\w-]+"
+    r"|\b(?:resp|msg)_[\w-]+"
     r"|\b(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{32}\b"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 )
@@ -35,13 +36,13 @@ class Outcome:
     through_bodies: list[dict[str, Any]]
 
 
-def outcome(command: Sequence[str], replay: Replay, urls: Sequence[str]) -> Outcome:
+def outcome(command: Sequence[str], replay: Replay, urls: Sequence[str], **environment: str) -> Outcome:
     """Run a program against the replay server and the frontends at `urls`."""
     before = len(replay.calls)
     run = subprocess.run(
         [*command, replay.url, replay.url, *urls],
         cwd=ROOT,
-        env=_environment(),
+        env=_environment() | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.answers import joined
 from tests.upstream import Exchange, Upstream
@@ -102,19 +102,22 @@ class Replay:
     async def _answer(self, exchange: Exchange) -> None:
         if exchange.path == "/left":
             left = [other for other in self.upstream.left if other.body.get("model") == "endless"]
-            await _send_json(exchange, len(left))
+            await send_json(exchange, len(left))
             return
         if exchange.path == "/v1/models":
-            await _send_json(exchange, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
+            await send_json(exchange, {"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
             return
         model = exchange.body["model"]
         await (SPECIAL[model](exchange) if model in SPECIAL else play(exchange, model))
 
 
+R = TypeVar("R", bound=Replay)
+
+
 @contextmanager
-def replaying() -> Iterator[Replay]:
+def replaying(replay: R) -> Iterator[R]:
     """Run a replay server."""
-    replay, started, loop = Replay(), threading.Event(), asyncio.new_event_loop()
+    started, loop = threading.Event(), asyncio.new_event_loop()
     ending = asyncio.Event()
 
     async def serve() -> None:
@@ -138,7 +141,7 @@ def replaying() -> Iterator[Replay]:
         loop.close()
 
 
-async def _send_json(exchange: Exchange, body: Any) -> None:
+async def send_json(exchange: Exchange, body: Any) -> None:
     await exchange.head(kind="application/json")
     await exchange.send(json.dumps(body))
     await exchange.end()

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.clients, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Replay]:
-    with replaying() as replay:
+    with replaying(Replay()) as replay:
         yield replay
 
 

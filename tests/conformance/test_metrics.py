@@ -29,6 +29,7 @@ PROCESS = {
     "lifecycle_rejections": {"model", "endpoint", "reason"},
     "lifecycle_refused_calls": {"status", "reason"},
     "lifecycle_engines_stuck": {"model"},
+    "lifecycle_webhooks": {"result"},
     "lifecycle_output_tokens": {"model"},
     "lifecycle_output_events": {"model"},
     "lifecycle_input_tokens": {"model"},
@@ -49,6 +50,7 @@ CLUSTER = {
     "lifecycle_cluster_worker_slots": {"model", "state"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
+    "lifecycle_cluster_webhooks_waiting": set(),
     "lifecycle_cluster_snapshot_age_seconds": set(),
 }
 

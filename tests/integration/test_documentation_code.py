@@ -38,6 +38,7 @@ BLOCK_SECS = 60.0  # a limit for a busy machine; a block takes about a second
 EXECUTED_ELSEWHERE = {
     ("README.md", "lifecycle up"): "tests/integration/test_cli.py",
     ("README.md", "-m pytest"): ".ci/run",
+    ("docs/webhooks.md", "from standardwebhooks"): "tests/integration/test_webhooks.py",
     ("docs/security.md", "lifecycle keys new --name acme"): "tests/unit/test_access.py",
 }
 

@@ -21,8 +21,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.core.result import Ok
 
+from frontend.routes.json_schema import one_of
 from frontend.routes.openapi import document
-from frontend.routes.schemas import one_of
 from lifecycle.settings import Settings
 from tests.cluster import running
 from tests.shared_cluster import shared_cluster
@@ -30,18 +30,20 @@ from tests.shared_cluster import shared_cluster
 HONEST = {503, 504}  # not now; a limit that the caller has set: no trouble of the server's own
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 KNOWN = "known"  # a request that has ended
+KNOWN_RESPONSE = "resp_known"
 
 
 def described() -> dict[str, Any]:
     """Return the server's own description with existing ids and models, because others are answered with 404."""
     description = document()
     schemas = description["components"]["schemas"] = dict(description["components"]["schemas"])
-    for name in ("ChatCall", "TextCall"):
+    for name in ("ChatCall", "TextCall", "ResponseCall", "MessagesCall", "TokenCountCall"):
         call = schemas[name] = dict(schemas[name])
         call["properties"] = call["properties"] | {"model": one_of("echo", "echo", "nobody")}
     for path, item in description["paths"].items():
         if "{rid}" in path:
-            item["parameters"] = [item["parameters"][0] | {"schema": one_of(KNOWN, "nosuch", "cancel")}]
+            known = KNOWN_RESPONSE if path.startswith("/v1/responses") else KNOWN
+            item["parameters"] = [item["parameters"][0] | {"schema": one_of(known, "nosuch", "cancel")}]
     return description
 
 
@@ -88,6 +90,8 @@ def url(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         url = cluster.frontends[0].url
         body = {"model": "echo", "prompt": "some words"}
         requests.post(url + "/v1/completions", json=body, headers={"X-Request-Id": KNOWN}, timeout=10)
+        response: dict[str, Any] = {"model": "echo", "input": "some words", "background": True}
+        requests.post(url + "/v1/responses", json=response, headers={"X-Request-Id": KNOWN_RESPONSE}, timeout=10)
         yield url
 
 

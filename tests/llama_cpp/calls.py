@@ -26,7 +26,7 @@ REPEATABLE: dict[str, Any] = {
     "max_tokens": 60,
     "cache_prompt": False,  # a field of llama.cpp's own: a cached prompt changes the last digits of log probabilities
 }
-_TOOLS = [
+_TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
     {"type": "function", "function": {"name": "clock", "parameters": CLOCK}},
 ]
@@ -40,4 +40,22 @@ ONE_TOOL: dict[str, Any] = {
 SEVERAL_TOOLS: dict[str, Any] = {**ONE_TOOL, "parallel_tool_calls": True, "logit_bias": CALLS_TOOLS}
 STRUCTURED: dict[str, Any] = {
     "response_format": {"type": "json_schema", "json_schema": {"name": "weather", "strict": True, "schema": WEATHER}}
+}
+_OWN: dict[str, Any] = {"seed": 7, "cache_prompt": False}
+RESPONSE: dict[str, Any] = {
+    "model": MODEL,
+    "input": "Say something.",
+    "temperature": 0,
+    "max_output_tokens": 60,
+    "extra_body": _OWN,
+}
+"""The fields of a call of the Responses API, as OpenAI's client library takes them."""
+
+RESPONSE_TOOLS: dict[str, Any] = {
+    **RESPONSE,
+    "tools": [{"type": "function", **tool["function"]} for tool in _TOOLS],
+    "tool_choice": "required",
+    "parallel_tool_calls": True,
+    "max_output_tokens": 400,
+    "extra_body": {**_OWN, "logit_bias": CALLS_TOOLS},
 }

@@ -42,11 +42,11 @@ def need_packages() -> None:
 
 
 @contextmanager
-def llama_cpp(directory: Path) -> Iterator[LlamaCpp]:
-    """Write the model, and run the server in a process of its own; its log is in `directory`."""
+def llama_cpp(directory: Path, *options: str) -> Iterator[LlamaCpp]:
+    """Write the model, and run the server with `options` in a process of its own; its log is in `directory`."""
     model, log, port = directory / "tiny.gguf", directory / "llama.log", free_port()
     subprocess.run([sys.executable, "-m", "tests.llama_cpp.tiny_model", str(model)], cwd=ROOT, check=True, timeout=60)
-    command = [sys.executable, "-m", "tests.llama_cpp.server", str(port), str(model)]
+    command = [sys.executable, "-m", "tests.llama_cpp.server", str(port), str(model), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     engine = LlamaCpp(f"http://127.0.0.1:{port}")

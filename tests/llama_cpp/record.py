@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from tests.llama_cpp.calls import MODEL, ONE_TOOL, REPEATABLE, SEVERAL_TOOLS, STRUCTURED
+from tests.llama_cpp.calls import MODEL, ONE_TOOL, REPEATABLE, RESPONSE, RESPONSE_TOOLS, SEVERAL_TOOLS, STRUCTURED
 from tests.llama_cpp.engine import LlamaCpp, llama_cpp
 
 _SENTENCE = {"grammar": 'root ::= "The weather in Paris is sunny."'}
@@ -23,6 +23,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "llama_parallel_tools": {**SEVERAL_TOOLS, "seed": 2, "temperature": 1},  # three calls of two tools
     "llama_structured": STRUCTURED,
 }
+RESPONSES: dict[str, dict[str, Any]] = {"text": {**RESPONSE, **_SENTENCE}, "tools": RESPONSE_TOOLS}
 TOO_LONG: dict[str, Any] = {"messages": [{"role": "user", "content": "long " * 5000}]}
 
 
@@ -32,11 +33,18 @@ def post(engine: LlamaCpp, **fields: Any) -> httpx2.Response:
 
 
 def record(engine: LlamaCpp, directory: Path) -> None:
-    """Write one `.sse` and one `.json` file for each call, and the refusal of a prompt that is too long."""
+    """Write one `.sse` and one `.json` file for each call, and the refusal of a prompt that is too long.
+
+    Calls of the Responses API are only streamed.
+    """
     for name, fields in CALLS.items():
         streamed = post(engine, stream=True, stream_options={"include_usage": True}, **fields).raise_for_status()
         (directory / f"{name}.sse").write_bytes(streamed.content)
         (directory / f"{name}.json").write_bytes(post(engine, **fields).raise_for_status().content)
+    for name, given in RESPONSES.items():
+        body = {key: value for key, value in given.items() if key != "extra_body"} | given["extra_body"]
+        answer = httpx2.post(engine.url + "/v1/responses", json={**body, "stream": True}, trust_env=False)
+        (directory / "responses" / f"llama_{name}.sse").write_bytes(answer.raise_for_status().content)
     refused = post(engine, **TOO_LONG)
     assert refused.status_code == 400, refused.text
     (directory / "llama_context_overflow.json").write_bytes(refused.content)

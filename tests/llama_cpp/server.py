@@ -1,8 +1,9 @@
 """Serve a model with llama.cpp's own HTTP server, until the process is ended.
 
-    python -m tests.llama_cpp.server PORT MODEL.gguf
+    python -m tests.llama_cpp.server PORT MODEL.gguf [embeddings]
 
-The context shifts, so that a call with `ignore_eos` and without `max_tokens` never ends by itself.
+With `embeddings` it embeds texts too. The context shifts, so that a call with `ignore_eos` and without `max_tokens`
+never ends by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SLOTS = 2
 CONTEXT_TOKENS_PER_SLOT = 4096
 
 
-def parameters(port: int, path: str) -> xllamacpp.CommonParams:
+def parameters(port: int, path: str, *, embeddings: bool) -> xllamacpp.CommonParams:
     """Return the server's parameters: one thread, and the endpoint that says which slots are busy."""
     chosen = xllamacpp.CommonParams()
     chosen.model.path = path
@@ -34,9 +35,13 @@ def parameters(port: int, path: str) -> xllamacpp.CommonParams:
     chosen.use_jinja = True
     chosen.endpoint_slots = True
     chosen.ui = False
+    if embeddings:
+        chosen.embedding = True
+        chosen.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return chosen
 
 
 if __name__ == "__main__":
-    server = xllamacpp.Server(parameters(int(sys.argv[1]), sys.argv[2]))
+    chosen = parameters(int(sys.argv[1]), sys.argv[2], embeddings="embeddings" in sys.argv[3:])
+    server = xllamacpp.Server(chosen)
     signal.pause()

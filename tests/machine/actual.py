@@ -56,6 +56,7 @@ class Actual:
         grace_secs: int,
         limits: Limits,
         needs: tuple[str, ...],
+        storage: str,
     ) -> tuple[object, ...]:
         new = NewRequest(
             rid,
@@ -69,6 +70,7 @@ class Actual:
             first_token_timeout_secs=limits.first_token,
             deadline_secs=limits.deadline,
             needs=needs,
+            storage=storage,
         )
         answer = await self.store.admit(new)
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
@@ -92,6 +94,11 @@ class Actual:
 
     async def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
         answer = await self.store.cancel(rid, CancelMode(mode), "why")
+        assert answer is not None
+        return (answer.what, answer.record.status.value)
+
+    async def delete_content(self, rid: str) -> tuple[object, ...]:
+        answer = await self.store.delete_content(rid)
         assert answer is not None
         return (answer.what, answer.record.status.value)
 

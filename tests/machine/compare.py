@@ -13,7 +13,17 @@ from tests.machine.actual import Actual
 from tests.machine.reference import ReferenceModel
 from tests.machine.words import Piece, Tracked
 
-_FIELDS = ("status", "attempt", "error_type", "finish_reason", "cancel_mode", "worker", "frontend", "output_tokens")
+_FIELDS = (
+    "status",
+    "attempt",
+    "error_type",
+    "finish_reason",
+    "cancel_mode",
+    "worker",
+    "frontend",
+    "storage",
+    "output_tokens",
+)
 
 
 class Comparison:
@@ -26,7 +36,7 @@ class Comparison:
         self._pushed: defaultdict[str, defaultdict[str, list[Piece]]] = defaultdict(lambda: defaultdict(list))
 
     async def check(self, frontends: Iterable[str], workers: Iterable[str]) -> None:
-        checks = [self._check_queues(), self._check_active(), self._check_totals()]
+        checks = [self._check_queues(), self._check_active(), self._check_totals(), self._check_stored()]
         checks += [self._check_stream(request) for request in self.reference.requests.values()]
         for frontend in frontends:
             checks += [self._check_counts(frontend), self._check_pushes(frontend)]
@@ -52,6 +62,7 @@ class Comparison:
             "cancel_mode": request.cancel_mode,
             "worker": request.worker,
             "frontend": request.frontend,
+            "storage": request.storage,
             "output_tokens": str(request.number),
         }
         assert found == {name: expected[name] for name in found}, request.rid
@@ -62,7 +73,20 @@ class Comparison:
         readers = await self._do("HGETALL", f"readers:{request.rid}")
         assert {_text(f): int(n) for f, n in _pairs(readers)} == request.readers
 
+    async def _check_stored(self) -> None:
+        for request in self.reference.requests.values():
+            assert bool(await self._do("EXISTS", f"body:{request.rid}")) == request.has_body, request.rid
+        members = [_text(member).partition("|") for member in await self._do("ZRANGE", "stored:", 0, -1)]
+        assert {rid for _, _, rid in members} == {
+            r.rid for r in self.reference.requests.values() if r.terminal and r.has_body
+        }
+        total = _text(await self._do("GET", "stored_bytes:"))
+        assert int(total or 0) == sum(int(size) for size, _, _ in members), "the sum of the kept content"
+
     async def _check_stream(self, request: Tracked) -> None:
+        if not request.has_stream:
+            assert not await self._do("EXISTS", f"tokens:{request.rid}")
+            return
         pieces, closed = await self._stream(request.rid)
         assert pieces == request.pieces, f"the token stream of {request.rid}"
         assert closed == request.closed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lifecycle.settings import load
 from lifecycle.store.results import Failure
-from lifecycle.types import Labels
+from lifecycle.types import Labels, Storage
 from tests.machine.words import Call, Limits
 
 T = TypeVar("T")
@@ -50,6 +50,7 @@ calls = st.builds(
     grace_secs=st.sampled_from((0, 2 * TICK_SECS)),
     limits=st.builds(Limits, limits, limits, limits),
     needs=st.sampled_from(((), (), (), ("tools",))),
+    storage=st.sampled_from((Storage.NONE, Storage.NONE, Storage.KEPT, Storage.BACKGROUND, Storage.TRANSIENT)),
 )
 accepts = st.sampled_from((("*",), ("*",), ("n", "tools"), ()))
 failures = st.sampled_from((None, None, Failure("no"), Failure("no", uses_attempt=False)))

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from lifecycle.store.results import Failure
-from lifecycle.types import Labels, Role
+from lifecycle.types import Labels, Role, Storage
 from tests.machine.members import Members
 from tests.machine.words import Delivery, Limits, Piece, Tracked
 
@@ -42,6 +42,7 @@ class ReferenceModel:
         grace_secs: int,
         limits: Limits,
         needs: tuple[str, ...],
+        storage: str,
     ) -> tuple[object, ...]:
         known = self.requests.get(rid)
         if known:
@@ -54,8 +55,18 @@ class ReferenceModel:
         now, tick = self._due(0)
         deadlines = {kind: (now + secs, tick) for kind, secs in limits._asdict().items() if secs}
         self.requests[rid] = Tracked(
-            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers={frontend: 1}, needs=needs
+            rid,
+            nonce,
+            labels,
+            frontend,
+            on_disconnect,
+            grace_secs,
+            deadlines,
+            readers={frontend: 1},
+            needs=needs,
+            storage=storage,
         )
+        self.requests[rid].queue_limit_secs = limits.queue
         return ("admitted",)
 
     def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
@@ -91,16 +102,16 @@ class ReferenceModel:
             request.readers[frontend] = readers
         else:
             request.readers.pop(frontend, None)
-        if connection != "closed_unexpectedly" or request.on_disconnect == "continue" or self._read(request):
-            return ("continues", first)
-        if request.grace_secs:
-            request.deadlines.setdefault("grace", self._due(request.grace_secs))
-            return ("grace", first)
-        return (self._cancel(request, "kill"), first)
+        return (self._judge(request) if connection == "closed_unexpectedly" else "continues", first)
 
     def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
         request = self.requests[rid]
         return (self._cancel(request, mode), request.status)
+
+    def delete_content(self, rid: str) -> tuple[object, ...]:
+        request = self.requests[rid]
+        request.storage = Storage.DELETED
+        return ("deleted" if request.terminal else "pending", request.status)
 
     # what a worker does
 
@@ -155,6 +166,8 @@ class ReferenceModel:
 
     def _append(self, piece: Piece) -> str:
         request = self.requests[piece.rid]
+        if not request.has_stream:
+            return "gone"
         if request.closed:
             return "closed"
         if piece.attempt < request.attempt or piece.attempt <= request.given_back:
@@ -281,6 +294,10 @@ class ReferenceModel:
             else:
                 self._reassign(request, replica, find_new_owner[request.rid], candidates, bool(readers))
                 moved += 1
+        for request in self.requests.values():
+            if not request.terminal and request.frontend != replica and request.readers.get(replica):
+                del request.readers[replica]
+                ended += self._judge(request) == "terminal"
         return (waiting == 0, ended, moved, waiting)
 
     def _reassign(self, request: Tracked, dead: str, new_owner: str, candidates: set[str], read: bool) -> None:
@@ -292,6 +309,15 @@ class ReferenceModel:
             request.deadlines.setdefault("grace", self._due(request.grace_secs))
 
     # transitions shared by the above
+
+    def _judge(self, request: Tracked) -> str:
+        """Cancel a request, begin its grace or let it continue, after it has lost a reader."""
+        if request.on_disconnect == "continue" or self._read(request):
+            return "continues"
+        if request.grace_secs:
+            request.deadlines.setdefault("grace", self._due(request.grace_secs))
+            return "grace"
+        return self._cancel(request, "kill")
 
     def _running_on(self, worker: str) -> list[Tracked]:
         return [r for r in self.requests.values() if r.status == "running" and r.worker == worker]
@@ -343,6 +369,8 @@ class ReferenceModel:
     def _queue_again(self, request: Tracked) -> None:
         self._leave_queue(request)
         request.queue = "retry"
+        if request.queue_limit_secs:
+            request.deadlines.setdefault("queue", self._due(request.queue_limit_secs))
 
     def _end_from_outside(self, request: Tracked, status: str, error_type: str) -> None:
         """Ended by another than its worker, which is told to stop."""

@@ -132,7 +132,8 @@ class LifecycleMachine(RuleBasedStateMachine):
     @rule(call=calls, times=twice)
     def admit(self, call: Call, times: int) -> None:
         rid = f"r{len(self.reference.requests)}"
-        args = (call.labels, self.replica(call.frontend), call.on_disconnect, call.grace_secs, call.limits, call.needs)
+        _, labels, *how = call
+        args = (labels, self.replica(call.frontend), *how)
         self.both("admit", rid, "nonce", *args, times=times)
         if rid in self.reference.requests:
             assert self.both("admit", rid, "other", *args) == ("exists",)
@@ -166,6 +167,11 @@ class LifecycleMachine(RuleBasedStateMachine):
             self.both("fail", rid, "response_timeout", seen, times=times)
         else:
             self.both("cancel", rid, how, times=times)
+
+    @precondition(lambda self: self.reference.requests)
+    @rule(data=st.data(), times=twice)
+    def delete_content(self, data: st.DataObject, times: int) -> None:
+        self.both("delete_content", self.some_rid(data), times=times)
 
     # what a worker does
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lifecycle.types import Labels, Role
+from lifecycle.types import Labels, Role, Storage
 
 _TERMINAL = ("completed", "failed", "cancelled")
 
@@ -67,6 +67,8 @@ class Tracked:
     given_back: int = 0  # the last attempt that was given back: nothing of it can follow
     needs: tuple[str, ...] = ()
     failures: int = 0  # attempts that failed and were repeated
+    queue_limit_secs: int = 0  # of each stay in the queue
+    storage: str = ""
 
     @property
     def number(self) -> int:
@@ -82,6 +84,15 @@ class Tracked:
         return (self.queue, self.labels.model, self.entry or "")
 
     @property
+    def has_body(self) -> bool:
+        return not self.terminal or self.storage in (Storage.KEPT, Storage.BACKGROUND)
+
+    @property
+    def has_stream(self) -> bool:
+        """Return whether its events are still there."""
+        return not self.terminal or self.storage != Storage.DELETED
+
+    @property
     def kill_pending(self) -> bool:
         return self.status == "running" and self.cancel_mode == "kill"
 
@@ -95,6 +106,7 @@ class Call(NamedTuple):
     grace_secs: int
     limits: Limits
     needs: tuple[str, ...]  # gated parameters
+    storage: str
 
 
 @dataclass

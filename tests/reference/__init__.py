@@ -24,6 +24,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "parameters": http.parameters,
     "bodies": http.bodies,
     "client libraries": clients.libraries,
+    "clients of the Responses API": clients.of_responses,
+    "clients of the Messages API": clients.of_messages,
 }
 _PART = re.compile(r"(?<=<!-- python -m tests\.reference: )([\w ]+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 

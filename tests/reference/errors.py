@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from frontend.routes.calls import _REJECTIONS
+from frontend.routes.call_admission import _REJECTIONS
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import ErrorType
@@ -20,8 +20,8 @@ HTTP_PACKAGES = (ROOT / "frontend", ROOT / "lifecycle" / "fastapi")
 TYPES = {
     ErrorType.VALIDATION: ("The call is invalid.", "Correct what `param` names; repeating the call changes nothing."),
     ErrorType.NOT_FOUND: (
-        "The model, request or path does not exist.",
-        "A request's record may have expired.",
+        "The model, request or path does not exist, or the events of a request are no longer stored.",
+        "A request's record may have expired, or its content was deleted.",
     ),
     ErrorType.OVERLOAD: (
         "A limit of the caller is reached, or the answer grew past `LIFECYCLE_MAX_OUTPUT_BYTES`.",
@@ -84,23 +84,28 @@ CODES = {
     "origin_not_allowed": "a browser asked for a page whose origin is not in `LIFECYCLE_CORS_ORIGINS`",
     "body_too_large": "the body is larger than `LIFECYCLE_MAX_BODY_BYTES`",
     "cross_origin": "another site's page sent the call, with a log-in's cookie or to a frontend without API keys",
+    "content_deleted": "the events of the request were deleted, or removed to make room for newer ones",
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
     "idempotency_key_reused": "the `Idempotency-Key` was used with another body; use a new one",
     "inflight_limit": "the inflight limit of this API key is reached",
     "insufficient_permissions": "the call needs an operator's API key",
-    "invalid_api_key": "the API key is missing or unknown: `Authorization: Bearer KEY`",
+    "invalid_api_key": "the API key is missing or unknown: `Authorization: Bearer KEY`, or `x-api-key: KEY`",
     "lease_lost": "this frontend's lease expired; it comes back under a new id",
     "model_not_found": "no worker has served this model",
     "no_keys": "there are no API keys, so there is no log-in",
     "no_healthy_worker": "no worker of the model can serve; `Retry-After` is the next probe",
     "no_worker": "the model is known, but has no worker at present",
     "overloaded": "this frontend has reached its limit of streams or dashboard viewers",
+    "previous_response_not_found": "`previous_response_id` names none that can be continued, see the message",
     "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued",
     "redis_unavailable": "Redis does not answer, is loading its data, read-only or full",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
+    "response_not_found": "the response does not exist, has expired, or was deleted",
+    "response_not_in_background": "only a response that was started with `background: true` can be cancelled",
+    "too_many_references": "`input` refers to more than 1000 items; send the items themselves",
     "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }

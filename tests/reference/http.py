@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from frontend.auth.policy import RULES, Level
+from frontend.routes.json_schema import RID, TOKEN_ID
 from frontend.routes.openapi import document
-from frontend.routes.schemas import RID, SCHEMAS, TOKEN_ID
+from frontend.routes.schemas import SCHEMAS
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType
 from tests.reference.table import code, items, table
@@ -22,7 +23,8 @@ _PATTERNS = {
     f"^{KEY.pattern}$": "1 to 255 visible ASCII characters",
 }
 _AS = {"text/event-stream": " as events", "text/plain": " (text)"}
-_COMMON = {"400", "500"}  # possible answers of every call
+_MAX_CHARS = 96
+_COMMON = {"400", "408", "414", "421", "431", "500"}  # possible answers of every call
 
 
 def calls() -> str:
@@ -39,7 +41,7 @@ def calls() -> str:
             table(("call", "purpose", "callers, if there are API keys"), purposes),
             "Their bodies and answers:",
             table(("call", "body", "answer"), bodies),
-            "Every call may answer 400 and 500. These calls may also answer the errors before their names:",
+            "Every call may answer 400, 408, 414, 421, 431 and 500. Further errors, before their calls:",
             items(errors),
         ]
     )
@@ -52,7 +54,15 @@ def parameters() -> str:
         rows = [(code(p["name"]), p["in"], _type(p["schema"])) for p in operation["parameters"]]
         if rows:
             groups.setdefault(table(("name", "place", "values"), rows), []).append(code(call))
-    return "\n\n".join(f"### {', '.join(names)}\n\n{rows}" for rows, names in groups.items())
+    return "\n\n".join(f"{_heading(names)}\n\n{rows}" for rows, names in groups.items())
+
+
+def _heading(names: list[str]) -> str:
+    """Return the heading for the calls that have the same parameters, whose names may not fit into one line."""
+    heading, others = f"### {', '.join(names)}", ", ".join(names[1:])
+    if len(heading) <= _MAX_CHARS:
+        return heading
+    return f"### {names[0]} and others\n\n{items([f'the others: {others}'])}"
 
 
 def bodies() -> str:

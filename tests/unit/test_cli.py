@@ -24,8 +24,6 @@ from lifecycle.cli.logs import HumanFormatter, JsonFormatter
 from lifecycle.cli.main import app, run
 from lifecycle.cli.options import seconds
 from lifecycle.cli.up import hints
-from lifecycle.cli.up.ports import choose_ports
-from lifecycle.errors import LifecycleError
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 from lifecycle.telemetry import request_log
 from lifecycle.types import RequestRecord, Status
@@ -324,21 +322,6 @@ def test_an_exception_stays_on_its_json_line() -> None:
     line = JsonFormatter().format(record)
     assert "\n" not in line
     assert "RuntimeError: broken" in json.loads(line)["exception"]
-
-
-def test_ports_are_free_and_different() -> None:
-    assert len(set(choose_ports("127.0.0.1", 0, 3))) == 3
-
-
-def test_a_port_in_use_is_named() -> None:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(LifecycleError, match=f"127.0.0.1:{port}: Address already in use"):
-            choose_ports("127.0.0.1", port, 1)
 
 
 def test_the_demo_is_long_enough_to_cancel_it_by_hand() -> None:

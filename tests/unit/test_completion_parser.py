@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from lifecycle.errors import STREAM_ENDED, EngineError, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
-from worker.engines.completion_parser import NO_CHOICES, NOT_JSON, CompletionParser
+from worker.engines.answer_parser import NOT_JSON
+from worker.engines.completion_parser import NO_CHOICES, CompletionParser
 from worker.engines.upstream_errors import KEY_REFUSED
 
 RECORDED = Path(__file__).parents[1] / "recorded"

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontend.endpoints.completions.validation import MAX_DEPTH, parse
+from frontend.endpoints.body_rules import MAX_DEPTH
+from frontend.endpoints.completions.validation import parse
 from frontend.endpoints.endpoint import Call
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.types import Endpoint, ErrorType, RequestType

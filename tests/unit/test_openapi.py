@@ -8,12 +8,14 @@ import pytest
 from fastapi.routing import APIRoute
 
 from frontend.endpoints.completions.validation import REQUIRED, RULES
-from frontend.routes import bulk_cancel, calls, cluster, health, overview, requests
+from frontend.endpoints.messages import validation as messages
+from frontend.endpoints.responses import validation
+from frontend.routes import bulk_cancel, calls, cluster, health, overview, requests, responses
 from frontend.routes.openapi import document
 from frontend.routes.schemas import SCHEMAS
 from lifecycle.types import Endpoint, RequestRecord
 
-ROUTERS = (calls, bulk_cancel, requests, cluster, overview, health)
+ROUTERS = (calls, bulk_cancel, requests, responses, cluster, overview, health)
 METHODS = {"get", "post", "put", "delete", "patch"}
 
 
@@ -35,6 +37,15 @@ def test_every_route_is_described_and_nothing_else() -> None:
 def test_every_parameter_of_a_call_is_described(endpoint: Endpoint, name: str) -> None:
     assert SCHEMAS[name]["properties"].keys() == RULES[endpoint].keys()
     assert SCHEMAS[name]["required"] == list(REQUIRED[endpoint])
+
+
+def test_every_parameter_of_a_response_is_described() -> None:
+    assert SCHEMAS["ResponseCall"]["properties"].keys() == validation.RULES.keys()
+
+
+def test_every_parameter_of_a_message_is_described() -> None:
+    assert SCHEMAS["MessagesCall"]["properties"].keys() == messages.RULES.keys()
+    assert SCHEMAS["TokenCountCall"]["properties"].keys() == messages.COUNT_RULES.keys()
 
 
 def test_the_record_is_described() -> None:

@@ -13,6 +13,7 @@ from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.history import PAGE_ENTRIES
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, ReaderLimits, TokenReader
+from lifecycle.types import Storage
 from tests.unit.world import World
 
 Open = Callable[..., TokenReader]
@@ -66,6 +67,32 @@ async def _read(reader: TokenReader, tokens: int) -> tuple[list[str], End | None
             if isinstance(item, Tokens):
                 texts += map(str, item.events)
     return texts, None
+
+
+async def test_a_reader_whose_events_are_deleted_is_told_so(world: World, open_reader: Open) -> None:
+    await world.run(storage=Storage.BACKGROUND)
+    for number in (1, 2):
+        await world.append(number)
+    reader = open_reader()
+    assert await _read(reader, 2) == (["1.1 ", "1.2 "], None)
+    await world.append(3)
+    await world.finish(3)
+    await world.store.delete_content("r")
+    reader.mark_stale()  # nothing was pushed to this reader
+    texts, end = await _read(reader, 1)
+    assert end is not None
+    assert (texts, end.status, end.error_type, end.last) == ([], "failed", "not_found", 2)
+
+
+async def test_the_events_of_a_transient_request_expire_before_its_record(world: World, open_reader: Open) -> None:
+    await world.run(storage=Storage.TRANSIENT)
+    await world.append(1)
+    await world.finish(1)
+    assert (await _read(open_reader(), 1)) == (["1.1 "], None)
+    await world.store.command("DEL", f"{world.prefix}tokens:r")
+    _, end = await _read(open_reader(), 1)
+    assert end is not None
+    assert (end.error_type, end.message) == ("not_found", "The events of this request are no longer stored")
 
 
 @pytest.mark.leaves_inflight

@@ -129,8 +129,8 @@ async def test_a_queue_that_nobody_serves_any_more_says_so_too(world: World) -> 
     assert await _last_told(world) == 2
 
 
-async def test_the_limits_that_were_met_do_not_count_again(world: World) -> None:
-    await _move(world, first_token_timeout_secs=5, queue_timeout_secs=5)
+async def test_the_limit_of_the_first_token_that_was_met_does_not_count_again(world: World) -> None:
+    await _move(world, first_token_timeout_secs=5)
     world.shift_clock(6)
     assert await world.store.sweep(0) == (0, False)
     await _resume(world)

@@ -15,13 +15,14 @@ from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc1
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import Append, ExpiredReplica, NewRequest, Outcome
 from lifecycle.store.transitions import Store
+from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.tokens.history import read_history
-from lifecycle.types import CancelMode, Labels, Role
+from lifecycle.types import CancelMode, Labels, Role, Status
 from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"heartbeat", "expire", "roster", "secret", "membership"}
+CONTROL_FILES = {"configure", "heartbeat", "expire", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -101,6 +102,7 @@ class Recorder:
 LABELS = Labels("m", "completions", "stream")
 EXPIRED = ExpiredReplica("w", "worker", ["m"])
 PIECE = Append("r", 1, 1, b'["t"]', True)
+EVENT = WebhookEvent("e", "u", "r", "completions", "m", Status.COMPLETED, "", "", 1.0, 2.0, 0)
 LISTING: dict[str, Any] = dict.fromkeys(
     ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
 )
@@ -112,6 +114,8 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "configure": lambda s: s.configure("max_attempts", 1),
+    "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
@@ -127,6 +131,8 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "secret": lambda s: s.run("secret", s.keys.control, "s"),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
+    "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),
+    "settle_webhook": lambda s: s.settle_webhook(0, EVENT, "t", "failed"),
 }
 
 

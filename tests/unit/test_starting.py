@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from lifecycle.store.results import Drop, Start, UnservedModel
-from lifecycle.types import Role
+from lifecycle.store.results import Drop, Start, UnservedModel, Unsupported
+from lifecycle.store.worker_roster import Missing
+from lifecycle.tracking.model_registry import ModelRegistry
+from lifecycle.types import Labels, Role
 from tests.unit.world import World
 
 
@@ -104,3 +108,32 @@ async def test_headers_are_not_in_the_record_that_others_see(world: World) -> No
     shown = [ended.text, *(text for text in await world.store.command("HVALS", world.prefix + "request:r") if text)]
     assert b"s1" in b"".join(shown[1:])
     assert b"s1" not in shown[0]
+
+
+@pytest.mark.leaves_inflight
+async def test_a_count_of_tokens_is_started_by_an_engine_that_counts(world: World) -> None:
+    needs = ("serves:count_tokens",)
+    await world.admit(labels=Labels("m", "messages", "unary"), needs=needs)
+    delivery = await world.take()
+
+    async def start(endpoints: str) -> Any:
+        found = delivery.rid, "w0", delivery.queue, "m", delivery.entry
+        return await world.store.start(*found, endpoints=endpoints)
+
+    assert await start(" chat_completions ~messages ") == Unsupported("messages", needs)
+    assert await start(" messages ") == Unsupported("messages", needs)
+    started = await start(" messages count_tokens ")
+    assert (started.endpoint, started.served) == ("messages", "count_tokens")
+
+
+async def test_a_count_of_tokens_is_refused_where_no_engine_counts(world: World) -> None:
+    models, needs = ModelRegistry(world.store), ("serves:count_tokens",)
+    about: dict[str, Any] = {"models": ["m"], "accepts": ["*"], "endpoints": {"messages": "native"}}
+    await world.store.heartbeat("w0", Role.WORKER, about, ["m"])
+    await models.refresh()
+    missing = await models.find_unsupported("m", "messages", needs)
+    assert missing == Missing("count_tokens")
+    assert missing.detail.code == "unsupported_endpoint"
+    about["endpoints"]["count_tokens"] = "native"
+    await world.store.heartbeat("w0", Role.WORKER, about, ["m"])
+    assert await models.find_unsupported("m", "messages", needs) is None

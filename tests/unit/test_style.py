@@ -52,6 +52,18 @@ def test_nothing_is_left_open_or_switched_off() -> None:
     assert not found
 
 
+def test_text_files_are_read_and_written_as_utf_8() -> None:
+    """Without an encoding, Python uses that of the locale, which containers and cron often do not set."""
+    unnamed = re.compile(r"\.read_text\(\)|\.write_text\((?!.*(encoding|utf-8))|\bopen\((?!.*(encoding=|b\"))")
+    found = [
+        f"{p.relative_to(ROOT)}:{n}: {line.strip()}"
+        for p in _sources()
+        for n, line in enumerate(p.read_text("utf-8").splitlines(), 1)
+        if p.suffix == ".py" and unnamed.search(line) and ".open(" not in line and "def open" not in line
+    ]
+    assert not found
+
+
 def test_no_task_is_fired_and_forgotten() -> None:
     """A task that is created must be kept by somebody: assigned, collected or handed on."""
     forgotten = re.compile(r"^\s*(asyncio\.create_task|loop\.create_task|asyncio\.ensure_future)\(")

@@ -1,181 +1,68 @@
-"""Parse the response of an OpenAI-compatible server into events."""
+"""Parse the response of an OpenAI-compatible server to a completion call into events."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-import orjson
-
-from lifecycle.errors import STREAM_ENDED, EngineError, OutputTooLarge, Unavailable
+from lifecycle.errors import EngineError
 from lifecycle.execution.context import EngineContext
 from lifecycle.formats.chunks import ENVELOPE, repeated_fields
 from lifecycle.types import Event
-from worker.engines.sse import BYTE_ORDER_MARK, MAX_EVENT_BYTES, EventTooLong, ServerSentEvent, SseParser
+from worker.engines.answer_parser import MAX_OUTPUT_BYTES, AnswerParser
 from worker.engines.upstream_errors import Scrub, stream_error
 
-_DONE = b"[DONE]"
-_LONGEST_DONE = 64  # with white space around it
 _PLAIN_CHUNK = ENVELOPE | {"choices"}
 _PLAIN_CHOICE = frozenset({"index", "delta", "text", "finish_reason"})
-_MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-NOT_JSON = "the upstream sent an event that is not JSON; check that its API is OpenAI-compatible"
 NOT_A_CHUNK = "the upstream sent an event that is not a completion chunk; check that its API is OpenAI-compatible"
 NO_CHOICES = "the upstream answered without a stream and without choices; check that its API is OpenAI-compatible"
 
 
-class CompletionParser:
-    """Turn the bytes of one response into events.
+class CompletionParser(AnswerParser):
+    """Turn the bytes of one response into events of chat or text completions.
 
     A chunk that holds only text of choice 0 becomes a `str`, every other one a `dict` without its envelope and without
     fields that are null. Once an event has had a `system_fingerprint` or a `service_tier`, a chunk with the same values
     is a `str` too, because the frontend repeats them. A response that is one JSON object instead of a stream becomes
     one event. The finish reason of choice 0 and the usage are written to the engine's context as they come.
 
-    - `started`: an event has been returned
-    - `finished`: the answer is complete: every choice has its finish reason, or `[DONE]` came. Nothing fails it then
-    - `ended`: nothing of interest is left to read
+    The answer is complete when every choice has its finish reason, or `[DONE]` came.
     """
 
-    __slots__ = (
-        "_choices",
-        "_context",
-        "_finished_choices",
-        "_head",
-        "_max_output_bytes",
-        "_parser",
-        "_repeated",
-        "_scrub",
-        "_seen_choices",
-        "_whole",
-        "ended",
-        "finished",
-        "started",
-    )
+    __slots__ = ("_choices", "_context", "_finished_choices", "_repeated", "_seen_choices")
+
+    not_an_event: ClassVar = NOT_A_CHUNK
+    not_an_answer: ClassVar = NO_CHOICES
 
     def __init__(
         self,
         context: EngineContext,
         choices: int = 1,
         scrub: Scrub = str,
-        max_output_bytes: int = _MAX_OUTPUT_BYTES,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> None:
         """Start at the beginning of a response to a call that asks for so many `choices`.
 
-        `context` receives the finish reason and the usage; `scrub` removes what clients must not see from messages.
-        A response that is one JSON object may have `max_output_bytes`.
+        `context` receives the finish reason and the usage.
         """
+        super().__init__(scrub, max_output_bytes)
         self._context = context
         self._choices = choices
-        self._scrub = scrub
-        self._max_output_bytes = max_output_bytes
-        self._parser = SseParser()
-        self._head: bytes | None = b""  # what came before the first byte that shows the format; None behind it
-        self._whole: bytearray | None = None  # the body so far, if it is one JSON object
         self._repeated: dict[str, Any] = {}  # fields that the frontend adds to a text
         self._seen_choices: set[int] = set()
         self._finished_choices: set[int] = set()
-        self.started = False
-        self.finished = False
-        self.ended = False
 
-    def feed(self, chunk: bytes | None) -> Iterator[Event]:
-        """Yield the events that `chunk` completes. A chunk of None marks the end of the body.
+    def _is_complete(self) -> bool:
+        """Return whether every choice that came has finished."""
+        return bool(self._seen_choices) and self._seen_choices <= self._finished_choices
 
-        Raise EngineError or Unavailable for an error object, for what is not a completion chunk, and for a body that
-        ends before the answer is complete; OutputTooLarge for an event that is longer than MAX_EVENT_BYTES.
-        """
-        try:
-            yield from self._feed(chunk)
-        except EventTooLong:
-            self.ended = True
-            if not self.finished:
-                raise OutputTooLarge(
-                    f"the upstream sent an event of more than {MAX_EVENT_BYTES} bytes, the limit"
-                ) from None
-
-    def _feed(self, chunk: bytes | None) -> Iterator[Event]:
-        if self._head is not None and chunk is not None:
-            chunk = self._detect(chunk)
-        if self._whole is not None:
-            yield from self._read_whole(chunk)
-            return
-        for found in self._parser.end() if chunk is None else self._parser.feed(chunk):
-            if len(found.data) < _LONGEST_DONE and found.data.strip() == _DONE:
-                self.finished = self.ended = True
-                return
-            event = self._read(found, truncated=chunk is None)
-            if event is not None:
-                self.started = True
-                yield event
-        if chunk is None:
-            self.ended = True
-            if not self.finished:
-                self._fail_early_end()
-
-    def _detect(self, chunk: bytes) -> bytes:
-        """Decide by the first byte whether the body is a stream or one JSON object, and return what is to be parsed."""
-        assert self._head is not None
-        head = self._head + chunk
-        visible = head.removeprefix(BYTE_ORDER_MARK).lstrip()
-        if not visible or (len(head) < 3 and BYTE_ORDER_MARK.startswith(head)):
-            self._head = head[:1024]
-            return b""
-        self._head = None
-        if visible.startswith((b"{", b"[")):
-            self._whole = bytearray()
-            return visible
-        return head
-
-    def _read_whole(self, chunk: bytes | None) -> Iterator[Event]:
-        """Collect a body that is one JSON object, and yield its event at the end."""
-        assert self._whole is not None
-        if chunk is not None:
-            self._whole += chunk
-            if len(self._whole) > self._max_output_bytes:
-                raise OutputTooLarge(f"the upstream's answer has more than {self._max_output_bytes} bytes, the limit")
-            return
-        self.ended = True
-        try:
-            answer = orjson.loads(bytes(self._whole))
-        except orjson.JSONDecodeError:
-            return self._fail_early_end()
-        if not isinstance(answer, dict):
-            return self._fail(NO_CHOICES)
-        if _is_error(answer):
-            raise stream_error(answer, self._scrub, started=False)
+    def _whole_event(self, answer: dict[str, Any]) -> Iterator[Event]:
         if not answer.get("choices"):
             raise stream_error(answer, self._scrub, started=False) if "detail" in answer else EngineError(NO_CHOICES)
-        try:
-            event = self._event({**answer, "choices": [_as_delta(choice) for choice in answer["choices"]]})
-        except (AttributeError, KeyError, TypeError):
-            return self._fail(NOT_A_CHUNK)
+        event = self._event({**answer, "choices": [_as_delta(choice) for choice in answer["choices"]]})
         self.finished = True
         if event is not None:
-            self.started = True
             yield event
-
-    def _read(self, found: ServerSentEvent, *, truncated: bool) -> Event | None:
-        """Return the event in a server-sent event, if any. A `truncated` one may be cut off anywhere."""
-        if found.name == b"error":
-            if not self.finished:
-                raise stream_error(found.data, self._scrub, started=self.started)
-            return None
-        try:
-            payload = orjson.loads(found.data)
-        except orjson.JSONDecodeError:
-            if not truncated and found.data.strip():  # otherwise `_feed` reports the end that came too early
-                self._fail(NOT_JSON)
-            return None
-        try:
-            if _is_error(payload):
-                if not self.finished:
-                    raise stream_error(payload, self._scrub, started=self.started)
-                return None
-            return self._event(payload)
-        except (AttributeError, KeyError, TypeError):
-            self._fail(NOT_A_CHUNK)
-            return None
 
     def _event(self, payload: dict[str, Any]) -> Event | None:
         """Return the event of one chunk, or None when it has only a finish reason or a usage.
@@ -219,23 +106,6 @@ class CompletionParser:
         if found and len(self._finished_choices) >= self._choices and self._seen_choices <= self._finished_choices:
             self.finished = True
         return found
-
-    def _fail(self, message: str) -> None:
-        """Raise EngineError, unless the answer is complete."""
-        if not self.finished:
-            raise EngineError(message)
-
-    def _fail_early_end(self) -> None:
-        """Raise the error of a body that ended before its answer, unless every choice that came has finished."""
-        if self._seen_choices and self._seen_choices <= self._finished_choices:
-            self.finished = True
-        else:
-            raise early_end(self.started)
-
-
-def early_end(started: bool) -> EngineError | Unavailable:
-    """Return the exception for an answer that broke off: Unavailable when none of its events had come."""
-    return EngineError(STREAM_ENDED, 503) if started else Unavailable(STREAM_ENDED)
 
 
 def _has_only(fields: dict[str, Any], names: frozenset[str]) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing
 from typing import Any
 
@@ -16,16 +16,16 @@ import orjson
 from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
-from worker.engines.completion_parser import CompletionParser, early_end
 from worker.engines.interruption import Interrupted, Interruption
 from worker.engines.model_list import ModelList, parse_models
+from worker.engines.response_body import ResponseBody
+from worker.engines.served_endpoints import ServedEndpoints
 from worker.engines.upstream import Upstream, keep_alive, make_client
+from worker.engines.upstream_calls import UpstreamCall, call_of
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
 
 log = logging.getLogger(__name__)
 
-_AFTER_FINISH_SECS = 0.7  # for the usage and [DONE], once the answer is complete
-_END_OF_BODY_SECS = 0.1
 _MODELS_TIMEOUT_SECS = 10.0
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_REQUEST_ID = 128
@@ -48,10 +48,10 @@ _OWN_HEADERS = frozenset(
 class OpenAIEngine:
     """Forward each body to the upstream as it came, and yield what it streams.
 
-    Only `stream` and `stream_options.include_usage` are set. All requests share one client with one connection pool.
-    When the context is stopped, or the generator is cancelled or closed, the upstream connection is closed at once,
-    even before the response's headers: such servers abort then. There is no read timeout, because the worker and the
-    frontend have their own.
+    Only what asks for a stream and its usage is set; see `upstream_calls`. All requests share one client with one
+    connection pool. When the context is stopped, or the generator is cancelled or closed, the upstream connection is
+    closed at once, even before the response's headers: such servers abort then. There is no read timeout, because the
+    worker and the frontend have their own.
     """
 
     accepts = True
@@ -67,36 +67,57 @@ class OpenAIEngine:
         self._upstream = Upstream(base_url, api_key)
         self._max_output_bytes = max_output_bytes
         self._headers = {
-            "Accept": "text/event-stream",
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
             **self._upstream.headers,
         }
+        self._served = ServedEndpoints(self._upstream)
         self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def endpoints(self) -> Collection[str]:
+        """Return the endpoints that the upstream serves, as far as it has told them; see ServedEndpoints."""
+        return self._served.names
+
+    async def startup(self) -> None:
+        """Find out which endpoints the upstream serves. One that is away is asked when `health` has reached it."""
+        await self._served.learn(self._open_client())
 
     async def aclose(self) -> None:
         """Close the connection pool. A later request opens a new one."""
+        await self._served.aclose()
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
+    def _open_client(self) -> httpx2.AsyncClient:
+        self._client = self._client or make_client()
+        return self._client
+
     async def health(self) -> None:
         """Ask the upstream for its models. Raise Unavailable when it cannot be reached, or answers 502 or 503.
 
-        Any other answer, also one that refuses the question, shows that it serves.
+        Any other answer, also one that refuses the question, shows that it serves. After an outage it is asked for its
+        endpoints again.
         """
+        client = self._open_client()
         try:
-            response, _ = await self._list_models()
+            response, _ = await self._list_models(client)
         except httpx2.HTTPError as failure:
+            self._served.forget()
             raise NotConnected(NOT_CONNECTED) from failure
         if response.status_code in UNAVAILABLE_STATUSES:
+            self._served.forget()
             raise Unavailable(f"the upstream answers with status {response.status_code}")
+        self._served.learn_later(client)
 
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""
         address, advice = self._upstream.address, "check that it runs, or pass --model"
         try:
-            response, listed = await self._list_models(timeout_secs=_MODELS_TIMEOUT_SECS)
+            # Its own client: the worker does not close an engine that has not started.
+            async with make_client() as client, asyncio.timeout(_MODELS_TIMEOUT_SECS):
+                response, listed = await self._list_models(client)
         except (httpx2.HTTPError, TimeoutError) as failure:
             reason = self._upstream.scrub_credentials(str(failure) or type(failure).__name__)
             message = f"the models of the upstream {address} cannot be listed ({reason}); {advice}"
@@ -105,19 +126,17 @@ class OpenAIEngine:
             raise LifecycleError(f"the upstream {address} lists no models (status {response.status_code}); {advice}")
         return listed.names
 
-    async def _list_models(self, timeout_secs: float | None = None) -> tuple[httpx2.Response, ModelList | None]:
+    async def _list_models(self, client: httpx2.AsyncClient) -> tuple[httpx2.Response, ModelList | None]:
         """Return the upstream's answer, with its list if it is one, and learn `max_model_len` from it."""
-        client = self._client = self._client or make_client()
         url, headers = self._upstream.url("/models"), self._upstream.headers
-        async with asyncio.timeout(timeout_secs):
-            response = await client.get(url, headers=headers, extensions={"trace": keep_alive})
+        response = await client.get(url, headers=headers, extensions={"trace": keep_alive})
         listed = parse_models(response.content) if response.is_success else None
         if listed is not None:
             self.max_model_len = listed.max_model_len
         return response, listed
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
-        """Yield the upstream's events for `request`; see CompletionParser.
+        """Yield the upstream's events for `request`; see the parser of its endpoint.
 
         Raise EngineError, with the upstream's own message, status and error code, when it reports an error, or ends its
         stream before the answer is complete. Raise Unavailable when it cannot be reached, answers 502 or 503, or
@@ -125,13 +144,14 @@ class OpenAIEngine:
         """
         if context.is_stopped:
             return
-        parser = CompletionParser(context, _choices(request), self._upstream.scrub, self._max_output_bytes)
+        call = call_of(context.endpoint, request)
+        parser = call.parser(request, context, self._upstream.scrub, self._max_output_bytes)
         try:
             with Interruption(context) as interruption:
-                async with aclosing(await interruption.run(self._send(request, context))) as response:
+                async with aclosing(await interruption.run(self._send(call, request, context))) as response:
                     await interruption.run(self._raise_for_failure(response, context))
                     async with aclosing(response.aiter_bytes()) as chunks:
-                        body = _Body(chunks, parser)
+                        body = ResponseBody(chunks, parser)
                         while not parser.ended:
                             for event in parser.feed(await interruption.run(body.next())):
                                 yield event
@@ -141,14 +161,14 @@ class OpenAIEngine:
         except Interrupted:
             return
 
-    async def _send(self, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
+    async def _send(self, call: UpstreamCall, request: dict[str, Any], context: EngineContext) -> httpx2.Response:
         """Return the upstream's response with its body unread. Raise Unavailable when there is none."""
-        client = self._client = self._client or make_client()
-        headers = {**_forwarded(context), **self._headers, **_identifying_headers(context)}
+        client = self._open_client()
+        headers = {**_forwarded(context), **self._headers, "Accept": call.accept, **_identifying_headers(context)}
         sent = client.build_request(
             "POST",
-            self._upstream.url("/chat/completions" if "messages" in request else "/completions"),
-            content=_body(request),
+            self._upstream.url(call.path, at_root=call.at_root),
+            content=_encode(call.body(request)),
             headers=httpx2.Headers(headers, encoding="latin-1"),  # as the call's own headers came
             extensions={"trace": keep_alive},
         )
@@ -156,6 +176,7 @@ class OpenAIEngine:
             return await client.send(sent, stream=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as failure:
             self._log(failure, context)
+            self._served.forget()
             raise NotConnected(NOT_CONNECTED) from failure
         except httpx2.HTTPError as failure:
             self._log(failure, context)
@@ -186,59 +207,11 @@ class OpenAIEngine:
         raise failure
 
 
-class _Body:
-    """Read the chunks of a response body."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], parser: CompletionParser) -> None:
-        self._chunks = chunks
-        self._parser = parser
-        self._end_at: float | None = None  # by the loop's clock; set once the answer is complete
-
-    async def next(self) -> bytes | None:
-        """Return the next chunk, or None at the end, which comes soon once the answer is complete.
-
-        Raise EngineError or Unavailable when the connection breaks before the answer is complete.
-        """
-        if self._parser.finished and self._end_at is None:
-            self._end_at = asyncio.get_running_loop().time() + _AFTER_FINISH_SECS
-        try:
-            if self._end_at is None:
-                return await anext(self._chunks, None)
-            async with asyncio.timeout_at(self._end_at):
-                return await anext(self._chunks, None)
-        except httpx2.HTTPError as failure:
-            if not self._parser.finished:
-                raise early_end(self._parser.started) from failure
-        except TimeoutError:
-            pass  # the answer is complete
-        return None
-
-    async def exhaust(self) -> None:
-        """Read the end of the body, so that the pool can reuse the connection. Give up after _END_OF_BODY_SECS."""
-        try:
-            async with asyncio.timeout(_END_OF_BODY_SECS):
-                async for _ in self._chunks:
-                    pass
-        except (TimeoutError, httpx2.HTTPError):
-            pass  # the answer is complete; only the connection is lost
-
-
-def _body(request: dict[str, Any]) -> bytes:
-    """Return the body for the upstream: the client's own, as a stream that reports its usage."""
-    options = request.get("stream_options")
-    options = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    body = {**request, "stream": True, "stream_options": options}
+def _encode(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
     except TypeError:
         return json.dumps(body).encode()  # integers beyond 64 bits and lone surrogates keep their value
-
-
-def _choices(request: dict[str, Any]) -> int:
-    """Return how many choices the answer to a request has: `n` for each prompt."""
-    n, prompt = request.get("n"), request.get("prompt")
-    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return (n if type(n) is int and n > 0 else 1) * (len(prompt) if several and isinstance(prompt, list) else 1)
 
 
 def _forwarded(context: EngineContext) -> dict[str, str]:

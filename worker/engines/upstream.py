@@ -51,9 +51,9 @@ class Upstream:
         """Return the URL for the log: without credentials, and without the query, which may hold some."""
         return self._base
 
-    def url(self, path: str) -> str:
-        """Return the URL of an endpoint, such as "/chat/completions"."""
-        return self._base + path + self._query
+    def url(self, path: str, *, at_root: bool = False) -> str:
+        """Return the URL of an endpoint, such as "/chat/completions"; `at_root` is for one beside `/v1`."""
+        return (self._base.removesuffix("/v1") if at_root else self._base) + path + self._query
 
     def scrub(self, text: str) -> str:
         """Return a message for clients without the upstream's address and credentials."""

@@ -36,7 +36,7 @@ class ChatCompletions(_Completions):
 
     name: ClassVar = Endpoint.CHAT_COMPLETIONS
     paths: ClassVar = ("/v1/chat/completions",)
-    id_prefix: ClassVar = "chatcmpl"
+    id_prefix: ClassVar = "chatcmpl-"
 
 
 class TextCompletions(_Completions):
@@ -44,4 +44,4 @@ class TextCompletions(_Completions):
 
     name: ClassVar = Endpoint.COMPLETIONS
     paths: ClassVar = ("/v1/completions",)
-    id_prefix: ClassVar = "cmpl"
+    id_prefix: ClassVar = "cmpl-"

@@ -27,7 +27,7 @@ def cancel(
     model: Annotated[str | None, typer.Option(help="Requests for this model.", callback=not_empty)] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(help="Requests of this endpoint: chat_completions or completions.", callback=chosen(*Endpoint)),
+        typer.Option(help="Requests of this endpoint, for instance chat_completions.", callback=chosen(*Endpoint)),
     ] = None,
     status: Annotated[
         str | None,

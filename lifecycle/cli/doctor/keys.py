@@ -15,7 +15,9 @@ _SAMPLE = 2000
 _SHOWN = 3
 _OF_A_REQUEST = frozenset({"request:", "body:", "tokens:", "readers:"})
 _OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "pending_cancellations:"})
-_EXPIRING = frozenset({"replica:", "fenced:", "named:", "quota_slots:"})
+_EXPIRING = frozenset(
+    {"replica:", "fenced:", "named:", "quota_slots:", "stored:", "stored_bytes:", "webhooks", "webhook:"}
+)
 
 
 class _Place(NamedTuple):

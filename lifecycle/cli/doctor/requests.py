@@ -17,6 +17,8 @@ _SAMPLE = 500  # the oldest requests, which are the ones that are checked
 _SHOWN = 3
 _SILENT_SECS = 600.0
 _LATE_SWEEPS = 4
+_WEBHOOK_LATE_SECS = 60.0
+_WEBHOOKS_MANY = 50_000
 
 
 async def check_requests(store: Store) -> list[Finding]:
@@ -28,6 +30,7 @@ async def check_requests(store: Store) -> list[Finding]:
         _cancels(requests, now, store.settings.lease_secs),
         await _orphans(store, requests),
         await _due(store, now),
+        await _webhooks(store, now),
     ]
 
 
@@ -85,6 +88,24 @@ async def _due(store: Store, now: float) -> Finding:
         return ok("sweeps", "nothing is overdue")
     message = f"{sum(late)} limits or expiries overdue by more than {duration(retry_for_secs)}"
     return warn("sweeps", message, "no replica sweeps, or all are late; start one, or see their logs")
+
+
+async def _webhooks(store: Store, now: float) -> Finding:
+    """Find webhooks that nobody delivers, and an outbox that is close to its limit."""
+    late_secs = max(_WEBHOOK_LATE_SECS, store.settings.heartbeat_secs * _LATE_SWEEPS)
+    counts = await store.commands.execute_many(
+        ("ZCOUNT", prefix + "webhooks", "-inf", highest)
+        for prefix in store.keys.prefixes
+        for highest in ("+inf", f"{now - late_secs:.6f}")
+    )
+    waiting, late, fullest = sum(counts[::2]), sum(counts[1::2]), max(counts[::2])
+    if late:
+        advice = "start a frontend with the settings LIFECYCLE_WEBHOOK_…; if there is one, its receivers are too slow"
+        return warn("webhooks", f"{late} of {waiting} were not sent when they were due", advice)
+    if fullest > _WEBHOOKS_MANY:
+        advice = "further ones are dropped at 100,000; see which receiver fails in the frontends' logs"
+        return warn("webhooks", f"{fullest} wait in one shard", advice)
+    return ok("webhooks", f"{waiting} waiting")
 
 
 def _names(requests: Sequence[RequestRecord]) -> str:

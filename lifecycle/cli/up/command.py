@@ -6,10 +6,12 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lifecycle.aio import tasks
 from lifecycle.cli import logs
 from lifecycle.cli.flags import with_settings
 from lifecycle.cli.options import Host
@@ -17,10 +19,12 @@ from lifecycle.cli.replica import Format
 from lifecycle.cli.up import hints
 from lifecycle.cli.up.models import choose_models
 from lifecycle.cli.up.ports import choose_ports
+from lifecycle.errors import LifecycleError
 from lifecycle.settings import Settings, as_environment
 
 if TYPE_CHECKING:
     from lifecycle.local.console import Console
+    from lifecycle.local.redis_process import ServerProcess
 
 _LIMIT = 64  # processes of one kind; `up` is meant for one machine
 _JOINED_WITHIN_SECS = 60.0
@@ -63,10 +67,12 @@ def up(
 ) -> int:
     """Run everything on this machine, with a private Redis unless --redis-url is given. Ctrl-C stops everything."""
     from frontend.auth.api_keys import check_access
+    from lifecycle.cli.up.own_redis import private_server
     from lifecycle.local.console import Console
-    from lifecycle.local.embedded_redis import open_redis
+    from lifecycle.webhooks.config import WebhookConfig
 
     check_access(settings, host)
+    WebhookConfig.of(settings)
     if upstream:
         settings = settings.model_copy(update={"openai_base_url": upstream})
     models = choose_models(model or (), engine, settings)
@@ -80,8 +86,9 @@ def up(
     )
     console = Console()
     given = settings.redis_url if "redis_url" in settings.model_fields_set else None
-    with open_redis(given, announce=console.notice) as url:
-        return asyncio.run(_run(plan, settings.model_copy(update={"redis_url": url}), console, own_redis=not given))
+    with private_server(given, console.notice) as server:
+        settings = settings if server is None else settings.model_copy(update={"redis_url": server.url})
+        return asyncio.run(_run(plan, settings, console, server))
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,23 @@ class Plan:
             yield f"worker-{number}", [*_SELF, "worker", *models, "--engine", self.engine, *log_format]
 
 
-async def _run(plan: Plan, settings: Settings, console: Console, *, own_redis: bool) -> int:
+async def _run(plan: Plan, settings: Settings, console: Console, server: ServerProcess | None) -> int:
+    """Run all processes, and the server if it is given, and return the exit code. Raises LifecycleError."""
+    from lifecycle.cli.up.own_redis import keep_running
+
+    if server is None:
+        return await _supervise(plan, settings, console, own_redis=False)
+    try:
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(keep_running(server, partial(console.notice, failure=True)), name="redis")
+            code = await _supervise(plan, settings, console, own_redis=True)
+            await tasks.end((keeping,))
+    except* LifecycleError as failures:
+        raise failures.exceptions[0] from None
+    return code
+
+
+async def _supervise(plan: Plan, settings: Settings, console: Console, *, own_redis: bool) -> int:
     from lifecycle.cli.up.readiness import Readiness
     from lifecycle.local.supervisor import Interrupted, Supervisor
 

@@ -6,8 +6,11 @@
 --         traceparent, idempotency (identifies repetitions of the call, '' for none), owner ('' for none), admit_by
 --         (when the owner's quota slot may be released, '' without a slot), needs (the gated parameters that the engine
 --         must accept, separated by spaces, '' for none), headers (for the engine, as a JSON object, '' for none), storage
---         (what becomes of the content at the end, see Storage; '' when it is that of other endpoints), openings (a JSON
---         list of events that are the answer's first, '' for none), openings_count
+--         (decides about the content at the end, see Storage; '' when it is that of other endpoints), openings (a JSON
+--         list of events that are the answer's first, '' for none), openings_count, stored_limit_bytes (how much kept
+--         content the owner may have in this shard, 0 for no limit), transient_secs (how long the events of transient
+--         content stay after the end), webhook_url (gets an event at the end, '' for none), webhook_event (the id of that
+--         event)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
 --         {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
@@ -15,7 +18,8 @@
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
-  owner, admit_by, needs, headers, storage, openings, openings_count = unpack(ARGV)
+  owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
+  webhook_url, webhook_event = unpack(ARGV)
 --- @include clock events counts
 
 local key = P .. 'request:' .. rid
@@ -44,7 +48,10 @@ if traceparent .. idempotency .. owner ~= '' then
 end
 if needs ~= '' then redis.call('HSET', key, 'needs', needs) end
 if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
-if storage ~= '' then redis.call('HSET', key, 'storage', storage) end
+if storage ~= '' then
+  redis.call('HSET', key, 'storage', storage, 'stored_limit_bytes', stored_limit_bytes, 'transient_secs', transient_secs)
+end
+if webhook_url ~= '' then redis.call('HSET', key, 'webhook_url', webhook_url, 'webhook_event', webhook_event) end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then

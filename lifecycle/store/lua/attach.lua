@@ -13,6 +13,9 @@ local record = load_record(rid)
 if not record then return '' end
 if not is_terminal(record) then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
+  if record.frontend ~= frontend then
+    redis.call(tonumber(readers) > 0 and 'SADD' or 'SREM', P .. 'reading:' .. frontend, rid)
+  end
   if record.status == 'running' then note_readers(rid, record.worker) end
   if tonumber(readers) > 0 then
     redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid)

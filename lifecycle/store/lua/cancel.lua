@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, rid, mode, reason, retention_secs = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal orphans cancelling
+--- @include clock stream record grace readers events counts queue content terminal orphans cancelling
 
 local record = load_record(rid)
 if not record then return {'unknown'} end

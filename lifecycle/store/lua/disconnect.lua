@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal orphans cancelling
+--- @include clock stream record grace readers events counts queue content terminal orphans cancelling
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
@@ -24,8 +24,10 @@ if is_terminal(record) then return {'terminal', first, '0'} end
 -- The owner stays among the readers, because it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
+  if record.frontend ~= frontend then redis.call('SADD', P .. 'reading:' .. frontend, rid) end
 else
   redis.call('HDEL', P .. 'readers:' .. rid, frontend)
+  redis.call('SREM', P .. 'reading:' .. frontend, rid)
 end
 if record.status == 'running' then note_readers(rid, record.worker) end
 local what = 'continues'

@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, error_detail, retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue terminal
+--- @include clock stream record events counts queue content terminal
 
 local record = load_record(rid)
 if not record then return {'unknown'} end

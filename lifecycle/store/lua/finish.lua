@@ -7,7 +7,8 @@
 --         the request's first token that is no opening),
 --         input_tokens (as the engine reports them, '' when unknown), output_tokens (the same), content_events (how many
 --         tokens have content), produced_events (number of the last token produced, also if it was not appended), usage
---         (JSON, '' for none), error_detail (JSON, '' for none), retention_secs
+--         (JSON, '' for none), error_detail (JSON, '' for none), retention_secs, item_ids (of the parts of the answer,
+--         separated by spaces)
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
 --         the given last token (the worker then appends what is missing and calls again), or {'overlap', last number}
@@ -17,8 +18,8 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
-  retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue terminal
+  retention_secs, item_ids = unpack(ARGV)
+--- @include clock stream record events counts queue content terminal
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)
@@ -40,7 +41,9 @@ local function ends(outcome)
   local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, preceding)
   return {'done', public}
 end
-if record.cancel_mode == 'kill' then return ends(cancelled_outcome(record, number)) end
+-- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
+local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
+if record.cancel_mode == 'kill' or stopped then return ends(cancelled_outcome(record, number)) end
 
 if not closed and remainder_id ~= '' and number < tonumber(last) then
   local have = number - tonumber(remainder_base)
@@ -58,4 +61,5 @@ end
 if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
 if status == 'failed' and error_detail ~= '' then record.error_detail = error_detail end
+if status == 'completed' then items_to_find = item_ids end
 return ends(outcome_of(status, error_type, message, finish_reason, number))

@@ -2,25 +2,53 @@
 -- heartbeat: a replica joins or renews its lease; the settings that must be common are compared.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), models (JSON list it serves),
---         config (JSON object of the common settings)
--- Returns {'ok', now}, {'fenced'} when this id has expired (the replica must join under a new one), or
---         {'conflict', name, theirs} when living replicas run with another value of a setting.
+--         config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
+--         with was first written, '' when it joins), revision (how often that one had been changed)
+-- Returns {'ok', now, since, revision, config}, where config is a JSON object if it was changed after that revision, else
+--         ''; {'fenced'} when this id has expired (the replica must join under a new one); or {'conflict', name, theirs}
+--         when the cluster runs with another value of a setting.
+-- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
+-- came before them with another one has to leave.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, about, models, config = unpack(ARGV)
+local shift, replica, role, lease_secs, about, models, config, since, revision = unpack(ARGV)
 --- @include clock membership
 
 if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
-local others = 0
-for _, name in ipairs(ROLES) do
-  others = others + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
+
+local ours, theirs = cjson.decode(config), {}
+local flat = redis.call('HGETALL', P .. 'config')
+for i = 1, #flat, 2 do theirs[flat[i]] = flat[i + 1] end
+
+local function write_ours()
+  redis.call('DEL', P .. 'config')
+  for name, value in pairs(ours) do redis.call('HSET', P .. 'config', name, value) end
+  redis.call('HSET', P .. 'config', 'since', since, 'revision', revision)
+  theirs = {since = since, revision = revision}
 end
-for name, ours in pairs(cjson.decode(config)) do
-  local theirs = redis.call('HGET', P .. 'config', name)
-  if theirs and theirs ~= tostring(ours) and others > 0 then return {'conflict', name, theirs} end
-  if theirs ~= tostring(ours) then redis.call('HSET', P .. 'config', name, tostring(ours)) end
+
+local function others()
+  local count = 0
+  for _, name in ipairs(ROLES) do
+    count = count + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
+  end
+  return count
+end
+
+local changed = ''
+if since == '' and (not theirs.since or others() == 0) then
+  since, revision = secs(now), '0'
+  write_ours()
+elseif since ~= '' and (not theirs.since or tonumber(since) < tonumber(theirs.since)) then
+  write_ours()
+elseif since == theirs.since and tonumber(theirs.revision) > tonumber(revision) then
+  changed = cjson.encode(theirs)
+else
+  for name, value in pairs(ours) do
+    if theirs[name] ~= value then return {'conflict', name, theirs[name] or ''} end
+  end
 end
 
 redis.call('ZADD', P .. role .. 's', secs(now + lease), replica)
@@ -32,4 +60,4 @@ for _, model in ipairs(cjson.decode(models)) do
   local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
   if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
 end
-return {'ok', secs(now)}
+return {'ok', secs(now), theirs.since, theirs.revision, changed}

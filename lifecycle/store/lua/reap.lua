@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal orphans cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue content terminal orphans cancelling retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
@@ -48,6 +48,7 @@ local function reassign(rid, record, new_owner, read)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
   if record.status == 'running' then note_readers(rid, record.worker) end
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
+  redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
   count_in(new_owner, rid, labels, record.status)
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
@@ -85,6 +86,21 @@ local function reap_inflight()
   left = left + redis.call('HLEN', key)
 end
 
+-- The connections of other readers ended with the frontend too. The request is judged as after any disconnect.
+local function reap_reading()
+  local key = P .. 'reading:' .. replica
+  for _, rid in ipairs(redis.call('SRANDMEMBER', key, limit)) do
+    local record = load_record(rid)
+    if record and not is_terminal(record) and record.frontend ~= replica then
+      redis.call('HDEL', P .. 'readers:' .. rid, replica)
+      if record.status == 'running' then note_readers(rid, record.worker) end
+      if reader_disconnected(rid, record, now, retention) == 'terminal' then ended = ended + 1 end
+    end
+    redis.call('SREM', key, rid)
+  end
+  left = left + redis.call('SCARD', key)
+end
+
 -- The list may be older than the last expiry, and a replica that was reaped already is not reaped again.
 local function living(frontends)
   local found = {}
@@ -99,7 +115,7 @@ if role == 'worker' then
   if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
     for _, queue in ipairs({'queue', 'retry'}) do
-      local requeued, all = requeue_deliveries(queue, model, replica, limit)
+      local requeued, all = requeue_deliveries(queue, model, replica, limit, now)
       moved = moved + requeued
       if not all then left = left + 1 end
     end
@@ -107,6 +123,7 @@ if role == 'worker' then
   if left == 0 then redis.call('DEL', P .. 'pending_cancellations:' .. replica) end
 else
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
+  if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
   if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end

@@ -18,7 +18,7 @@ local shift, rid, worker, queue, model, entry, resumable, retention_secs, accept
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
---- @include terminal limits retrying
+--- @include content terminal limits retrying
   return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 
@@ -41,7 +41,7 @@ if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
     local _, _, _, enqueue_retry = load_rare()
     local record = load_record(rid)
     leave_queue(record)
-    enqueue_retry(rid, record)
+    enqueue_retry(rid, record, clock(shift))
   end
   return {'fenced'}
 end
@@ -87,6 +87,7 @@ if needs then
   for name in string.gmatch(needs, '%S+') do
     local accepted = accepts == '*' or names(' ' .. accepts .. ' ', name)
     if string.sub(name, 1, 7) == 'native:' then accepted = native end
+    if string.sub(name, 1, 7) == 'serves:' then accepted = names(endpoints, string.sub(name, 8)) end
     if not accepted then return {'unsupported', endpoint, needs} end
   end
 end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- sweep: ends what is due by Redis's clock in one shard: requests past a limit, expired listings, queues of models that
---         no worker serves, deliveries to expired workers.
+--         no worker serves, deliveries to expired workers, kept content above its owner's limit.
 -- KEYS[1] shard prefix
 -- ARGV    shift, unserved (JSON list of {model, message, error_detail}: models that no worker can serve, and the error
 --         for their queued requests; error_detail is JSON, '' for none), models (JSON list of models whose deliveries
@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue terminal limits
+--- @include clock stream record grace readers events counts queue content terminal limits
 --- @include orphans cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
@@ -21,6 +21,15 @@ if #expired > 0 then
   redis.call('ZREM', P .. 'expiries', unpack(expired))
 end
 if #expired == tonumber(limit) then more = 1 end
+
+local overfull = redis.call('EXISTS', P .. 'overfull') == 1 and redis.call('HRANDFIELD', P .. 'overfull', limit) or {}
+for _, owner in ipairs(overfull) do
+  if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner)), now) then
+    more = 1
+    break
+  end
+  redis.call('HDEL', P .. 'overfull', owner)
+end
 
 local function ends(rid, record, outcome)
   local worker, running = record.worker, record.status == 'running'
@@ -76,7 +85,7 @@ end
 for _, model in ipairs(cjson.decode(models)) do
   for _, queue in ipairs({'queue', 'retry'}) do
     for _, worker in ipairs(expired_holders(queue, model)) do
-      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit))
+      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit), now)
       if not all then more = 1 end
     end
   end

@@ -16,9 +16,15 @@ export const recordings = readdirSync(new URL("../../recorded/", import.meta.url
   .map((name) => name.slice(0, -".sse".length));
 export const choicesOf = (recording) => (recording.includes("_n2_") ? 2 : 1);
 
+// The name of a model, of the upstream that this run is about.
+export const model = (name) => (process.env.MODEL_PREFIX ?? "") + name;
+
 const [replay, ...urls] = process.argv.slice(2);
 const leftWithinMs = 10_000;
 const pollMs = 20;
+
+// The base URL of another frontend, or undefined for the engine itself.
+export const elsewhere = (url) => urls.slice(1).find((other) => !url.startsWith(urls[0]) && !url.startsWith(other));
 
 // How many unfinished answers their clients have left, as the replay server counts them.
 export const left = async () => (await fetch(replay + "/left")).json();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -49,6 +50,11 @@ def case(feature: str) -> Callable[[F], F]:
 def choices_of(recording: str) -> int:
     """Return how many choices a recorded answer has."""
     return 2 if "_n2_" in recording else 1
+
+
+def model(name: str) -> str:
+    """Return the name of a model, of the upstream that this run is about."""
+    return os.environ.get("MODEL_PREFIX", "") + name
 
 
 def left() -> int:

@@ -31,7 +31,6 @@ _PAUSE_SECS = 0.02  # between two tokens
 
 
 @pytest.mark.leaves_inflight
-@pytest.mark.xfail(strict=True, reason="r01: a dead frontend keeps its place among a request's readers.")
 async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_dies(
     make_store: MakeStore, make_settings: MakeSettings
 ) -> None:
@@ -81,7 +80,6 @@ async def _read_to_the_end(tracker: Tracker, reader: TokenReader, got: asyncio.E
     await tracker.close_reader(reader, ConnectionStatus.CLOSED_GRACEFULLY)
 
 
-@pytest.mark.xfail(strict=True, reason="r01b: a frontend that leaves keeps its place among a request's readers.")
 async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_leaves(
     make_settings: MakeSettings,
 ) -> None:

@@ -81,19 +81,16 @@ async def _lose_the_end(rid: str) -> _Seen:
     return seen
 
 
-@pytest.mark.xfail(strict=True, reason="r07: a worker does not report an end again that Redis has lost.")
 async def test_a_completed_request_whose_end_was_lost_is_completed_again() -> None:
     seen = await _lose_the_end(_TOKENS)
     assert seen.records[_TOKENS].status == "completed"
 
 
-@pytest.mark.xfail(strict=True, reason="r07: a request that had no token when its end was lost runs again.")
 async def test_a_completed_request_whose_end_was_lost_does_not_run_again() -> None:
     seen = await _lose_the_end(_NO_TOKENS)
     assert seen.runs == [_NO_TOKENS]
 
 
-@pytest.mark.xfail(strict=True, reason="r07: a frontend counts a request again whose end was lost.")
 @pytest.mark.parametrize("rid", [_TOKENS, _NO_TOKENS])
 async def test_a_request_whose_end_was_lost_counts_once(rid: str) -> None:
     seen = await _lose_the_end(rid)

@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.types import Status
@@ -60,13 +58,11 @@ async def _restart_with_an_earlier_snapshot() -> _Seen:
             return _Seen(runs, record.status, counted([tracker]))
 
 
-@pytest.mark.xfail(strict=True, reason="r08: a request that had ended runs again after a restart from a snapshot.")
 async def test_what_has_ended_does_not_run_again_after_a_restart_from_an_earlier_snapshot() -> None:
     seen = await _restart_with_an_earlier_snapshot()
     assert (seen.runs, seen.status) == (1, "completed")
 
 
-@pytest.mark.xfail(strict=True, reason="r08: a request that had ended counts again after a restart from a snapshot.")
 async def test_what_has_ended_counts_once_after_a_restart_from_an_earlier_snapshot() -> None:
     seen = await _restart_with_an_earlier_snapshot()
     assert seen.counts == (1, 1)

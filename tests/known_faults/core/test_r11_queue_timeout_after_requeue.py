@@ -34,7 +34,6 @@ async def test_a_request_that_has_never_started_ends_by_its_queue_timeout(world:
 
 
 @pytest.mark.leaves_inflight
-@pytest.mark.xfail(strict=True, reason="r11: a request that is queued again has no queue timeout any more.")
 async def test_a_request_that_is_queued_again_ends_by_its_queue_timeout(world: World) -> None:
     await world.run(queue_timeout_secs=_QUEUE_TIMEOUT_SECS)
     assert await world.store.requeue("r", "w0", attempt=1) == "requeued"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.types import Role
@@ -27,7 +25,6 @@ def _bytes_out(server: EmbeddedRedis) -> int:
     return int(info(server, "stats")["total_net_output_bytes"])
 
 
-@pytest.mark.xfail(strict=True, reason="r21: each call for an unknown model reads the whole roster.")
 async def test_a_call_for_an_unknown_model_costs_redis_little(tmp_path: Path) -> None:
     with EmbeddedRedis(port=0) as server:
         settings = quick_settings(server.url, lease_secs=600.0, heartbeat_secs=60.0, sweep_secs=60.0)

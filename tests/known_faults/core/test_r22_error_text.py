@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.types import ErrorType
 from tests.known_faults.core.replicas import call, frontend, quick_settings, reading, served, worker
 
 
-@pytest.mark.xfail(strict=True, reason="r22: an error message with a lone surrogate cannot be reported.")
 async def test_an_error_message_with_a_lone_surrogate_ends_the_request_at_once() -> None:
     runs: list[int] = []
 

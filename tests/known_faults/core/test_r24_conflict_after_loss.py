@@ -51,7 +51,6 @@ async def test_a_newcomer_with_another_lease_time_is_refused(server: EmbeddedRed
             await newcomer.heartbeat("newcomer", Role.FRONTEND, {}, [])
 
 
-@pytest.mark.xfail(strict=True, reason="r24: a newcomer that comes first after a data loss ends every running replica.")
 async def test_a_newcomer_that_comes_first_after_a_loss_ends_nobody(server: EmbeddedRedis) -> None:
     joined, leave = asyncio.Event(), asyncio.Event()
     replica = asyncio.create_task(_run(quick_settings(server.url), joined, leave))

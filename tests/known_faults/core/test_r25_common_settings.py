@@ -1,8 +1,7 @@
-"""All replicas of a cluster must run with the same common settings, but joining compares only some of them.
+"""All replicas of a cluster must run with the same common settings; one with another value is refused.
 
-`retention_secs`, `max_attempts` and `queue_limit` are common by the documentation and may differ unnoticed. And where
-`queue_without_workers` is set on the frontends alone, any worker without it ends what they keep waiting for a model
-without workers. Expected: a replica with another value is refused, and what may wait goes on waiting.
+Where `queue_without_workers` was set on the frontends alone, any worker without it ended what they kept waiting for a
+model without workers. What may wait goes on waiting.
 """
 
 from __future__ import annotations
@@ -20,7 +19,13 @@ from lifecycle.types import Status
 from tests.known_faults.core.replicas import MODEL, call, frontend, quick_settings, served, worker
 from tests.waiting import wait_until
 
-_NOT_COMPARED = {"retention_secs": 1.0, "max_attempts": 1, "queue_limit": 5}
+_NOT_COMPARED = {
+    "retention_secs": 1.0,
+    "max_attempts": 1,
+    "queue_limit": 5,
+    "sweep_secs": 9.0,
+    "queue_without_workers": True,
+}
 _LEASES = 8  # without a worker; each replica sweeps four times in one of them, late on a busy machine
 
 
@@ -34,7 +39,6 @@ async def _engine(request: dict[str, Any], context: EngineContext) -> AsyncItera
     yield "a"
 
 
-@pytest.mark.xfail(strict=True, reason="r25: joining compares shards, lease_secs and the version only.")
 @pytest.mark.parametrize("setting", _NOT_COMPARED)
 async def test_a_replica_with_another_common_setting_is_refused(server: EmbeddedRedis, setting: str) -> None:
     other = quick_settings(server.url, **{setting: _NOT_COMPARED[setting]})
@@ -53,7 +57,6 @@ async def _is_judged(tracker: Tracker, rid: str) -> bool:
     return ended or without_workers_secs > _LEASES * tracker.settings.lease_secs
 
 
-@pytest.mark.xfail(strict=True, reason="r25: a worker without queue_without_workers ends what its frontend lets wait.")
 async def test_what_waits_for_a_model_without_workers_is_left_alone_by_the_worker_of_another(
     server: EmbeddedRedis,
 ) -> None:
@@ -61,7 +64,7 @@ async def test_what_waits_for_a_model_without_workers_is_left_alone_by_the_worke
     async with frontend(patient) as tracker:
         async with worker(patient, _engine):
             await served(tracker)  # from now on the model is known
-        async with worker(quick_settings(server.url), _engine, "other"):
+        async with worker(patient, _engine, "other"):
             await served(tracker, "other")
             flight = await tracker.admit(call("r1"))
             await wait_until(lambda: _is_judged(tracker, "r1"))

@@ -37,7 +37,6 @@ async def test_an_option_in_the_url_works(server: EmbeddedRedis, option: str) ->
     assert await _one_is_inflight(f"{server.url}?{option}", option.split("=")[0])
 
 
-@pytest.mark.xfail(strict=True, reason="r26: replies in RESP3 have another form than the scripts' callers expect.")
 async def test_the_option_protocol_works_or_is_refused(server: EmbeddedRedis) -> None:
     try:
         fits = await _one_is_inflight(f"{server.url}?protocol=3", "protocol")

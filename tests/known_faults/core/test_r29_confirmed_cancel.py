@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.types import CancelMode, Status
@@ -28,7 +26,6 @@ from tests.waiting import wait_until
 _CONFIRMED_WITHIN_SECS = 5.0
 
 
-@pytest.mark.xfail(strict=True, reason="r29: a worker gives back a request whose confirmed end Redis has lost.")
 async def test_a_confirmed_cancel_outlives_the_loss_of_its_record() -> None:
     runs: list[int] = []
 

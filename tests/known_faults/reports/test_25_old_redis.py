@@ -62,7 +62,6 @@ async def old_redis_url() -> AsyncIterator[str]:
             await server.wait_closed()
 
 
-@pytest.mark.xfail(strict=True, reason="25: an old Redis is told in the words of its Lua compiler")
 @pytest.mark.parametrize("command", ["frontend", "worker", "doctor"])
 async def test_the_version_that_is_needed_is_named(site: Site, old_redis_url: str, command: str) -> None:
     argv = {

@@ -34,7 +34,6 @@ def server_of(pid: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="30: `lifecycle up` runs on beside its Redis that has died, and does not say so")
 async def test_up_says_that_its_redis_has_died(tmp_path: Path) -> None:
     port = free_port()
     argv = ("up", "--port", str(port), "--frontends", "1", "--workers", "1")

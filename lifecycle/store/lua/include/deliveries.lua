@@ -2,7 +2,7 @@
 
 -- Puts deliveries that `worker` has not started into the retry queue, up to `limit`.
 -- Returns how many were moved, and whether none is left.
-local function requeue_deliveries(queue, model, worker, limit)
+local function requeue_deliveries(queue, model, worker, limit, now)
   local key, moved = P .. queue .. ':' .. model, 0
   if redis.call('EXISTS', key) == 0 then return 0, true end
   local pending = redis.pcall('XPENDING', key, 'workers', '-', '+', limit, worker)
@@ -14,7 +14,7 @@ local function requeue_deliveries(queue, model, worker, limit)
     local rid = entry and entry[2][2]
     local record = rid and load_record(rid)
     if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
-      enqueue_retry(rid, record)
+      enqueue_retry(rid, record, now)
       moved = moved + 1
     end
   end

@@ -25,6 +25,7 @@ local function public_record(rid, record)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
   record.nonce, record.queue, record.entry, record.started_entry, record.resumable, record.headers = nil
-  record.failures, record.needs, record.orphan_from = nil
+  record.failures, record.needs, record.orphan_from, record.webhook_event, record.webhook_url = nil
+  record.stored_bytes, record.stored_limit_bytes, record.transient_secs = nil
   return cjson.encode(record)
 end

@@ -1,7 +1,11 @@
 -- Requests whose worker has expired or returns them.
 
--- Puts a queued record into the retry queue, which workers read first.
-local function enqueue_retry(rid, record)
+-- Puts a queued record into the retry queue, which workers read first. A limit of its time in the queue begins anew if
+-- the request has been started meanwhile.
+local function enqueue_retry(rid, record, now)
+  if record.queue_limit_secs then
+    redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.queue_limit_secs)), 'queue|' .. rid)
+  end
   record.queue = 'retry'
   record.entry = redis.call('XADD', P .. 'retry:' .. record.model, '*', 'rid', rid)
   redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
@@ -33,7 +37,7 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   count_moves(record.frontend, rid, 'running', 'queued')
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
-  enqueue_retry(rid, record)
+  enqueue_retry(rid, record, now)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
 end

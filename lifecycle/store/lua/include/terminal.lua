@@ -23,6 +23,26 @@ local function outcome_of(status, error_type, message, finish_reason, last)
           finish_reason = finish_reason or '', last = last}
 end
 
+local WEBHOOKS_LIMIT = 100000  -- events of one shard that wait for their delivery
+local WEBHOOK_MS = '90000000'  -- 25 hours: an hour longer than it is tried
+
+-- Puts the event that reports the end of a request into the outbox, from which the frontends deliver it.
+local function queue_webhook(rid, record)
+  local event, url, due = record.webhook_event, record.webhook_url, P .. 'webhooks'
+  record.webhook, record.webhook_event, record.webhook_url = 'dropped', nil, nil
+  if redis.call('ZCOUNT', due, '-inf', '+inf') < WEBHOOKS_LIMIT then
+    record.webhook = 'waiting'
+    redis.call('HSET', P .. 'webhook:' .. event, 'url', url, 'rid', rid, 'endpoint', record.endpoint,
+      'model', record.model, 'status', record.status, 'error_type', record.error_type,
+      'finish_reason', record.finish_reason, 'created_at', record.created_at, 'finished_at', record.finished_at)
+    redis.call('PEXPIRE', P .. 'webhook:' .. event, WEBHOOK_MS)
+    redis.call('ZADD', due, record.finished_at, event)
+    redis.call('PEXPIRE', due, WEBHOOK_MS)
+  end
+  redis.call('HSET', P .. 'request:' .. rid, 'webhook', record.webhook)
+  redis.call('HDEL', P .. 'request:' .. rid, 'webhook_event', 'webhook_url')
+end
+
 -- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` is an item
 -- that readers get before the end. Returns the updated record, and public_record() of it.
@@ -63,6 +83,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   end
   if record.usage then redis.call('HSET', key, 'usage', record.usage) end
   if record.error_detail then redis.call('HSET', key, 'error_detail', record.error_detail) end
+  if record.webhook_url then queue_webhook(rid, record) end
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
@@ -78,10 +99,22 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
   local ttl_ms = string.format('%d', math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
-  redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
-  local public = public_record(rid, record)
-  push_event(rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
-  redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
+  local has_storage = (record.storage or '') ~= ''
+  if has_storage then
+    settle_content(rid, record, now, retention, ttl_ms)
+  else
+    redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
+  end
+  local public, frontends = public_record(rid, record), redis.call('HKEYS', P .. 'readers:' .. rid)
+  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
+  for _, frontend in ipairs(frontends) do
+    if frontend ~= record.frontend then redis.call('SREM', P .. 'reading:' .. frontend, rid) end
+  end
+  if has_storage then
+    redis.call('DEL', P .. 'readers:' .. rid)
+  else
+    redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
+  end
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
 end

@@ -1,0 +1,1 @@
+"""Anthropic's Messages API: creating a message, and counting its tokens."""

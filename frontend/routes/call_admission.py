@@ -1,0 +1,145 @@
+"""Admit the request of a call: check that it can be served, and turn every refusal into its HTTP error."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import Request
+
+from frontend.endpoints.endpoint import ApiEndpoint, Call
+from frontend.transport.call_headers import CallHeaders
+from frontend.transport.deps import check_reader_limit, get_caller
+from lifecycle.fastapi.errors import ApiError
+from lifecycle.store.worker_roster import Missing
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.idempotency import Idempotency
+from lifecycle.tracking.tracker import Tracker
+from lifecycle.types import ErrorType, Labels, OnDisconnect
+
+_REJECTIONS = {
+    "draining": "This frontend is draining; send the call to another frontend",
+    "full": "The queue of this model is full; repeat the call later",
+    "contended": "Other calls with this Idempotency-Key are being admitted; repeat the call later",
+}
+
+
+async def with_only_model(call: Call, tracker: Tracker) -> Call:
+    """Return the call with the only model that it can mean. Raises ApiError, 400, when there is not exactly one."""
+    models = await tracker.find_models(call.endpoint)
+    if len(models) == 1:
+        model = models[0]
+        return call._replace(model=model, body={**call.body, "model": model})
+    there = f"{len(models)} models are" if models else "no model is"
+    refusal = ApiError(
+        ErrorType.VALIDATION,
+        f"'model' is required, because {there} served at the moment; GET /v1/models lists them",
+        param="model",
+    )
+    tracker.metrics.rejections.labels("", call.endpoint, refusal.error_type).inc()
+    raise refusal
+
+
+async def admit(
+    request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders, tracker: Tracker
+) -> AdmittedRequest:
+    """Admit a request for this call. Raises ApiError when the call is refused; no request has been started then."""
+    model, key, caller = "", headers.idempotency_key, get_caller(request)
+    idempotency = Idempotency.of(key, call.endpoint, orjson.dumps(call.body), caller.name) if key else None
+    try:
+        state = await tracker.model_state(call.model)
+        if state == "unknown":
+            raise ApiError(
+                ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
+            )
+        model = call.model  # the model exists, so its name may become a metric's label
+        if state == "known" and not tracker.settings.queue_without_workers:
+            message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
+            raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
+        outage = await tracker.find_outage(call.model)
+        if outage is not None:
+            raise ApiError(
+                ErrorType.UNAVAILABLE,
+                outage.message,
+                code="no_healthy_worker",
+                retry_after_secs=max(1.0, outage.retry_after_secs),
+            )
+        try:
+            call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
+        except ApiError:
+            # What the call refers to may have gone since the first such call, whose request has it.
+            attached = await idempotency.attach(tracker) if idempotency is not None else None
+            if attached is None:
+                raise
+            request.state.request_id = attached.rid
+            return attached
+        missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
+        if missing is not None:
+            raise _unsupported(missing, call.model, endpoint)
+        admission = _admission_request(request, endpoint, call, headers)
+        check_reader_limit(request)
+        try:
+            if idempotency is None:
+                return await tracker.admit(admission)
+            given = request.state.request_id if headers.request_id else None
+            rid = await idempotency.name(tracker.store, endpoint.id_prefix, given)
+            request.state.request_id = rid
+            named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
+            return await idempotency.admit(tracker, named)
+        except Rejected as rejected:
+            raise _refusal(rejected.reason, request.state.request_id) from None
+    except ApiError as error:
+        tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
+        raise
+
+
+def _unsupported(missing: Missing, model: str, endpoint: ApiEndpoint) -> ApiError:
+    """Return the error 400 for a call that no living worker of the model takes, in the endpoint's own terms."""
+    param = missing.parameter and endpoint.parameters.get(missing.parameter, missing.parameter)
+    return ApiError(
+        ErrorType.VALIDATION,
+        missing._replace(parameter=param).message(model),
+        code="unsupported_endpoint" if param is None else "unsupported_parameter",
+        param=param,
+    )
+
+
+def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders) -> AdmissionRequest:
+    caller, rid = get_caller(request), request.scope["state"]["request_id"]
+    return AdmissionRequest(
+        rid=rid,
+        labels=Labels(call.model, call.endpoint, call.request_type),
+        body=orjson.dumps(call.body),
+        on_disconnect=OnDisconnect.CONTINUE if call.is_background else headers.on_disconnect,
+        grace_secs=headers.grace_secs,
+        limits=headers.limits,
+        traceparent=headers.traceparent,
+        owner=caller.name,
+        inflight_limit=caller.inflight_limit,
+        needs=call.gated,
+        headers=headers.forwarded,
+        webhook_url=headers.webhook_url,
+        storage=call.storage,
+        openings=endpoint.openings(rid, call),
+    )
+
+
+def _refusal(reason: str, rid: str) -> ApiError:
+    if reason == "exists":
+        return ApiError(
+            ErrorType.VALIDATION,
+            f"The request id {rid!r} is in use; send another X-Request-Id, or none",
+            status=409,
+            code="request_id_in_use",
+            param="X-Request-Id",
+        )
+    if reason == "other_body":
+        return ApiError(
+            ErrorType.VALIDATION,
+            "This Idempotency-Key was used with another body; use a new key for a new request",
+            status=422,
+            code="idempotency_key_reused",
+            param="Idempotency-Key",
+        )
+    if reason == "limit":
+        message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
+        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
+    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)

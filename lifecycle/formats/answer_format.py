@@ -1,0 +1,38 @@
+"""Read the one event of a forward: the whole answer, which is the body of the response."""
+
+from __future__ import annotations
+
+from lifecycle.formats import chunk_events
+from lifecycle.formats.produced import Produced
+from lifecycle.types import Event
+
+
+class AnswerFormat:
+    """Read one dict, which stays as it is. Its `usage`, if it has one, is noted too."""
+
+    takes_text = False
+
+    def __init__(self, endpoint: str, answered: bool) -> None:
+        """`answered` is whether an earlier attempt has left the answer."""
+        self._endpoint = endpoint
+        self._answered = answered
+
+    def read(self, event: object) -> Produced:
+        """Return what to write for the answer. Raises TypeError for any other value, and for a second event."""
+        if not isinstance(event, dict):
+            shown = "None" if event is None else f"a value of type {type(event).__name__}"
+            raise TypeError(f"the engine yielded {shown}; {self._wanted}")
+        if self._answered:
+            raise TypeError(f"the engine yielded a second event; {self._wanted}")
+        encoded = chunk_events.encode_object(event)
+        self._answered = True
+        usage = event.get("usage")
+        return Produced(encoded, has_content=True, usage=usage if isinstance(usage, dict) else None)
+
+    @property
+    def _wanted(self) -> str:
+        return f"for the endpoint {self._endpoint} it must yield exactly one dict, the body of the answer"
+
+    def is_opening(self, event: Event) -> bool:
+        """Return False: the only event is the answer."""
+        return False

@@ -1,0 +1,1 @@
+"""Deliver webhooks: signed events that report the ends of requests to HTTP servers."""
