@@ -34,17 +34,17 @@ _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind t
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
 
-def stream_head() -> Response:
-    """Return the head of an event stream, for a HEAD: it opens no reader."""
-    response = Response()
-    response.raw_headers = list(_HEADERS)
-    return response
-
-
 def empty_stream() -> Response:
     """Return a stream without any event, for a client that has them all."""
     response = Response(b"")
     response.raw_headers = [*_HEADERS, (b"content-length", b"0")]
+    return response
+
+
+def stream_head() -> Response:
+    """Return the head of an event stream, for a HEAD: it opens no reader."""
+    response = Response()
+    response.raw_headers = list(_HEADERS)
     return response
 
 

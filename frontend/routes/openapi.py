@@ -47,11 +47,14 @@ async def openapi() -> Response:
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document. Each call's security and errors 401 and 403 follow from the access policy."""
     described = _document_without_keys()
+    for name, path in described["paths"].items():
+        for method in path.keys() & {"post", "delete"}:
+            path[method]["responses"] |= failures(403, error=MESSAGES_ERROR if name in MESSAGES else "Error")
     for rule in RULES:
         for method in rule.methods.lower().split() if rule.level is not Level.ANYBODY else ():
             operation = described["paths"].get(rule.path.replace(":path", ""), {}).get(method)
             if operation is not None:
-                codes = (401,) if rule.level is Level.CLIENT and method == "get" else (401, 403)
+                codes = (401, 403) if rule.level is Level.OPERATOR else (401,)
                 error = MESSAGES_ERROR if rule.path in MESSAGES else "Error"
                 operation["responses"] |= failures(*codes, error=error)
                 operation["security"] = [{"key": []}]

@@ -71,7 +71,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     A reader that has the last event of an ended request gets 204, which keeps a browser's EventSource from connecting
     again. Raises ApiError (400, 404, 503) or StoreError.
     """
-    tracker, is_head = get_tracker(request), ClientConnection.of(request.scope).is_head
+    tracker = get_tracker(request)
     position = headers_of(request.scope).get("last-event-id") or request.query_params.get("after")
     after = TokenId.parse(position) if position else START
     if after is None:
@@ -86,7 +86,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     if record.status.terminal and record.storage == Storage.DELETED:
         message = f"The events of the request {rid!r} were deleted, or removed to make room for newer ones"
         raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
-    if is_head:
+    if ClientConnection.of(request.scope).is_head:
         return stream_head()
     answer = Answer(rid, record.model, record.created_at)
     encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)

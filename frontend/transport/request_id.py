@@ -52,11 +52,12 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        call_headers, path = decode_headers(scope), scope["path"]
+        path = scope["path"]
         if path[-1:] == "/" and path[-2:] not in ("/", "//"):  # some clients add it, and a redirect would lose the call
             path = scope["path"] = path[:-1]
         endpoint = BY_PATH.get(path)
         prefix = endpoint.id_prefix if endpoint else "req-"
+        call_headers = decode_headers(scope)
         client_id = call_headers.get("x-request-id")
         added = 0
         if client_id is not None and endpoint and endpoint.prefixes_client_ids and not client_id.startswith(prefix):
@@ -71,7 +72,7 @@ class RequestIdMiddleware:
                 headers = list(message.get("headers", ()))
                 names = {name for name, _ in headers}
                 if message["status"] >= 400 and REFUSAL in state:
-                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], path)
+                    self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
                 rid = state["request_id"].encode()
                 headers += [(name, rid) for name in id_headers]
                 headers += [header for header in SECURITY if header[0] not in names]

@@ -55,10 +55,10 @@ class Metrics:
         self.rejections = counter(
             "rejections", "Calls that were refused before admission.", ("model", "endpoint", "reason")
         )
-        self.refused_calls = counter("refused_calls", "Calls of any kind that were refused.", ("status", "reason"))
         self.webhooks = counter("webhooks", "Deliveries of webhooks by their result.", ("result",))
         for result in ("delivered", "failed", "given_up", "dropped"):
             self.webhooks.labels(result)  # from 0, so that the first failure is an increase
+        self.refused_calls = counter("refused_calls", "Calls of any kind that were refused.", ("status", "reason"))
         self.duration = histogram("request_duration_seconds", "Time from admission to the end.")
         self.first_token = histogram("time_to_first_token_seconds", "Time from admission to the first token.")
         self.queue_wait = histogram("queue_wait_seconds", "Time from admission to the start by a worker.")

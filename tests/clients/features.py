@@ -149,7 +149,7 @@ TRACKERS_OWN: dict[str, Any] = {
     "background, resumed elsewhere": {
         "numbered": True,
         "repeated": True,
-        "text": [ANSWERS["text"].text],
+        "text": ANSWERS["text"].text,
         "calls": [],
         "status": "completed",
         "usage": [INPUT_TOKENS, OUTPUT_TOKENS, INPUT_TOKENS + OUTPUT_TOKENS],
@@ -160,6 +160,7 @@ TRACKERS_OWN: dict[str, Any] = {
 """What the programs make of features that no engine has a part in."""
 
 RESPONSES_CLIENTS = (
+    Client("openai, Python", "openai_responses_python.py", "openai", frozenset(), RESPONSES_FEATURES),
     Client("openai, JS", "openai_responses_node.mjs", "openai", _SHORT, RESPONSES_FEATURES),
     Client(
         "Agents SDK",
@@ -178,5 +179,6 @@ CODEX_CLIENT = Client(
     RESPONSES_FEATURES,
 )
 MESSAGES_CLIENTS = (
-    Client("@anthropic-ai/sdk, JS", "anthropic_node.mjs", "@anthropic-ai/sdk", frozenset(), MESSAGES_FEATURES),
+    Client("anthropic, Python", "anthropic_python.py", "anthropic", frozenset(), MESSAGES_FEATURES),
+    Client("anthropic, JS", "anthropic_node.mjs", "@anthropic-ai/sdk", frozenset(), MESSAGES_FEATURES),
 )

@@ -20,7 +20,7 @@ _BESIDE_CONTENT = ("tool_calls", "reasoning", "reasoning_content")
 _SET_BY_THE_WORKER = ("stream", "stream_options")
 _ID = re.compile(
     r"\b(?:chatcmpl|cmpl|lc_run-)-[\w-]+"
-    r"|\b(?:resp|msg)_[\w-]+"
+    r"|\b(?:resp|msg|req)_[\w-]+"
     r"|\b(?=[a-z0-9]*[A-Z])[A-Za-z0-9]{32}\b"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
 )

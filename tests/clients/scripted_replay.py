@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from tests.upstream import Exchange
 _EVENTS_BEFORE_THE_END = 6  # of an answer that breaks off, or never ends
 _OVERFLOW = "the prompt is longer than the context"
 _LOST = "Item with id '{}' not found. Items are not persisted when `store` is set to false."
+_numbers = count()  # of the errors of the Messages API: each has an id of its own
 _SLOW_DOWN = "slow down"
 
 
@@ -115,6 +117,8 @@ async def _stream(exchange: Exchange, kind: ModuleType, name: str) -> None:
 
 async def _fail(exchange: Exchange, status: str, error: dict[str, Any], **headers: str) -> None:
     await exchange.head(status, "application/json", **headers)
-    wrapped = {"type": "error", "error": error} if exchange.path.startswith("/v1/messages") else {"error": error}
-    await exchange.send(json.dumps(wrapped))
+    body: dict[str, Any] = {"error": error}
+    if exchange.path.startswith("/v1/messages"):
+        body |= {"type": "error", "request_id": f"req_{next(_numbers)}"}
+    await exchange.send(json.dumps(body))
     await exchange.end()

@@ -53,7 +53,9 @@ class Responses(ApiEndpoint):
         if not call.is_background:
             return ()
         # The time of the admission is Redis's, and is not known yet: encoders and folds put it in.
-        return ({"type": "response.queued", "response": new_response(rid, 0, call.body, "queued")},)
+        queued = new_response(rid, 0, call.body, "queued")
+        # OpenAI's SDKs follow a stream only if it begins with `response.created`.
+        return tuple({"type": kind, "response": queued} for kind in ("response.created", "response.queued"))
 
     async def in_background(self, answer: Answer, call: Call, store: Store, *, is_repeated: bool) -> dict[str, Any]:
         if not is_repeated:

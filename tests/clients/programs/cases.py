@@ -57,6 +57,12 @@ def model(name: str) -> str:
     return os.environ.get("MODEL_PREFIX", "") + name
 
 
+def elsewhere(url: str) -> str | None:
+    """Return the base URL of another frontend than the one of `url`; None for the engine itself."""
+    engine, *frontends = (each + "/v1" for each in sys.argv[2:])
+    return None if url == engine else next(other for other in frontends if other != url)
+
+
 def left() -> int:
     """Return how many unfinished answers their clients have left, as the replay server counts them."""
     return int(httpx2.get(sys.argv[1] + "/left", trust_env=False).json())

@@ -16,7 +16,7 @@ const streamed = async (url, name, call = {}) => collect(await unary(url, name, 
 
 // What does not depend on the engine's own API. The results of all other fields are compared where it is the same.
 const plain = ({ output, status, usage }) => ({
-  text: output.flatMap((item) => (item.type === "message" ? item.content.map((part) => part.text) : [])),
+  text: output.flatMap((item) => (item.type === "message" ? item.content.map((part) => part.text) : [])).join(""),
   calls: output.filter((item) => item.type === "function_call").map((call) => [call.name, JSON.parse(call.arguments)]),
   status,
   usage: [usage?.input_tokens, usage?.output_tokens, usage?.total_tokens],

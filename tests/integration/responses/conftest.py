@@ -58,6 +58,8 @@ async def there(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
+def gate(tmp_path: Path) -> Iterator[Path]:
     """The engine stops half-way until this file exists."""
-    return tmp_path / "gate"
+    gate = tmp_path / "gate"
+    yield gate
+    gate.touch()  # whatever the test did, the engine goes on

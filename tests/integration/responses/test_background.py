@@ -52,10 +52,10 @@ async def test_a_background_stream_can_be_left_and_resumed_at_the_other_frontend
         if event.type == "response.function_call_arguments.delta":
             break
     await stream.close()
-    assert before[0].type == "response.queued"
+    assert before[0].type == "response.created"
     must_be_contiguous(before)
     assert before[0].response.status == "queued"
-    assert before[1].type == "response.created"
+    assert before[1].type == "response.queued"
     assert before[0].response.id == before[1].response.id
     assert before[0].response.created_at == before[1].response.created_at
 
@@ -185,3 +185,13 @@ async def test_a_background_response_survives_the_frontend_that_took_it(
 async def _id_of(cluster: Cluster, frontend: Process) -> str:
     replicas = (await cluster.get("/v1/replicas", frontend))["data"]
     return next(str(replica["id"]) for replica in replicas if replica["pid"] == frontend.pid)
+
+
+async def test_the_sdks_own_stream_helper(here: openai.AsyncOpenAI) -> None:
+    async with here.responses.stream(model=MODEL, input=TEXT, background=True) as stream:
+        kinds = [event.type async for event in stream]
+        final = await stream.get_final_response()
+    assert kinds[:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert final.output_text == TEXT
+    async with here.responses.stream(response_id=final.id) as again:
+        assert (await again.get_final_response()).output_text == TEXT
