@@ -33,8 +33,8 @@ class EdgeConnection(Protocol):
         """Close the connection, which serves no call."""
 
     @property
-    def has_no_head(self) -> bool:
-        """Return whether the frontend waits for the head of a call, and serves none."""
+    def is_unused(self) -> bool:
+        """Return whether the connection waits for a call, or for the rest of one that has been answered."""
 
 
 class Connections:
@@ -84,16 +84,13 @@ class Connections:
         if not self._most or number <= self._most:
             return True
         now = asyncio.get_running_loop().time()
-        silent = self._without_head(newcomer)
-        if silent is None or now - self._unfinished[silent] < _SILENT_SECS:
-            silent = next(iter(self.idle), silent)
-        if silent is None:
+        waiting = next((c for c in self._unfinished if c is not newcomer and c.is_unused), None)
+        if waiting is None or now - self._unfinished[waiting] < _SILENT_SECS:
+            waiting = next((c for c in self.idle if c.is_unused), waiting)
+        if waiting is None:
             return False
-        silent.close_unused()
+        waiting.close_unused()
         if now >= self._silent_until:
             self._silent_until = now + _LOG_SECS
             log.warning("closed an unused connection because descriptors run out; this is logged once a second")
         return True
-
-    def _without_head(self, newcomer: EdgeConnection) -> EdgeConnection | None:
-        return next((c for c in self._unfinished if c is not newcomer and c.has_no_head), None)

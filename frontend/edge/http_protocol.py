@@ -32,6 +32,7 @@ from lifecycle.types import ErrorType
 _IDLE_SECS = 75  # after which an idle connection is closed
 _LINGER_SECS = 1.0  # for which the rest of a refused call is read, because closing at once could discard the response
 _BODY_BYTES_PER_SEC = 64 * 1024
+_MALFORMED = "Invalid HTTP request received."
 _OLD_VERSIONS = frozenset({"0.9", "1.0"})  # of HTTP, whose clients do not know chunks
 
 
@@ -65,6 +66,9 @@ class _Awaited(Enum):
     NOTHING = auto()  # the response is under way, or the connection is idle
 
 
+_HEAD, _BODY, _NOTHING = _Awaited
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Serve one connection. Each call has its `ClientConnection`."""
 
@@ -79,8 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._shared = config.shared
         self._refusals = config.refusals
         self._disconnect_callbacks: set[Callable[[], None]] = set()
-        self._awaited = _Awaited.HEAD
-        self._measured = _Awaited.NOTHING  # whose time is measured
+        self._awaited = _HEAD
+        self._measured: _Awaited | None = _NOTHING  # whose time is measured; None: that of an earlier call
         self._received = 0  # bytes of the head that is not complete, or of the body
         self._segment_bytes = 0  # of what the parser is fed
         self._bodiless_bytes = 0  # that came since the last part of the body: trailers, which the parser keeps
@@ -122,29 +126,30 @@ class HttpProtocol(HttpToolsProtocol):
     # the time
 
     @property
-    def has_no_head(self) -> bool:
-        """Return whether the frontend waits for the head of a call, and serves none."""
-        return self._awaited is _Awaited.HEAD and not self._is_responding
+    def is_unused(self) -> bool:
+        """Return whether the connection waits for a call, or for the rest of one that has been answered."""
+        return not self._is_responding and not self.transport.get_write_buffer_size()
 
     @property
     def _is_responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _measure(self) -> None:
-        if self._awaited is not self._measured:
-            self._measured = self._awaited
-            if self._awaited is _Awaited.NOTHING:
-                self._shared.finish(self)
-                return
-            self._received = self._received if self._awaited is _Awaited.HEAD else 0
-            self._shared.wait_for(self)
+        """Measure the time of what the connection waits for from now on."""
+        self._measured = self._awaited
+        if self._awaited is _NOTHING:
+            self._shared.finish(self)
+            return
+        if self._awaited is _BODY:
+            self._received = 0
+        self._shared.wait_for(self)
 
     def is_overdue(self, waited_secs: float) -> bool:
         """Return whether the client has taken too long to send what the frontend waits for."""
         return waited_secs > self._limit_secs()
 
     def _limit_secs(self) -> float:
-        if self._awaited is _Awaited.HEAD:
+        if self._awaited is _HEAD:
             return self._shared.head_timeout_secs
         return self._shared.body_timeout_secs + self._received / _BODY_BYTES_PER_SEC
 
@@ -153,13 +158,13 @@ class HttpProtocol(HttpToolsProtocol):
 
         Wait longer if an earlier response is under way, or if the frontend itself has not read what came.
         """
-        if self._awaited is _Awaited.HEAD:
+        if self._awaited is _HEAD:
             what, is_waiting = "head of the call", self._is_responding
         else:
             what, is_waiting = "request body", bool(self.pipeline) or self.flow.read_paused
         if is_waiting:
             self._shared.wait_for(self)
-        elif self._awaited is _Awaited.BODY and self.cycle.response_started:
+        elif self._awaited is _BODY and self.cycle.response_started:
             self.transport.close()
         else:
             message = f"The {what} did not arrive within {self._limit_secs():g} seconds; send it again"
@@ -171,46 +176,48 @@ class HttpProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._unset_keepalive_if_required()
-        if self._awaited is _Awaited.NOTHING and not self._is_responding:
+        if self._awaited is _NOTHING and self.cycle.response_complete:
             self._shared.idle.pop(self, None)
             self._await_head()
         try:
             while data:
-                data = self._feed(data)
+                size = self._segment_bytes = len(data)
+                if self._awaited is not _NOTHING:
+                    self._received += size
+                    self._bodiless_bytes += size
+                try:
+                    self.parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as offer:
+                    data = self._decline(data[offer.args[0] :])
+                except httptools.HttpParserError as failure:
+                    raise _refusal_of(failure) from None
+            if self._awaited is not _NOTHING:
+                self._check_unfinished()
         except ApiError as refusal:
             self._refuse(refusal)
             return
-        self._measure()
+        if self._awaited is not self._measured:
+            self._measure()
 
     def _await_head(self) -> None:
-        self._awaited = _Awaited.HEAD
+        self._awaited = _HEAD
         self._received = 0
+        if self._measured is not _NOTHING:
+            self._measured = None
 
-    def _feed(self, data: bytes) -> bytes:
-        """Parse a segment. Return what is to be parsed next, after an offer to upgrade. Raises ApiError."""
-        self._segment_bytes = len(data)
-        if self._awaited is not _Awaited.NOTHING:
-            self._received += len(data)
-            self._bodiless_bytes += len(data)
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            return self._decline(data[offer.args[0] :])
-        except httptools.HttpParserError as failure:
-            if isinstance(failure.__context__, ApiError):
-                raise failure.__context__ from None
-            raise ApiError(ErrorType.VALIDATION, "Invalid HTTP request received.") from None
-        if self._awaited is _Awaited.HEAD and self._received > MAX_HEAD_BYTES:
+    def _check_unfinished(self) -> None:
+        """Check what has come of a call that is not complete. Raises ApiError."""
+        if self._awaited is _HEAD and self._received > MAX_HEAD_BYTES:
             raise too_large_head(is_url=not self.headers)
-        if self._awaited is _Awaited.BODY and self._bodiless_bytes > MAX_HEAD_BYTES:
+        if self._awaited is _BODY and self._bodiless_bytes > MAX_HEAD_BYTES:
             raise too_large_head(is_url=False)
-        return b""
 
     def _decline(self, rest: bytes) -> bytes:
         """Begin the call again without its offer to upgrade, because the parser takes what follows for no HTTP."""
         head, self._plain_head = self._plain_head, b""
         if not head:
-            raise ApiError(ErrorType.VALIDATION, "Invalid HTTP request received.")  # CONNECT
+            raise ApiError(ErrorType.VALIDATION, _MALFORMED)  # CONNECT
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._await_head()
@@ -218,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._awaited is not _Awaited.HEAD:  # behind another call in the same segment
+        if self._awaited is not _HEAD:  # behind another call in the same segment
             self._await_head()
 
     def on_headers_complete(self) -> None:
@@ -230,7 +237,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._plain_head = without_upgrade(method, self.url, version, self.headers)
             return
         super().on_headers_complete()
-        self._awaited = _Awaited.BODY
+        self._awaited = _BODY
         self._bodiless_bytes = 0
         cycle = self.cycle
         if self._shared.draining:
@@ -250,7 +257,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         super().on_message_complete()
-        self._awaited = _Awaited.NOTHING
+        self._awaited = _NOTHING
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -273,7 +280,10 @@ class HttpProtocol(HttpToolsProtocol):
         if transport.is_closing():
             return
         self._refusals.count(refusal.status, str(refusal.code or "malformed_http"), "", "")
-        is_own = self._awaited is _Awaited.BODY and not self.pipeline and not cycle.response_started
+        if self._awaited is _BODY and cycle.response_complete:
+            transport.close()  # the call has been answered already
+            return
+        is_own = self._awaited is _BODY and not self.pipeline and not cycle.response_started
         if self._is_responding and not is_own:
             cycle.keep_alive = False
             return
@@ -284,6 +294,12 @@ class HttpProtocol(HttpToolsProtocol):
         if transport.can_write_eof():
             transport.write_eof()
         self._lingering = self.loop.call_later(_LINGER_SECS, transport.abort)
+
+
+def _refusal_of(failure: httptools.HttpParserError) -> ApiError:
+    """Return what a callback of the parser has raised, or the refusal of what the parser does not understand."""
+    raised = failure.__context__
+    return raised if isinstance(raised, ApiError) else ApiError(ErrorType.VALIDATION, _MALFORMED)
 
 
 def _response(refusal: ApiError) -> bytes:

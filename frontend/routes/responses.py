@@ -12,10 +12,11 @@ from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.input_items import input_items
 from frontend.endpoints.responses.sse import ResponseEncoder
-from frontend.endpoints.stream import empty_stream
+from frontend.endpoints.stream import empty_stream, stream_head
 from frontend.routes.reading import stream_reader
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
+from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.types import CancelMode, Endpoint, ErrorType, RequestRecord, Storage
@@ -50,6 +51,8 @@ async def _stream(request: Request, record: RequestRecord, number: int) -> Respo
         if record.stream_length > read.last.number:
             raise unknown_response(rid)  # its events are gone
         return empty_stream()  # the client has an ending that was made of the record, and nothing follows
+    if ClientConnection.of(request.scope).is_head:
+        return stream_head()
     opened = await tracker.open_reader(rid, TokenId(read.last.attempt, number))
     if opened is None:
         raise unknown_response(rid)

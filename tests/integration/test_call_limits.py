@@ -184,6 +184,28 @@ async def test_a_call_behind_an_early_answer_is_served(edge: EdgeServer) -> None
         await connection.read_until(b"HTTP/1.1 200 OK")
 
 
+async def test_a_broken_rest_of_a_call_that_is_answered_gets_no_second_answer(edge: EdgeServer) -> None:
+    async with connected(edge.port) as connection:
+        await connection.send(UNKNOWN + b"Transfer-Encoding: chunked\r\n\r\n")
+        await connection.read_until(b"HTTP/1.1 404 ")
+        await connection.send(b"no chunk\r\n")
+        assert (await connection.read_to_end()).count(b"HTTP/1.1 ") == 1
+
+
+async def test_each_head_has_its_own_time(make_settings: MakeSettings) -> None:
+    """The segments end within heads, so that the connection waits for one all the time."""
+    call = GET + b"\r\n"
+    async with edge_server(make_settings(head_timeout_secs=1.0)) as edge, connected(edge.port) as connection:
+        loop = asyncio.get_running_loop()
+        began, number = loop.time(), 0
+        await connection.send(call[:20])
+        while loop.time() - began < 1.5:
+            number += 1
+            await connection.send(call[20:] + call[:20])
+            await connection.read_until(b"HTTP/1.1 200 OK", count=number)
+        assert not connection.closed
+
+
 async def test_a_refusal_does_not_wait_for_a_client_that_does_not_close(edge: EdgeServer) -> None:
     with socket.create_connection(("127.0.0.1", edge.port)) as client:
         client.setblocking(False)

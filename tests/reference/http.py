@@ -24,7 +24,7 @@ _PATTERNS = {
 }
 _AS = {"text/event-stream": " as events", "text/plain": " (text)"}
 _MAX_CHARS = 96
-_COMMON = {"400", "500"}  # possible answers of every call
+_COMMON = {"400", "408", "414", "421", "431", "500"}  # possible answers of every call
 
 
 def calls() -> str:
@@ -41,7 +41,7 @@ def calls() -> str:
             table(("call", "purpose", "callers, if there are API keys"), purposes),
             "Their bodies and answers:",
             table(("call", "body", "answer"), bodies),
-            "Every call may answer 400 and 500. These calls may also answer the errors before their names:",
+            "Every call may answer 400, 408, 414, 421, 431 and 500. Further errors, before their calls:",
             items(errors),
         ]
     )
