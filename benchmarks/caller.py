@@ -29,7 +29,7 @@ class Address(NamedTuple):
 def encode(method: str, path: str, body: object = None, **headers: str) -> bytes:
     """A request as it goes over the wire; header names with `_` for `-`."""
     content = b"" if body is None else orjson.dumps(body)
-    lines = [f"{method} {path} HTTP/1.1", "host: benchmark", f"content-length: {len(content)}"]
+    lines = [f"{method} {path} HTTP/1.1", "host: localhost", f"content-length: {len(content)}"]
     if content:
         lines.append("content-type: application/json")
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

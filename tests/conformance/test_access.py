@@ -14,6 +14,7 @@ import pytest
 
 from frontend.auth.policy import RULES, Level
 from frontend.auth.sessions import COOKIE
+from lifecycle.store.connect import open_store
 from tests.cluster import Cluster
 from tests.conformance.calls import cancel, ended, endless, lists, refusal, until
 from tests.keys import LIMIT, Keys
@@ -37,11 +38,19 @@ def guarded(shared: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         http = httpx2.AsyncClient(trust_env=False)
         own = Cluster(settings, keys.file.parent, http)
         try:
+            runner.run(_limit_queues(shared, settings.queue_limit))
             frontends = [runner.run(own.frontend()) for _ in range(2)]
             yield Guarded([frontend.url for frontend in frontends], keys)
         finally:
             runner.run(own.close())
             runner.run(http.aclose())
+            runner.run(_limit_queues(shared, shared.settings.queue_limit))
+
+
+async def _limit_queues(cluster: Cluster, limit: int) -> None:
+    """Change the limit for the running cluster, as `lifecycle settings set` does."""
+    async with open_store(cluster.settings) as store:
+        assert await store.configure("queue_limit", limit)
 
 
 async def head(

@@ -117,6 +117,7 @@ async def test_a_worker_comes_back_by_itself(settings: Settings, world: World) -
 
 async def test_a_request_fails_at_once_when_no_worker_is_healthy(settings: Settings, world: World) -> None:
     patient = settings.model_copy(update={"sweep_secs": 3600.0})  # nothing but the worker can end the request
+    await world.share(patient)
     failure = Unavailable("the GPU is lost", retry_after_secs=17)
     async with serving(patient, Engine("sick", lambda: failure)):
         await world.admit()
@@ -128,6 +129,7 @@ async def test_a_request_fails_at_once_when_no_worker_is_healthy(settings: Setti
 
 async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(settings: Settings, world: World) -> None:
     patient = settings.model_copy(update={"sweep_secs": 3600.0})
+    await world.share(patient)
     engine = Engine("sick", lambda: Unavailable("the GPU is lost"))
     async with serving(patient, engine) as worker:
         await world.admit("r")
@@ -145,6 +147,7 @@ async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(setting
 async def test_a_request_fails_once_its_attempts_are_used_up(settings: Settings, world: World) -> None:
     """Each worker recovers at once, so there is always a healthy one."""
     unstable = settings.model_copy(update={"max_attempts": 3})
+    await world.share(unstable)
     engines = [Engine(name, lambda: Unavailable("too busy")) for name in "ab"]
     for engine in engines:
         engine.health = _healthy  # type: ignore[method-assign]
@@ -161,6 +164,7 @@ async def _healthy() -> None:
 
 async def test_an_upstream_that_is_not_reached_uses_up_no_attempt(settings: Settings, world: World) -> None:
     once = settings.model_copy(update={"max_attempts": 1})
+    await world.share(once)
     sick = Engine("sick", lambda: NotConnected("cannot connect to the upstream"))
     async with serving(once, sick) as worker, serving(once, Engine("well")):
         for number in range(100):

@@ -159,6 +159,7 @@ async def test_a_message_that_is_no_json_is_passed_over(settings: Settings, worl
             stopped.set()
 
     slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
+    await world.share(slow)
     async with serving(slow, until_killed) as worker:
         await world.admit()
         await _until(world, "running")
@@ -194,6 +195,7 @@ async def test_a_cancel_that_overtakes_the_reply_to_the_start_is_heard(
     monkeypatch.setattr(Store, "start", overtaken)
     monkeypatch.setattr(Worker, "_on_message", noted)
     slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
+    await world.share(slow)
     async with serving(slow, silent):
         await world.admit()
         await _until(world, "cancelled")

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from lifecycle.settings import Settings
+from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Role
@@ -40,6 +42,12 @@ class World:
         for queue in ("queue", "retry"):
             key = f"{self.prefix}{queue}:{MODEL}"
             await self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
+        await self.heartbeat()
+
+    async def share(self, settings: Settings) -> None:
+        """Let all replicas run with these common settings from now on."""
+        self.store.settings, self.store.common = settings, CommonSettings()
+        await self.store.command("DEL", self.store.keys.control + "config")
         await self.heartbeat()
 
     async def heartbeat(self, *silent: str) -> None:

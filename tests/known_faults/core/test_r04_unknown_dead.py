@@ -79,7 +79,6 @@ async def test_a_request_ends_whose_worker_died_when_the_leases_were_lost() -> N
                 assert await _ends_in_time(store, tracker.id), await record_of(store, _RID)
 
 
-@pytest.mark.xfail(strict=True, reason="r04: a finished cleanup is not repeated for a shard that has lost it.")
 async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> None:
     with EmbeddedRedis(port=0) as server:
         settings = quick_settings(server.url, lease_secs=0.8, heartbeat_secs=0.2, queue_without_workers=True)
