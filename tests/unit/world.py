@@ -48,7 +48,7 @@ class World:
         """Let all replicas run with these common settings from now on."""
         self.store.settings, self.store.common = settings, CommonSettings()
         await self.store.command("DEL", self.store.keys.control + "config")
-        await self.heartbeat()
+        await self.store.heartbeat("f0", Role.FRONTEND, {}, [])
 
     async def heartbeat(self, *silent: str) -> None:
         """All but the `silent` renew their leases."""
