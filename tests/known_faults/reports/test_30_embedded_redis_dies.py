@@ -20,7 +20,12 @@ from tests.cluster import START_SECS, Process
 from tests.known_faults.reports.kit import clean_environment, spawn
 from tests.waiting import wait_until
 
-QUICK = {"LIFECYCLE_LEASE_SECS": "1", "LIFECYCLE_HEARTBEAT_SECS": "0.25", "LIFECYCLE_SWEEP_SECS": "0.25"}
+QUICK = {
+    "LIFECYCLE_LEASE_SECS": "1",
+    "LIFECYCLE_HEARTBEAT_SECS": "0.25",
+    "LIFECYCLE_SWEEP_SECS": "0.25",
+    "LIFECYCLE_DRAIN_TIMEOUT_SECS": "5",
+}
 NOTICED_SECS = 3.0
 
 
