@@ -24,7 +24,7 @@ _ASKED = ("instructions", "safety_identifier", "prompt_cache_key", "user")
 
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _STATUSES = {"rate_limit_exceeded": 429, "vector_store_timeout": 504}
-_INVALID = ("invalid_", "image_", "unsupported_", "empty_image", "failed_to_download_image")
+_INVALID = ("invalid_", "image_", "unsupported_", "empty_image", "failed_to_download_image")  # begin the code
 
 
 class ResponsesFormat:
@@ -65,6 +65,13 @@ class ResponsesFormat:
     def is_opening(self, event: Event) -> bool:
         """Return whether the event says only that an answer begins."""
         return isinstance(event, dict) and event.get("type") in OPENINGS
+
+
+def status_of_code(code: object) -> int | None:
+    """Return the HTTP status that an error code of the Responses API stands for; None for one that is unknown."""
+    if not isinstance(code, str):
+        return None
+    return _STATUSES.get(code) or (400 if code.startswith(_INVALID) else None)
 
 
 def _item_ids(kind: str, event: Mapping[str, Any], response: object) -> tuple[str, ...]:
@@ -109,12 +116,10 @@ def _failure(event: Mapping[str, Any]) -> EngineError:
     error = holder.get("error")
     fields = error if isinstance(error, dict) else event
     code, message, param = fields.get("code"), fields.get("message", error), fields.get("param")
-    name = code if isinstance(code, str) else ""
-    status = _STATUSES.get(name) or (400 if name.startswith(_INVALID) else 500)
     kind = fields.get("type") if fields is not event else None
     return EngineError(
         message if isinstance(message, str) and message else "The engine failed without a message",
-        status,
+        status_of_code(code) or 500,
         type=kind if isinstance(kind, str) else None,
         code=code if isinstance(code, str | int) and not isinstance(code, bool) else None,
         param=param if isinstance(param, str) else None,

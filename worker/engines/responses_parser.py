@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from lifecycle.errors import EngineError
 from lifecycle.formats.response_object import OPENINGS
+from lifecycle.formats.responses import status_of_code
 from lifecycle.formats.responses_usage import to_responses_usage
 from lifecycle.types import Event
 from worker.engines.answer_parser import MAX_OUTPUT_BYTES, AnswerParser
@@ -15,8 +16,6 @@ from worker.engines.upstream_errors import Scrub
 from worker.engines.whole_response import events_of
 
 _ENDINGS = ("response.completed", "response.incomplete")
-_STATUSES = {"rate_limit_exceeded": 429, "vector_store_timeout": 504}
-_INVALID = ("invalid_", "image_", "unsupported_", "empty_image", "failed_to_download_image")  # begin the code
 
 
 class ResponsesParser(AnswerParser):
@@ -73,9 +72,7 @@ class ResponsesParser(AnswerParser):
             return super()._error(payload, name)
         if not isinstance(found, dict):
             return {"error": found}
-        code = str(found.get("code"))
-        status = _STATUSES.get(code) or (400 if code.startswith(_INVALID) else None)
-        return {"error": {"status": status, **found}}
+        return {"error": {"status": status_of_code(found.get("code")), **found}}
 
     def _is_opening(self, event: Event) -> bool:
         return isinstance(event, dict) and event["type"] in OPENINGS
