@@ -1,4 +1,4 @@
-"""Encode events as JSON, whatever an engine has put into them."""
+"""Encode values as JSON, whatever an engine has put into them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def encode_events(events: Sequence[Encodable]) -> bytes:
         return orjson.dumps(
             [event if isinstance(event, orjson.Fragment) else encodable_value(event) for event in events]
         )
+
+
+def encode_json(value: Any) -> bytes:
+    """Return JSON. What JSON or UTF-8 cannot carry is replaced, see `encodable_value`; it never raises."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # such as for a lone surrogate: too rare to check for in advance
+        return orjson.dumps(encodable_value(value))
 
 
 def encodable(text: str) -> str:

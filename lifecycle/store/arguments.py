@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import orjson
 from hiredis import pack_command
 
-from lifecycle.encoding import encodable, encodable_value
+from lifecycle.encoding import encodable, encode_json
 from lifecycle.types import TRANSLATED, ErrorDetail
 
 MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
@@ -27,14 +26,6 @@ def endpoints_argument(offered: Mapping[str, str]) -> str:
     """Return the endpoints that a worker offers, each between spaces, with `~` before a translated one."""
     names = (f"~{name}" if how == TRANSLATED else name for name, how in offered.items())
     return f" {' '.join(names)} "
-
-
-def encode_json(value: Any) -> bytes:
-    """Return JSON. What JSON or UTF-8 cannot carry is replaced."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        return orjson.dumps(encodable_value(value))
 
 
 def encode_detail(detail: ErrorDetail | None) -> bytes:

@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encode_json
 from lifecycle.errors import ConfigurationConflict, Fenced
 from lifecycle.store import common_settings
-from lifecycle.store.arguments import encode_detail, encode_json
+from lifecycle.store.arguments import encode_detail
 from lifecycle.store.common_settings import CHANGEABLE
 from lifecycle.store.results import (
     ExpiredReplica,

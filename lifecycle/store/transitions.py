@@ -7,8 +7,8 @@ from typing import Any, Literal, cast
 
 import orjson
 
-from lifecycle.encoding import encode_events
-from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, encode_json, endpoints_argument
+from lifecycle.encoding import encode_events, encode_json
+from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.membership import Membership, fenced

@@ -7,9 +7,7 @@ from contextlib import suppress
 from sys import getsizeof
 from typing import Any, cast
 
-import orjson
-
-from lifecycle.encoding import encodable_value
+from lifecycle.encoding import encode_json
 from lifecycle.types import Event
 
 _POINTER_BYTES = 8
@@ -25,10 +23,7 @@ def event_bytes(event: Event) -> int:
     """Return the bytes of an event in JSON; for a text, without the backslashes of what JSON escapes."""
     if isinstance(event, str):
         return text_bytes(event)
-    try:
-        return len(orjson.dumps(event))
-    except TypeError:
-        return len(orjson.dumps(encodable_value(event)))
+    return len(encode_json(event))
 
 
 def memory_bytes(events: Sequence[Event]) -> int:

@@ -14,7 +14,7 @@ import orjson
 
 from frontend.endpoints.completions.choices import ChoiceProgress, choices_of, index_of
 from frontend.endpoints.completions.fold import usage_of
-from lifecycle.encoding import encodable, encodable_value
+from lifecycle.encoding import encodable, encode_json
 from lifecycle.fastapi.errors import error_frame
 from lifecycle.formats.chunks import ENVELOPE, is_usage_rest
 from lifecycle.tokens.items import End
@@ -120,7 +120,7 @@ class ChunkEncoder:
 
     def _text(self, number: int, text: Event) -> bytes:
         opening = self._first_open if self._first_events.setdefault(0, number) == number else self._open
-        return opening + _encode(text) + self._text_close_at(number)
+        return opening + encode_json(text) + self._text_close_at(number)
 
     def _text_close_at(self, number: int) -> bytes:
         """Return what follows the text of the event `number`."""
@@ -131,7 +131,7 @@ class ChunkEncoder:
 
     def _close(self, fields: Mapping[str, Any]) -> bytes:
         """Return the end of an event with one choice and with these fields beside it."""
-        beside = b"," + _encode(fields)[1:-1] if fields else b""
+        beside = b"," + encode_json(fields)[1:-1] if fields else b""
         return b"}]" + beside + (b',"usage":null}\n\n' if self._include_usage else b"}\n\n")
 
     def _mixed(self, attempt: int, first: int, events: list[Event]) -> bytes:
@@ -144,7 +144,7 @@ class ChunkEncoder:
         closing = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
         for number, event in enumerate(events, first):
             if not self._held and isinstance(event, dict) and self._is_plain(number, event):
-                pieces += (name, b"%d" % number, opening, _encode(event)[1:-1], closing)
+                pieces += (name, b"%d" % number, opening, encode_json(event)[1:-1], closing)
                 continue
             before = self._held.get(number - 1)
             if isinstance(event, dict) and is_usage_rest(event):
@@ -181,7 +181,7 @@ class ChunkEncoder:
         self._rest_is_late = before is None
 
     def _encoded(self, chunk: _Held) -> bytes:
-        return b"id: %d-%d\n" % chunk[:2] + self._head + _encode(chunk.shown)[1:] + b"\n\n"
+        return b"id: %d-%d\n" % chunk[:2] + self._head + encode_json(chunk.shown)[1:] + b"\n\n"
 
     @property
     def is_holding(self) -> bool:
@@ -241,26 +241,18 @@ class ChunkEncoder:
             fields = progress.repeated | rest
             return held + self._before_reason + orjson.dumps(finish_reason) + self._close(fields)
         if rest and self._rest_is_late:
-            return self._head + _encode({"choices": []} | rest)[1:] + b"\n\n"
+            return self._head + encode_json({"choices": []} | rest)[1:] + b"\n\n"
         return held
 
     def usage(self, usage: Mapping[str, Any]) -> bytes:
         """Return the event with the usage, which a client requests with `include_usage`."""
         shown = {"choices": [], "usage": usage} | self._progress.repeated | self._progress.usage_rest
-        return self._head + _encode(shown)[1:] + b"\n\n"
+        return self._head + encode_json(shown)[1:] + b"\n\n"
 
 
 def _finishes(event: dict[str, Any]) -> bool:
     """Return whether an object has a finish reason."""
     return any(choice.get("finish_reason") is not None for choice in choices_of(event))
-
-
-def _encode(value: Any) -> bytes:
-    """Encode a value as JSON."""
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:  # a lone surrogate: too rare to check for in advance
-        return orjson.dumps(encodable_value(value))
 
 
 def _encode_each(texts: list[str]) -> list[bytes]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from frontend.endpoints.completions.sse import DONE
-from lifecycle.encoding import encodable_value
+from lifecycle.encoding import encode_json
 from lifecycle.fastapi.errors import error_frame
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorType, Event, Status
@@ -25,7 +23,8 @@ class AnswerEncoder:
     def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
         """Return one server-sent event for each event; a forward has one."""
         return b"".join(
-            b"id: %d-%d\ndata: %b\n\n" % (attempt, number, _encode(event)) for number, event in enumerate(events, first)
+            b"id: %d-%d\ndata: %b\n\n" % (attempt, number, encode_json(event))
+            for number, event in enumerate(events, first)
         )
 
     def release(self) -> bytes:
@@ -54,10 +53,3 @@ class AnswerFold:
     def body(self, request_id: str, model: str, created: int, end: End) -> dict[str, Any]:
         """Return the answer, which is the body of the response. It has no field of ours."""
         return self._answer
-
-
-def _encode(event: Event) -> bytes:
-    try:
-        return orjson.dumps(event)
-    except orjson.JSONEncodeError:  # a lone surrogate
-        return orjson.dumps(encodable_value(event))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from frontend.endpoints.endpoint import Answer
 from frontend.endpoints.messages.errors import ended_badly
 from frontend.endpoints.messages.progress import MessageProgress
-from lifecycle.encoding import encodable_value
+from lifecycle.encoding import encode_json
 from lifecycle.tokens.items import End
 from lifecycle.types import Event, Status
 
@@ -58,8 +56,4 @@ class MessageEncoder:
 def _frame(event: dict[str, Any]) -> bytes:
     kind = event.get("type")
     name = b"event: %b\n" % kind.encode() if isinstance(kind, str) and kind.isascii() and kind.isprintable() else b""
-    try:
-        data = orjson.dumps(event)
-    except orjson.JSONEncodeError:  # a lone surrogate: too rare to check for in advance
-        data = orjson.dumps(encodable_value(event))
-    return name + b"data: " + data + b"\n\n"
+    return name + b"data: " + encode_json(event) + b"\n\n"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import orjson
-
 from frontend.endpoints.responses.error import response_error
 from frontend.endpoints.responses.fold import ResponseFold
+from lifecycle.encoding import encode_json
 from lifecycle.formats.response_object import ENDINGS, OPENINGS
 from lifecycle.tokens.items import End
 from lifecycle.types import Event, Status
@@ -89,6 +88,6 @@ def _frame(event: dict[str, Any], number: int) -> bytes:
     """Return the lines of an event behind its id. A made event has no id: there is nothing to resume behind it."""
     return b'event: %b\ndata: %b,"sequence_number":%d}\n\n' % (
         event["type"].encode(),
-        orjson.dumps(event)[:-1],
+        encode_json(event)[:-1],
         number - 1,
     )
