@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lifecycle.types import Event
+
 OPENINGS = frozenset({"message_start", "ping"})
 """The types of the events that say only that an answer begins."""
 
@@ -22,6 +24,11 @@ _STOP_REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+
+
+def is_opening(event: Event) -> bool:
+    """Return whether the event says only that an answer begins."""
+    return isinstance(event, dict) and event.get("type") in OPENINGS
 
 
 def new_message(request_id: str, model: str, usage: dict[str, Any]) -> dict[str, Any]:

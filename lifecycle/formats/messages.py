@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import EngineError
-from lifecycle.formats import chunk_events, messages_usage
+from lifecycle.formats import chunk_events, message_object, messages_usage
 from lifecycle.formats.message_object import OPENINGS, finish_reason_of
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
@@ -70,7 +70,7 @@ class MessagesFormat:
 
     def is_opening(self, event: Event) -> bool:
         """Return whether the event says only that an answer begins, so that the answer has none of its content yet."""
-        return isinstance(event, dict) and event.get("type") in OPENINGS
+        return message_object.is_opening(event)
 
     def _opening(self, fields: dict[str, Any], encoded: bytes) -> Produced:
         if fields["type"] == "ping":

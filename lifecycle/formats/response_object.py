@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lifecycle.types import Event
+
 OPENINGS = frozenset({"response.queued", "response.created", "response.in_progress"})
 """The types of the events that say only that an answer begins."""
 
@@ -34,6 +36,11 @@ _DEFAULTS: dict[str, Any] = {
     "truncation": "disabled",
     "user": None,
 }
+
+
+def is_opening(event: Event) -> bool:
+    """Return whether the event says only that an answer begins."""
+    return isinstance(event, dict) and event.get("type") in OPENINGS
 
 
 def new_response(request_id: str, created_at: float, body: Mapping[str, Any], status: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import EngineError
-from lifecycle.formats import chunk_events
+from lifecycle.formats import chunk_events, response_object
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
 from lifecycle.formats.response_object import ENDINGS, OPENINGS, new_response
@@ -64,7 +64,7 @@ class ResponsesFormat:
 
     def is_opening(self, event: Event) -> bool:
         """Return whether the event says only that an answer begins."""
-        return isinstance(event, dict) and event.get("type") in OPENINGS
+        return response_object.is_opening(event)
 
 
 def status_of_code(code: object) -> int | None:

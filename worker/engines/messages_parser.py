@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from lifecycle.formats.message_object import OPENINGS
+from lifecycle.formats import message_object
 from lifecycle.formats.messages import ERROR_STATUSES
 from lifecycle.types import Event
 from worker.engines.answer_parser import AnswerParser
@@ -41,7 +41,7 @@ class MessagesParser(AnswerParser):
         return payload
 
     def _is_opening(self, event: Event) -> bool:
-        return isinstance(event, dict) and event.get("type") in OPENINGS
+        return message_object.is_opening(event)
 
     def _error(self, payload: dict[str, Any], name: bytes) -> dict[str, Any] | None:
         found = super()._error(payload, name)

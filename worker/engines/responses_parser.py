@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from lifecycle.errors import EngineError
-from lifecycle.formats.response_object import OPENINGS
+from lifecycle.formats import response_object
 from lifecycle.formats.responses import status_of_code
 from lifecycle.formats.responses_usage import to_responses_usage
 from lifecycle.types import Event
@@ -75,7 +75,7 @@ class ResponsesParser(AnswerParser):
         return {"error": {"status": status_of_code(found.get("code")), **found}}
 
     def _is_opening(self, event: Event) -> bool:
-        return isinstance(event, dict) and event["type"] in OPENINGS
+        return response_object.is_opening(event)
 
 
 def _settle(response: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from frontend.endpoints.messages.validation import (
     needs,
 )
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.formats.message_object import OPENINGS
+from lifecycle.formats import message_object
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.types import COUNT_TOKENS, SERVES, Endpoint, Event, RequestType
@@ -63,7 +63,7 @@ class Messages(_Anthropic):
         return MessageFold()
 
     def is_opening(self, event: Event) -> bool:
-        return isinstance(event, dict) and event.get("type") in OPENINGS
+        return message_object.is_opening(event)
 
 
 class CountTokens(_Anthropic):

@@ -13,7 +13,8 @@ from frontend.endpoints.responses.fold import ResponseFold
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.references import with_referenced_items
 from frontend.endpoints.responses.sse import ResponseEncoder
-from lifecycle.formats.response_object import OPENINGS, new_response
+from lifecycle.formats import response_object
+from lifecycle.formats.response_object import new_response
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Event
@@ -43,7 +44,7 @@ class Responses(ApiEndpoint):
         return ResponseFold()
 
     def is_opening(self, event: Event) -> bool:
-        return isinstance(event, dict) and event.get("type") in OPENINGS
+        return response_object.is_opening(event)
 
     async def prepare(self, call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
         whole = await with_referenced_items(call, store, may_see, limit_bytes)
