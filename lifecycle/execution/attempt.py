@@ -25,7 +25,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import COUNT_TOKENS, FORWARDS, CancelMode, ErrorDetail, ErrorType, Event
+from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,6 @@ class Attempt:
         origin = Origin(rid, start.created_at, self._request, emitted)
         self._translated = engine_for(engine, start.served, origin)
         self._is_translated = self._translated is not engine
-        self._is_forward = start.served in (*FORWARDS, COUNT_TOKENS)
         self._format = format_of(start.served, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
@@ -246,7 +245,7 @@ class Attempt:
             return failure_outcome(self.rid, failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
-        if self._is_forward and not self.sink.has_content:
+        if self._format.is_one_event and not self.sink.has_content:
             return CANCELLED if self.context.is_stopped else NO_ANSWER
         return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
 

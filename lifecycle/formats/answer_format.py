@@ -11,6 +11,7 @@ class AnswerFormat:
     """Read one dict, which stays as it is. Its `usage`, if it has one, is noted too."""
 
     takes_text = False
+    is_one_event = True
 
     def __init__(self, endpoint: str, answered: bool) -> None:
         """`answered` is whether an earlier attempt has left the answer."""

@@ -13,6 +13,7 @@ class ChunkFormat:
     """Read chunks. Their usage is taken out, because it belongs to the end of the answer."""
 
     takes_text = True
+    is_one_event = False
 
     def read(self, event: object) -> Produced:
         """Return what to write for a dict; nothing for a chunk that has only the usage. Raises TypeError."""

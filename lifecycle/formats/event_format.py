@@ -18,7 +18,10 @@ class EventFormat(Protocol):
     """Read the events of one attempt, in order."""
 
     takes_text: bool
-    """Whether a str is an event of this format, which is written as it is."""
+    """Is True when a str is an event of this format, which is written as it is."""
+
+    is_one_event: bool
+    """Is True when the answer is exactly one event, so that an engine that yields none has failed."""
 
     def read(self, event: object) -> Produced:
         """Return what to write for an event. Raises TypeError for a value that is no event of this format."""

@@ -36,6 +36,7 @@ class MessagesFormat:
     """
 
     takes_text = False
+    is_one_event = False
 
     def __init__(self, origin: Origin) -> None:
         self._request_id = origin.request_id

@@ -31,6 +31,7 @@ class ResponsesFormat:
     """Read the events of one attempt. What is written carries the request's own id, and has no `sequence_number`."""
 
     takes_text = False
+    is_one_event = False
 
     def __init__(self, origin: Origin) -> None:
         self._response = new_response(origin.request_id, origin.created_at, origin.body, "in_progress")
