@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import NamedTuple
 
 import orjson
 
-from lifecycle.ids import TokenId
+from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End, Opened, Tokens
 from lifecycle.types import Event
@@ -51,20 +53,36 @@ async def read_history(
     return HistoryPage(items, exhausted == b"1", after)
 
 
+async def read_items(
+    store: Store, rid: str, up_to: int | None = None, retry_for_secs: float = 0.0
+) -> AsyncGenerator[Tokens | End | Opened]:
+    """Yield the items that are there now, in order: up to the token with the number `up_to`, or without it all.
+
+    Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
+    """
+    after = str(START)
+    while up_to is None or up_to > 0:
+        page = await read_history(store, rid, after, retry_for_secs)
+        for item in page.items:
+            if up_to is not None and isinstance(item, Tokens) and item.last >= up_to:
+                yield item._replace(events=item.events[: max(0, up_to + 1 - item.first)])
+                return
+            yield item
+        if page.exhausted:
+            return
+        after = page.next_id
+
+
 async def read_emitted(store: Store, rid: str, base: int, retry_for_secs: float) -> list[Event] | None:
     """Return the `base` events that earlier attempts have left, for an engine that resumes.
 
     Returns None when the stream does not hold exactly that many. Raises StoreUnavailable.
     """
     events: list[Event] = []
-    after = "0-0"
-    while True:
-        page = await read_history(store, rid, after, retry_for_secs)
-        for item in page.items:
+    async with aclosing(read_items(store, rid, retry_for_secs=retry_for_secs)) as items:
+        async for item in items:
             if isinstance(item, Tokens):
                 if item.first != len(events) + 1:
                     return None
                 events += item.events
-        if page.exhausted:
-            return events if len(events) == base else None
-        after = page.next_id
+    return events if len(events) == base else None

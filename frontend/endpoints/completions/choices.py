@@ -7,21 +7,14 @@ to there are read again (`read_progress`).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from typing import Any
 
-from redis.exceptions import RedisError
-
+from frontend.endpoints.known_events import known_events
 from lifecycle.formats.chunks import ENVELOPE, is_usage_rest, repeated_fields
-from lifecycle.ids import START, TokenId
+from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
-from lifecycle.tokens.history import read_history
-from lifecycle.tokens.items import Tokens
 from lifecycle.types import Event
-
-log = logging.getLogger(__name__)
-
 
 _NOT_REST = ENVELOPE | {"choices", "usage"}
 _KEPT_CHANGES = 1024  # more events than are ever encoded again
@@ -102,22 +95,8 @@ def index_of(choice: dict[str, Any]) -> int:
 
 
 async def read_progress(store: Store, rid: str, after: TokenId) -> ChoiceProgress:
-    """Return the progress at the event `after`. Raises StoreUnavailable.
-
-    A stream that cannot be read counts as empty, since the reader of the events behind `after` reports it.
-    """
-    progress, position = ChoiceProgress(), str(START)
-    try:
-        while after.number > 0:
-            page = await read_history(store, rid, position)
-            for item in page.items:
-                if isinstance(item, Tokens):
-                    progress.note(item.first, item.events[: max(0, after.number + 1 - item.first)])
-                    if item.last >= after.number:
-                        return progress
-            if page.exhausted:
-                break
-            position = page.next_id
-    except (RedisError, ValueError):
-        log.exception("the events of %s up to %s cannot be read", rid, after)
+    """Return the progress at the event `after`. Raises StoreUnavailable."""
+    progress = ChoiceProgress()
+    async for tokens in known_events(store, rid, after):
+        progress.note(tokens.first, tokens.events)
     return progress

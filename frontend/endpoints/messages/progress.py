@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from frontend.endpoints.completions.fold import usage_of
+from frontend.endpoints.known_events import known_events
 from lifecycle.formats.message_object import new_message, stop_reason_of
 from lifecycle.formats.messages_usage import from_chat
-from lifecycle.ids import START, TokenId
+from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
-from lifecycle.tokens.history import read_history
-from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.items import End
 from lifecycle.types import Event
-
-log = logging.getLogger(__name__)
 
 
 class MessageProgress:
@@ -77,23 +72,9 @@ def _index_of(event: dict[str, Any]) -> int:
 
 
 async def read_progress(store: Store, rid: str, after: TokenId) -> MessageProgress:
-    """Return the progress at the event `after`. Raises StoreUnavailable.
-
-    A stream that cannot be read counts as empty, since the reader of the events behind `after` reports it.
-    """
-    progress, position = MessageProgress(), str(START)
-    try:
-        while after.number > 0:
-            page = await read_history(store, rid, position)
-            for item in page.items:
-                if isinstance(item, Tokens):
-                    for number, event in enumerate(item.events[: max(0, after.number + 1 - item.first)], item.first):
-                        progress.note(item.attempt, number, event)
-                    if item.last >= after.number:
-                        return progress
-            if page.exhausted:
-                break
-            position = page.next_id
-    except (RedisError, ValueError):
-        log.exception("the events of %s up to %s cannot be read", rid, after)
+    """Return the progress at the event `after`. Raises StoreUnavailable."""
+    progress = MessageProgress()
+    async for tokens in known_events(store, rid, after):
+        for number, event in enumerate(tokens.events, tokens.first):
+            progress.note(tokens.attempt, number, event)
     return progress

@@ -13,7 +13,7 @@ from lifecycle.formats.response_object import ENDINGS, new_response
 from lifecycle.formats.responses_usage import to_responses_usage
 from lifecycle.ids import START, TokenId
 from lifecycle.store.transitions import Store
-from lifecycle.tokens.history import read_history
+from lifecycle.tokens.history import read_history, read_items
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.types import RequestRecord, Status, Storage
 
@@ -34,19 +34,13 @@ async def read_fold(store: Store, answer: Answer, up_to: int | None = None) -> R
     Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
     """
     fold = ResponseFold(new_response(answer.id, answer.created_at, {"model": answer.model}, "in_progress"))
-    last, end, after = START, None, "0-0"
-    while up_to is None or last.number < up_to:
-        page = await read_history(store, answer.id, after, _RETRY_SECS)
-        for item in page.items:
-            if isinstance(item, End):
-                end = item
-            elif isinstance(item, Tokens):
-                events = item.events if up_to is None else item.events[: max(0, up_to - item.first + 1)]
-                fold.add(events)
-                last = TokenId(item.attempt, item.first + len(events) - 1) if events else last
-        if page.exhausted:
-            break
-        after = page.next_id
+    last, end = START, None
+    async for item in read_items(store, answer.id, up_to, _RETRY_SECS):
+        if isinstance(item, End):
+            end = item
+        elif isinstance(item, Tokens) and item.events:
+            fold.add(item.events)
+            last = TokenId(item.attempt, item.last)
     return ReadEvents(fold, last, end)
 
 
