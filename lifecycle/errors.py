@@ -2,7 +2,7 @@
 
 LifecycleError              Base class: has an `error_type` and a `message`
 ├── StoreError              Raised when Redis gave no usable answer
-│   ├── StoreUnavailable    Raised when Redis cannot be reached, is loading, read-only or out of memory
+│   ├── StoreUnavailable    Raised when Redis cannot be reached or refuses commands
 │   └── StateLost           Raised when Redis answers, but has lost the data
 ├── Fenced                  Raised when this replica's lease has expired
 ├── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
@@ -65,7 +65,7 @@ class StoreError(LifecycleError):
 
 
 class StoreUnavailable(StoreError):
-    """Raised when Redis cannot be reached, is loading, read-only or out of memory. A later call may succeed.
+    """Raised when Redis cannot be reached or refuses commands. A later call may succeed.
 
     `cause` are the words of the client library or the server, which may contain addresses: they are for the log and
     for operators. Clients and probes get the `summary`.

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         "redis://127.0.0.1:6379/0",
         description="URL: redis://, rediss://, unix://, redis+sentinel://, redis+cluster://",
     )
+    redis_password_file: str = Field(
+        "", description="file whose first line is the password of Redis; read again at each connect"
+    )
     redis_timeout_secs: Seconds = Field(2.0, description="longest wait for the reply of one Redis command")
 
     # common to all replicas of a cluster

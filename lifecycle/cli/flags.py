@@ -22,7 +22,7 @@ from lifecycle.cli import output, unknown_variables
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 
 EVERY = tuple(Settings.model_fields)
-OPERATOR = ("redis_url", "redis_timeout_secs", "namespace", "shards")
+OPERATOR = ("redis_url", "redis_password_file", "redis_timeout_secs", "namespace", "shards")
 
 Command = Callable[..., int]
 
@@ -53,19 +53,27 @@ def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
 def read_settings(given: dict[str, Any]) -> Settings:
     """Return the settings from the given flags and the environment.
 
-    Raises SettingsError for an invalid value, including a Redis URL that cannot be parsed.
+    Raises SettingsError for an invalid value, including a Redis URL that cannot be parsed and a password file that
+    cannot be read.
     """
     settings = load(given)
-    if "redis_url" in settings.model_fields_set:
+    if {"redis_url", "redis_password_file"} & settings.model_fields_set:
         _check_redis_url(settings)
     return settings
 
 
 def _check_redis_url(settings: Settings) -> None:
-    from lifecycle.store.redis import make_client  # imported here: it takes a quarter of a second
+    from lifecycle.store.password_file import read_password  # imported here: redis-py takes a quarter of a second
+    from lifecycle.store.redis import make_client
 
+    password_file = settings.redis_password_file
     try:
-        make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs)
+        if password_file:
+            read_password(password_file)
+    except (OSError, ValueError) as failure:
+        raise SettingsError(f"{environment_name('redis_password_file')}: {_one_line(failure)}") from None
+    try:
+        make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs, password_file=password_file)
     except (ValueError, TypeError) as failure:  # the URL may hold a password, so it is not shown
         raise SettingsError(f"{environment_name('redis_url')}: {_one_line(failure)}") from None
 

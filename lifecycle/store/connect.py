@@ -85,14 +85,14 @@ class _Deployment:
 
 def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     """Connect to one server, or to the primary behind Sentinels."""
-    url, timeout_secs = settings.redis_url, settings.redis_timeout_secs
-    commands = Commands(make_client(url, socket_timeout_secs=timeout_secs))
+    url, timeout_secs, password_file = settings.redis_url, settings.redis_timeout_secs, settings.redis_password_file
+    commands = Commands(make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file))
     stack.push_async_callback(commands.aclose)
-    subscriber = make_client(url, socket_timeout_secs=timeout_secs)
+    subscriber = make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file)
     stack.push_async_callback(subscriber.aclose)
 
     def blocking() -> Commands:
-        opened = BlockingCommands(blocking_client(url, timeout_secs))
+        opened = BlockingCommands(blocking_client(url, timeout_secs, password_file))
         stack.push_async_callback(opened.aclose)
         return opened
 
@@ -105,13 +105,13 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     """Connect to the nodes of a Redis Cluster."""
-    timeout_secs = settings.redis_timeout_secs
+    timeout_secs, password_file = settings.redis_timeout_secs, settings.redis_password_file
 
     def make(url: str) -> Redis:
-        return make_client(url, socket_timeout_secs=timeout_secs)
+        return make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file)
 
     def make_blocking(url: str) -> Redis:
-        return blocking_client(url, timeout_secs)
+        return blocking_client(url, timeout_secs, password_file)
 
     topology = Topology(parse(settings.redis_url), make)
     stack.push_async_callback(topology.aclose)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -21,24 +20,8 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, ConnectionPool, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    MasterDownError,
-    MaxConnectionsError,
-    MovedError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import AuthenticationError, MovedError, ReadOnlyError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from lifecycle.aio import tasks
@@ -47,6 +30,8 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
 from lifecycle.store.link import Link, Reply, connected
+from lifecycle.store.password_file import use_password_file
+from lifecycle.store.redis_errors import unavailable
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
 
@@ -58,11 +43,6 @@ BATCH_BYTES = 1 << 20  # of one pipeline, above which no further command is adde
 QUEUE_LIMIT = 100_000  # commands that wait for Redis
 _NO_TIMEOUT_SECS = 3600.0
 _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that is known to be away
-_REFUSALS = (BusyLoadingError, ClusterCrossSlotError, ClusterDownError, MasterDownError, NoPermissionError)
-_FINAL_CODES = frozenset({"WRONGTYPE", "NOGROUP", "BUSYGROUP", "NOSCRIPT", "EXECABORT"})
-_CODE = re.compile(r"-?([A-Z]{3,}[A-Z0-9]*)\b")
-# Refusals from inside a script, where Redis gives no other code than ERR, which redis-py removes.
-_TEMPORARY = ("Script attempted to access a non local key", "The user executing the script can't run this command")
 
 
 def client_options(socket_timeout_secs: float) -> dict[str, Any]:
@@ -79,64 +59,29 @@ def client_options(socket_timeout_secs: float) -> dict[str, Any]:
     }
 
 
-def make_client(url: str, *, socket_timeout_secs: float) -> Redis:
+def make_client(url: str, *, socket_timeout_secs: float, password_file: str = "") -> Redis:
     """Return a client of the URL's server, of the primary that Sentinels name, or of a Redis Cluster's first node.
 
-    Raises ValueError when the URL is malformed. Nothing is connected yet.
+    It reads the password from `password_file`, if there is one, at each connect. Raises ValueError when the URL is
+    malformed. Nothing is connected yet.
     """
     redis_url = parse(url)
     options = client_options(socket_timeout_secs)
     if redis_url.kind is Kind.SENTINEL:
-        return sentinel_client(redis_url, options)
+        return sentinel_client(redis_url, options, password_file)
     if redis_url.kind is Kind.CLUSTER:
         url = redis_url.node_url(*redis_url.nodes[0])
     given: dict[str, Any] = dict(parse_url(url))
+    use_password_file(given, password_file)
     connection_class = GUARDED[given.pop("connection_class", Connection)]
     if connection_class is not UnixConnection:
         options["socket_keepalive"] = True
     return Redis.from_pool(ConnectionPool(connection_class, **(options | given)))
 
 
-def blocking_client(url: str, timeout_secs: float) -> Redis:
+def blocking_client(url: str, timeout_secs: float, password_file: str = "") -> Redis:
     """Return a client for blocking reads, whose timeout is added to the BLOCK time. Raises ValueError as above."""
-    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs)
-
-
-def unavailable(failure: BaseException) -> StoreUnavailable | None:
-    """Return the error as StoreUnavailable, or None when it is of another kind, as for a wrong type or a bug."""
-    if isinstance(failure, AuthenticationError):
-        return StoreUnavailable("Redis refused the credentials of LIFECYCLE_REDIS_URL", str(failure))
-    if isinstance(failure, MovedError):
-        return StoreUnavailable(
-            "This Redis server is a node of a Redis Cluster: use a URL redis+cluster://host:port,host:port"
-        )
-    if isinstance(failure, (AskError, TryAgainError)):
-        return StoreUnavailable(
-            "Redis Cluster is moving this part of the data and refuses commands until the move is over"
-        )
-    if isinstance(failure, _REFUSALS):
-        return StoreUnavailable("Redis refuses commands for now", str(failure))
-    if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
-        words = str(failure)
-        return StoreUnavailable("Redis cannot be reached" if words else "Redis did not answer in time", words)
-    if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
-        return StoreUnavailable("Redis refuses writes", str(failure))
-    return _refusal(failure) if isinstance(failure, ResponseError) else None
-
-
-def _refusal(failure: ResponseError) -> StoreUnavailable | None:
-    """Return the refusal of a command as StoreUnavailable, unless it tells something about the data.
-
-    An error with a code that is not known here counts as passing: taking it for the loss of a stream would end every
-    request because of a mistake that somebody may correct in a moment.
-    """
-    words = str(failure)
-    code = _CODE.match(words)
-    if code is not None and not isinstance(failure, NoScriptError) and code[1] not in _FINAL_CODES:
-        return StoreUnavailable(f"Redis refuses commands for now ({code[1]})", words)
-    if words.startswith(_TEMPORARY):
-        return StoreUnavailable("Redis refuses commands for now", words)
-    return None
+    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, password_file=password_file)
 
 
 class Commands:
@@ -165,8 +110,8 @@ class Commands:
     async def execute(self, *args: Any) -> Any:
         """Execute one command and return its reply.
 
-        Raises StoreUnavailable when Redis gives no usable answer, and redis.exceptions.ResponseError when it refuses
-        the command itself.
+        Raises StoreUnavailable when Redis gives no usable answer, and redis.exceptions.ResponseError when its error
+        tells something about the data (see `redis_errors`).
         """
         if self._closed:
             raise StoreUnavailable("The Redis connection is closed")
@@ -182,7 +127,9 @@ class Commands:
                 raise value
             if isinstance(value, ReadOnlyError):
                 self._leave()
-            raise unavailable(value) or value
+            elif isinstance(value, AuthenticationError):  # a new connection has the credentials of now
+                self._drop(StoreUnavailable("Redis refused the credentials of this connection"))
+            raise unavailable(value, args[0]) or value
         return value
 
     async def execute_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:

@@ -31,10 +31,10 @@ def as_text(value: Any) -> str:
 class ScriptRunner:
     """Base of the Store.
 
-    Every method may raise StoreUnavailable: Redis cannot be reached, is loading, is read-only or is out of memory. The
-    call may have been executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises.
-    A refusal of the command itself is raised as `redis.exceptions.ResponseError`; it is never repeated. Every script
-    may raise StoreError when the server is too old for it.
+    Every method may raise StoreUnavailable: Redis cannot be reached, or refuses commands. The call may have been
+    executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises. An error that tells
+    something about the data is raised as `redis.exceptions.ResponseError`; it is never repeated. Every script may raise
+    StoreError when the server is too old for it.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from lifecycle.redis_url import RedisUrl
+from lifecycle.store.password_file import use_password_file
 from lifecycle.store.sockets import Guarded
 
 _SENTINEL_OPTIONS = ("retry", "retry_on_error", "maint_notifications_config", "protocol")
@@ -48,9 +49,13 @@ class _Pool(SentinelConnectionPool):
         await self.sentinel_manager.aclose()
 
 
-def sentinel_client(redis_url: RedisUrl, options: dict[str, Any]) -> Redis:
-    """Return a client of the primary of `redis_url.service`; `options` are for each connection to it."""
+def sentinel_client(redis_url: RedisUrl, options: dict[str, Any], password_file: str = "") -> Redis:
+    """Return a client of the primary of `redis_url.service`; `options` are for each connection to it.
+
+    `password_file` has the password of the primary, not of the Sentinels. Raises ValueError when the URL has one too.
+    """
     given: dict[str, Any] = dict(parse_url(redis_url.node_url("sentinel.invalid", 1)))
+    use_password_file(given, password_file)
     for name in ("host", "port", "connection_class"):
         given.pop(name, None)
     asking: dict[str, Any] = {name: options[name] for name in _SENTINEL_OPTIONS}

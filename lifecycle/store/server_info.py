@@ -28,7 +28,7 @@ def parse_info(text: str) -> dict[str, str]:
 async def read_infos(store: Store) -> list[Info]:
     """Return INFO of every server that holds a part of the data.
 
-    Raises StoreUnavailable when a server cannot be reached, and RedisError when the user may not call INFO.
+    Raises StoreUnavailable when a server cannot be reached, or the user may not call INFO.
     """
     replies = [await node.execute("INFO") for node in await store.commands.nodes()]
     return [parse_info(reply.decode(errors="replace")) for reply in replies]

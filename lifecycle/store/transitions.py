@@ -57,7 +57,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
       transition that was confirmed. Messages to frontends and workers may be lost at any time. The next heartbeat
       finds both, and the request ends with `state_lost` or `worker_lost` where it cannot go on.
     - Errors: StoreUnavailable when Redis gave no usable answer; the transition may have been executed nevertheless.
-      redis.exceptions.ResponseError when Redis refuses the script itself.
+      redis.exceptions.ResponseError when a key holds something else than it should.
     """
 
     async def admit(self, request: NewRequest, *, retry_for_secs: float = 0.3) -> Admission:

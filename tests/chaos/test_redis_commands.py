@@ -263,3 +263,6 @@ async def test_a_server_that_does_not_describe_itself(
         healing.is_over()
         for process in (*bench.frontends, *bench.workers):
             assert '"level":"warning"' not in process.log.read_text()
+        doctor = await lifecycle(settings, "doctor", "--json")
+        (finding,) = [f for f in json.loads(doctor.output)["findings"] if f["check"] == "version"]
+        assert (finding["level"], "INFO" in finding["message"]) == ("warn", True)

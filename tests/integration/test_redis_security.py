@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
+from tests.certificates import certify
 from tests.cluster import running
 from tests.conformance.calls import endless
 from tests.keys import Keys
@@ -57,49 +57,6 @@ class Secured:
 
     def settings(self, url: str) -> Settings:
         return Settings(redis_url=url, heartbeat_secs=0.25, lease_secs=1.0, sweep_secs=0.25)
-
-
-def certify(directory: Path) -> None:
-    """A certificate authority, one certificate of it for the server and one for the replicas, and a stranger's."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True, timeout=30)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for authority in ("ca", "stranger"):
-        openssl(
-            "req",
-            "-x509",
-            *key,
-            "-keyout",
-            f"{authority}.key",
-            "-out",
-            f"{authority}.crt",
-            "-days",
-            "2",
-            "-subj",
-            f"/CN={authority}",
-        )
-    (directory / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name in ("redis", "replica"):
-        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        openssl(
-            "x509",
-            "-req",
-            "-in",
-            f"{name}.csr",
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-out",
-            f"{name}.crt",
-            "-days",
-            "2",
-            "-extfile",
-            "names",
-        )
 
 
 @pytest.fixture(scope="module")

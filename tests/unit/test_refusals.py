@@ -9,7 +9,7 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.redis import unavailable
+from lifecycle.store.redis_errors import unavailable
 from tests.servers import ask
 
 
@@ -37,7 +37,13 @@ def _parsed(reply: str) -> Exception:
         "TRYAGAIN Multiple keys request during rehashing of slot",
         "CROSSSLOT Keys in request don't hash to the same slot",
         "UNKILLABLE Sorry the script already executed write commands",
+        "EXECABORT Transaction discarded because of previous errors.",
         "NEWPREFIX an error of a version that does not exist yet",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "BUSYGROUP Consumer Group name already exists",
+        "ERR unknown command 'FUNCTION'",
+        "ERR no upstream host",
+        "ERR",
         "ERR The user executing the script can't run this command or subcommand script: f_1, on @user_script:1.",
     ],
 )
@@ -51,15 +57,26 @@ def test_a_refusal_is_waited_for(reply: str) -> None:
     "reply",
     [
         "WRONGTYPE Operation against a key holding the wrong kind of value",
-        "BUSYGROUP Consumer Group name already exists",
         "NOGROUP No such key 'queue' or consumer group 'workers' in XREADGROUP with GROUP option",
-        "NOSCRIPT No matching script. Please use EVAL.",
-        "ERR unknown command 'FUNCTION'",
         "ERR The XGROUP subcommand requires the key to exist.",
+        "ERR no such key",
+        "ERR hash value is not an integer script: f_1, on @user_script:1.",
+        "ERR user_script:1: attempt to perform arithmetic on a nil value script: f_1, on @user_script:1.",
     ],
 )
-def test_what_redis_says_about_the_data_or_the_command_is_final(reply: str) -> None:
+def test_what_redis_says_about_the_data_is_final(reply: str) -> None:
     assert unavailable(_parsed(reply)) is None
+
+
+def test_an_answer_of_one_command_is_a_refusal_of_another() -> None:
+    unknown, existing = _parsed("NOSCRIPT No matching script."), _parsed("BUSYGROUP Consumer Group name already exists")
+    assert (unavailable(unknown, "EVALSHA"), unavailable(existing, "XGROUP")) == (None, None)
+    assert None not in (unavailable(unknown, "EVAL"), unavailable(existing, "EVALSHA"))
+
+
+def test_the_arguments_of_an_unknown_command_are_not_shown() -> None:
+    found = unavailable(_parsed("ERR unknown command 'EVALSHA', with args beginning with: 'secret' "))
+    assert "secret" not in str(found)
 
 
 def test_a_server_words_its_refusals_so() -> None:

@@ -7,7 +7,7 @@ import time
 from redis.exceptions import RedisError
 
 from lifecycle.cli.doctor.finding import Finding, Level, fail, ok, warn
-from lifecycle.errors import StoreUnavailable
+from lifecycle.errors import StoreError
 from lifecycle.store.server_info import EVICTION_ADVICE, FIT_POLICY, Info, eviction_policy, parse_info, read_infos
 from lifecycle.store.transitions import Store
 
@@ -29,9 +29,7 @@ async def check_server(store: Store) -> list[Finding]:
     findings = [_reachable((time.monotonic() - asked_at) * 1000), await _clock(store)]
     try:
         infos = await read_infos(store)
-    except StoreUnavailable:
-        raise
-    except RedisError as failure:
+    except (StoreError, RedisError) as failure:
         advice = "use a real Redis or Valkey server, and allow this user the command INFO"
         return [*findings, warn("version", f"the command INFO failed: {failure}", advice)]
     checks = (version, role, eviction, memory, persistence, clients)
@@ -132,7 +130,7 @@ async def _coverage(store: Store) -> Finding:
             return fail("coverage", message, "see CLUSTER NODES; a primary is down, or slots have no owner")
         try:
             _, answer = await node.execute("CONFIG", "GET", _FULL_COVERAGE)
-        except (RedisError, ValueError):
+        except (StoreError, RedisError, ValueError):
             return warn("coverage", f"{_FULL_COVERAGE} is not known", "allow this user the command CONFIG|GET")
         strict = strict or answer == b"yes"
     if not strict:

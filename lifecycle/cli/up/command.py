@@ -87,7 +87,8 @@ def up(
     console = Console()
     given = settings.redis_url if "redis_url" in settings.model_fields_set else None
     with private_server(given, console.notice) as server:
-        settings = settings if server is None else settings.model_copy(update={"redis_url": server.url})
+        if server is not None:
+            settings = settings.model_copy(update={"redis_url": server.url, "redis_password_file": ""})
         return asyncio.run(_run(plan, settings, console, server))
 
 

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.redis import unavailable
+from lifecycle.store.redis_errors import unavailable
 from tests.known_faults.core.kit import ended, heartbeats, held_within, killed_while_nobody_hears, queue_is_open
 from tests.known_faults.core.replicas import call, frontend, quick_settings, served, worker
 from tests.servers import ask
@@ -25,7 +25,7 @@ _HEARTBEATS = 4
 
 
 def test_a_consumer_group_that_exists_does_not_mean_that_redis_is_away() -> None:
-    assert unavailable(ResponseError("BUSYGROUP Consumer Group name already exists")) is None
+    assert unavailable(ResponseError("BUSYGROUP Consumer Group name already exists"), "XGROUP") is None
 
 
 def test_a_busy_redis_is_away_for_now() -> None:

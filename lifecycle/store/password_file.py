@@ -1,0 +1,51 @@
+"""Read the password of Redis from a file at each connect, so that a new one is used without a restart."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+class PasswordFile(CredentialProvider):
+    """Give redis-py the URL's user, or the default one, and the password that the file has now."""
+
+    def __init__(self, path: str, username: str | None) -> None:
+        self._path = path
+        self._username = username
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return the credentials. Raises redis.exceptions.ConnectionError when the file cannot be read."""
+        try:
+            password = read_password(self._path)
+        except (OSError, ValueError) as failure:
+            raise RedisConnectionError(f"the password file cannot be read: {failure}") from failure
+        return (self._username, password) if self._username else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """Return the credentials without blocking the event loop. Raises as above."""
+        return await asyncio.to_thread(self.get_credentials)
+
+
+def read_password(path: str) -> str:
+    """Return the first line of the file. Raises OSError; ValueError when it is empty or no text."""
+    password = Path(path).read_text("utf-8").partition("\n")[0].strip()
+    if not password:
+        raise ValueError(f"{path} has no password in its first line")
+    return password
+
+
+def use_password_file(options: dict[str, Any], path: str) -> None:
+    """Let the options of a connection read the password from this file; '' changes nothing.
+
+    Raises ValueError when they have a password already.
+    """
+    if not path:
+        return
+    if options.get("password"):
+        raise ValueError("it has a password, and LIFECYCLE_REDIS_PASSWORD_FILE names another: leave out one of them")
+    options.pop("password", None)
+    options["credential_provider"] = PasswordFile(path, options.pop("username", None))
