@@ -19,6 +19,7 @@ import uvicorn
 from frontend.app import create_app
 from frontend.auth.api_keys import Keyring, check_access
 from frontend.edge.connections import Connections
+from frontend.edge.cors import Cors
 from frontend.edge.descriptors import most_connections, raise_limit, warn_if_low
 from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
 from frontend.edge.refusals import Refusals
@@ -97,7 +98,8 @@ def _url(host: str, port: int) -> str:
 def make_server(tracker: Tracker, keyring: Keyring | None, connections: int = 0) -> Server:
     """Return the server of a frontend, which `serve(sockets=…)` runs. It takes so many connections; 0: any number."""
     shared, refusals = Connections(tracker.settings, connections), Refusals(tracker.metrics)
-    return Server(EdgeConfig(create_app(tracker, keyring, refusals), shared, refusals), tracker)
+    app = create_app(tracker, keyring, refusals)
+    return Server(EdgeConfig(app, shared, refusals, Cors(tracker.settings)), tracker)
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:

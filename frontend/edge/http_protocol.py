@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from starlette.types import ASGIApp
@@ -20,9 +21,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from frontend.edge.connections import Connections
+from frontend.edge.cors import Cors
 from frontend.edge.head import MAX_HEAD_BYTES, check_head, too_large_head, without_upgrade
 from frontend.edge.refusals import Refusals
 from frontend.edge.unchunked import Unchunked
+from frontend.transport.error_responses import error_body, id_headers, without_slash_at_end
 from frontend.transport.request_id import SECURITY
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -39,7 +42,7 @@ _OLD_VERSIONS = frozenset({"0.9", "1.0"})  # of HTTP, whose clients do not know 
 class EdgeConfig(Config):
     """Configure uvicorn for a frontend."""
 
-    def __init__(self, app: ASGIApp, shared: Connections, refusals: Refusals) -> None:
+    def __init__(self, app: ASGIApp, shared: Connections, refusals: Refusals, cors: Cors) -> None:
         super().__init__(
             app,
             http=HttpProtocol,
@@ -56,6 +59,7 @@ class EdgeConfig(Config):
         )
         self.shared = shared
         self.refusals = refusals
+        self.cors = cors
 
 
 class _Awaited(Enum):
@@ -82,6 +86,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._shared = config.shared
         self._refusals = config.refusals
+        self._cors = config.cors
+        self.url, self.headers = b"", []  # of the latest call, as far as they have arrived
         self._disconnect_callbacks: set[Callable[[], None]] = set()
         self._awaited = _HEAD
         self._measured: _Awaited | None = _NOTHING  # whose time is measured; None: that of an earlier call
@@ -203,6 +209,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._awaited = _HEAD
         self._received = 0
+        self.url, self.headers = b"", []
         if self._measured is not _NOTHING:
             self._measured = None
 
@@ -290,25 +297,38 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_responding:
             cycle.disconnected = True
             cycle.message_event.set()
-        transport.write(_response(refusal))
+        transport.write(self._response(refusal))
         if transport.can_write_eof():
             transport.write_eof()
         self._lingering = self.loop.call_later(_LINGER_SECS, transport.abort)
+
+    def _response(self, refusal: ApiError) -> bytes:
+        """Return the response, in the form of the path and for the page's origin as far as they have arrived."""
+        path, rid = _path_of(self.url), new_request_id("req-")
+        body = error_body(path, refusal, rid)
+        origin = {name.decode(): value.decode("latin-1") for name, value in self.headers if name == b"origin"}
+        headers = [
+            *((name.encode(), value.encode()) for name, value in refusal.headers().items()),
+            *((name, rid.encode()) for name in id_headers(path)),
+            *SECURITY,
+            *self._cors.response_headers(origin),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        lines = [b"HTTP/1.1 %d %b" % (refusal.status, HTTPStatus(refusal.status).phrase.encode())]
+        return b"\r\n".join((*lines, *(b"%b: %b" % header for header in headers), b"", body))
+
+
+def _path_of(url: bytes) -> str:
+    """Return the path of a URL, which may be incomplete; '' for none."""
+    try:
+        # The parser takes no URL beyond 64 KiB; an endpoint's path is far shorter.
+        return without_slash_at_end(unquote(httptools.parse_url(url.partition(b"?")[0]).path.decode("latin-1")))
+    except (httptools.HttpParserInvalidURLError, AttributeError):
+        return ""
 
 
 def _refusal_of(failure: httptools.HttpParserError) -> ApiError:
     """Return what a callback of the parser has raised, or the refusal of what the parser does not understand."""
     raised = failure.__context__
     return raised if isinstance(raised, ApiError) else ApiError(ErrorType.VALIDATION, _MALFORMED)
-
-
-def _response(refusal: ApiError) -> bytes:
-    body = refusal.body()
-    headers = refusal.headers() | {
-        "x-request-id": new_request_id("req-"),
-        **{name.decode(): value.decode() for name, value in SECURITY},
-        "content-length": str(len(body)),
-        "connection": "close",
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n{head}\r\n".encode() + body

@@ -20,6 +20,22 @@ def failure_response(request: Request, failure: Exception) -> Response:
     return to_response(request, failure, lambda error: _body(request.scope, error))
 
 
+def error_body(path: str, error: ApiError, request_id: str) -> bytes:
+    """Return the body in the form of the endpoint that the path belongs to, or OpenAI's."""
+    endpoint = endpoint_at(path)
+    return error.body() if endpoint is None else endpoint.error_body(error, request_id)
+
+
+def id_headers(path: str) -> tuple[bytes, ...]:
+    """Return the names of the headers that name the request in the response to a call of this path."""
+    endpoint = endpoint_at(path)
+    return (b"x-request-id", *(endpoint.id_headers if endpoint else ()))
+
+
+def without_slash_at_end(path: str) -> str:
+    """Return the path without the slash that some clients add, because a redirect would lose the call."""
+    return path[:-1] if path[-1:] == "/" and path[-2:] not in ("/", "//") else path
+
+
 def _body(scope: Scope, error: ApiError) -> bytes:
-    endpoint = endpoint_at(scope["path"])
-    return error.body() if endpoint is None else endpoint.error_body(error, scope["state"]["request_id"])
+    return error_body(scope["path"], error, scope["state"]["request_id"])

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from frontend.endpoints import BY_PATH, endpoint_at
-from frontend.transport.error_responses import error_response
+from frontend.endpoints import BY_PATH
+from frontend.transport.error_responses import error_response, id_headers, without_slash_at_end
 from frontend.transport.headers import Headers, decode_headers
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
@@ -52,9 +52,7 @@ class RequestIdMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        path = scope["path"]
-        if path[-1:] == "/" and path[-2:] not in ("/", "//"):  # some clients add it, and a redirect would lose the call
-            path = scope["path"] = path[:-1]
+        path = scope["path"] = without_slash_at_end(scope["path"])
         endpoint = BY_PATH.get(path)
         prefix = endpoint.id_prefix if endpoint else "req-"
         call_headers = decode_headers(scope)
@@ -64,7 +62,7 @@ class RequestIdMiddleware:
             client_id, added = prefix + client_id, len(prefix)
         valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
         state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
-        id_headers = _id_headers(path)
+        names_of_id = id_headers(path)
         connection = ClientConnection.of(scope)
 
         async def send_with_headers(message: Message) -> None:
@@ -74,7 +72,7 @@ class RequestIdMiddleware:
                 if message["status"] >= 400 and REFUSAL in state:
                     self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
                 rid = state["request_id"].encode()
-                headers += [(name, rid) for name in id_headers]
+                headers += [(name, rid) for name in names_of_id]
                 headers += [header for header in SECURITY if header[0] not in names]
                 headers += self._more_headers(call_headers)
                 if message["status"] == 200 and b"content-length" not in names and connection.begin(headers):
@@ -91,9 +89,3 @@ class RequestIdMiddleware:
             await error_response(scope, refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
-
-
-def _id_headers(path: str) -> tuple[bytes, ...]:
-    """Return the names of the headers that name the request in the response to a call."""
-    endpoint = endpoint_at(path)
-    return (b"x-request-id", *(endpoint.id_headers if endpoint else ()))

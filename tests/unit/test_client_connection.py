@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from frontend.edge.connections import Connections
+from frontend.edge.cors import Cors
 from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
 from frontend.edge.refusals import Refusals
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
@@ -30,7 +31,7 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await call(ClientConnection.of(scope), receive, send)
 
-    config = EdgeConfig(app, Connections(load()), Refusals(Metrics()))
+    config = EdgeConfig(app, Connections(load()), Refusals(Metrics()), Cors(load()))
     state = ServerState()
     config.load()
     server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
