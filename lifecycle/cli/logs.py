@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import orjson
 
+from lifecycle.cli.scrubbing import scrubbed
+
 _MESSAGE_CHARS = 120  # limit for one field of a readable line
 
 
@@ -51,12 +53,12 @@ class HumanFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        line = f"{at} {record.levelname} {record.name}: {record.getMessage()}"
+        line = f"{at} {record.levelname} {record.name}: {scrubbed(record.getMessage())}"
         request = _request(record)
         if request:
             fields = (f"{name}={_short(value)}" for name, value in request.items() if name != "id" and value != "")
             line = " ".join((line, str(request.get("id", "")), *fields))
-        return line + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        return line + (f"\n{scrubbed(self.formatException(record.exc_info))}" if record.exc_info else "")
 
 
 class JsonFormatter(logging.Formatter):
@@ -67,13 +69,13 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": scrubbed(record.getMessage()),
         }
         request = dict(_request(record))
         if request:
             line |= {"request_id": request.pop("id", None), **request}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = scrubbed(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str).decode()
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TextIO
 
 import orjson
 
+from lifecycle.cli.scrubbing import scrubbed
 from lifecycle.types import RequestRecord, Status
 
 RED, GREEN, YELLOW, CYAN = 31, 32, 33, 36
@@ -58,8 +59,8 @@ def write_json(value: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """Print one line on standard error; line breaks in the text become spaces."""
-    sys.stderr.write(printable(" ".join(text.split())) + "\n")
+    """Print one line on standard error, without secrets; line breaks in the text become spaces."""
+    sys.stderr.write(printable(scrubbed(" ".join(text.split()))) + "\n")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> list[str]:

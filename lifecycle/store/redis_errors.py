@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -51,6 +52,8 @@ def unavailable(failure: BaseException, command: str = "") -> StoreUnavailable |
         return StoreUnavailable(
             "Redis Cluster is moving this part of the data and refuses commands until the move is over"
         )
+    if isinstance(failure, MasterNotFoundError):  # its words show how the clients of the Sentinels were made
+        return StoreUnavailable("Redis cannot be reached", str(failure).partition(" : ")[0])
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
         words = str(failure)
         return StoreUnavailable("Redis cannot be reached" if words else "Redis did not answer in time", words)

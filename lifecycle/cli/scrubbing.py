@@ -1,0 +1,54 @@
+"""Keep the secrets of this process's URLs out of what it writes, whichever library words the message."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from urllib.parse import unquote
+
+_SHOWN = "***"
+_SHORTEST = 4  # a shorter part would be found in many other words
+_USER_INFO = re.compile(r"://(\S*)@")
+_CREDENTIALS = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@")  # of any URL, also of one that came from elsewhere
+_PARTS = re.compile(r"[/?#@:,\s]")
+_WHOLE_SECRETS = ("LIFECYCLE_OPENAI_API_KEY", "LIFECYCLE_WEBHOOK_SECRET")
+_HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_\w*HEADERS")
+
+
+def scrubbed(text: str) -> str:
+    """Return the text without the credentials of URLs in it, and without any secret of the environment or arguments."""
+    if "@" in text:
+        text = _CREDENTIALS.sub(_SHOWN + "@", text)
+    found = _pattern(tuple(os.environ.items()), tuple(sys.argv))
+    return found.sub(_SHOWN, text) if found else text
+
+
+@lru_cache(4)
+def _pattern(environment: tuple[tuple[str, str], ...], arguments: tuple[str, ...]) -> re.Pattern[str] | None:
+    secrets = {part for secret in _secrets(environment, arguments) for part in _forms(secret)}
+    longest_first = sorted((part for part in secrets if len(part) >= _SHORTEST), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def _secrets(environment: Iterable[tuple[str, str]], arguments: Iterable[str]) -> Iterator[str]:
+    values = list(arguments)
+    for name, value in environment:
+        values.append(value)
+        if name in _WHOLE_SECRETS:
+            yield from value.split()
+        if _HEADERS.fullmatch(name):
+            for field in value.split(","):
+                yield field.rpartition("=")[2]
+    for value in values:
+        for user_info in _USER_INFO.findall(value):
+            yield user_info.partition(":")[2]
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield the secret as it is and decoded, and its parts: a parser that misreads a URL names only one of them."""
+    for form in {secret, unquote(secret)}:
+        yield form
+        yield from _PARTS.split(form)
