@@ -1,7 +1,7 @@
 """Bound what one client's name holds of a frontend, so that no client takes it away from the others.
 
 It applies to clients where keys with more than one name exist. Operators, and all callers of a frontend that has one
-name or no keys, have the frontend's own limits only.
+name or no keys, have the frontend's own limits only: those of its unfinished bodies are here too.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from lifecycle.types import ErrorType
 
 MOST_BODIES = 256  # of one name, that have not arrived completely
 BODY_SIZES = 32  # of LIFECYCLE_MAX_BODY_BYTES, that these may have in all
+MOST_BODIES_IN_ALL = 4096
+BODY_SIZES_IN_ALL = 128
 _CLAIM = "reader_of"
 
 
 @dataclass(slots=True)
 class UnfinishedBody:
-    """Measure one body while it arrives. `shares` is None where no share applies."""
+    """Measure one body while it arrives. `name` is None where no share applies."""
 
-    name: str
-    shares: ClientShares | None
+    name: str | None
+    shares: ClientShares
     size: int = 0
 
     def add(self, size: int) -> None:
-        """Count so many more bytes. Raises ApiError (429)."""
-        if self.shares is not None:
-            self.size += size
-            self.shares.count_bytes(self.name, size)
+        """Count so many more bytes. Raises ApiError: 429 for the client's share, 503 for the limit."""
+        self.size += size
+        self.shares.count_bytes(self.name, size)
 
 
 class ClientShares:
@@ -45,6 +46,8 @@ class ClientShares:
         self._keyring = keyring
         self._most_readers = max(1, settings.max_readers // 2)
         self._most_bytes = BODY_SIZES * settings.max_body_bytes
+        self._most_bytes_in_all = BODY_SIZES_IN_ALL * settings.max_body_bytes
+        self._bodies_in_all = self._bytes_in_all = 0
         self._readers: Counter[str] = Counter()
         self._bodies: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
@@ -79,25 +82,34 @@ class ClientShares:
 
     @contextmanager
     def unfinished_body(self, caller: Caller) -> Iterator[UnfinishedBody]:
-        """Count a body while it arrives. Raises ApiError (429)."""
-        if not self.applies_to(caller):
-            yield UnfinishedBody(caller.name, None)
-            return
-        if self._bodies[caller.name] >= MOST_BODIES:
+        """Count a body while it arrives. Raises ApiError: 429 for the client's share, 503 for the limit."""
+        name = caller.name if self.applies_to(caller) else None
+        if name is not None and self._bodies[name] >= MOST_BODIES:
             raise _too_much(f"{MOST_BODIES} request bodies")
-        body = UnfinishedBody(caller.name, self)
-        self._bodies[caller.name] += 1
+        if self._bodies_in_all >= MOST_BODIES_IN_ALL:
+            raise _too_much_in_all(f"{MOST_BODIES_IN_ALL} request bodies")
+        body = UnfinishedBody(name, self)
+        self._bodies_in_all += 1
+        if name is not None:
+            self._bodies[name] += 1
         try:
             yield body
         finally:
-            _subtract(self._bodies, caller.name, 1)
-            _subtract(self._bytes, caller.name, body.size)
+            self._bodies_in_all -= 1
+            self._bytes_in_all -= body.size
+            if name is not None:
+                _subtract(self._bodies, name, 1)
+                _subtract(self._bytes, name, body.size)
 
-    def count_bytes(self, name: str, size: int) -> None:
-        """Count bytes of an unfinished body. Raises ApiError (429)."""
-        self._bytes[name] += size
-        if self._bytes[name] > self._most_bytes:
-            raise _too_much(f"{self._most_bytes} bytes of request bodies")
+    def count_bytes(self, name: str | None, size: int) -> None:
+        """Count bytes of an unfinished body. Raises ApiError as above."""
+        self._bytes_in_all += size
+        if name is not None:
+            self._bytes[name] += size
+            if self._bytes[name] > self._most_bytes:
+                raise _too_much(f"{self._most_bytes} bytes of request bodies")
+        if self._bytes_in_all > self._most_bytes_in_all:
+            raise _too_much_in_all(f"{self._most_bytes_in_all} bytes of request bodies")
 
 
 class ClientSharesMiddleware:
@@ -117,6 +129,11 @@ class ClientSharesMiddleware:
 def _too_much(what: str) -> ApiError:
     message = f"The API key has {what} that have not arrived completely, its share; repeat the call later"
     return ApiError(ErrorType.OVERLOAD, message, code="body_limit")
+
+
+def _too_much_in_all(what: str) -> ApiError:
+    message = f"This frontend has {what} that have not arrived completely, its limit; repeat the call later"
+    return ApiError(ErrorType.UNAVAILABLE, message, code="frontend_body_limit")
 
 
 def _subtract(counter: Counter[str], name: str, number: int) -> None:

@@ -12,7 +12,7 @@ import httpx2
 import orjson
 import pytest
 
-from frontend.edge.client_shares import BODY_SIZES, MOST_BODIES
+from frontend.edge.client_shares import BODY_SIZES, BODY_SIZES_IN_ALL, MOST_BODIES
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
 from lifecycle.types import CancelMode, Labels, Limits, OnDisconnect
 from tests.conftest import MakeSettings
@@ -143,3 +143,21 @@ async def test_one_client_has_a_share_of_unfinished_bodies(serve: Serve, keys: K
 async def test_an_operator_has_no_share_of_bodies(serve: Serve, keys: Keys) -> None:
     async with serve() as edge, half_bodies(edge, keys, "ops", MOST_BODIES, 1):
         assert await answer_to_a_late_body(edge, keys, "ops") == 400
+
+
+async def test_all_unfinished_bodies_have_a_limit_together(serve: Serve, keys: Keys) -> None:
+    async def status(name: str) -> int:
+        return await answer_to_a_late_body(edge, keys, name)
+
+    async with serve() as edge:
+        async with half_bodies(edge, keys, "ops", BODY_SIZES_IN_ALL, BODY_BYTES - 1):
+
+            async def refused() -> bool:
+                return await status("ops") == await status("acme") == 503
+
+            await wait_until(refused, what="a limit that is reached")
+
+        async def accepted() -> bool:
+            return await status("acme") == 400
+
+        await wait_until(accepted, what="room that is free again")

@@ -75,6 +75,7 @@ TYPES = {
 }
 CODES = {
     "body_limit": "the client's name has its share of request bodies that have not arrived completely",
+    "frontend_body_limit": "the frontend has its limit of request bodies that have not arrived completely",
     "reader_limit": "the client's name has half of `LIFECYCLE_MAX_READERS` open streams at this frontend",
     "call_timeout": "the head or the body did not arrive in time; see `LIFECYCLE_HEAD_TIMEOUT_SECS`",
     "head_too_large": "the head of the call, or what follows its body, is larger than 64 KiB",
