@@ -30,6 +30,7 @@ from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 log = logging.getLogger(__name__)
 
 _MAX_ITEM_IDS = 256  # of an answer whose items are to be found by their ids
+_LATE_SECS = 0.05  # of a timer, from which on the event loop itself was late
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
 
@@ -317,12 +318,16 @@ class Attempt:
     def _watch_inactivity(self) -> None:
         """Fail the attempt once no event has come for WORKER_INACTIVITY_SECS.
 
-        The timer is set again only when it expires, so an event costs no timer.
+        The timer is set again only when it expires, so an event costs no timer. The time for which the event loop was
+        late does not count: an event may have come meanwhile.
         """
         limit_secs = self._settings.worker_inactivity_secs
         if limit_secs <= 0:
             return
         remaining_secs = self._last_event_at + limit_secs - self._loop.time()
+        if remaining_secs < -_LATE_SECS:
+            self._last_event_at -= remaining_secs
+            remaining_secs = _LATE_SECS
         if remaining_secs > 0:
             self._schedule("inactivity", remaining_secs, self._watch_inactivity)
         elif not self.context.is_killed:

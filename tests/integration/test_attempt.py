@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -201,3 +202,24 @@ async def test_long_integers_keep_their_value(bench: Bench) -> None:
     bench.body = json.dumps({"seed": 2**70 + 1}).encode()
     await bench.run(engine)
     assert await bench.events() == [str(2**70 + 1)]
+
+
+async def test_a_late_event_loop_is_no_silence(make_settings: MakeSettings, make_store: MakeStore) -> None:
+    """An event that came while the loop was blocked is there before the time of silence is over."""
+    loop = asyncio.get_running_loop()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "before"
+        came = asyncio.Event()
+        timer = threading.Timer(0.5, lambda: loop.call_soon_threadsafe(came.set))
+        timer.start()
+        await asyncio.sleep(0)
+        blocked = threading.Event()
+        blocked.wait(1.5)  # blocks the event loop for longer than the limit
+        await came.wait()
+        yield "after"
+
+    world = World(make_store(make_settings(lease_secs=60.0, backend_stream_timeout_secs=1)))
+    await world.open()
+    outcome = await Bench(world).run(engine)
+    assert (outcome.status, outcome.message) == ("completed", "")
