@@ -73,7 +73,7 @@ async def test_another_origin_is_not_named(edge: EdgeServer) -> None:
 
 
 async def test_a_call_behind_another_one_has_its_own_form(edge: EdgeServer) -> None:
-    """What is malformed before it has a path is not taken for a call of the earlier path."""
+    """Refuse what is malformed before it has a path as a call of no path, and not of the earlier one."""
     async with connected(edge.port) as connection:
         await connection.send(f"GET {MESSAGES} HTTP/1.1\r\nHost: localhost\r\nOrigin: {ORIGIN}\r\n\r\n".encode())
         first = await connection.read_until(b'"type":"error"')
