@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -70,7 +71,9 @@ class QueueConsumer:
         self._launch = launch
         # All retry queues come first: what has waited once already does not wait behind another model's new requests.
         self._keys = {f"{prefix}{queue}:{model}": (queue, model) for queue in _QUEUES for model in models}
-        self._pending = True  # the next read of all queues returns this worker's pending entries, not new ones
+        # Behind which entry of each queue those that are pending in this worker's name are still to be read.
+        self._pending: dict[str, str] = dict.fromkeys(self._keys, "0")
+        self._recheck_at = time.monotonic() + store.settings.heartbeat_secs
         self._shards = store.settings.shards
         # Redis hands an entry to a blocked read even when its worker is frozen. The wait must end before the lease
         # does: an entry that is handed over after the reaper's visit would belong to nobody.
@@ -83,7 +86,11 @@ class QueueConsumer:
             tasks.check_cancelled()
             await self._slots.wait_available()
             try:
-                if self._pending or not await self._poll():
+                if time.monotonic() >= self._recheck_at:
+                    self.recheck()
+                if self._pending:
+                    await self._take(await self._read_pending(self._batch()))
+                elif not await self._poll():
                     await self._take(await self._block())
                 pause = 0.0
                 continue
@@ -96,22 +103,27 @@ class QueueConsumer:
             except (RedisError, StoreError, TimeoutError) as failure:
                 log.debug("reading the queues of model %s failed and is repeated: %s", self._models, failure)
             tasks.check_cancelled()
-            self._pending = True
+            self.recheck()
             pause = min(pause * 2 + 0.02, _MAX_PAUSE_SECS)
             await asyncio.sleep(pause)
 
     def recheck(self) -> None:
-        """Read the pending entries again: one of them could not be started."""
-        self._pending = True
+        """Read all pending entries again: one of them could not be started.
+
+        It is also done once a heartbeat: no entry waits longer beside a free slot, whatever became of its start.
+        """
+        self._pending = dict.fromkeys(self._keys, "0")
+        self._recheck_at = time.monotonic() + self._store.settings.heartbeat_secs
 
     async def release_pending(self) -> None:
         """Requeue the entries that were delivered to this worker and not started.
 
         Raise RedisError or StoreError when Redis does not do it; the reaper requeues them later.
         """
-        self._pending = True
-        for delivery in await self._read(tuple(self._keys), _BATCH, None):
-            await self._requeue(delivery)
+        self.recheck()
+        while self._pending:
+            for delivery in await self._read_pending(_BATCH):
+                await self._requeue(delivery)
 
     async def _poll(self) -> bool:
         """Poll the queues when few slots are free. Return whether anything was taken or no slot is left.
@@ -133,23 +145,42 @@ class QueueConsumer:
         return taken > 0 or self._slots.free == 0
 
     async def _block(self) -> list[Delivery]:
-        """Wait for entries in all queues. Ask for so few that they fit even if every shard delivers as many."""
-        count = self._slots.free // (len(self._keys) * self._shards)
-        return await self._read(tuple(self._keys), max(1, min(_BATCH, count)), self._block_ms)
+        """Wait for entries in all queues."""
+        return await self._read(tuple(self._keys), self._batch(), self._block_ms)
+
+    def _batch(self) -> int:
+        """Return how many entries to ask each queue for: so few that they fit even if every shard delivers as many."""
+        return max(1, min(_BATCH, self._slots.free // (len(self._keys) * self._shards)))
 
     async def _read(self, keys: Sequence[str], count: int, block_ms: int | None) -> list[Delivery]:
-        """Return new deliveries, or after a start or an error those that are pending in this worker's name.
+        """Return new deliveries, at most `count` of each queue.
 
-        `count` is the maximum for each key. `block_ms` is the longest wait for a new entry; None does not wait.
+        `block_ms` is the longest wait for one; None does not wait.
         """
-        pending = self._pending and len(keys) == len(self._keys)
-        if pending:
-            self._pending = False
-        start = "0" if pending else ">"
-        block = () if pending or block_ms is None else ("BLOCK", block_ms)
-        reply: Any = await self._blocking.execute(
-            "XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count, *block, "STREAMS", *keys, *(start for _ in keys)
+        block = () if block_ms is None else ("BLOCK", block_ms)
+        return await self._deliveries_of(
+            await self._blocking.execute(
+                *("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count),
+                *(*block, "STREAMS", *keys, *(">" for _ in keys)),
+            )
         )
+
+    async def _read_pending(self, count: int) -> list[Delivery]:
+        """Return the next deliveries that are pending in this worker's name, at most `count` of each queue.
+
+        A queue that has no more of them is left out afterwards, until the next recheck.
+        """
+        asked = self._pending
+        reply: Any = await self._blocking.execute(
+            *("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count),
+            *("STREAMS", *asked, *asked.values()),
+        )
+        deliveries = await self._deliveries_of(reply)
+        if self._pending is asked:  # else a recheck has begun anew meanwhile
+            self._pending = {key.decode(): entries[-1][0].decode() for key, entries in reply or () if entries}
+        return deliveries
+
+    async def _deliveries_of(self, reply: Any) -> list[Delivery]:
         deliveries: list[Delivery] = []
         for key, entries in reply or ():
             for entry, flat in entries:

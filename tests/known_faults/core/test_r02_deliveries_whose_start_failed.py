@@ -24,7 +24,6 @@ _HEARTBEATS = 8
 _FIRST = "first"  # by it the worker has run a script `start`, which is loaded then
 
 
-@pytest.mark.xfail(strict=True, reason="r02: deliveries whose start failed are read again once, and not all of them.")
 async def test_every_delivery_whose_start_failed_runs_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
     ran: set[str] = set()
 
