@@ -140,7 +140,7 @@ class Membership:
         """Ignore them: only workers have any."""
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
-        await self._owned.check_lost(rids)
+        self._owned.check_lost(rids)
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         self._owned.take_over(rids)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from lifecycle.aio.tasks import Spawn
+from lifecycle.store.runner import BATCH_LIMIT
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -25,6 +26,11 @@ from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, RequestReco
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000  # ends
+
+
+def _batches(rids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the ids in lists of at most 200, as many as are read at once."""
+    return (rids[first : first + BATCH_LIMIT] for first in range(0, len(rids), BATCH_LIMIT))
 
 
 class OwnedRequests:
@@ -159,26 +165,33 @@ class OwnedRequests:
         for rid in self._by_shard[shard]:
             self._monitors[rid].mark_stale()
 
-    async def check_lost(self, rids: Sequence[str]) -> None:
-        """Let go of requests that Redis does not count as this frontend's: they have ended, moved, or are lost.
+    def check_lost(self, rids: Sequence[str]) -> None:
+        """Find out what has become of requests that Redis does not count as this frontend's.
 
-        Raises StoreUnavailable.
+        They are read in a task, so that no heartbeat waits for it, and many at once.
         """
-        for rid in rids:
-            monitor = self._monitors.get(rid)
-            if monitor is None:
-                continue
-            try:
-                record = await self._store.read(rid)
-            except RedisError:  # a malformed record must not keep the other requests from being checked
-                log.exception("the record of %s cannot be read", rid)
-                continue
-            if record is None:
-                monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
-            elif record.status.terminal:
-                monitor.end_with(record)
-            elif record.frontend != self._state.id:
-                monitor.leave()
+        self._spawn(self._check_lost(rids), "lost requests")
+
+    async def _check_lost(self, rids: Sequence[str]) -> None:
+        """Let go of requests that have ended, moved, or are lost. Raises StoreUnavailable."""
+        for batch in _batches([rid for rid in rids if rid in self._monitors]):
+            await asyncio.gather(*map(self._check_one, batch))
+
+    async def _check_one(self, rid: str) -> None:
+        try:
+            record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
+        except RedisError:  # a malformed record must not keep the other requests from being checked
+            log.exception("the record of %s cannot be read", rid)
+            return
+        monitor = self._monitors.get(rid)
+        if monitor is None:
+            return
+        if record is None:
+            monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
+        elif record.status.terminal:
+            monitor.end_with(record)
+        elif record.frontend != self._state.id:
+            monitor.leave()
 
     async def leave_live_requests(self) -> None:
         """Stop monitoring what has not ended: it continues under a new owner, who counts its end.

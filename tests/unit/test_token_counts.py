@@ -121,7 +121,8 @@ async def test_lost_messages_change_no_count(world: World, owner: Frontend, repo
     usage = {"completion_tokens": reported} if reported is not None else None
     await world.finish(3, outcome=COMPLETED._replace(usage=usage))
     await owner.lose_messages()
-    await owner.owned.check_lost(["r"])
+    owner.owned.check_lost(["r"])
+    await owner.receive()
     assert owner.value(TOKENS) == tokens
 
 

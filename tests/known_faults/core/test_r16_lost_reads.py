@@ -6,8 +6,6 @@ for dead. Expected: the frontend keeps its lease while it finds out what has bec
 
 from __future__ import annotations
 
-import pytest
-
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.proxy import FaultProxy
 from tests.known_faults.core.replicas import call, frontend, quick_settings, restore_shard
@@ -17,7 +15,6 @@ _REQUESTS = 100
 _DELAY_SECS = 0.01  # each way: one look at a time takes 2 s, twice the lease
 
 
-@pytest.mark.xfail(strict=True, reason="r16: lost requests are looked up one by one inside the heartbeat.")
 async def test_a_frontend_keeps_its_lease_while_it_looks_up_what_was_lost() -> None:
     with EmbeddedRedis(port=0) as server:
         async with (
