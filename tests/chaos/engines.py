@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -80,14 +80,24 @@ def numbers(count: int) -> str:
     return "".join(f"{number} " for number in range(count))
 
 
-async def steadfast(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-    """The prompt's words, 20 a second; goes on behind what an earlier attempt has left."""
-    words = re.findall(r"\s*\S+", prompt(request))
-    for word in words[len(context.emitted) :]:
-        await asyncio.sleep(0.05)
+async def signed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <seconds between>`: tokens that name their number, the attempt and this run of the engine.
+
+    Two runs' tokens in one answer show, whatever became of the record (`tests/chaos/audit/asked.py` reads them).
+    """
+    count, pause = prompt(request).split()
+    run = f"{os.getpid()}x{secrets.token_hex(3)}"
+    for number in range(len(context.emitted), int(count)):
         if context.is_stopped:
             return
-        yield word
+        yield f"{number}@{context.attempt}.{run} "
+        await asyncio.sleep(float(pause))
+
+
+async def steadfast(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Do the same as `signed`, but go on behind the tokens of earlier attempts."""
+    async for token in signed(request, context):
+        yield token
 
 
 steadfast.resumable = True  # type: ignore[attr-defined]

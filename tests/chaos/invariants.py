@@ -103,6 +103,17 @@ class Invariants:
             shown = "\n  ".join(self.violations[:_MOST_SHOWN])
             raise Violated(f"{len(self.violations)} violations:\n  {shown}")
 
+    def data_may_be_lost(self) -> None:
+        """Let requests vanish and ends be undone from now on, until `data_was_lost`."""
+        self._may_lose = True
+
+    def data_was_lost(self) -> None:
+        """Forget what was seen before, and hold what is there now to every invariant again."""
+        self._may_lose = False
+        self.ended.clear()
+        self._counted = [Counter() for _ in self._counted]
+        self._before = [None for _ in self._before]
+
     async def settle(self) -> None:
         """Waits until nothing is inflight, and notes it if that does not come."""
         give_up_at = time.monotonic() + self._settle_secs

@@ -1,0 +1,62 @@
+"""Say what a client asks a model for, and which text that may give.
+
+- `any`: a real model's. Nothing is known about its text but that all readers must get the same.
+- `echo`: the prompt itself.
+- `signed`: the engines `signed` and `steadfast` of `tests/chaos/engines.py`: each token names its number, the attempt
+  and the run of the engine that made it, so that two runs' texts in one answer show.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+KINDS = ("any", "echo", "signed")
+_SIGNED = re.compile(r"(\d+)@(\d+)\.(\w+) ")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request's model, prompt and length; see the module for `kind`."""
+
+    model: str
+    kind: str
+    prompt: str
+    words: int
+
+    def fault_of(self, text: str, *, complete: bool) -> str:
+        """Return what is wrong with the text of an answer, complete or a part from its beginning; else ''."""
+        if self.kind == "echo":
+            right = text == self.prompt if complete else self.prompt.startswith(text)
+            return "" if right else f"{text!r} is not {'' if complete else 'the beginning of '}{self.prompt!r}"
+        if self.kind == "signed":
+            return self._fault_of_signed(text, complete)
+        return ""
+
+    def _fault_of_signed(self, text: str, complete: bool) -> str:
+        if _SIGNED.sub("", text):
+            return f"{text!r} is not made of whole tokens"
+        tokens = [(int(number), int(attempt), run) for number, attempt, run in _SIGNED.findall(text)]
+        for expected, (number, _, _) in enumerate(tokens):
+            if number != expected:
+                return f"token {expected} of the engine is missing or comes late: {text!r}"
+        for (_, attempt, run), (_, next_attempt, next_run) in pairwise(tokens):
+            if run != next_run and next_attempt <= attempt:
+                return f"two runs of the engine are in one answer, as attempts {attempt} and {next_attempt}: {text!r}"
+        if complete and len(tokens) != self.words:
+            return f"{len(tokens)} tokens of {self.words} are said to be all: {text!r}"
+        return ""
+
+
+def ask_for(model: str, kind: str, words: int) -> Asked:
+    """Ask for so many words, where the engine lets a prompt decide it."""
+    if kind == "signed":
+        return Asked(model, kind, f"{words} 0.05", words)
+    return Asked(model, kind, " ".join(f"w{number}" for number in range(words)), words)
+
+
+def attempt_of(text: str) -> int | None:
+    """Return the attempt that a signed token names."""
+    found = _SIGNED.fullmatch(text)
+    return int(found[2]) if found else None

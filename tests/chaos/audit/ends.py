@@ -1,0 +1,126 @@
+"""Check that each request has one end, and that a confirmed cancel is never undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tests.chaos.audit.history import TERMINAL, Call, History, Operation
+
+OF_THE_CONNECTION = ("unavailable", "frontend_lost", "state_lost", "slow_consumer")
+"""Error frames that end a reader and say nothing about its request, which may go on elsewhere."""
+
+
+class End(NamedTuple):
+    """Hold what one answer says about its request's end. `error_type` and `finished_at` are None where it does not say.
+
+    Not `reached`: a reader is told of a cancel when it is asked for, and the request ends when its worker has stopped.
+    """
+
+    call: Call
+    status: str
+    error_type: str | None
+    finished_at: float | None
+    reached: bool = True
+
+    def __str__(self) -> str:
+        what = f"{self.status} {self.error_type or ''}".strip()
+        return f"{what} (by {self.call.operation} at {self.call.completed_at:.2f} s)"
+
+    def agrees_with(self, other: End) -> bool:
+        pairs = ((self.error_type, other.error_type), (self.finished_at, other.finished_at))
+        return self.status == other.status and all(a is None or b is None or a == b for a, b in pairs)
+
+
+def end_of(call: Call) -> End | None:
+    """Return the end that an answer proves to be reached, or None."""
+    end = told_by(call)
+    return end if end is not None and end.reached else None
+
+
+def told_by(call: Call) -> End | None:
+    """Return the end that an answer tells, reached or not, or None."""
+    if call.record is not None:
+        if not call.record.terminal:
+            return None
+        return End(call, call.record.status, call.record.error_type, call.record.finished_at)
+    if call.succeeded:
+        return End(call, "completed", "", None)
+    told = call.operation in (Operation.ADMIT, Operation.RESUME) and call.code in (200, 499) and call.error
+    if not told or call.error in OF_THE_CONNECTION:
+        return None
+    if call.error == "cancelled":
+        return End(call, "cancelled", call.error, None, reached=False)
+    return End(call, "failed", call.error, None)
+
+
+def faults_of(history: History, calls: Sequence[Call]) -> Iterator[str]:
+    """Yield what is wrong with the ends of one request. Its calls are in the order of their completion."""
+    yield from _two_ends(history, calls)
+    yield from _status_goes_back(history, calls)
+    yield from _cancel_undone(history, calls)
+
+
+def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
+    first: End | None = None
+    for end in filter(None, map(told_by, calls)):
+        if first is None:
+            first = end
+        elif not first.agrees_with(end):
+            lost = history.may_have_lost(first.call.invoked_at, end.call.completed_at)
+            if not (lost and end.error_type == "state_lost"):
+                yield f"two ends: {first} and {end}"
+                return
+            first = end  # a loss of data is told once, and that is its end from then on
+
+
+def _status_goes_back(history: History, calls: Sequence[Call]) -> Iterator[str]:
+    """While data may be lost a restored record may be seen as it was; afterwards it must not be."""
+    records = [call for call in calls if call.record is not None]
+    for call in records:
+        earlier = [other for other in calls if other.completed_at < call.invoked_at]
+        assert call.record is not None
+        if history.may_have_lost(call.invoked_at - history.settle_secs, call.completed_at):
+            continue
+        ended = next(filter(None, map(end_of, earlier)), None)
+        if ended is not None and not call.record.terminal:
+            yield f"{call.record.status} at {call.completed_at:.2f} s, after its end: {ended}"
+            return
+        attempts = [other.record.attempt for other in earlier if other.record is not None]
+        lost = history.may_have_lost(calls[0].invoked_at, call.completed_at)
+        if attempts and max(attempts) > call.record.attempt and not lost:
+            yield f"attempt {call.record.attempt} at {call.completed_at:.2f} s, after attempt {max(attempts)}"
+            return
+
+
+def _cancel_undone(history: History, calls: Sequence[Call]) -> Iterator[str]:
+    confirmed = next((c for c in calls if c.operation is Operation.CANCEL and c.code == 200), None)
+    if confirmed is None:
+        return
+    if confirmed.record is None or confirmed.record.status not in TERMINAL:
+        yield f"a cancel was answered 200 at {confirmed.completed_at:.2f} s with a request that has not ended"
+        return
+    # A replay that began later has all there will ever be, unless it is cut short.
+    later = [
+        call
+        for call in calls
+        if call.operation is Operation.RESUME and call.invoked_at > confirmed.completed_at and call.done
+    ]
+    if not later:
+        return
+    whole = min(later, key=lambda call: call.completed_at)
+    last = max((token.position for token in whole.tokens), default=whole.after)
+    if whole.error in OF_THE_CONNECTION:
+        return
+    for call in calls:
+        ahead = max((token.position for token in call.tokens), default=(0, 0))
+        if ahead > last and not history.may_have_lost(confirmed.completed_at, whole.completed_at):
+            yield (
+                f"its cancel was confirmed at {confirmed.completed_at:.2f} s and all it had was up to {last}, "
+                f"but a reader got {ahead} by {call.completed_at:.2f} s"
+            )
+            return
+    for call in later:
+        if call.error == "" and confirmed.record.status == "cancelled":
+            yield f"a reader at {call.completed_at:.2f} s was told success, after a confirmed cancel"
+            return

@@ -1,0 +1,40 @@
+"""Define what the soak knows of a deployment of Redis: how it is started, and which faults it has."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from tests.chaos.bench import Bench
+from tests.chaos.soak.fault import Fault
+
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": "0"}
+"""What Redis has answered survives its kill."""
+
+
+class Deployment(ABC):
+    """One kind of deployment. `proxied`: the replicas reach it through fault proxies, so links can be broken."""
+
+    proxied = False
+    shards = 4
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Return the URL for the replicas."""
+
+    @abstractmethod
+    def primaries(self) -> Sequence[EmbeddedRedis]:
+        """Return the servers that take writes now."""
+
+    @abstractmethod
+    def faults(self, bench: Bench, dice: random.Random) -> list[Fault]:
+        """Return the faults of the servers and of the links to them."""
+
+    @abstractmethod
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the servers until the block ends."""
