@@ -2,7 +2,7 @@
 
 The deployment may have any engine and any number of frontends; name them all, so that each request is asked for
 everywhere. The load starts, resumes and cancels requests, so it costs what they cost.
-Ends with status 0 when nothing was wrong, 1 when something was, 2 when the deployment could not be called.
+Ends with status 0 when nothing was wrong, 1 when something was, 2 when the deployment could not be audited.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from tests.chaos.audit.recorder import Recorder
 from tests.chaos.audit.report import lines_of
 
 _PROGRESS_SECS = 5.0
+
+
+class CannotAudit(Exception):
+    """Raised when a deployment can be called, but not audited."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,10 +59,11 @@ async def _run(given: argparse.Namespace) -> tuple[History, Counter[tuple[str, s
     timeout = given.timeout_secs + 5
     async with httpx2.AsyncClient(timeout=timeout, trust_env=False, limits=limits, headers=headers) as http:
         urls = [url.rstrip("/") for url in given.urls]
-        models = given.model or [await _first_model(http, urls[0])]
+        prefix = f"audit-{secrets.token_hex(4)}-"
+        first = await _first_model(http, urls[0], f"{prefix}models")
+        models = given.model or [first]
         texts = [(model, given.text or ("echo" if model == "echo" else "any")) for model in models]
         recorder = Recorder(http, history, timeout_secs=given.timeout_secs)
-        prefix = f"audit-{secrets.token_hex(4)}-"
         load = Load(recorder, lambda: urls, texts, seed=given.seed, clients=given.concurrency, prefix=prefix)
         running = asyncio.create_task(load.run(), name="load")
         try:
@@ -71,12 +76,15 @@ async def _run(given: argparse.Namespace) -> tuple[History, Counter[tuple[str, s
         return history, load.outcomes
 
 
-async def _first_model(http: httpx2.AsyncClient, url: str) -> str:
-    answer = await http.get(f"{url}/v1/models")
+async def _first_model(http: httpx2.AsyncClient, url: str, rid: str) -> str:
+    """Return a model that is served. Raises CannotAudit where requests could not be told apart."""
+    answer = await http.get(f"{url}/v1/models", headers={"X-Request-Id": rid})
     answer.raise_for_status()
+    if answer.headers.get("x-request-id") != rid:
+        raise CannotAudit("X-Request-Id is ignored, and the audit needs it to name its requests")
     models = answer.json()["data"]
     if not models:
-        raise SystemExit("no model is served: name one with --model")
+        raise CannotAudit("no model is served")
     return str(models[0]["id"])
 
 
@@ -93,6 +101,9 @@ def main() -> int:
             history, outcomes = asyncio.run(_run(given))
         except httpx2.HTTPError as failure:
             print(f"{given.urls[0]} cannot be called: {failure!r}", file=sys.stderr)
+            return 2
+        except CannotAudit as failure:
+            print(f"{given.urls[0]}: {failure}", file=sys.stderr)
             return 2
     if given.history is not None:
         history.write(given.history)
