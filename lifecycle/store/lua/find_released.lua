@@ -12,8 +12,8 @@ local shift, slots = unpack(ARGV)
 local now, released = clock(shift), {}
 for i, slot in ipairs(cjson.decode(slots)) do
   local rid, nonce, admit_by = unpack(slot)
-  local known = redis.pcall('HMGET', P .. 'request:' .. rid, 'status', 'nonce')
-  local its_own = not known.err and known[2] == nonce
+  local known = read_typed('HMGET', P .. 'request:' .. rid, 'status', 'nonce')
+  local its_own = known[2] == nonce
   if its_own and is_terminal({status = known[1]}) or not its_own and now > tonumber(admit_by) then
     released[#released + 1] = i - 1
   end

@@ -30,7 +30,7 @@ end
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
   cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage,
-  first_token_at = unpack(redis.pcall('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt',
+  first_token_at = unpack(read_typed('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt',
   'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
   'endpoint', 'owner', 'storage', 'first_token_at'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry

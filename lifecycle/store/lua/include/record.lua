@@ -1,11 +1,18 @@
 -- Records. `P` is the shard's prefix, which the script takes from KEYS[1].
 
--- Returns the record as a table, or nil when it is unknown or has expired. A Redis key of another type counts as
---         unknown,
--- so that it does not fail a reap or a sweep of other requests.
+-- Runs a command that reads a table, and returns an empty one for a Redis key of another type, so that it does not fail
+-- a reap or a sweep of other requests. Every other error is raised: what Redis refuses to read is not unknown.
+local function read_typed(...)
+  local reply = redis.pcall(...)
+  if not reply.err then return reply end
+  if string.find(reply.err, 'WRONGTYPE', 1, true) then return {} end
+  return redis.call(...)
+end
+
+-- Returns the record as a table, or nil when it is unknown or has expired. A Redis key of another type is unknown.
 local function load_record(rid)
-  local flat = redis.pcall('HGETALL', P .. 'request:' .. rid)
-  if flat.err or #flat == 0 then return nil end
+  local flat = read_typed('HGETALL', P .. 'request:' .. rid)
+  if #flat == 0 then return nil end
   local record = {}
   for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
   return record
