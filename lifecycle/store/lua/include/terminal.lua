@@ -49,6 +49,7 @@ end
 local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
+  local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
   if was == 'queued' then
     leave_queue(record)
     redis.call('HDEL', key, 'entry')
@@ -105,8 +106,6 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   else
     redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
   end
-  local public, frontends = public_record(rid, record), redis.call('HKEYS', P .. 'readers:' .. rid)
-  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
   for _, frontend in ipairs(frontends) do
     if frontend ~= record.frontend then redis.call('SREM', P .. 'reading:' .. frontend, rid) end
   end
@@ -115,6 +114,9 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   else
     redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
   end
+  -- Redis may refuse to publish, so nothing is written after it.
+  local public = public_record(rid, record)
+  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
   return record, public
 end
