@@ -136,6 +136,13 @@ class Storage(StrEnum):
     """Both were deleted before their time, on demand or to make room."""
 
 
+OPERATOR_CLI, OPERATOR_LIBRARY, ANONYMOUS = "operator:cli", "operator:library", "anonymous"
+"""Who cancels a request in the field `cancelled_by`: the command line, the library, or a caller without keys.
+
+The others are `owner:<name>`, `operator:<name>`, `disconnect`, `parent:<id>` and `limit:<name>`.
+"""
+
+
 class RequestType(StrEnum):
     """The form of the response: a stream of events, or one JSON object."""
 
@@ -215,13 +222,15 @@ class RequestRecord(NamedTuple):
     finished_at: float | None
     output_tokens: int
     finish_reason: str | None
+    owner: str | None = None  # the name of the API key it came with
+    cancelled_by: str | None = None  # who cancelled it, or the limit that ended it
+    cancelled_via: str | None = None  # the frontend that the cancel came through
     usage: dict[str, Any] | None = None  # OpenAI's usage object as the engine reported it
     output_events: int = 0  # events with content
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
     traceparent: str = ""  # the parent of its trace spans
-    owner: str | None = None  # the name of the API key it came with
     stream_length: int = 0  # events in the stream, which shows gaps; `output_tokens` is what the engine reported
     error_detail: ErrorDetail | None = None
     orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
@@ -290,6 +299,8 @@ class RequestRecord(NamedTuple):
             idempotency=raw.get("idempotency", ""),
             traceparent=raw.get("traceparent", ""),
             owner=raw.get("owner") or None,
+            cancelled_by=raw.get("cancelled_by") or None,
+            cancelled_via=raw.get("cancelled_via") or None,
             usage=orjson.loads(raw["usage"]) if raw.get("usage") else None,
             output_events=int(raw.get("output_events") or 0),
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
@@ -310,7 +321,6 @@ _INTERNAL = (
     "input_tokens",
     "idempotency",
     "traceparent",
-    "owner",
     "stream_length",
     "error_detail",
     "orphan_events",

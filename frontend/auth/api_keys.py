@@ -23,6 +23,7 @@ from pathlib import Path
 
 from lifecycle.aio import tasks
 from lifecycle.settings import Settings, SettingsError, environment_name
+from lifecycle.types import ANONYMOUS
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,20 @@ class Caller:
     def owner(self) -> str:
         """Return the owner whose requests this caller may see; '' for all owners."""
         return self.name if self.role is KeyRole.CLIENT else ""
+
+    @property
+    def canceller(self) -> str:
+        """Return what a record's `cancelled_by` says when this caller cancels a request."""
+        return f"{'owner' if self.role is KeyRole.CLIENT else 'operator'}:{self.name}" if self.name else ANONYMOUS
+
+    def visible_owner(self, wanted: str) -> str | None:
+        """Return the owner whose requests a query for those of `wanted` ('' for any) finds.
+
+        It is '' for all owners, and None when this caller may not see those of `wanted`.
+        """
+        if not self.owner:
+            return wanted
+        return self.owner if wanted in ("", self.owner) else None
 
     def may_see(self, owner: str | None) -> bool:
         """Return whether this caller may see a request of this owner."""

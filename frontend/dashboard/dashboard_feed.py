@@ -35,6 +35,7 @@ _ROW_FIELDS = (
     "status",
     "frontend",
     "worker",
+    "owner",
     "attempt",
     "created_at",
     "started_at",
@@ -44,7 +45,15 @@ _ROW_FIELDS = (
     "cancel_requested_at",
     "cancel_mode",
 )
-_FINISHED_FIELDS = (*_ROW_FIELDS, "finished_at", "error_type", "error_message", "finish_reason", "cancel_reason")
+_FINISHED_FIELDS = (
+    *_ROW_FIELDS,
+    "finished_at",
+    "error_type",
+    "error_message",
+    "finish_reason",
+    "cancel_reason",
+    "cancelled_by",
+)
 _MESSAGE_CHARS = 300  # in a table's row; the full record has the whole message
 
 

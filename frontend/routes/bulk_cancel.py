@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request, Response
 from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.queries import bulk_cancel, cluster
-from lifecycle.queries.bulk_cancel import Selector
+from lifecycle.queries.bulk_cancel import Cancelled, Selector
 from lifecycle.types import Endpoint
 
 router = APIRouter()
 
-_LABELS = ("model", "endpoint", "status", "frontend", "worker")
+_LABELS = ("model", "endpoint", "status", "frontend", "worker", "owner")
 _FIELDS = (*_LABELS, "older_than_secs", "mode", "reason", "dry_run", "limit", "after")
 _MAX_AGE_SECS = 10 * 365 * 86_400.0
 
@@ -33,7 +33,7 @@ async def cancel_matching(request: Request) -> Response:
     selected = Selector(_filter(fields), _older_than_secs(fields.get("older_than_secs")))
     if selected.empty:
         raise params.invalid_parameter(
-            "The selector is empty; give model, endpoint, status, frontend, worker or older_than_secs "
+            "The selector is empty; give model, endpoint, status, frontend, worker, owner or older_than_secs "
             "(status inflight selects all requests)",
             "body",
         )
@@ -43,9 +43,20 @@ async def cancel_matching(request: Request) -> Response:
     limit = params.integer_field(fields.get("limit"), "limit", bulk_cancel.PAGE_MAX, 1, bulk_cancel.PAGE_MAX)
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     after = await params.read_page_start(store, params.text_field(fields, "after"), caller)
-    selected = replace(selected, filter=selected.filter._replace(owner=caller.owner))
+    owner = caller.visible_owner(selected.filter.owner)
+    if owner is None:
+        return Response(orjson.dumps(Cancelled(bool(dry_run)).to_json()), media_type="application/json")
+    selected = replace(selected, filter=selected.filter._replace(owner=owner))
     cancelled = await bulk_cancel.cancel_selected(
-        store, selected, mode, reason, limit=limit, after=after, dry_run=bool(dry_run)
+        store,
+        selected,
+        mode,
+        reason,
+        by=caller.canceller,
+        via=get_tracker(request).id,
+        limit=limit,
+        after=after,
+        dry_run=bool(dry_run),
     )
     return Response(orjson.dumps(cancelled.to_json()), media_type="application/json")
 

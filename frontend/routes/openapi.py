@@ -94,6 +94,12 @@ def _document_without_keys() -> dict[str, Any]:
                 "delete": _cancel(),
             },
             "/v1/requests/{rid}/cancel": {"parameters": [path_parameter("rid", RID)], "post": _cancel()},
+            "/v1/requests/{rid}/timeline": {
+                "parameters": [path_parameter("rid", RID)],
+                "get": describe(
+                    "Read what happened to a request, in order", success(listing(ref("TimelineEntry"))), 404, 503
+                ),
+            },
             "/v1/requests/{rid}/stream": {"parameters": [path_parameter("rid", RID)], "get": _stream()},
             "/v1/inflight": {
                 "get": describe("Count inflight requests", success(ref("Inflight")), 503, query={"model": LABEL})
@@ -136,6 +142,7 @@ def _listing() -> Schema:
         "endpoint": one_of(*Endpoint),
         "frontend": LABEL,
         "worker": LABEL,
+        "owner": LABEL,
         "limit": integer(1, 1000),
         "after": RID,
     }

@@ -17,7 +17,7 @@ from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import START, TokenId, is_request_id
-from lifecycle.queries import cluster
+from lifecycle.queries import cluster, timeline
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status, Storage
 
@@ -42,16 +42,18 @@ async def list_requests(request: Request) -> Response:
     """List the records that match the query, newest first. Raises ApiError (400) or StoreError."""
     store, query, caller = get_tracker(request).store, request.query_params, get_caller(request)
     limit = params.parse_integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
+    owner = caller.visible_owner(query.get("owner", "")[: params.LABEL_CHARS])
     filter = cluster.Filter(
         status=params.one_of(query.get("status", ""), "status", STATUSES),
         model=query.get("model", "")[: params.LABEL_CHARS],
         endpoint=params.one_of(query.get("endpoint", ""), "endpoint", tuple(Endpoint)),
         frontend=query.get("frontend", "")[: params.LABEL_CHARS],
         worker=query.get("worker", "")[: params.LABEL_CHARS],
-        owner=caller.owner,
+        owner=owner or "",
     )
     after = await params.read_page_start(store, query.get("after", ""), caller)
-    records, has_more = await cluster.list_requests(store, filter, limit, after)
+    nothing: tuple[list[RequestRecord], bool] = ([], False)
+    records, has_more = nothing if owner is None else await cluster.list_requests(store, filter, limit, after)
     return _json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
 
 
@@ -62,6 +64,15 @@ async def read_request(request: Request, rid: str) -> Response:
     if record is None:
         raise _unknown(rid)
     return _json(record.to_json())
+
+
+@router.get("/{rid}/timeline")
+async def read_timeline(request: Request, rid: str) -> Response:
+    """Return what happened to one request, in order. Raises ApiError (404) or StoreError."""
+    found = await timeline.read(get_tracker(request).store, rid) if is_request_id(rid) else None
+    if found is None or not get_caller(request).may_see(found.record.owner):
+        raise _unknown(rid)
+    return _json(found.to_json())
 
 
 @router.get("/{rid}/stream")
@@ -120,8 +131,9 @@ async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     fields = {**request.query_params, **await params.read_json_object(request)}
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     wait_secs = params.integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
+    by = get_caller(request).canceller
     accessible = await _is_accessible(request, rid)
-    cancellation = await tracker.cancel(rid, mode, reason, wait_secs) if accessible else None
+    cancellation = await tracker.cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
     if cancellation is None:
         raise _unknown(rid)
     return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)

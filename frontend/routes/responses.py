@@ -64,7 +64,7 @@ async def delete_response(request: Request, rid: str) -> Response:
     """Delete the content of a response, and cancel it if it has not ended. Raises ApiError (404) or StoreError."""
     record, tracker = await _read_visible(request, rid), get_tracker(request)
     if not record.status.terminal:
-        await tracker.cancel(rid, CancelMode.KILL, "The response was deleted")
+        await tracker.cancel(rid, CancelMode.KILL, "The response was deleted", by=get_caller(request).canceller)
     await tracker.store.delete_content(rid, retry_for_secs=1.0)
     return _json({"id": rid, "object": "response", "deleted": True})
 
@@ -80,7 +80,8 @@ async def cancel_response(request: Request, rid: str) -> Response:
         message = f"The response {rid!r} was not started with background=true; only such a response can be cancelled"
         raise ApiError(ErrorType.VALIDATION, message, code="response_not_in_background")
     if not record.status.terminal:
-        await tracker.cancel(rid, CancelMode.KILL, "Cancelled by request", tracker.settings.cancel_wait_secs)
+        wait_secs, by = tracker.settings.cancel_wait_secs, get_caller(request).canceller
+        await tracker.cancel(rid, CancelMode.KILL, "Cancelled by request", wait_secs, by=by)
     return await _current(request, rid)
 
 

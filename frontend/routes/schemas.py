@@ -138,6 +138,7 @@ _SELECTOR = {
     "status": one_of(*STATUSES),
     "frontend": LABEL | {"minLength": 1},
     "worker": LABEL | {"minLength": 1},
+    "owner": LABEL | {"minLength": 1},
     "older_than_secs": SECS,
 }
 _CANCEL = {"mode": one_of(*CancelMode), "reason": {"type": "string", "maxLength": REASON_CHARS}}
@@ -211,9 +212,13 @@ SCHEMAS: dict[str, Schema] = {
         finished_at=nullable(SECS),
         output_tokens=COUNT,
         finish_reason=nullable(STRING),
+        owner=nullable(STRING),
+        cancelled_by=nullable(STRING),
+        cancelled_via=nullable(STRING),
         usage=nullable(OBJECT),
         output_events=COUNT,
     ),
+    "TimelineEntry": open_object(exact_object(at=SECS, what=STRING)),
     "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},
     "Selector": exact_object([], **_SELECTOR, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)
     | {"anyOf": [{"required": [name]} for name in _SELECTOR]},

@@ -41,6 +41,7 @@ def ps(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Only requests for this model.")] = "",
+    owner: Annotated[str, typer.Option(metavar="NAME", help="Only requests of this owner, an API key's name.")] = "",
     limit: Annotated[int, typer.Option(help="Maximum number of requests.", min=1, max=1000)] = 100,
     json: Json = False,
 ) -> int:
@@ -48,7 +49,7 @@ def ps(
     from lifecycle.cli.operate import operate
     from lifecycle.queries import cluster
 
-    wanted = cluster.Filter(status=status or ("" if every else cluster.INFLIGHT), model=model)
+    wanted = cluster.Filter(status=status or ("" if every else cluster.INFLIGHT), model=model, owner=owner)
 
     async def work(store: Store) -> int:
         records, has_more = await cluster.list_requests(store, wanted, limit)

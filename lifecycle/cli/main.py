@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, settings, tail, top
+from lifecycle.cli import keys, listing, output, replica, settings, tail, top, why
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -56,6 +56,7 @@ for command in (
     listing.replicas,
     cancel,
     tail.tail,
+    why.why,
     top.top,
     doctor,
 ):

@@ -24,7 +24,8 @@ _SHOWN_EXPIRED = 20
 class Query:
     """Select requests: of `active` those inflight, by age; of `expiries` those that have ended, by time of their end.
 
-    Each of `words` (in lower case) must occur in the id, the model, the status, the frontend or the worker.
+    Each of `words` (in lower case) must occur in the id, the model, the status, the frontend,
+    the worker or the owner.
     """
 
     index: Literal["active", "expiries"]

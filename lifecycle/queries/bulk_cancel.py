@@ -61,11 +61,15 @@ async def cancel_selected(
     mode: CancelMode,
     reason: str,
     *,
+    by: str,
+    via: str = "",
     limit: int,
     after: RequestRecord | None = None,
     dry_run: bool = False,
 ) -> Cancelled:
     """Cancel the newest `limit` matching requests older than `after`. A repetition changes no cancelled request.
+
+    `by` and `via` say who cancels them and through which frontend, as in `Store.cancel`.
 
     Raises StoreUnavailable, possibly after some of them have been cancelled.
     """
@@ -73,17 +77,20 @@ async def cancel_selected(
     found, has_more = await cluster.list_requests(store, filter, limit, after, selector.older_than_secs)
     if dry_run:
         return Cancelled(True, len(found), found, has_more)
-    records = await _cancel_each(store, found, mode, reason)
+    records = await _cancel_each(store, found, mode, reason, by, via)
     return Cancelled(False, len(found), records, has_more)
 
 
 async def _cancel_each(
-    store: Store, found: Sequence[RequestRecord], mode: CancelMode, reason: str
+    store: Store, found: Sequence[RequestRecord], mode: CancelMode, reason: str, by: str, via: str
 ) -> list[RequestRecord]:
     """Return the records in the same order, without those that have expired meanwhile."""
     records = []
     for first in range(0, len(found), _AT_ONCE):
-        calls = (store.cancel(r.id, mode, reason, retry_for_secs=1.0) for r in found[first : first + _AT_ONCE])
+        calls = (
+            store.cancel(r.id, mode, reason, by=by, via=via, retry_for_secs=1.0)
+            for r in found[first : first + _AT_ONCE]
+        )
         for cancellation in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(cancellation, BaseException):
                 raise cancellation

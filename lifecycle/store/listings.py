@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import orjson
 
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.results import Page, Row, Rows, record_of
+from lifecycle.store.results import Page, Row, Rows, Steps, record_of
 from lifecycle.store.runner import ScriptRunner, as_text
 
 _SCAN_LIMIT = 1000  # requests that one call of list_page examines
@@ -21,6 +21,17 @@ class Listings(ScriptRunner):
     a bounded number of requests, so that Redis is never busy with it for long, and may return fewer than there are.
     Nothing is written, so every call may be repeated.
     """
+
+    async def read_timeline(self, rid: str, *, retry_for_secs: float = 0.0) -> Steps | None:
+        """Return a request's record with the steps that the record does not tell, or None when it is unknown.
+
+        Raises StoreUnavailable.
+        """
+        reply = await self._in_shard("timeline", rid, retry_for_secs, rid)
+        record = record_of(reply[0]) if reply else None
+        if record is None:
+            return None
+        return Steps(record, [orjson.loads(line) for line in as_text(reply[1]).splitlines()], int(reply[2]))
 
     async def list_page(
         self,

@@ -204,6 +204,17 @@ class Reaped(NamedTuple):
     waiting: int
 
 
+class Steps(NamedTuple):
+    """A request's record, and the steps of its timeline that the record's other fields do not tell, in order.
+
+    `left_out` steps between the first half and the last half were not kept.
+    """
+
+    record: RequestRecord
+    steps: list[dict[str, Any]]
+    left_out: int
+
+
 class Page(NamedTuple):
     """One page of a listing and where the next one begins; `exhausted` when there is none."""
 

@@ -31,6 +31,7 @@ from lifecycle.store.runner import as_text
 from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
     NATIVE,
+    OPERATOR_LIBRARY,
     CancelMode,
     Endpoint,
     ErrorDetail,
@@ -269,9 +270,18 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
         return _ended(reply)
 
     async def cancel(
-        self, rid: str, mode: CancelMode, reason: str, *, retry_for_secs: float = 0.0
+        self,
+        rid: str,
+        mode: CancelMode,
+        reason: str,
+        *,
+        by: str = OPERATOR_LIBRARY,
+        via: str = "",
+        retry_for_secs: float = 0.0,
     ) -> Cancellation | None:
         """Record the intent to stop or kill a request. Return None when the request is unknown.
+
+        `by` says who cancels it, as the record's `cancelled_by`, and `via` through which frontend ('' for none).
 
         A queued request ends at once. A kill of a running one closes its token stream in the same script, so no token
         follows it; the worker is notified, and the request ends when the worker confirms or has expired. A repetition
@@ -286,6 +296,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
             rid,
             mode.value,
             reason[:MESSAGE_CHARS],
+            by,
+            via,
             self.settings.retention_secs,
         )
         record = record_of(reply[1]) if len(reply) > 1 else None

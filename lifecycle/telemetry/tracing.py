@@ -142,9 +142,10 @@ class AttemptSpan:
 
 def _describe(span: Span, record: RequestRecord) -> None:
     span.set_attribute("lifecycle.status", record.status.value)
-    for role, replica in (("frontend", record.frontend), ("worker", record.worker)):
-        if replica:
-            span.set_attribute(f"lifecycle.{role}", replica)
+    for name in ("frontend", "worker", "owner", "cancelled_by", "cancelled_via"):
+        value = getattr(record, name)
+        if value:
+            span.set_attribute(f"lifecycle.{name}", value)
     if record.error_type:
         _fail(span, record.error_type)
 

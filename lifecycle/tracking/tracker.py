@@ -31,7 +31,7 @@ from lifecycle.tracking.model_registry import ModelRegistry, ModelState
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
-from lifecycle.types import CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord
+from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord
 from lifecycle.webhooks.config import WebhookConfig
 
 if TYPE_CHECKING:
@@ -224,12 +224,15 @@ class Tracker:
         if record is not None and record.on_disconnect == OnDisconnect.CANCEL:
             await self.store.fail(feed.rid, ErrorType.SLOW_CONSUMER, message, retry_for_secs=self.settings.lease_secs)
 
-    async def cancel(self, rid: str, mode: CancelMode, reason: str, wait_secs: float = 0.0) -> Cancellation | None:
+    async def cancel(
+        self, rid: str, mode: CancelMode, reason: str, wait_secs: float = 0.0, *, by: str = OPERATOR_LIBRARY
+    ) -> Cancellation | None:
         """Cancel any request of the cluster, and wait up to `wait_secs` for its worker's confirmation.
 
+        `by` says who cancels it, as the record's `cancelled_by` does; it comes through this frontend.
         Returns None when the request is unknown. Raises StoreUnavailable.
         """
-        cancellation = await self.store.cancel(rid, mode, reason, retry_for_secs=1.0)
+        cancellation = await self.store.cancel(rid, mode, reason, by=by, via=self.id, retry_for_secs=1.0)
         if cancellation is None or cancellation.what == "terminal" or wait_secs <= 0:
             return cancellation
         record = await wait_for_end(self.store, self._connections.subscriptions, rid, wait_secs)

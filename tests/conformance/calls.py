@@ -43,6 +43,9 @@ RECORD_FIELDS = {
     "usage",
     "output_events",
     "finish_reason",
+    "owner",
+    "cancelled_by",
+    "cancelled_via",
 }
 
 

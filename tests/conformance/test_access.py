@@ -146,7 +146,7 @@ async def test_the_sdk_tells_the_refusals_apart_and_does_not_repeat_them(guarded
 async def test_another_tenants_request_is_unknown_everywhere(
     cluster: Cluster, acme: Caller, globex: Caller, ops: Caller, rid: str
 ) -> None:
-    calls = [("GET", ""), ("DELETE", ""), ("GET", "/stream"), ("POST", "/cancel")]
+    calls = [("GET", ""), ("DELETE", ""), ("GET", "/timeline"), ("GET", "/stream"), ("POST", "/cancel")]
     async with post(cluster.http, acme.urls[0], endless(), X_Request_Id=rid, **acme.headers) as stream:
         await stream.read_tokens(1)
         for method, path in calls:
@@ -181,6 +181,27 @@ async def test_a_client_cancels_its_own_only_however_much_matches(
         await ended(cluster, own)
         assert (await cluster.record(theirs))["cancel_requested_at"] is None
         await cancel(cluster, theirs)
+
+
+async def test_operators_filter_and_cancel_by_owner(
+    cluster: Cluster, acme: Caller, globex: Caller, ops: Caller, new_id: NewId
+) -> None:
+    theirs, own = new_id(), new_id()
+    async with (
+        post(cluster.http, acme.urls[0], endless(), X_Request_Id=theirs, **acme.headers) as first,
+        post(cluster.http, acme.urls[0], endless(), X_Request_Id=own, **globex.headers) as second,
+    ):
+        await first.read_tokens(1)
+        await second.read_tokens(1)
+        assert lists(await ops.call("GET", "/v1/requests?status=inflight&owner=acme", 1)) == [theirs]
+        assert lists(await globex.call("GET", "/v1/requests?status=inflight&owner=globex", 1)) == [own]
+        assert lists(await globex.call("GET", "/v1/requests?status=inflight&owner=acme", 1)) == []
+        assert lists(await globex.call("POST", "/v1/requests/cancel", json={"owner": "acme"})) == []
+        assert lists(await ops.call("POST", "/v1/requests/cancel", 1, json={"owner": "acme"})) == [theirs]
+        await globex.call("DELETE", f"/v1/requests/{own}", 0)
+        of_theirs, of_own = await ended(cluster, theirs), await ended(cluster, own)
+    assert [of_theirs["owner"], of_theirs["cancelled_by"]] == ["acme", "operator:ops"]
+    assert (of_own["cancelled_by"], of_own["cancelled_via"]) == ("owner:globex", of_own["frontend"])
 
 
 async def test_an_idempotency_key_is_a_names_own(acme: Caller, globex: Caller, rid: str) -> None:

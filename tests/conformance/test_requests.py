@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,15 @@ async def test_an_id_in_use_is_a_conflict_at_every_replica(cluster: Cluster, rid
         await cancel(cluster, rid)
     assert (await ended(cluster, rid))["status"] in TERMINAL
     refusal(await send(cluster, chat("x"), X_Request_Id=rid), 409)
+
+
+async def test_the_timeline_is_told_at_any_frontend(cluster: Cluster, rid: str) -> None:
+    await send(cluster, chat("x", stream=False), X_Request_Id=rid)
+    url = f"{cluster.frontends[1].url}/v1/requests/{rid}/timeline"
+    answer = await cluster.http.get(url)
+    entries = answer.json()["data"]
+    assert (answer.status_code, answer.json()["object"]) == (200, "list")
+    assert (entries[0]["what"], entries[0]["owner"], entries[-1]["what"]) == ("admitted", None, "ended")
+    assert all(earlier["at"] <= later["at"] for earlier, later in pairwise(entries))
+    assert (await cluster.http.head(url)).status_code == 200
+    refusal(await cluster.http.get(url.replace(rid, "nobody")), 404)

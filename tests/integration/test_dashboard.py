@@ -94,6 +94,8 @@ async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: s
         await expect(page.locator("#inflight-note")).to_have_text("No request is inflight.")
         await expect(page.locator("#watch-status")).to_contain_text("Ended: cancelled")
         await expect(page.locator("#record")).to_contain_text("Cancelled from the dashboard")
+        for told in ("admitted: frontend", "reader attached: frontend", "by anonymous", "ended: status cancelled"):
+            await expect(page.locator("#timeline")).to_contain_text(told)
         ended = page.locator("#finished tbody tr", has_text="r1")
         await expect(ended.locator("[data-label=outcome]")).to_have_text("cancelled")
         await expect(ended.locator("[data-label=reason]")).to_have_text("Cancelled from the dashboard")

@@ -77,6 +77,8 @@ class ReferenceModel:
             return ("killing",)
         if seen is not None and request.number > seen:
             return ("moved",)
+        if error_type == "response_timeout":
+            request.cancelled_by = "limit:response_timeout"
         self._end_from_outside(request, "failed", error_type)
         return ("done", "failed")
 
@@ -106,7 +108,7 @@ class ReferenceModel:
 
     def cancel(self, rid: str, mode: str) -> tuple[object, ...]:
         request = self.requests[rid]
-        return (self._cancel(request, mode), request.status)
+        return (self._cancel(request, mode, "operator:library"), request.status)
 
     def delete_content(self, rid: str) -> tuple[object, ...]:
         request = self.requests[rid]
@@ -139,6 +141,7 @@ class ReferenceModel:
             return ("drop", "moved")
         for kind, error_type in LIMIT_ERRORS.items():
             if self._is_due(request.deadlines.get(kind)):
+                request.cancelled_by = f"limit:{error_type}"
                 self._terminate(request, "failed", error_type)
                 return ("drop", "overdue")
         if request.pieces and not resumable:
@@ -262,8 +265,9 @@ class ReferenceModel:
     def _overdue(self, request: Tracked, kind: str) -> None:
         if kind == "grace":
             if request.on_disconnect == "cancel" and not self._read(request):
-                self._cancel(request, "kill")
+                self._cancel(request, "kill", "disconnect")
         elif not (kind == "queue" and request.status != "queued") and not (kind == "first_token" and request.number):
+            request.cancelled_by = f"limit:{LIMIT_ERRORS[kind]}"
             self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
 
     def reap(
@@ -317,7 +321,7 @@ class ReferenceModel:
         if request.grace_secs:
             request.deadlines.setdefault("grace", self._due(request.grace_secs))
             return "grace"
-        return self._cancel(request, "kill")
+        return self._cancel(request, "kill", "disconnect")
 
     def _running_on(self, worker: str) -> list[Tracked]:
         return [r for r in self.requests.values() if r.status == "running" and r.worker == worker]
@@ -336,12 +340,12 @@ class ReferenceModel:
         if worker not in self.dead:
             self.pending_cancellations[worker].add(rid)
 
-    def _cancel(self, request: Tracked, mode: str) -> str:
+    def _cancel(self, request: Tracked, mode: str, by: str) -> str:
         if request.terminal:
             return "terminal"
         if request.cancel_mode == "kill" or (request.cancel_mode == "stop" and mode == "stop"):
             return "pending"
-        request.cancel_mode = mode
+        request.cancel_mode, request.cancelled_by = mode, by
         if request.status == "queued":
             self._terminate(request, "cancelled", "cancelled")
             return "terminal"

@@ -57,6 +57,7 @@ class Tracked:
     entry: str | None = None  # None: queued anew, its id is not known yet
     started: tuple[str, str] | None = None  # the queue and entry of the delivery that runs
     cancel_mode: str = ""
+    cancelled_by: str = ""
     error_type: str = ""
     finish_reason: str = ""
     connection: str = ""

@@ -28,7 +28,7 @@ from lifecycle.settings import Settings, SettingsError, environment_name, load
 from lifecycle.telemetry import request_log
 from lifecycle.types import RequestRecord, Status
 
-OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "top", "doctor")
+OPERATORS = ("ps", "inflight", "replicas", "cancel", "tail", "why", "top", "doctor")
 OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
 RECORD = RequestRecord.from_hash(
     {
@@ -143,7 +143,7 @@ def test_what_is_no_age(age: str) -> None:
 @pytest.mark.parametrize("command", OPERATORS)
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
 def test_redis_out_of_reach_is_one_line(capsys: pytest.CaptureFixture[str], command: str, json_too: list[str]) -> None:
-    ids = ["r1"] if command in ("cancel", "tail") else []
+    ids = ["r1"] if command in ("cancel", "tail", "why") else []
     code, line = failing(capsys, command, *ids, *OUT_OF_REACH, *json_too)
     assert code == 1
     assert "Redis" in line

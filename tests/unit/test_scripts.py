@@ -123,6 +123,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "read": lambda s: s.read("r"),
+    "timeline": lambda s: s.read_timeline("r"),
     "reap": lambda s: s.reap(0, EXPIRED, []),
     "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER, 0),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),

@@ -64,7 +64,10 @@ export const replicas = (lateAfterSecs, now) => {
 /** Return why a request ended with its outcome. */
 function reason(r) {
   if (r.status === "completed") return r.finish_reason ?? "";
-  if (r.status === "cancelled") return r.cancel_reason ?? r.error_message ?? "";
+  if (r.status === "cancelled") {
+    const why = r.cancel_reason ?? r.error_message ?? "";
+    return /^(owner|operator|parent):/.test(r.cancelled_by ?? "") ? `${why} (${r.cancelled_by})` : why;
+  }
   return r.error_message ? `${r.error_type}: ${r.error_message}` : r.error_type;
 }
 

@@ -21,6 +21,7 @@ export function openDetail(id, from, { andWatch = false } = {}) {
     write($("detail-id"), id);
     write($("detail-problem"), "");
     $("record").replaceChildren();
+    $("timeline").replaceChildren();
     refresh(id);
   }
   opener = from;
@@ -47,9 +48,10 @@ function startWatching() {
 async function refresh(id) {
   let over = false;
   try {
-    const { body } = await call(requestPath(id));
+    const [{ body }, timeline] = await Promise.all([call(requestPath(id)), call(requestPath(id, "/timeline"))]);
     if (shown !== id) return;
     showRecord(body);
+    showTimeline(timeline.body.data);
     write($("detail-problem"), "");
     over = body.finished_at !== null;
   } catch (problem) {
@@ -74,6 +76,19 @@ function showRecord(record) {
     write(cell, formatField(name, value, record));
     cell.classList.toggle("none", value === null || value === "");
   });
+}
+
+function showTimeline(entries) {
+  const begun = entries[0].at;
+  const lines = entries.map(({ at, what, ...details }) => {
+    const told = Object.entries(details).filter(([, value]) => value !== null && value !== "");
+    const words = told.map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`).join(", ");
+    return `+${shortDuration(at - begun)}  ${what.replaceAll("_", " ")}${words ? `: ${words}` : ""}`;
+  });
+  const list = $("timeline");
+  while (list.children.length > lines.length) list.lastChild.remove();
+  while (list.children.length < lines.length) list.append(element("li"));
+  lines.forEach((line, index) => write(list.children[index], line));
 }
 
 function formatField(name, value, record) {

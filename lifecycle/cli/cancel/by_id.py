@@ -9,7 +9,7 @@ from lifecycle.cli import output
 from lifecycle.cli.cancel.confirmation import unconfirmed, wait_until_ended, write_outcomes
 from lifecycle.ids import is_request_id
 from lifecycle.store.transitions import Store
-from lifecycle.types import CancelMode, RequestRecord
+from lifecycle.types import OPERATOR_CLI, CancelMode, RequestRecord
 
 
 async def cancel_ids(
@@ -36,5 +36,7 @@ async def cancel_ids(
 
 async def _cancel(store: Store, rid: str, mode: CancelMode, reason: str) -> RequestRecord | None:
     """Return the record as it is after the call, or None when the id is malformed or unknown."""
-    cancellation = await store.cancel(rid, mode, reason, retry_for_secs=1.0) if is_request_id(rid) else None
+    cancellation = (
+        await store.cancel(rid, mode, reason, by=OPERATOR_CLI, retry_for_secs=1.0) if is_request_id(rid) else None
+    )
     return cancellation.record if cancellation else None

@@ -6,7 +6,7 @@ from lifecycle.cli import listing, output
 from lifecycle.cli.cancel.confirmation import unconfirmed, wait_until_ended, write_outcomes
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Cancelled, Selector, cancel_selected
 from lifecycle.store.transitions import Store
-from lifecycle.types import CancelMode, RequestRecord
+from lifecycle.types import OPERATOR_CLI, CancelMode, RequestRecord
 
 
 async def cancel_matching(
@@ -44,7 +44,9 @@ async def _cancel_pages(
     after: RequestRecord | None = None
     while total.has_more and total.matched < limit:
         size = min(PAGE_MAX, limit - total.matched)
-        page = await cancel_selected(store, selector, mode, reason, limit=size, after=after, dry_run=dry_run)
+        page = await cancel_selected(
+            store, selector, mode, reason, by=OPERATOR_CLI, limit=size, after=after, dry_run=dry_run
+        )
         total.matched += page.matched
         total.records += page.records
         total.has_more = page.has_more and bool(page.records)

@@ -39,6 +39,9 @@ def cancel(
     worker: Annotated[
         str | None, typer.Option(metavar="ID", help="Requests that run on this worker.", callback=not_empty)
     ] = None,
+    owner: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Requests of this owner, an API key's name.", callback=not_empty)
+    ] = None,
     older_than: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +76,7 @@ def cancel(
     from lifecycle.queries.cluster import Filter
 
     wait_secs = timeout_secs if wait else None
-    filter = Filter(status or "", model or "", endpoint or "", frontend or "", worker or "")
+    filter = Filter(status or "", model or "", endpoint or "", frontend or "", worker or "", owner or "")
     selector = Selector(filter, None if older_than is None else float(older_than))
     if bool(ids) != selector.empty:
         raise typer.BadParameter("give either IDs or selecting options (--model, --older-than, --status, …), not both")

@@ -6,13 +6,18 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include clock stream record readers orphans
+--- @include clock stream record readers orphans steps
 
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
 if not record then return '' end
 if not is_terminal(record) then
+  local before = tonumber(redis.call('HGET', P .. 'readers:' .. rid, frontend) or '0')
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
+  if tonumber(readers) ~= before then
+    local step = tonumber(readers) > before and 'reader_attached' or 'reader_left'
+    note_step(rid, record, clock(shift), {what = step, frontend = frontend})
+  end
   if record.frontend ~= frontend then
     redis.call(tonumber(readers) > 0 and 'SADD' or 'SREM', P .. 'reading:' .. frontend, rid)
   end

@@ -2,7 +2,8 @@
 -- browse: reads requests from either end of an index, for a table: with live progress and readers, without the body.
 -- KEYS[1] shard prefix
 -- ARGV    shift, index (`active` | `expiries`), order (`oldest` | `newest`), offset, scan_limit, limit, status ('' for
---         any), words (JSON list of lower-case texts, each of which is in the id, model, status, frontend or worker)
+--         any), words (JSON list of lower-case texts, each of which is in the id, model, status, frontend, worker or
+--         owner)
 -- Returns {now, scanned, row…}: scanned is how many members of the index were examined, fewer than scan_limit at its
 --         end; a row is {record, readers}.
 
@@ -16,7 +17,7 @@ local function matches(record)
   if status ~= '' and record.status ~= status then return false end
   if #texts == 0 then return true end
   local all = string.lower(table.concat(
-    {record.id, record.model, record.status, record.frontend or '', record.worker or ''}, '\n'))
+    {record.id, record.model, record.status, record.frontend or '', record.worker or '', record.owner or ''}, '\n'))
   for _, text in ipairs(texts) do
     if not string.find(all, text, 1, true) then return false end
   end

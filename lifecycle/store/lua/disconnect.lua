@@ -9,18 +9,20 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal orphans cancelling
+--- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
 local now = clock(shift)
-local first = 0
+local first, new_status = 0, false
 if admitting == '1' and (record.connection or '') == '' then
   redis.call('HSET', P .. 'request:' .. rid, 'connection', connection)
   publish(rid, {type = 'connection', status = connection})
+  new_status = true
   if connection == 'closed_unexpectedly' then first = 1 end
 end
 if is_terminal(record) then return {'terminal', first, '0'} end
+local before = tonumber(redis.call('HGET', P .. 'readers:' .. rid, frontend) or '0')
 -- The owner stays among the readers, because it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
@@ -30,8 +32,13 @@ else
   redis.call('SREM', P .. 'reading:' .. frontend, rid)
 end
 if record.status == 'running' then note_readers(rid, record.worker) end
+if new_status or tonumber(readers) < before then
+  local step = admitting == '1' and 'client_disconnected' or 'reader_left'
+  if step == 'client_disconnected' and connection == 'closed_gracefully' then step = 'client_closed' end
+  note_step(rid, record, now, {what = step, frontend = frontend})
+end
 local what = 'continues'
 if connection == 'closed_unexpectedly' then
-  what, record = reader_disconnected(rid, record, now, tonumber(retention_secs))
+  what, record = reader_disconnected(rid, record, now, tonumber(retention_secs), frontend)
 end
 return {what, first, record.grace_secs}

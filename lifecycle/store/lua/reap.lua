@@ -9,7 +9,8 @@
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal orphans cancelling retrying deliveries
+--- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
+--- @include retrying deliveries
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
@@ -50,6 +51,7 @@ local function reassign(rid, record, new_owner, read)
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
+  note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   if not read then begin_orphans(rid, record) end
@@ -94,7 +96,8 @@ local function reap_reading()
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
       if record.status == 'running' then note_readers(rid, record.worker) end
-      if reader_disconnected(rid, record, now, retention) == 'terminal' then ended = ended + 1 end
+      note_step(rid, record, now, {what = 'reader_left', frontend = replica})
+      if reader_disconnected(rid, record, now, retention, replica) == 'terminal' then ended = ended + 1 end
     end
     redis.call('SREM', key, rid)
   end

@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, queue, entry, uses_attempt, message, error_detail, max_attempts,
   retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue content terminal retrying
+--- @include clock stream record events counts queue content terminal steps retrying
 
 local record = load_record(rid)
 local runs_here = record and record.status == 'running' and record.worker == worker
@@ -20,7 +20,7 @@ if not record then return {'unknown'} end
 if record.status == 'queued' and attempt == '' then
   if record.queue ~= queue or record.entry ~= entry then return {'not'} end
   leave_queue(record)
-  enqueue_retry(rid, record, clock(shift))
+  enqueue_retry(rid, record, clock(shift), {what = 'returned', worker = worker})
   return {'requeued'}
 end
 if not runs_here or record.attempt ~= attempt then return {'not'} end

@@ -18,7 +18,7 @@ local shift, rid, worker, queue, model, entry, resumable, retention_secs, accept
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
---- @include content terminal limits retrying
+--- @include content terminal limits steps retrying
   return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 
@@ -41,7 +41,7 @@ if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
     local _, _, _, enqueue_retry = load_rare()
     local record = load_record(rid)
     leave_queue(record)
-    enqueue_retry(rid, record, clock(shift))
+    enqueue_retry(rid, record, clock(shift), {what = 'returned', worker = worker})
   end
   return {'fenced'}
 end

@@ -10,7 +10,7 @@
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit = unpack(ARGV)
 --- @include clock stream record grace readers events counts queue content terminal limits
---- @include orphans cancelling retrying deliveries
+--- @include orphans steps cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
@@ -44,7 +44,8 @@ local function due(kind, rid)
   if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
   if kind == 'grace' then
     if record.on_disconnect == 'cancel' and live_readers(rid) == 0 then
-      local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
+      local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect',
+        record.frontend)
       if state == 'terminal' then ended = ended + 1 end
     end
     return

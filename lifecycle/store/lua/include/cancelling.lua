@@ -1,6 +1,7 @@
--- Cancels a request, for a caller, a lost client or a sweep.
+-- Cancels a request, for a caller, a lost client or a sweep. `by` says who cancels it, and `via` through which frontend
+-- ('' for none).
 -- Returns 'terminal' or 'pending', and the updated record.
-local function cancel_request(rid, record, now, retention, mode, reason)
+local function cancel_request(rid, record, now, retention, mode, reason, by, via)
   if is_terminal(record) then return 'terminal', record end
   if record.cancel_mode == 'kill' or (record.cancel_mode == 'stop' and mode == 'stop') then
     return 'pending', record
@@ -10,9 +11,12 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   end
   local number, at, closed = stream_end(rid)
   record.cancel_mode, record.cancel_reason = mode, reason
+  record.cancelled_by, record.cancelled_via = by, via
   record.orphan_from = record.orphan_from or tostring(number)
   redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
-    'cancel_mode', mode, 'cancel_reason', reason, 'orphan_from', record.orphan_from)
+    'cancel_mode', mode, 'cancel_reason', reason, 'cancelled_by', by, 'cancelled_via', via,
+    'orphan_from', record.orphan_from)
+  note_step(rid, record, now, {what = 'cancel_requested', mode = mode, by = by, via = via})
   if record.status == 'queued' then
     return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
   end
@@ -25,12 +29,13 @@ local function cancel_request(rid, record, now, retention, mode, reason)
   return 'pending', record
 end
 
--- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected.
-local function reader_disconnected(rid, record, now, retention)
+-- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected from
+-- `frontend`.
+local function reader_disconnected(rid, record, now, retention, frontend)
   if live_readers(rid) > 0 then return 'continues', record end
   local continues, grace = record.on_disconnect == 'continue', tonumber(record.grace_secs)
   if not continues and grace <= 0 then
-    return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected')
+    return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect', frontend)
   end
   begin_orphans(rid, record)
   if continues then return 'continues', record end

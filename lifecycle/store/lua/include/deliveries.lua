@@ -14,7 +14,7 @@ local function requeue_deliveries(queue, model, worker, limit, now)
     local rid = entry and entry[2][2]
     local record = rid and load_record(rid)
     if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
-      enqueue_retry(rid, record, now)
+      enqueue_retry(rid, record, now, {what = 'returned', worker = worker})
       moved = moved + 1
     end
   end

@@ -1,8 +1,9 @@
 -- Requests whose worker has expired or returns them.
 
 -- Puts a queued record into the retry queue, which workers read first. A limit of its time in the queue begins anew if
--- the request has been started meanwhile.
-local function enqueue_retry(rid, record, now)
+-- the request has been started meanwhile. `step` is what the timeline says of it.
+local function enqueue_retry(rid, record, now, step)
+  note_step(rid, record, now, step)
   if record.queue_limit_secs then
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.queue_limit_secs)), 'queue|' .. rid)
   end
@@ -32,12 +33,18 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
   end
+  local step = {what = 'requeued', attempt = tonumber(record.attempt), worker = record.worker,
+    started_at = record.started_at}
+  local failure = failed_at(number)
+  if uses_attempt or failure.error_type ~= 'worker_lost' then
+    step.error_type, step.error_message = failure.error_type, failure.message
+  end
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, rid, 'running', 'queued')
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
-  enqueue_retry(rid, record, now)
+  enqueue_retry(rid, record, now, step)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
 end

@@ -82,6 +82,11 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   if outcome.error_type ~= '' then
     redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
   end
+  if record.ended_by_limit then
+    record.cancelled_by, record.cancelled_via = 'limit:' .. record.ended_by_limit, record.limit_via or ''
+    redis.call('HSET', key, 'cancelled_by', record.cancelled_by, 'cancelled_via', record.cancelled_via)
+    record.ended_by_limit, record.limit_via = nil, nil
+  end
   if record.usage then redis.call('HSET', key, 'usage', record.usage) end
   if record.error_detail then redis.call('HSET', key, 'error_detail', record.error_detail) end
   if record.webhook_url then queue_webhook(rid, record) end
