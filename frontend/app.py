@@ -80,7 +80,8 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refus
     own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
     guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.
-    return RequestIdMiddleware(guarded, cors.response_headers, (refusals or Refusals(tracker.metrics)).count)
+    count = (refusals or Refusals(tracker.metrics)).count
+    return RequestIdMiddleware(guarded, cors.response_headers, count, takes_ids=tracker.settings.request_id_header)
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:

@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     body_timeout_secs: Seconds = Field(
         60.0, description="time for the body of a call, and one second more for each 64 KiB received"
     )
+    request_id_header: bool = Field(True, description="take a client's X-Request-Id for the request's id")
     forward_headers: str = Field(
         "x-session-id, x-session-affinity, x-data-parallel-rank, x-vllm-*",
         description="headers for the engine",

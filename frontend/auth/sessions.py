@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 import time
 
 from frontend.auth.api_keys import ApiKey, Caller, Keyring
@@ -53,7 +52,7 @@ class Sessions:
 
     async def _fetch_secret(self) -> None:
         """Read the secret that all frontends share. The first proposed one is kept."""
-        self._secret = await self._store.run("secret", self._store.keys.control, secrets.token_hex(32))
+        self._secret = await self._store.read_secret()
         self._fetched_at = time.monotonic()
 
     def _sign(self, key: ApiKey, expires: int) -> str:

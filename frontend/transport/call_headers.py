@@ -24,7 +24,7 @@ _MAX_FORWARDED_BYTES = 8 * 1024
 class CallHeaders(NamedTuple):
     """Hold the checked headers of one completion call. Where the client sent none, the frontend's settings apply."""
 
-    request_id: str | None  # the client's own X-Request-Id
+    request_id: str | None  # the client's own X-Request-Id, unless it is ignored
     idempotency_key: str | None
     on_disconnect: OnDisconnect
     grace_secs: float
@@ -41,7 +41,7 @@ class CallHeaders(NamedTuple):
         """
         key = _idempotency_key(headers)
         return cls(
-            request_id=headers.get("x-request-id"),
+            request_id=headers.get("x-request-id") if settings.request_id_header else None,
             idempotency_key=key,
             on_disconnect=_on_disconnect(headers, settings),
             grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),

@@ -37,15 +37,19 @@ class RequestIdMiddleware:
         app: ASGIApp,
         more_headers: Callable[[Headers], Sequence[tuple[bytes, bytes]]],
         count_refusal: Callable[[int, str, str, str], None],
+        *,
+        takes_ids: bool,
     ) -> None:
         """Wrap the application.
 
         `more_headers` returns what else the response to a call with these headers carries. `count_refusal` is called
-        for a refused call with the status, the reason, the method and the path.
+        for a refused call with the status, the reason, the method and the path. Without `takes_ids` the client's own
+        `X-Request-Id` is ignored.
         """
         self._app = app
         self._more_headers = more_headers
         self._count_refusal = count_refusal
+        self._takes_ids = takes_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,7 +60,7 @@ class RequestIdMiddleware:
         endpoint = BY_PATH.get(path)
         prefix = endpoint.id_prefix if endpoint else "req-"
         call_headers = decode_headers(scope)
-        client_id = call_headers.get("x-request-id")
+        client_id = call_headers.get("x-request-id") if self._takes_ids else None
         added = 0
         if client_id is not None and endpoint and endpoint.prefixes_client_ids and not client_id.startswith(prefix):
             client_id, added = prefix + client_id, len(prefix)

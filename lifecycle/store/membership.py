@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,11 @@ class Membership(ScriptRunner):
         changed = {name: value for name, value in common_settings.from_texts(config).items() if name in CHANGEABLE}
         self.settings = self.settings.model_copy(update=changed)
         log.info("common settings are now %s", ", ".join(f"{name}={value}" for name, value in changed.items()))
+
+    async def read_secret(self) -> bytes:
+        """Return the secret that all frontends share; the first proposed one is kept. Raises StoreUnavailable."""
+        secret: bytes = await self.run("secret", self.keys.control, secrets.token_hex(32))
+        return secret
 
     async def configuration(self) -> dict[str, Any]:
         """Return the common settings that the cluster runs with; empty before any replica has joined."""

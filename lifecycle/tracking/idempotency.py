@@ -1,13 +1,14 @@
 """Attach a call that is repeated with the same `Idempotency-Key` to the request that the first call started.
 
 The idempotency key maps to a request id, and the admitting script decides which call is the first, so no request starts
-twice whatever races or crashes. Without a request id of the client's own, the id is derived from the idempotency key;
-with one, the first such id is stored under the key, since a proxy may make a new id for each try.
+twice whatever races or crashes. Without a request id of the client's own, the id is derived from the idempotency key
+and a secret; with one, the first such id is stored under the key, since a proxy may make a new id for each try.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from dataclasses import dataclass
 
@@ -43,11 +44,15 @@ class Idempotency:
 
         Raises StoreUnavailable.
         """
-        proposed = given or prefix + self.key
+        proposed = given or prefix + await self._derived_id(store)
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         name = self._name_key(store)
         known = await store.command("SET", name, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
         return known.decode() if known else proposed
+
+    async def _derived_id(self, store: Store) -> str:
+        """Return an id that every frontend makes of this key, and that nobody else can: it takes their secret."""
+        return hmac.new(await store.read_secret(), self.key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
 
     def _name_key(self, store: Store) -> str:
         return store.keys.prefix_of(self.key) + "named:" + self.key

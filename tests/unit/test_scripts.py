@@ -129,7 +129,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
     "roster": lambda s: s.roster(),
-    "secret": lambda s: s.run("secret", s.keys.control, "s"),
+    "secret": lambda s: s.read_secret(),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
     "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),
