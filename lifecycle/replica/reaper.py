@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from functools import partial
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -24,6 +23,15 @@ from lifecycle.types import Role
 log = logging.getLogger(__name__)
 
 _CALLS_LIMIT = 1000  # calls of reap or sweep in one round and shard; the next round continues
+
+
+class _Work(NamedTuple):
+    """Hold what one round does in each shard."""
+
+    expired: list[ExpiredReplica]
+    frontends: list[str]  # that live
+    unserved: list[UnservedModel]
+    models: list[str]
 
 
 class Reaper:
@@ -51,24 +59,40 @@ class Reaper:
         Raises StoreUnavailable when the control keys cannot be reached. A shard that is unavailable is left to the next
         round. Raises RedisError when Redis refuses a command.
         """
-        pending_cleanup = await self._store.expire(leaving)
-        roster = await self._store.roster()
-        for expired in pending_cleanup:
-            new_owners = [r.id for r in roster.replicas if r.role == Role.FRONTEND and r.id != expired.replica]
-            expired = expired._replace(models=expired.models or sorted(roster.models))
-            if all(await self._in_every_shard(partial(self._reap, expired, new_owners))):
-                await self._store.finish_cleanup(expired.replica)
-        unserved, models = self._unserved(roster), sorted(roster.models)
-        await self._in_every_shard(partial(self._sweep, unserved, models))
-
-    async def _in_every_shard(self, work: Callable[[int], Awaitable[bool]]) -> list[bool]:
-        """Do the work in all shards at once, so that none waits for another. An unavailable shard counts as False."""
+        work = await self._find_work(leaving)
         shards = range(self._store.settings.shards)
-        outcomes = await asyncio.gather(*(work(shard) for shard in shards), return_exceptions=True)
+        outcomes = await asyncio.gather(*(self._clean(work, shard) for shard in shards), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
                 raise outcome
-        return [outcome is True for outcome in outcomes]
+        for expired in work.expired:
+            if all(not isinstance(done, BaseException) and expired.replica in done for done in outcomes):
+                await self._store.finish_cleanup(expired.replica)
+
+    async def _find_work(self, leaving: str) -> _Work:
+        expired = await self._store.expire(leaving)
+        roster = await self._store.roster()
+        models = sorted(roster.models)
+        return _Work(
+            [replica._replace(models=replica.models or models) for replica in expired],
+            [replica.id for replica in roster.replicas if replica.role == Role.FRONTEND],
+            self._unserved(roster),
+            models,
+        )
+
+    async def _clean(self, work: _Work, shard: int) -> set[str]:
+        """Do all work of one shard, and return the expired replicas of which nothing is left there.
+
+        No shard waits for another, and one that is unavailable costs the time of one call, however many replicas have
+        expired.
+        """
+        done: set[str] = set()
+        for expired in work.expired:
+            new_owners = [frontend for frontend in work.frontends if frontend != expired.replica]
+            if await self._reap(expired, new_owners, shard):
+                done.add(expired.replica)
+        await self._sweep(work.unserved, work.models, shard)
+        return done
 
     async def _reap(self, expired: ExpiredReplica, new_owners: list[str], shard: int) -> bool:
         """Clean up after a replica in one shard; return whether nothing is left to do there."""

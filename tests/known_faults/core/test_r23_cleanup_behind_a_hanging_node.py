@@ -52,9 +52,6 @@ async def _survivors(settings: Settings) -> AsyncIterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="r23: dead replicas are dealt with one by one, each behind the shards that hang."
-)
 async def test_requests_in_healthy_shards_do_not_wait_for_the_shards_that_hang() -> None:
     with ClusterSetup(node_timeout_ms=60_000) as setup:
         settings = quick_settings(setup.url, shards=6)
