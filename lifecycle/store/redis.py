@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +42,7 @@ BLOCK_MS = 2000
 BATCH_LIMIT = 512
 BATCH_BYTES = 1 << 20  # of one pipeline, above which no further command is added
 QUEUE_LIMIT = 100_000  # commands that wait for Redis
+_TOGETHER = 2 * BATCH_LIMIT  # of one `execute_many`: others' commands come between those of a large question
 _NO_TIMEOUT_SECS = 3600.0
 _AWAY_WAIT_SECS = 0.1  # how long a call waits for the probe of a server that is known to be away
 
@@ -93,7 +95,7 @@ class Commands:
     """
 
     def __init__(self, client: Redis, *, redirected: bool = False) -> None:
-        """With `redirected`, MovedError is raised to the caller, which follows it."""
+        """With `redirected`, MovedError, AskError and TryAgainError are raised to the caller, which handles them."""
         self._client = client
         options = client.connection_pool.connection_kwargs
         self._timeout_secs: float = options.get("socket_timeout") or _NO_TIMEOUT_SECS
@@ -123,7 +125,7 @@ class Commands:
         self._schedule()
         value = await reply
         if isinstance(value, Exception):
-            if isinstance(value, MovedError) and self._redirected:
+            if self._redirected and isinstance(value, (MovedError, AskError, TryAgainError)):
                 raise value
             if isinstance(value, ReadOnlyError):
                 self._leave()
@@ -133,12 +135,20 @@ class Commands:
         return value
 
     async def execute_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Execute commands and return the replies in order. The first error is raised once all are answered."""
-        replies = await asyncio.gather(*(self.execute(*c) for c in commands), return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException):
-                raise reply
-        return list(replies)
+        """Execute commands and return the replies in order.
+
+        At most 1,024 of them wait at a time. After an error the rest is not sent, and the first error is raised once
+        those that were sent are answered.
+        """
+        replies: list[Any] = []
+        remaining = iter(commands)
+        while some := list(itertools.islice(remaining, _TOGETHER)):
+            answered = await asyncio.gather(*(self.execute(*c) for c in some), return_exceptions=True)
+            for reply in answered:
+                if isinstance(reply, BaseException):
+                    raise reply
+            replies += answered
+        return replies
 
     async def nodes(self) -> Sequence[Commands]:
         """Return one client for each server that holds a part of the data, for commands without a Redis key.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import MovedError
+from redis.exceptions import AskError, MovedError, TryAgainError
 
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.redis import Commands
+from lifecycle.store.redis import Commands, unavailable
 from lifecycle.store.redis_cluster_topology import REDIRECTS, Node, PerNode, Topology, slot_of
 
 _KEYLESS = frozenset(
@@ -53,6 +53,8 @@ class ClusterCommands(Commands):
                 return await self._on(node, args)
             except MovedError as moved:
                 self._topology.moved(slot, (moved.host, moved.port), node)
+            except (AskError, TryAgainError) as moving:  # the map is right until the whole slot has moved
+                raise unavailable(moving) or moving from moving
         raise StoreUnavailable(
             f"Redis Cluster redirected a command {REDIRECTS} times: its nodes disagree on which one serves slot {slot}"
         )

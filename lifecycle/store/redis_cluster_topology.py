@@ -27,6 +27,7 @@ T = TypeVar("T")
 Node = tuple[str, int]
 REDIRECTS = 5
 _PAUSE_SECS = 0.1  # between two refreshes of the map
+_LONGEST_PAUSE_SECS = 0.5  # between two refreshes while the map does not change
 
 
 def slot_of(key: str | bytes) -> int:
@@ -54,6 +55,7 @@ class Topology:
         self._failed: set[Node] = set()  # since the last refresh; their own maps are used last
         self._stale = True
         self._refreshed_at = float("-inf")
+        self._pause_secs = _PAUSE_SECS  # doubles with each refresh that changes nothing
         self._refreshing: asyncio.Task[None] | None = None
         self._turn = 0
 
@@ -112,7 +114,10 @@ class Topology:
         """Refresh the map, once for all callers. With `known`, the old map can be used, so wait only briefly."""
         loop = asyncio.get_running_loop()
         if self._refreshing is None or self._refreshing.done():
-            if loop.time() - self._refreshed_at < _PAUSE_SECS:
+            since_secs = loop.time() - self._refreshed_at
+            if since_secs > 2 * _LONGEST_PAUSE_SECS:  # nothing has failed for a while
+                self._pause_secs = _PAUSE_SECS
+            if since_secs < self._pause_secs:
                 return
             self._refreshing = asyncio.create_task(self._ask_all(), name="cluster map")
         await asyncio.wait((self._refreshing,), timeout=_PAUSE_SECS if known else None)
@@ -121,15 +126,14 @@ class Topology:
         """Ask every known node at once and take the first answer. Without one the old map is kept, and stays stale."""
         ranges = await self._first_answer({*self._redis_url.nodes, *self._primaries})
         self._refreshed_at = asyncio.get_running_loop().time()
-        if ranges is None:
-            return
-        primaries: list[Node] = []
-        for low, high, node in ranges:
-            self._slots.update(dict.fromkeys(range(low, high + 1), node))
-            if node not in primaries:
-                primaries.append(node)
-        self._primaries, self._stale = primaries, False
-        self._failed.clear()
+        changed = False
+        if ranges is not None:
+            slots = {slot: node for low, high, node in ranges for slot in range(low, high + 1)}
+            changed = any(self._slots.get(slot) != node for slot, node in slots.items())
+            self._slots.update(slots)
+            self._primaries, self._stale = list(dict.fromkeys(node for _, _, node in ranges)), False
+            self._failed.clear()
+        self._pause_secs = _PAUSE_SECS if changed else min(2 * self._pause_secs, _LONGEST_PAUSE_SECS)
 
     async def _first_answer(self, nodes: Iterable[Node]) -> list[tuple[int, int, Node]] | None:
         """Return the first map, preferably not of a failed node: a primary that was cut off still sends its old map."""

@@ -38,13 +38,11 @@ async def store() -> AsyncIterator[Store]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="r15: a process asks more at once than it lets wait for Redis.")
 async def test_the_replicas_of_a_large_cluster_are_listed(store: Store) -> None:
     assert len(await cluster.replicas(store)) == _REPLICAS
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="r15: a large question leaves no room for what others ask meanwhile.")
 async def test_others_are_answered_while_the_replicas_of_a_large_cluster_are_listed(store: Store) -> None:
     listing = asyncio.create_task(cluster.replicas(store))
     answered = 0

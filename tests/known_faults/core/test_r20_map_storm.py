@@ -29,7 +29,6 @@ def _maps(setup: ClusterSetup) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="r20: an ASK answer makes a process ask for the map of slots over and over.")
 async def test_a_slot_that_moves_makes_nobody_ask_for_the_map_over_and_over() -> None:
     with ClusterSetup() as setup:
         async with open_store(quick_settings(setup.url, shards=6)) as store:
