@@ -99,7 +99,8 @@ class Membership:
                 return  # leaving ends the lease, and so fences this frontend
             log.error("fenced: %s; every stream ends, and this frontend comes back under a new id", cause)
             assert isinstance(cause, Fenced)  # raised by a task of the group itself
-            self.end_streams(cause.error_type, cause.message)
+            self._owned.break_off_all(cause.error_type, cause.message)
+            self._readers.end_all(cause.error_type, cause.message)
             self.lease = self._new_lease()
             while True:
                 with suppress(StoreError):

@@ -147,6 +147,33 @@ class StreamMonitor:
         finally:
             self._release()
 
+    def break_off(self, error_type: ErrorType, message: str) -> None:
+        """End the request here, and leave open who counts its end: this frontend is fenced. `settle` follows."""
+        self.feed.abort(error_type, message)
+        if not self._over:
+            self._close()
+            self._guard.drop()
+            self._services.on_over(self)
+
+    def settle(self, record: RequestRecord | None, error_type: ErrorType) -> None:
+        """Count the end of a request that was broken off, with its terminal record or else with this error."""
+        if self.counted:
+            return
+        self.counted = True
+        if record is None:
+            self._services.metrics.count_request(self.labels, error_type)
+            self._span.break_off(error_type)
+            request_log.lost(self.rid, self.labels, error_type, self._span.trace_id)
+            return
+        self._services.metrics.count_request(self.labels, ErrorType(record.error_type))
+        self._services.metrics.observe_end(record)
+        self._span.end(record)
+        request_log.ended(record, self._span.trace_id)
+
+    def settle_elsewhere(self) -> None:
+        """Count nothing: another frontend owns the request that was broken off here, and counts its end."""
+        self._span.break_off("moved")
+
     def leave(self) -> None:
         """Stop monitoring: the request continues under another frontend, which counts its end."""
         if not self._over:

@@ -18,6 +18,7 @@ from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tracking.admission import Rejected
 from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.fenced_requests import FencedRequests
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
@@ -112,9 +113,13 @@ class OwnedRequests:
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
         if monitor.counted:
-            self._ended[monitor.rid] = None
-            if len(self._ended) > _REMEMBERED:
-                self._ended.popitem(last=False)
+            self.remember_end(monitor.rid)
+
+    def remember_end(self, rid: str) -> None:
+        """Remember that the end of a request has been counted here."""
+        self._ended[rid] = None
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
 
     def take_over(self, rids: Sequence[str]) -> None:
         """Own what Redis counts as this frontend's: the old owner has expired, or an admission's reply was lost.
@@ -202,6 +207,15 @@ class OwnedRequests:
             record = await self._store.read(monitor.rid)
             if record is not None and not record.status.terminal:
                 monitor.leave()
+
+    def break_off_all(self, error_type: ErrorType, message: str) -> None:
+        """End every owned request here, because this frontend is fenced. Each is counted once it is known by whom."""
+        monitors = list(self._monitors.values())
+        for monitor in monitors:
+            monitor.break_off(error_type, message)
+        if monitors:
+            fenced = FencedRequests(self._store, self._state.id, monitors, error_type, self.remember_end)
+            self._spawn(fenced.settle(), "fenced requests")
 
     def lose_all(self, error_type: ErrorType, message: str) -> None:
         """End every owned request here with an error, whatever its record says."""

@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from tests.conftest import MakeSettings
 from tests.known_faults.core.kit import counted, ended, heartbeats, record_of
@@ -20,7 +18,6 @@ from tests.known_faults.core.replicas import call, frontend, reading, served, wo
 from tests.waiting import wait_until
 
 
-@pytest.mark.xfail(strict=True, reason="r12: a fenced frontend and its new owner both count the same request.")
 async def test_a_request_that_was_taken_over_from_a_fenced_frontend_counts_once(make_settings: MakeSettings) -> None:
     go_on = asyncio.Event()
 
