@@ -9,8 +9,9 @@ from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.redis import Commands, unavailable
+from lifecycle.store.redis import Commands
 from lifecycle.store.redis_cluster_topology import REDIRECTS, Node, PerNode, Topology, slot_of
+from lifecycle.store.redis_errors import unavailable
 
 _KEYLESS = frozenset(
     {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
