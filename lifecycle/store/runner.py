@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import NoScriptError, ResponseError
@@ -16,6 +17,7 @@ from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
+from lifecycle.store.script_loader import Script
 
 BATCH_LIMIT = 200  # items that one script handles in one call, which bounds how long Redis is busy with it
 _FIRST_PAUSE_SECS = 0.02
@@ -54,6 +56,7 @@ class ScriptRunner:
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes
+        self._loading: dict[tuple[str, str], asyncio.Event] = {}  # by script and prefix
         self._scripts = {
             name: script_loader.load(name).without_shebang() if plain_lua else script_loader.load(name)
             for name in script_loader.names()
@@ -115,12 +118,27 @@ class ScriptRunner:
         try:
             return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
-            try:
-                return await self.commands.execute("EVAL", script.source, 1, *arguments)
-            except ResponseError as failure:
-                if _COMPILING in str(failure):
-                    raise StoreError(await self._too_old()) from failure
-                raise
+            return await self._load(name, script, arguments)
+
+    async def _load(self, name: str, script: Script, arguments: tuple[Any, ...]) -> Any:
+        """Run a script that the server does not have. Callers at the same time send its source only once."""
+        key = (name, arguments[0])
+        loading = self._loading.get(key)
+        if loading is not None:
+            await loading.wait()
+            with suppress(NoScriptError):
+                return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
+        loaded = self._loading[key] = asyncio.Event()
+        try:
+            return await self.commands.execute("EVAL", script.source, 1, *arguments)
+        except ResponseError as failure:
+            if _COMPILING in str(failure):
+                raise StoreError(await self._too_old()) from failure
+            raise
+        finally:
+            loaded.set()
+            if self._loading.get(key) is loaded:
+                del self._loading[key]
 
     async def _too_old(self) -> str:
         """Return the message for a server that does not know the first line of our scripts."""

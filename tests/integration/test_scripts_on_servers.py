@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +15,7 @@ from lifecycle.store.results import Append, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore, connect
+from tests.servers import info
 from tests.unit.world import World
 
 FILLER_BYTES = 16_384
@@ -71,6 +73,15 @@ async def test_full_memory_refuses_admission_and_tokens_and_still_ends_requests(
 
     await store.command("CONFIG", "SET", "maxmemory", "0")
     assert (await world.admit("one-more")).outcome == "admitted"
+
+
+async def test_callers_at_the_same_time_send_the_source_of_a_script_once(make_settings: MakeSettings) -> None:
+    with EmbeddedRedis() as server:
+        settings = make_settings(redis_url=server.url)
+        store = Store(connect(settings), settings)
+        await asyncio.gather(*(store.read(f"r{number}") for number in range(200)))
+        assert "calls=1," in info(server, "commandstats")["cmdstat_eval"]
+        await store.commands.aclose()
 
 
 async def test_a_flushed_script_cache_costs_nothing(world: World) -> None:
