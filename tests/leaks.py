@@ -201,6 +201,7 @@ RULES: dict[str, _Rule] = {
     "deadlines": _members_are_inflight,
     "expiries": _permanent,
     "quota_slots:": _expires,
+    "ended_slots:": _expires,
     "webhooks": _expires,
     "webhook:": _expires,
     "totals": _permanent,

@@ -66,6 +66,7 @@ SHARD_KEYS = (
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
     Key("expiries", "zset", "members removed by sweep", "rid by the time its record expires"),
     Key("quota_slots:", "zset", "TTL: 30 days from the last reserve", "<owner>: <rid>|<nonce> by admit_by"),
+    Key("ended_slots:", "set", "TTL: a day from the last end", "<owner>: <rid>|<nonce> of ended requests with a slot"),
     Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
     Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),

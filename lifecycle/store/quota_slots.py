@@ -35,8 +35,8 @@ class QuotaSlots:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def reserve(self, owner: str, rid: str, nonce: str, limit: int) -> QuotaSlot | None:
-        """Reserve one of the owner's `limit` slots, or return None when all are taken.
+    async def reserve(self, owner: str, rid: str, nonce: str, limit: int) -> QuotaSlot | float:
+        """Reserve one of the owner's `limit` slots, or return the time by Redis's clock when all are taken.
 
         The admission must be done within one lease (`admit_by`). It is one atomic script. A repetition returns the same
         slot. A slot that is not needed any more is found by `find_released`.
@@ -46,12 +46,27 @@ class QuotaSlots:
         reply = await self._store.run(
             "reserve", prefix, owner, f"{rid}|{nonce}", limit, window_secs, retry_for_secs=_RETRY_FOR_SECS
         )
-        return QuotaSlot(rid, nonce, float(reply[1])) if reply[0] == b"reserved" else None
+        return QuotaSlot(rid, nonce, float(reply[1])) if reply[0] == b"reserved" else float(reply[1])
 
-    async def held(self, owner: str) -> list[QuotaSlot]:
-        """Return the slots of an owner that are reserved, ended requests included."""
-        flat = await self._store.command("ZRANGE", self._key(owner), 0, -1, "WITHSCORES")
+    async def held(self, owner: str, after: float, until: float) -> list[QuotaSlot]:
+        """Return the reserved slots of an owner whose `admit_by` is after the first and not after the second time.
+
+        Those of ended requests are included.
+        """
+        bounds = (f"({after:.6f}", f"{until:.6f}", "WITHSCORES")
+        flat = await self._store.command("ZRANGEBYSCORE", self._key(owner), *bounds)
         return [_parse(member.decode(), float(at)) for member, at in zip(flat[::2], flat[1::2], strict=True)]
+
+    async def release_ended(self, owner: str, shard: int) -> None:
+        """Release the slots of the owner's requests that have ended in this shard, as far as their ends noted them.
+
+        Up to 200 slots are released by one call. It may be repeated; a note is removed behind its slot.
+        """
+        noted = f"{self._store.keys.prefixes[shard]}ended_slots:{owner}"
+        members = await self._store.command("SRANDMEMBER", noted, _BATCH_LIMIT)
+        if members:
+            await self._store.command("ZREM", self._key(owner), *members)
+            await self._store.command("SREM", noted, *members)
 
     async def find_released(self, shard: int, slots: Sequence[QuotaSlot]) -> list[QuotaSlot]:
         """Return those of `slots`, whose requests must be in this shard, that are no longer needed.

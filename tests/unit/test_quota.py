@@ -56,6 +56,29 @@ async def test_an_ended_request_needs_its_share_no_more(world: World) -> None:
     assert await reserve(world, "d") is None
 
 
+async def test_an_end_notes_its_slot_until_the_slot_is_released(world: World) -> None:
+    share = await reserve(world, "a", limit=1)
+    assert share
+    await admit(world, share)
+    key = world.store.keys.prefixes[0] + "ended_slots:" + OWNER
+    await world.cancel(rid="a")
+    assert await world.store.command("SMEMBERS", key) == [share.member.encode()]
+    assert await world.store.command("PTTL", key) > 0
+    assert await reserve(world, "b", limit=1)
+    assert not await world.store.command("EXISTS", key)
+
+
+async def test_a_slot_whose_end_was_not_noted_is_released_once_its_admission_is_over(world: World) -> None:
+    """Release it by its time, because a failover may have lost the note."""
+    share = await reserve(world, "a", limit=1)
+    assert share
+    await admit(world, share)
+    await world.cancel(rid="a")
+    await world.store.command("DEL", world.store.keys.prefixes[0] + "ended_slots:" + OWNER)
+    world.shift_clock(world.store.settings.lease_secs + 1)
+    assert await reserve(world, "b", limit=1)
+
+
 async def test_an_admission_that_never_comes_holds_its_share_for_a_lease_and_is_refused_then(world: World) -> None:
     left = await reserve(world, "a", limit=1)
     assert left

@@ -46,6 +46,7 @@ redis.call('HSET', key,
 if traceparent .. idempotency .. owner ~= '' then
   redis.call('HSET', key, 'traceparent', traceparent, 'idempotency', idempotency, 'owner', owner)
 end
+if admit_by ~= '' then redis.call('HSET', key, 'quota_slot', '1') end
 if needs ~= '' then redis.call('HSET', key, 'needs', needs) end
 if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
 if storage ~= '' then

@@ -33,7 +33,7 @@ local function public_record(rid, record)
   end
   record.nonce, record.queue, record.entry, record.started_entry, record.resumable, record.headers = nil
   record.failures, record.needs, record.orphan_from, record.webhook_event, record.webhook_url = nil
-  record.stored_bytes, record.stored_limit_bytes, record.transient_secs = nil
+  record.stored_bytes, record.stored_limit_bytes, record.transient_secs, record.quota_slot = nil
   record.steps, record.steps_left_out = nil
   return cjson.encode(record)
 end

@@ -43,6 +43,14 @@ local function queue_webhook(rid, record)
   redis.call('HDEL', P .. 'request:' .. rid, 'webhook_event', 'webhook_url')
 end
 
+-- Notes that a request no longer needs the quota slot of its owner. The slot itself is in the owner's shard, and whoever
+-- finds all slots taken removes those that are noted here.
+local function note_ended_slot(rid, record)
+  local key = P .. 'ended_slots:' .. (record.owner or '')
+  redis.call('SADD', key, rid .. '|' .. record.nonce)
+  redis.call('PEXPIRE', key, '86400000')  -- a day: a slot that is found by nobody before that is found by its request
+end
+
 -- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` is an item
 -- that readers get before the end. Returns the updated record, and public_record() of it.
@@ -90,6 +98,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   if record.usage then redis.call('HSET', key, 'usage', record.usage) end
   if record.error_detail then redis.call('HSET', key, 'error_detail', record.error_detail) end
   if record.webhook_url then queue_webhook(rid, record) end
+  if record.quota_slot then note_ended_slot(rid, record) end
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
