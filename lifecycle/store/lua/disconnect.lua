@@ -15,13 +15,21 @@ local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
 local now = clock(shift)
 local first, new_status = 0, false
+
+-- Redis may refuse to publish, so this comes behind what is written here.
+local function publish_connection()
+  if new_status then publish(rid, {type = 'connection', status = connection}) end
+end
+
 if admitting == '1' and (record.connection or '') == '' then
   redis.call('HSET', P .. 'request:' .. rid, 'connection', connection)
-  publish(rid, {type = 'connection', status = connection})
   new_status = true
   if connection == 'closed_unexpectedly' then first = 1 end
 end
-if is_terminal(record) then return {'terminal', first, '0'} end
+if is_terminal(record) then
+  publish_connection()
+  return {'terminal', first, '0'}
+end
 local before = tonumber(redis.call('HGET', P .. 'readers:' .. rid, frontend) or '0')
 -- The owner stays among the readers, because it monitors the stream without an HTTP reader.
 if tonumber(readers) > 0 or record.frontend == frontend then
@@ -41,4 +49,5 @@ local what = 'continues'
 if connection == 'closed_unexpectedly' then
   what, record = reader_disconnected(rid, record, now, tonumber(retention_secs), frontend)
 end
+publish_connection()
 return {what, first, record.grace_secs}

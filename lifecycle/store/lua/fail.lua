@@ -19,12 +19,10 @@ if record.status == 'running' and record.cancel_mode == 'kill' then return {'kil
 local number = stream_end(rid)
 if seen ~= '' and number > tonumber(seen) then return {'moved'} end
 
-local worker, running = record.worker, record.status == 'running'
 if error_detail ~= '' then record.error_detail = error_detail end
 if error_type == 'response_timeout' or error_type == 'slow_consumer' then
   record.ended_by_limit, record.limit_via = error_type, record.frontend
 end
-local _, public = terminate(rid, record, clock(shift), tonumber(retention_secs),
+local _, public = terminate_and_kill(rid, record, clock(shift), tonumber(retention_secs),
   outcome_of('failed', error_type, message, '', number))
-if running then notify_worker(worker, rid, 'kill', error_type) end
 return {'done', public}

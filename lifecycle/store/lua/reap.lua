@@ -73,10 +73,8 @@ local function reap_inflight()
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs) > 0
         or (record.status == 'running' and record.cancel_mode == 'kill')
       if not outlives then
-        local worker, running = record.worker, record.status == 'running'
-        terminate(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
+        terminate_and_kill(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
           'The frontend that held the connection was lost', '', (stream_end(rid))))
-        if running then notify_worker(worker, rid, 'kill', 'frontend_lost') end
         ended = ended + 1
       elseif new_owner then
         reassign(rid, record, new_owner, read)

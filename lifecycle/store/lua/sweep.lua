@@ -32,9 +32,7 @@ for _, owner in ipairs(overfull) do
 end
 
 local function ends(rid, record, outcome)
-  local worker, running = record.worker, record.status == 'running'
-  terminate(rid, record, now, retention, outcome)
-  if running then notify_worker(worker, rid, 'kill', outcome.error_type) end
+  terminate_and_kill(rid, record, now, retention, outcome)
   ended = ended + 1
 end
 

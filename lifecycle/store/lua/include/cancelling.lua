@@ -20,12 +20,13 @@ local function cancel_request(rid, record, now, retention, mode, reason, by, via
   if record.status == 'queued' then
     return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
   end
+  note_cancellation(record.worker, rid)
   if mode == 'kill' then
     local ending = cjson.encode(cancelled_outcome(record, number))
     if not closed then close_stream(rid, ending) end
     push_event(rid, END_ID, ending)
   end
-  notify_worker(record.worker, rid, mode, reason)
+  publish_cancellation(record.worker, rid, mode, reason)
   return 'pending', record
 end
 

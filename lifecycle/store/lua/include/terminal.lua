@@ -1,14 +1,15 @@
 -- The end of a request. Every end goes through terminate(); its callers have checked that the record is not terminal.
 
--- Notifies a worker to stop or kill a request: first durably, for its next reconciliation, then by a message. Subscribers
--- of the request are notified too.
-local function notify_worker(worker, rid, mode, reason)
-  if worker and worker ~= '' then
-    if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then
-      redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)
-    end
-    publish_to('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
+-- Notes for a worker's next reconciliation that it has to stop or kill a request.
+local function note_cancellation(worker, rid)
+  if redis.call('EXISTS', P .. 'fenced:' .. worker) == 0 then
+    redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)
   end
+end
+
+-- Notifies a worker, and the subscribers of the request, of a cancellation that has been noted.
+local function publish_cancellation(worker, rid, mode, reason)
+  publish_to('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
 
@@ -58,6 +59,8 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
+  local kill_reason = record.killed_for
+  record.killed_for = nil
   if was == 'queued' then
     leave_queue(record)
     redis.call('HDEL', key, 'entry')
@@ -102,7 +105,11 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   count_out(record.frontend, rid, labels, was)
   if record.worker and record.worker ~= '' then
     redis.call('HDEL', P .. 'running:' .. record.worker, rid)
-    if record.cancel_mode then redis.call('SREM', P .. 'pending_cancellations:' .. record.worker, rid) end
+    if kill_reason then
+      note_cancellation(record.worker, rid)
+    elseif record.cancel_mode then
+      redis.call('SREM', P .. 'pending_cancellations:' .. record.worker, rid)
+    end
   end
   redis.call('ZREM', P .. 'active', rid)
   if record.due then
@@ -132,7 +139,15 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local public = public_record(rid, record)
   push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
   publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
+  if kill_reason then publish_cancellation(record.worker, rid, 'kill', kill_reason) end
   return record, public
+end
+
+-- Ends a request for a reason that its worker does not know of, which is notified to kill it if it runs there.
+-- Returns what terminate() returns.
+local function terminate_and_kill(rid, record, now, retention, outcome)
+  if record.status == 'running' and (record.worker or '') ~= '' then record.killed_for = outcome.error_type end
+  return terminate(rid, record, now, retention, outcome)
 end
 
 -- Returns the outcome of a request whose cancel was confirmed.
