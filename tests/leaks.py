@@ -157,7 +157,8 @@ async def _members_are_inflight(space: _Keyspace, place: _Place) -> str:
 
 async def _members_are_inflight_or_expire(space: _Keyspace, place: _Place) -> str:
     members = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1))
-    expiring = _texts(await space.commands.execute("ZRANGE", place.prefix + "expiries", 0, -1))
+    expiries = _texts(await space.commands.execute("ZRANGE", place.prefix + "expiries", 0, -1))
+    expiring = {member.partition("|")[0] for member in expiries}
     strays = members - expiring - space.inflight
     return f"holds requests that nothing will trim: {sorted(strays)}" if strays else ""
 
@@ -199,6 +200,7 @@ RULES: dict[str, _Rule] = {
     "created": _members_are_inflight_or_expire,
     "active": _members_are_inflight,
     "deadlines": _members_are_inflight,
+    "owned:": _members_are_inflight_or_expire,
     "expiries": _permanent,
     "quota_slots:": _expires,
     "ended_slots:": _expires,

@@ -92,7 +92,7 @@ async def _shard(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> 
         small, large = (count / _SWEEP_SECS * sweep / 1e6 for count in (100 * _SHARDS, 2000 * 64))
         table.add(str(size), sweep, small, large)
     await store.heartbeat(bench.WORKER, Role.WORKER, _ABOUT, [])
-    reconcile = await _mean_us(redis, lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, 0))
+    reconcile = await _mean_us(redis, lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER))
     rate = 2000 * 64 / _HEARTBEAT_SECS
     cores = rate * reconcile / 1e6
     table.note = f"reconcile one shard: {reconcile:.0f} µs; 2,000 replicas x 64 shards: {cores:.1f} cores"

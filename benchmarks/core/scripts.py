@@ -58,7 +58,7 @@ async def measure(quick: bool) -> list[Table]:
             many = await _held_only_in_redis(store, compared)
             await timed(
                 f"reconcile: {compared:,} ids compared",
-                lambda: store.reconcile_shard(0, _SECOND_WORKER, Role.WORKER, compared, many),
+                lambda: store.reconcile_shard(0, _SECOND_WORKER, Role.WORKER, many),
             )
     return [table]
 
@@ -78,11 +78,11 @@ def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], A
         (f"append: {_FLUSH_TOKENS} tokens of {len(some)} requests", lambda: store.append(0, bench.WORKER, largest)),
         (
             f"reconcile: {held:,} held, numbers equal",
-            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, held),
+            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER),
         ),
         (
             f"reconcile: {held:,} ids compared",
-            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, held, rids),
+            lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER, rids),
         ),
         ("listing: a page of 1,000, all match", lambda: cluster.list_requests(store, cluster.Filter("inflight"), 999)),
         (f"listing over {held:,} inflight, no match", lambda: cluster.list_requests(store, other, 100)),

@@ -11,11 +11,11 @@ import heapq
 from dataclasses import dataclass
 from typing import Literal
 
+from lifecycle.store.listings import ROWS_LIMIT, SCAN_LIMIT
 from lifecycle.store.results import Row
 from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
 
-_STEP = 500  # requests that one script examines at most
 _SEARCH_LIMIT = 20_000  # requests that one search examines in each shard at most
 _SHOWN_EXPIRED = 20
 
@@ -77,11 +77,11 @@ async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
     offset, more = 0, True
     while True:
         missing = query.limit + 1 - len(found)
-        step = _STEP if query.narrows else missing
+        step = SCAN_LIMIT if query.narrows else min(missing, ROWS_LIMIT)
         page = await store.browse(shard, query.index, query.order, offset, step, missing, query.status, query.words)
         found |= {row.record.id: row for row in page.rows}
         offset += page.scanned
-        if page.scanned < step and len(page.rows) < missing:
+        if page.scanned < step and len(page.rows) < min(missing, ROWS_LIMIT):
             more = False  # the index ends here
         if not more or len(found) > query.limit or offset >= _SEARCH_LIMIT:
             return Listing(page.now, list(found.values()), more)

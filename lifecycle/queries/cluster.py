@@ -6,6 +6,7 @@ even before it has been reaped. Every function raises StoreUnavailable.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Sequence
@@ -201,7 +202,8 @@ async def list_requests(
         created_at = await store.now() - older_than_secs
         if after is None or created_at < after.created_at:
             bound = (f"{created_at:.6f}", "")
-    pages = [await _shard_page(store, shard, filter, limit + 1, bound) for shard in range(store.settings.shards)]
+    shards = range(store.settings.shards)
+    pages = await asyncio.gather(*(_shard_page(store, shard, filter, limit + 1, bound) for shard in shards))
     merged = list(heapq.merge(*pages, key=lambda r: (r.created_at, r.id), reverse=True))
     return merged[:limit], len(merged) > limit
 

@@ -186,8 +186,9 @@ class Lease:
             await self._holder.on_pending_cancellations(reconciliation.pending_cancellations)
         if reconciliation.not_in_redis:
             await self._holder.on_not_in_redis(reconciliation.not_in_redis)
-        if reconciliation.not_held_locally:
-            await self._holder.on_not_held_locally(reconciliation.not_held_locally)
+        held = self._holder.held(shard)  # now, as some may have come while the ids were read
+        if missing := [rid for rid in reconciliation.not_held_locally if rid not in held]:
+            await self._holder.on_not_held_locally(missing)
 
     async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Reconciliation:
-        return await self._store.reconcile_shard(shard, self.id, self.role, len(held), list(held) if compare else None)
+        return await self._store.reconcile_shard(shard, self.id, self.role, list(held) if compare else None)

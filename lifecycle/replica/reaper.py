@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.store.membership import MODELS_PAGE
 from lifecycle.store.results import ExpiredReplica, Roster, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import by_model, outage_of, workers_of
@@ -22,7 +23,7 @@ from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-_CALLS_LIMIT = 1000  # calls of reap or sweep in one round and shard; the next round continues
+_CALLS_LIMIT = 10_000  # calls of reap or sweep in one round and shard; the next round continues
 
 
 class _Work(NamedTuple):
@@ -112,11 +113,16 @@ class Reaper:
 
     async def _sweep(self, unserved: list[UnservedModel], models: list[str], shard: int) -> bool:
         """End what is due in one shard; return whether nothing is left to do there."""
-        for _ in range(_CALLS_LIMIT):
-            _, more = await self._store.sweep(shard, unserved, models)
-            if not more:
-                return True
-        return False
+        calls = 0
+        for begin in range(0, max(len(models), len(unserved), 1), MODELS_PAGE):
+            page = slice(begin, begin + MODELS_PAGE)
+            more = True
+            while more:
+                _, more = await self._store.sweep(shard, unserved[page], models[page])
+                calls += 1
+                if more and calls >= _CALLS_LIMIT:
+                    return False
+        return True
 
     def _unserved(self, roster: Roster) -> list[UnservedModel]:
         """Return the models whose queued requests nobody can serve; none during a grace.

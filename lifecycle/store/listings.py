@@ -11,7 +11,10 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.store.results import Page, Row, Rows, Steps, record_of
 from lifecycle.store.runner import ScriptRunner, as_text
 
-_SCAN_LIMIT = 1000  # requests that one call of list_page examines
+# What one call reads at most, so that Redis is busy with it for at most 2 ms: examining a request takes 2 microseconds,
+# reading it whole 15.
+SCAN_LIMIT = 400
+ROWS_LIMIT = 60
 
 
 class Listings(ScriptRunner):
@@ -66,8 +69,8 @@ class Listings(ScriptRunner):
             frontend,
             worker,
             owner,
-            limit,
-            max(_SCAN_LIMIT, limit),
+            min(limit, ROWS_LIMIT),
+            SCAN_LIMIT,
         )
         records = [r for r in map(record_of, reply[3:]) if r is not None]
         return Page(records, bool(reply[0]), as_text(reply[1]), as_text(reply[2]))
@@ -87,8 +90,10 @@ class Listings(ScriptRunner):
 
         `index` is `active` (by created_at) or `expiries` (by finished_at), `order` is `oldest` or `newest`. The first
         `offset` members are skipped and the next `scan_limit` examined. `status` may be empty for any. Each of `words`,
-        in lower case, must occur in the id, model, status, frontend or worker. Raises StoreUnavailable.
+        in lower case, must occur in the id, model, status, frontend or worker. Fewer may be examined and returned than
+        asked for: at most 400 and 60. Raises StoreUnavailable.
         """
+        scan_limit, limit = min(scan_limit, SCAN_LIMIT), min(limit, ROWS_LIMIT)
         reply = await self._call(
             "browse", self._prefixes[shard], index, order, offset, scan_limit, limit, status, orjson.dumps(list(words))
         )

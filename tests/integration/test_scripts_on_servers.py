@@ -98,7 +98,7 @@ async def test_every_script_passes_the_slot_check_of_a_real_server(make_store: M
     world = World(make_store())
     await world.open()
     await world.run()
-    await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["r"])
+    await world.store.reconcile_shard(0, "w0", Role.WORKER, ["r"])
     await world.store.roster()
     await world.cancel()
     await world.finish()

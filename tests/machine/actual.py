@@ -160,7 +160,7 @@ class Actual:
 
     async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
-            answer = await self.store.reconcile_shard(0, replica, role, 0, rids)
+            answer = await self.store.reconcile_shard(0, replica, role, rids)
         except Fenced:
             return FENCED
         orders = {(order.rid, order.mode) for order in answer.pending_cancellations}

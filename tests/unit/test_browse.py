@@ -32,7 +32,7 @@ async def test_either_end_of_those_inflight(world: World) -> None:
 
 @pytest.mark.leaves_inflight
 async def test_a_search_looks_at_id_model_status_and_replicas(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browse, "_STEP", 2)  # so that it takes several
+    monkeypatch.setattr(browse, "SCAN_LIMIT", 2)  # so that it takes several
     for rid in ("Alpha", "beta", "gamma"):
         await world.run(rid, worker="w1" if rid == "gamma" else "w0")
     await world.admit("waits", frontend="f1")

@@ -77,7 +77,7 @@ async def test_a_continue_request_moves_its_count_to_the_new_owner(world: World)
     assert await world.counts("f0") == {}
     assert await world.counts("f1") == {"running": 1}
     assert (await world.record()).frontend == "f1"
-    assert (await world.store.reconcile_shard(0, "f1", Role.FRONTEND, 0, [])).not_held_locally == ["r"]
+    assert (await world.store.reconcile_shard(0, "f1", Role.FRONTEND, [])).not_held_locally == ["r"]
 
 
 @pytest.mark.leaves_inflight

@@ -142,7 +142,7 @@ async def test_the_limit_of_the_first_token_that_was_met_does_not_count_again(wo
 async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(world: World) -> None:
     await _move(world)
     await _resume(world)
-    reconciliation = await world.store.reconcile_shard(0, "w1", Role.WORKER, 0, [])
+    reconciliation = await world.store.reconcile_shard(0, "w1", Role.WORKER, [])
     assert reconciliation.not_held_locally == ["r"]
     assert await world.store.requeue("r", "w1", attempt=2) == "requeued", "nothing failed"
     assert await world.tokens() == "1.1 1.2 "

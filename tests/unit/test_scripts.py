@@ -125,7 +125,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),
     "reap": lambda s: s.reap(0, EXPIRED, []),
-    "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER, 0),
+    "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
     "roster": lambda s: s.roster(),

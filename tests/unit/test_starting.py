@@ -27,10 +27,10 @@ async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> N
     again = await world.start(delivery)
     assert isinstance(again, Start)
     assert again.cancel_mode == "kill"
-    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert [(pending.rid, pending.mode) for pending in reconciliation.pending_cancellations] == [("r", "kill")]
     await world.finish()
-    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER)).pending_cancellations == []
 
 
 @pytest.mark.leaves_inflight

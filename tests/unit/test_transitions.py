@@ -29,7 +29,7 @@ async def test_the_counts_follow_the_request(world: World) -> None:
     assert await world.counts("f0") == {"running": 1}
     await world.store.requeue("r", "w0", attempt=1)
     assert await world.counts("f0") == {"queued": 1}
-    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["r"])).not_in_redis == ["r"]
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, ["r"])).not_in_redis == ["r"]
     await world.start(await world.take())
     await world.finish(attempt=2)
     assert await world.counts("f0") == {}
@@ -168,31 +168,31 @@ async def test_the_worker_of_a_failed_request_is_ordered_to_kill_it_whatever_was
     await world.run()
     await world.cancel("stop")
     await world.store.fail("r", "slow_consumer", "takes nothing")
-    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert [(order.rid, order.mode) for order in reconciliation.pending_cancellations] == [("r", "kill")]
     assert (await world.finish()).what == "already"
-    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, 0)).pending_cancellations == []
+    assert (await world.store.reconcile_shard(0, "w0", Role.WORKER)).pending_cancellations == []
 
 
 async def test_an_expired_replica_is_fenced_when_it_reconciles(world: World) -> None:
     for name, role in (("w0", Role.WORKER), ("f0", Role.FRONTEND)):
         await world.reap(name)
         with pytest.raises(Fenced):
-            await world.store.reconcile_shard(0, name, role, 0)
+            await world.store.reconcile_shard(0, name, role)
 
 
 async def test_reconciliations_bring_back_exceptions_only(world: World) -> None:
     await world.run()
-    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1)
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert (
         reconciliation.held,
         reconciliation.pending_cancellations,
         reconciliation.not_in_redis,
         reconciliation.not_held_locally,
     ) == (1, [], [], [])
-    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, 1, ["other"])
+    reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER, ["other"])
     assert (reconciliation.not_in_redis, reconciliation.not_held_locally) == (["other"], ["r"])
-    assert reconciliation.epoch == (await world.store.reconcile_shard(0, "w1", Role.WORKER, 0)).epoch
+    assert reconciliation.epoch == (await world.store.reconcile_shard(0, "w1", Role.WORKER)).epoch
     await world.finish()
 
 

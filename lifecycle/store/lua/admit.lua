@@ -64,6 +64,7 @@ redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
 redis.call('ZADD', P .. 'created', created_at, rid)
 redis.call('ZADD', P .. 'active', created_at, rid)
+if owner ~= '' then redis.call('ZADD', P .. 'owned:' .. owner, created_at, rid) end
 if openings ~= '' then
   local id = '0-' .. openings_count
   redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%.0f', now * 1000))

@@ -13,23 +13,29 @@ local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARG
 
 local texts = cjson.decode(words)
 
-local function matches(record)
-  if status ~= '' and record.status ~= status then return false end
-  if #texts == 0 then return true end
-  local all = string.lower(table.concat(
-    {record.id, record.model, record.status, record.frontend or '', record.worker or '', record.owner or ''}, '\n'))
-  for _, text in ipairs(texts) do
-    if not string.find(all, text, 1, true) then return false end
+-- Whole records are read of those only that match, because most may not.
+local function matching(rid)
+  if #texts > 0 or status ~= '' then
+    local fields = read_typed('HMGET', P .. 'request:' .. rid, 'id', 'status', 'model', 'frontend', 'worker',
+      'owner')
+    if not fields[1] or status ~= '' and fields[2] ~= status then return nil end
+    local all = string.lower(table.concat(
+      {fields[1], fields[2], fields[3] or '', fields[4] or '', fields[5] or '', fields[6] or ''}, '\n'))
+    for _, text in ipairs(texts) do
+      if not string.find(all, text, 1, true) then return nil end
+    end
   end
-  return true
+  local record = load_record(rid)
+  return record and record.id and record
 end
 
 local found, scanned, now = {}, 0, clock(shift)
 local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
-for _, rid in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
+for _, member in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
   scanned = scanned + 1
-  local record = load_record(rid)
-  if record and record.id and matches(record) then
+  local rid = string.match(member, '^[^|]+')
+  local record = matching(rid)
+  if record then
     found[#found + 1] = {public_record(rid, record), live_readers(rid)}
     if #found == tonumber(limit) then break end
   end

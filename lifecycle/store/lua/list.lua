@@ -1,5 +1,6 @@
 #!lua flags=no-writes,allow-oom
 -- list: reads one page of one shard's requests, newest first. It examines a bounded number, so the page may be short.
+--         With an owner, the index of the owner's requests is read instead, unless fewer are inflight.
 -- KEYS[1] shard prefix
 -- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound,
 --         '' to begin), status, model, endpoint, frontend, worker, owner ('' each for any), limit, scan_limit
@@ -12,22 +13,35 @@ local shift, index, upper, before, status, model, endpoint, frontend, worker, ow
 
 local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
   {'worker', worker}, {'owner', owner}}
-local function matches(record)
-  for _, filter in ipairs(wanted) do
-    if filter[2] ~= '' and record[filter[1]] ~= filter[2] then return false end
-  end
-  return true
+local fields, values = {}, {}
+for _, filter in ipairs(wanted) do
+  if filter[2] ~= '' then fields[#fields + 1], values[#values + 1] = filter[1], filter[2] end
 end
 
-local page = redis.call('ZREVRANGEBYSCORE', P .. index, upper, '-inf', 'WITHSCORES', 'LIMIT', 0, scan_limit)
+-- Whole records are read of those only that match, because most of a page may not.
+local function matching(rid)
+  if #fields > 0 then
+    local found = read_typed('HMGET', P .. 'request:' .. rid, unpack(fields))
+    for i, value in ipairs(values) do
+      if found[i] ~= value then return nil end
+    end
+  end
+  return load_record(rid)
+end
+
+local key = P .. index
+if owner ~= '' and not (index == 'active' and redis.call('ZCARD', key) < redis.call('ZCARD', P .. 'owned:' .. owner)) then
+  key = P .. 'owned:' .. owner
+end
+local page = redis.call('ZREVRANGEBYSCORE', key, upper, '-inf', 'WITHSCORES', 'LIMIT', 0, scan_limit)
 local found = {}
 local last_score, last_rid = upper, before
 for i = 1, #page, 2 do
   local rid, score = page[i], secs(tonumber(page[i + 1]))
   if not (before ~= '' and score == upper and rid >= before) then
     last_score, last_rid = score, rid
-    local record = load_record(rid)
-    if record and matches(record) then
+    local record = matching(rid)
+    if record and (index == 'created' or not is_terminal(record)) then
       found[#found + 1] = public_record(rid, record)
       if #found == tonumber(limit) then return {0, last_score, last_rid, unpack(found)} end
     end

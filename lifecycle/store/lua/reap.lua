@@ -18,6 +18,9 @@ local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
 
+-- Returns how many further requests this call may handle.
+local function budget() return math.max(0, limit - ended - moved - waiting) end
+
 local function reap_running()
   local key = P .. 'running:' .. replica
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
@@ -89,7 +92,7 @@ end
 -- The connections of other readers ended with the frontend too. The request is judged as after any disconnect.
 local function reap_reading()
   local key = P .. 'reading:' .. replica
-  for _, rid in ipairs(redis.call('SRANDMEMBER', key, limit)) do
+  for _, rid in ipairs(redis.call('SRANDMEMBER', key, budget())) do
     local record = load_record(rid)
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
@@ -116,7 +119,8 @@ if role == 'worker' then
   if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
     for _, queue in ipairs({'queue', 'retry'}) do
-      local requeued, all = requeue_deliveries(queue, model, replica, limit, now)
+      local requeued, all = 0, false
+      if budget() > 0 then requeued, all = requeue_deliveries(queue, model, replica, budget(), now) end
       moved = moved + requeued
       if not all then left = left + 1 end
     end

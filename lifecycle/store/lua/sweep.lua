@@ -4,23 +4,34 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, unserved (JSON list of {model, message, error_detail}: models that no worker can serve, and the error
 --         for their queued requests; error_detail is JSON, '' for none), models (JSON list of models whose deliveries
---         are examined), retention_secs, limit
--- Returns {ended, more}: more is 1 when the limit was reached and the script should be called again.
+--         are examined), retention_secs, limit (most requests that one call ends or queues again), forget_limit (most
+--         expired records that leave the listings)
+-- Returns {ended, more}: more is 1 when a limit was reached and the script should be called again.
 
 local P = KEYS[1]
-local shift, unserved, models, retention_secs, limit = unpack(ARGV)
+local shift, unserved, models, retention_secs, limit, forget_limit = unpack(ARGV)
 --- @include clock stream record grace readers events counts queue content terminal limits
 --- @include orphans steps cancelling retrying deliveries
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
+local left = tonumber(limit)  -- what this call may still end or queue again
 
-local expired = redis.call('ZRANGEBYSCORE', P .. 'expiries', '-inf', secs(now), 'LIMIT', 0, limit)
+local expired = redis.call('ZRANGEBYSCORE', P .. 'expiries', '-inf', secs(now), 'LIMIT', 0, forget_limit)
 if #expired > 0 then
-  redis.call('ZREM', P .. 'created', unpack(expired))
+  local rids = {}
+  for i, member in ipairs(expired) do
+    local rid, owner = string.match(member, '^([^|]+)|?(.*)$')
+    rids[i] = rid
+    if owner ~= '' then redis.call('ZREM', P .. 'owned:' .. owner, rid) end
+  end
+  redis.call('ZREM', P .. 'created', unpack(rids))
   redis.call('ZREM', P .. 'expiries', unpack(expired))
 end
-if #expired == tonumber(limit) then more = 1 end
+if #expired == tonumber(forget_limit) then
+  more = 1
+  left = math.ceil(left / 2)
+end
 
 local overfull = redis.call('EXISTS', P .. 'overfull') == 1 and redis.call('HRANDFIELD', P .. 'overfull', limit) or {}
 for _, owner in ipairs(overfull) do
@@ -54,18 +65,19 @@ local function due(kind, rid)
   ends(rid, record, limit_outcome(kind, record, number))
 end
 
-local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(now), 'LIMIT', 0, limit)
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(now), 'LIMIT', 0, left)
 for _, member in ipairs(overdue) do
   redis.call('ZREM', P .. 'deadlines', member)
   due(string.match(member, '^([^|]+)|(.+)$'))
 end
-if #overdue == tonumber(limit) then more = 1 end
+if #overdue == left then more = 1 end
+left = left - #overdue
 
 for _, unserved_model in ipairs(cjson.decode(unserved)) do
   local model, message, error_detail = unpack(unserved_model)
   for _, queue in ipairs({'queue', 'retry'}) do
     local key = P .. queue .. ':' .. model
-    local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', limit)
+    local entries = left > 0 and redis.call('XRANGE', key, '-', '+', 'COUNT', left) or {}
     for _, entry in ipairs(entries) do
       local rid = entry[2][2]
       local record = load_record(rid)
@@ -76,7 +88,8 @@ for _, unserved_model in ipairs(cjson.decode(unserved)) do
         acknowledge(key, entry[1])
       end
     end
-    if #entries == tonumber(limit) then more = 1 end
+    if #entries == left then more = 1 end
+    left = left - #entries
   end
 end
 
@@ -84,7 +97,9 @@ end
 for _, model in ipairs(cjson.decode(models)) do
   for _, queue in ipairs({'queue', 'retry'}) do
     for _, worker in ipairs(expired_holders(queue, model)) do
-      local _, all = requeue_deliveries(queue, model, worker, tonumber(limit), now)
+      local moved, all = 0, false
+      if left > 0 then moved, all = requeue_deliveries(queue, model, worker, left, now) end
+      left = left - moved
       if not all then more = 1 end
     end
   end

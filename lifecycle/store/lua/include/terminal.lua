@@ -115,7 +115,8 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   if record.due then
     redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
   end
-  redis.call('ZADD', P .. 'expiries', secs(now + retention), rid)
+  local owner = record.owner or ''
+  redis.call('ZADD', P .. 'expiries', secs(now + retention), owner == '' and rid or rid .. '|' .. owner)
   local label = outcome.status == 'completed' and 'success' or 'error'
   redis.call('HINCRBY', P .. 'totals',
     string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')

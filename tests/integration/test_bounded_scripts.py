@@ -1,0 +1,176 @@
+"""No script keeps Redis busy for long: what one call examines or changes is bounded, however much there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+import pytest
+
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.queries import browse, cluster
+from lifecycle.replica.reaper import Reaper
+from lifecycle.store.listings import ROWS_LIMIT, SCAN_LIMIT
+from lifecycle.store.membership import ENDS_LIMIT
+from lifecycle.store.transitions import Store
+from lifecycle.types import Role
+from tests.conftest import MakeSettings, connect
+from tests.servers import ask, info
+from tests.unit.world import World
+
+pytestmark = pytest.mark.leaves_inflight
+
+MANY = 3 * ENDS_LIMIT
+
+
+class Bench(NamedTuple):
+    """A world on a server of its own, whose commands are counted."""
+
+    world: World
+    server: EmbeddedRedis
+
+    async def calls(self, work: Callable[[], Awaitable[object]]) -> dict[str, int]:
+        """Return how often each command was executed by `work`, inside scripts too."""
+        ask(self.server, "CONFIG", "RESETSTAT")
+        await work()
+        stats = info(self.server, "commandstats")
+        found = {
+            name.removeprefix("cmdstat_"): dict(pair.split("=") for pair in values.split(","))
+            for name, values in stats.items()
+        }
+        return {name: int(values["calls"]) for name, values in found.items()}
+
+
+@pytest.fixture
+async def bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
+    with EmbeddedRedis() as server:
+        settings = make_settings(redis_url=server.url)
+        store = Store(connect(settings), settings)
+        world = World(store)
+        await world.open()
+        yield Bench(world, server)
+        await world.close()
+        await store.commands.aclose()
+
+
+async def _admit(world: World, count: int, owner: str = "", **admission: float) -> None:
+    await asyncio.gather(
+        *(world.admit(f"{owner or 'r'}-{number}", owner=owner, **admission) for number in range(count))
+    )
+
+
+async def test_one_reap_of_a_worker_handles_few_requests(bench: Bench) -> None:
+    world = bench.world
+    for number in range(MANY):
+        await world.run(f"r{number}")
+    expired = await world.expire("w0")
+    first = await world.store.reap(0, expired, ["f0"])
+    assert (first.done, first.ended + first.moved) == (False, ENDS_LIMIT)
+    calls = 1
+    while not (await world.store.reap(0, expired, ["f0"])).done:
+        calls += 1
+    assert calls <= MANY / ENDS_LIMIT
+    assert await world.store.command("HLEN", world.prefix + "running:w0") == 0
+
+
+async def test_one_reap_of_a_frontend_handles_few_requests(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, MANY)
+    expired = await world.expire("f0")
+    first = await world.store.reap(0, expired, [])
+    assert (first.done, first.ended + first.moved) == (False, ENDS_LIMIT)
+
+
+async def test_one_sweep_ends_few_requests(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, MANY, deadline_secs=0.001)
+    assert await world.store.sweep(0) == (ENDS_LIMIT, True)
+    await Reaper(world.store).sweep()
+    assert await world.store.command("ZCARD", world.prefix + "active") == 0
+
+
+async def test_one_listing_call_reads_a_bounded_number_of_records(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, 2 * SCAN_LIMIT)
+    page = await world.store.list_page(
+        0,
+        active=True,
+        upper="+inf",
+        before="",
+        status="",
+        model="another",
+        endpoint="",
+        frontend="",
+        worker="",
+        owner="",
+        limit=1000,
+    )
+    assert (page.records, page.exhausted) == ([], False)
+    calls = await bench.calls(lambda: cluster.list_requests(world.store, cluster.Filter(model="another"), 100))
+    assert calls["evalsha"] == 3, "two full pages and an empty one"
+    assert "hgetall" not in calls, "whole records are read of those only that match"
+    records, has_more = await cluster.list_requests(world.store, cluster.Filter(), 2 * SCAN_LIMIT)
+    assert (len(records), has_more) == (2 * SCAN_LIMIT, False)
+    calls = await bench.calls(lambda: cluster.list_requests(world.store, cluster.Filter(), ROWS_LIMIT + 1))
+    assert calls["evalsha"] == 2
+
+
+async def test_one_call_for_a_table_reads_a_bounded_number_of_records(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, 2 * ROWS_LIMIT)
+    page = await world.store.browse(0, "active", "oldest", 0, 1000, 1000, "", [])
+    assert len(page.rows) == ROWS_LIMIT
+    listing = await browse.browse(world.store, browse.Query("active", "oldest", "", (), 2 * ROWS_LIMIT))
+    assert (len(listing.rows), listing.more) == (2 * ROWS_LIMIT, False)
+
+
+async def test_a_listing_by_owner_reads_the_records_of_others_never(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, 500, owner="others")
+    await _admit(world, 3, owner="acme")
+    for status, found in (("", 3), ("inflight", 3), ("failed", 0)):
+        records: list[str] = []
+
+        async def ask_for(status: str = status, records: list[str] = records) -> None:
+            page, _ = await cluster.list_requests(world.store, cluster.Filter(status=status, owner="acme"), 100)
+            records += [record.id for record in page]
+
+        calls = await bench.calls(ask_for)
+        assert len(records) == found
+        assert calls["hmget"] <= 3
+
+
+async def test_an_owner_without_requests_has_no_index(bench: Bench) -> None:
+    world = bench.world
+    await _admit(world, 2, owner="acme")
+    key = world.prefix + "owned:acme"
+    for rid in ("acme-0", "acme-1"):
+        await world.cancel(rid=rid)
+    assert await world.store.command("ZCARD", key) == 2, "ended requests are listed until they expire"
+    world.shift_clock(world.store.settings.retention_secs + 1)
+    await world.heartbeat()
+    await world.store.sweep(0)
+    assert not await world.store.command("EXISTS", key)
+    assert await world.store.command("ZCARD", world.prefix + "expiries") == 0
+
+
+async def test_ids_are_compared_page_by_page(bench: Bench) -> None:
+    store, key = bench.world.store, bench.world.prefix + "running:w0"
+    rids = [f"held-{number}" for number in range(3000)]
+    for begin in range(0, 3000, 500):
+        await store.command("HSET", key, *(word for rid in rids[begin : begin + 500] for word in (rid, " " * 65)))
+    calls = await bench.calls(lambda: store.reconcile_shard(0, "w0", Role.WORKER, rids))
+    assert calls["hscan"] >= 4
+    assert "hkeys" not in calls
+    reconciliation = await store.reconcile_shard(0, "w0", Role.WORKER, [*rids[1:], "unknown"])
+    assert (reconciliation.not_in_redis, reconciliation.not_held_locally) == (["unknown"], ["held-0"])
+
+
+async def test_one_sweep_examines_a_page_of_models(bench: Bench) -> None:
+    world = bench.world
+    models = [f"model-{number}" for number in range(250)]
+    for begin in range(0, 250, 50):
+        await world.store.heartbeat("w9", Role.WORKER, {}, models[begin : begin + 50])
+    calls = await bench.calls(Reaper(world.store).sweep)
+    assert calls["evalsha"] == 2 + 3, "expire, roster, and a sweep for each hundred models"
