@@ -45,6 +45,11 @@ def new_replica_id(role: str) -> str:
     return f"{role}-{secrets.token_hex(6)}"
 
 
+def new_start_nonce() -> str:
+    """Return a random text of 8 characters that distinguishes one start of an attempt from another."""
+    return secrets.token_urlsafe(6)
+
+
 def new_nonce() -> str:
     """Return a random text that distinguishes one admission from another with the same request id."""
     return secrets.token_hex(8)

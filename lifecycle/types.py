@@ -235,6 +235,8 @@ class RequestRecord(NamedTuple):
     error_detail: ErrorDetail | None = None
     orphan_events: int = 0  # events that came while the client was gone and nobody read, or after a cancel
     storage: str = ""  # one of Storage
+    start_nonce: str = ""  # of the latest start; empty before it
+    lost_start: int = 0  # the last attempt of which Redis has lost a start, when somebody had tokens of it
     webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
 
     @property
@@ -307,6 +309,8 @@ class RequestRecord(NamedTuple):
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
             orphan_events=int(raw.get("orphan_events") or 0),
             storage=raw.get("storage", ""),
+            start_nonce=raw.get("start_nonce", ""),
+            lost_start=int(raw.get("lost_start") or 0),
             webhook=raw.get("webhook", ""),
         )
 
@@ -325,6 +329,8 @@ _INTERNAL = (
     "error_detail",
     "orphan_events",
     "storage",
+    "start_nonce",
+    "lost_start",
     "webhook",
 )
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)

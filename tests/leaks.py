@@ -163,6 +163,11 @@ async def _members_are_inflight_or_expire(space: _Keyspace, place: _Place) -> st
     return f"holds requests that nothing will trim: {sorted(strays)}" if strays else ""
 
 
+async def _members_are_owned(space: _Keyspace, place: _Place) -> str:
+    stray = _texts(await space.commands.execute("HKEYS", place.key)) - space.owners
+    return f"has members of unknown replicas: {sorted(stray)}" if stray else ""
+
+
 async def _members_have_kept_content(space: _Keyspace, place: _Place) -> str:
     owners = _texts(await space.commands.execute("HKEYS", place.key))
     strays = {owner for owner in owners if not await space.commands.execute("EXISTS", f"{place.prefix}stored:{owner}")}
@@ -207,6 +212,7 @@ RULES: dict[str, _Rule] = {
     "webhooks": _expires,
     "webhook:": _expires,
     "totals": _permanent,
+    "ticks": _members_are_owned,
     "epoch": _permanent,
     "frontends": _permanent,
     "workers": _permanent,

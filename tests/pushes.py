@@ -24,7 +24,10 @@ class Pushes:
         return pushes
 
     async def take(self) -> list[tuple[str, str, Any]]:
-        """(request id, entry id, tokens or event)… Whatever a script has pushed before this call is there."""
+        """(request id, entry id, tokens or event)… Whatever a script has pushed before this call is there.
+
+        Tokens are pushed with the nonce of their start, which is left out here.
+        """
         await self._pubsub.ping()
         items: list[tuple[str, str, Any]] = []
         while True:
@@ -33,7 +36,7 @@ class Pushes:
             if message["type"] == "pong":
                 return items
             if message["type"] == "smessage":
-                items += [tuple(item) for item in orjson.loads(message["data"])]
+                items += [tuple(item[:3]) for item in orjson.loads(message["data"])]
 
     async def close(self) -> None:
         await self._pubsub.aclose()

@@ -150,7 +150,8 @@ class TokenStreamResponse(Response):
             self._ended = connection.finish(self._encoder.ending(end))
 
         def write_at_once(tokens: Tokens) -> bool:
-            data = encode(*tokens)
+            attempt, first, events, _ = tokens
+            data = encode(attempt, first, events)
             if self._encoder.is_holding:
                 self._limit_holding()
             return not data or write(data)
@@ -185,7 +186,7 @@ class TokenStreamResponse(Response):
             self._ended = end is not None
 
     def _encode(self, openings: list[Tokens]) -> bytes:
-        data = b"".join(self._encoder.tokens(*tokens) for tokens in openings)
+        data = b"".join(self._encoder.tokens(*tokens[:3]) for tokens in openings)
         openings.clear()
         return data
 

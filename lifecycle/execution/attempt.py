@@ -59,7 +59,7 @@ class Attempt:
         self.context.endpoint, self.context.owner = start.served, start.owner
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
-        self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused)
+        self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
         self._engine = engine
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)

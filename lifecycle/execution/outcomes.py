@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 STREAM_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost a part of the token stream; send the request again")
 """The outcome of a request whose confirmed tokens are gone, for example after a failover."""
 
+END_LOST = Outcome("failed", ErrorType.STATE_LOST, "Redis lost the end of this request, which was told before")
+"""The outcome of a request that has ended before and that Redis shows as another start, which must not run again."""
+
 CANCELLED = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
 """The outcome of a request that was killed, or of a forward that was stopped: a forward has no partial answer."""
 

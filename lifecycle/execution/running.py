@@ -20,7 +20,7 @@ from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.store.arguments import endpoints_argument
-from lifecycle.store.results import Drop, Ended, Start, Unsupported
+from lifecycle.store.results import START_LOST, Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -146,6 +146,13 @@ class RunningRequests:
         if attempt is not None:
             attempt.abandon()
 
+    def check_streams(self, shard: int) -> None:
+        """Let each attempt of the shard check that Redis has its last tokens before it appends more."""
+        for rid in self._held[shard]:
+            attempt = self.current(rid)
+            if attempt is not None:
+                attempt.sink.recheck()
+
     def abandon_all(self) -> None:
         """End all engines without reporting outcomes: Redis accepts no more writes from this worker's identity."""
         for attempt in self._current_attempts():
@@ -223,6 +230,9 @@ class RunningRequests:
             # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
             log.warning("request %s was queued again while attempt %d runs here", rid, earlier.attempt)
             earlier.abandon()
+        if await self.ends.end_restarted(rid, self.worker_id, start) is not None:
+            log.warning("request %s has ended here before, and Redis has lost its end and its start", rid)
+            return
         emitted = await self._emitted(rid, start)
         if emitted is None:
             return
@@ -249,7 +259,9 @@ class RunningRequests:
         try:
             ended = await attempt.run()
             if ended is not None and ended.what in ("done", "already") and attempt.sink.reported is not None:
-                self.ends.remember(rid, Report(ended, attempt.attempt, *attempt.sink.reported))
+                self.ends.remember(rid, Report(ended, attempt.sink.reported))
+            if ended is not None and ended.what in ("already", "fenced"):
+                await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
                 await self._hand_over.unavailable(rid, self.worker_id, model, start, attempt.unavailable)
             elif attempt.broke_off:
@@ -260,6 +272,24 @@ class RunningRequests:
             if request.current is attempt:
                 request.current = None
                 held.discard(rid)
+
+    async def report_lost_start(self, attempt: Attempt, ended: Ended | None = None) -> None:
+        """Report that Redis may have lost the start of an attempt whose tokens readers may have.
+
+        `ended` is the answer to its end. Raises StoreUnavailable.
+        """
+        started, record = attempt.sink.started, ended.record if ended is not None else None
+        if (
+            not attempt.sink.has_sent
+            or not started.nonce
+            or (record is not None and record.start_nonce == started.nonce)
+        ):
+            return
+        reported = await self._store.report_lost_start(
+            attempt.rid, started, START_LOST, retry_for_secs=self._settings.lease_secs
+        )
+        if reported.what != "known":
+            log.warning("Redis has lost the start of request %s here, which may run elsewhere", attempt.rid)
 
     def _offered(self) -> str:
         """Return the endpoints that the engine offers at the moment, as `Store.start` takes them."""

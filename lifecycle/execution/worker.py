@@ -305,7 +305,18 @@ class Worker:
         They have ended, have moved to another worker, or were lost with the data of Redis.
         """
         for rid in rids:
+            attempt = self._running.current(rid)
             self._running.abandon(rid)
+            if attempt is not None:
+                with self._isolated(rid):
+                    await self._running.report_lost_start(attempt)
+
+    async def on_data_lost(self, shard: int) -> None:
+        """Let the writer check the streams before it appends, and report ends again that Redis may have lost."""
+        self._running.check_streams(shard)
+        for rid in self._running.ends.of_shard(shard):
+            with self._isolated(rid):
+                await self._running.ends.check(rid, self.id)
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
@@ -317,9 +328,8 @@ class Worker:
                 continue
             with self._isolated(rid):
                 record = await self._store.read(rid)
-                attempt = record.attempt if record is not None else 0
-                if await self._running.ends.report_again(rid, self.id, attempt) is None:
-                    await self._store.requeue(rid, self.id, attempt=attempt)
+                if await self._running.ends.report_again(rid, self.id, record) is None:
+                    await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
 
     @contextmanager
     def _isolated(self, rid: str) -> Iterator[None]:

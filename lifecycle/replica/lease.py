@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
@@ -49,6 +50,9 @@ class Holder(Protocol):
     async def on_new_epoch(self, shard: int) -> None:
         """Handle a shard's loss of its data. `on_not_in_redis` follows with the requests that were lost."""
 
+    async def on_data_lost(self, shard: int) -> None:
+        """Handle a shard's loss of its last writes, as by a failover. What is held is compared afterwards."""
+
 
 class Lease:
     """The lease of one replica, under a new random id.
@@ -69,6 +73,7 @@ class Lease:
         self._mismatches = [0] * store.settings.shards
         self._compare_at = [0.0] * store.settings.shards
         self._epochs: list[str | None] = [None] * store.settings.shards
+        self._ticks = [0] * store.settings.shards
 
     @property
     def age_secs(self) -> float:
@@ -175,6 +180,15 @@ class Lease:
             await self._holder.on_new_epoch(shard)
             compare = True
             reconciliation = await self._ask(shard, held, compare)
+        if reconciliation.tick <= self._ticks[shard]:
+            log.warning(
+                "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
+            )
+            self._ticks[shard] = sys.maxsize  # after a failure on the way this is repeated
+            await self._holder.on_data_lost(shard)
+            compare = True
+            reconciliation = await self._ask(shard, held, compare)
+        self._ticks[shard] = reconciliation.tick
         self._epochs[shard] = reconciliation.epoch  # set last, so that after a failure on the way this is repeated
         if compare:
             self._compare_at[shard] = now + self._store.settings.lease_secs

@@ -28,7 +28,7 @@ from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation returns; the next one returns the rest
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request
@@ -126,7 +126,8 @@ class Membership(ScriptRunner):
         `rids` names what it holds; it is given only after a mismatch, because then the cost grows with their number.
         What Redis counts is read page by page, so a request that starts or ends meanwhile may be among the
         differences: whoever acts on them reads the record first. Nothing is changed but the shard's epoch, which the
-        first call after a loss of data sets. A cancellation is returned again until its worker has confirmed it.
+        first call after a loss of data sets, and the replica's tick, which each call raises. A cancellation is
+        returned again until its worker has confirmed it.
 
         Raises Fenced when the replica has been reaped in this shard, and StoreUnavailable.
         """
@@ -141,7 +142,8 @@ class Membership(ScriptRunner):
             counted = await self._counted(f"{prefix}{'running' if role == Role.WORKER else 'inflight'}:{replica}")
             not_in_redis = [rid for rid in rids if rid not in counted]
             not_held_locally = [rid for rid in counted if rid not in held]
-        return Reconciliation(as_text(reply[1]), int(reply[2]), cancellations, not_in_redis, not_held_locally)
+        epoch, count, tick = as_text(reply[1]), int(reply[2]), int(reply[4])
+        return Reconciliation(epoch, count, cancellations, not_in_redis, not_held_locally, tick)
 
     async def _counted(self, key: str) -> set[str]:
         """Return the request ids in a replica's table, read in pages that Redis sends within a millisecond."""

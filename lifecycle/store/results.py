@@ -64,6 +64,8 @@ class Start(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     endpoint: str = ""
     owner: str = ""  # the name of the API key; empty for none
+    nonce: str = ""  # of this start; empty for one by an older replica
+    length: int | None = None  # entries in the token stream; None leaves it unchecked
 
     @property
     def served(self) -> str:
@@ -97,6 +99,21 @@ class Append(NamedTuple):
     number: int
     tokens: bytes  # JSON list of events
     first: bool  # it holds the request's first token that is no opening
+    nonce: str = ""  # of the attempt's start; empty leaves it unchecked
+    before: int | None = None  # the token before these, when Redis is to check that it has it
+
+    @property
+    def mark(self) -> str:
+        """Return what the script `append` gets beside the tokens."""
+        check = "" if self.before is None else f"!{self.before}"
+        return f"{'1' if self.first else '0'}{self.nonce}{check}"
+
+
+class StartedAttempt(NamedTuple):
+    """Names one start of an attempt. Another start may have the same number, when Redis has lost this one."""
+
+    attempt: int
+    nonce: str
 
 
 class Outcome(NamedTuple):
@@ -113,8 +130,16 @@ class Outcome(NamedTuple):
     item_ids: tuple[str, ...] = ()  # of the answer's items, by which it is found while its content is kept
 
 
+START_LOST = Outcome(
+    "failed", "state_lost", "Redis lost the start of the attempt whose tokens were read; send the request again"
+)
+"""The end of a request that was given out in part and may run anew, so that two answers could be joined."""
+
+
 class Ended(NamedTuple):
-    """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved` or `killing`."""
+    """`done` (this call ended it), `already`, `unknown`, `fenced`, `incomplete` (`last` set), `moved`, `killing`
+    or `known`.
+    """
 
     what: str
     text: bytes = b""  # the record, as JSON
@@ -124,6 +149,14 @@ class Ended(NamedTuple):
     def record(self) -> RequestRecord | None:
         """Return the record, or None when the reply has none."""
         return record_of(self.text)
+
+
+def ended_of(reply: Sequence[Any]) -> Ended:
+    """Return the answer of a script that ends a request."""
+    what = reply[0].decode()
+    if what == "incomplete":
+        return Ended(what, last=int(reply[1]))
+    return Ended(what, reply[1] if len(reply) > 1 else b"")
 
 
 class Failure(NamedTuple):
@@ -185,6 +218,7 @@ class Reconciliation(NamedTuple):
     pending_cancellations: list[PendingCancellation]
     not_in_redis: list[str]
     not_held_locally: list[str]
+    tick: int  # how often the replica has asked; one that goes back shows that the last writes were lost
 
 
 class ExpiredReplica(NamedTuple):

@@ -8,9 +8,11 @@ from typing import Any, Literal, cast
 import orjson
 
 from lifecycle.encoding import encode_events, encode_json
+from lifecycle.ids import new_start_nonce
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
+from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
     Admission,
@@ -22,12 +24,13 @@ from lifecycle.store.results import (
     Failure,
     NewRequest,
     Outcome,
-    Refusal,
     Start,
     Unsupported,
+    ended_of,
     record_of,
 )
 from lifecycle.store.runner import as_text
+from lifecycle.store.token_appends import TokenAppends
 from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
     NATIVE,
@@ -43,7 +46,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings, Contents, WebhookOutbox):
+class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -119,6 +122,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
         """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
 
         The attempt gets the next number, and its first stream entry makes Redis refuse tokens of all earlier attempts.
+        It also gets a random nonce, which distinguishes it from another start that gets the same number after Redis has
+        lost this one.
         A repetition for the same delivery by the same worker returns the same Start. Drop is returned, and the delivery
         removed from the queue, when there is nothing to run; a request that is past a time limit ends here, and so does
         one that has tokens when the engine cannot continue behind them (`resumable`). Unsupported is returned, and
@@ -133,6 +138,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
             retry_for_secs,
             rid,
             worker,
+            new_start_nonce(),
             queue,
             model,
             entry,
@@ -160,27 +166,9 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
             reply[10],
             as_text(reply[11]),
             as_text(reply[12]),
+            as_text(reply[13]),
+            int(reply[14]),
         )
-
-    async def append(self, shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:
-        """Append one flush of a worker: tokens of many requests of one shard. Return the ones that were refused.
-
-        The whole flush is one atomic script. Each item is accepted or refused by itself, and the frames that its
-        frontends get are published by the same script. The order of tokens is that of their numbers: Redis refuses a
-        number that is not above the last one. A repeated item is accepted, but neither written nor published again. A
-        refusal is final: `gone` (there is no stream), `closed` (the request has ended or was killed) or `fenced` (the
-        attempt is not this worker's any more). Redis refuses the flush when its memory is full.
-
-        There is no `retry_for_secs`: the token writer repeats a flush itself, because tokens gather meanwhile. Raises
-        Fenced when the worker has expired; nothing of the flush is written then.
-        """
-        args: list[Any] = [worker]
-        for a in batch:
-            args += (a.rid, f"{a.attempt}-{a.number}", a.tokens, "1" if a.first else "0")
-        reply = await self._call("append", self._prefixes[shard], *args)
-        if reply and reply[0] == b"fenced":
-            raise fenced(worker)
-        return [(batch[int(index)], cast(Refusal, as_text(why))) for index, why in reply]
 
     async def finish(
         self,
@@ -191,6 +179,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
         last: int,
         *,
         remainder: Append | None = None,
+        nonce: str = "",
+        length: int | None = None,
         retry_for_secs: float = 0.0,
     ) -> Ended:
         """End a running request as its worker reports it, with `last` tokens, and so confirm a pending cancel.
@@ -201,9 +191,12 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
         number that `outcome.usage` reports, if any. A pending kill takes effect in place of
         `outcome`; a pending stop ends it as `completed` with `finish_reason` `stop`.
 
+        `nonce` is that of the attempt's start, and `length` how many entries the stream has without the remainder. A
+        request is never `completed` when its stream has another length: Redis has lost entries from its middle.
+
         Returns `done`, or `already` when it had ended before, also by an earlier execution of this call. The request is
         not changed for `unknown`, `fenced` (the attempt is not this worker's) and `incomplete` (the stream ends before
-        `last`: append what is missing and call again).
+        `last`, or lacks entries).
         """
         input_tokens = reported_tokens(outcome.usage, "prompt_tokens")
         output_tokens = reported_tokens(outcome.usage, "completion_tokens")
@@ -233,11 +226,14 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
                 encode_detail(outcome.detail),
                 self.settings.retention_secs,
                 " ".join(outcome.item_ids),
+                nonce,
+                "" if length is None else length,
             )
             if remainder is None or as_text(reply[0]) != "overlap":
-                return _ended(reply)
+                return ended_of(reply)
             missing = orjson.loads(remainder.tokens)[int(reply[1]) - last :]
             remainder, count = remainder._replace(tokens=orjson.dumps(missing)), len(missing)
+            length = None if length is None else length + 1  # the append whose reply was lost has added an entry
 
     async def fail(
         self,
@@ -267,7 +263,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
             encode_detail(detail),
             self.settings.retention_secs,
         )
-        return _ended(reply)
+        return ended_of(reply)
 
     async def cancel(
         self,
@@ -387,10 +383,3 @@ class Store(Membership, Listings, Contents, WebhookOutbox):
     async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
         """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
         return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
-
-
-def _ended(reply: list[Any]) -> Ended:
-    what = as_text(reply[0])
-    if what == "incomplete":
-        return Ended(what, last=int(reply[1]))
-    return Ended(what, reply[1] if len(reply) > 1 else b"")

@@ -23,6 +23,9 @@ class FeedReader(Protocol):
     def mark_stale(self) -> None:
         """Read the request's record: a push may have been lost, or Redis may have lost data."""
 
+    def reread(self) -> None:
+        """Compare what was delivered with the stream: an attempt of which tokens came was started anew."""
+
 
 class FeedObserver(Protocol):
     """Describe what follows the progress of a request without reading its events. No method may block."""
@@ -54,6 +57,9 @@ class RequestFeed:
         self.active_at = self._clock()  # loop time of the last start or token
         self.record: RequestRecord | None = None  # set once the request is terminal
         self.end: End | None = None  # set once the token stream is closed
+        self.starts: dict[int, str] = {}  # by attempt: the nonce of the first start of which tokens came
+        self.lost_start = 0  # the last attempt that was started anew after tokens of it had come; 0 for none
+        self._nonce = ""  # of the start of the last tokens
         self.attach_lock = asyncio.Lock()  # keeps the reader counts that are sent to Redis in order
         self._on_empty = on_empty
         self._pins = 0
@@ -85,13 +91,19 @@ class RequestFeed:
         if not self.readers and self._pins == 0:
             self._on_empty(self)
 
-    def take_tokens(self, entry_id: str, events: list[Event]) -> None:
-        """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored."""
+    def take_tokens(self, entry_id: str, events: list[Event], nonce: str = "") -> None:
+        """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored.
+
+        `nonce` is that of the attempt's start.
+        """
         attempt, _, number = entry_id.partition("-")
         last = int(number)
+        if nonce != self._nonce:
+            self._nonce = nonce
+            self._compare_start(int(attempt), nonce, last - len(events))
         if last <= self.number:
             return
-        tokens = Tokens(int(attempt), last - len(events) + 1, events)
+        tokens = Tokens(int(attempt), last - len(events) + 1, events, nonce)
         self._note_tokens(last)
         for reader in self.readers:
             reader.push(tokens)
@@ -103,6 +115,24 @@ class RequestFeed:
             self._note_tokens(last)
             for reader in self.readers:
                 reader.mark_stale()
+
+    def _compare_start(self, attempt: int, nonce: str, base: int) -> None:
+        """Note the start of tokens, and let readers compare what they have if Redis has lost an earlier start.
+
+        The tokens behind `base` are new then, though tokens with their numbers have come before.
+        """
+        first = self.starts.setdefault(attempt, nonce)
+        later = [other for other in self.starts if other > attempt]
+        if nonce and (later or first not in ("", nonce)):
+            self.number = min(self.number, base)
+            self.note_lost_start(max([attempt, *later]))
+
+    def note_lost_start(self, attempt: int) -> None:
+        """Note that this attempt was started anew after tokens of it had come, so that its numbers are ambiguous."""
+        if attempt > self.lost_start:
+            self.lost_start = attempt
+            for reader in self.readers:
+                reader.reread()
 
     def _note_tokens(self, last: int) -> None:
         now = self._clock()
@@ -156,6 +186,9 @@ class RequestFeed:
         """Forward a pushed event; unknown types are ignored. Raises KeyError or ValueError when it is malformed."""
         kind = event["type"]
         if kind == "started":
+            attempt, nonce = event.get("attempt", 0), event.get("nonce", "")
+            if self.starts.get(attempt, nonce) != nonce:
+                self._compare_start(attempt, nonce, event["base"])
             self.take_started()
         elif kind == "requeued":
             self.take_requeued()

@@ -24,6 +24,7 @@ class HistoryPage(NamedTuple):
     items: list[Tokens | End | Opened]
     exhausted: bool  # the stream has no further entries at the moment
     next_id: str  # the entry id behind which the next page begins
+    opened: Opened | None  # the attempt in which the page begins, as the stream has it; None when it has none
 
 
 async def read_history(
@@ -35,22 +36,34 @@ async def read_history(
     Raises StoreUnavailable; RedisError or ValueError when the key does not hold a token stream.
     """
     prefix = store.keys.prefix_of(rid)
-    exhausted, *entries = await store.run(
+    exhausted, opening, *entries = await store.run(
         "history", prefix, rid, after, PAGE_ENTRIES, page_bytes, retry_for_secs=retry_for_secs
     )
     items: list[Tokens | End | Opened] = []
+    opened = _opened(opening[0].decode(), _fields(opening[1])) if opening else None
+    nonce = opened.nonce if opened else ""
     for entry_id, flat in entries:
         after = entry_id.decode()
-        values = dict(zip(flat[::2], flat[1::2], strict=True))
+        values = _fields(flat)
         if b"t" in values:
             token_id = TokenId(*map(int, after.split("-")))
             events = orjson.loads(values[b"t"])
-            items.append(Tokens(token_id.attempt, token_id.number - len(events) + 1, events))
+            items.append(Tokens(token_id.attempt, token_id.number - len(events) + 1, events, nonce))
         elif b"e" in values:
             items.append(End.from_event(orjson.loads(values[b"e"])))
         elif b"s" in values:
-            items.append(Opened(*map(int, after.split("-"))))
-    return HistoryPage(items, exhausted == b"1", after)
+            items.append(begun := _opened(after, values))
+            nonce = begun.nonce
+    return HistoryPage(items, exhausted == b"1", after, opened)
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _opened(entry_id: str, values: dict[bytes, bytes]) -> Opened:
+    attempt, base = map(int, entry_id.split("-"))
+    return Opened(attempt, base, values.get(b"n", b"").decode())
 
 
 async def read_items(

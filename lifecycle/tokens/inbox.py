@@ -12,8 +12,11 @@ from lifecycle.store.listener import ConnectionFactory, Listener
 
 log = logging.getLogger(__name__)
 
-Dispatch = Callable[[str, str, Any], None]
-"""Called with request id, entry id and payload: a list of token events, or an event object with a `type`."""
+Dispatch = Callable[..., None]
+"""Called with request id, entry id and payload: a list of token events, or an event object with a `type`.
+
+The nonce of the attempt's start follows a list of token events.
+"""
 
 
 class Inbox(Listener):
@@ -68,23 +71,23 @@ def _items(frames: list[bytes]) -> list[Any]:
             if len(frames) == 1 and type(unpacked) is list:
                 return unpacked
             for item in unpacked:
-                rid, _, payload = item
+                rid, payload = item[0], item[2]
                 before = last.get(rid)
                 if before is not None and type(payload) is type(before[2]) is list and _follows(item, before):
                     before[1], before[2] = item[1], before[2] + payload
                 else:
                     last[rid] = item
                     items.append(item)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, LookupError):
             log.error("an inbox frame could not be decoded; its readers will read the stream instead")
     return items
 
 
 def _follows(item: list[Any], before: list[Any]) -> bool:
-    """Return whether these tokens are the very next ones of the same attempt.
+    """Return whether these tokens are the very next ones of the same start of an attempt.
 
     An entry id has the number of its last token.
     """
     attempt, _, last = item[1].partition("-")
     attempt_before, _, last_before = before[1].partition("-")
-    return attempt == attempt_before and int(last) - len(item[2]) == int(last_before)
+    return attempt == attempt_before and item[3:] == before[3:] and int(last) - len(item[2]) == int(last_before)

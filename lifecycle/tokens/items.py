@@ -15,6 +15,7 @@ class Tokens(NamedTuple):
     attempt: int
     first: int
     events: list[Event]
+    nonce: str = ""  # of the attempt's start; empty when it is not known
 
     @property
     def last(self) -> int:
@@ -26,6 +27,7 @@ class Opened(NamedTuple):
 
     attempt: int
     base: int
+    nonce: str = ""  # of this start; empty when it is not known
 
 
 class End(NamedTuple):

@@ -19,10 +19,12 @@ from redis.exceptions import RedisError
 from lifecycle.aio.rate_limiter import RateLimiter
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import START, TokenId
+from lifecycle.store.results import START_LOST
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.history import PAGE_BYTES, read_history
 from lifecycle.tokens.items import End, Opened, Tokens
+from lifecycle.tokens.read_start import ReadStart
 from lifecycle.types import ErrorType, RequestRecord, Status, Storage
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class _Overdue(Enum):
     """A push may have been lost: the record must be read before SILENCE may be returned."""
 
 
-_NOTHING = _Overdue.NOTHING
+_NOTHING, _RECORD_CHECK = _Overdue.NOTHING, _Overdue.RECORD_CHECK
 
 
 class ReaderLimits(NamedTuple):
@@ -105,6 +107,7 @@ class TokenReader:
     ) -> None:
         """Begin behind the token `after`. `fresh`: the request is only being admitted, so the stream is still empty."""
         self.attempt, self.number = after  # of the last token delivered
+        self._start = ReadStart.before(after)  # of the attempt of that token
         self.feed = feed
         # Both are called only while the owner waits in `next()`. `on_events` is given what follows, and returns whether
         # it took it; `on_end` is given the end, which `next()` returns all the same.
@@ -158,17 +161,22 @@ class TokenReader:
             if self.on_end is not None and item.last == self.number:
                 self.on_end(item)
             return False
-        attempt, first, events = item
+        attempt, first, events, nonce = item
         number = self.number
-        if first != number + 1 or (attempt != self.attempt and number > 0) or not self.on_events(item):
+        if first != number + 1 or (number > 0 and self._is_of_another_start(item)) or not self.on_events(item):
             return False
-        self.attempt, self.number = attempt, number + len(events)
+        self.attempt, self.number, self._start.nonce = attempt, number + len(events), nonce
         self._active_at = self._loop.time()
         return True
 
     def mark_stale(self) -> None:
         """Read the record as soon as `next()` is waited for: a push may have been lost, or Redis may have lost data."""
         self._overdue = _Overdue.RECORD_CHECK
+        self._wake()
+
+    def reread(self) -> None:
+        """Compare what was delivered with the stream before anything else is: an attempt was started anew."""
+        self._go_back_to_stream()
         self._wake()
 
     def interrupt(self) -> None:
@@ -197,7 +205,7 @@ class TokenReader:
             elif self._overdue is not _NOTHING:
                 overdue, self._overdue = self._overdue, _NOTHING
                 self._schedule_poll()
-                if overdue is _Overdue.KEEPALIVE or await self._check_record():
+                if overdue is _Overdue.KEEPALIVE or (await self._check_record() and not self._live):
                     return SILENCE
             else:
                 await self._wait()
@@ -214,12 +222,13 @@ class TokenReader:
             item = self._accept(read)
             if item is not None:
                 return item
-        while self._live and self._source is _FEED:
+        while self._live and self._source is _FEED and self._overdue is not _RECORD_CHECK:
             held, size = self._live.popleft()
             self._free_bytes += size
-            next_attempt = isinstance(held, Tokens) and held.attempt > self.attempt
-            if next_attempt and self.number > 0 and held.last > self.number:
-                self._go_back_to_stream()  # only the stream shows how many tokens the attempt before has left
+            if (
+                isinstance(held, Tokens) and 0 < self.number < held.last and self._is_of_another_start(held)
+            ):  # only the stream shows how many tokens the attempt before has left
+                self._go_back_to_stream()
                 break
             if self._leaves_gap(held):
                 self._go_back_to_stream()
@@ -228,6 +237,9 @@ class TokenReader:
             if item is not None:
                 return item
         return None
+
+    def _is_of_another_start(self, item: Tokens) -> bool:
+        return item.attempt != self.attempt or item.nonce != self._start.nonce
 
     def _leaves_gap(self, item: Tokens | End | Opened) -> bool:
         """Return whether tokens are missing between what was delivered and this item."""
@@ -240,15 +252,15 @@ class TokenReader:
         if isinstance(item, Opened):
             if item.base < self.number:
                 return self._lost(_READ_IS_LOST)
-            self.attempt = item.attempt
+            self.attempt, self._start = item.attempt, ReadStart(item.nonce, item.base)
             return None
         if isinstance(item, End):
             return item if item.last == self.number else self._lost(_READ_IS_LOST)
         if item.last <= self.number:
             return None
         events = item.events[self.number + 1 - item.first :] if item.first <= self.number else item.events
-        accepted = Tokens(item.attempt, self.number + 1, events)
-        self.attempt, self.number = item.attempt, item.last
+        accepted = Tokens(item.attempt, self.number + 1, events, item.nonce)
+        self.attempt, self.number, self._start.nonce = item.attempt, item.last, item.nonce
         return accepted
 
     def _go_back_to_stream(self, source: _Source = _Source.STREAM) -> None:
@@ -265,6 +277,9 @@ class TokenReader:
             page = await read_history(self._store, self.feed.rid, after, self._limits.retry_for_secs, self._page_bytes)
         except (StoreUnavailable, RedisError, ValueError) as failure:
             self._fail(failure)
+            return
+        if self._start.differs_in(page, TokenId(self.attempt, self.number), self.feed):
+            await self._end_lost_start()
             return
         self._history.extend(page.items)
         if not page.exhausted:
@@ -287,6 +302,8 @@ class TokenReader:
             self.abort(self._lost("Redis lost the request"))
         elif self.number > record.stream_length or self.attempt > record.attempt:
             self.abort(self._lost(_READ_IS_LOST))
+        elif self._start.differs_from(record, TokenId(self.attempt, self.number), self.feed):
+            await self._end_lost_start()
         elif self._live or self._aborted is not None:
             return True
         elif record.status.terminal or record.stream_length > self.number:
@@ -297,6 +314,17 @@ class TokenReader:
         else:
             return True
         return False
+
+    async def _end_lost_start(self) -> None:
+        """End, because Redis has lost the start of what was read, and tell Redis: nobody may join two answers."""
+        start = self._start.named(TokenId(self.attempt, self.number), self.feed)
+        self.feed.note_lost_start(self.attempt)
+        if start is not None:
+            try:
+                await self._store.report_lost_start(self.feed.rid, start, START_LOST)
+            except (StoreUnavailable, RedisError) as failure:
+                log.warning("the lost start of %s could not be reported: %s", self.feed.rid, failure)
+        self.abort(self._lost(START_LOST.message))
 
     def _fail(self, failure: StoreUnavailable | RedisError | ValueError) -> None:
         """End with an error: Redis is unavailable, or the key does not hold a token stream."""

@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.encoding import Encodable, encode_events
 from lifecycle.errors import Fenced, StoreUnavailable
-from lifecycle.store.results import Append, Ended, Outcome, Refusal
+from lifecycle.store.results import Append, Ended, Outcome, Refusal, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.flush_pacer import FlushPacer
 
@@ -33,18 +34,36 @@ _PAYS_AT = 3  # flushes keep the distance while so many requests have tokens in 
 _LONGEST_PAUSE_SECS = 0.5
 
 
+class Reported(NamedTuple):
+    """The end of an attempt as it was reported: see Store.finish."""
+
+    started: StartedAttempt
+    outcome: Outcome
+    last: int
+    remainder: Append | None
+    length: int | None
+
+
 class TokenSink:
     """Take the tokens of one attempt's engine until they are flushed."""
 
     def __init__(
-        self, writer: TokenWriter, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]
+        self,
+        writer: TokenWriter,
+        rid: str,
+        attempt: int,
+        base: int,
+        on_refused: Callable[[Refusal], None],
+        nonce: str = "",
+        length: int | None = None,
     ) -> None:
-        """Number tokens from `base` + 1. `on_refused` is called when Redis refuses a flush."""
+        """See TokenWriter.open."""
         self.rid = rid
-        self.attempt = attempt
+        self.started = StartedAttempt(attempt, nonce)
         self.shard = writer.store.keys.shard_of(rid)
         self.closed = False  # takes nothing more; what a flush holds has been withdrawn from it
-        self.reported: tuple[Outcome, int, Append | None] | None = None  # what `finish` has sent last
+        self.reported: Reported | None = None  # what `finish` has sent last
+        self.has_sent = False  # tokens of this attempt were sent to Redis, so readers may have them
         self.openings = 0  # how many tokens, the first ones of the request, say only that an answer begins
         self._on_refused: Callable[[Refusal], None] | None = on_refused
         self._writer = writer
@@ -53,6 +72,8 @@ class TokenSink:
         self._surplus: dict[int, int] = {}  # by the numbers of long ones: how many more tokens each counts as
         self._surplus_tokens = 0  # their sum
         self._base = base  # events that earlier attempts have left
+        self._length = length  # entries that the stream has for certain; None leaves it unchecked
+        self._must_check = False  # Redis may have lost entries: the next append checks the one before it
         self._number = base  # of the last token taken for a flush
         self._flushing: list[Encodable] = []  # taken for the flush that is under way and not confirmed
         self._dropped = 0  # events that were put but can no longer be appended
@@ -126,14 +147,16 @@ class TokenSink:
             content_events=max(0, self._base - self.openings) + outcome.content_events,
             produced_events=self._number + self._dropped,
         )
-        self.reported = (outcome, self._number, remainder)
+        self.reported = Reported(self.started, outcome, self._number, remainder, self._length)
         return await self._writer.store.finish(
             self.rid,
             self._writer.worker,
-            self.attempt,
+            self.started.attempt,
             outcome,
             self._number,
             remainder=remainder,
+            nonce=self.started.nonce,
+            length=self._length,
             retry_for_secs=retry_for_secs,
         )
 
@@ -143,16 +166,31 @@ class TokenSink:
         if not self._events or (self._ending and self._tokens <= ENTRY_TOKENS):
             return None
         self._flushing = self._take(self._entry_length())
-        return self._entry(self._flushing)
+        self.has_sent = True
+        entry = self._entry(self._flushing)
+        if self._must_check:
+            self._must_check = False
+            entry = self.checked(entry)
+        return entry
+
+    def checked(self, entry: Append) -> Append:
+        """Return the entry of the flush under way, to be appended only if Redis has the tokens before it."""
+        return entry._replace(before=self._number - len(self._flushing))
 
     def stall(self) -> None:
         """Note that the flush is going to be repeated."""
         self._stalled = True
         self._notify()
 
+    def recheck(self) -> None:
+        """Let the next append check that Redis has the tokens before it: Redis may have lost data."""
+        self._must_check = True
+
     def end_flush(self) -> None:
         """Note that the flush has ended, and queue the next one if there is more."""
         self._flushing = []
+        if self._length is not None:
+            self._length += 1
         self._stalled = False
         self._notify()
         if self._events and not self._queued and not self.closed:
@@ -205,7 +243,8 @@ class TokenSink:
     def _entry(self, events: list[Encodable]) -> Append:
         before, self._number = self._number, self._number + len(events)
         first = before <= self.openings < self._number
-        return Append(self.rid, self.attempt, self._number, encode_events(events), first)
+        started = self.started
+        return Append(self.rid, started.attempt, self._number, encode_events(events), first, started.nonce)
 
     def _withdraw(self) -> None:
         """Take back what a stalled flush holds, for the finish. Redis may have executed it all the same."""
@@ -241,9 +280,21 @@ class TokenWriter:
         self._pacer = FlushPacer(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
         self._waking: asyncio.Handle | None = None
 
-    def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
-        """Return a sink for one attempt, whose tokens are numbered from `base` + 1."""
-        return TokenSink(self, rid, attempt, base, on_refused)
+    def open(
+        self,
+        rid: str,
+        attempt: int,
+        base: int,
+        on_refused: Callable[[Refusal], None],
+        nonce: str = "",
+        length: int | None = None,
+    ) -> TokenSink:
+        """Return a sink for one attempt, whose tokens are numbered from `base` + 1.
+
+        `on_refused` is called when Redis refuses a flush. `nonce` is that of the attempt's start, and `length` how many
+        entries the stream had then; without them Redis does not compare them.
+        """
+        return TokenSink(self, rid, attempt, base, on_refused, nonce, length)
 
     async def run(self) -> None:
         """Flush until cancelled. Raises Fenced, in an exception group, when the worker's lease has expired."""
@@ -312,7 +363,8 @@ class TokenWriter:
                     sink.stall()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECS)
-                batch = [entry for entry in batch if not sinks[entry.rid].closed]
+                # The repetition may reach another server, which may have lost the tokens before.
+                batch = [sinks[entry.rid].checked(entry) for entry in batch if not sinks[entry.rid].closed]
                 if not batch:
                     return
                 continue

@@ -148,3 +148,8 @@ class Membership:
 
     async def on_new_epoch(self, shard: int) -> None:
         self._readers.mark_stale(shard)
+
+    async def on_data_lost(self, shard: int) -> None:
+        self._readers.mark_stale(shard)
+        self._owned.mark_stale(shard)
+        self._owned.check_ended(shard)

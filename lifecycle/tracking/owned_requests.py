@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from redis.exceptions import RedisError
 
 from lifecycle.aio.tasks import Spawn
+from lifecycle.store.results import StartedAttempt
 from lifecycle.store.runner import BATCH_LIMIT
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
@@ -54,7 +55,8 @@ class OwnedRequests:
         self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release, on_webhook)
         self._monitors: dict[str, StreamMonitor] = {}
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
-        self._ended: OrderedDict[str, None] = OrderedDict()  # the last ones that have ended here, the latest last
+        # The last ones that have ended here, the latest last, with their last starts; None when that is not known.
+        self._ended: OrderedDict[str, StartedAttempt | None] = OrderedDict()
         self._admitting: dict[str, asyncio.Event] = {}  # each is set once the admission has been decided
 
     def __len__(self) -> int:
@@ -113,11 +115,12 @@ class OwnedRequests:
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
         if monitor.counted:
-            self.remember_end(monitor.rid)
+            record = monitor.feed.record
+            self.remember_end(monitor.rid, StartedAttempt(record.attempt, record.start_nonce) if record else None)
 
-    def remember_end(self, rid: str) -> None:
-        """Remember that the end of a request has been counted here."""
-        self._ended[rid] = None
+    def remember_end(self, rid: str, started: StartedAttempt | None = None) -> None:
+        """Remember that the end of a request has been counted here, and its last start if that is known."""
+        self._ended[rid] = started
         if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 
@@ -137,7 +140,8 @@ class OwnedRequests:
         ended_before = rid in self._ended
         if ended_before:
             log.warning("%s has ended here before, and Redis has lost its end", rid)
-            if record.status is Status.QUEUED:  # nobody knows its end any more, and it must not run again
+            told, shown = self._ended[rid], StartedAttempt(record.attempt, record.start_nonce)
+            if record.status is Status.QUEUED or (told is not None and told != shown):  # it must not run again
                 await self._end_again(rid)
                 return
         else:
@@ -169,6 +173,15 @@ class OwnedRequests:
         """Read the record of each owned request of the shard: what was pushed of it may have been lost."""
         for rid in self._by_shard[shard]:
             self._monitors[rid].mark_stale()
+
+    def check_ended(self, shard: int) -> None:
+        """Look whether Redis has lost ends that were told here, and end those requests again."""
+        self._spawn(self._check_ended([rid for rid in self._ended if self._store.keys.shard_of(rid) == shard]), "ended")
+
+    async def _check_ended(self, rids: Sequence[str]) -> None:
+        """Take over what Redis shows as inflight under this frontend although it has ended. Raises StoreUnavailable."""
+        for batch in _batches(rids):
+            await asyncio.gather(*(self._take_over(rid) for rid in batch if rid not in self._admitting))
 
     def check_lost(self, rids: Sequence[str]) -> None:
         """Find out what has become of requests that Redis does not count as this frontend's.

@@ -18,12 +18,15 @@ class PushDispatcher:
         self._readers = readers
         self._owned = owned
 
-    def dispatch(self, rid: str, entry_id: str, payload: Any) -> None:
-        """Route one item: a list of token texts, or an event. Raises KeyError, TypeError or ValueError on a bad one."""
+    def dispatch(self, rid: str, entry_id: str, payload: Any, nonce: str = "") -> None:
+        """Route one item: a list of token texts, with the nonce of their start, or an event.
+
+        Raises KeyError, TypeError or ValueError on a bad one.
+        """
         feed = self._feeds.get(rid)
         if type(payload) is list:
             if feed is not None:
-                feed.take_tokens(entry_id, payload)
+                feed.take_tokens(entry_id, payload, nonce)
         elif payload["type"] == "reassigned":
             if payload["frontend"] == self._state.id:
                 self._owned.take_over([rid])

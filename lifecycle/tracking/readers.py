@@ -76,6 +76,7 @@ class Readers:
         if record is None:
             self.close(reader)
             return None
+        feed.note_lost_start(record.lost_start)
         return record, reader
 
     async def detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> Disconnection | None:

@@ -41,8 +41,16 @@ class Journal(TokenSink):
 class JournalWriter(TokenWriter):
     """Open sinks that keep their outcomes."""
 
-    def open(self, rid: str, attempt: int, base: int, on_refused: Callable[[Refusal], None]) -> TokenSink:
-        sink = Journal(self, rid, attempt, base, on_refused)
+    def open(
+        self,
+        rid: str,
+        attempt: int,
+        base: int,
+        on_refused: Callable[[Refusal], None],
+        nonce: str = "",
+        length: int | None = None,
+    ) -> TokenSink:
+        sink = Journal(self, rid, attempt, base, on_refused, nonce, length)
         self.outcomes: list[Outcome] = []
         sink.outcomes = self.outcomes
         return sink

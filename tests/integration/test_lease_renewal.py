@@ -39,6 +39,9 @@ class Holder:
     async def on_new_epoch(self, shard: int) -> None:
         raise AssertionError
 
+    async def on_data_lost(self, shard: int) -> None:
+        raise AssertionError
+
 
 async def _living(store: Store) -> dict[str, str]:
     return {replica.id: replica.state for replica in await cluster.replicas(store)}

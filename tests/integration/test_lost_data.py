@@ -57,6 +57,9 @@ class Noting:
     async def on_new_epoch(self, shard: int) -> None:
         self.told.append(("new epoch", shard))
 
+    async def on_data_lost(self, shard: int) -> None:
+        self.told.append(("data lost", shard))
+
 
 @pytest.fixture
 async def store(server: EmbeddedRedis, make_settings: MakeSettings) -> AsyncIterator[Store]:

@@ -9,6 +9,7 @@ import orjson
 
 from lifecycle.errors import Fenced
 from lifecycle.store.results import (
+    START_LOST,
     Append,
     Drop,
     Ended,
@@ -16,6 +17,7 @@ from lifecycle.store.results import (
     Failure,
     NewRequest,
     Outcome,
+    StartedAttempt,
     UnservedModel,
     Unsupported,
 )
@@ -26,6 +28,7 @@ from tests.machine.words import Delivery, Limits, Piece
 from tests.pushes import Pushes
 
 GROUP = "workers"
+LOST_NONCE = "lost----"
 
 
 class Actual:
@@ -33,6 +36,7 @@ class Actual:
         self.store = store
         self.prefix = store.keys.prefixes[0]
         self._pushes: dict[str, Pushes] = {}
+        self._nonces: dict[tuple[str, int], str] = {}  # of the starts
 
     async def listen(self, frontend: str) -> None:
         if frontend not in self._pushes:
@@ -122,10 +126,22 @@ class Actual:
             return ("drop", answer.why)
         if isinstance(answer, Unsupported):
             return ("unsupported", answer.needs)
+        nonce = self._nonces.setdefault((rid, answer.attempt), answer.nonce)
+        assert nonce == answer.nonce, "a repeated start has another nonce"
         return ("run", answer.attempt, answer.base, answer.cancel_mode)
 
+    def _nonce(self, rid: str, attempt: int, is_lost: bool) -> str:
+        """Return the nonce of a start; that of a lost one, which had the same number, if it `is_lost`."""
+        return LOST_NONCE if is_lost else self._nonces[rid, attempt]
+
+    async def report_lost_start(self, rid: str, attempt: int, is_lost: bool) -> tuple[object, ...]:
+        start = StartedAttempt(attempt, self._nonce(rid, attempt, is_lost))
+        return _ended(await self.store.report_lost_start(rid, start, START_LOST))
+
     async def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
-        batch = [_append(piece) for piece in pieces]
+        batch = [
+            _append(piece)._replace(nonce=self._nonce(piece.rid, piece.attempt, piece.is_lost)) for piece in pieces
+        ]
         try:
             refused = await self.store.append(0, worker, batch)
         except Fenced:
@@ -149,6 +165,7 @@ class Actual:
             Outcome(cast(Any, status), error_type, "why", finish_reason),
             last,
             remainder=_append(remainder) if remainder else None,
+            nonce=self._nonce(rid, attempt, False),
         )
         return _ended(answer)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lifecycle.store.results import Failure
 from lifecycle.types import Labels, Role, Storage
+from tests.machine.lost_starts import LostStarts
 from tests.machine.members import Members
 from tests.machine.words import Delivery, Limits, Piece, Tracked
 
@@ -18,7 +19,7 @@ FENCED = ("fenced",)
 LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
 
 
-class ReferenceModel:
+class ReferenceModel(LostStarts):
     def __init__(self, *, lease_secs: int, queue_limit: int, max_attempts: int) -> None:
         self.members = Members(lease_secs)
         self.queue_limit = queue_limit
@@ -162,15 +163,17 @@ class ReferenceModel:
             return FENCED
         refused = []
         for index, piece in enumerate(pieces):
-            why = self._append(piece)
+            why = self._append(piece, worker)
             if why:
                 refused.append((index, why))
         return tuple(refused)
 
-    def _append(self, piece: Piece) -> str:
+    def _append(self, piece: Piece, worker: str) -> str:
         request = self.requests[piece.rid]
         if not request.has_stream:
             return "gone"
+        if piece.is_lost and (request.status, request.worker) == ("running", worker):
+            return "fenced"
         if request.closed:
             return "closed"
         if piece.attempt < request.attempt or piece.attempt <= request.given_back:

@@ -46,6 +46,7 @@ from tests.machine.drawing import (
     twice,
     workers,
 )
+from tests.machine.lost_starts import LostStartRules
 from tests.machine.reference import ReferenceModel
 from tests.machine.words import Call, Delivery, Run, Slot
 
@@ -71,7 +72,7 @@ def run_machine(open_store: Callable[[Settings], Store], *, examples: int) -> No
     )
 
 
-class LifecycleMachine(RuleBasedStateMachine):
+class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
     """Subclasses say which server: `open_store` is called in the machine's own event loop."""
 
     open_store: ClassVar[Callable[[Settings], Store]]

@@ -32,6 +32,7 @@ class Piece(NamedTuple):
     attempt: int
     number: int
     texts: tuple[str, ...]
+    is_lost: bool = False  # of a start that Redis has lost, and whose number another one has
 
     @property
     def first(self) -> bool:

@@ -13,7 +13,7 @@ from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.results import Append, ExpiredReplica, NewRequest, Outcome
+from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.tokens.history import read_history
@@ -122,6 +122,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "history": lambda s: read_history(s, "r", "0-0"),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
+    "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),
     "reap": lambda s: s.reap(0, EXPIRED, []),

@@ -2,11 +2,12 @@
 -- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
---         tokens (a JSON list of events), first ('1' when it holds the request's first token
---         that is no opening)
--- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, or the Redis key has another type),
---         'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later one has begun, or
---         a failover of Redis has lost this worker's start). A repeated entry is accepted and not sent again.
+--         tokens (a JSON list of events), mark ('1' when it holds the request's first token that is no opening, else '0';
+--         then the nonce of the attempt's start, which is not checked when it is missing; then, when Redis may have lost
+--         data, '!' and the number of the token before these)
+-- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, it lacks tokens before these, or the Redis key
+--         has another type), 'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later
+--         one has begun, or Redis has lost the start of this one). A repeated entry is accepted and not sent again.
 --         {'fenced'} alone means that this worker has expired. An error of Redis itself is returned as it is; the
 --         worker then repeats the flush.
 -- There is no allow-oom: when the memory is full, tokens wait in their worker.
@@ -25,7 +26,7 @@ local refused, frames, known = {}, {}, {}
 
 local rids = {}
 for i = 3, #ARGV, 4 do rids[#rids + 1] = ARGV[i] end
-local readers = redis.call('HMGET', P .. 'running:' .. worker, unpack(rids))
+local runs = redis.call('HMGET', P .. 'running:' .. worker, unpack(rids))
 
 -- Returns those of a request's frontends that have not expired. Most requests of a worker have the same few.
 local function living(frontends)
@@ -47,30 +48,42 @@ local function why_refused(rid, id)
   return nil  -- a repetition of the same entry
 end
 
+-- Returns whether a mark that differs from that of the running start is acceptable, and whether the entry holds the first
+-- token. The third value is the reason for a refusal.
+local function read_mark(rid, mark, held)
+  local first, nonce, before = string.match(mark, '^(%d)([^!]*)!?(%d*)$')
+  if nonce ~= '' and nonce ~= string.sub(held, 2) then return nil, false, 'fenced' end
+  if before ~= '' and stream_end(rid) < tonumber(before) then return nil, false, 'gone' end
+  return true, first == '1'
+end
+
 for i = 3, #ARGV, 4 do
-  local rid, id, tokens, first = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local frontends = readers[(i + 1) / 4]
-  local added = frontends and redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  local rid, id, tokens, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local run = runs[(i + 1) / 4]
+  local accepted, first, why, added = run, false, nil, nil
+  if run and mark ~= string.sub(run, 1, 9) then accepted, first, why = read_mark(rid, mark, string.sub(run, 1, 9)) end
+  if accepted then added = redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at) end
   if type(added) == 'string' then
-    if first == '1' then
+    local frontends = string.sub(run, 11)
+    if first then
       redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))
       redis.call('ZREM', P .. 'deadlines', 'first_token|' .. rid)
     end
     if #tokens > PUSH_BYTES then tokens = '{"type":"unsent","id":"' .. id .. '"}' end
     if #tokens > LARGE_BYTES then
-      local frame = '[["' .. rid .. '","' .. id .. '",' .. tokens .. ']]'
+      local frame = '[["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. string.sub(run, 2, 9) .. '"]]'
       for _, frontend in ipairs(living(frontends)) do
         redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
       end
     else
-      local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ']'
+      local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. string.sub(run, 2, 9) .. '"]'
       for _, frontend in ipairs(living(frontends)) do
         local frame = frames[frontend]
         if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
       end
     end
-  elseif not frontends and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
-    refused[#refused + 1] = {(i - 3) / 4, why_refused(rid, id) or 'fenced'}
+  elseif not accepted and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
+    refused[#refused + 1] = {(i - 3) / 4, why or why_refused(rid, id) or 'fenced'}
   elseif not added then
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
   elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then

@@ -21,7 +21,7 @@ if not is_terminal(record) then
   if record.frontend ~= frontend then
     redis.call(tonumber(readers) > 0 and 'SADD' or 'SREM', P .. 'reading:' .. frontend, rid)
   end
-  if record.status == 'running' then note_readers(rid, record.worker) end
+  if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
   if tonumber(readers) > 0 then
     redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid)
     if not record.cancel_mode then end_orphans(rid, record) end

@@ -39,7 +39,7 @@ else
   redis.call('HDEL', P .. 'readers:' .. rid, frontend)
   redis.call('SREM', P .. 'reading:' .. frontend, rid)
 end
-if record.status == 'running' then note_readers(rid, record.worker) end
+if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
 if new_status or tonumber(readers) < before then
   local step = admitting == '1' and 'client_disconnected' or 'reader_left'
   if step == 'client_disconnected' and connection == 'closed_gracefully' then step = 'client_closed' end

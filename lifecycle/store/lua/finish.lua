@@ -7,22 +7,25 @@
 --         ('1' when it holds the request's first token that is no opening), input_tokens (as the engine reports them, ''
 --         when unknown), output_tokens (the same), content_events (how many tokens have content), produced_events (number
 --         of the last token produced, also if it was not appended), usage (JSON, '' for none), error_detail (JSON, '' for
---         none), retention_secs, item_ids (of the parts of the answer, separated by spaces)
+--         none), retention_secs, item_ids (of the parts of the answer, separated by spaces), nonce (of the attempt's start,
+--         '' leaves it unchecked), length (how many entries the stream has without the remainder, '' leaves it unchecked)
 -- Returns {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
---         the given last token (the worker then appends what is missing and calls again), or {'overlap', last number}
+--         the given last token or lacks entries (Redis has lost them; nothing is changed), or {'overlap', last number}
 --         when an append whose reply was lost has appended a part of the remainder: call again with the rest of it.
 -- The remainder is never decoded, because cjson changes empty lists and large integers.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
-  retention_secs, item_ids = unpack(ARGV)
+  retention_secs, item_ids, nonce, length = unpack(ARGV)
 --- @include clock stream record events counts queue content terminal
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)
-if not record or ended or record.status ~= 'running' or record.worker ~= worker or record.attempt ~= attempt then
+local another = record and nonce ~= '' and record.start_nonce ~= nonce
+if not record or ended or another or record.status ~= 'running' or record.worker ~= worker
+  or record.attempt ~= attempt then
   redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- the worker has nothing to confirm any more
   if not record then return {'unknown'} end
   if ended then return {'already', public_record(rid, record)} end
@@ -44,14 +47,19 @@ end
 local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
 if record.cancel_mode == 'kill' or stopped then return ends(cancelled_outcome(record, number)) end
 
+local have = remainder_id ~= '' and number - tonumber(remainder_base) or 0
+if status == 'completed' and length ~= '' and not closed then
+  -- Entries of an attempt are only ever added, so a stream that lacks one of them has a hole.
+  local expected = tonumber(length) + (have > 0 and 1 or 0)  -- of an append whose reply was lost there is one entry
+  if redis.call('XLEN', P .. 'tokens:' .. rid) ~= expected then return {'incomplete', number} end
+end
 if not closed and remainder_id ~= '' and number < tonumber(last) then
-  local have = number - tonumber(remainder_base)
   if have > 0 then return {'overlap', number} end
   if have == 0 then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-      preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. '],'
+      preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. ',"' .. (record.start_nonce or '') .. '"],'
     end
     if first == '1' then record.first_token_at = secs(now) end
     number = tonumber(last)

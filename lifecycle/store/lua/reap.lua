@@ -50,7 +50,7 @@ local function reassign(rid, record, new_owner, read)
   count_out(replica, rid, labels, record.status)
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
-  if record.status == 'running' then note_readers(rid, record.worker) end
+  if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
@@ -96,7 +96,7 @@ local function reap_reading()
     local record = load_record(rid)
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
-      if record.status == 'running' then note_readers(rid, record.worker) end
+      if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
       note_step(rid, record, now, {what = 'reader_left', frontend = replica})
       if reader_disconnected(rid, record, now, retention, replica) == 'terminal' then ended = ended + 1 end
     end
@@ -131,5 +131,6 @@ else
   if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
   if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
 end
+if left == 0 then redis.call('HDEL', P .. 'ticks', replica) end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
 return {left == 0 and 1 or 0, ended, moved, waiting}

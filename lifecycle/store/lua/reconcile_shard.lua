@@ -3,8 +3,9 @@
 --         cost does not grow with the number of inflight requests: after a mismatch the caller reads the ids page by page.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, cancellations_limit
--- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations}: held is the number that Redis
---         counts; pending_cancellations are {rid, mode, reason}… for a worker.
+-- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, tick}: held is the number that
+--         Redis counts; pending_cancellations are {rid, mode, reason}… for a worker; tick is how often this replica has
+--         called, so it goes back when Redis has lost its last writes.
 
 local P = KEYS[1]
 local shift, replica, role, cancellations_limit = unpack(ARGV)
@@ -17,6 +18,7 @@ if not epoch then
   redis.call('SET', P .. 'epoch', epoch)
 end
 
+local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held, pending_cancellations = 0, {}
 if role == 'worker' then
   held = redis.call('HLEN', P .. 'running:' .. replica)
@@ -32,4 +34,4 @@ if role == 'worker' then
 else
   held = redis.call('HLEN', P .. 'inflight:' .. replica)
 end
-return {'ok', epoch, held, pending_cancellations}
+return {'ok', epoch, held, pending_cancellations, tick}

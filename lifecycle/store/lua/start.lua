@@ -1,19 +1,20 @@
 #!lua flags=allow-oom
 -- start: a worker begins an attempt on a delivered request. The attempt's first entry id refuses all earlier attempts.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, queue (`queue` | `retry`), model, entry, resumable ('1' when its engine can continue
---         behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
+-- ARGV    shift, rid, worker, nonce (of this start, 8 characters), queue (`queue` | `retry`), model, entry,
+--         resumable ('1' when its engine can continue behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
 --         separated by spaces, `*` for all), endpoints (those that the worker offers, each between spaces; `~` before
 --         a name says that it translates)
 -- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers,
---         endpoint, owner} (the same again when repeated for the same delivery), {'drop', why} when there is nothing to
+--         endpoint, owner, nonce, length (how many entries the token stream has)} (the same again when repeated for the
+--         same delivery, also with another nonce), {'drop', why} when there is nothing to
 --         run, {'unsupported', endpoint, needs} when this engine does not offer the endpoint, or does not accept what the
 --         request needs (nothing is changed), or {'fenced'}.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
 -- fails as `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
-local shift, rid, worker, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
+local shift, rid, worker, nonce, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
 --- @include clock stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
@@ -30,9 +31,9 @@ end
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
   cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage,
-  first_token_at = unpack(read_typed('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt',
-  'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
-  'endpoint', 'owner', 'storage', 'first_token_at'))
+  first_token_at, started_nonce = unpack(read_typed('HMGET', key, 'status', 'worker', 'queue', 'entry',
+  'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
+  'endpoint', 'owner', 'storage', 'first_token_at', 'start_nonce'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then
@@ -51,11 +52,14 @@ if status ~= 'queued' and status ~= 'running' then return drop(status) end
 local function answer(base)
   return {'run', attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
           cancel_mode or '', cancel_reason or '', traceparent or '', created_at, needs or '', headers or '',
-          endpoint, owner or ''}
+          endpoint, owner or '', nonce, redis.call('XLEN', P .. 'tokens:' .. rid)}
 end
 
 if status == 'running' then
-  if holder == worker and started_entry == queue .. entry then return answer((stream_end(rid))) end
+  if holder == worker and started_entry == queue .. entry then
+    nonce = started_nonce or ''
+    return answer((stream_end(rid)))
+  end
   return drop('taken')
 end
 if not waits_here then return drop('moved') end
@@ -96,12 +100,12 @@ attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
 acknowledge(P .. queue .. ':' .. model, entry)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
-  'entry', '', 'started_entry', queue .. entry, 'resumable', resumable)
-local frontends = note_readers(rid, worker)
+  'entry', '', 'started_entry', queue .. entry, 'resumable', resumable, 'start_nonce', nonce)
+local frontends = note_readers(rid, worker, nonce)
 count_moves(frontend, rid, 'queued', 'running')
 if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
 local id = attempt .. '-' .. number
-redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '')
+redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
 push(frontends, rid, id, cjson.encode({type = 'started', worker = worker, attempt = tonumber(attempt), base = number,
-  started_at = started_at}))
+  nonce = nonce, started_at = started_at}))
 return answer(number)

@@ -11,8 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.known_faults.core.kit import ended, record_of
@@ -29,7 +27,6 @@ from tests.known_faults.core.replicas import (
 from tests.waiting import wait_until
 
 
-@pytest.mark.xfail(strict=True, reason="r05: tokens are taken behind a hole, and the answer counts as completed.")
 async def test_an_answer_that_has_lost_tokens_in_a_failover_is_not_completed() -> None:
     kept, lost, heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
 

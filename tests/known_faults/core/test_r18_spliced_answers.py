@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
 from lifecycle.execution.context import EngineContext
 from lifecycle.ids import TokenId
 from lifecycle.local.embedded_redis import EmbeddedRedis
@@ -84,7 +82,6 @@ def _assert_not_spliced(text: str, end: End) -> None:
     assert end.status != "completed", f"the client got {text!r}, completed"
 
 
-@pytest.mark.xfail(strict=True, reason="r18: a reader takes the tokens of another start for the rest of its own.")
 async def test_a_live_reader_is_not_given_two_attempts_as_one_answer() -> None:
     async with _after_the_failover() as (_, live, b_may_end):
         b_may_end.set()
@@ -94,7 +91,6 @@ async def test_a_live_reader_is_not_given_two_attempts_as_one_answer() -> None:
         _assert_not_spliced(live.text, end)
 
 
-@pytest.mark.xfail(strict=True, reason="r18: a resume behind a token of a lost start gets the tokens of another start.")
 async def test_a_resumed_reader_is_not_given_two_attempts_as_one_answer() -> None:
     async with _after_the_failover() as (tracker, live, b_may_end):
         opened = await tracker.open_reader(_RID, TokenId(1, _READ))

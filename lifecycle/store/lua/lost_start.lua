@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- lost_start: a replica reports an attempt whose tokens it has produced or read, in case Redis has lost its start. The
+--         request may run anew under the same number, so the tokens of two answers could be joined: it ends.
+-- KEYS[1] shard prefix
+-- ARGV    shift, rid, attempt, nonce (of its start), status (`failed` | `cancelled`), error_type, message, retention_secs
+-- Returns {'known'} when Redis has this start, or cannot tell; {'unknown'}; {'done', record}; {'already', record} when the
+--         request has ended; or {'killing', record} when a kill is pending, which its worker confirms. In the last three
+--         cases the record's `lost_start` says that positions in this attempt cannot be resumed from.
+
+local P = KEYS[1]
+local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
+--- @include clock stream record events counts queue content terminal
+
+local record = load_record(rid)
+if not record then return {'unknown'} end
+local reached = tonumber(record.attempt) - tonumber(attempt)
+if reached == 0 and (record.start_nonce or nonce) == nonce then return {'known'} end
+if reached > 0 then
+  local opening = redis.call('XRANGE', P .. 'tokens:' .. rid, attempt .. '-0', attempt .. '-' .. CLOSED, 'COUNT', '1')[1]
+  if not opening or (opening[2][6] or nonce) == nonce then return {'known'} end
+end
+if tonumber(record.lost_start or '0') < tonumber(attempt) then
+  record.lost_start = attempt
+  redis.call('HSET', P .. 'request:' .. rid, 'lost_start', attempt)
+end
+if is_terminal(record) then return {'already', public_record(rid, record)} end
+if record.status == 'running' and record.cancel_mode == 'kill' then return {'killing', public_record(rid, record)} end
+local _, public = terminate_and_kill(rid, record, clock(shift), tonumber(retention_secs),
+  outcome_of(status, error_type, message, '', (stream_end(rid))))
+return {'done', public}

@@ -1,0 +1,140 @@
+"""Redis loses its last writes, as by a failover to a replica that lags.
+
+No answer is joined of two, and none that has ended runs again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from lifecycle.execution.context import EngineContext
+from lifecycle.ids import TokenId
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.transitions import Store
+from lifecycle.types import CancelMode, Status
+from tests.known_faults.core.kit import ended, heartbeats, record_of
+from tests.known_faults.core.replicas import (
+    call,
+    dump_shard,
+    frontend,
+    quick_settings,
+    reading,
+    restore_shard,
+    served,
+    worker,
+)
+from tests.waiting import wait_until
+
+
+async def _delivered_again(store: Store, rid: str) -> None:
+    """Queue the delivery of a request anew, as a worker's pending entries are after the loss of its start."""
+    record = await record_of(store, rid)
+    assert record.status is Status.QUEUED
+
+
+@pytest.mark.parametrize("outcome", ["completed", "cancelled"])
+async def test_a_request_whose_start_and_end_are_lost_is_not_run_again(outcome: str) -> None:
+    runs: list[str] = []
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        runs.append(context.id)
+        if outcome == "cancelled":
+            await context.killed()
+        yield "a"
+
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, queue_without_workers=True)
+        async with frontend(settings) as tracker:
+            store = tracker.store
+            prefix = store.keys.prefixes[0]
+            await tracker.admit(call("r1"))
+            before_the_start = dump_shard(server, prefix)
+            async with worker(settings, engine) as serving:
+                await wait_until(lambda: runs, what="a run of the engine")
+                if outcome == "cancelled":
+                    await tracker.cancel("r1", CancelMode.KILL, "please", 5.0)
+                await wait_until(lambda: ended(store, "r1"), what="the first end")
+                await wait_until(lambda: len(tracker.owned) == 0, what="the end at the frontend")
+                await heartbeats(store, serving.id, 2)
+                restore_shard(server, prefix, before_the_start)
+                await _delivered_again(store, "r1")
+                await wait_until(lambda: ended(store, "r1"), what="an end after the loss")
+                record = await record_of(store, "r1")
+    assert runs == ["r1"]
+    assert (record.status, record.error_type) in {(outcome, ""), (outcome, outcome), ("failed", "state_lost")}
+
+
+async def test_a_worker_that_starts_a_lost_request_anew_does_not_splice_its_own_answers() -> None:
+    runs: list[int] = []
+    go_on = asyncio.Event()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        runs.append(len(runs) + 1)
+        run = runs[-1]
+        for number in range(1, 4):
+            yield f"{run}.{number} "
+        await go_on.wait()
+        for number in range(4, 7):
+            yield f"{run}.{number} "
+
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, queue_without_workers=True, lease_secs=30.0)
+        async with frontend(settings) as tracker:
+            store = tracker.store
+            prefix = store.keys.prefixes[0]
+            flight = await tracker.admit(call("r1"))
+            before_the_start = dump_shard(server, prefix)
+            async with reading(flight.reader) as live, worker(settings, engine) as serving:
+                await live.got(3)
+                await heartbeats(store, serving.id, 2)
+                restore_shard(server, prefix, before_the_start)
+                end = await live.ended()
+                go_on.set()
+                await wait_until(lambda: ended(store, "r1"), what="the end of the request")
+                opened = await tracker.open_reader("r1", TokenId(1, 3))
+                assert opened is not None
+                async with reading(opened[1]) as resumed:
+                    resumed_end = await resumed.ended()
+    assert live.text == "1.1 1.2 1.3 "
+    assert (end.status, end.error_type) == ("failed", "state_lost")
+    assert resumed_end.status == "failed"
+    assert resumed.text == ""
+
+
+async def test_a_writer_checks_the_stream_after_a_loss_and_ends_its_engine() -> None:
+    kept, lost, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await kept.wait()
+            yield "b"
+            await lost.wait()
+            yield "c"
+            await context.killed()
+        finally:
+            stopped.set()
+
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url)
+        async with frontend(settings) as tracker, worker(settings, engine) as serving:
+            await served(tracker)
+            store = tracker.store
+            prefix = store.keys.prefixes[0]
+            flight = await tracker.admit(call("r1"))
+            async with reading(flight.reader) as client:
+                await client.got(1)
+                dumped = dump_shard(server, prefix)
+                kept.set()
+                await client.got(2)
+                await heartbeats(store, serving.id, 2)
+                restore_shard(server, prefix, dumped)
+                await heartbeats(store, serving.id, 2)  # the ticks of the shard have gone back
+                lost.set()
+                end = await client.ended()
+            await wait_until(stopped.is_set, what="the end of the engine")
+    assert (client.text, end.error_type) == ("ab", "state_lost")
