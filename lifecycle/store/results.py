@@ -106,7 +106,7 @@ class Append(NamedTuple):
     def mark(self) -> str:
         """Return what the script `append` gets beside the tokens."""
         check = "" if self.before is None else f"!{self.before}"
-        return f"{'1' if self.first else '0'}{self.nonce}{check}"
+        return f"{self.nonce}{'+' if self.first else ''}{check}"
 
 
 class StartedAttempt(NamedTuple):

@@ -36,6 +36,10 @@ async def _delivered_again(store: Store, rid: str) -> None:
     assert record.status is Status.QUEUED
 
 
+async def _tick(store: Store, replica: str) -> int:
+    return int(await store.command("HGET", f"{store.keys.prefixes[0]}ticks", replica))
+
+
 @pytest.mark.parametrize("outcome", ["completed", "cancelled"])
 async def test_a_request_whose_start_and_end_are_lost_is_not_run_again(outcome: str) -> None:
     runs: list[str] = []
@@ -133,7 +137,12 @@ async def test_a_writer_checks_the_stream_after_a_loss_and_ends_its_engine() -> 
                 await client.got(2)
                 await heartbeats(store, serving.id, 2)
                 restore_shard(server, prefix, dumped)
-                await heartbeats(store, serving.id, 2)  # the ticks of the shard have gone back
+                tick = await _tick(store, serving.id)
+
+                async def has_noticed() -> bool:  # it asks again once it has handled the loss
+                    return await _tick(store, serving.id) >= tick + 2
+
+                await wait_until(has_noticed, what="the reconciliation after the loss")
                 lost.set()
                 end = await client.ended()
             await wait_until(stopped.is_set, what="the end of the engine")

@@ -172,8 +172,8 @@ class Comparison:
 
     async def _check_running(self, worker: str) -> None:
         flat = _pairs(await self._do("HGETALL", f"running:{worker}"))
-        # The value begins with the usual mark of an append, which is '0' and the nonce of the start.
-        running = {_text(rid): set(_text(value)[10:].split()) for rid, value in flat}
+        # The value begins with the usual mark of an append, the nonce of the start.
+        running = {_text(rid): set(_text(value)[9:].split()) for rid, value in flat}
         held = [r for r in self.reference.requests.values() if r.worker == worker and r.status == "running"]
         assert running == {r.rid: r.readers.keys() for r in held}, "an append finds the readers here"
         orders = {_text(rid) for rid in await self._do("SMEMBERS", f"pending_cancellations:{worker}")}

@@ -2,9 +2,9 @@
 -- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
---         tokens (a JSON list of events), mark ('1' when it holds the request's first token that is no opening, else '0';
---         then the nonce of the attempt's start, which is not checked when it is missing; then, when Redis may have lost
---         data, '!' and the number of the token before these)
+--         tokens (a JSON list of events), mark (the nonce of the attempt's start, which is not checked when it is missing;
+--         then '+' when it holds the request's first token that is no opening; then, when Redis may have lost data, '!'
+--         and the number of the token before these)
 -- Returns the refused ones only, {index, why}…: 'gone' (there is no stream, it lacks tokens before these, or the Redis key
 --         has another type), 'closed' (the request has ended or was killed), 'fenced' (the attempt was requeued, a later
 --         one has begun, or Redis has lost the start of this one). A repeated entry is accepted and not sent again.
@@ -24,20 +24,23 @@ local now = clock(shift)
 local at = string.format('%.0f', now * 1000)
 local refused, frames, known = {}, {}, {}
 
-local rids = {}
-for i = 3, #ARGV, 4 do rids[#rids + 1] = ARGV[i] end
+-- For many items these locals cost less than the globals and members of tables that they stand for.
+local ARGV, append, sub, find, streams = ARGV, redis.pcall, string.sub, string.find, P .. 'tokens:'
+local rids, count = {}, 0
+for i = 3, #ARGV, 4 do
+  count = count + 1
+  rids[count] = ARGV[i]
+end
 local runs = redis.call('HMGET', P .. 'running:' .. worker, unpack(rids))
 
 -- Returns those of a request's frontends that have not expired. Most requests of a worker have the same few.
 local function living(frontends)
-  if not known[frontends] then
-    local found = {}
-    for frontend in string.gmatch(frontends, '%S+') do
-      if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
-    end
-    known[frontends] = found
+  local found = {}
+  for frontend in string.gmatch(frontends, '%S+') do
+    if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
   end
-  return known[frontends]
+  known[frontends] = found
+  return found
 end
 
 local function why_refused(rid, id)
@@ -48,48 +51,47 @@ local function why_refused(rid, id)
   return nil  -- a repetition of the same entry
 end
 
--- Returns whether a mark that differs from that of the running start is acceptable, and whether the entry holds the first
--- token. The third value is the reason for a refusal.
+-- Reads a mark that is not just the nonce of the running start. Returns that nonce, and whether the entry holds the first
+-- token; or nil and the reason why the entry is refused.
 local function read_mark(rid, mark, held)
-  local first, nonce, before = string.match(mark, '^(%d)([^!]*)!?(%d*)$')
-  if nonce ~= '' and nonce ~= string.sub(held, 2) then return nil, false, 'fenced' end
-  if before ~= '' and stream_end(rid) < tonumber(before) then return nil, false, 'gone' end
-  return true, first == '1'
+  local nonce, first, before = string.match(mark, '^([^+!]*)(%+?)!?(%d*)$')
+  if nonce ~= '' and nonce ~= held then return nil, 'fenced' end
+  if before ~= '' and stream_end(rid) < tonumber(before) then return nil, 'gone' end
+  return held, first ~= ''
 end
 
 for i = 3, #ARGV, 4 do
   local rid, id, tokens, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local run = runs[(i + 1) / 4]
-  local accepted, first, why, added = run, false, nil, nil
-  if run and mark ~= string.sub(run, 1, 9) then accepted, first, why = read_mark(rid, mark, string.sub(run, 1, 9)) end
-  if accepted then added = redis.pcall('XADD', P .. 'tokens:' .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at) end
+  local run, nonce, first, added = runs[(i + 1) / 4], mark, nil, nil
+  if run and sub(run, 1, 8) ~= mark then nonce, first = read_mark(rid, mark, sub(run, 1, 8)) end
+  if run and nonce then added = append('XADD', streams .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at) end
   if type(added) == 'string' then
-    local frontends = string.sub(run, 11)
+    local frontends = sub(run, 10)
     if first then
       redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))
       redis.call('ZREM', P .. 'deadlines', 'first_token|' .. rid)
     end
     if #tokens > PUSH_BYTES then tokens = '{"type":"unsent","id":"' .. id .. '"}' end
     if #tokens > LARGE_BYTES then
-      local frame = '[["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. string.sub(run, 2, 9) .. '"]]'
-      for _, frontend in ipairs(living(frontends)) do
+      local frame = '[["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. nonce .. '"]]'
+      for _, frontend in ipairs(known[frontends] or living(frontends)) do
         redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
       end
     else
-      local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. string.sub(run, 2, 9) .. '"]'
-      for _, frontend in ipairs(living(frontends)) do
+      local item = '["' .. rid .. '","' .. id .. '",' .. tokens .. ',"' .. nonce .. '"]'
+      for _, frontend in ipairs(known[frontends] or living(frontends)) do
         local frame = frames[frontend]
         if frame then frame[#frame + 1] = item else frames[frontend] = {item} end
       end
     end
-  elseif not accepted and redis.call('EXISTS', P .. 'tokens:' .. rid) == 1 then
-    refused[#refused + 1] = {(i - 3) / 4, why or why_refused(rid, id) or 'fenced'}
+  elseif not (run and nonce) and redis.call('EXISTS', streams .. rid) == 1 then
+    refused[#refused + 1] = {(i - 3) / 4, first or why_refused(rid, id) or 'fenced'}
   elseif not added then
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
-  elseif string.find(added.err, 'equal or smaller', 1, true) or string.find(added.err, 'exhausted', 1, true) then
+  elseif find(added.err, 'equal or smaller', 1, true) or find(added.err, 'exhausted', 1, true) then
     local why = why_refused(rid, id)
     if why then refused[#refused + 1] = {(i - 3) / 4, why} end
-  elseif string.find(added.err, 'WRONGTYPE', 1, true) then  -- this must not fail the other requests
+  elseif find(added.err, 'WRONGTYPE', 1, true) then  -- this must not fail the other requests
     refused[#refused + 1] = {(i - 3) / 4, 'gone'}
   else  -- Redis refuses writes for now: the worker repeats the whole flush
     refused = added

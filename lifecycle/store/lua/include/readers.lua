@@ -2,13 +2,13 @@
 -- that an append reads those of all its requests with one command.
 
 -- Copies the frontends to the worker's `running:` and returns them. Called after each change while the request runs.
--- The value begins with '0' and the nonce of the start, which is the usual mark of an append, and a space.
+-- The value begins with the nonce of the start, which is the usual mark of an append, and a space.
 -- It is padded to more than 64 characters, because Redis then stores the hash as a table and not as a list that
 -- is searched for each request.
 local function note_readers(rid, worker, nonce)
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
   redis.call('HSET', P .. 'running:' .. worker, rid,
-    string.format('0%-8s %-56s', nonce or '', table.concat(frontends, ' ')))
+    string.format('%-8s %-56s', nonce or '', table.concat(frontends, ' ')))
   return frontends
 end
 
