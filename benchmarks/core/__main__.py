@@ -19,6 +19,7 @@ from benchmarks.core import (
     replication,
     scrape,
     scripts,
+    worst,
 )
 from benchmarks.core.table import Table
 
@@ -26,6 +27,7 @@ Measure = Callable[[bool], Awaitable[list[Table]]]
 
 MEASUREMENTS: Mapping[str, Measure] = {
     "scripts": scripts.measure,
+    "worst": worst.measure,
     "membership": membership.measure,
     "memory": memory.measure,
     "scrape": scrape.measure,

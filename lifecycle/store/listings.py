@@ -11,10 +11,10 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.store.results import Page, Row, Rows, Steps, record_of
 from lifecycle.store.runner import ScriptRunner, as_text
 
-# What one call reads at most, so that Redis is busy with it for at most 2 ms: examining a request takes 2 microseconds,
-# reading it whole 15.
-SCAN_LIMIT = 400
-ROWS_LIMIT = 60
+# What one call reads at most, so that Redis is busy with it for at most 2 ms: examining a request takes 5 microseconds,
+# reading it whole 20.
+SCAN_LIMIT = 150
+ROWS_LIMIT = 40
 
 
 class Listings(ScriptRunner):
@@ -91,7 +91,7 @@ class Listings(ScriptRunner):
         `index` is `active` (by created_at) or `expiries` (by finished_at), `order` is `oldest` or `newest`. The first
         `offset` members are skipped and the next `scan_limit` examined. `status` may be empty for any. Each of `words`,
         in lower case, must occur in the id, model, status, frontend or worker. Fewer may be examined and returned than
-        asked for: at most 400 and 60. Raises StoreUnavailable.
+        asked for: at most 150 and 40. Raises StoreUnavailable.
         """
         scan_limit, limit = min(scan_limit, SCAN_LIMIT), min(limit, ROWS_LIMIT)
         reply = await self._call(

@@ -33,9 +33,9 @@ _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation retu
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request
 # that ends, or is queued again, takes about 75 microseconds, a replica that expires about 15.
-ENDS_LIMIT = 16
-_FORGET_LIMIT = 200  # expired records that leave the listings
-_EXPIRE_LIMIT = 50
+ENDS_LIMIT = 10
+_FORGET_LIMIT = 150  # expired records that leave the listings
+_EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
 
 
@@ -166,7 +166,7 @@ class Membership(ScriptRunner):
         return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
 
     async def reap(self, shard: int, expired: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
-        """Clean up after an expired replica in one shard, up to 16 requests a call.
+        """Clean up after an expired replica in one shard, up to 10 requests a call.
 
         The script first sets the mark that refuses the replica's later writes in this shard, so either the replica's
         write comes before the cleanup and is seen by it, or it is refused. Requests of a worker are confirmed as

@@ -12,7 +12,7 @@ import orjson
 
 from lifecycle.store.transitions import Store
 
-_BATCH_LIMIT = 200  # slots that one call examines, which bounds how long Redis is busy with it
+_BATCH_LIMIT = 150  # slots that one call examines, which bounds how long Redis is busy with it
 _RETRY_FOR_SECS = 0.3
 
 
@@ -60,7 +60,7 @@ class QuotaSlots:
     async def release_ended(self, owner: str, shard: int) -> None:
         """Release the slots of the owner's requests that have ended in this shard, as far as their ends noted them.
 
-        Up to 200 slots are released by one call. It may be repeated; a note is removed behind its slot.
+        Up to 150 slots are released by one call. It may be repeated; a note is removed behind its slot.
         """
         noted = f"{self._store.keys.prefixes[shard]}ended_slots:{owner}"
         members = await self._store.command("SRANDMEMBER", noted, _BATCH_LIMIT)
