@@ -180,7 +180,7 @@ class Lease:
             await self._holder.on_new_epoch(shard)
             compare = True
             reconciliation = await self._ask(shard, held, compare)
-        elif reconciliation.tick <= self._ticks[shard]:
+        if reconciliation.tick <= self._ticks[shard]:  # so too if the epoch was among the last writes
             log.warning(
                 "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
             )

@@ -88,7 +88,7 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
         heartbeats = holder.heartbeats
         await wait_until(lambda: ("lost", ["kept", "lost"]) in holder.told)
         assert holder.heartbeats <= heartbeats + 3
-        assert holder.told[-2:] == [("new epoch", 0), ("lost", ["kept", "lost"])]
+        assert holder.told[-3:] == [("new epoch", 0), ("data lost", 0), ("lost", ["kept", "lost"])]
     finally:
         await tasks.end([holding])
 

@@ -37,7 +37,7 @@ async def _delivered_again(store: Store, rid: str) -> None:
 
 
 async def _tick(store: Store, replica: str) -> int:
-    return int(await store.command("HGET", f"{store.keys.prefixes[0]}ticks", replica))
+    return int(await store.command("HGET", f"{store.keys.prefixes[0]}ticks", replica) or 0)
 
 
 @pytest.mark.parametrize("outcome", ["completed", "cancelled"])
