@@ -166,7 +166,7 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
 
 
 _EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
-_OF_REPLICAS = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read", "history")
+_OF_REPLICAS = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read", "history", "lost_start")
 SCRIPTS = {
     "frontend": (
         "admit",
@@ -182,14 +182,15 @@ SCRIPTS = {
         "claim_webhooks",
         "settle_webhook",
         "delete_content",
+        "timeline",
         *_OF_REPLICAS,
     ),
     "worker": ("start", "append", "finish", "requeue", *_OF_REPLICAS),
-    "operator": ("read", "cancel", "list", "roster", "history", "configure"),
+    "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
-    "frontend": "SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE ZREVRANGEBYSCORE GET SET XLEN ZREM HDEL DEL",
-    "worker": "XREADGROUP XGROUP XACK XDEL HDEL DEL",
+    "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
+    "worker": "HSCAN XREADGROUP XGROUP XACK XDEL HDEL DEL",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 

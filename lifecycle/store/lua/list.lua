@@ -30,9 +30,8 @@ local function matching(rid)
 end
 
 local key = P .. index
-if owner ~= '' and not (index == 'active' and redis.call('ZCARD', key) < redis.call('ZCARD', P .. 'owned:' .. owner)) then
-  key = P .. 'owned:' .. owner
-end
+local function size(of) return redis.call('ZCOUNT', of, '-inf', '+inf') end
+if owner ~= '' and (index == 'created' or size(key) >= size(P .. 'owned:' .. owner)) then key = P .. 'owned:' .. owner end
 local page = redis.call('ZREVRANGEBYSCORE', key, upper, '-inf', 'WITHSCORES', 'LIMIT', 0, scan_limit)
 local found = {}
 local last_score, last_rid = upper, before
