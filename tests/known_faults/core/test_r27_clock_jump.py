@@ -1,5 +1,8 @@
 """The clock of Redis's machine is the clock of every limit, and it may be set forward while requests run.
 
+A script cannot tell a step from time that has passed, as Redis shows it no other clock. A shard would have to keep an
+offset between its clock and one that never steps, which living replicas correct by their monotonic clocks.
+
 Leases are guarded against a step, limits are not: a step of an hour ends every request with a shorter deadline at once.
 Expected: a request ends by its deadline when so much time has passed, whatever the clock says.
 """
