@@ -231,9 +231,9 @@ class HttpProtocol(HttpToolsProtocol):
         return head + rest
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
         if self._awaited is not _HEAD:  # behind another call in the same segment
             self._await_head()
+        super().on_message_begin()  # comes last, because the scope refers to the list of headers that it makes
 
     def on_headers_complete(self) -> None:
         if self._segment_bytes > MAX_HEAD_BYTES or self._received > MAX_HEAD_BYTES:

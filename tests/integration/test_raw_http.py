@@ -147,6 +147,13 @@ async def test_pipelined_streams_are_served_one_after_another(cluster: Cluster) 
     assert received.count(b"HTTP/1.1 200 ") == 3
 
 
+async def test_a_pipelined_call_keeps_its_headers(cluster: Cluster) -> None:
+    async with connected(port_of(cluster)) as connection:
+        await connection.send(b"".join(LIVE + b"X-Request-Id: pipelined-%d\r\n\r\n" % number for number in range(3)))
+        received = (await connection.read_until(b"HTTP/1.1 200 ", count=3)) + await connection.read_until(b"}")
+    assert [b"pipelined-%d" % number in received for number in range(3)] == [True] * 3
+
+
 async def test_a_number_of_three_million_digits_is_answered_soon(cluster: Cluster) -> None:
     body = json.dumps(chat("hello world", stream=False))[:-1].encode() + b',"x":' + b"9" * 3_000_000 + b"}"
     async with connected(port_of(cluster)) as connection:
