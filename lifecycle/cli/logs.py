@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from lifecycle.cli.scrubbing import scrubbed
+from lifecycle.cli.scrubbing import scrubber
 
 _MESSAGE_CHARS = 120  # limit for one field of a readable line
 
@@ -48,20 +48,28 @@ def resolve(format: LogFormat, *, terminal: bool) -> LogFormat:
     return LogFormat.HUMAN if terminal else LogFormat.JSON
 
 
-class HumanFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Know the secrets that no line may show, which are those of the process when the log is set up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scrub = scrubber()
+
+
+class HumanFormatter(_Formatter):
     """Format lines like `12:00:00 INFO lifecycle.request: request ended demo-1 model=echo status=completed …`."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        line = f"{at} {record.levelname} {record.name}: {scrubbed(record.getMessage())}"
+        line = f"{at} {record.levelname} {record.name}: {self._scrub(record.getMessage())}"
         request = _request(record)
         if request:
             fields = (f"{name}={_short(value)}" for name, value in request.items() if name != "id" and value != "")
             line = " ".join((line, str(request.get("id", "")), *fields))
-        return line + (f"\n{scrubbed(self.formatException(record.exc_info))}" if record.exc_info else "")
+        return line + (f"\n{self._scrub(self.formatException(record.exc_info))}" if record.exc_info else "")
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """Format one JSON object per line: time, level, logger, message, and the fields of a request's record."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -69,13 +77,13 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": scrubbed(record.getMessage()),
+            "message": self._scrub(record.getMessage()),
         }
         request = dict(_request(record))
         if request:
             line |= {"request_id": request.pop("id", None), **request}
         if record.exc_info:
-            line["exception"] = scrubbed(self.formatException(record.exc_info))
+            line["exception"] = self._scrub(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str).decode()
 
 

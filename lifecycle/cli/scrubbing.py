@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
 _SHOWN = "***"
@@ -18,19 +17,26 @@ _WHOLE_SECRETS = ("LIFECYCLE_OPENAI_API_KEY", "LIFECYCLE_WEBHOOK_SECRET")
 _HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_\w*HEADERS")
 
 
-def scrubbed(text: str) -> str:
-    """Return the text without the credentials of URLs in it, and without any secret of the environment or arguments."""
-    if "@" in text:
-        text = _CREDENTIALS.sub(_SHOWN + "@", text)
-    found = _pattern(tuple(os.environ.items()), tuple(sys.argv))
-    return found.sub(_SHOWN, text) if found else text
+def scrubber() -> Callable[[str], str]:
+    """Return a function that takes secrets out of a text: credentials in URLs, and what this process was given.
 
-
-@lru_cache(4)
-def _pattern(environment: tuple[tuple[str, str], ...], arguments: tuple[str, ...]) -> re.Pattern[str] | None:
-    secrets = {part for secret in _secrets(environment, arguments) for part in _forms(secret)}
+    The environment and the arguments are read now, so whoever writes many texts keeps the function.
+    """
+    secrets = {part for secret in _secrets(os.environ.items(), sys.argv) for part in _forms(secret)}
     longest_first = sorted((part for part in secrets if len(part) >= _SHORTEST), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+    given = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def scrub(text: str) -> str:
+        if "@" in text:
+            text = _CREDENTIALS.sub(_SHOWN + "@", text)
+        return given.sub(_SHOWN, text) if given else text
+
+    return scrub
+
+
+def scrubbed(text: str) -> str:
+    """Return one text without secrets."""
+    return scrubber()(text)
 
 
 def _secrets(environment: Iterable[tuple[str, str]], arguments: Iterable[str]) -> Iterator[str]:
