@@ -1,12 +1,16 @@
-"""Ends tasks reliably."""
+"""Run many calls in bounded batches, and end tasks reliably."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from typing import Any, TypeVar
 
 _AGAIN_SECS = 0.2
+_AT_ONCE = 200
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 """Starts a task under a name and owns it. An exception that the task raises is logged."""
@@ -35,3 +39,20 @@ async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECS)
+
+
+async def in_batches(
+    function: Callable[[Item], Awaitable[Result]], items: Sequence[Item], at_once: int = _AT_ONCE
+) -> list[Result]:
+    """Call a function for each item, at most `at_once` at a time, and return the results in order.
+
+    The first exception is raised when all calls of its batch have ended; no later batch is begun.
+    """
+    results: list[Result] = []
+    for first in range(0, len(items), at_once):
+        batch = items[first : first + at_once]
+        for outcome in await asyncio.gather(*map(function, batch), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            results.append(outcome)
+    return results

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lifecycle.aio import tasks
 from lifecycle.queries import cluster
+from lifecycle.store.results import Cancellation
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Status
 
@@ -85,15 +86,9 @@ async def _cancel_each(
     store: Store, found: Sequence[RequestRecord], mode: CancelMode, reason: str, by: str, via: str
 ) -> list[RequestRecord]:
     """Return the records in the same order, without those that have expired meanwhile."""
-    records = []
-    for first in range(0, len(found), _AT_ONCE):
-        calls = (
-            store.cancel(r.id, mode, reason, by=by, via=via, retry_for_secs=1.0)
-            for r in found[first : first + _AT_ONCE]
-        )
-        for cancellation in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(cancellation, BaseException):
-                raise cancellation
-            if cancellation is not None:
-                records.append(cancellation.record)
-    return records
+
+    async def cancel(record: RequestRecord) -> Cancellation | None:
+        return await store.cancel(record.id, mode, reason, by=by, via=via, retry_for_secs=1.0)
+
+    cancellations = await tasks.in_batches(cancel, found, _AT_ONCE)
+    return [cancellation.record for cancellation in cancellations if cancellation is not None]

@@ -19,7 +19,6 @@ from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
 from lifecycle.store.script_loader import Script
 
-BATCH_LIMIT = 200  # items that one script handles in one call, which bounds how long Redis is busy with it
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
 _COMPILING = "Error compiling script"

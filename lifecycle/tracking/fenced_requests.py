@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from redis.exceptions import RedisError
 
@@ -18,7 +19,6 @@ from lifecycle.store.transitions import Store
 from lifecycle.tracking.monitor import StreamMonitor
 from lifecycle.types import ErrorType, RequestRecord
 
-_TOGETHER = 200  # records that are read at the same time
 _LEASES = 4  # after which a request that nobody has reaped is counted as an error
 
 
@@ -46,7 +46,7 @@ class FencedRequests:
         until = clock() + _LEASES * settings.lease_secs
         try:
             while True:
-                await self._decide()
+                await tasks.in_batches(self._decide, list(self._undecided))
                 if not self._undecided or clock() > until:
                     return
                 tasks.check_cancelled()
@@ -55,15 +55,10 @@ class FencedRequests:
             for monitor in self._undecided.values():
                 self._count(monitor, None, self._error_type)
 
-    async def _decide(self) -> None:
-        """Read the undecided records. One that cannot be read stays undecided."""
-        for rids in _batches(list(self._undecided)):
-            outcomes = await asyncio.gather(*(self._store.read(rid) for rid in rids), return_exceptions=True)
-            for rid, outcome in zip(rids, outcomes, strict=True):
-                if not isinstance(outcome, BaseException):
-                    self._decide_by(rid, outcome)
-                elif not isinstance(outcome, (StoreError, RedisError)):
-                    raise outcome
+    async def _decide(self, rid: str) -> None:
+        """Read the record of an undecided request. One that cannot be read stays undecided."""
+        with suppress(StoreError, RedisError):
+            self._decide_by(rid, await self._store.read(rid))
 
     def _decide_by(self, rid: str, record: RequestRecord | None) -> None:
         monitor = self._undecided[rid]
@@ -80,7 +75,3 @@ class FencedRequests:
     def _count(self, monitor: StreamMonitor, record: RequestRecord | None, error_type: ErrorType) -> None:
         monitor.settle(record, error_type)
         self._on_counted(monitor.rid)
-
-
-def _batches(rids: list[str]) -> list[list[str]]:
-    return [rids[begin : begin + _TOGETHER] for begin in range(0, len(rids), _TOGETHER)]

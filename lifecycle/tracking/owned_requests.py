@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
+from lifecycle.aio import tasks
 from lifecycle.aio.tasks import Spawn
 from lifecycle.store.results import StartedAttempt
-from lifecycle.store.runner import BATCH_LIMIT
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -28,11 +28,6 @@ from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, RequestReco
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000  # ends
-
-
-def _batches(rids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield the ids in lists of at most 200, as many as are read at once."""
-    return (rids[first : first + BATCH_LIMIT] for first in range(0, len(rids), BATCH_LIMIT))
 
 
 class OwnedRequests:
@@ -176,26 +171,23 @@ class OwnedRequests:
 
     def check_ended(self, shard: int) -> None:
         """Look whether Redis has lost ends that were told here, and end those requests again."""
-        self._spawn(self._check_ended([rid for rid in self._ended if self._store.keys.shard_of(rid) == shard]), "ended")
+        rids = [rid for rid in self._ended if self._store.keys.shard_of(rid) == shard]
+        self._spawn(_for_each(self._check_ended, rids), "ended")
 
-    async def _check_ended(self, rids: Sequence[str]) -> None:
-        """Take over what Redis shows as inflight under this frontend although it has ended. Raises StoreUnavailable."""
-        for batch in _batches(rids):
-            await asyncio.gather(*(self._take_over(rid) for rid in batch if rid not in self._admitting))
+    async def _check_ended(self, rid: str) -> None:
+        """Take over a request that Redis shows as inflight here although it has ended. Raises StoreUnavailable."""
+        if rid not in self._admitting:
+            await self._take_over(rid)
 
     def check_lost(self, rids: Sequence[str]) -> None:
         """Find out what has become of requests that Redis does not count as this frontend's.
 
         They are read in a task, so that no heartbeat waits for it, and many at once.
         """
-        self._spawn(self._check_lost(rids), "lost requests")
+        self._spawn(_for_each(self._check_lost, [rid for rid in rids if rid in self._monitors]), "lost requests")
 
-    async def _check_lost(self, rids: Sequence[str]) -> None:
-        """Let go of requests that have ended, moved, or are lost. Raises StoreUnavailable."""
-        for batch in _batches([rid for rid in rids if rid in self._monitors]):
-            await asyncio.gather(*map(self._check_one, batch))
-
-    async def _check_one(self, rid: str) -> None:
+    async def _check_lost(self, rid: str) -> None:
+        """Let go of a request that has ended, moved, or is lost. Raises StoreUnavailable."""
         try:
             record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
         except RedisError:  # a malformed record must not keep the other requests from being checked
@@ -234,3 +226,8 @@ class OwnedRequests:
         """End every owned request here with an error, whatever its record says."""
         for monitor in list(self._monitors.values()):
             monitor.lose(error_type, message)
+
+
+async def _for_each(check: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
+    """Check many requests, a batch at a time. Raises StoreUnavailable."""
+    await tasks.in_batches(check, rids)
