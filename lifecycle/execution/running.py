@@ -140,12 +140,6 @@ class RunningRequests:
         for delivery in request.deliveries.values():
             delivery.cancels.add(mode)
 
-    def abandon(self, rid: str) -> None:
-        """End the engine of the current attempt without reporting an outcome: the request is not this worker's."""
-        attempt = self.current(rid)
-        if attempt is not None:
-            attempt.abandon()
-
     def check_streams(self, shard: int) -> None:
         """Let each attempt of the shard check that Redis has its last tokens before it appends more."""
         for rid in self._held[shard]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -284,14 +284,14 @@ class Worker:
 
     async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
         """Cancel what runs here, and confirm the cancels of requests that do not."""
+        absent: list[str] = []
         for cancellation in cancellations:
-            rid = cancellation.rid
-            attempt = self._running.current(rid)
+            attempt = self._running.current(cancellation.rid)
             if attempt is not None:
                 attempt.cancel(cancellation.mode)
-            elif rid not in self._running:
-                with self._isolated(rid):
-                    await self._confirm_not_running(rid)
+            elif cancellation.rid not in self._running:
+                absent.append(cancellation.rid)
+        await self._correct_each(self._confirm_not_running, absent)
 
     async def _confirm_not_running(self, rid: str) -> None:
         """Report the request as cancelled, which confirms the cancel and removes it from the pending cancellations."""
@@ -304,40 +304,44 @@ class Worker:
 
         They have ended, have moved to another worker, or were lost with the data of Redis.
         """
-        for rid in rids:
-            attempt = self._running.current(rid)
-            self._running.abandon(rid)
-            if attempt is not None:
-                with self._isolated(rid):
-                    await self._running.report_lost_start(attempt)
+        attempts = {rid: attempt for rid in rids if (attempt := self._running.current(rid)) is not None}
+        for attempt in attempts.values():
+            attempt.abandon()
+        await self._correct_each(lambda rid: self._running.report_lost_start(attempts[rid]), list(attempts))
 
     async def on_data_lost(self, shard: int) -> None:
         """Let the writer check the streams before it appends, and report ends again that Redis may have lost."""
         self._running.check_streams(shard)
-        for rid in self._running.ends.of_shard(shard):
-            with self._isolated(rid):
-                await self._running.ends.check(rid, self.id)
+        ends = self._running.ends
+        await self._correct_each(lambda rid: ends.check(rid, self.id), ends.of_shard(shard))
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
 
         The reply to their start was lost. If they have ended here, Redis has lost the end, which is reported again.
         """
-        for rid in rids:
-            if rid in self._running:
-                continue
-            with self._isolated(rid):
-                record = await self._store.read(rid)
-                if await self._running.ends.report_again(rid, self.id, record) is None:
-                    await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
+        await self._correct_each(self._requeue_or_end, rids)
 
-    @contextmanager
-    def _isolated(self, rid: str) -> Iterator[None]:
-        """Log an error of Redis about one request, so that the others are dealt with in the same heartbeat."""
-        try:
-            yield
-        except RedisError:
-            log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
+    async def _requeue_or_end(self, rid: str) -> None:
+        if rid in self._running:
+            return
+        record = await self._store.read(rid)
+        if await self._running.ends.report_again(rid, self.id, record) is None:
+            await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
+
+    async def _correct_each(self, correct: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
+        """Correct the state of many requests at once, since a heartbeat waits for it. Raises StoreUnavailable.
+
+        An error of Redis about one request is logged, so that the others are dealt with in the same heartbeat.
+        """
+
+        async def isolated(rid: str) -> None:
+            try:
+                await correct(rid)
+            except RedisError:
+                log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
+
+        await tasks.in_batches(isolated, rids)
 
     async def on_new_epoch(self, shard: int) -> None:
         """Create the consumer groups of a shard that has lost its data."""
