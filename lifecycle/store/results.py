@@ -104,7 +104,9 @@ class Append(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """Return what the script `append` gets beside the tokens."""
+        """Return what the script `append` gets beside the tokens: for most entries just the nonce."""
+        if not self.first and self.before is None:
+            return self.nonce
         check = "" if self.before is None else f"!{self.before}"
         return f"{self.nonce}{'+' if self.first else ''}{check}"
 

@@ -28,7 +28,7 @@ class TokenAppends(ScriptRunner):
         """
         args: list[Any] = [worker]
         for a in batch:
-            args += (a.rid, f"{a.attempt}-{a.number}", a.tokens, a.mark if a.first or a.before is not None else a.nonce)
+            args += (a.rid, f"{a.attempt}-{a.number}", a.tokens, a.mark)
         reply = await self._call("append", self._prefixes[shard], *args)
         if reply and reply[0] == b"fenced":
             raise fenced(worker)
