@@ -124,9 +124,7 @@ class StreamMonitor:
             self._guard.mark(record)
             # What the engine reported beyond the events that were counted, or events in frames that were lost.
             self._tokens.inc(max(0, max(record.output_tokens, record.stream_length) - self.feed.number))
-            self._services.metrics.observe_end(record)
-            self._span.end(record)
-            request_log.ended(record, self._span.trace_id)
+            self._tell_end(record)
         finally:
             self._release()
 
@@ -142,8 +140,7 @@ class StreamMonitor:
         self.counted = True
         try:
             self._guard.mark_error(error_type)
-            self._span.break_off(error_type)
-            request_log.lost(self.rid, self.labels, error_type, self._span.trace_id)
+            self._tell_loss(error_type)
         finally:
             self._release()
 
@@ -160,15 +157,12 @@ class StreamMonitor:
         if self.counted:
             return
         self.counted = True
+        error_type = error_type if record is None else ErrorType(record.error_type)
+        self._services.metrics.count_request(self.labels, error_type)
         if record is None:
-            self._services.metrics.count_request(self.labels, error_type)
-            self._span.break_off(error_type)
-            request_log.lost(self.rid, self.labels, error_type, self._span.trace_id)
-            return
-        self._services.metrics.count_request(self.labels, ErrorType(record.error_type))
-        self._services.metrics.observe_end(record)
-        self._span.end(record)
-        request_log.ended(record, self._span.trace_id)
+            self._tell_loss(error_type)
+        else:
+            self._tell_end(record)
 
     def settle_elsewhere(self) -> None:
         """Count nothing: another frontend owns the request that was broken off here, and counts its end."""
@@ -179,6 +173,17 @@ class StreamMonitor:
         if not self._over:
             self._close()
             self._drop()
+
+    def _tell_end(self, record: RequestRecord) -> None:
+        """Put a terminal record into the histograms, the span and the log."""
+        self._services.metrics.observe_end(record)
+        self._span.end(record)
+        request_log.ended(record, self._span.trace_id)
+
+    def _tell_loss(self, error_type: ErrorType) -> None:
+        """Put an end without a record into the span and the log."""
+        self._span.break_off(error_type)
+        request_log.lost(self.rid, self.labels, error_type, self._span.trace_id)
 
     def _drop(self) -> None:
         """Release the feed and the gauges without counting an end."""
