@@ -324,10 +324,10 @@ class Attempt:
         limit_secs = self._settings.worker_inactivity_secs
         if limit_secs <= 0:
             return
-        remaining_secs = self._last_event_at + limit_secs - self._loop.time()
+        now = self._loop.time()
+        remaining_secs = self._last_event_at + limit_secs - now
         if remaining_secs < -_LATE_SECS:
-            self._last_event_at -= remaining_secs
-            remaining_secs = _LATE_SECS
+            self._last_event_at, remaining_secs = now - limit_secs, _LATE_SECS
         if remaining_secs > 0:
             self._schedule("inactivity", remaining_secs, self._watch_inactivity)
         elif not self.context.is_killed:
