@@ -137,7 +137,7 @@ class Storage(StrEnum):
 
 
 OPERATOR_CLI, OPERATOR_LIBRARY, ANONYMOUS = "operator:cli", "operator:library", "anonymous"
-"""Who cancels a request in the field `cancelled_by`: the command line, the library, or a caller without keys.
+"""Values of the field `cancelled_by`: the command line, the library, and a caller without keys.
 
 The others are `owner:<name>`, `operator:<name>`, `disconnect`, `parent:<id>` and `limit:<name>`.
 """

@@ -69,6 +69,8 @@ if status == 'completed' and number ~= tonumber(last) then return {'incomplete',
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
 if status == 'failed' and error_detail ~= '' then record.error_detail = error_detail end
 -- An upstream's own time-out has details.
-if status == 'failed' and error_type == 'response_timeout' and error_detail == '' then record.ended_by_limit = error_type end
+if status == 'failed' and error_type == 'response_timeout' and error_detail == '' then
+  record.ended_by_limit = error_type
+end
 if status == 'completed' then items_to_find = item_ids end
 return ends(outcome_of(status, error_type, message, finish_reason, number))

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- secret: returns the secret that signs log-ins and makes ids from idempotency keys; the first proposal becomes the secret of all frontends.
+-- secret: returns the secret that signs log-ins and makes ids from idempotency keys; the first proposal becomes the
+--         secret of all frontends.
 -- KEYS[1] control prefix
 -- ARGV    shift (unused), proposal
 -- Returns the secret.

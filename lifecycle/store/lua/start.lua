@@ -2,14 +2,14 @@
 -- start: a worker begins an attempt on a delivered request. The attempt's first entry id refuses all earlier attempts.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, nonce (of this start, 8 characters), queue (`queue` | `retry`), model, entry,
---         resumable ('1' when its engine can continue behind the tokens of another attempt), retention_secs, accepts (the gated parameters that the engine accepts,
---         separated by spaces, `*` for all), endpoints (those that the worker offers, each between spaces; `~` before
---         a name says that it translates)
--- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers,
---         endpoint, owner, nonce, length (how many entries the token stream has)} (the same again when repeated for the
---         same delivery, also with another nonce), {'drop', why} when there is nothing to
---         run, {'unsupported', endpoint, needs} when this engine does not offer the endpoint, or does not accept what the
---         request needs (nothing is changed), or {'fenced'}.
+--         resumable ('1' when its engine can continue behind the tokens of another attempt), retention_secs, accepts
+--         (the gated parameters that the engine accepts, separated by spaces, `*` for all), endpoints (those that the
+--         worker offers, each between spaces; `~` before a name says that it translates)
+-- Returns {'run', attempt, base, body, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs,
+--         headers, endpoint, owner, nonce, length (how many entries the token stream has)} (the same again when repeated
+--         for the same delivery, also with another nonce), {'drop', why} when there is nothing to run, {'unsupported',
+--         endpoint, needs} when this engine does not offer the endpoint, or does not accept what the request needs
+--         (nothing is changed), or {'fenced'}.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
 -- fails as `worker_lost`: the tokens of two answers must not be joined.
 
@@ -30,9 +30,9 @@ end
 
 local key = P .. 'request:' .. rid
 local status, holder, its_queue, its_entry, started_entry, attempt, frontend, due, request_type, cancel_mode,
-  cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage,
-  first_token_at, started_nonce = unpack(read_typed('HMGET', key, 'status', 'worker', 'queue', 'entry',
-  'started_entry', 'attempt', 'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
+  cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, storage, first_token_at,
+  started_nonce = unpack(read_typed('HMGET', key, 'status', 'worker', 'queue', 'entry', 'started_entry', 'attempt',
+  'frontend', 'due', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers',
   'endpoint', 'owner', 'storage', 'first_token_at', 'start_nonce'))
 local waits_here = status == 'queued' and its_queue == queue and its_entry == entry
 

@@ -12,7 +12,7 @@ from tests.chaos.bench import Bench
 from tests.chaos.soak.fault import Fault
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": "0"}
-"""What Redis has answered survives its kill."""
+"""Settings with which Redis keeps what it has answered when it is killed."""
 
 
 class Deployment(ABC):
