@@ -70,6 +70,8 @@ class Start(NamedTuple):
     @property
     def served(self) -> str:
         """Return what the engine has to serve: the endpoint, or what the request needs instead of it."""
+        if not self.needs:
+            return self.endpoint
         return next((name.removeprefix(SERVES) for name in self.needs if name.startswith(SERVES)), self.endpoint)
 
 
@@ -101,6 +103,12 @@ class Append(NamedTuple):
     first: bool  # it holds the request's first token that is no opening
     nonce: str = ""  # of the attempt's start; empty leaves it unchecked
     before: int | None = None  # the token before these, when Redis is to check that it has it
+    counted: int = 0  # how many events these are; 0 when nobody has counted them
+
+    @property
+    def event_count(self) -> int:
+        """Return how many events these are."""
+        return self.counted or len(orjson.loads(self.tokens))
 
     @property
     def mark(self) -> str:

@@ -200,7 +200,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
         """
         input_tokens = reported_tokens(outcome.usage, "prompt_tokens")
         output_tokens = reported_tokens(outcome.usage, "completion_tokens")
-        count = len(orjson.loads(remainder.tokens)) if remainder else 0
+        count = remainder.event_count if remainder else 0
         while True:
             reply = await self._in_shard(
                 "finish",
@@ -232,7 +232,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
             if remainder is None or as_text(reply[0]) != "overlap":
                 return ended_of(reply)
             missing = orjson.loads(remainder.tokens)[int(reply[1]) - last :]
-            remainder, count = remainder._replace(tokens=orjson.dumps(missing)), len(missing)
+            count = len(missing)
+            remainder = remainder._replace(tokens=orjson.dumps(missing), counted=count)
             length = None if length is None else length + 1  # the append whose reply was lost has added an entry
 
     async def fail(

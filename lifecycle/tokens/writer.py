@@ -243,8 +243,8 @@ class TokenSink:
     def _entry(self, events: list[Encodable]) -> Append:
         before, self._number = self._number, self._number + len(events)
         first = before <= self.openings < self._number
-        started = self.started
-        return Append(self.rid, started.attempt, self._number, encode_events(events), first, started.nonce)
+        attempt, nonce = self.started
+        return Append(self.rid, attempt, self._number, encode_events(events), first, nonce, None, len(events))
 
     def _withdraw(self) -> None:
         """Take back what a stalled flush holds, for the finish. Redis may have executed it all the same."""
