@@ -346,4 +346,4 @@ class Worker:
     async def on_new_epoch(self, shard: int) -> None:
         """Create the consumer groups of a shard that has lost its data."""
         with suppress(RedisError, OSError):  # otherwise the queue consumer creates them when it finds them missing
-            await self._consumers[shard].create_groups()
+            await self._consumers[shard].open_queues()

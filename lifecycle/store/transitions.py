@@ -14,6 +14,7 @@ from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
+from lifecycle.store.queues import Queues
 from lifecycle.store.results import (
     Admission,
     Append,
@@ -46,7 +47,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
+class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:

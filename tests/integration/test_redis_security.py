@@ -185,12 +185,12 @@ SCRIPTS = {
         "timeline",
         *_OF_REPLICAS,
     ),
-    "worker": ("start", "append", "finish", "requeue", *_OF_REPLICAS),
+    "worker": ("open_queues", "start", "append", "finish", "requeue", *_OF_REPLICAS),
     "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
     "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
-    "worker": "HSCAN XREADGROUP XGROUP XACK XDEL HDEL DEL",
+    "worker": "HSCAN XREADGROUP XACK XDEL HDEL DEL",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 

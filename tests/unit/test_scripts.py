@@ -79,9 +79,9 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", script_loader.names())
-def test_only_admission_and_append_are_refused_when_memory_is_full(name: str) -> None:
+def test_only_admission_is_refused_when_memory_is_full(name: str) -> None:
     flags = source_of(name).partition("\n")[0]
-    assert ("allow-oom" in flags) == (name not in ("admit", "append"))
+    assert ("allow-oom" in flags) == (name != "admit")
 
 
 class Recorded(Exception):
@@ -122,6 +122,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "history": lambda s: read_history(s, "r", "0-0"),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
+    "open_queues": lambda s: s.open_queues(0, ["m"]),
     "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),

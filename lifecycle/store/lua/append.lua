@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
@@ -10,7 +10,7 @@
 --         one has begun, or Redis has lost the start of this one). A repeated entry is accepted and not sent again.
 --         {'fenced'} alone means that this worker has expired. An error of Redis itself is returned as it is; the
 --         worker then repeats the flush.
--- There is no allow-oom: when the memory is full, tokens wait in their worker.
+-- It runs although the memory is full: only what runs can come to its end, and so give memory back.
 
 local LARGE_BYTES = 4096  -- above which an item gets a frame of its own: each new string costs Lua 1.4 ms a megabyte
 local PUSH_BYTES = 1048576  -- above which an item is not pushed, but read: Redis drops a subscriber behind by 32 MB

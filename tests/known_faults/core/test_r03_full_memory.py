@@ -43,7 +43,6 @@ async def _fill(tracker: Tracker) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="r03: tokens are refused at the same mark as admissions, so nothing goes on.")
 async def test_what_runs_goes_on_when_queued_bodies_fill_the_memory() -> None:
     running, full = ("run0", "run1"), asyncio.Event()
     begun: set[str] = set()
