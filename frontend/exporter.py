@@ -94,6 +94,8 @@ class Exporter(Collector):
         for group, count in groups.items():
             queued[group.model] += count.queued
         yield _gauges("lifecycle_cluster_queued_requests", "Requests that have not started.", "model", queued)
+        bodies = dict.fromkeys(queued, 0) | snapshot.queued_bytes
+        yield _gauges("lifecycle_cluster_queued_bytes", "Bodies of requests that have not started.", "model", bodies)
         total = CounterMetricFamily(
             "lifecycle_cluster_requests", "Requests ended, cluster-wide.", labels=[*_LABELS, "status", "error_type"]
         )

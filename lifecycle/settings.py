@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
     )
+    queue_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        le=1_000_000_000_000,
+        description="most bytes of the bodies of all queued requests; more get a 503",
+    )
 
     # limits of a request
     backend_stream_timeout_secs: int = Field(

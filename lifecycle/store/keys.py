@@ -50,6 +50,12 @@ SHARD_KEYS = (
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
+    Key(
+        "queued_bytes",
+        "hash",
+        "members removed with the last body that waits",
+        "model → bytes of the bodies queued for it",
+    ),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
     Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),

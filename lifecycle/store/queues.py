@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
 from lifecycle.errors import StoreUnavailable
-from lifecycle.store.runner import ScriptRunner
+from lifecycle.store.runner import ScriptRunner, as_text
 
 
 class Queues(ScriptRunner):
@@ -28,8 +30,19 @@ class Queues(ScriptRunner):
         A shard that is unavailable counts as 0, so the number is then too small.
         """
         keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
-        depths = await asyncio.gather(*(self.commands.execute("XLEN", key) for key in keys), return_exceptions=True)
-        for depth in depths:
-            if isinstance(depth, BaseException) and not isinstance(depth, StoreUnavailable):
-                raise depth
-        return sum(depth for depth in depths if isinstance(depth, int))
+        return sum(await self._each("XLEN", keys))
+
+    async def queued_bytes(self) -> dict[str, int]:
+        """Return how many bytes the queued requests' bodies have, by model, in the shards that answer."""
+        found: Counter[str] = Counter()
+        for flat in await self._each("HGETALL", [prefix + "queued_bytes" for prefix in self._prefixes]):
+            found.update({as_text(model): int(size) for model, size in zip(flat[::2], flat[1::2], strict=True)})
+        return dict(found)
+
+    async def _each(self, command: str, keys: Sequence[str]) -> list[Any]:
+        """Return the replies about these keys of several shards, without those of shards that are unavailable."""
+        replies = await asyncio.gather(*(self.commands.execute(command, key) for key in keys), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, StoreUnavailable):
+                raise reply
+        return [reply for reply in replies if not isinstance(reply, BaseException)]

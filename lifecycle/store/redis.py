@@ -150,6 +150,10 @@ class Commands:
             replies += answered
         return replies
 
+    async def node_of(self, key: str) -> Commands:
+        """Return the client of the server that holds this Redis key. Raises StoreUnavailable when it is not known."""
+        return self
+
     async def nodes(self) -> Sequence[Commands]:
         """Return one client for each server that holds a part of the data, for commands without a Redis key.
 

@@ -67,6 +67,10 @@ class ClusterCommands(Commands):
             self._topology.mark_stale(node)
             raise
 
+    async def node_of(self, key: str) -> Commands:
+        """Return the client of the node that serves this key's slot. Raises StoreUnavailable when it is not known."""
+        return await self._links.get(await self._topology.node_of(slot_of(key)))
+
     async def nodes(self) -> Sequence[Commands]:
         """Return one client for each primary. Raises StoreUnavailable when no node names them."""
         return [await self._links.get(node) for node in await self._topology.primaries()]

@@ -10,6 +10,7 @@ import orjson
 from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
+AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
 
 
 def record_of(text: bytes) -> RequestRecord | None:
@@ -42,9 +43,9 @@ class NewRequest(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """`admitted` (created_at set), `exists`, `full` (depth set), `late` or `fenced`."""
+    """`admitted` (created_at set), `exists`, `full` (depth set), `full_bytes`, `late` or `fenced`."""
 
-    outcome: Literal["admitted", "exists", "full", "late", "fenced"]
+    outcome: AdmissionOutcome
     created_at: float = 0.0
     depth: int = 0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from lifecycle.errors import StoreError, StoreUnavailable
+from lifecycle.errors import StoreError, StoreFull, StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
@@ -33,9 +33,10 @@ class ScriptRunner:
     """Base of the Store.
 
     Every method may raise StoreUnavailable: Redis cannot be reached, or refuses commands. The call may have been
-    executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises. An error that tells
-    something about the data is raised as `redis.exceptions.ResponseError`; it is never repeated. Every script may raise
-    StoreError when the server is too old for it.
+    executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises, but not when the
+    memory of Redis is full. An error that tells something about the data is raised as
+    `redis.exceptions.ResponseError`; it is never repeated. Every script may raise StoreError when the server is too old
+    for it.
     """
 
     def __init__(
@@ -105,6 +106,8 @@ class ScriptRunner:
         while True:
             try:
                 return await call()
+            except StoreFull:
+                raise  # a repetition would bring what has no room, such as a body, again and again
             except StoreUnavailable:
                 if time.monotonic() + pause > retry_until:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import orjson
 
@@ -17,6 +17,7 @@ from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.queues import Queues
 from lifecycle.store.results import (
     Admission,
+    AdmissionOutcome,
     Append,
     Cancellation,
     Disconnection,
@@ -70,8 +71,9 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
 
         A repetition with the same nonce returns `admitted` with the same time; one with another nonce returns `exists`.
         A request is refused without any write as `full` (the shard's queue of the model has reached `queue_limit`),
-        `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as
-        StoreUnavailable, when its memory is full.
+        `full_bytes` (the bodies that wait in the shard would exceed `queue_bytes`; one alone never does), `late` (the
+        time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull, when its memory
+        is full.
         """
         reply = await self._in_shard(
             "admit",
@@ -88,6 +90,7 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             request.first_token_timeout_secs,
             request.deadline_secs,
             self.settings.queue_limit,
+            self.settings.queue_bytes,
             request.traceparent,
             request.idempotency,
             request.owner,
@@ -102,7 +105,7 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             request.webhook_url,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
         )
-        outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
+        outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)

@@ -45,6 +45,7 @@ PROCESS = {
 CLUSTER = {
     "lifecycle_cluster_inflight_requests": REQUEST,
     "lifecycle_cluster_queued_requests": {"model"},
+    "lifecycle_cluster_queued_bytes": {"model"},
     "lifecycle_cluster_requests": OUTCOME,
     "lifecycle_cluster_replicas": {"role", "state"},
     "lifecycle_cluster_worker_slots": {"model", "state"},

@@ -370,3 +370,20 @@ def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: 
     finding = check(info)
     assert finding.level is level
     assert bool(finding.advice) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("limits", "waiting", "level"),
+    [
+        ((0,), 0, Level.OK),
+        ((200,), 74, Level.OK),
+        ((200,), 75, Level.WARN),
+        ((199,), 0, Level.WARN),
+        ((100, 100), 0, Level.OK),
+        ((0, 10), 0, Level.OK),
+    ],
+)
+def test_what_doctor_makes_of_the_bodies_that_wait(limits: tuple[int, ...], waiting: int, level: Level) -> None:
+    finding = redis_server.bodies([{"maxmemory": str(limit)} for limit in limits], waiting, 100)
+    assert finding.level is level
+    assert bool(finding.advice) == (level is not Level.OK)

@@ -24,7 +24,7 @@ local function load_rare()
 end
 
 local function drop(why)
-  acknowledge(P .. queue .. ':' .. model, entry)
+  dequeue(queue, model, entry, rid)
   return {'drop', why}
 end
 
@@ -98,7 +98,7 @@ end
 
 attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
-acknowledge(P .. queue .. ':' .. model, entry)
+dequeue(queue, model, entry, rid)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
   'entry', '', 'started_entry', queue .. entry, 'resumable', resumable, 'start_nonce', nonce)
 local frontends = note_readers(rid, worker, nonce)

@@ -9,9 +9,8 @@ local function requeue_deliveries(queue, model, worker, limit, now)
   if pending.err then return 0, true end
   for _, delivery in ipairs(pending) do
     local entry = redis.call('XRANGE', key, delivery[1], delivery[1])[1]
-    redis.call('XACK', key, 'workers', delivery[1])
-    redis.call('XDEL', key, delivery[1])
     local rid = entry and entry[2][2]
+    dequeue(queue, model, delivery[1], rid or '')
     local record = rid and load_record(rid)
     if record and record.status == 'queued' and record.entry == delivery[1] and record.queue == queue then
       enqueue_retry(rid, record, now, {what = 'returned', worker = worker})

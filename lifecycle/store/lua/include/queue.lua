@@ -1,12 +1,29 @@
--- Acknowledges and deletes a delivery, so that XLEN stays the depth. The queue may have no group.
-local function acknowledge(key, entry)
+-- The queues of models. `queued_bytes` has the bytes of the bodies that wait for each model. It changes together with an
+-- entry of a queue, which is added or found only once, so a repetition does not count twice. Sweeps correct it.
+
+local function add_queued_bytes(model, bytes)
+  if redis.call('HINCRBY', P .. 'queued_bytes', model, string.format('%d', bytes)) <= 0 then
+    redis.call('HDEL', P .. 'queued_bytes', model)
+  end
+end
+
+-- Puts a request behind those that wait in `queue` (`queue` | `retry`), and returns its entry. Its body has been written.
+local function enqueue(queue, model, rid)
+  local entry = redis.call('XADD', P .. queue .. ':' .. model, '*', 'rid', rid)
+  add_queued_bytes(model, redis.call('STRLEN', P .. 'body:' .. rid))
+  return entry
+end
+
+-- Acknowledges and deletes an entry, so that XLEN stays the depth. The queue may have no group.
+local function dequeue(queue, model, entry, rid)
+  local key = P .. queue .. ':' .. model
   redis.pcall('XACK', key, 'workers', entry)
-  redis.call('XDEL', key, entry)
+  if redis.call('XDEL', key, entry) == 1 then
+    add_queued_bytes(model, -redis.call('STRLEN', P .. 'body:' .. rid))
+  end
 end
 
 -- Removes a queued request from its queue.
 local function leave_queue(record)
-  if record.entry and record.entry ~= '' then
-    acknowledge(P .. record.queue .. ':' .. record.model, record.entry)
-  end
+  if record.entry and record.entry ~= '' then dequeue(record.queue, record.model, record.entry, record.id) end
 end
