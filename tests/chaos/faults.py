@@ -28,6 +28,7 @@ TITLES = {
     "test_connections.py": "Connections",
     "test_draining.py": "Draining",
     "test_frontends.py": "Frontends",
+    "test_full_memory.py": "Redis is full",
     "test_garbage.py": "Invalid data",
     "test_network.py": "Network",
     "test_redis_away.py": "Redis is unavailable",
