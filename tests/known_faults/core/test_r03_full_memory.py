@@ -15,7 +15,7 @@ import pytest
 from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tracking.admission import AdmissionRequest
+from lifecycle.tracking.admission import AdmissionRequest, Rejected
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Limits, OnDisconnect
 from tests.known_faults.core.kit import LABELS, ended, held_within
@@ -38,7 +38,7 @@ async def _fill(tracker: Tracker) -> None:
             number += 1
             try:
                 await tracker.admit(AdmissionRequest(f"q{number}", LABELS, body, OnDisconnect.CONTINUE, 0.0, Limits()))
-            except StoreUnavailable:
+            except (StoreUnavailable, Rejected):
                 break
 
 
