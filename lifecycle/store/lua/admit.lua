@@ -42,7 +42,7 @@ local created_at = secs(now)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
 -- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
-local entry = enqueue('queue', model, rid)
+local entry = enqueue('queue', model, rid, #body)
 redis.call('HSET', key,
   'status', 'queued', 'attempt', '0', 'queue', 'queue', 'entry', entry, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'nonce', nonce, 'id', rid, 'model', model,

@@ -49,8 +49,10 @@ end
 if not status then return drop('unknown') end  -- or a Redis key of another type
 if status ~= 'queued' and status ~= 'running' then return drop(status) end
 
+local body = redis.call('GET', P .. 'body:' .. rid) or ''
+
 local function answer(base)
-  return {'run', attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
+  return {'run', attempt, tostring(base), body, request_type,
           cancel_mode or '', cancel_reason or '', traceparent or '', created_at, needs or '', headers or '',
           endpoint, owner or '', nonce, redis.call('XLEN', P .. 'tokens:' .. rid)}
 end
@@ -98,7 +100,7 @@ end
 
 attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
-dequeue(queue, model, entry, rid)
+dequeue(queue, model, entry, rid, #body)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
   'entry', '', 'started_entry', queue .. entry, 'resumable', resumable, 'start_nonce', nonce)
 local frontends = note_readers(rid, worker, nonce)

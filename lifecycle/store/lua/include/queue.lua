@@ -7,20 +7,21 @@ local function add_queued_bytes(model, bytes)
   end
 end
 
--- Puts a request behind those that wait in `queue` (`queue` | `retry`), and returns its entry. Its body has been written.
-local function enqueue(queue, model, rid)
+local function body_bytes(rid) return redis.call('STRLEN', P .. 'body:' .. rid) end
+
+-- Puts a request behind those that wait in `queue` (`queue` | `retry`), and returns its entry. `bytes` are those of its
+-- body, if the caller knows them.
+local function enqueue(queue, model, rid, bytes)
   local entry = redis.call('XADD', P .. queue .. ':' .. model, '*', 'rid', rid)
-  add_queued_bytes(model, redis.call('STRLEN', P .. 'body:' .. rid))
+  add_queued_bytes(model, bytes or body_bytes(rid))
   return entry
 end
 
 -- Acknowledges and deletes an entry, so that XLEN stays the depth. The queue may have no group.
-local function dequeue(queue, model, entry, rid)
+local function dequeue(queue, model, entry, rid, bytes)
   local key = P .. queue .. ':' .. model
   redis.pcall('XACK', key, 'workers', entry)
-  if redis.call('XDEL', key, entry) == 1 then
-    add_queued_bytes(model, -redis.call('STRLEN', P .. 'body:' .. rid))
-  end
+  if redis.call('XDEL', key, entry) == 1 then add_queued_bytes(model, -(bytes or body_bytes(rid))) end
 end
 
 -- Removes a queued request from its queue.
