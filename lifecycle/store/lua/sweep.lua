@@ -51,9 +51,10 @@ local function recount(model)
   local bytes = 0
   for _, queue in ipairs({'queue', 'retry'}) do
     local key = P .. queue .. ':' .. model
-    if redis.call('XLEN', key) > RECOUNTED_ENTRIES then return end
+    local depth = redis.pcall('XLEN', key)
+    if type(depth) ~= 'number' or depth > RECOUNTED_ENTRIES then return end
     for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
-      bytes = bytes + redis.call('STRLEN', P .. 'body:' .. entry[2][2])
+      bytes = bytes + body_bytes(entry[2][2])
     end
   end
   if bytes == 0 then

@@ -7,7 +7,11 @@ local function add_queued_bytes(model, bytes)
   end
 end
 
-local function body_bytes(rid) return redis.call('STRLEN', P .. 'body:' .. rid) end
+-- Returns the length of a request's body; 0 for a Redis key of another type, which must not stop an end half-way.
+local function body_bytes(rid)
+  local bytes = redis.pcall('STRLEN', P .. 'body:' .. rid)
+  return type(bytes) == 'number' and bytes or 0
+end
 
 -- Puts a request behind those that wait in `queue` (`queue` | `retry`), and returns its entry. `bytes` are those of its
 -- body, if the caller knows them.
