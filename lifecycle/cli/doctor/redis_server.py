@@ -105,7 +105,7 @@ def bodies(infos: Sequence[Info], waiting: int, most: int) -> Finding:
     limits = [int(info.get("maxmemory", "0")) for info in infos]
     message = f"{_mib(waiting)} of queued requests, at most {_mib(most)}"
     if all(limits) and sum(limits) < most * _BODIES_LEAVE:
-        advice = "lower LIFECYCLE_QUEUE_BYTES to less than half of maxmemory, or raise maxmemory"
+        advice = "lower LIFECYCLE_QUEUE_BYTES to half of maxmemory at most, or raise maxmemory"
         return warn("bodies", f"{message}, with a maxmemory of {_mib(sum(limits))}", advice)
     if waiting < most * _FULL:
         return ok("bodies", message)
