@@ -90,6 +90,11 @@ class Attempt:
         """Return whether another worker can continue: no content exists yet, or the engine is resumable."""
         return not self.sink.has_content or is_resumable(self._engine)
 
+    @property
+    def engine_runs(self) -> bool:
+        """Return whether the engine has begun and has not ended."""
+        return self._task is not None and not self._task.done()
+
     def cancel(self, mode: str) -> None:
         """Stop or kill the engine. Repetitions change nothing, and a stop never weakens a kill."""
         if mode == CancelMode.KILL:
