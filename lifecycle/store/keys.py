@@ -77,7 +77,7 @@ SHARD_KEYS = (
     Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
     Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
-    Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard"),
+    Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard, 0 before"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
 

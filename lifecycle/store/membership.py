@@ -37,6 +37,7 @@ ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
 _EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
+LENT_PAGE = 500  # replicas that get a lease lent
 
 
 class Membership(ScriptRunner):
@@ -164,6 +165,16 @@ class Membership(ScriptRunner):
         """
         reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, _EXPIRE_LIMIT)
         return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
+
+    async def lend_leases(self, replicas: Sequence[tuple[str, str]]) -> int:
+        """Give one lease to replicas, with their roles, that a shard knows and the control keys do not.
+
+        One that is gone then expires like any other, and what it has left behind is cleaned up. Returns how many got
+        one: none that has a lease, or whose cleanup is pending. May be repeated. Raises StoreUnavailable.
+        """
+        if not replicas:
+            return 0
+        return int(await self._call("lend", self.keys.control, self.settings.lease_secs, orjson.dumps(replicas)))
 
     async def reap(self, shard: int, expired: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
         """Clean up after an expired replica in one shard, up to 10 requests a call.

@@ -166,7 +166,18 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
 
 
 _EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
-_OF_REPLICAS = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read", "history", "lost_start")
+_OF_REPLICAS = (
+    "heartbeat",
+    "expire",
+    "lend",
+    "roster",
+    "reap",
+    "sweep",
+    "reconcile_shard",
+    "read",
+    "history",
+    "lost_start",
+)
 SCRIPTS = {
     "frontend": (
         "admit",

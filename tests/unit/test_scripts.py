@@ -22,7 +22,7 @@ from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"configure", "heartbeat", "expire", "roster", "secret", "membership"}
+CONTROL_FILES = {"configure", "heartbeat", "expire", "lend", "roster", "secret", "membership"}
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -120,6 +120,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "history": lambda s: read_history(s, "r", "0-0"),
+    "lend": lambda s: s.lend_leases([("w", "worker")]),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "open_queues": lambda s: s.open_queues(0, ["m"]),

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import orjson
 from redis.exceptions import ResponseError
 
-from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
+from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.queries import cluster
 from lifecycle.store.membership import SCHEMA_VERSION
@@ -33,7 +33,7 @@ async def check_cluster(store: Store) -> list[Finding]:
         await _configuration(store, living),
         _versions(roster),
         await _expired(store, roster, living),
-        await _pending_cleanup(store),
+        await _pending_cleanup(store, living),
         *await _queues(store, roster, models_of(workers), {r.id for r in living}),
     ]
 
@@ -124,14 +124,16 @@ async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> F
         return fail("leases", message, "every replica should do this within LIFECYCLE_SWEEP_SECS; see their logs")
     if living:
         return warn("leases", message, "wait for the next sweep")
-    return warn("leases", message, "no replica is running that could clean up; start one")
+    return warn("leases", message, f"no replica is running that could clean up; start one, or {REPAIR}")
 
 
-async def _pending_cleanup(store: Store) -> Finding:
+async def _pending_cleanup(store: Store, living: Sequence[Replica]) -> Finding:
     pending_cleanup = [name.decode() for name in await store.command("HKEYS", store.keys.control + "pending_cleanup")]
     if not pending_cleanup:
         return ok("cleanup", "none pending")
     message = f"expired replicas whose requests are not all cleaned up: {', '.join(sorted(pending_cleanup))}"
+    if not living:
+        return warn("cleanup", message, f"no replica is running that could continue; start one, or {REPAIR}")
     return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
 
 

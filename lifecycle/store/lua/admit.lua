@@ -65,6 +65,7 @@ for kind, after_secs in pairs(limits) do
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
+redis.call('HSETNX', P .. 'ticks', frontend, '0')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
 redis.call('ZADD', P .. 'created', created_at, rid)
 redis.call('ZADD', P .. 'active', created_at, rid)

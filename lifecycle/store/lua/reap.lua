@@ -56,6 +56,7 @@ local function reassign(rid, record, new_owner, read)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
+  redis.call('HSETNX', P .. 'ticks', new_owner, '0')
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then

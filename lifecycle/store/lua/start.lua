@@ -103,6 +103,7 @@ local started_at = secs(now)
 dequeue(queue, model, entry, rid, #body)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
   'entry', '', 'started_entry', queue .. entry, 'resumable', resumable, 'start_nonce', nonce)
+redis.call('HSETNX', P .. 'ticks', worker, '0')
 local frontends = note_readers(rid, worker, nonce)
 count_moves(frontend, rid, 'queued', 'running')
 if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
