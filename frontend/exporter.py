@@ -137,6 +137,15 @@ def _replicas(replicas: list[Replica]) -> Iterator[Metric]:
     for role_and_state in sorted(states | living):
         family.add_metric(role_and_state, living[role_and_state])
     yield family
+    reasserting = dict.fromkeys((role.value for role in Role), 0)
+    for replica in replicas:
+        reasserting[replica.role.value] += bool(replica.reasserting)
+    yield _gauges(
+        "lifecycle_cluster_reasserting_replicas",
+        "Replicas that have not told Redis again what they hold, after it has lost data.",
+        "role",
+        reasserting,
+    )
     stuck: Counter[str] = Counter()
     slots: Counter[tuple[str, str]] = Counter()
     for replica in replicas:

@@ -156,6 +156,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         error=about.get("error") or None,
         endpoints=about.get("endpoints") or {},
         stuck=about.get("stuck", 0),
+        reasserting=tuple(about.get("reasserting", ())),
         counted=about.get("counted", {}),
     )
 

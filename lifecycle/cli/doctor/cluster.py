@@ -20,6 +20,7 @@ from lifecycle.types import Replica, ReplicaState, Role
 _GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
 _SHOWN = 5
+_HEARTBEATS = 3  # within which a new replica has told every shard what it holds
 _MODELS = 50  # maximum number of models that are checked; up to a thousand can be known
 
 
@@ -34,6 +35,7 @@ async def check_cluster(store: Store) -> list[Finding]:
         _versions(roster),
         await _expired(store, roster, living),
         await _pending_cleanup(store, living),
+        await _reassertion(store, roster, living),
         *await _queues(store, roster, models_of(workers), {r.id for r in living}),
     ]
 
@@ -135,6 +137,23 @@ async def _pending_cleanup(store: Store, living: Sequence[Replica]) -> Finding:
     if not living:
         return warn("cleanup", message, f"no replica is running that could continue; start one, or {REPAIR}")
     return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
+
+
+async def _reassertion(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
+    """Find replicas that have not told each shard what they hold, which they do at once after a loss of data."""
+    shards = await store.commands.execute_many([("HKEYS", prefix + "ticks") for prefix in store.keys.prefixes])
+    known = set.intersection(*({name.decode() for name in names} for names in shards))
+    joined_before = roster.now - store.settings.heartbeat_secs * _HEARTBEATS
+    late = [
+        replica.id
+        for replica in living
+        if replica.reasserting or (replica.started_at < joined_before and replica.id not in known)
+    ]
+    if not late:
+        return ok("reassertion", "every shard knows what each replica holds")
+    message = f"Redis has lost data, and does not know again what these hold: {', '.join(sorted(late)[:_SHOWN])}"
+    advice = "they tell it with their next heartbeats; if this does not go away, see their logs"
+    return warn("reassertion", message, advice)
 
 
 async def _queues(store: Store, roster: Roster, served: Collection[str], living: set[str]) -> list[Finding]:
