@@ -88,7 +88,12 @@ CONTROL_KEYS = (
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
-    Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
+    Key(
+        "pending_cleanup",
+        "hash",
+        "members removed when all shards are reaped",
+        "expired replica → role, models, drained",
+    ),
     Key("secret", "string", "permanent", "signs log-ins, and makes ids from idempotency keys"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after an outage"),
 )

@@ -164,7 +164,10 @@ class Membership(ScriptRunner):
         lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
         """
         reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, _EXPIRE_LIMIT)
-        return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
+        return [
+            ExpiredReplica(as_text(replica), as_text(role), orjson.loads(models), bool(draining))
+            for replica, role, models, draining in reply
+        ]
 
     async def lend_leases(self, replicas: Sequence[tuple[str, str]]) -> int:
         """Give one lease to replicas, with their roles, that a shard knows and the control keys do not.
@@ -181,8 +184,9 @@ class Membership(ScriptRunner):
 
         The script first sets the mark that refuses the replica's later writes in this shard, so either the replica's
         write comes before the cleanup and is seen by it, or it is refused. Requests of a worker are confirmed as
-        cancelled, queued again or failed as `worker_lost`; requests of a frontend get one of `new_owners` or fail as
-        `frontend_lost`. May be repeated, and must be until `done`. Raises StoreUnavailable.
+        cancelled, queued again or failed as `worker_lost`, which uses up an attempt unless it was draining; requests of
+        a frontend get one of `new_owners` or fail as `frontend_lost`. May be repeated, and must be until `done`. Raises
+        StoreUnavailable.
         """
         reply = await self._call(
             "reap",
@@ -191,6 +195,7 @@ class Membership(ScriptRunner):
             expired.role,
             orjson.dumps(list(new_owners)),
             orjson.dumps(expired.models),
+            "" if expired.draining else "1",
             self.settings.retention_secs,
             self.settings.max_attempts,
             ENDS_LIMIT,

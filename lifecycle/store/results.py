@@ -233,11 +233,12 @@ class Reconciliation(NamedTuple):
 
 
 class ExpiredReplica(NamedTuple):
-    """An expired replica whose requests are not all cleaned up."""
+    """An expired replica whose requests are not all cleaned up. `draining`: it was leaving when it expired."""
 
     replica: str
     role: str
     models: list[str]
+    draining: bool = False
 
 
 class Reaped(NamedTuple):

@@ -2,13 +2,14 @@
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list of models of which the
---         replica may hold deliveries), retention_secs, max_attempts, limit
+--         replica may hold deliveries), uses_attempt ('1' when its attempts have failed, '' when it was draining),
+--         retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
 --         owner; waiting ones need a new owner, but no frontend lives.
 -- The `fenced:` mark is set first: from then on the replica's writes in this shard are refused.
 
 local P = KEYS[1]
-local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
+local shift, replica, role, new_owners, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
 --- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
 
@@ -26,7 +27,8 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), true, lost_outcome)
+      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), uses_attempt == '1',
+        lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
