@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,9 @@ class Membership(ScriptRunner):
     `reap` in each shard, then `finish_cleanup`. Any replica may run any step at any time, also several replicas at
     once, and a step that is repeated finds nothing left to do.
     """
+
+    _secret = b""
+    _secret_read_at = float("-inf")  # by the monotonic clock
 
     async def heartbeat(
         self,
@@ -100,10 +104,16 @@ class Membership(ScriptRunner):
         self.settings = self.settings.model_copy(update=changed)
         log.info("common settings are now %s", ", ".join(f"{name}={value}" for name, value in changed.items()))
 
-    async def read_secret(self) -> bytes:
-        """Return the secret that all frontends share; the first proposed one is kept. Raises StoreUnavailable."""
-        secret: bytes = await self.run("secret", self.keys.control, secrets.token_hex(32))
-        return secret
+    async def read_secret(self, max_age_secs: float = 0.0) -> bytes:
+        """Return the secret that all frontends share, as it was at most `max_age_secs` ago.
+
+        The first proposed one is kept; there is another one after Redis has lost it. Raises StoreUnavailable.
+        """
+        now = time.monotonic()
+        if not self._secret or now - self._secret_read_at >= max_age_secs:
+            self._secret = await self.run("secret", self.keys.control, secrets.token_hex(32))
+            self._secret_read_at = now
+        return self._secret
 
     async def configuration(self) -> dict[str, Any]:
         """Return the common settings that the cluster runs with; empty before any replica has joined."""

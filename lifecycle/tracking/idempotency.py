@@ -59,7 +59,8 @@ class Idempotency:
 
     async def _derived_id(self, store: Store) -> str:
         """Return an id that every frontend makes of this key, and that nobody else can: it takes their secret."""
-        return hmac.new(await store.read_secret(), self.key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
+        secret = await store.read_secret(max_age_secs=store.settings.heartbeat_secs)
+        return hmac.new(secret, self.key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
 
     def _name_key(self, store: Store) -> str:
         return store.keys.prefix_of(self.key) + "named:" + self.key
