@@ -206,12 +206,15 @@ class OwnedRequests:
     async def leave_live_requests(self) -> None:
         """Stop monitoring what has not ended: it continues under a new owner, who counts its end.
 
-        Called after this frontend has left. Raises StoreUnavailable.
+        Called after this frontend has left. The records are read many at once. Raises StoreUnavailable.
         """
-        for monitor in list(self._monitors.values()):
-            record = await self._store.read(monitor.rid)
-            if record is not None and not record.status.terminal:
-                monitor.leave()
+        await _for_each(self._leave_if_live, list(self._monitors))
+
+    async def _leave_if_live(self, rid: str) -> None:
+        record = await self._store.read(rid)
+        monitor = self._monitors.get(rid)
+        if monitor is not None and record is not None and not record.status.terminal:
+            monitor.leave()
 
     def break_off_all(self, error_type: ErrorType, message: str) -> None:
         """End every owned request here, because this frontend is fenced. Each is counted once it is known by whom."""

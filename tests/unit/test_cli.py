@@ -243,6 +243,7 @@ def test_a_row_of_ps() -> None:
         "FRONTEND": "f",
         "WORKER": "w",
         "ATTEMPT": "2",
+        "OWNER": "-",
     }
     assert output.status_cell(RECORD._replace(cancel_mode="kill")).text == "running (kill)"
 
