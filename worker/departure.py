@@ -22,6 +22,7 @@ from lifecycle.store.connect import open_store
 log = logging.getLogger(__name__)
 
 _BLOCKED_SECS = 1.0  # without a turn of the event loop
+_PROCESS_SECS = 6.0  # for a process to end after its worker, which may send its last spans meanwhile
 _SHOWN = 10
 
 
@@ -30,7 +31,7 @@ class Departure:
 
     The time for requests to finish is DRAIN_TIMEOUT_SECS. An event loop that is still blocked KILL_GRACE_SECS later
     stays blocked; the thread then leaves the cluster in its place, so that no client waits for the lease to expire.
-    Once the worker has ended, its process has KILL_GRACE_SECS to do so too. Only the owner of a process may begin one.
+    Once the worker has ended, its process has six seconds to do so too. Only the owner of a process may begin one.
     """
 
     def __init__(self, worker: Worker, engine_spec: str) -> None:
@@ -64,7 +65,7 @@ class Departure:
             if self._is_loop_blocked():
                 requests = asyncio.run(self._leave())
                 self._exit(f"blocks the event loop, with {_list('request', requests)}")
-        threading.Event().wait(settings.kill_grace_secs)
+        threading.Event().wait(settings.kill_grace_secs if self._worker.unended else _PROCESS_SECS)
         self._exit(f"does not end: {', '.join(self._worker.unended[:_SHOWN]) or 'a thread that it has started'}")
 
     def _is_loop_blocked(self) -> bool:

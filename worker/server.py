@@ -2,7 +2,7 @@
 
 The first SIGTERM, SIGINT or SIGHUP starts a drain: the worker takes no new requests, lets running ones finish within
 DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. An engine that does not end
-keeps the process for KILL_GRACE_SECS (`departure.py`). A third signal has the system's default effect.
+keeps the process for some seconds only (`departure.py`). A third signal has the system's default effect.
 """
 
 from __future__ import annotations

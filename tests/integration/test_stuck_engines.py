@@ -20,7 +20,7 @@ from tests.sse import chat, error_of, post
 from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
 
-LEAVES_SECS = 10.0
+LEAVES_SECS = 20.0
 ENGINES = """
 import asyncio, threading, time
 from pathlib import Path
