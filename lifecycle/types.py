@@ -366,10 +366,12 @@ class Replica:
     counted: Mapping[str, int] = field(
         default_factory=dict
     )  # counters since its start, by name; only for the dashboard
+    unreplicated: Mapping[str, int] = field(default_factory=dict)  # writes since its start; only for the metrics
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the HTTP API shows. `error` and `endpoints` are only a worker's."""
-        hidden = {"stuck", "reasserting", "counted", "endpoints"} | ({"error"} if self.error is None else set())
+        hidden = {"stuck", "reasserting", "counted", "unreplicated", "endpoints"}
+        hidden |= {"error"} if self.error is None else set()
         shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
         offered = {"endpoints": dict(self.endpoints)} if self.role is Role.WORKER else {}
         return shown | {"models": list(self.models)} | offered

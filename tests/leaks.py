@@ -229,6 +229,7 @@ RULES: dict[str, _Rule] = {
     "webhook:": _expires,
     "totals": _permanent,
     "ticks": _members_are_owned,
+    "confirmed": _expires,
     "epoch": _permanent,
     "frontends": _permanent,
     "workers": _permanent,

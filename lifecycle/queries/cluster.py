@@ -158,6 +158,7 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         stuck=about.get("stuck", 0),
         reasserting=tuple(about.get("reasserting", ())),
         counted=about.get("counted", {}),
+        unreplicated=about.get("unreplicated", {}),
     )
 
 

@@ -102,7 +102,9 @@ class Lease:
             "started_at": self.started_at,
             "version": lifecycle.__version__,
         }
-        announced = about | self._holder.about() | {"reasserting": sorted(self.reasserting)}
+        unreplicated = dict(self._store.unreplicated.counts)
+        announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
+        announced |= {"reasserting": sorted(self.reasserting)}
         await self._send(self._store, announced, retry_for_secs)
         self._announced = announced
 

@@ -78,6 +78,7 @@ SHARD_KEYS = (
     Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
     Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard, 0 before"),
+    Key("confirmed", "string", "TTL: a minute", "written before replicas of Redis are waited for"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
 

@@ -199,7 +199,11 @@ class Commands:
                 replies.append(reply)
                 size += len(command)
         if commands:
-            self._link.send(commands, replies)
+            self._send(self._link, commands, replies)
+
+    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+        """Send one pipeline."""
+        link.send(commands, replies)
 
     async def _open(self) -> None:
         """Connect and check that the server answers, because one that hangs still accepts connections."""

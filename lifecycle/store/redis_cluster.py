@@ -37,8 +37,10 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
 class ClusterCommands(Commands):
     """One automatically pipelined connection for each node. All Redis keys of a command must be in one slot."""
 
-    def __init__(self, topology: Topology, make: Callable[[str], Redis], kind: type[Commands] = Commands) -> None:
-        """`make` returns a client for a node's URL, and `kind` is the class of each node's connection."""
+    def __init__(
+        self, topology: Topology, make: Callable[[str], Redis], kind: Callable[..., Commands] = Commands
+    ) -> None:
+        """`make` returns a client for a node's URL, and `kind` makes each node's connection."""
         self._topology = topology
         self._links = PerNode(topology, lambda url: kind(make(url), redirected=True), Commands.aclose)
 

@@ -44,3 +44,14 @@ def load(name: str) -> Script:
 def names() -> list[str]:
     """Return the names of all scripts."""
     return sorted(entry.name.removesuffix(".lua") for entry in _FOLDER.iterdir() if entry.name.endswith(".lua"))
+
+
+def name_of(reference: str) -> str:
+    """Return the name of a script from its SHA-1 or its source. Raises KeyError for one that is not ours."""
+    return _names_by_reference()[reference]
+
+
+@cache
+def _names_by_reference() -> dict[str, str]:
+    scripts = [load(name) for name in names()]
+    return {script.sha: script.name for script in scripts} | {script.source: script.name for script in scripts}

@@ -51,6 +51,7 @@ CLUSTER = {
     "lifecycle_cluster_worker_slots": {"model", "state"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
+    "lifecycle_cluster_unreplicated_writes": {"operation"},
     "lifecycle_cluster_webhooks_waiting": set(),
     "lifecycle_cluster_reasserting_replicas": {"role"},
     "lifecycle_cluster_snapshot_age_seconds": set(),

@@ -165,7 +165,7 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
             await store.commands.execute(*command)
 
 
-_EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
+_EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE WAIT"
 _OF_REPLICAS = (
     "heartbeat",
     "expire",
@@ -194,9 +194,10 @@ SCRIPTS = {
         "settle_webhook",
         "delete_content",
         "timeline",
+        "confirm",
         *_OF_REPLICAS,
     ),
-    "worker": ("open_queues", "start", "append", "finish", "requeue", *_OF_REPLICAS),
+    "worker": ("open_queues", "start", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
     "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,9 @@ def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
     assert hints.program() == "lifecycle"
 
 
+_ONLINE = "ip=127.0.0.1,port=6380,state=online,offset=14,lag=0"
+
+
 @pytest.mark.parametrize(
     ("check", "info", "level"),
     [
@@ -365,6 +369,10 @@ def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
         (redis_server.clients, {"connected_clients": "10", "maxclients": "10"}, Level.FAIL),
         (redis_server.persistence, {"aof_enabled": "0"}, Level.WARN),
         (redis_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"connected_slaves": "1", "slave0": _ONLINE}, Level.OK),
+        (partial(redis_server.waiting, wanted=2), {"connected_slaves": "1", "slave0": _ONLINE}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"slave0": "ip=::1,port=1,state=wait_bgsave,lag=0"}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"slave_expires_tracked_keys": "state=online"}, Level.FAIL),
     ],
 )
 def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: Level) -> None:

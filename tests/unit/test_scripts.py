@@ -114,6 +114,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "confirm": lambda s: s.run("confirm", s.keys.prefixes[0]),
     "configure": lambda s: s.configure("max_attempts", 1),
     "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),

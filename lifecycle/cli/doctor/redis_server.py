@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ _FULL = 0.75
 _BODIES_LEAVE = 2  # how many times the bytes that may wait a server's memory should have
 _CLOCK_OFFSET_SECS = 1.0
 _FULL_COVERAGE = "cluster-require-full-coverage"
+_REPLICA_LINE = re.compile(r"slave\d+")
 _SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
 
 
@@ -36,6 +38,9 @@ async def check_server(store: Store) -> list[Finding]:
         return [*findings, warn("version", f"the command INFO failed: {failure}", advice)]
     checks = (version, role, eviction, memory, persistence, clients)
     worst = [max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks]
+    wanted = store.settings.wait_replicas
+    if wanted:
+        worst.append(max((waiting(info, wanted) for info in infos), key=lambda found: _SEVERITY.index(found.level)))
     in_cluster = any(info.get("cluster_enabled") == "1" for info in infos)
     waiting = sum((await store.queued_bytes()).values())
     findings += [*worst, bodies(infos, waiting, store.settings.queue_bytes)]
@@ -127,6 +132,20 @@ def persistence(info: Info) -> Finding:
         return ok("persistence", "append-only file")
     advice = "a restart of Redis loses inflight requests and totals; to keep them, CONFIG SET appendonly yes"
     return warn("persistence", "no append-only file", advice)
+
+
+def waiting(info: Info, wanted: int) -> Finding:
+    """Check that as many replicas follow a primary as LIFECYCLE_WAIT_REPLICAS waits for."""
+    states = (value for name, value in info.items() if _REPLICA_LINE.fullmatch(name))
+    online = sum("state=online" in state.split(",") for state in states)
+    message = f"{online} online of the {wanted} that LIFECYCLE_WAIT_REPLICAS waits for"
+    if online >= wanted:
+        return ok("replicas", message)
+    advice = (
+        "every admission, start, cancel and end waits LIFECYCLE_WAIT_TIMEOUT_MS in vain: "
+        "connect more replicas, or lower LIFECYCLE_WAIT_REPLICAS"
+    )
+    return fail("replicas", message, advice)
 
 
 def clients(info: Info) -> Finding:
