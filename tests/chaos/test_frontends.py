@@ -13,8 +13,9 @@ from lifecycle.settings import Settings
 from tests.chaos.bench import open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
+from tests.chaos.signatures import text_of
 from tests.conftest import MakeSettings
-from tests.sse import Stream, chat, error_of, text_of
+from tests.sse import Stream, chat, error_of
 from tests.waiting import wait_until
 
 WORDS = " ".join(f"w{number}" for number in range(60))

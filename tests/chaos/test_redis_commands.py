@@ -18,10 +18,11 @@ from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.load import REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.servers import ask
-from tests.sse import error_of, text_of
+from tests.sse import error_of
 from tests.waiting import wait_until
 
 
