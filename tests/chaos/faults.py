@@ -30,6 +30,7 @@ TITLES = {
     "test_frontends.py": "Frontends",
     "test_full_memory.py": "Redis is full",
     "test_garbage.py": "Invalid data",
+    "test_lost_writes.py": "Lost writes",
     "test_network.py": "Network",
     "test_redis_away.py": "Redis is unavailable",
     "test_redis_cluster.py": "Redis Cluster",

@@ -162,6 +162,28 @@ async def test_a_transition_is_repeated_when_the_connection_is_lost_before_the_r
         assert not store.unreplicated.counts
 
 
+async def test_an_end_that_was_confirmed_outlives_the_primary(namespace: str) -> None:
+    with EmbeddedRedis(port=0) as primary, EmbeddedRedis(port=0) as replica:
+        ask(replica, "REPLICAOF", "127.0.0.1", primary.port)
+        _wait_for_link(replica)
+        settings = _settings(primary.url, namespace, _NEVER_MS)
+        async with open_store(settings) as store, _looking(settings) as looking:
+            record, tokens = (f"{store.keys.prefix_of('r1')}{name}:r1" for name in ("request", "tokens"))
+            await admit(store, "r1", "f")
+            await start(store, "r1", "w")
+            await append(store, "r1", "w", ["all", "of", "it"])
+            replica.freeze()
+            finishing = asyncio.create_task(store.finish("r1", "w", 1, Outcome("completed"), 3))
+            await _has_status(looking, "r1", Status.COMPLETED)
+            assert not finishing.done()
+            replica.thaw()
+            assert (await finishing).what == "done"
+            primary.kill()
+            ask(replica, "REPLICAOF", "NO", "ONE")
+            assert ask(replica, "HGET", record, "status") == "completed"
+            assert "1-3" in [entry_id for entry_id, _ in ask(replica, "XRANGE", tokens, "-", "+")]
+
+
 async def test_those_who_come_together_share_one_wait(
     primary: EmbeddedRedis, replica: EmbeddedRedis, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
