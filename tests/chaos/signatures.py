@@ -22,7 +22,7 @@ _SIGNED = re.compile(r"(\d+)@(\d+)\.(\w+) ")
 
 
 class SignedToken(NamedTuple):
-    """What a token says of itself; `run` begins with the process id of its worker."""
+    """Hold what a token says of itself; `run` begins with the process id of its worker."""
 
     number: int
     attempt: int
