@@ -198,7 +198,7 @@ SCRIPTS = {
         *_OF_REPLICAS,
     ),
     "worker": ("open_queues", "start", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
-    "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline"),
+    "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline", "confirm"),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
     "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
