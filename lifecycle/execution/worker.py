@@ -27,6 +27,7 @@ from lifecycle.replica.loop_monitor import LoopMonitor
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.permissions import check_permissions
 from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
@@ -120,11 +121,13 @@ class Worker:
         No call of the engine is waited for without a limit: those that do not end are in `unended` afterwards. They
         run on, since Python cannot end them.
 
-        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, ConfigurationConflict when the common
+        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, StoreError when it forbids commands
+        that a worker needs, ConfigurationConflict when the common
         settings differ from the cluster's, and EngineLoadError or EngineStartError, after leaving the cluster, when
         the engine cannot be started.
         """
         try:
+            await check_permissions(self._store, Role.WORKER, retry_for_secs)
             await self._lease.join(retry_for_secs)
             await warn_of_eviction(self._store)
             await self._work()

@@ -12,6 +12,7 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, StartedAttempt
 from lifecycle.store.transitions import Store
@@ -118,6 +119,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "configure": lambda s: s.configure("max_attempts", 1),
     "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
+    "forbidden": lambda s: check_permissions(s, Role.WORKER, 0.0),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "history": lambda s: read_history(s, "r", "0-0"),

@@ -21,7 +21,7 @@ local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disco
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, queue_bytes, traceparent, idempotency,
   owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
   webhook_url, webhook_event = unpack(ARGV)
---- @include clock events counts queue
+--- @include commands clock events counts queue
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -37,6 +37,7 @@ for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
 if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
+for _, command in ipairs({'SET', 'XADD', 'HSET', 'ZADD', 'HSETNX', 'HINCRBY'}) do require_command(command) end
 
 local created_at = secs(now)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a

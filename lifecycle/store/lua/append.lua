@@ -17,7 +17,7 @@ local PUSH_BYTES = 1048576  -- above which an item is not pushed, but read: Redi
 
 local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
---- @include clock stream
+--- @include commands clock stream
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)
@@ -64,7 +64,11 @@ for i = 3, #ARGV, 4 do
   local rid, id, tokens, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local run, nonce, first, added = runs[(i + 1) / 4], mark, nil, nil
   if run and sub(run, 1, 8) ~= mark then nonce, first = read_mark(rid, mark, sub(run, 1, 8)) end
-  if run and nonce then added = append('XADD', streams .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at) end
+  if run and nonce then
+    -- Most flushes have no first token, so these are checked here.
+    added = first and (refusal('HSETNX') or refusal('ZREM'))
+      or append('XADD', streams .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  end
   if type(added) == 'string' then
     local frontends = sub(run, 10)
     if first then

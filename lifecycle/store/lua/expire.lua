@@ -8,7 +8,8 @@
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)
---- @include clock membership
+--- @include commands clock membership
+--- @permit
 
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)

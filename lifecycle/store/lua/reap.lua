@@ -10,8 +10,9 @@
 
 local P = KEYS[1]
 local shift, replica, role, new_owners, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
+--- @include commands clock stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
+--- @permit
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
@@ -59,11 +60,11 @@ local function reassign(rid, record, new_owner, read)
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
   redis.call('HSETNX', P .. 'ticks', new_owner, '0')
-  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now + tonumber(record.grace_secs))
   end
+  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
 end
 

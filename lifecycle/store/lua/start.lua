@@ -15,11 +15,12 @@
 
 local P = KEYS[1]
 local shift, rid, worker, nonce, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
---- @include clock stream record readers events counts queue
+--- @include commands clock stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
 --- @include content terminal limits steps retrying
+--- @permit
   return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 
@@ -98,6 +99,8 @@ if needs then
   end
 end
 
+for _, command in ipairs({'XDEL', 'HSET', 'HKEYS', 'HGET', 'HINCRBY', 'HDEL', 'XADD'}) do require_command(command) end
+if due then require_command('ZREM') end
 attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
 dequeue(queue, model, entry, rid, #body)

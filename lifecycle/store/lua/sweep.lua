@@ -11,8 +11,9 @@
 
 local P = KEYS[1]
 local shift, unserved, models, retention_secs, limit, forget_limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal limits
+--- @include commands clock stream record grace readers events counts queue content terminal limits
 --- @include orphans steps cancelling retrying deliveries
+--- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0

@@ -21,10 +21,10 @@ local function enqueue(queue, model, rid, bytes)
   return entry
 end
 
--- Acknowledges and deletes an entry, so that XLEN stays the depth. The queue may have no group.
+-- Acknowledges and deletes an entry, so that XLEN stays the depth. XACK returns 0 for a queue without a group.
 local function dequeue(queue, model, entry, rid, bytes)
   local key = P .. queue .. ':' .. model
-  redis.pcall('XACK', key, 'workers', entry)
+  redis.call('XACK', key, 'workers', entry)
   if redis.call('XDEL', key, entry) == 1 then add_queued_bytes(model, -(bytes or body_bytes(rid))) end
 end
 
