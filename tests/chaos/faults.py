@@ -36,6 +36,7 @@ TITLES = {
     "test_redis_cluster.py": "Redis Cluster",
     "test_redis_commands.py": "Redis administration",
     "test_redis_loss.py": "Redis restarts and data loss",
+    "test_refused_calls.py": "Refused calls",
     "test_sentinel.py": "Sentinel",
     "test_webhooks.py": "Webhooks",
     "test_workers.py": "Workers",

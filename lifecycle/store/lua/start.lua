@@ -99,7 +99,7 @@ if needs then
   end
 end
 
-for _, command in ipairs({'XDEL', 'HSET', 'HKEYS', 'HGET', 'HINCRBY', 'HDEL', 'XADD'}) do require_command(command) end
+for _, command in ipairs({'XDEL', 'HSET', 'HSETNX', 'HKEYS', 'HGET', 'HINCRBY', 'HDEL', 'XADD'}) do require_command(command) end
 if due then require_command('ZREM') end
 attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
