@@ -249,16 +249,19 @@ async def test_an_admission_is_reset(long_lease: Settings, tmp_path: Path, heali
         assert (await bench.ended("r1"))["attempt"] == "1"
 
 
+@pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
 @pytest.mark.fault(
     "The reply to a frontend's admit never arrives.",
     "The client receives 503; if the request was admitted nevertheless, it is cancelled.",
 )
-async def test_an_admission_is_swallowed(long_lease: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_an_admission_is_swallowed(
+    long_lease: Settings, tmp_path: Path, healing: Healing, on_disconnect: str
+) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         (frontend,) = bench.frontends
         rule = bench.link(frontend).on_request(script("admit"), Then.SWALLOW)
         healing.begins()
-        async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
+        async with bench.post(frontend, chat("x " * 5000), "r1", X_On_Disconnect=on_disconnect) as stream:
             await rule.fired()
             assert stream.response.status_code == 503
         record = await bench.ended("r1")
