@@ -14,7 +14,7 @@ from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit$", re.MULTILINE)
-_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(DELCONSUMER)')?")
+_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(CREATE|DELCONSUMER)')?")
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"

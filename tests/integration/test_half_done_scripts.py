@@ -197,6 +197,18 @@ async def _reconcile(world: World) -> Call:
     return lambda: world.store.reconcile_shard(0, "w0", Role.WORKER)
 
 
+async def _lend(world: World) -> Call:
+    return lambda: world.store.lend_leases([("w8", "worker"), ("f8", "frontend")])
+
+
+async def _open_queues(world: World) -> Call:
+    return lambda: world.store.open_queues(0, [MODEL, "another"])
+
+
+async def _confirm_writes(world: World) -> Call:
+    return lambda: world.store.run("confirm", world.prefix)
+
+
 async def _secret(world: World) -> Call:
     return world.store.read_secret
 
@@ -237,6 +249,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "reserve": _reserve,
     "configure": _configure,
     "reconcile_shard": _reconcile,
+    "lend": _lend,
+    "open_queues": _open_queues,
+    "confirm": _confirm_writes,
     "secret": _secret,
 }
 

@@ -7,17 +7,14 @@
 
 local P = KEYS[1]
 local _, models = unpack(ARGV)
+--- @include commands
 
 local made = 0
 for _, model in ipairs(cjson.decode(models)) do
   for _, queue in ipairs({'queue', 'retry'}) do
     -- From entry 0: what was queued before the group was made, or after Redis had lost it, must be delivered too.
-    local reply = redis.pcall('XGROUP', 'CREATE', P .. queue .. ':' .. model, 'workers', '0', 'MKSTREAM')
-    if not reply.err then
-      made = made + 1
-    elseif not string.find(reply.err, 'BUSYGROUP', 1, true) then
-      return reply
-    end
+    local key = P .. queue .. ':' .. model
+    if unless_error('BUSYGROUP', 'XGROUP', 'CREATE', key, 'workers', '0', 'MKSTREAM') then made = made + 1 end
   end
 end
 return made
