@@ -64,12 +64,12 @@ export class ResponseError extends LifecycleError {
   override readonly name = "ResponseError";
 }
 
-/** Thrown when a request has ended badly after its stream began; `errorType` is `cancelled` if somebody cancelled it. */
+/** Thrown when a request ends badly after its stream began; `errorType` is `cancelled` if somebody cancelled it. */
 export class RequestFailedError extends LifecycleError {
   override readonly name = "RequestFailedError";
 }
 
-/** Thrown when no replica could be reached, or a stream broke, and no retries were left; `cause` is the last failure. */
+/** Thrown when a replica cannot be reached, or its response breaks, and no retries are left. */
 export class ConnectionError extends LifecycleError {
   override readonly name = "ConnectionError";
 }

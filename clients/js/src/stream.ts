@@ -11,8 +11,8 @@ export interface ReadOptions {
   /** Ends the stream: the iteration throws the signal's reason. */
   signal?: AbortSignal;
   /**
-   * What an abort, or leaving the loop early, does to the request: `cancel` ends it, `leave` only closes the connection.
-   * By default `stream` cancels, and `resume` leaves.
+   * What an abort, or leaving the loop early, does to the request: `cancel` ends it, `leave` only closes the
+   * connection. By default `stream` cancels, and `resume` leaves.
    */
   onAbort?: "cancel" | "leave";
   /** How long a replica may send nothing before the connection counts as lost; 45 s, that is three keepalives. */

@@ -1,0 +1,35 @@
+// Make one call of the client, and print what comes of it, each on a line of JSON: `{value}` or, of a stream, `{event}`,
+// then `{end}` or `{error}`. The argument is { urls, client, method, args, leaveAfter, abortAfter }.
+// The tests run it in Node.js; in a browser they run `perform`.
+
+export async function perform({ LifecycleClient }, spec, print) {
+  const { urls, client = {}, method, args = [], abortAfter, leaveAfter } = spec;
+  const stopping = new AbortController();
+  const options = args.at(-1);
+  if (abortAfter !== undefined) args[args.length - 1] = { ...options, signal: stopping.signal };
+  let stream;
+  try {
+    const result = new LifecycleClient({ urls, ...client })[method](...args);
+    if (Symbol.asyncIterator in result) {
+      stream = result;
+      let count = 0;
+      for await (const event of stream) {
+        print({ event, requestId: stream.requestId });
+        count += 1;
+        if (count === abortAfter) stopping.abort(new Error("enough"));
+        if (count === leaveAfter) break;
+      }
+    } else {
+      print({ value: await result });
+    }
+    print({ end: true, requestId: stream?.requestId, lastEventId: stream?.lastEventId });
+  } catch (error) {
+    const { name, message, status, code, type, param, errorType, requestId, lastEventId } = error;
+    print({ error: { name, message, status, code, type, param, errorType, requestId, lastEventId } });
+  }
+}
+
+if (globalThis.process?.argv) {
+  const spec = JSON.parse(process.argv[2]);
+  await perform(await import("lifecycle-tracker-client"), spec, (line) => console.log(JSON.stringify(line)));
+}
