@@ -1,5 +1,6 @@
 import type { Fetch } from "./connection.js";
-import { EventStream, positionAt, type ReadOptions } from "./stream.js";
+import { positionAt, START } from "./event_id.js";
+import { EventStream, type ReadOptions } from "./stream.js";
 import { type ApiKey, Transport } from "./transport.js";
 import { Replicas, type RetryOptions } from "./tries.js";
 import type {
@@ -76,7 +77,7 @@ export class LifecycleClient {
     };
     if (options.onDisconnect !== undefined) headers["X-On-Disconnect"] = options.onDisconnect;
     const call = { method: "POST", path: options.path ?? CHAT, headers, body: { ...body, stream: true } } as const;
-    return new EventStream<Data>(this.#transport, requestId, call, positionAt(null), options);
+    return new EventStream<Data>(this.#transport, requestId, call, START, options);
   }
 
   /** Return the events of a request behind `after`, or all of them. Throws TypeError if `after` is malformed. */

@@ -16,3 +16,10 @@ export function parseEventId(text: string): EventId | null {
 export function formatEventId({ attempt, number }: EventId): string {
   return `${attempt}-${number}`;
 }
+
+/** Return the position that an application names, the start by default. Throws TypeError. */
+export function positionAt(after: string | null | undefined): EventId {
+  const id = after == null || after === "" ? START : parseEventId(after);
+  if (id === null) throw new TypeError(`after must be an event's id, <attempt>-<number>, not ${JSON.stringify(after)}`);
+  return id;
+}

@@ -15,7 +15,8 @@ export {
   RequestFailedError,
   ResponseError,
 } from "./errors.js";
-export { EventStream, type ReadOptions, textOf } from "./stream.js";
+export { textOf } from "./event_data.js";
+export { EventStream, type ReadOptions } from "./stream.js";
 export type { ApiKey } from "./transport.js";
 export type { RetryOptions } from "./tries.js";
 export type * from "./types.js";

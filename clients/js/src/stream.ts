@@ -1,6 +1,14 @@
 import type { Connection } from "./connection.js";
-import { ConnectionError, failureOf, IntegrityError, LifecycleError, RequestFailedError } from "./errors.js";
-import { type EventId, formatEventId, parseEventId, START } from "./event_id.js";
+import {
+  ConnectionError,
+  type ErrorType,
+  failureOf,
+  IntegrityError,
+  LifecycleError,
+  RequestFailedError,
+} from "./errors.js";
+import { isLast, isObject, isUsage, parse, textOf } from "./event_data.js";
+import { type EventId, formatEventId, parseEventId } from "./event_id.js";
 import { EventParser, type ServerSentEvent } from "./event_parser.js";
 import { Position } from "./position.js";
 import type { Call, Transport } from "./transport.js";
@@ -22,7 +30,8 @@ export interface ReadOptions {
 const SILENCE_MS = 45_000;
 const CANCEL_MS = 5_000;
 const DONE = "[DONE]";
-const LAST_TYPES = new Set(["response.completed", "response.incomplete", "response.failed", "message_stop"]);
+/** The errors of a stream whose request may continue. */
+const OF_THE_REPLICA = new Set<ErrorType>(["frontend_lost", "unavailable", "slow_consumer"]);
 const NO_EVENT = /^no event (\d+-\d+)$/;
 
 /**
@@ -42,6 +51,8 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   readonly #events: AsyncGenerator<StreamEvent<Data>, void, undefined>;
   #cancelling: Promise<void> | null = null;
   #isRewound = false;
+  #isUsageDue: boolean;
+  #envelope: object = {}; // of the last chunk
 
   /** `call` starts the request; without it the stream is read behind `after`. */
   constructor(
@@ -55,6 +66,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     this.#position = new Position(after);
     this.#tries = transport.tries(options.signal);
     this.#silenceMs = options.silenceTimeoutMs ?? SILENCE_MS;
+    this.#isUsageDue = call !== null && asksForUsage(call.body);
     this.#events = this.#run();
   }
 
@@ -108,11 +120,11 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     let connection = this.call === null ? await this.#resume() : await this.#start(this.call);
     while (connection !== null) {
       try {
-        if (yield* this.#read(connection)) return;
+        if (yield* this.#read(connection)) return yield* this.#missingUsage();
         throw new ConnectionError(`${connection.replica} closed the stream before its end`);
       } catch (failure) {
-        if (!(failure instanceof ConnectionError)) throw failure;
-        await this.#tries.failed(connection.replica, failure);
+        if (!(failure instanceof ConnectionError) && !(await this.#goesOn(failure))) throw failure;
+        await this.#tries.failed(connection.replica, failure as LifecycleError);
       } finally {
         connection.close();
       }
@@ -142,15 +154,25 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     return this.transport.open({ method: "GET", path: `${this.#path}/stream`, headers }, this.#tries, this.#silenceMs);
   }
 
+  /** Return whether only the replica has given up a stream, as when it shuts down, and the request goes on. */
+  async #goesOn(failure: unknown): Promise<boolean> {
+    if (!(failure instanceof RequestFailedError) || !OF_THE_REPLICA.has(failure.errorType)) return false;
+    const { status } = await this.#record();
+    return status === "queued" || status === "running";
+  }
+
   /** Return null if the record says that the request has completed. Throws RequestFailedError. */
   async #settle(): Promise<null> {
-    const { signal } = this.options;
-    const call: Call = { method: "GET", path: this.#path };
-    const record = await this.transport.json<RequestRecord>(call, signal ? { signal } : {});
+    const record = await this.#record();
     if (record.status === "completed") return null;
     throw new RequestFailedError(record.error_message ?? `The request is ${record.status}`, {
       errorType: record.error_type,
     });
+  }
+
+  #record(): Promise<RequestRecord> {
+    const { signal } = this.options;
+    return this.transport.json({ method: "GET", path: this.#path }, signal ? { signal } : {});
   }
 
   /** Yield what is new on a connection. Return whether it was read to the end of the stream. */
@@ -183,6 +205,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     const data = parse(item);
     if (id === null && isObject(data) && isObject(data["error"])) throw failureOf(data);
     if (!this.#position.take(id)) return null;
+    if (this.#isUsageDue && isObject(data)) this.#noteUsage(data);
     return {
       id: item.id,
       attempt: id?.attempt ?? null,
@@ -190,6 +213,20 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
       event: item.name,
       data: data as Data,
     };
+  }
+
+  #noteUsage(chunk: Record<string, unknown>): void {
+    const { id, object, created, model } = chunk;
+    this.#envelope = { id, object, created, model };
+    this.#isUsageDue = !isUsage(chunk);
+  }
+
+  /** Yield the usage that was asked for. Only the connection that has started the request brings it. */
+  async *#missingUsage(): AsyncGenerator<StreamEvent<Data>, void, undefined> {
+    const usage = this.#isUsageDue ? (await this.#record()).usage : null;
+    if (usage === null) return;
+    const data = { ...this.#envelope, choices: [], usage } as Data;
+    yield { id: null, attempt: null, number: null, event: null, data };
   }
 
   /** End the request, unless it is to go on without this reader. What cannot be cancelled ends after its grace. */
@@ -208,36 +245,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   }
 }
 
-/** Return the text in an event of chat or text completions (of the first choice), or the empty text. */
-export function textOf(event: StreamEvent<unknown>): string {
-  const choices = isObject(event.data) && Array.isArray(event.data["choices"]) ? event.data["choices"] : [];
-  const choice: unknown = choices.find((each) => isObject(each) && (each["index"] ?? 0) === 0);
-  if (!isObject(choice)) return "";
-  const text = isObject(choice["delta"]) ? choice["delta"]["content"] : choice["text"];
-  return typeof text === "string" ? text : "";
-}
-
-/** Return the position of a text, for `resume`. Throws TypeError. */
-export function positionAt(after: string | null | undefined): EventId {
-  const id = after == null || after === "" ? START : parseEventId(after);
-  if (id === null)
-    throw new TypeError(`after must be the id of an event, <attempt>-<number>, not ${JSON.stringify(after)}`);
-  return id;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
-}
-
-/** Return whether the event ends a stream of the Responses or Messages API, which have no `[DONE]`. */
-function isLast(data: unknown): boolean {
-  return isObject(data) && typeof data["type"] === "string" && LAST_TYPES.has(data["type"]);
-}
-
-function parse({ id, data }: ServerSentEvent): unknown {
-  try {
-    return JSON.parse(data);
-  } catch (cause) {
-    throw new IntegrityError(`The event ${id ?? "without an id"} is not JSON`, { cause });
-  }
+function asksForUsage(body: unknown): boolean {
+  const options = isObject(body) ? body["stream_options"] : null;
+  return isObject(options) && options["include_usage"] === true;
 }

@@ -90,6 +90,19 @@ test("what has no id is not delivered again, and not lost", async () => {
   );
 });
 
+test("the usage that was asked for comes from the record, if the stream was resumed", async () => {
+  const body = { ...BODY, stream_options: { include_usage: true } };
+  const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 };
+  const { fetch } = scripted(
+    streamed([chunk(1)], { then: "break" }),
+    streamed([FINISH, DONE]),
+    status(200, { status: "completed", usage }),
+  );
+  const { events, error } = await read(connect(fetch).stream(body));
+  assert.equal(error, null);
+  assert.deepEqual([events.length, events[2].data.choices, events[2].data.usage], [3, [], usage]);
+});
+
 for (const [last, outcome] of [
   [[FINISH, DONE], null],
   [
@@ -178,6 +191,16 @@ test("an error frame is thrown with what it says", async () => {
   const { message, type, code, status, errorType, requestId, lastEventId } = error;
   assert.deepEqual([message, type, code, status, errorType], ["slow", "timeout_error", 504, 504, "deadline"]);
   assert.deepEqual([events.length, requestId, lastEventId], [1, "r-1", "1-1"]);
+});
+
+test("a replica that gives up the stream is no end of the request, unless the record says so", async () => {
+  const shutDown = streamed([chunk(1), frame({ message: "shut down", code: 503, error_type: "frontend_lost" }), DONE]);
+  const goesOn = scripted(shutDown, status(200, { status: "running" }), streamed([chunk(2), FINISH, DONE]));
+  assert.equal(await connect(goesOn.fetch).stream(BODY).text(), "1 2 ");
+  assert.equal(replicasOf(goesOn.calls), "aab");
+  const hasEnded = scripted(shutDown, status(200, { status: "failed" }));
+  const { error } = await read(connect(hasEnded.fetch).stream(BODY));
+  assert.deepEqual([error.name, error.errorType, error.message], ["RequestFailedError", "frontend_lost", "shut down"]);
 });
 
 test("a refusal is thrown at once with what it says, unless repeating may help", async () => {

@@ -104,6 +104,22 @@ async def test_a_stream_goes_on_when_its_frontend_is_killed(
         assert (ended["status"], ended["attempt"], ended["frontend"]) == ("completed", 1, record["frontend"])
 
 
+@pytest.mark.parametrize("options", [{}, {"onDisconnect": "continue"}])
+async def test_a_stream_goes_on_when_its_frontend_drains(
+    make_settings: MakeSettings, package: Package, tmp_path: Path, options: dict[str, str]
+) -> None:
+    settings = make_settings(drain_timeout_secs=0.5, lease_secs=4.0)
+    async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
+        await cluster.worker("parts", "tests.engines:in_two_parts")
+        body = chat("parts", f"{COUNT} {tmp_path / 'gate'}")
+        async with in_node(package, urls_of(cluster), "stream", body, options) as program:
+            await program.has(COUNT // 2)
+            await cluster.frontends.pop(0).terminate()
+            (tmp_path / "gate").touch()
+            await program.ended()
+        assert_whole(program)
+
+
 async def test_a_stream_goes_on_after_each_of_many_resets(cluster: Cluster, package: Package) -> None:
     """Each connection, also one that has just been opened, is reset by RST; both replicas are behind a proxy."""
     async with proxied(cluster) as (proxies, urls):
