@@ -14,18 +14,18 @@ export async function perform({ LifecycleClient }, spec, print) {
       stream = result;
       let count = 0;
       for await (const event of stream) {
-        print({ event, requestId: stream.requestId });
+        await print({ event, requestId: stream.requestId });
         count += 1;
         if (count === abortAfter) stopping.abort(new Error("enough"));
         if (count === leaveAfter) break;
       }
     } else {
-      print({ value: await result });
+      await print({ value: await result });
     }
-    print({ end: true, requestId: stream?.requestId, lastEventId: stream?.lastEventId });
+    await print({ end: true, requestId: stream?.requestId, lastEventId: stream?.lastEventId });
   } catch (error) {
     const { name, message, status, code, type, param, errorType, requestId, lastEventId } = error;
-    print({ error: { name, message, status, code, type, param, errorType, requestId, lastEventId } });
+    await print({ error: { name, message, status, code, type, param, errorType, requestId, lastEventId } });
   }
 }
 

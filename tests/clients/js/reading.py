@@ -23,6 +23,9 @@ class Reading:
 
     lines: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
     @property
     def events(self) -> list[dict[str, Any]]:
         return [line["event"] for line in self.lines if "event" in line]
@@ -72,7 +75,7 @@ class NodeProgram(Reading):
     async def _read(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
-            self.lines.append(json.loads(line))
+            self.add(json.loads(line))
 
     async def ended(self) -> None:
         """Wait until the program has ended by itself: nothing it has opened keeps node alive."""
