@@ -1,4 +1,4 @@
-"""What a program of the JavaScript client has printed."""
+"""Run a program of the JavaScript client, and read what it prints."""
 
 from __future__ import annotations
 

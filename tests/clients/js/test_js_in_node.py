@@ -14,7 +14,8 @@ import pytest
 
 from lifecycle.settings import Settings
 from tests.chaos.proxy import FaultProxy
-from tests.clients.js.package import Package
+from tests.clients.js.package import Package, execute
+from tests.clients.js.pages import PAGES, blocks_of
 from tests.clients.js.reading import Reading, call_in_node, in_node
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings
@@ -325,3 +326,23 @@ async def test_the_cluster_is_the_same_at_every_replica(cluster: Cluster, packag
         return [record["id"] for record in (await cluster.get("/v1/requests?model=parts"))["data"]] == ids
 
     await wait_until(listed_ids, what="the same list")
+
+
+# the pages
+
+
+@pytest.mark.parametrize(
+    ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks_of(page)))], ids=str
+)
+async def test_the_programs_on_the_pages_work(cluster: Cluster, package: Package, page: Path, number: int) -> None:
+    language, code = blocks_of(page)[number]
+    if language == "ts":
+        assert "document." in code, "only what needs a page does not run here"
+        return
+    for documented, url in zip(("localhost:8000", "localhost:8001"), urls_of(cluster), strict=True):
+        code = code.replace(documented, url.removeprefix("http://"))
+    (package.folder / "block.mjs").write_text(code)
+    printed = await asyncio.to_thread(execute, ["node", "block.mjs"], package.folder)
+    assert printed.strip()
+    if "cancelled enough" in code:
+        assert printed == "cancelled enough\n"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.js.package import SOURCE, Package, execute
+from tests.clients.js.pages import PAGES, blocks_of
 from tests.cluster import ROOT
 
-PAGES = (SOURCE / "README.md", ROOT / "docs" / "javascript.md")
 LONGEST_FILE = 400
 
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
@@ -40,16 +40,27 @@ def test_its_own_tests_pass(package: Package) -> None:
 
 
 def test_the_types_hold_for_those_who_use_it(package: Package) -> None:
-    """`consumer.ts` uses everything, and has what must be refused. What the pages show is checked, too."""
-    folder = package.folder
-    (folder / "consumer.ts").write_text((Path(__file__).parent / "consumer.ts").read_text())
-    for page in PAGES:
-        for number, code in enumerate(blocks_of(page)):
-            (folder / f"{page.stem}-{number}.ts").write_text(code)
-    checked = [str(path) for path in sorted(folder.glob("*.ts"))]
+    """`consumer.ts` uses everything, and has what must be refused."""
+    (package.folder / "consumer.ts").write_text((Path(__file__).parent / "consumer.ts").read_text())
+    check_types(package, package.folder / "consumer.ts")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_types_hold_in_what_the_pages_show(package: Package, page: Path) -> None:
+    blocks = blocks_of(page)
+    assert blocks
+    for number, (language, code) in enumerate(blocks):
+        path = package.folder / f"{page.stem}-{number}.{'mts' if language == 'ts' else 'mjs'}"
+        path.write_text(code)
+        check_types(
+            package, path, *([] if language == "ts" else ["--allowJs", "--checkJs", "--noImplicitAny", "false"])
+        )
+
+
+def check_types(package: Package, path: Path, *further: str) -> None:
     tsc = str(package.build / "node_modules" / ".bin" / "tsc")
     options = "--strict --exactOptionalPropertyTypes --noEmit --target es2022 --module nodenext --lib es2022,dom"
-    execute([tsc, *options.split(), "--types", "", *checked], folder)
+    execute([tsc, *options.split(), *further, str(path)], package.folder)
 
 
 def test_the_sources_are_short() -> None:
@@ -57,8 +68,3 @@ def test_the_sources_are_short() -> None:
         lines = path.read_text().splitlines()
         assert len(lines) <= LONGEST_FILE, path
         assert max(map(len, lines)) <= 120, path
-
-
-def blocks_of(page: Path) -> list[str]:
-    """Return the programs on a page."""
-    return re.findall(r"^```(?:js|ts)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
