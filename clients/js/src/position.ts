@@ -30,12 +30,6 @@ export class Position {
     return (this.#read = this.#last);
   }
 
-  /** Begin to read a connection from the first event on. */
-  restart(): void {
-    this.#repeated = this.#unnumbered;
-    this.#read = START;
-  }
-
   /** Begin to read a connection that brings the last event again, and return where to open it. */
   rewind(): EventId {
     this.#repeated = this.#unnumbered;

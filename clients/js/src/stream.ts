@@ -50,6 +50,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   readonly #silenceMs: number;
   readonly #events: AsyncGenerator<StreamEvent<Data>, void, undefined>;
   #cancelling: Promise<void> | null = null;
+  #isAdmitted: boolean;
   #isRewound = false;
   #isUsageDue: boolean;
   #envelope: object = {}; // of the last chunk
@@ -66,6 +67,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     this.#position = new Position(after);
     this.#tries = transport.tries(options.signal);
     this.#silenceMs = options.silenceTimeoutMs ?? SILENCE_MS;
+    this.#isAdmitted = call === null;
     this.#isUsageDue = call !== null && asksForUsage(call.body);
     this.#events = this.#run();
   }
@@ -105,6 +107,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
       hasEnded = !signal?.aborted;
       if (!hasEnded) throw signal?.reason;
       if (error instanceof LifecycleError) {
+        if (this.#isAdmitted) error.requestId = this.#requestId; // not that of the call that has failed
         error.requestId ??= this.#requestId;
         error.lastEventId ??= this.lastEventId;
       }
@@ -135,6 +138,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   async #start(call: Call): Promise<Connection> {
     const connection = await this.transport.open(call, this.#tries, this.#silenceMs);
     this.#requestId = connection.response.headers.get("x-request-id") ?? this.#requestId;
+    this.#isAdmitted = true;
     return connection;
   }
 
@@ -180,6 +184,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     const parser = new EventParser();
     for await (const text of connection.texts()) {
       for (const item of parser.push(text)) {
+        this.options.signal?.throwIfAborted();
         if (item.kind === "comment") {
           this.#tries.succeeded();
           const id = parseEventId(NO_EVENT.exec(item.text)?.[1] ?? "");

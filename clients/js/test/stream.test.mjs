@@ -245,6 +245,13 @@ test("tries are bounded, and an event starts them anew", async () => {
   assert.deepEqual([events.length, calls.length, error.requestId, error.lastEventId], [2, 7, "r-1", "1-2"]);
 });
 
+test("an error while a stream is resumed names the request, and not the call that failed", async () => {
+  const unknown = failed(404, { message: "unknown", code: "request_not_found" }, { "x-request-id": "of-the-call" });
+  const { fetch } = scripted(streamed([], { then: "break" }), unknown);
+  const { error } = await read(connect(fetch).stream(BODY));
+  assert.deepEqual([error.code, error.requestId, error.lastEventId], ["request_not_found", "r-1", null]);
+});
+
 test("a silent replica is left, and keepalives are no silence", async () => {
   const alive = (init) => {
     let count = 0;
@@ -259,6 +266,22 @@ test("a silent replica is left, and keepalives are no silence", async () => {
   const { fetch, calls } = scripted(streamed([chunk(1)], { then: "wait" }), () => new Promise(() => {}), alive);
   const { text, error } = await read(connect(fetch).stream(BODY, { silenceTimeoutMs: 150 }));
   assert.deepEqual([text, error, replicasOf(calls)], ["1 2 ", null, "aba"]);
+});
+
+test("behind an abort nothing is delivered, also of what has already come", async () => {
+  const { fetch } = scripted(streamed([chunks(1, 3).join("")]), status(202, {}));
+  const stopping = new AbortController();
+  const numbers = [];
+  await assert.rejects(
+    async () => {
+      for await (const { number } of connect(fetch).stream(BODY, { signal: stopping.signal })) {
+        numbers.push(number);
+        stopping.abort();
+      }
+    },
+    { name: "AbortError" },
+  );
+  assert.deepEqual(numbers, [1]);
 });
 
 for (const onAbort of ["cancel", "leave"]) {

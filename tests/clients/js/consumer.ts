@@ -36,12 +36,17 @@ const whole: string = await client.resume(stream.requestId, { after: position, o
 interface Message {
   type: string;
 }
-for await (const { event, data } of client.stream<Message>({ model: "m" }, { path: "/v1/messages" })) void [event, data.type];
+for await (const { event, data } of client.stream<Message>({ model: "m" }, { path: "/v1/messages" }))
+  void [event, data.type];
 
 const cancelling: CancelOptions = { mode: "stop", reason: "enough", waitMs: 1_000 };
 const record: RequestRecord = await client.cancel("r", cancelling);
 for await (const { id, status } of client.requests({ status: "inflight", pageSize: 10 })) void [id, status];
-void [(await client.inflight({ model: "m" })).queued, (await client.replicas())[0]?.state, (await client.get("r")).usage];
+void [
+  (await client.inflight({ model: "m" })).queued,
+  (await client.replicas())[0]?.state,
+  (await client.get("r")).usage,
+];
 void [whole, record];
 
 try {

@@ -1,12 +1,13 @@
 // Make one call of the client, and print what comes of it, each on a line of JSON: `{value}` or, of a stream, `{event}`,
-// then `{end}` or `{error}`. The argument is { urls, client, method, args, leaveAfter, abortAfter }.
+// then `{end}` or `{error}`. The argument is { urls, client, method, args } with leaveAfter or abortAfter (events), or abortAfterMs.
 // The tests run it in Node.js; in a browser they run `perform`.
 
 export async function perform({ LifecycleClient }, spec, print) {
-  const { urls, client = {}, method, args = [], abortAfter, leaveAfter } = spec;
+  const { urls, client = {}, method, args = [], abortAfter, abortAfterMs, leaveAfter } = spec;
   const stopping = new AbortController();
   const options = args.at(-1);
-  if (abortAfter !== undefined) args[args.length - 1] = { ...options, signal: stopping.signal };
+  if (abortAfter ?? abortAfterMs) args[args.length - 1] = { ...options, signal: stopping.signal };
+  if (abortAfterMs) setTimeout(() => stopping.abort(new Error("enough")), abortAfterMs);
   let stream;
   try {
     const result = new LifecycleClient({ urls, ...client })[method](...args);

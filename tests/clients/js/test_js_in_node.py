@@ -45,6 +45,7 @@ def shared(redis_url: str, package: Package, tmp_path_factory: pytest.TempPathFa
         heartbeat_secs=0.5,
         lease_secs=6.0,
         sweep_secs=0.25,
+        headers_after_secs=5.0,
     )
     with shared_cluster(_with_the_engines(settings, tmp_path_factory.mktemp("js"))) as cluster:
         yield cluster
@@ -59,6 +60,7 @@ async def _with_the_engines(settings: Settings, directory: Path) -> AsyncIterato
             cluster.worker("parts", "tests.engines:in_two_parts"),
             cluster.worker("raising", "tests.engines:three_then_raise"),
             cluster.worker("figures", "figures:generate"),
+            cluster.worker("silent", "tests.engines:silent"),
         )
         yield cluster
 
@@ -103,6 +105,37 @@ async def test_a_stream_goes_on_when_its_frontend_is_killed(
         assert_whole(program)
         ended = await cluster.record(program.request_id)
         assert (ended["status"], ended["attempt"], ended["frontend"]) == ("completed", 1, record["frontend"])
+
+
+async def test_a_stream_goes_on_with_the_next_attempt(
+    make_settings: MakeSettings, package: Package, tmp_path: Path
+) -> None:
+    """The worker is killed, and the frontend too: the numbers go on, and the attempt says where."""
+    async with running(make_settings(lease_secs=2.0), tmp_path, frontends=2, workers=0) as cluster:
+        await asyncio.gather(*(cluster.worker("resumed", "tests.engines:resumed") for _ in range(2)))
+        async with in_node(package, urls_of(cluster), "stream", chat("resumed", f"{COUNT} 0.01")) as program:
+            await program.has(COUNT // 4)
+            running_on = (await cluster.record(program.request_id))["worker"]
+            replicas = (await cluster.get("/v1/replicas"))["data"]
+            pid = next(replica["pid"] for replica in replicas if replica["id"] == running_on)
+            worker = next(worker for worker in cluster.workers if worker.pid == pid)
+            await worker.kill()
+            cluster.workers.remove(worker)
+            await cluster.frontends.pop(0).kill()
+            await program.ended()
+        assert (program.error, program.text) == (None, WHOLE)
+        ids = [parse_id(each) for each in program.ids]
+        assert [number for _, number in ids] == list(range(1, COUNT + 1))
+        assert {attempt for attempt, _ in ids} == {1, 2}
+        base = max(number for attempt, number in ids if attempt == 1)
+        for position in (f"1-{base}", f"2-{base}"):
+            rest = await call_in_node(package, urls_of(cluster), "resume", program.request_id, {"after": position})
+            assert (rest.error, rest.ids) == (None, program.ids[base:])
+
+
+def parse_id(text: str) -> tuple[int, int]:
+    attempt, number = text.split("-")
+    return int(attempt), int(number)
 
 
 @pytest.mark.parametrize("options", [{}, {"onDisconnect": "continue"}])
@@ -218,6 +251,14 @@ async def test_leaving_a_stream_cancels_its_request_at_once(cluster: Cluster, pa
     assert len(program.ids) == 5
 
 
+async def test_an_abort_before_the_first_event_cancels_too(cluster: Cluster, package: Package) -> None:
+    rid = f"early-{secrets.token_hex(4)}"
+    options = {"requestId": rid}
+    program = await call_in_node(package, urls_of(cluster), "stream", chat("silent", "0"), options, abortAfterMs=500)
+    assert (program.events, (program.error or {}).get("message")) == ([], "enough")
+    assert (await cluster.record(rid))["cancelled_by"] == "anonymous"
+
+
 async def test_a_stream_that_was_only_left_is_read_to_its_end_later(cluster: Cluster, package: Package) -> None:
     options = {"onAbort": "leave", "onDisconnect": "continue", "requestId": f"kept-{secrets.token_hex(4)}"}
     body = chat("paced", f"{COUNT} 0.002")
@@ -317,7 +358,7 @@ async def test_the_cluster_is_the_same_at_every_replica(cluster: Cluster, packag
         await program.ended()
     assert_whole(program)
     replicas = (await call_in_node(package, [there], "replicas")).value
-    assert sorted(replica["role"] for replica in replicas) == ["frontend"] * 2 + ["worker"] * 5
+    assert sorted(replica["role"] for replica in replicas) == ["frontend"] * 2 + ["worker"] * 6
     all_of_them = await call_in_node(package, [here], "requests", {"pageSize": 2, "model": "parts"})
     ids = [event["id"] for event in all_of_them.events]
     assert len(ids) == len(set(ids)) > 2
