@@ -34,3 +34,7 @@ test("an event whose end has not come is no event", () => {
 test("fields that are unknown, and ids with a zero character, are ignored", () => {
   assert.deepEqual(new EventParser().push("retry: 5\nid: 1\0\nother: y\ndata: a\n\n"), [event("a")]);
 });
+
+test("only the stream may begin with a byte order mark", () => {
+  assert.deepEqual(new EventParser().push("data: a\n\n\uFEFFdata: b\ndata: c\n\n"), [event("a"), event("c")]);
+});

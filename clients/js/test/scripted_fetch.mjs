@@ -12,7 +12,7 @@ export function scripted(...answers) {
   return { fetch, calls };
 }
 
-/** Bring these texts, and then end well, break, or stay silent until the call is aborted. */
+/** Bring these texts or bytes, and then end well, break, or stay silent until the call is aborted. */
 export function streamed(texts, { then = "end", headers = {} } = {}) {
   return (init) => {
     const encoder = new TextEncoder();
@@ -23,7 +23,7 @@ export function streamed(texts, { then = "end", headers = {} } = {}) {
       },
       pull(controller) {
         const text = pending.shift();
-        if (text !== undefined) controller.enqueue(encoder.encode(text));
+        if (text !== undefined) controller.enqueue(typeof text === "string" ? encoder.encode(text) : text);
         else if (then === "break") controller.error(new TypeError("terminated"));
         else if (then === "end") controller.close();
         else return new Promise(() => {});

@@ -90,6 +90,22 @@ test("what has no id is not delivered again, and not lost", async () => {
   );
 });
 
+test("what has no id and came before another event does not count behind it", async () => {
+  const { fetch } = scripted(streamed([chunk(1), FINISH, chunk(2)], { then: "break" }), streamed([FINISH, DONE]));
+  const { events, error } = await read(connect(fetch).stream(BODY));
+  assert.equal(error, null);
+  assert.deepEqual(
+    events.map(({ id }) => id),
+    ["1-1", null, "1-2", null],
+  );
+});
+
+test("a character may be cut anywhere", async () => {
+  const bytes = new TextEncoder().encode(chunk(1, 1, "Grüße, 世界 🌍") + DONE);
+  const { fetch } = scripted(streamed(Array.from(bytes, (_, index) => bytes.slice(index, index + 1))));
+  assert.equal(await connect(fetch).stream(BODY).text(), "Grüße, 世界 🌍");
+});
+
 test("the usage that was asked for comes from the record, if the stream was resumed", async () => {
   const body = { ...BODY, stream_options: { include_usage: true } };
   const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 };
@@ -176,6 +192,12 @@ test("a replica that resumes at the wrong event is an error", async () => {
   }
 });
 
+test("another event in the place of one that was delivered is an error", async () => {
+  const { fetch } = scripted(streamed(chunks(1, 3), { then: "break" }), status(204), streamed([chunk(3, 2), DONE]));
+  const { events, error } = await read(connect(fetch).stream(BODY));
+  assert.deepEqual([events.length, error.name], [3, "IntegrityError"]);
+});
+
 test("an error frame is thrown with what it says", async () => {
   const told = {
     message: "slow",
@@ -230,6 +252,14 @@ test("a draining replica is left at once, and all of them are waited for as long
   assert.ok(performance.now() - before >= 190);
 });
 
+test("a limit of the caller is waited for, although there is another replica", async () => {
+  const limit = failed(429, { message: "limit", code: "inflight_limit" }, { "retry-after": "0.2" });
+  const { fetch } = scripted(limit, streamed([chunk(1), DONE]));
+  const before = performance.now();
+  assert.equal(await connect(fetch).stream(BODY).text(), "1 ");
+  assert.ok(performance.now() - before >= 190);
+});
+
 test("a Retry-After of more than a minute is the caller's to wait for", async () => {
   const { fetch } = scripted(failed(429, { message: "later" }, { "retry-after": "3600" }));
   const { error } = await read(connect(fetch).stream(BODY));
@@ -250,6 +280,12 @@ test("an error while a stream is resumed names the request, and not the call tha
   const { fetch } = scripted(streamed([], { then: "break" }), unknown);
   const { error } = await read(connect(fetch).stream(BODY));
   assert.deepEqual([error.code, error.requestId, error.lastEventId], ["request_not_found", "r-1", null]);
+});
+
+test("a keepalive starts the tries anew", async () => {
+  const alive = streamed([": keepalive\n\n"], { then: "break" });
+  const { fetch } = scripted(alive, alive, alive, streamed([chunk(1), DONE]));
+  assert.equal(await connect(fetch, { maxRetries: 1 }).stream(BODY).text(), "1 ");
 });
 
 test("a silent replica is left, and keepalives are no silence", async () => {
@@ -301,6 +337,21 @@ for (const onAbort of ["cancel", "leave"]) {
     assert.ok(calls[0].signal.aborted);
   });
 }
+
+test("an abort cancels at once, also while the reader is busy with an event", async () => {
+  const { fetch, calls } = scripted(streamed([chunk(1)], { then: "wait" }), status(202, {}));
+  const stopping = new AbortController();
+  await assert.rejects(
+    async () => {
+      for await (const _ of connect(fetch).stream(BODY, { signal: stopping.signal })) {
+        stopping.abort();
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        assert.match(calls.at(-1).url, /\/cancel$/);
+      }
+    },
+    { name: "AbortError" },
+  );
+});
 
 test("leaving the loop cancels what was started, and leaves what was only read", async () => {
   const { fetch, calls } = scripted(streamed(chunks(1, 3)), status(200, {}), streamed(chunks(1, 3)));
