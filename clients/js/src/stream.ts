@@ -51,7 +51,8 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   readonly #events: AsyncGenerator<StreamEvent<Data>, void, undefined>;
   #cancelling: Promise<void> | null = null;
   #isAdmitted: boolean;
-  #isRewound = false;
+  #isRewound = false; // the connection of now brings the last event again
+  #isSilent = false; // such a connection has ended in order, and has not said how the request has ended
   #isUsageDue: boolean;
   #envelope: object = {}; // of the last chunk
 
@@ -124,6 +125,7 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
     while (connection !== null) {
       try {
         if (yield* this.#read(connection)) return yield* this.#missingUsage();
+        this.#isSilent = this.#isRewound;
         throw new ConnectionError(`${connection.replica} closed the stream before its end`);
       } catch (failure) {
         if (!(failure instanceof ConnectionError) && !(await this.#goesOn(failure))) throw failure;
@@ -144,10 +146,11 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
 
   /** Open the stream behind the last event. Return null if the request has completed and nothing is left to read. */
   async #resume(): Promise<Connection | null> {
+    this.#isRewound = false;
     const connection = await this.#openBehind(this.#position.reopen());
     if (connection.response.status !== 204) return connection;
     connection.close();
-    if (this.#isRewound) return this.#settle();
+    if (this.#isSilent) return this.#settle();
     // The request has ended behind this event. Read it again: what has no id follows, and an error if it has failed.
     this.#isRewound = true;
     return this.#openBehind(this.#position.rewind());
@@ -161,8 +164,8 @@ export class EventStream<Data> implements AsyncIterable<StreamEvent<Data>> {
   /** Return whether only the replica has given up a stream, as when it shuts down, and the request goes on. */
   async #goesOn(failure: unknown): Promise<boolean> {
     if (!(failure instanceof RequestFailedError) || !OF_THE_REPLICA.has(failure.errorType)) return false;
-    const { status } = await this.#record();
-    return status === "queued" || status === "running";
+    const record = await this.#record().catch(() => null);
+    return record?.status === "queued" || record?.status === "running";
   }
 
   /** Return null if the record says that the request has completed. Throws RequestFailedError. */

@@ -30,6 +30,8 @@ test("a replica that gives up the stream is no end of the request, unless the re
   const hasEnded = scripted(shutDown, status(200, { status: "failed" }));
   const { error } = await read(connect(hasEnded.fetch).stream(BODY));
   assert.deepEqual([error.name, error.errorType, error.message], ["RequestFailedError", "frontend_lost", "shut down"]);
+  const isUnknown = scripted(shutDown, failed(404, { message: "unknown" }));
+  assert.equal((await read(connect(isUnknown.fetch).stream(BODY))).error.message, "shut down");
 });
 
 test("a refusal is thrown at once with what it says, unless repeating may help", async () => {

@@ -115,6 +115,19 @@ for (const [last, outcome] of [
   });
 }
 
+test("the end is read again, too, when its connection breaks", async () => {
+  const { fetch, calls } = scripted(
+    streamed(chunks(1, 2), { then: "break" }),
+    status(204),
+    streamed([chunk(2)], { then: "break" }),
+    status(204),
+    streamed([chunk(2), FINISH, DONE]),
+  );
+  const { events, error } = await read(connect(fetch).stream(BODY));
+  assert.deepEqual([error, events.at(-1).data.choices[0].finish_reason], [null, "stop"]);
+  assert.deepEqual(positionsOf(calls), [null, "1-2", "1-1", "1-2", "1-1"]);
+});
+
 test("where the stream does not say how it ended, the record does", async () => {
   const record = { status: "cancelled", error_type: "cancelled", error_message: "enough" };
   const { fetch } = scripted(
