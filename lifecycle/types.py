@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import orjson
@@ -195,6 +196,9 @@ def reported_tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
     return value if type(value) is int and 0 <= value < 2**53 else None
 
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
 class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it.
 
@@ -227,6 +231,8 @@ class RequestRecord(NamedTuple):
     cancelled_via: str | None = None  # the frontend that the cancel came through
     usage: dict[str, Any] | None = None  # OpenAI's usage object as the engine reported it
     output_events: int = 0  # events with content
+    parent: str | None = None  # the id of the request that started this one
+    labels: Mapping[str, str] = NO_LABELS  # the application's own
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
@@ -240,17 +246,24 @@ class RequestRecord(NamedTuple):
     webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
 
     @property
-    def labels(self) -> Labels:
+    def counted_as(self) -> Labels:
         """Return the labels that the request is counted under."""
         return Labels(self.model, self.endpoint, self.request_type)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the request runs in the process of its frontend, and so has never been in a queue."""
+        return self.worker is not None and self.worker == self.frontend
 
     @property
     def queue_secs(self) -> float | None:
         """Return the seconds from admission to the first start.
 
-        It is None before the start, and after another worker has resumed the request, as the first start is not known
-        then.
+        It is None before the start, for a request that is in no queue, and after another worker has resumed the
+        request, as the first start is not known then.
         """
+        if self.is_local:
+            return None
         resumed = self.first_token_at is not None and (self.started_at or 0.0) > self.first_token_at
         return None if resumed else _between(self.created_at, self.started_at)
 
@@ -304,6 +317,8 @@ class RequestRecord(NamedTuple):
             cancelled_by=raw.get("cancelled_by") or None,
             cancelled_via=raw.get("cancelled_via") or None,
             usage=orjson.loads(raw["usage"]) if raw.get("usage") else None,
+            parent=raw.get("parent") or None,
+            labels=orjson.loads(raw["labels"]) if raw.get("labels") else NO_LABELS,
             output_events=int(raw.get("output_events") or 0),
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
@@ -316,9 +331,8 @@ class RequestRecord(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the HTTP API and `--json` show."""
-        return {"id": self.id, "object": "request"} | {
-            name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"
-        }
+        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"}
+        return {"id": self.id, "object": "request"} | shown | {"labels": dict(self.labels)}
 
 
 _INTERNAL = (

@@ -12,6 +12,7 @@ from lifecycle.ids import new_start_nonce
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
+from lifecycle.store.local_starts import LocalStarts
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.results import (
@@ -46,7 +47,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
+class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:

@@ -146,9 +146,9 @@ class OwnedRequests:
         feed.started = record.started_at is not None
         feed.number = max(feed.number, record.stream_length)
         # Its limits are stored in Redis, where the sweeps find them.
-        span = RequestSpan(rid, record.labels, record.traceparent)
+        span = RequestSpan(rid, record.counted_as, record.traceparent)
         queued = record.status is Status.QUEUED
-        monitor = self.own(feed, record.labels, Limits(), span, queued=queued, counted=ended_before)
+        monitor = self.own(feed, record.counted_as, Limits(), span, queued=queued, counted=ended_before)
         if ended_before:
             # Its worker reports the end again with its next heartbeat, if it lives.
             await asyncio.sleep(self._store.settings.lease_secs)

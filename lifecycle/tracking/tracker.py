@@ -168,7 +168,7 @@ class Tracker:
         if opened is None:
             return None
         record, reader = opened
-        return self._give_to_client(rid, record.created_at, reader, record.labels, attached=True)
+        return self._give_to_client(rid, record.created_at, reader, record.counted_as, attached=True)
 
     async def known_here(self, rid: str) -> bool:
         """Return whether this frontend owns or reads the request; waits while the request is being admitted here."""

@@ -1,41 +1,12 @@
-"""Write the answer of a forward: as a server-sent event, or as the body of a response."""
+"""Write the answer of a forward as the body of a response."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from frontend.endpoints.completions.sse import DONE
-from lifecycle.encoding import encode_json
-from lifecycle.fastapi.errors import error_frame
 from lifecycle.tokens.items import End
-from lifecycle.types import ErrorType, Event, Status
-
-
-class AnswerEncoder:
-    """Encode the answer for a client that reads the request's stream."""
-
-    is_holding = False
-
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
-
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
-        """Return one server-sent event for each event; a forward has one."""
-        return b"".join(
-            b"id: %d-%d\ndata: %b\n\n" % (attempt, number, encode_json(event))
-            for number, event in enumerate(events, first)
-        )
-
-    def release(self) -> bytes:
-        """Return nothing: no event is held back."""
-        return b""
-
-    def ending(self, end: End) -> bytes:
-        """Return what ends the stream: the error, if the request failed, and `[DONE]`."""
-        if end.status == Status.COMPLETED:
-            return DONE
-        return error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail) + DONE
+from lifecycle.types import Event
 
 
 class AnswerFold:
