@@ -6,7 +6,6 @@ All are plain data without I/O. Times are Unix seconds by Redis's clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -329,13 +328,22 @@ class RequestRecord(NamedTuple):
             webhook=raw.get("webhook", ""),
         )
 
+    @classmethod
+    def from_json(cls, shown: Mapping[str, Any]) -> RequestRecord:
+        """Return the record of what `to_json` shows; what that leaves out has its default.
+
+        Raises KeyError when a required field is absent, and ValueError when the status is unknown.
+        """
+        fields = {name: shown[name] for name in _RECORD_FIELDS if name in shown or name not in cls._field_defaults}
+        return cls(**{**fields, "status": Status(fields["status"])})
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the HTTP API and `--json` show."""
         shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"}
         return {"id": self.id, "object": "request"} | shown | {"labels": dict(self.labels)}
 
 
-_INTERNAL = (
+_INTERNAL = [
     "input_tokens",
     "idempotency",
     "traceparent",
@@ -346,7 +354,7 @@ _INTERNAL = (
     "start_nonce",
     "lost_start",
     "webhook",
-)
+]
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 
@@ -356,33 +364,3 @@ def _number(text: str | None) -> float | None:
 
 def _between(earlier: float | None, later: float | None) -> float | None:
     return None if earlier is None or later is None else max(0.0, later - earlier)
-
-
-@dataclass(slots=True, frozen=True)
-class Replica:
-    """A living frontend or worker, as `GET /v1/replicas` shows it."""
-
-    id: str
-    role: Role
-    host: str
-    pid: int
-    started_at: float
-    lease_expires_in_ms: int
-    state: str  # one of ReplicaState
-    inflight: int
-    models: tuple[str, ...]
-    concurrency: int | None
-    url: str | None
-    error: str | None = None  # why a worker is unhealthy
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # of a worker: endpoint → NATIVE or TRANSLATED
-    stuck: int = 0  # engines that did not end when killed; only for the metrics
-    counted: Mapping[str, int] = field(
-        default_factory=dict
-    )  # counters since its start, by name; only for the dashboard
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API shows. `error` and `endpoints` are only a worker's."""
-        hidden = {"stuck", "counted", "endpoints"} | ({"error"} if self.error is None else set())
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        offered = {"endpoints": dict(self.endpoints)} if self.role is Role.WORKER else {}
-        return shown | {"models": list(self.models)} | offered

@@ -37,7 +37,7 @@ from frontend.routes.operations import (
     starting_call,
     success,
 )
-from frontend.routes.requests import STATUSES
+from frontend.routes.requests import FORMATS, STATUSES
 from frontend.routes.schemas import SCHEMAS
 
 router = APIRouter()
@@ -184,7 +184,7 @@ def _stream() -> Schema:
         success(ref("Event"), EVENTS) | {"204": answered("the request has ended, and nothing follows", {})},
         404,
         503,
-        query={"after": TOKEN_ID},
+        query={"after": TOKEN_ID, "format": one_of(*FORMATS)},
         headers={"Last-Event-ID": TOKEN_ID},
     )
 

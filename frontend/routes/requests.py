@@ -26,6 +26,9 @@ from lifecycle.types import ErrorType, RequestRecord, Status, Storage
 router = APIRouter(prefix="/v1/requests")
 
 STATUSES = (*Status, cluster.INFLIGHT)
+FORMATS = ("events",)
+"""What `?format=` of a stream may be; without it the events are in the format of the request's endpoint."""
+
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
 
@@ -81,6 +84,8 @@ async def read_timeline(request: Request, rid: str) -> Response:
 async def stream_request(request: Request, rid: str) -> Response:
     """Replay the token stream from its start, or behind a token, then follow it live.
 
+    With `?format=events` each event is the JSON that the engine yielded, whatever the format of the endpoint.
+
     A reader that has the last event of an ended request gets 204, which keeps a browser's EventSource from connecting
     again. Raises ApiError (400, 404, 503) or StoreError.
     """
@@ -90,6 +95,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     if after is None:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
+    raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
     check_reader_limit(request)
     record = await _read_visible(request, rid)
     if record is None:
@@ -101,7 +107,7 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
     if ClientConnection.of(request.scope).is_head:
         return stream_head()
-    encoder = await _encoder(record, after, tracker.store)
+    encoder = JsonEventEncoder(rid) if raw else await _encoder(record, after, tracker.store)
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
     if opened is None:
         raise _unknown(rid)

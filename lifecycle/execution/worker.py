@@ -126,6 +126,7 @@ class Worker:
                 await self._running.end()
                 await tasks.end((monitor,))
         finally:
+            await self._running.end()  # also when this call is cancelled
             await self._close_engine()
         if self._start_failure is not None:
             raise self._start_failure

@@ -33,6 +33,7 @@ class LocalStarts(ScriptRunner):
             request.frontend,
             request.on_disconnect,
             request.grace_secs,
+            request.first_token_timeout_secs,
             request.deadline_secs,
             request.traceparent,
             request.owner,

@@ -101,6 +101,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
             self.settings.transient_secs,
             request.webhook_url,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
+            request.parent,
+            request.own_labels,
         )
         outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
         if outcome == "admitted":

@@ -1,16 +1,18 @@
 #!lua
--- track: accepts a request that runs in the process of its frontend, which is its worker too: writes its record, counts it
---         and begins its only attempt. No other process can run it, so it has no body and is in no queue.
+-- track: accepts a request that runs in the process of its frontend, which is its worker too: writes its record,
+--         counts it and begins its only attempt. No other process can run it, so it has no body and is in no queue.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, start_nonce (of its start, 8 characters), model, endpoint, request_type, frontend,
---         on_disconnect, grace_secs, deadline_secs, traceparent, owner ('' for none), parent (id of the request that
---         started this one, '' for none), labels (the application's own, as a JSON object of strings, '' for none)
--- Returns {'run', created_at, start_nonce} (the same again when repeated with the same nonce), {'exists'} or {'fenced'}.
+--         on_disconnect, grace_secs, first_token_timeout_secs, deadline_secs, traceparent, owner ('' for none),
+--         parent (id of the request that started this one, '' for none), labels (the application's own, as a JSON
+--         object of strings, '' for none)
+-- Returns {'run', created_at, start_nonce} (the same again when repeated with the same nonce), {'exists'} or
+--         {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend, on_disconnect, grace_secs,
-  deadline_secs, traceparent, owner, parent, labels = unpack(ARGV)
+  first_token_timeout_secs, deadline_secs, traceparent, owner, parent, labels = unpack(ARGV)
 --- @include clock readers counts
 
 local key = P .. 'request:' .. rid
@@ -30,9 +32,11 @@ redis.call('HSET', key,
 for name, value in pairs({traceparent = traceparent, owner = owner, parent = parent, labels = labels}) do
   if value ~= '' then redis.call('HSET', key, name, value) end
 end
-if tonumber(deadline_secs) > 0 then
-  redis.call('HSET', key, 'deadline_limit_secs', deadline_secs, 'due', '1')
-  redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(deadline_secs)), 'deadline|' .. rid)
+for kind, after_secs in pairs({first_token = first_token_timeout_secs, deadline = deadline_secs}) do
+  if tonumber(after_secs) > 0 then
+    redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
+    redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(after_secs)), kind .. '|' .. rid)
+  end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
 note_readers(rid, frontend, start_nonce)
