@@ -6,7 +6,7 @@ Each is made of the JSON that the HTTP API shows, so a client over HTTP returns 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lifecycle.types import RequestRecord, Role
@@ -79,6 +79,10 @@ class Inflight:
     groups: tuple[InflightGroup, ...]
     frontends: tuple[InflightFrontend, ...]
     as_of: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of `GET /v1/inflight`."""
+        return {"object": "inflight", **asdict(self)}
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Inflight:

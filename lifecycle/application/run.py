@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self
 
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.tracked_attempt import TrackedAttempt
 from lifecycle.errors import RequestFailed
 from lifecycle.tokens.items import End, Tokens
+from lifecycle.tokens.reader import Item
 from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.types import CancelMode, ErrorType, Status
 
-Item = TypeVar("Item")
 _CLOSE_SECS = 5.0  # that closing waits for Redis and for the source's own end
 
 
-class _Reading(Generic[Item]):
+class _Reading:
     """Hold one reader of a request. Leaving the `async with` block, or `aclose()`, is a disconnect."""
 
     def __init__(self, admitted: AdmittedRequest, local: LocalAttempts, attempt: TrackedAttempt | None = None) -> None:
@@ -76,18 +76,24 @@ class _Reading(Generic[Item]):
         """
         return self._read()
 
-    async def _read(self) -> AsyncGenerator[tuple[str, Any]]:
+    async def items(self) -> AsyncGenerator[Item]:
+        """Yield what comes together, SILENCE after a keepalive interval without anything, and at last an End."""
         reader, attempt = self._admitted.reader, self._attempt
+        while self._end is None and not self._closed:
+            item = await reader.next()
+            if isinstance(item, End):
+                self._end = item
+            yield item
+            if attempt is not None and isinstance(item, Tokens):
+                attempt.held_back_sink.note_read(len(item.events))
+
+    async def _read(self) -> AsyncGenerator[tuple[str, Any]]:
         try:
-            while self._end is None and not self._closed:
-                item = await reader.next()
-                if isinstance(item, Tokens):
-                    for number, event in enumerate(item.events, item.first):
-                        yield f"{item.attempt}-{number}", event
-                    if attempt is not None:
-                        attempt.held_back_sink.note_read(len(item.events))
-                elif isinstance(item, End):
-                    self._end = item
+            async with aclosing(self.items()) as items:
+                async for item in items:
+                    if isinstance(item, Tokens):
+                        for number, event in enumerate(item.events, item.first):
+                            yield f"{item.attempt}-{number}", event
         finally:
             if self._end is not None or not self._entered:
                 await self.aclose()
@@ -96,7 +102,7 @@ class _Reading(Generic[Item]):
             raise RequestFailed(ErrorType(end.error_type), end.message, self.id, end.detail)
 
 
-class Run(_Reading[Any]):
+class Run(_Reading):
     """A request that was tracked or submitted here. Iterate over it for its events, once.
 
     `id` is the request's id and `created_at` its admission in Unix seconds. Leaving its `async with` block is a
@@ -110,7 +116,7 @@ class Run(_Reading[Any]):
                 yield event
 
 
-class Resumed(_Reading[tuple[str, Any]]):
+class Resumed(_Reading):
     """A reader of any request of the cluster, from behind a position. Iterate over it for (at, event), once.
 
     It counts as a reader: while it is open the request is not cancelled because its client has gone.

@@ -25,6 +25,7 @@ from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.public_errors import public_errors
 from lifecycle.types import (
     FORWARDS,
+    OPERATOR_LIBRARY,
     CancelMode,
     Labels,
     Limits,
@@ -239,20 +240,43 @@ class Tracker:
             raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
         return Resumed(admitted, self._local)
 
-    async def cancel(self, id: str, mode: str = "kill", reason: str = "", wait_secs: float = 0.0) -> RequestRecord:
+    async def cancel(
+        self,
+        id: str,
+        mode: str = "kill",
+        reason: str = "",
+        wait_secs: float = 0.0,
+        *,
+        by: str = OPERATOR_LIBRARY,
+    ) -> RequestRecord:
         """Cancel any request of the cluster, and return its record. Cancelling an ended one changes nothing.
 
         `mode` is `kill`, which ends it now, or `stop`, which lets through what has been produced. `wait_secs` is how
         long to wait for the confirmation that its engine or source has ended; until then the status is not terminal.
+        `by` says who cancels it, as the record's `cancelled_by`.
 
         Raises NotFound, Unavailable; InvalidValue when an argument is malformed.
         """
         checked = arguments.cancel_mode(mode)
-        return await self._queries.cancel(arguments.request_id(id), checked, reason, wait_secs, via=self.id)
+        return await self._queries.cancel(arguments.request_id(id), checked, reason, wait_secs, by=by, via=self.id)
 
     async def get(self, id: str) -> RequestRecord:
         """Return the record of any request of the cluster. Raises NotFound, Unavailable, InvalidValue."""
         return await self._queries.get(arguments.request_id(id))
+
+    async def has_nothing_after(self, id: str, after: str) -> bool:
+        """Return whether a request has ended, and no event follows the position `after`.
+
+        Raises NotFound, Unavailable; InvalidValue when an argument is malformed.
+        """
+        return await self._queries.has_nothing_after(arguments.request_id(id), arguments.position(after))
+
+    async def page(self, chosen: Mapping[str, str], limit: int, after: str) -> tuple[list[RequestRecord], bool]:
+        """Return a page of at most `limit` records behind the request `after`, and whether there are more.
+
+        `chosen` has the fields of `Client.requests`. Raises Unavailable, and InvalidValue when `after` is unknown.
+        """
+        return await self._queries.page(chosen, limit, after)
 
     async def inflight(self, model: str = "") -> Inflight:
         """Count the inflight requests of the cluster, of one model or of all. Raises Unavailable."""

@@ -11,6 +11,7 @@ from typing import Any, Self
 from lifecycle.aio import tasks
 from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
+from lifecycle.ids import TokenId
 from lifecycle.queries import bulk_cancel, cluster
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
 from lifecycle.records import Cancelled, Inflight, Replica
@@ -57,6 +58,12 @@ class ClusterQueries:
         """Return a record. Raises NotFound."""
         with public_errors():
             return _shown(_known(rid, await self._store.read(rid, retry_for_secs=0.3)))
+
+    async def has_nothing_after(self, rid: str, after: TokenId) -> bool:
+        """Return whether a request has ended, and no event follows this position. Raises NotFound."""
+        with public_errors():
+            record = _known(rid, await self._store.read(rid))
+        return record.status.terminal and record.stream_length == after.number and after.attempt <= record.attempt
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. It does not count as a reader. Raises NotFound, RequestFailed."""
