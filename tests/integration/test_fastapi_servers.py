@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,11 +50,14 @@ def server(name: str) -> object:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, name: str, app: str, directory: Path) -> AsyncIterator[httpx2.AsyncClient]:
+async def serving(
+    settings: Settings, name: str, app: str, directory: Path, *, factory: bool = True
+) -> AsyncIterator[httpx2.AsyncClient]:
+    """Run a server with the application that the function `app` makes, or with the one of that name."""
     port = free_port()
-    argv = [word.format(port=port, app=app) for word in SERVERS[name]]
+    argv = [word.format(port=port, app=app) for word in SERVERS[name] if factory or word != "--factory"]
     environment = as_environment(settings) | {"PYTHONPATH": str(ROOT), "LIFECYCLE_ENDPOINT": "agent"}
-    log = directory / "server.log"
+    log = directory / f"server-{port}.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *argv, env=environment, cwd=directory, stdout=output, stderr=output, start_new_session=True
@@ -73,11 +77,11 @@ async def serving(settings: Settings, name: str, app: str, directory: Path) -> A
             yield http
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, 15)
+                os.killpg(process.pid, signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), 20)
             except TimeoutError:
-                os.killpg(process.pid, 9)
+                os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
                 raise AssertionError(f"{name} did not end:\n{log.read_text()}") from None
 
