@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -44,8 +44,8 @@ class Source:
             self.closed.set()
 
 
-async def start_python(code: str, *argv: str) -> asyncio.subprocess.Process:
+async def start_python(code: str, *argv: str, env: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
     """Start a Python process that runs this code; its output is piped."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, *argv, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        sys.executable, "-c", code, *argv, env=env, stdout=asyncio.subprocess.PIPE, start_new_session=True
     )

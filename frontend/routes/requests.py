@@ -21,7 +21,7 @@ from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster, timeline
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import ErrorType, RequestRecord, Status, Storage
+from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
 
@@ -107,7 +107,8 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
     if ClientConnection.of(request.scope).is_head:
         return stream_head()
-    encoder = JsonEventEncoder(rid) if raw else await _encoder(record, after, tracker.store)
+    is_raw = raw and record.endpoint not in FORWARDS  # whose events are JSON in their own format too
+    encoder = JsonEventEncoder(rid) if is_raw else await _encoder(record, after, tracker.store)
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
     if opened is None:
         raise _unknown(rid)

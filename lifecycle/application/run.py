@@ -11,6 +11,7 @@ from typing import Any, Self
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.tracked_attempt import TrackedAttempt
 from lifecycle.errors import RequestFailed
+from lifecycle.formats.event_text import events_of
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import Item
 from lifecycle.tracking.admission import AdmittedRequest
@@ -92,7 +93,7 @@ class _Reading:
             async with aclosing(self.items()) as items:
                 async for item in items:
                     if isinstance(item, Tokens):
-                        for number, event in enumerate(item.events, item.first):
+                        for number, event in enumerate(events_of(self._admitted.endpoint, item.events), item.first):
                             yield f"{item.attempt}-{number}", event
         finally:
             if self._end is not None or not self._entered:

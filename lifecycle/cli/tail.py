@@ -14,7 +14,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.formats.event_text import text_of
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.settings import Settings
-from lifecycle.types import Status
+from lifecycle.types import Endpoint, Status
 
 if TYPE_CHECKING:
     from lifecycle.store.transitions import Store
@@ -48,7 +48,8 @@ def tail(
         if record is None:
             output.complain(f"{rid}: no such request; it is unknown or its record has expired")
             return 1
-        printer = _JsonPrinter() if json else _TextPrinter()
+        own_events = record.endpoint not in tuple(Endpoint)
+        printer = _JsonPrinter() if json else _TextPrinter(own_events)
         position = TokenId.parse(after) or START
         try:
             async for item in follow(store, rid, position):
@@ -64,12 +65,17 @@ def tail(
 
 
 class _TextPrinter:
-    def __init__(self) -> None:
+    def __init__(self, own_events: bool) -> None:
+        """`own_events`: they are an application's own, and each is printed as a line of JSON."""
+        self._own_events = own_events
         self._terminal = sys.stdout.isatty()
         self._ends_line = True
 
     def tokens(self, tokens: Tokens) -> None:
-        text = "".join(map(text_of, tokens.events))
+        if self._own_events:
+            text = "".join(orjson.dumps(event).decode() + "\n" for event in tokens.events)
+        else:
+            text = "".join(map(text_of, tokens.events))
         if not text:
             return
         self._ends_line = text.endswith("\n")

@@ -11,6 +11,7 @@ from typing import Any, Self
 from lifecycle.aio import tasks
 from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
+from lifecycle.formats.event_text import events_of
 from lifecycle.ids import TokenId
 from lifecycle.queries import bulk_cancel, cluster
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
@@ -67,7 +68,7 @@ class ClusterQueries:
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. It does not count as a reader. Raises NotFound, RequestFailed."""
-        await self.get(rid)
+        endpoint = (await self.get(rid)).endpoint
         with public_errors():
             try:
                 async with aclosing(follow(self._store, rid, position(after))) as items:
@@ -76,7 +77,7 @@ class ClusterQueries:
                             if item.status != Status.COMPLETED:
                                 raise RequestFailed(ErrorType(item.error_type), item.message, rid, item.detail)
                             return
-                        for number, event in enumerate(item.events, item.first):
+                        for number, event in enumerate(events_of(endpoint, item.events), item.first):
                             yield f"{item.attempt}-{number}", event
             except StateLost as lost:
                 raise RequestFailed(ErrorType.STATE_LOST, lost.message, rid) from None

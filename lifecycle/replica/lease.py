@@ -74,6 +74,8 @@ class Lease:
         self._compare_at = [0.0] * store.settings.shards
         self._epochs: list[str | None] = [None] * store.settings.shards
         self._ticks = [0] * store.settings.shards
+        # The shards that have lost data and have not been told again what is held, or of which that failed otherwise.
+        self.reasserting: set[int] = set()
 
     @property
     def age_secs(self) -> float:
@@ -100,7 +102,9 @@ class Lease:
             "started_at": self.started_at,
             "version": VERSION,
         }
-        announced = about | self._holder.about()
+        unreplicated = dict(self._store.unreplicated.counts)
+        announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
+        announced |= {"reasserting": sorted(self.reasserting)}
         await self._send(self._store, announced, retry_for_secs)
         self._announced = announced
 
@@ -161,11 +165,12 @@ class Lease:
         shards = range(self._store.settings.shards)
         outcomes = await asyncio.gather(*(self._reconcile(shard) for shard in shards), return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for failure in failures:
+        for shard, failure in enumerate(outcomes):
             if isinstance(failure, Fenced):
                 raise failure
-            if not isinstance(failure, StoreError):
-                log.error("A reconciliation failed with an unexpected error", exc_info=failure)
+            if isinstance(failure, BaseException) and not isinstance(failure, StoreError):
+                self.reasserting.add(shard)
+                log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=failure)
         for failure in failures:
             if isinstance(failure, StoreError):
                 raise failure
@@ -177,6 +182,7 @@ class Lease:
         reconciliation = await self._ask(shard, held, compare)
         if self._epochs[shard] not in (None, reconciliation.epoch):
             log.warning("Redis has lost the data of shard %d; its requests end as state_lost", shard)
+            self.reasserting.add(shard)
             await self._holder.on_new_epoch(shard)
             compare = True
             reconciliation = await self._ask(shard, held, compare)
@@ -185,6 +191,7 @@ class Lease:
                 "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
             )
             self._ticks[shard] = sys.maxsize  # after a failure on the way this is repeated
+            self.reasserting.add(shard)
             await self._holder.on_data_lost(shard)
             compare = True
             reconciliation = await self._ask(shard, held, compare)
@@ -203,6 +210,7 @@ class Lease:
         held = self._holder.held(shard)  # now, as some may have come while the ids were read
         if missing := [rid for rid in reconciliation.not_held_locally if rid not in held]:
             await self._holder.on_not_held_locally(missing)
+        self.reasserting.discard(shard)
 
     async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Reconciliation:
         return await self._store.reconcile_shard(shard, self.id, self.role, list(held) if compare else None)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.replica.unknown_replicas import UnknownReplicas
 from lifecycle.store.membership import MODELS_PAGE
 from lifecycle.store.results import ExpiredReplica, Roster, UnservedModel
 from lifecycle.store.transitions import Store
@@ -40,6 +41,8 @@ class Reaper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._unknown = UnknownReplicas(store)
+        self.lent = 0  # leases to unknown replicas, in the last sweep
 
     async def run(self) -> None:
         """Sweep about every `sweep_secs` until cancelled. Errors of Redis are logged."""
@@ -73,6 +76,8 @@ class Reaper:
     async def _find_work(self, leaving: str) -> _Work:
         expired = await self._store.expire(leaving)
         roster = await self._store.roster()
+        known = {gone.replica for gone in expired} | {living.id for living in roster.replicas}
+        self.lent = await self._unknown.lend_leases(known)
         models = sorted(roster.models)
         return _Work(
             [replica._replace(models=replica.models or models) for replica in expired],

@@ -50,6 +50,12 @@ SHARD_KEYS = (
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
     Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
+    Key(
+        "queued_bytes",
+        "hash",
+        "members removed with the last body that waits",
+        "model → bytes of the bodies queued for it",
+    ),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
     Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
@@ -71,7 +77,8 @@ SHARD_KEYS = (
     Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
     Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
-    Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard"),
+    Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard, 0 before"),
+    Key("confirmed", "string", "TTL: a minute", "written before replicas of Redis are waited for"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
 )
 
@@ -82,7 +89,12 @@ CONTROL_KEYS = (
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
-    Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
+    Key(
+        "pending_cleanup",
+        "hash",
+        "members removed when all shards are reaped",
+        "expired replica → role, models, drained",
+    ),
     Key("secret", "string", "permanent", "signs log-ins, and makes ids from idempotency keys"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after an outage"),
 )

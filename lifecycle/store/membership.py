@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "6"
+SCHEMA_VERSION = "7"
 _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation returns; the next one returns the rest
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request
@@ -37,6 +38,7 @@ ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
 _EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
+LENT_PAGE = 500  # replicas that get a lease lent
 
 
 class Membership(ScriptRunner):
@@ -47,6 +49,9 @@ class Membership(ScriptRunner):
     `reap` in each shard, then `finish_cleanup`. Any replica may run any step at any time, also several replicas at
     once, and a step that is repeated finds nothing left to do.
     """
+
+    _secret = b""
+    _secret_read_at = float("-inf")  # by the monotonic clock
 
     async def heartbeat(
         self,
@@ -99,10 +104,16 @@ class Membership(ScriptRunner):
         self.settings = self.settings.model_copy(update=changed)
         log.info("common settings are now %s", ", ".join(f"{name}={value}" for name, value in changed.items()))
 
-    async def read_secret(self) -> bytes:
-        """Return the secret that all frontends share; the first proposed one is kept. Raises StoreUnavailable."""
-        secret: bytes = await self.run("secret", self.keys.control, secrets.token_hex(32))
-        return secret
+    async def read_secret(self, max_age_secs: float = 0.0) -> bytes:
+        """Return the secret that all frontends share, as it was at most `max_age_secs` ago.
+
+        The first proposed one is kept; there is another one after Redis has lost it. Raises StoreUnavailable.
+        """
+        now = time.monotonic()
+        if not self._secret or now - self._secret_read_at >= max_age_secs:
+            self._secret = await self.run("secret", self.keys.control, secrets.token_hex(32))
+            self._secret_read_at = now
+        return self._secret
 
     async def configuration(self) -> dict[str, Any]:
         """Return the common settings that the cluster runs with; empty before any replica has joined."""
@@ -163,15 +174,29 @@ class Membership(ScriptRunner):
         lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
         """
         reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, _EXPIRE_LIMIT)
-        return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
+        return [
+            ExpiredReplica(as_text(replica), as_text(role), orjson.loads(models), bool(draining))
+            for replica, role, models, draining in reply
+        ]
+
+    async def lend_leases(self, replicas: Sequence[tuple[str, str]]) -> int:
+        """Give one lease to replicas, with their roles, that a shard knows and the control keys do not.
+
+        One that is gone then expires like any other, and what it has left behind is cleaned up. Returns how many got
+        one: none that has a lease, or whose cleanup is pending. May be repeated. Raises StoreUnavailable.
+        """
+        if not replicas:
+            return 0
+        return int(await self._call("lend", self.keys.control, self.settings.lease_secs, orjson.dumps(replicas)))
 
     async def reap(self, shard: int, expired: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
         """Clean up after an expired replica in one shard, up to 10 requests a call.
 
         The script first sets the mark that refuses the replica's later writes in this shard, so either the replica's
         write comes before the cleanup and is seen by it, or it is refused. Requests of a worker are confirmed as
-        cancelled, queued again or failed as `worker_lost`; requests of a frontend get one of `new_owners` or fail as
-        `frontend_lost`. May be repeated, and must be until `done`. Raises StoreUnavailable.
+        cancelled, queued again or failed as `worker_lost`, which uses up an attempt unless it was draining; requests of
+        a frontend get one of `new_owners` or fail as `frontend_lost`. May be repeated, and must be until `done`. Raises
+        StoreUnavailable.
         """
         reply = await self._call(
             "reap",
@@ -180,6 +205,7 @@ class Membership(ScriptRunner):
             expired.role,
             orjson.dumps(list(new_owners)),
             orjson.dumps(expired.models),
+            "" if expired.draining else "1",
             self.settings.retention_secs,
             self.settings.max_attempts,
             ENDS_LIMIT,

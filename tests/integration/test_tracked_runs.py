@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lifecycle
-from lifecycle.settings import Settings
+from lifecycle.settings import Settings, as_environment
 from tests.conftest import MakeSettings
 from tests.library import Source, connect, given, start_python
 from tests.waiting import wait_until
@@ -279,3 +279,19 @@ async def test_a_killed_process_loses_its_runs_within_a_lease(settings: Settings
 
 async def _has_status(tracker: lifecycle.Tracker, rid: str, status: str) -> bool:
     return (await tracker.get(rid)).status == status
+
+
+async def test_tail_prints_its_events_as_lines(settings: Settings) -> None:
+    async def source() -> AsyncIterator[Any]:
+        yield {"step": 1}
+        yield "text"
+        yield 3
+
+    async with connect(settings) as tracker, await tracker.track(source(), model="m", id="tailed") as run:
+        assert [event async for event in run] == [{"step": 1}, "text", 3]
+    tail = "import sys; from lifecycle.cli.main import main; sys.argv = ['lifecycle', 'tail', 'tailed']; main()"
+    flags = as_environment(settings)
+    process = await start_python(tail, env=flags)
+    assert process.stdout is not None
+    assert await process.stdout.read() == b'{"step":1}\n"text"\n3\n'
+    assert await process.wait() == 0

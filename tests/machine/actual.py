@@ -24,7 +24,7 @@ from lifecycle.store.results import (
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.machine.reference import FENCED
-from tests.machine.words import Delivery, Limits, Piece
+from tests.machine.words import Delivery, Limits, Piece, body_of
 from tests.pushes import Pushes
 
 GROUP = "workers"
@@ -67,7 +67,7 @@ class Actual:
             nonce,
             labels,
             frontend,
-            b"{}",
+            body_of(rid),
             on_disconnect,
             grace_secs=grace_secs,
             queue_timeout_secs=limits.queue,

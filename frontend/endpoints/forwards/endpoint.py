@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from frontend.endpoints.body_rules import MODEL, load_object
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call
-from frontend.endpoints.forwards.answer import AnswerFold
-from lifecycle.fastapi.json_events import JsonEventEncoder
+from frontend.endpoints.forwards.answer import AnswerEncoder, AnswerFold
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, RequestType
@@ -28,11 +27,11 @@ class _Forward(ApiEndpoint):
             MODEL.check("model", model)
         return Call(self.name, model or "", RequestType.UNARY, fields)
 
-    def encoder(self, answer: Answer, call: Call) -> JsonEventEncoder:
-        return JsonEventEncoder(answer.id)
+    def encoder(self, answer: Answer, call: Call) -> AnswerEncoder:
+        return AnswerEncoder(answer.id)
 
-    async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> JsonEventEncoder:
-        return JsonEventEncoder(answer.id)
+    async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> AnswerEncoder:
+        return AnswerEncoder(answer.id)
 
     def fold(self) -> AnswerFold:
         return AnswerFold()

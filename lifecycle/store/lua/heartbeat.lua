@@ -12,7 +12,8 @@
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, models, config, since, revision = unpack(ARGV)
---- @include clock membership
+--- @include commands clock membership
+--- @permit
 
 if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)

@@ -2,15 +2,17 @@
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list of models of which the
---         replica may hold deliveries), retention_secs, max_attempts, limit
+--         replica may hold deliveries), uses_attempt ('1' when its attempts have failed, '' when it was draining),
+--         retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
 --         owner; waiting ones need a new owner, but no frontend lives.
 -- The `fenced:` mark is set first: from then on the replica's writes in this shard are refused.
 
 local P = KEYS[1]
-local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
+local shift, replica, role, new_owners, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
+--- @include commands clock stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
+--- @permit
 
 local DAY_SECS = 86400
 redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
@@ -27,7 +29,8 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, most_attempts, true, lost_outcome)
+      local what = requeue_or_end(rid, record, now, retention, most_attempts,
+        role ~= 'worker' or uses_attempt == '1', lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -57,11 +60,12 @@ local function reassign(rid, record, new_owner, read)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
-  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
+  redis.call('HSETNX', P .. 'ticks', new_owner, '0')
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now + tonumber(record.grace_secs))
   end
+  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
 end
 

@@ -9,7 +9,8 @@
 
 local P = KEYS[1]
 local shift, replica, role, cancellations_limit = unpack(ARGV)
---- @include clock
+--- @include commands clock stream record
+--- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
 local epoch = redis.call('GET', P .. 'epoch')
@@ -22,8 +23,7 @@ local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
 local limit, pending_cancellations = tonumber(cancellations_limit), {}
 for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
-  local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
-  if cancel.err then cancel = {} end  -- a Redis key of another type must not fail the heartbeats
+  local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
   local mode = cancel[1] or 'kill'
   -- It ended or runs elsewhere: whatever the cancel was, this replica must kill its engine.
   if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end

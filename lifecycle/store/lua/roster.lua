@@ -16,8 +16,8 @@ for _, role in ipairs(ROLES) do
   local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')
   for i = 1, #flat, 2 do
     local left_ms = math.max(0, math.floor((tonumber(flat[i + 1]) - now) * 1000))
-    local about = redis.call('HGET', P .. 'replica:' .. flat[i], 'about') or '{}'
-    replicas[#replicas + 1] = {flat[i], role, left_ms, about}
+    local about = redis.call('HGET', P .. 'replica:' .. flat[i], 'about')
+    if about then replicas[#replicas + 1] = {flat[i], role, left_ms, about} end  -- else its lease was lent
   end
 end
 local flat = redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES')

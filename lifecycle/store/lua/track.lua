@@ -13,7 +13,7 @@
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend, on_disconnect, grace_secs,
   first_token_timeout_secs, deadline_secs, traceparent, owner, parent, labels = unpack(ARGV)
---- @include clock readers counts
+--- @include commands clock readers counts
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')
@@ -22,6 +22,8 @@ if known[2] then
   return {'exists'}
 end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
+
+for _, command in ipairs({'HSET', 'HKEYS', 'HSETNX', 'HINCRBY', 'ZADD', 'XADD'}) do require_command(command) end
 
 local now = clock(shift)
 local created_at = secs(now)

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
-import pytest
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
@@ -65,7 +64,6 @@ async def _ends_in_time(store: Store, replica: str) -> bool:
     return await held_within(store, replica, _HEARTBEATS, is_over)
 
 
-@pytest.mark.xfail(strict=True, reason="r04: a worker whose lease was lost with the control keys is never judged.")
 async def test_a_request_ends_whose_worker_died_when_the_leases_were_lost() -> None:
     with EmbeddedRedis(port=0) as server:
         settings = quick_settings(server.url, lease_secs=0.8, heartbeat_secs=0.2, queue_without_workers=True)
