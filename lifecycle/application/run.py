@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.tracked_attempt import TrackedAttempt
-from lifecycle.errors import RequestFailed
+from lifecycle.errors import RequestFailed, StoreError
 from lifecycle.formats.event_text import events_of
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import Item
 from lifecycle.tracking.admission import AdmittedRequest
+from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import CancelMode, ErrorType, Status
 
 _CLOSE_SECS = 5.0  # that closing waits for Redis and for the source's own end
@@ -23,7 +24,14 @@ _CLOSE_SECS = 5.0  # that closing waits for Redis and for the source's own end
 class _Reading:
     """Hold one reader of a request. Leaving the `async with` block, or `aclose()`, is a disconnect."""
 
-    def __init__(self, admitted: AdmittedRequest, local: LocalAttempts, attempt: TrackedAttempt | None = None) -> None:
+    def __init__(
+        self,
+        core: Tracker,
+        admitted: AdmittedRequest,
+        local: LocalAttempts,
+        attempt: TrackedAttempt | None = None,
+    ) -> None:
+        self._core = core
         self.id = admitted.rid
         self.created_at = admitted.created_at
         self._admitted = admitted
@@ -69,6 +77,11 @@ class _Reading:
                 if self._attempt is not None and disconnection is not None and disconnection.what == "pending":
                     self._attempt.cancel(CancelMode.KILL)
                     await self._local.wait(self.id, _CLOSE_SECS)
+
+    async def fail_slow_consumer(self, message: str) -> None:
+        """Fail the request, as its client takes nothing; it goes on if it has other readers or may do so."""
+        with suppress(StoreError):
+            await self._core.fail_slow_consumer(self._admitted.reader, message)
 
     def events(self) -> AsyncIterator[tuple[str, Any]]:
         """Yield (at, event) for each further event; `at` is where to resume behind it, such as "1-7".

@@ -142,7 +142,7 @@ class Tracker:
             if aclose is not None:
                 await aclose()
             raise
-        return Run(admitted, self._local, self._local.run(asked.rid, model, start, source))
+        return Run(self._core, admitted, self._local, self._local.run(asked.rid, model, start, source))
 
     async def submit(
         self,
@@ -181,7 +181,7 @@ class Tracker:
         with public_errors(asked.rid):
             await self._check_model(model, endpoint)
             admitted = await self._core.admit(asked._replace(body=orjson.dumps(body)))
-        return Run(admitted, self._local)
+        return Run(self._core, admitted, self._local)
 
     def _asked(
         self,
@@ -238,7 +238,7 @@ class Tracker:
             admitted = await self._core.attach(rid, position)
         if admitted is None:
             raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
-        return Resumed(admitted, self._local)
+        return Resumed(self._core, admitted, self._local)
 
     async def cancel(
         self,

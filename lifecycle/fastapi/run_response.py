@@ -118,6 +118,9 @@ class RunResponse(Response):
                 async with asyncio.timeout(self._slow_consumer_secs):
                     await send({"type": "http.response.body", "body": data, "more_body": more})
             except TimeoutError:
+                await self._run.fail_slow_consumer(
+                    f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
+                )
                 return  # without the last part, so that the server drops the connection
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import lifecycle
 from lifecycle.settings import Settings, as_environment
+from lifecycle.store.transitions import Store
 from tests.conftest import MakeSettings
 from tests.library import Source, connect, given, start_python
 from tests.waiting import wait_until
@@ -295,3 +296,42 @@ async def test_tail_prints_its_events_as_lines(settings: Settings) -> None:
     assert process.stdout is not None
     assert await process.stdout.read() == b'{"step":1}\n"text"\n3\n'
     assert await process.wait() == 0
+
+
+async def test_a_fenced_tracker_ends_its_sources_and_comes_back(settings: Settings, store: Store) -> None:
+    source = Source(pause_secs=0.005)
+    async with connect(settings) as here, connect(settings) as there:
+        first_id = here.id
+        run = await here.track(source.events(), model="m", id="fenced", on_disconnect="continue")
+        await anext(run.events())
+        await store.expire(first_id)  # as when its heartbeats had not come
+        await wait_until(lambda: _has_status(there, "fenced", "failed"))
+        assert (await there.get("fenced")).error_type == "worker_lost"
+        await asyncio.wait_for(source.closed.wait(), 5)
+        await wait_until(lambda: here.id != first_id)
+
+        async def tracks_again() -> bool:
+            try:
+                async with await here.track(Source(3).events(), model="m") as again:
+                    return [event async for event in again] == [1, 2, 3]
+            except lifecycle.Unavailable:
+                return False
+
+        await wait_until(tracks_again)
+        assert (await there.inflight()).total == 0
+        await run.aclose()
+
+
+async def test_what_redis_has_lost_ends_here(settings: Settings, store: Store) -> None:
+    source = Source(pause_secs=0.005)
+    async with connect(settings) as tracker:
+        run = await tracker.track(source.events(), model="m", id="lost")
+        events = run.events()
+        await anext(events)
+        keys = [key async for page in store.scan(f"{settings.namespace}:*", 1000) for key in page]
+        await store.command("DEL", *keys)
+        with pytest.raises(lifecycle.RequestFailed) as failure:
+            async for _ in events:
+                pass
+        assert failure.value.error_type == "state_lost"
+        await asyncio.wait_for(source.closed.wait(), 5)

@@ -41,6 +41,7 @@ for kind, after_secs in pairs({first_token = first_token_timeout_secs, deadline 
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
+redis.call('HSETNX', P .. 'ticks', frontend, '0')
 note_readers(rid, frontend, start_nonce)
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'running')
 redis.call('ZADD', P .. 'created', created_at, rid)
