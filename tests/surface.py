@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -16,12 +17,13 @@ import lifecycle.testing
 from lifecycle.types import _RECORD_FIELDS, RequestRecord
 
 _MADE_BY_THE_LIBRARY = (lifecycle.Run, lifecycle.Resumed, lifecycle.Tracker)  # and not by calling their class
+_ANNOTATION = re.compile(r"(: |-> )'([^']*)'")  # a text, as the modules have postponed annotations
 FILE = Path(__file__).parent / "unit" / "public_surface.txt"
 
 
 def text() -> str:
     """Return one line for each public name and each public member of a class."""
-    return "\n".join(line for name in lifecycle.__all__ for line in _lines(name, getattr(lifecycle, name))) + "\n"
+    return "\n".join(line for name in lifecycle.__all__ for line in lines(name, getattr(lifecycle, name))) + "\n"
 
 
 def docstrings() -> Iterator[tuple[str, bool]]:
@@ -38,13 +40,13 @@ def _all() -> Iterator[tuple[str, Any]]:
         if isinstance(value, ModuleType):
             yield from ((f"{name}.{member}", getattr(value, member)) for member in value.__all__)
         elif inspect.isclass(value):
-            yield from ((f"{name}.{member}", found) for member, found in _members(value))
+            yield from ((f"{name}.{member}", found) for member, found in members(value))
 
 
-def _lines(name: str, value: Any) -> Iterator[str]:
+def lines(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, ModuleType):
         for member in value.__all__:
-            yield from _lines(f"{name}.{member}", getattr(value, member))
+            yield from lines(f"{name}.{member}", getattr(value, member))
     elif inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
         yield f"class {name}({bases})" if bases else f"class {name}"
@@ -54,7 +56,7 @@ def _lines(name: str, value: Any) -> Iterator[str]:
         fields = _RECORD_FIELDS if value is RequestRecord else [f.name for f in _fields(value)]
         if fields:
             yield f"  {name} fields: {', '.join(fields)}"
-        for member, found in _members(value):
+        for member, found in members(value):
             yield f"  {name}.{member}{_signature(found)}"
     else:
         yield f"{name}{_signature(value)}"
@@ -64,7 +66,7 @@ def _fields(value: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
 
 
-def _members(kind: type) -> list[tuple[str, Any]]:
+def members(kind: type) -> list[tuple[str, Any]]:
     """Return the public members that the library's own classes define, and the constructor of one that has any."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
@@ -87,7 +89,7 @@ def _signature(value: Any) -> str:
     if isinstance(value, property):
         return f" -> {inspect.signature(value.fget).return_annotation}" if value.fget else ""
     try:
-        return str(inspect.signature(value))
+        return _ANNOTATION.sub(r"\1\2", str(inspect.signature(value)))
     except (TypeError, ValueError):
         return f": {type(value).__name__}"
 

@@ -78,7 +78,7 @@ class _Reading:
                     self._attempt.cancel(CancelMode.KILL)
                     await self._local.wait(self.id, _CLOSE_SECS)
 
-    async def fail_slow_consumer(self, message: str) -> None:
+    async def _fail_slow_consumer(self, message: str) -> None:
         """Fail the request, as its client takes nothing; it goes on if it has other readers or may do so."""
         with suppress(StoreError):
             await self._core.fail_slow_consumer(self._admitted.reader, message)
@@ -90,7 +90,7 @@ class _Reading:
         """
         return self._read()
 
-    async def items(self) -> AsyncGenerator[Item]:
+    async def _items(self) -> AsyncGenerator[Item]:
         """Yield what comes together, SILENCE after a keepalive interval without anything, and at last an End."""
         reader, attempt = self._admitted.reader, self._attempt
         while self._end is None and not self._closed:
@@ -103,7 +103,7 @@ class _Reading:
 
     async def _read(self) -> AsyncGenerator[tuple[str, Any]]:
         try:
-            async with aclosing(self.items()) as items:
+            async with aclosing(self._items()) as items:
                 async for item in items:
                     if isinstance(item, Tokens):
                         for number, event in enumerate(events_of(self._admitted.endpoint, item.events), item.first):

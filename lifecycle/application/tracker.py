@@ -13,6 +13,7 @@ from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.run import Resumed, Run
 from lifecycle.application.tracked_attempt import Source
 from lifecycle.clients import arguments
+from lifecycle.clients.backend import all_pages
 from lifecycle.clients.over_redis import ClusterQueries
 from lifecycle.errors import InvalidValue, NotFound, StoreError, Unavailable
 from lifecycle.ids import new_request_id
@@ -264,19 +265,21 @@ class Tracker:
         """Return the record of any request of the cluster. Raises NotFound, Unavailable, InvalidValue."""
         return await self._queries.get(arguments.request_id(id))
 
-    async def has_nothing_after(self, id: str, after: str) -> bool:
-        """Return whether a request has ended, and no event follows the position `after`.
+    async def requests(
+        self,
+        status: str = "",
+        model: str = "",
+        endpoint: str = "",
+        frontend: str = "",
+        worker: str = "",
+        owner: str = "",
+    ) -> list[RequestRecord]:
+        """Return all records that match every given field, newest first; `status` may also be `inflight`.
 
-        Raises NotFound, Unavailable; InvalidValue when an argument is malformed.
+        Raises Unavailable, InvalidValue.
         """
-        return await self._queries.has_nothing_after(arguments.request_id(id), arguments.position(after))
-
-    async def page(self, chosen: Mapping[str, str], limit: int, after: str) -> tuple[list[RequestRecord], bool]:
-        """Return a page of at most `limit` records behind the request `after`, and whether there are more.
-
-        `chosen` has the fields of `Client.requests`. Raises Unavailable, and InvalidValue when `after` is unknown.
-        """
-        return await self._queries.page(chosen, limit, after)
+        chosen = arguments.filter_of(status, model, endpoint, frontend, worker, owner)
+        return await all_pages(self._queries, chosen)
 
     async def inflight(self, model: str = "") -> Inflight:
         """Count the inflight requests of the cluster, of one model or of all. Raises Unavailable."""

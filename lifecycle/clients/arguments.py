@@ -12,6 +12,12 @@ from lifecycle.ids import REQUEST_ID_CHARS, START, TokenId, is_endpoint, is_requ
 from lifecycle.settings import Settings, load
 from lifecycle.types import CancelMode, OnDisconnect
 
+FILTER = ("status", "model", "endpoint", "frontend", "worker", "owner")
+"""The fields by which requests are listed."""
+
+PAGE = 1000  # records that are read at a time
+
+_STATUSES = ("inflight", "queued", "running", "completed", "failed", "cancelled")
 _LABELS, _LABEL_CHARS = 16, 64
 
 
@@ -92,3 +98,10 @@ def own_labels(labels: Mapping[str, str] | None) -> bytes:
             f"use at most {_LABELS} strings of at most {_LABEL_CHARS} characters each"
         )
     return orjson.dumps(dict(labels))
+
+
+def filter_of(status: str, model: str, endpoint: str, frontend: str, worker: str, owner: str) -> dict[str, str]:
+    """Return the filter of a listing. Raises InvalidValue when the status is none."""
+    if status and status not in _STATUSES:
+        raise InvalidValue(f"status is {status!r:.200}; it must be one of {', '.join(_STATUSES)}")
+    return dict(zip(FILTER, (status, model, endpoint, frontend, worker, owner), strict=True))

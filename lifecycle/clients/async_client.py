@@ -8,14 +8,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from lifecycle.clients import arguments
-from lifecycle.clients.backend import Backend
+from lifecycle.clients.backend import Backend, all_pages
 from lifecycle.errors import InvalidValue
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.types import RequestRecord
-
-PAGE = 1000
-_STATUSES = ("inflight", "queued", "running", "completed", "failed", "cancelled")
-_FILTER = ("status", "model", "endpoint", "frontend", "worker", "owner")
 
 
 class AsyncClient:
@@ -73,17 +69,12 @@ class AsyncClient:
 
         Records are kept for the retention after their end. Raises Unavailable, InvalidValue.
         """
-        chosen = filter_of(status, model, endpoint, frontend, worker, owner)
-        records: list[RequestRecord] = []
-        has_more = True
-        while has_more:
-            page, has_more = await self._page(chosen, records[-1].id if records else "")
-            records += page
-        return records
+        chosen = arguments.filter_of(status, model, endpoint, frontend, worker, owner)
+        return await all_pages(await self._open(), chosen)
 
     async def _page(self, chosen: dict[str, str], after: str) -> tuple[list[RequestRecord], bool]:
         """Return the page of records behind the request `after`, and whether there are more."""
-        return await (await self._open()).page(chosen, PAGE, after)
+        return await (await self._open()).page(chosen, arguments.PAGE, after)
 
     async def get(self, id: str) -> RequestRecord:
         """Return a record. Raises NotFound, Unavailable, InvalidValue."""
@@ -163,19 +154,14 @@ def make_backend(url: str | None, api_key: str | None, settings: dict[str, Any])
     return RedisBackend(arguments.load_settings(settings))
 
 
-def filter_of(status: str, model: str, endpoint: str, frontend: str, worker: str, owner: str) -> dict[str, str]:
-    """Return the filter of a listing. Raises InvalidValue when the status is none."""
-    if status and status not in _STATUSES:
-        raise InvalidValue(f"status is {status!r:.200}; it must be one of {', '.join(_STATUSES)}")
-    return dict(zip(_FILTER, (status, model, endpoint, frontend, worker, owner), strict=True))
-
-
 def selector_of(given: dict[str, Any]) -> dict[str, Any]:
     """Return the selector of many requests. Raises InvalidValue: everything must be asked for by a status."""
     chosen = {name: value for name, value in given.items() if value is not None}
-    unknown = [name for name in chosen if name not in (*_FILTER, "older_than_secs")]
+    unknown = [name for name in chosen if name not in (*arguments.FILTER, "older_than_secs")]
     if unknown:
-        raise InvalidValue(f"{', '.join(unknown)}: unknown; a selector has {', '.join(_FILTER)} and older_than_secs")
+        raise InvalidValue(
+            f"{', '.join(unknown)}: unknown; a selector has {', '.join(arguments.FILTER)} and older_than_secs"
+        )
     if not chosen or any(value == "" for value in chosen.values()):
         raise InvalidValue("the selector is empty; give at least one field (status='inflight' selects all requests)")
     return chosen

@@ -6,11 +6,19 @@ from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from lifecycle.clients.arguments import PAGE
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.types import CancelMode, RequestRecord
 
 
-class Backend(Protocol):
+class Pages(Protocol):
+    """List records page by page."""
+
+    async def page(self, filter: Mapping[str, str], limit: int, after: str) -> tuple[list[RequestRecord], bool]:
+        """Return a page of records behind the request `after`, newest first, and whether there are more."""
+
+
+class Backend(Pages, Protocol):
     """Ask and command one cluster. Arguments have been checked. Each method raises Unavailable."""
 
     async def __aenter__(self) -> Self:
@@ -23,9 +31,6 @@ class Backend(Protocol):
 
     async def inflight(self, model: str) -> Inflight:
         """Count the inflight requests of one model, or of all for an empty name."""
-
-    async def page(self, filter: Mapping[str, str], limit: int, after: str) -> tuple[list[RequestRecord], bool]:
-        """Return a page of records behind the request `after`, newest first, and whether there are more."""
 
     async def get(self, rid: str) -> RequestRecord:
         """Return a record. Raises NotFound."""
@@ -43,3 +48,13 @@ class Backend(Protocol):
 
     async def replicas(self) -> list[Replica]:
         """Return the living replicas."""
+
+
+async def all_pages(pages: Pages, filter: Mapping[str, str]) -> list[RequestRecord]:
+    """Return the records of all pages that match, newest first. Raises Unavailable."""
+    records: list[RequestRecord] = []
+    has_more = True
+    while has_more:
+        page, has_more = await pages.page(filter, PAGE, records[-1].id if records else "")
+        records += page
+    return records

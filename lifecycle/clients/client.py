@@ -8,7 +8,8 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lifecycle.clients.async_client import AsyncClient, filter_of
+from lifecycle.clients.arguments import filter_of
+from lifecycle.clients.async_client import AsyncClient
 from lifecycle.errors import Unavailable
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.types import RequestRecord

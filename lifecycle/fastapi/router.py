@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifecycle.application.tracker import Tracker
-from lifecycle.clients.arguments import cancel_mode, endpoint, request_id
-from lifecycle.clients.async_client import filter_of
+from lifecycle.clients.arguments import cancel_mode, endpoint, filter_of, position, request_id
 from lifecycle.errors import LifecycleError, NotFound
 from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
@@ -120,7 +119,7 @@ async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
     after = query.get("after", "")
     if after:
         await _visible(tracker, caller, after)
-    records, more = ([], False) if visible is None else await tracker.page(chosen, limit, after)
+    records, more = ([], False) if visible is None else await tracker._queries.page(chosen, limit, after)
     return _json({"object": "list", "data": [record.to_json() for record in records], "has_more": more})
 
 
@@ -131,7 +130,11 @@ async def _read(request: Request, tracker: Tracker, caller: Caller) -> Response:
 async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
     after = request.headers.get("last-event-id") or request.query_params.get("after") or None
-    if record.status.terminal and after is not None and await tracker.has_nothing_after(record.id, after):
+    if (
+        record.status.terminal
+        and after is not None
+        and await tracker._queries.has_nothing_after(record.id, position(after))
+    ):
         return Response(status_code=204)  # a browser's EventSource does not connect again
     resumed = await tracker.resume(record.id, after)
     lines = prefers_lines(request.headers.get("accept", ""))

@@ -105,7 +105,7 @@ class RunResponse(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         encoder = self._encoder
-        async for item in self._run.items():
+        async for item in self._run._items():
             if isinstance(item, Tokens):
                 data, more = encoder.tokens(item), True
             elif isinstance(item, End):
@@ -118,7 +118,7 @@ class RunResponse(Response):
                 async with asyncio.timeout(self._slow_consumer_secs):
                     await send({"type": "http.response.body", "body": data, "more_body": more})
             except TimeoutError:
-                await self._run.fail_slow_consumer(
+                await self._run._fail_slow_consumer(
                     f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
                 )
                 return  # without the last part, so that the server drops the connection
