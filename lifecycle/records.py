@@ -113,6 +113,11 @@ class Cancelled:
     has_more: bool
     records: tuple[RequestRecord, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of the answer to `POST /v1/requests/cancel`."""
+        counts = {name: getattr(self, name) for name in ("matched", "requested", "dry_run", "has_more")}
+        return {"object": "list", "data": [record.to_json() for record in self.records], **counts}
+
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Cancelled:
         """Return the body of the answer to `POST /v1/requests/cancel`. Raises KeyError when it is malformed."""

@@ -105,3 +105,14 @@ def filter_of(status: str, model: str, endpoint: str, frontend: str, worker: str
     if status and status not in _STATUSES:
         raise InvalidValue(f"status is {status!r:.200}; it must be one of {', '.join(_STATUSES)}")
     return dict(zip(FILTER, (status, model, endpoint, frontend, worker, owner), strict=True))
+
+
+def selector_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the selector of many requests. Raises InvalidValue: everything must be asked for by a status."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    unknown = [name for name in chosen if name not in (*FILTER, "older_than_secs")]
+    if unknown:
+        raise InvalidValue(f"{', '.join(unknown)}: unknown; a selector has {', '.join(FILTER)} and older_than_secs")
+    if not chosen or any(value == "" for value in chosen.values()):
+        raise InvalidValue("the selector is empty; give at least one field (status='inflight' selects all requests)")
+    return chosen

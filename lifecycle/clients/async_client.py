@@ -119,7 +119,7 @@ class AsyncClient:
 
         Raises Unavailable, InvalidValue.
         """
-        checked, chosen = arguments.cancel_mode(mode), selector_of(selector)
+        checked, chosen = arguments.cancel_mode(mode), arguments.selector_of(selector)
         backend, after, found = await self._open(), "", Cancelled(0, 0, dry_run, False, ())
         while True:
             page = await backend.cancel_many(chosen, checked, reason, dry_run, after)
@@ -152,16 +152,3 @@ def make_backend(url: str | None, api_key: str | None, settings: dict[str, Any])
     from lifecycle.clients.over_redis import RedisBackend
 
     return RedisBackend(arguments.load_settings(settings))
-
-
-def selector_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the selector of many requests. Raises InvalidValue: everything must be asked for by a status."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    unknown = [name for name in chosen if name not in (*arguments.FILTER, "older_than_secs")]
-    if unknown:
-        raise InvalidValue(
-            f"{', '.join(unknown)}: unknown; a selector has {', '.join(arguments.FILTER)} and older_than_secs"
-        )
-    if not chosen or any(value == "" for value in chosen.values()):
-        raise InvalidValue("the selector is empty; give at least one field (status='inflight' selects all requests)")
-    return chosen

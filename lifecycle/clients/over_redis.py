@@ -13,7 +13,7 @@ from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
 from lifecycle.formats.event_text import events_of
 from lifecycle.ids import TokenId
-from lifecycle.queries import bulk_cancel, cluster
+from lifecycle.queries import bulk_cancel, cluster, timeline
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.settings import Settings
@@ -60,6 +60,13 @@ class ClusterQueries:
         with public_errors():
             return _shown(_known(rid, await self._store.read(rid, retry_for_secs=0.3)))
 
+    async def timeline(self, rid: str) -> dict[str, Any]:
+        """Return what happened to a request, as `GET /v1/requests/{id}/timeline` shows it. Raises NotFound."""
+        with public_errors():
+            found = await timeline.read(self._store, rid)
+        _known(rid, found.record if found else None)
+        return found.to_json() if found else {}
+
     async def has_nothing_after(self, rid: str, after: TokenId) -> bool:
         """Return whether a request has ended, and no event follows this position. Raises NotFound."""
         with public_errors():
@@ -101,7 +108,15 @@ class ClusterQueries:
             return _shown(record)
 
     async def cancel_many(
-        self, selector: Mapping[str, Any], mode: CancelMode, reason: str, dry_run: bool, after: str
+        self,
+        selector: Mapping[str, Any],
+        mode: CancelMode,
+        reason: str,
+        dry_run: bool,
+        after: str,
+        *,
+        by: str = OPERATOR_LIBRARY,
+        via: str = "",
     ) -> Cancelled:
         """Cancel one page of the requests that match."""
         fields = dict(selector)
@@ -112,7 +127,8 @@ class ClusterQueries:
                 Selector(cluster.Filter(**fields), older_than_secs),
                 mode,
                 reason,
-                by=OPERATOR_LIBRARY,
+                by=by,
+                via=via,
                 limit=PAGE_MAX,
                 after=await self._page_start(after),
                 dry_run=dry_run,

@@ -12,13 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifecycle.application.tracker import Tracker
-from lifecycle.clients.arguments import cancel_mode, endpoint, filter_of, position, request_id
+from lifecycle.clients.arguments import cancel_mode, endpoint, filter_of, position, request_id, selector_of
 from lifecycle.errors import LifecycleError, NotFound
 from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.fastapi.tracked import refusal
+from lifecycle.records import Cancelled
 from lifecycle.types import ErrorType, RequestRecord
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
@@ -151,6 +152,26 @@ async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Respons
     return _json(record.to_json(), 200 if record.status.terminal else 202)
 
 
+async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Response:
+    fields = await _body(request)
+    mode, reason = cancel_mode(str(fields.pop("mode", None) or "kill")), str(fields.pop("reason", None) or "")
+    dry_run, after = fields.pop("dry_run", False) is True, str(fields.pop("after", None) or "")
+    selector = selector_of(fields)
+    owner = caller.visible_owner(str(selector.get("owner", "")))
+    if owner is None:
+        return _json(Cancelled(0, 0, dry_run, False, ()).to_json())
+    selector |= {"owner": owner} if owner else {}
+    found = await tracker._queries.cancel_many(
+        selector, mode, reason, dry_run, after, by=caller.canceller, via=tracker.id
+    )
+    return _json(found.to_json())
+
+
+async def _timeline(request: Request, tracker: Tracker, caller: Caller) -> Response:
+    record = await _visible(tracker, caller, request.path_params["rid"])
+    return _json(await tracker._queries.timeline(record.id))
+
+
 async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:
     """Return the record if it exists and the caller may see it. Raises NotFound otherwise."""
     record = await tracker.get(request_id(rid))
@@ -192,6 +213,8 @@ _ROUTES = (
     (["GET"], "/requests", _list),
     (["GET"], "/requests/{rid}", _read),
     (["GET"], "/requests/{rid}/stream", _stream),
+    (["GET"], "/requests/{rid}/timeline", _timeline),
+    (["POST"], "/requests/cancel", _cancel_many),
     (["POST"], "/requests/{rid}/cancel", _cancel),
     (["DELETE"], "/requests/{rid}", _cancel),
 )

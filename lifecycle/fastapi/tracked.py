@@ -22,13 +22,14 @@ from lifecycle.types import ErrorType
 class TrackedCall:
     """Represent the call of a route that may be tracked. It starts nothing by itself.
 
-    `id` is the call's `X-Request-Id`, or a new id; `owner` is whose the call is, '' for nobody's; `tracker` is the
-    tracker of the application.
+    `id` is the call's `X-Request-Id`, or a new id where it has none or REQUEST_ID_HEADER is off; `owner` is whose the
+    call is, '' for nobody's; `tracker` is the tracker of the application.
     """
 
     def __init__(self, request: Request, tracker: Tracker, owner: str) -> None:
         """Use the dependency `Tracked` instead, which calls this."""
-        self.id = request.headers.get("x-request-id") or new_request_id("app-")
+        given = request.headers.get("x-request-id") if tracker.settings.request_id_header else None
+        self.id = given or new_request_id("app-")
         self.owner = owner
         self.tracker = tracker
         self._lines = prefers_lines(request.headers.get("accept", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,7 +16,7 @@ import lifecycle
 from lifecycle.fastapi.api_keys import KeyRole, new_key
 from lifecycle.settings import Settings
 from tests.conftest import MakeSettings
-from tests.library import given
+from tests.library import Source, connect, given
 from tests.library_app import add_routes, broken, three
 
 
@@ -39,6 +40,11 @@ def test_the_test_client_collects_the_whole_answer(settings: Settings) -> None:
         assert client.get("/v1/requests/mine/stream", headers={"last-event-id": "1-3"}).status_code == 204
         assert client.get("/v1/requests/mine/stream", headers={"last-event-id": "x"}).status_code == 400
         assert client.get("/v1/requests/none").status_code == 404
+        told = client.get("/v1/requests/mine/timeline").json()["data"]
+        assert [entry["what"] for entry in told] == ["admitted", "started", "first_event", "attempt_ended", "ended"]
+        assert client.post("/v1/requests/cancel", json={"model": "three"}).json()["matched"] == 0
+        assert client.post("/v1/requests/cancel", json={}).status_code == 400
+        assert client.post("/v1/requests/cancel", json={"modle": "three"}).status_code == 400
         assert client.post("/v1/requests/mine/cancel").json()["status"] == "completed"
         assert client.post("/v1/requests/mine/cancel", json={"mode": "x"}).status_code == 400
         assert client.post("/v1/requests/mine/cancel", content=b"[").status_code == 400
@@ -108,6 +114,33 @@ async def test_without_an_owner_only_this_host_and_operators_are_served(make_set
         assert await status_for("192.0.2.1", x_api_key=plain) == 403
         assert await status_for("192.0.2.1", authorization="Bearer x") == 403
         assert [await status_for(near) for near in ("127.0.0.1", "127.1.2.3", "::1")] == [200, 200, 200]
+
+
+def test_ids_of_clients_may_be_ignored(settings: Settings) -> None:
+    with TestClient(add_routes(application(settings, request_id_header=False))) as client:
+        answers = [client.post("/three", headers={"x-request-id": "same"}) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_owners_cancel_many_of_their_own(settings: Settings) -> None:
+    def owner(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    app = application(settings)
+    app.include_router(lifecycle.fastapi.router(owner))
+    async with app.router.lifespan_context(app), connect(settings) as tracker:
+        sources = {user: Source(pause_secs=0.005) for user in ("ann", "bob")}
+        runs = [await tracker.track(source.events(), model="m", owner=user) for user, source in sources.items()]
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://app", headers={"x-user": "ann"}) as ann:
+            assert (await ann.post("/v1/requests/cancel", json={"owner": "bob"})).json()["matched"] == 0
+            found = (await ann.post("/v1/requests/cancel", json={"model": "m"})).json()
+        assert [record["owner"] for record in found["data"]] == ["ann"]
+        assert found["data"][0]["cancelled_by"] == "owner:ann"
+        await asyncio.wait_for(sources["ann"].closed.wait(), 5)
+        assert not sources["bob"].closed.is_set()
+        for run in runs:
+            await run.aclose()
 
 
 def test_a_refused_call_has_its_status(settings: Settings) -> None:

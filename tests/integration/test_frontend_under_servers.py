@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fastapi import FastAPI
@@ -104,6 +106,14 @@ def test_before_its_lifespan_it_says_what_to_do(settings: Settings) -> None:
     client = TestClient(lifecycle.fastapi.create_app(**given(settings)))
     with pytest.raises(lifecycle.LifecycleError, match="lifespan"):
         client.get("/ready")
+
+
+def test_a_module_frontend_of_the_users_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType("frontend")
+    theirs.__file__ = "/their/project/frontend.py"
+    monkeypatch.setitem(sys.modules, "frontend", theirs)
+    with pytest.raises(lifecycle.LifecycleError, match=r"/their/project/frontend\.py"):
+        lifecycle.fastapi.create_app()
 
 
 def test_a_wrong_setting_is_named_at_once() -> None:

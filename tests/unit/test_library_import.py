@@ -34,6 +34,7 @@ def test_every_public_name_is_loaded_without_the_products(tmp_path: Path) -> Non
     code = (
         "import sys, lifecycle\n"
         "[getattr(lifecycle, name) for name in lifecycle.__all__]\n"
+        "[getattr(lifecycle.fastapi, name) for name in lifecycle.fastapi.__all__]\n"
         "print(sorted({'frontend', 'worker'} & set(sys.modules)))"
     )
     assert run(code, tmp_path) == "[]"
