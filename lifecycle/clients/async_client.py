@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
@@ -30,6 +31,7 @@ class AsyncClient:
         """
         self._backend = make_backend(url, api_key, settings)
         self._is_open = False
+        self._opening = asyncio.Lock()  # several calls may be the first
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -41,16 +43,18 @@ class AsyncClient:
         await self.aclose()
 
     async def _open(self) -> Backend:
-        if not self._is_open:
-            await self._backend.__aenter__()
-            self._is_open = True
+        async with self._opening:
+            if not self._is_open:
+                await self._backend.__aenter__()
+                self._is_open = True
         return self._backend
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._is_open:
-            self._is_open = False
-            await self._backend.__aexit__(None, None, None)
+        async with self._opening:
+            if self._is_open:
+                self._is_open = False
+                await self._backend.__aexit__(None, None, None)
 
     async def inflight(self, model: str = "") -> Inflight:
         """Count the inflight requests of the cluster, of one model or of all. Raises Unavailable."""

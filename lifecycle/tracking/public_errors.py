@@ -21,6 +21,7 @@ from lifecycle.tracking.admission import Rejected
 _REJECTIONS: dict[str, tuple[type[Overloaded | Unavailable], str]] = {
     "draining": (Unavailable, "This tracker drains; send the request through another one"),
     "full": (Overloaded, "The queue of this model is full; try again later"),
+    "full_bytes": (Overloaded, "The queues hold as many bytes of requests as they may; try again later"),
     "limit": (Overloaded, "The owner has reached its limit of inflight requests; try again when one has ended"),
     "contended": (Unavailable, "Other calls with this idempotency key are being admitted; try again later"),
 }

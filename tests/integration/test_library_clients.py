@@ -129,6 +129,14 @@ async def test_the_plain_client_works_inside_a_running_loop_and_in_threads(clust
             client.inflight()
 
 
+async def test_the_first_calls_of_a_client_may_come_together(cluster: Cluster) -> None:
+    client = lifecycle.AsyncClient(**given(cluster.settings))
+    counts = await asyncio.gather(*(client.inflight() for _ in range(10)))
+    assert {count.total for count in counts} == {0}
+    await client.aclose()
+    await client.aclose()
+
+
 async def test_both_return_the_same(cluster: Cluster) -> None:
     async with (
         connect(cluster.settings) as tracker,
