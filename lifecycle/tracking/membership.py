@@ -14,15 +14,16 @@ from lifecycle.errors import Fenced, StoreError
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.store.connect import Connections
-from lifecycle.store.results import PendingCancellation
+from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.local_runs import LocalRuns
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.push_dispatcher import PushDispatcher
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, ReplicaState, Role
+from lifecycle.types import CancelMode, ErrorType, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,9 @@ class Membership:
         models: ModelRegistry,
         readers: Readers,
         owned: OwnedRequests,
+        local_runs: LocalRuns,
     ) -> None:
+        self._local_runs = local_runs
         self._state = state
         self._connections = connections
         self._store = connections.store
@@ -55,6 +58,7 @@ class Membership:
     def _new_lease(self) -> Lease:
         lease = Lease(self._store, Role.FRONTEND, self)
         self._state.id = lease.id
+        self._local_runs.begin(self._connections, lease.id)
         return lease
 
     async def join(self, retry_for_secs: float) -> None:
@@ -124,6 +128,7 @@ class Membership:
             for inbox in inboxes:
                 group.create_task(inbox.run(), name="inbox")
             group.create_task(self._models.run(), name="roster")
+            group.create_task(self._local_runs.serve(), name="local runs")
             # Not a task: one that fails while the group only waits leaves its parent marked as cancelled (CPython 3.11
             # and 3.12), and a later check of that mark, as in `run`, would end this frontend without a message.
             await self.lease.run()
@@ -135,10 +140,18 @@ class Membership:
 
     def about(self) -> dict[str, Any]:
         state = ReplicaState.DRAINING if self._state.draining else ReplicaState.READY
-        return {"state": state, "url": self._state.url, "counted": self._metrics.counted()}
+        return {"state": state, "url": self._state.url or None, "counted": self._metrics.counted()}
 
     async def on_pending_cancellations(self, pending: Sequence[PendingCancellation]) -> None:
-        """Ignore them: only workers have any."""
+        """Cancel what runs here, and confirm the cancels of requests that do not."""
+        absent = [rid for rid, mode, _ in pending if not self._local_runs.cancel(rid, CancelMode(mode))]
+        await tasks.in_batches(self._confirm_not_running, absent)
+
+    async def _confirm_not_running(self, rid: str) -> None:
+        record = await self._store.read(rid)
+        attempt = record.attempt if record is not None else 0
+        cancelled = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+        await self._store.finish(rid, self._state.id, attempt, cancelled, 0)
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         self._owned.check_lost(rids)
@@ -153,3 +166,4 @@ class Membership:
         self._readers.mark_stale(shard)
         self._owned.mark_stale(shard)
         self._owned.check_ended(shard)
+        self._local_runs.check_streams(shard)

@@ -4,7 +4,7 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, cancellations_limit
 -- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, tick}: held is the number that
---         Redis counts; pending_cancellations are {rid, mode, reason}… for a worker; tick is how often this replica has
+--         Redis counts; pending_cancellations are {rid, mode, reason}…, of what runs there; tick is how often this replica has
 --         called, so it goes back when Redis has lost its last writes.
 
 local P = KEYS[1]
@@ -20,18 +20,13 @@ if not epoch then
 end
 
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
-local held, pending_cancellations = 0, {}
-if role == 'worker' then
-  held = redis.call('HLEN', P .. 'running:' .. replica)
-  local limit = tonumber(cancellations_limit)
-  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
-    local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
-    local mode = cancel[1] or 'kill'
-    -- It ended or runs elsewhere: whatever the cancel was, this worker must kill its engine.
-    if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
-    pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
-  end
-else
-  held = redis.call('HLEN', P .. 'inflight:' .. replica)
+local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
+local limit, pending_cancellations = tonumber(cancellations_limit), {}
+for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
+  local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
+  local mode = cancel[1] or 'kill'
+  -- It ended or runs elsewhere: whatever the cancel was, this replica must kill its engine.
+  if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
+  pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
 end
 return {'ok', epoch, held, pending_cancellations, tick}
