@@ -12,7 +12,7 @@ from tests.chaos.audit.history import How, Seen, Token
 
 
 class Answer:
-    """What has come of an answer so far. `over` is set when nothing more comes."""
+    """Hold what has come of an answer so far. `over` is set when nothing more comes."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.code = 0

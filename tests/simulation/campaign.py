@@ -15,7 +15,7 @@ _SHOWN_EVERY_SECS = 5.0
 
 
 class Result(NamedTuple):
-    """What came of one seed."""
+    """Hold what came of one seed."""
 
     seed: int
     digest: str

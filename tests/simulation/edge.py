@@ -1,4 +1,4 @@
-"""What a frontend does with a call, between HTTP and its tracker: as frontend/routes does it, without HTTP."""
+"""Serve calls at a frontend, between HTTP and its tracker: as frontend/routes does it, without HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold in Redis at every moment, checked against the data of the simulated server itself.
+"""Check what must hold in Redis at every moment, in the data of the simulated server itself.
 
 After each command: a request that has ended does not change, its stream does not grow, and its attempts only rise.
 Now and then, and at the end: who holds what is kept consistently, and each request that waits is in its queue.

@@ -43,7 +43,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = 1000.0
         self._numbers = itertools.count()
-        self._buried: list[_Task] = []
+        self._of_the_dead: list[_Task] = []
         self._timers: list[tuple[float, int, Any]] = []
         self._over = False
         self.connect: Connect | None = None
@@ -64,9 +64,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _new_task(self, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         return _Task(coroutine, next(self._numbers), loop=self, **options)
 
-    def bury(self, process: Process) -> None:
+    def keep_tasks_of(self, process: Process) -> None:
         """Keep the tasks of a dead process until the end, so that no `finally` of them runs."""
-        self._buried += [
+        self._of_the_dead += [
             task for task in asyncio.all_tasks(self) if isinstance(task, _Task) and task.process is process
         ]
 
@@ -81,11 +81,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a `finally` still wants to do is not done
-            for task in [*self._buried, *asyncio.all_tasks(self)]:
+            for task in [*self._of_the_dead, *asyncio.all_tasks(self)]:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(BaseException):
                     task.get_coro().close()
-        self._buried.clear()
+        self._of_the_dead.clear()
 
     # What asyncio calls
 
@@ -148,10 +148,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle._run()
 
     def _write_to_self(self) -> None:
-        """Nothing has to be woken: there is one thread."""
+        """Wake nobody: there is one thread."""
 
     def _process_events(self, event_list: Any) -> None:
-        """There are no file descriptors."""
+        """Ignore them: there are no file descriptors."""
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
         assert self.connect is not None

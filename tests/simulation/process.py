@@ -62,7 +62,7 @@ class Process:
         self.state = State.DEAD
         self.crash_after = None
         self.held, self.arrivals = [], []
-        self._loop.bury(self)
+        self._loop.keep_tasks_of(self)
         for call in self.on_crash:
             call()
         self.on_crash = []

@@ -31,7 +31,7 @@ _NAMESPACE = "sim"
 
 @dataclass
 class Outcome:
-    """What came of a simulation."""
+    """Hold what came of a simulation."""
 
     plan: Plan
     violations: list[str] = field(default_factory=list)

@@ -37,7 +37,7 @@ class Both:
     """Sends each command to both servers, under keys of its own, and compares the answers."""
 
     def __init__(self, real: Redis, prefix: str) -> None:
-        self._real = real
+        self._send: Any = real.execute_command
         self._prefix = prefix
         self._simulated = Server(lambda: _NOW_SECS, seed=1)
 
@@ -45,7 +45,7 @@ class Both:
         words = [f"{self._prefix}{word}" if word in _KEYS else word for word in command]
         simulated = _plain(self._simulated.execute([word.encode() for word in words]))
         try:
-            real = _plain(self._real.execute_command(*words))
+            real = _plain(self._send(*words))
         except ResponseError as failure:
             real = _code(str(failure))
         assert simulated == real, command
