@@ -40,6 +40,7 @@ class Invariants:
         self._namespace = namespace
         self._story = story
         self._ended: dict[bytes, _Ended] = {}
+        self._killed: dict[bytes, int] = {}  # how long the stream was when the request was killed
         self._attempts: dict[bytes, int] = {}
         self._generation = server.generation
         server.on_call = self._on_call
@@ -70,16 +71,22 @@ class Invariants:
         if server.generation != self._generation:  # another server: what it has lost is allowed to be undone
             self._generation = server.generation
             self._ended.clear()
+            self._killed.clear()
             self._attempts.clear()
         for key in touched:
             prefix, _, name = key.partition(b"}:")
             kind, _, rid = name.partition(b":")
             if kind == b"request":
                 self._check_request(key, rid)
-            elif kind == b"tokens" and (ended := self._ended.get(prefix + b"}:request:" + rid)) is not None:
-                length = len(server.database.values.get(key) or ())
-                if length > ended.stream_length:
-                    self.note(f"{rid.decode()} has ended, and its stream has grown")
+            elif kind == b"tokens":
+                self._check_stream(prefix + b"}:request:" + rid, rid, len(server.database.values.get(key) or ()))
+
+    def _check_stream(self, key: bytes, rid: bytes, length: int) -> None:
+        ended = self._ended.get(key)
+        if ended is not None and length > ended.stream_length:
+            self.note(f"{rid.decode()} has ended, and its stream has grown")
+        if length > self._killed.get(key, length):
+            self.note(f"{rid.decode()} was killed, and its stream has grown")
 
     def _check_request(self, key: bytes, rid: bytes) -> None:
         record = self._server.database.values.get(key)
@@ -90,6 +97,8 @@ class Invariants:
         if attempt < self._attempts.get(key, 0):
             self.note(f"{rid.decode()} went back from attempt {self._attempts[key]} to {attempt}")
         self._attempts[key] = attempt
+        if record.get(b"cancel_mode") == b"kill" and key not in self._killed:
+            self._killed[key] = self._length_of(key)
         if ended is not None:
             changed = [
                 name for name, value in ended.fields.items() if name not in _MAY_CHANGE and record.get(name) != value
@@ -98,8 +107,11 @@ class Invariants:
                 was, now = ended.fields.get(changed[0]), record.get(changed[0])
                 self.note(f"{rid.decode()} had ended, and its {changed[0].decode()} went from {was!r} to {now!r}")
         elif record.get(b"status") in TERMINAL:
-            tokens = self._server.database.values.get(key.replace(b"}:request:", b"}:tokens:", 1))
-            self._ended[key] = _Ended(dict(record), len(tokens) if isinstance(tokens, Stream) else 0)
+            self._ended[key] = _Ended(dict(record), self._length_of(key))
+
+    def _length_of(self, key: bytes) -> int:
+        tokens = self._server.database.values.get(key.replace(b"}:request:", b"}:tokens:", 1))
+        return len(tokens) if isinstance(tokens, Stream) else 0
 
     # The whole
 
