@@ -43,6 +43,7 @@ class Faults:
         self._history = history
         self._story = story
         self._dice = random.Random(f"faults {plan.seed}")
+        self._replacing = asyncio.Lock()
         self._began_at = loop.time()
 
     async def run(self) -> None:
@@ -71,6 +72,9 @@ class Faults:
                 await self._of_process(fault, self._slots[fault.target])
             case "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "vanish":
                 await self._of_link(fault)
+            case "failover" | "restart" | "flush":
+                async with self._replacing:
+                    await self._replace(fault)
             case _:
                 await self._of_server(fault)
 
@@ -130,6 +134,13 @@ class Faults:
                 await asyncio.sleep(fault.secs)
                 self._story.note("redis", "refuses no more")
                 server.refusal = ""
+            case "server clock":
+                self.clock_step_secs += self._dice.choice((-30.0, -2.0, 2.0, 30.0))
+                self._story.note("redis", f"its clock is off by {self.clock_step_secs:g} s")
+
+    async def _replace(self, fault: Fault) -> None:
+        server = self._network.server
+        match fault.kind:
             case "failover":
                 dumped, writes = server.database.dump(), server.database.writes
                 self._story.note("redis", "its replica stops following")
@@ -142,9 +153,6 @@ class Faults:
                 await self._replace_server(server.database.dump(), min(fault.secs, 3.0), "is started anew")
             case "flush":
                 await self._replace_server(None, min(fault.secs, 3.0), "is started anew without its data")
-            case "server clock":
-                self.clock_step_secs += self._dice.choice((-30.0, -2.0, 2.0, 30.0))
-                self._story.note("redis", f"its clock is off by {self.clock_step_secs:g} s")
 
     async def _replace_server(self, dumped: bytes | None, down_secs: float, what: str) -> None:
         network = self._network

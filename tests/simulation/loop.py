@@ -70,6 +70,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task for task in asyncio.all_tasks(self) if isinstance(task, _Task) and task.process is process
         ]
 
+    @property
+    def is_over(self) -> bool:
+        """Return whether everything was thrown away."""
+        return self._over
+
     def make_ready(self, handles: Iterable[asyncio.Handle]) -> None:
         """Run these callbacks next, in this order."""
         self._ready.extend(handles)  # type: ignore[attr-defined]

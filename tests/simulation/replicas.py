@@ -70,6 +70,8 @@ class Slot:
         try:
             await self._main(stop)
         except Exception as failure:
+            if isinstance(failure, RuntimeError) and self._loop.is_over:
+                return
             self._story.note(self.name, f"ends: {failure!r:.200}")
             if not _is_expected(failure):
                 self.failures.append(f"{self.name} ended: {failure!r}")
