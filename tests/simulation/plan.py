@@ -31,7 +31,7 @@ FAULT_KINDS = (
 )
 OF_A_PROCESS = frozenset(FAULT_KINDS[:10]) | {"wall clock"}
 LOSES_DATA = frozenset({"failover", "flush"})
-_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 2, 2, 2, 5, 2, 0.5, 0.5, 0.5)
+_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 2, 2, 2, 10, 2, 0.5, 0.5, 0.5)
 
 
 class Fault(NamedTuple):
@@ -116,7 +116,7 @@ def plan_of(seed: int) -> Plan:
     """Draw the plan of a seed."""
     dice = random.Random(f"plan {seed}")
     frontends = dice.choice((2, 2, 3))
-    concurrency = dice.choice((1, 2, 4))
+    concurrency = dice.choice((1, 1, 2, 4))
     teams = dice.choice(
         (
             (Team("plain", False, 2, concurrency),),

@@ -72,20 +72,11 @@ def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
             first = end
         elif not first.agrees_with(end):
             lost = history.may_have_lost(first.call.invoked_at, end.call.completed_at)
-            if not (
-                lost and (end.error_type == "state_lost" or end.repeats(first) or _cancelled_since(first, end, calls))
-            ):
+            again = end.error_type == "state_lost" or end.repeats(first) or history.short
+            if not (lost and again):
                 yield f"two ends: {first} and {end}"
                 return
             first = end  # a loss of data is told once, or an end that was lost is reached again
-
-
-def _cancelled_since(first: End, end: End, calls: Sequence[Call]) -> bool:
-    """Return whether a request whose end was lost was then cancelled because somebody asked for it."""
-    return end.status == "cancelled" and any(
-        call.operation is Operation.CANCEL and call.code in (200, 202) and call.completed_at > first.call.completed_at
-        for call in calls
-    )
 
 
 def _status_goes_back(history: History, calls: Sequence[Call]) -> Iterator[str]:

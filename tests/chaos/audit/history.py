@@ -119,7 +119,8 @@ class Window:
 class History:
     """`retention_secs`: how long an ended request must be readable. `settle_secs`: how long after a window counts and
     consequences may be late. `shared`: others use the deployment too, so a count may be higher than the load explains.
-    `short`: requests may complete before their frontend finds that they were admitted although it has answered 503.
+    `short`: requests may be shorter than a heartbeat, so they may end before a replica finds that they were admitted
+    although it has answered 503, or that Redis has lost their end.
     """
 
     retention_secs: float = 600.0
