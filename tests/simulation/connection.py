@@ -30,6 +30,7 @@ class Connection(asyncio.Transport):
         self._session = network.server.open(self._from_server)
         self._closing = False  # the process has closed it, or has been told that it is closed
         self._vanished = False  # neither side hears of the other any more, and neither knows
+        self._loses_reply = False  # the next part that the server sends
         self._to_server: deque[bytes] = deque()  # stands still: cut off, or the server hangs
         self._to_client: deque[bytes] = deque()
         self._arrived: list[bytes] = []  # in the process's socket, not read yet
@@ -85,8 +86,12 @@ class Connection(asyncio.Transport):
             self._serve(data)
 
     def _serve(self, data: bytes) -> None:
+        route = self._route
         if data == _FIN:
             self._leave()
+        elif route.lost_script and route.lost_script in data:
+            route.lost_script, self._loses_reply = b"", True
+            self._session.receive(data)
         else:
             self._session.receive(data)
 
@@ -99,11 +104,13 @@ class Connection(asyncio.Transport):
     # To the process
 
     def _from_server(self, data: bytes) -> None:
-        if self._route.lose_replies_after >= 0:
-            self._route.lose_replies_after -= 1
-            if self._route.lose_replies_after < 0:
+        if self._loses_reply:
+            self._loses_reply = False
+            if self._route.lost_silently:
+                self.vanish()
+            else:
                 self.reset()
-                return
+            return
         self._client_at = max(self._client_at, self._loop.time() + self._network.delay(self._route))
         self._at(self._client_at, self._reach_client, data)
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 
+from lifecycle.store import script_loader
 from tests.chaos.audit.history import History, Window
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.network import Network
@@ -70,7 +71,7 @@ class Faults:
         match fault.kind:
             case "crash" | "pause" | "drain" | "wall clock":
                 await self._of_process(fault, self._slots[fault.target])
-            case "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "vanish":
+            case "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "no reply" | "vanish":
                 await self._of_link(fault)
             case "failover" | "restart" | "flush":
                 async with self._replacing:
@@ -112,9 +113,11 @@ class Faults:
             case "reset":
                 for connection in list(route.connections):
                     connection.reset()
-            case "lost reply":
-                route.lose_replies_after = fault.amount
-                await asyncio.sleep(2.0)
+            case "lost reply" | "no reply":
+                route.lost_script = script_loader.load(fault.script).sha.encode()
+                route.lost_silently = fault.kind == "no reply"
+                await asyncio.sleep(6.0)
+                route.lost_script = b""
             case "vanish":
                 for connection in list(route.connections):
                     connection.vanish()

@@ -25,7 +25,8 @@ class Route:
         self.delay_factor = 1.0
         self.to_server_open = True
         self.to_client_open = True
-        self.lose_replies_after = -1  # so many replies come yet; the next one is lost with its connection
+        self.lost_script = b""  # the SHA1 of a script whose next reply is lost
+        self.lost_silently = False  # the connection is not closed then
         self.connections: list[Connection] = []
         self._waiting: list[asyncio.Future[None]] = []
 

@@ -19,7 +19,8 @@ FAULT_KINDS = (
     "unheard",  # the process hears the server, and not the other way round
     "slow link",
     "reset",  # every connection of the process
-    "lost reply",  # a command is executed, and its connection closed before the reply
+    "lost reply",  # a script is executed, and its connection closed before the reply
+    "no reply",  # a script is executed, and its connection leads nowhere from then on
     "vanish",  # the connections lead nowhere, and nobody is told
     "hang",  # the server is stopped for a while
     "refusal",  # the server answers every write with an error
@@ -29,22 +30,32 @@ FAULT_KINDS = (
     "server clock",  # a step of its clock
     "wall clock",  # a step of a process's clock
 )
-OF_A_PROCESS = frozenset(FAULT_KINDS[:10]) | {"wall clock"}
+OF_A_PROCESS = frozenset(FAULT_KINDS[:11]) | {"wall clock"}
 LOSES_DATA = frozenset({"failover", "flush"})
-_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 2, 2, 2, 10, 2, 0.5, 0.5, 0.5)
+_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 5, 2, 2, 2, 10, 2, 0.5, 0.5, 0.5)
+
+
+_FRONTENDS_SCRIPTS = ("admit", "admit", "cancel", "attach", "disconnect", "heartbeat", "reconcile_shard", "reap")
+_WORKERS_SCRIPTS = ("start", "start", "append", "finish", "finish", "requeue", "heartbeat", "reconcile_shard", "reap")
 
 
 class Fault(NamedTuple):
-    """One fault. `target` is a replica's slot, such as `frontend-1`; `amount` depends on the kind."""
+    """One fault. `target` is a replica's slot, such as `frontend-1`; `amount` depends on the kind.
+
+    `script` is the one whose next reply is lost.
+    """
 
     at: float
     kind: str
     target: str = ""
     secs: float = 0.0
     amount: int = 0
+    script: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target}".strip() + (f" for {self.secs:.2f} s" if self.secs else "")
+        return " ".join(filter(None, (self.kind, self.script, self.target))) + (
+            f" for {self.secs:.2f} s" if self.secs else ""
+        )
 
 
 class Visit(NamedTuple):
@@ -150,7 +161,7 @@ def _request(dice: random.Random, number: int, frontends: int, teams: tuple[Team
         model=dice.choice(teams).model,
         stream=stream,
         words=words,
-        pause_secs=dice.choice((0.0, 0.02, 0.1, 0.3)),
+        pause_secs=dice.choice((0.0, 0.02, 0.1, 0.3, 2.0 if words <= 3 else 0.3)),
     )
     length_secs = words * request.pause_secs + 0.2
     changes: dict[str, object] = {}
@@ -189,10 +200,13 @@ def _some_kinds(dice: random.Random) -> list[str]:
 
 def _fault(dice: random.Random, kinds: list[str], slots: list[str]) -> Fault:
     kind = dice.choice(kinds)
+    target = dice.choice(slots) if kind in OF_A_PROCESS else ""
+    script = dice.choice(_FRONTENDS_SCRIPTS if target.startswith("frontend") else _WORKERS_SCRIPTS)
     return Fault(
         at=dice.uniform(0.0, LOAD_SECS),
         kind=kind,
-        target=dice.choice(slots) if kind in OF_A_PROCESS else "",
+        target=target,
         secs=dice.choice((0.1, 0.5, 1.5, 3.0, 6.0, 10.0)) * dice.uniform(0.8, 1.2),
         amount=dice.choice((0, 1, 3, 10, 30, 100)),
+        script=script if kind in ("lost reply", "no reply") else "",
     )
