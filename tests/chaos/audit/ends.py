@@ -126,6 +126,7 @@ def _cancel_undone(history: History, calls: Sequence[Call]) -> Iterator[str]:
             )
             return
     for call in later:
-        if call.error == "" and confirmed.record.status == "cancelled":
+        lost = history.short and history.may_have_lost(confirmed.completed_at, call.completed_at)
+        if call.error == "" and confirmed.record.status == "cancelled" and not lost:
             yield f"a reader at {call.completed_at:.2f} s was told success, after a confirmed cancel"
             return
