@@ -81,9 +81,9 @@ class Network:
         route = self.route(process.name)
         await asyncio.sleep(self.delay(route))
         await route.wait_open()
-        if not self.accepts:
-            raise ConnectionRefusedError(111, f"{_REFUSED} ('{host}', {port})")
         await asyncio.sleep(self.delay(route))
+        if not self.accepts:  # asked last: a server that has gone meanwhile must not execute anything
+            raise ConnectionRefusedError(111, f"{_REFUSED} ('{host}', {port})")
         protocol = protocol_factory()
         connection = Connection(self, self._loop, process, route, protocol)
         process.on_crash.append(connection.process_died)
