@@ -240,6 +240,7 @@ RULES: dict[str, _Rule] = {
     "pending_cleanup": _permanent,
     "secret": _permanent,
     "clock": _permanent,
+    "limit_clock": _permanent,
 }
 """One rule for each declared key, the code to what `Key.life` says in words; a test holds the two together."""
 

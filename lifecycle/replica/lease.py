@@ -74,6 +74,7 @@ class Lease:
         self._compare_at = [0.0] * store.settings.shards
         self._epochs: list[str | None] = [None] * store.settings.shards
         self._ticks = [0] * store.settings.shards
+        self._asked_at: list[float | None] = [None] * store.settings.shards  # when each shard has answered last
         # The shards that have lost data and have not been told again what is held, or of which that failed otherwise.
         self.reasserting: set[int] = set()
 
@@ -213,4 +214,9 @@ class Lease:
         self.reasserting.discard(shard)
 
     async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Reconciliation:
-        return await self._store.reconcile_shard(shard, self.id, self.role, list(held) if compare else None)
+        before, now = self._asked_at[shard], time.monotonic()
+        elapsed_secs = None if before is None else now - before
+        rids = list(held) if compare else None
+        answer = await self._store.reconcile_shard(shard, self.id, self.role, rids, elapsed_secs=elapsed_secs)
+        self._asked_at[shard] = now
+        return answer

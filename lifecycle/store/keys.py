@@ -80,6 +80,7 @@ SHARD_KEYS = (
     Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard, 0 before"),
     Key("confirmed", "string", "TTL: a minute", "written before replicas of Redis are waited for"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
+    Key("limit_clock", "hash", "permanent", "when a replica was last here, and how far Redis's clock has stepped"),
 )
 
 CONTROL_KEYS = (

@@ -130,20 +130,32 @@ class Membership(ScriptRunner):
         return as_text(reply[1]) if as_text(reply[0]) == "ok" else None
 
     async def reconcile_shard(
-        self, shard: int, replica: str, role: Role, rids: Sequence[str] | None = None
+        self,
+        shard: int,
+        replica: str,
+        role: Role,
+        rids: Sequence[str] | None = None,
+        *,
+        elapsed_secs: float | None = None,
     ) -> Reconciliation:
         """Compare what a replica holds in one shard with what Redis counts, and return the differences only.
 
         `rids` names what it holds; it is given only after a mismatch, because then the cost grows with their number.
         What Redis counts is read page by page, so a request that starts or ends meanwhile may be among the
         differences: whoever acts on them reads the record first. Nothing is changed but the shard's epoch, which the
-        first call after a loss of data sets, and the replica's tick, which each call raises. A cancellation is
-        returned again until its worker has confirmed it.
+        first call after a loss of data sets, its clock of limits, and the replica's tick, which each call raises. A
+        cancellation is returned again until its worker has confirmed it.
+
+        `elapsed_secs` is the time since the replica's last call for the shard, by its monotonic clock; None for the
+        first. Redis's clock may step, and what it shows beyond this time does not count for the limits of requests.
 
         Raises Fenced when the replica has been reaped in this shard, and StoreUnavailable.
         """
         prefix = self._prefixes[shard]
-        reply = await self._call("reconcile_shard", prefix, replica, role.value, _CANCELLATIONS_LIMIT)
+        elapsed = "" if elapsed_secs is None else f"{elapsed_secs:.3f}"
+        reply = await self._call(
+            "reconcile_shard", prefix, replica, role.value, _CANCELLATIONS_LIMIT, self.settings.lease_secs, elapsed
+        )
         if reply[0] == b"fenced":
             raise fenced(replica)
         cancellations = [PendingCancellation(as_text(r), as_text(m), as_text(why)) for r, m, why in reply[3]]
