@@ -13,9 +13,6 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from redis.exceptions import RedisError
-
-from lifecycle.errors import StoreError
 from lifecycle.execution.worker import Worker
 from lifecycle.store.connect import open_store
 
@@ -84,7 +81,7 @@ class Departure:
         try:
             async with asyncio.timeout(2 * settings.redis_timeout_secs), open_store(settings) as store:
                 await self._worker.leave_through(store)
-        except (StoreError, RedisError, TimeoutError) as failure:
+        except Exception as failure:  # whatever it is, the process must end
             log.warning(
                 "the worker could not leave the cluster, so its requests end when its lease expires: %s", failure
             )

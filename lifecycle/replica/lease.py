@@ -147,7 +147,11 @@ class Lease:
         while True:
             await asyncio.sleep(settings.heartbeat_secs)
             try:
-                await self.heartbeat()
+                try:
+                    await self.heartbeat()
+                except StoreError:
+                    await self._reconcile_all()  # the shards may be on other servers, and their limits run by this
+                    raise
                 await self._reconcile_all()
             except StoreError as failure:
                 tasks.check_cancelled()

@@ -7,6 +7,7 @@ not pending any more.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
@@ -42,11 +43,14 @@ class UnknownReplicas:
             return 0
         self._look_at = now + lease_secs * max(1.0, len(known) / _LOOKERS) * random.uniform(0.8, 1.0)
         found: set[str] = set()
-        for prefix in self._store.keys.prefixes:
-            try:
-                found.update(as_text(name) for name in await self._store.command("HKEYS", prefix + "ticks"))
-            except StoreError as failure:
-                log.debug("the replicas that %s knows could not be read: %s", prefix, failure)
+        asked = (self._store.command("HKEYS", prefix + "ticks") for prefix in self._store.keys.prefixes)
+        for reply in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(reply, StoreError):
+                log.debug("the replicas that a shard knows could not be read: %s", reply)
+            elif isinstance(reply, BaseException):
+                raise reply
+            else:
+                found.update(map(as_text, reply))
         unknown = [(replica, role) for replica in found - set(known) if (role := replica.partition("-")[0]) in _ROLES]
         lent = await self._store.lend_leases(sorted(unknown)[:LENT_PAGE])
         if lent:

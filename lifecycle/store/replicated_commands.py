@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AskError, MovedError, NoPermissionError, TryAgainError
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
@@ -128,12 +128,15 @@ class ReplicatedCommands(Commands):
 
     def _outcome(self, written: Reply, confirmed: Reply) -> tuple[BaseException | None, str | None]:
         """Return why it is not known what became of the writes, and how far they are confirmed if not far enough."""
-        lost = written.exception() or confirmed.exception()
+        of_write, of_wait = written.exception(), confirmed.exception()  # asyncio logs one that nobody reads
+        lost = of_write or of_wait
         if lost is not None:
             return lost, None
         number = confirmed.result()
         if isinstance(number, NoPermissionError):
             return None, f"this Redis user may not call WAIT: {number}"
+        if isinstance(written.result(), (MovedError, AskError, TryAgainError)):  # the slot of this write, of no other
+            return None, "as the slot of the confirming write is being moved"
         for reply in (written.result(), number):  # errors of a primary that was demoted meanwhile, for instance
             if isinstance(reply, Exception):
                 return unavailable(reply) or StoreUnavailable("Redis did not answer WAIT", str(reply)), None

@@ -51,13 +51,11 @@ class AdmissionControl:
         Raises Rejected, StoreUnavailable (StoreFull when only the memory of Redis lacks), or Fenced when the frontend's
         lease has expired; nothing is left behind then.
         """
-        if self._state.draining:
-            raise Rejected("draining")
+        await self._check_room(admit)
         with self._owned.admitting(admit.rid):
             refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
             if refusal is not None:
                 raise Rejected(refusal)
-            await self._memory_mark.check(admit.rid, len(admit.body))
             return await self._admit(admit)
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
@@ -65,8 +63,7 @@ class AdmissionControl:
 
         Raises as `admit` does. What concerns queues, bodies, content and quotas in `admit` is not used.
         """
-        if self._state.draining:
-            raise Rejected("draining")
+        await self._check_room(admit)
         with self._owned.admitting(admit.rid), self._reader(admit) as (reader, span):
             new = NewRequest(
                 rid=admit.rid,
@@ -90,6 +87,13 @@ class AdmissionControl:
                 raise Rejected(start)
             self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
         return start, reader
+
+    async def _check_room(self, admit: AdmissionRequest) -> None:
+        """Refuse what this frontend need not ask Redis about: so nothing can have been admitted nevertheless."""
+        if self._state.draining:
+            raise Rejected("draining")
+        if admit.rid not in self._owned:  # else it exists, whatever the memory has
+            await self._memory_mark.check(admit.rid, len(admit.body))
 
     @contextmanager
     def _reader(self, admit: AdmissionRequest) -> Iterator[tuple[TokenReader, RequestSpan]]:

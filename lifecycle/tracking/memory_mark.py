@@ -6,6 +6,7 @@ server does not tell its memory (its access rules forbid INFO), its own refusal 
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from redis.exceptions import RedisError
@@ -28,23 +29,26 @@ class _Room:
     """Know what one server has left below the mark, in bytes, less what was admitted here since that was read."""
 
     def __init__(self) -> None:
+        self._asking = asyncio.Lock()
         self._left = float("inf")
         self._read_at = float("-inf")
         self._fresh_secs = 0.0
 
     async def refresh(self, server: Commands) -> None:
         """Ask the server again if the reading is too old. Calls at the same time ask once."""
-        now = time.monotonic()
-        if now - self._read_at < self._fresh_secs:
+        if time.monotonic() - self._read_at < self._fresh_secs:
             return
-        self._read_at, self._fresh_secs = now, _FRESH_SECS
-        try:
-            info = parse_info((await server.execute("INFO", "memory")).decode(errors="replace"))
-        except (StoreError, RedisError):
-            tasks.check_cancelled()
-            self._left, self._fresh_secs = float("inf"), _UNKNOWN_SECS
-            return
-        self._left = memory_room(info, _SHARE)
+        async with self._asking:  # whoever comes meanwhile waits for the same answer
+            now = time.monotonic()
+            if now - self._read_at < self._fresh_secs:
+                return
+            left, fresh_secs = float("inf"), _UNKNOWN_SECS
+            try:
+                info = parse_info((await server.execute("INFO", "memory")).decode(errors="replace"))
+                left, fresh_secs = memory_room(info, _SHARE), _FRESH_SECS
+            except (StoreError, RedisError):
+                tasks.check_cancelled()
+            self._left, self._read_at, self._fresh_secs = left, now, fresh_secs
 
     def take(self, size: int) -> bool:
         """Take so many bytes of the room, and return whether it has them."""

@@ -191,7 +191,16 @@ class OwnedRequests:
             await asyncio.sleep(self._store.settings.lease_secs)
             await self._end_again(rid)
             return
-        if rid in self._refused:  # nobody waits for it, whatever its client wants after a disconnect
+        try:
+            await self._end_or_keep(monitor, record)
+        except StoreUnavailable:
+            monitor.leave()  # a heartbeat finds it again
+            raise
+
+    async def _end_or_keep(self, monitor: StreamMonitor, record: RequestRecord) -> None:
+        """Cancel a request that nobody waits for. Raises StoreUnavailable."""
+        rid, feed = record.id, monitor.feed
+        if await self._is_refused(record):  # whatever its client wants after a disconnect
             reason, lease_secs = "Its call was refused, as Redis did not answer", self._store.settings.lease_secs
             await self._store.cancel(
                 rid, CancelMode.KILL, reason, by="disconnect", via=self._state.id, retry_for_secs=lease_secs
@@ -201,6 +210,16 @@ class OwnedRequests:
             disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
             if disconnection.what == "grace":
                 monitor.watch_until(disconnection.grace_secs)
+
+    async def _is_refused(self, record: RequestRecord) -> bool:
+        """Return whether the call that brought the request was refused here, and cannot be repeated by its key.
+
+        A request that has come from another frontend was admitted there under the same id. Raises StoreUnavailable.
+        """
+        if record.id not in self._refused or record.idempotency:
+            return False
+        found = await self._store.read_timeline(record.id, retry_for_secs=self._store.settings.lease_secs)
+        return found is None or all(step["what"] != "frontend_changed" for step in found.steps)
 
     async def _end_unstarted(self, record: RequestRecord) -> None:
         """End a request that was to run in this process and does not, as the reply to its start was lost.

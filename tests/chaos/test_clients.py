@@ -100,7 +100,8 @@ async def test_gone_while_unary(calm: Settings, tmp_path: Path, healing: Healing
         with suppress(asyncio.CancelledError):
             await client
         await _is_cancelled(bench, "r1", 1)
-        await wait_until(lambda: "stop r1 1" in (tmp_path / "gate.journal").read_text())
+        journal = tmp_path / "gate.journal"
+        await wait_until(lambda: journal.exists() and "stop r1 1" in journal.read_text())
         healing.is_over()
 
 

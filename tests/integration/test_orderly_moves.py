@@ -15,9 +15,10 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.types import ReplicaState
 from tests.chaos.engines import numbers
+from tests.chaos.signatures import text_of
 from tests.cluster import Cluster, Process, running
 from tests.conftest import MakeSettings, MakeStore
-from tests.sse import chat, error_of, post, text_of
+from tests.sse import chat, error_of, post
 from tests.unit.world import World
 from tests.waiting import wait_until
 from tests.workers import serving

@@ -197,6 +197,7 @@ SCRIPTS = {
         "delete_content",
         "timeline",
         "confirm",
+        "track",
         *_OF_REPLICAS,
     ),
     "worker": ("open_queues", "start", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),

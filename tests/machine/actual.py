@@ -178,6 +178,8 @@ class Actual:
     async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
             answer = await self.store.reconcile_shard(0, replica, role, rids)
+            # Time passes here without any step of the clock, also while nobody reconciles: see test_limit_time.py.
+            await self.store.command("DEL", self.prefix + "limit_clock")
         except Fenced:
             return FENCED
         orders = {(order.rid, order.mode) for order in answer.pending_cancellations}

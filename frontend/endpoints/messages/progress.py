@@ -18,14 +18,14 @@ from lifecycle.types import Event
 class MessageProgress:
     """Hold what the events so far say about the end, which each event may be noted for more than once.
 
-    `stop` is the `message_stop` event with its id, once it has come. An event without a type is the whole answer of a
-    call that counts tokens.
+    `stop` is the `message_stop` event with its id, once it has come. A text is the whole answer of a call that counts
+    tokens.
     """
 
     __slots__ = ("_answered", "_begun", "_ended", "_open", "stop")
 
     def __init__(self) -> None:
-        self._answered = False  # an event without a type has come
+        self._answered = False  # a text has come
         self._begun = False  # message_start has come
         self._ended = False  # message_delta has come
         self._open: dict[int, None] = {}  # the indexes of the blocks that are open, in order
@@ -33,7 +33,8 @@ class MessageProgress:
 
     def note(self, attempt: int, number: int, event: Event) -> None:
         """Take note of one event."""
-        if not isinstance(event, dict):
+        if isinstance(event, str):
+            self._answered = True
             return
         kind = event.get("type")
         if kind == "content_block_delta":
@@ -48,8 +49,6 @@ class MessageProgress:
             self._ended = True
         elif kind == "message_stop":
             self.stop = TokenId(attempt, number), event
-        elif kind is None:
-            self._answered = True
 
     def missing_end(self, request_id: str, model: str, end: End) -> Iterator[dict[str, Any]]:
         """Yield the events that complete an answer whose engine was stopped, `message_stop` included."""

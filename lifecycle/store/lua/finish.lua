@@ -39,7 +39,7 @@ if not record or ended or another or record.status ~= 'running' or record.worker
 end
 
 if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
-for _, command in ipairs({'HKEYS', 'HSET', 'HDEL', 'HINCRBY', 'ZADD', 'ZREM', 'PEXPIRE', 'DEL'}) do require_command(command) end
+for _, command in ipairs({'HKEYS', 'HSET', 'HDEL', 'HINCRBY', 'SREM', 'ZADD', 'ZREM', 'PEXPIRE', 'DEL'}) do require_command(command) end
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
