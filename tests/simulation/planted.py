@@ -34,8 +34,8 @@ PLANTED = (
     Planted(
         "append does not ask whether the request is still its worker's",
         "lifecycle/store/lua/append.lua",
-        "  if run and nonce then added =",
-        "  nonce = nonce or mark\n  if true then added =",
+        "  if run and nonce then\n",
+        "  nonce = nonce or mark\n  if true then\n",
     ),
     Planted(
         "append does not compare the nonce of the start",
