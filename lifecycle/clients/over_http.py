@@ -120,7 +120,7 @@ class HttpBackend:
             if answer.status_code != 200:
                 await answer.aread()
                 raise _failure(answer)
-            async for at, data in read_events(answer.aiter_lines()):
+            async for at, data in read_events(answer.aiter_text()):
                 if data == _DONE:
                     return
                 event = orjson.loads(data)

@@ -1,0 +1,43 @@
+"""A client over HTTP before a server that answers as a frontend or a load balancer may, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+
+import lifecycle
+
+
+def stream(*events: object, ended: bool = True) -> tuple[int, bytes]:
+    """Return a frontend's answer with these events of the attempt 1, and [DONE] if the stream has ended."""
+    wire = b"".join(b"id: 1-%d\ndata: %b\n\n" % (at, orjson.dumps(event)) for at, event in enumerate(events, 1))
+    return 200, wire + (b"data: [DONE]\n\n" if ended else b"")
+
+
+@asynccontextmanager
+async def answering(*answers: tuple[int, bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Provide the address of a server that gives these answers in turn, and the heads of the calls it got."""
+    left, heads = list(answers), list[bytes]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        status, body = left.pop(0)
+        head = f"HTTP/1.1 {status} Said\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, asyncio.timeout(30):
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+async def test_an_event_may_contain_any_separator_of_lines(separator: str) -> None:
+    text = f"one{separator}two"
+    async with answering(stream(text)) as (address, _), lifecycle.AsyncClient(f"http://{address}") as client:
+        assert [event async for event in client.stream("r")] == [text]
