@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
+from concurrent import futures
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from lifecycle.aio import tasks
 from lifecycle.clients.arguments import filter_of
 from lifecycle.clients.async_client import AsyncClient
 from lifecycle.errors import Unavailable
@@ -35,6 +38,7 @@ class Client:
         self._given = (url, api_key, settings)
         self._loop = asyncio.new_event_loop()
         self._closed = False
+        self._submitting = threading.RLock()  # no call follows `_end` to the loop; a finalizer may come in between
         self._thread = threading.Thread(target=self._loop.run_forever, name="lifecycle client", daemon=True)
         self._thread.start()
         try:
@@ -57,26 +61,40 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and end the thread. A second call does nothing."""
-        if self._closed:
-            return
-        try:
-            if self._made is not None:
-                self._run(self._made.aclose(), _CLOSE_SECS)
-        finally:
+        """Close the connections and end the thread. A second call does nothing.
+
+        The calls and streams that other threads wait for raise Unavailable.
+        """
+        with self._submitting:
+            if self._closed:
+                return
             self._closed = True
+            ended = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        try:
+            ended.result(2 * _CLOSE_SECS)
+        finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CLOSE_SECS)
             if not self._thread.is_alive():
                 self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, Result], timeout_secs: float | None = None) -> Result:
-        if self._closed:
-            work.close()
-            raise Unavailable("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    async def _end(self) -> None:
+        """End the calls that other threads wait for, and close the connections."""
+        calls = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        await tasks.end(calls, _CLOSE_SECS)
+        if self._made is not None:
+            await self._made.aclose()
+
+    def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        with self._submitting:
+            if self._closed:
+                work.close()
+                raise Unavailable("this client is closed")
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(timeout_secs)
+            return future.result()
+        except futures.CancelledError:
+            raise Unavailable("this client was closed") from None
         except BaseException:
             future.cancel()
             raise
@@ -122,13 +140,13 @@ class Client:
 
     def events(self, id: str, after: str | None = None) -> Generator[tuple[str, Any]]:
         """Yield (at, event) as `stream` does; `at` is where to resume behind the event, such as "1-7"."""
-        items = self._client.events(id, after)
+        reading = _Reading(self._client.events(id, after))
         try:
-            while (item := self._run(_next(items))) is not _END:
+            while (item := self._run(reading.next())) is not _END:
                 yield item
         finally:
-            if not self._closed:
-                self._run(_close(items))
+            with suppress(Unavailable):  # the client was closed, which has ended the stream
+                self._run(reading.aclose())
 
     def cancel(self, id: str, mode: str = "kill", reason: str = "", wait_secs: float = 0.0) -> RequestRecord:
         """Cancel a request and return its record. Cancelling an ended one changes nothing.
@@ -155,9 +173,20 @@ class Client:
         return self._run(self._client.replicas())
 
 
-async def _next(items: Any) -> Any:
-    return await anext(items, _END)
+class _Reading:
+    """Read one stream, a call for each event. A call that was interrupted, as by Ctrl-C, may not have ended yet."""
 
+    def __init__(self, items: AsyncGenerator[tuple[str, Any]]) -> None:
+        self._items = items
+        self._latest: asyncio.Task[Any] | None = None  # the latest call
 
-async def _close(items: Any) -> None:
-    await items.aclose()
+    async def next(self) -> Any:
+        """Return the next item, or _END."""
+        self._latest = asyncio.current_task()
+        return await anext(self._items, _END)
+
+    async def aclose(self) -> None:
+        """End the call that still reads, if any, then close the stream."""
+        if self._latest is not None:
+            await tasks.end((self._latest,), _CLOSE_SECS)
+        await self._items.aclose()
