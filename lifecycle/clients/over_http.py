@@ -37,12 +37,15 @@ class HttpBackend:
     """Call the API at one URL (`Backend`), with an API key if one is given."""
 
     def __init__(self, url: str, api_key: str | None) -> None:
-        """`url` is that of a frontend or of a load balancer before several, with or without a path before `/v1`."""
-        if not url.startswith(("http://", "https://")):
-            raise InvalidValue(f"the URL {url!r:.200} is malformed; write http://host:port or https://host")
+        """`url` is that of a frontend or of a load balancer before several, with or without a path before `/v1`.
+
+        Its user and password, if any, are sent with each call and are in no error and no log line.
+        """
+        parsed = _parse(url)
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx2.AsyncClient(
-            base_url=url.rstrip("/").removesuffix("/v1"),
+            base_url=parsed.copy_with(userinfo=b""),
+            auth=(parsed.username, parsed.password) if parsed.userinfo else None,
             headers=headers,
             timeout=httpx2.Timeout(_TIMEOUT_SECS, pool=None),
         )
@@ -161,6 +164,18 @@ class HttpBackend:
         if answer.status_code >= 400:
             raise _failure(answer)
         return orjson.loads(answer.content)
+
+
+def _parse(url: str) -> httpx2.URL:
+    """Return the URL of a frontend without `/v1`. Raises InvalidValue, which does not show a password."""
+    try:
+        parsed = httpx2.URL(url.rstrip("/").removesuffix("/v1"))
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        shown = url.rpartition("@")[2]
+        raise InvalidValue(f"the URL of {shown!r:.200} is malformed; write http://host:port or https://host")
+    return parsed
 
 
 def _failure(answer: httpx2.Response) -> LifecycleError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -41,3 +43,38 @@ async def test_an_event_may_contain_any_separator_of_lines(separator: str) -> No
     text = f"one{separator}two"
     async with answering(stream(text)) as (address, _), lifecycle.AsyncClient(f"http://{address}") as client:
         assert [event async for event in client.stream("r")] == [text]
+
+
+async def test_the_credentials_of_a_url_are_sent_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with answering((200, b'{"object": "list", "data": []}')) as (address, heads):
+        async with lifecycle.AsyncClient(f"http://me:se%40cret@{address}/v1/") as client:
+            assert await client.replicas() == []
+        async with lifecycle.AsyncClient("http://me:se%40cret@127.0.0.1:1") as client:
+            with pytest.raises(lifecycle.Unavailable, match=r"127\.0\.0\.1:1") as raised:
+                await client.replicas()
+    assert heads[0].startswith(b"GET /v1/replicas ")
+    assert b"authorization: Basic " + base64.b64encode(b"me:se@cret") in heads[0].replace(
+        b"Authorization", b"authorization"
+    )
+    assert f"http://{address}/v1/replicas" in caplog.text
+    assert "cret" not in caplog.text + str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "me:secret@h:8000",
+        "ftp://me:secret@h",
+        "http://me:secret@h:x",
+        "http://me:sec/ret@h",
+        "http://",
+    ],
+)
+def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(lifecycle.InvalidValue, match="write http://host:port") as raised:
+        lifecycle.AsyncClient(url)
+    assert "sec" not in str(raised.value)
+    assert url.rpartition("@")[2] in str(raised.value)
+    assert raised.value.__context__ is None
