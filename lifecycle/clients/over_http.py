@@ -106,7 +106,7 @@ class HttpBackend:
                         yield at, event
                         after, pause, broken = at, _PAUSE_SECS, 0
                 return
-            except (httpx2.TransportError, Unavailable) as failure:
+            except (httpx2.TransportError, Unavailable, Overloaded) as failure:
                 broken += 1
                 if broken > _RESUMES:
                     raise Unavailable(f"the stream of {rid} broke and could not be resumed: {failure}") from None
@@ -185,7 +185,7 @@ def _failure(answer: httpx2.Response) -> LifecycleError:
     except (ValueError, KeyError, TypeError):
         message = f"the answer has the status {answer.status_code}"
     status = answer.status_code
-    if status in (429, 503):
+    if status in (429, 502, 503, 504):  # 502 and 504 are a load balancer's own
         after = answer.headers.get("retry-after", "")
         kind = Overloaded if status == 429 else Unavailable
         return kind(message, float(after) if after.isdigit() else None)

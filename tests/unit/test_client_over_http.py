@@ -45,6 +45,42 @@ async def test_an_event_may_contain_any_separator_of_lines(separator: str) -> No
         assert [event async for event in client.stream("r")] == [text]
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_stream_goes_on_behind_a_refusal_for_now(status: int) -> None:
+    refusal = (status, b"<h1>not now</h1>")
+    async with (
+        answering(refusal, stream("one", ended=False), refusal, stream("one", "two")) as (address, heads),
+        lifecycle.AsyncClient(f"http://{address}") as client,
+    ):
+        events = client.events("r")
+        assert await anext(events) == ("1-1", "one")
+        assert await anext(events) == ("1-1", "one")  # the server does not look at the position
+        assert [item async for item in events] == [("1-2", "two")]
+    assert [b"last-event-id: 1-1" in head for head in heads] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, lifecycle.InvalidValue),
+        (404, lifecycle.NotFound),
+        (409, lifecycle.Conflict),
+        (429, lifecycle.Overloaded),
+        (500, lifecycle.LifecycleError),
+        (502, lifecycle.Unavailable),
+        (503, lifecycle.Unavailable),
+        (504, lifecycle.Unavailable),
+    ],
+)
+async def test_a_refused_call_raises_the_error_of_its_status(
+    status: int, error: type[lifecycle.LifecycleError]
+) -> None:
+    async with answering((status, b"")) as (address, _), lifecycle.AsyncClient(f"http://{address}") as client:
+        with pytest.raises(lifecycle.LifecycleError, match=str(status)) as raised:
+            await client.get("r")
+    assert type(raised.value) is error
+
+
 async def test_the_credentials_of_a_url_are_sent_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with answering((200, b'{"object": "list", "data": []}')) as (address, heads):
