@@ -152,7 +152,8 @@ class Client:
         """Cancel a request and return its record. Cancelling an ended one changes nothing.
 
         `mode` is `kill`, which ends it now, or `stop`, which lets through what has been produced. `wait_secs` is how
-        long to wait for the confirmation that its engine has stopped; until then the status is not terminal.
+        long to wait for the confirmation that its engine has stopped, over HTTP for at most 30 seconds; until then the
+        status is not terminal.
 
         Raises NotFound, Unavailable, InvalidValue.
         """

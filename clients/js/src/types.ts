@@ -35,6 +35,10 @@ export interface RequestRecord {
   finish_reason: string | null;
   usage: Usage | null;
   owner: string | null;
+  /** The id of the request that started this one. */
+  parent: string | null;
+  /** The application's own. */
+  labels: Record<string, string>;
 }
 
 export interface Usage {
