@@ -129,6 +129,18 @@ async def test_the_plain_client_works_inside_a_running_loop_and_in_threads(clust
             client.inflight()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_the_plain_client_ends_a_stream_that_a_thread_reads(cluster: Cluster, kind: str) -> None:
+    source = Source(pause_secs=0.01)
+    async with connect(cluster.settings) as tracker, await tracker.track(source.events(), model="m") as run:
+        client, got = lifecycle.Client(**arguments(kind, cluster)), list[Any]()
+        reading = asyncio.create_task(asyncio.to_thread(lambda: got.extend(client.stream(run.id))))
+        await wait_until(lambda: got, what="an event")
+        await asyncio.to_thread(client.close)
+        with pytest.raises(lifecycle.Unavailable, match="closed"):
+            await asyncio.wait_for(reading, 10)
+
+
 async def test_the_first_calls_of_a_client_may_come_together(cluster: Cluster) -> None:
     client = lifecycle.AsyncClient(**given(cluster.settings))
     counts = await asyncio.gather(*(client.inflight() for _ in range(10)))
