@@ -145,8 +145,11 @@ class Client:
             while (item := self._run(reading.next())) is not _END:
                 yield item
         finally:
-            with suppress(Unavailable):  # the client was closed, which has ended the stream
-                self._run(reading.aclose())
+            # The garbage collector may end a forgotten stream in the loop's own thread, which cannot wait for itself.
+            # The loop then closes the stream, as every asynchronous generator that nobody holds.
+            if threading.current_thread() is not self._thread:
+                with suppress(Unavailable):  # the client was closed, which has ended the stream
+                    self._run(reading.aclose())
 
     def cancel(self, id: str, mode: str = "kill", reason: str = "", wait_secs: float = 0.0) -> RequestRecord:
         """Cancel a request and return its record. Cancelling an ended one changes nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import threading
@@ -101,4 +102,21 @@ def test_ctrl_c_while_a_stream_waits_ends_the_stream_alone(silent: Silent) -> No
             next(events)
         thread.join(10)
         assert not asyncio.all_tasks(client._loop)
+        assert next(client.stream("r")) == "first"
+
+
+def test_a_forgotten_stream_that_the_garbage_collector_finds_in_any_thread_is_closed(silent: Silent) -> None:
+    with lifecycle.Client(silent.url) as client:
+        cycle: list[object] = [events := client.stream("r")]
+        assert next(events) == "first"
+        cycle.append(cycle)
+        gc.disable()
+        try:
+            del cycle, events
+            client._loop.call_soon_threadsafe(gc.collect)
+            (connection,) = silent.connections
+            connection.settimeout(10)
+            assert connection.recv(1) == b""
+        finally:
+            gc.enable()
         assert next(client.stream("r")) == "first"
