@@ -204,9 +204,16 @@ class InvalidSetting(LifecycleError):
 
 
 class InvalidValue(LifecycleError, ValueError):
-    """Raised when an id, a position, a label or an option is malformed. The message shows the value."""
+    """Raised when an id, a position, a label or an option is malformed. The message shows the value.
+
+    `param` is the name of the argument, None where the error is of no single one.
+    """
 
     error_type = ErrorType.VALIDATION
+
+    def __init__(self, message: str, *, error_type: ErrorType | None = None, param: str | None = None) -> None:
+        super().__init__(message, error_type=error_type)
+        self.param = param
 
 
 _TYPES_BY_STATUS = {

@@ -17,7 +17,10 @@ FILTER = ("status", "model", "endpoint", "frontend", "worker", "owner")
 
 PAGE = 1000  # records that are read at a time
 
-_STATUSES = ("inflight", "queued", "running", "completed", "failed", "cancelled")
+_INFLIGHT_STATUSES = ("inflight", "queued", "running")
+_STATUSES = (*_INFLIGHT_STATUSES, "completed", "failed", "cancelled")
+_FIELD_CHARS, _REASON_CHARS = 512, 1024
+_AGE_SECS_MAX = 10 * 365 * 86_400
 _LABELS, _LABEL_CHARS = 16, 64
 
 
@@ -60,14 +63,16 @@ def on_disconnect(value: str) -> OnDisconnect:
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise InvalidValue(f"{name} is {value!r:.200}; it must be one of {', '.join(allowed)}")
+        raise InvalidValue(f"{name} is {value!r:.200}; it must be one of {', '.join(allowed)}", param=name)
     return value
 
 
 def endpoint(value: str) -> str:
     """Return the name of an endpoint."""
     if not isinstance(value, str) or not is_endpoint(value):
-        raise InvalidValue(f"the endpoint {value!r:.200} is malformed; use 1 to 64 characters of a-z 0-9 _")
+        raise InvalidValue(
+            f"the endpoint {value!r:.200} is malformed; use 1 to 64 characters of a-z 0-9 _", param="endpoint"
+        )
     return value
 
 
@@ -101,18 +106,56 @@ def own_labels(labels: Mapping[str, str] | None) -> bytes:
 
 
 def filter_of(status: str, model: str, endpoint: str, frontend: str, worker: str, owner: str) -> dict[str, str]:
-    """Return the filter of a listing. Raises InvalidValue when the status is none."""
-    if status and status not in _STATUSES:
-        raise InvalidValue(f"status is {status!r:.200}; it must be one of {', '.join(_STATUSES)}")
-    return dict(zip(FILTER, (status, model, endpoint, frontend, worker, owner), strict=True))
+    """Return the filter of a listing; an empty field is none."""
+    chosen = dict(zip(FILTER, (status, model, endpoint, frontend, worker, owner), strict=True))
+    _check_filter(chosen, _STATUSES)
+    return chosen
 
 
 def selector_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the selector of many requests. Raises InvalidValue: everything must be asked for by a status."""
+    """Return the selector of many inflight requests. It is not empty: all must be asked for by a status."""
     chosen = {name: value for name, value in given.items() if value is not None}
     unknown = [name for name in chosen if name not in (*FILTER, "older_than_secs")]
     if unknown:
-        raise InvalidValue(f"{', '.join(unknown)}: unknown; a selector has {', '.join(FILTER)} and older_than_secs")
+        raise InvalidValue(
+            f"{', '.join(unknown)}: unknown; a selector has {', '.join(FILTER)} and older_than_secs", param=unknown[0]
+        )
     if not chosen or any(value == "" for value in chosen.values()):
         raise InvalidValue("the selector is empty; give at least one field (status='inflight' selects all requests)")
+    _check_filter({name: value for name, value in chosen.items() if name in FILTER}, _INFLIGHT_STATUSES)
+    age_secs = chosen.get("older_than_secs", 0)
+    if isinstance(age_secs, bool) or not isinstance(age_secs, int | float) or not 0 <= age_secs <= _AGE_SECS_MAX:
+        raise InvalidValue(
+            f"older_than_secs is {age_secs!r:.200}; it must be a number of seconds from 0 to {_AGE_SECS_MAX}",
+            param="older_than_secs",
+        )
     return chosen
+
+
+def _check_filter(fields: Mapping[str, Any], statuses: tuple[str, ...]) -> None:
+    for name, value in fields.items():
+        _text(name, value, _FIELD_CHARS)
+    if fields.get("status"):
+        _one_of("status", fields["status"], statuses)
+    if fields.get("endpoint"):
+        endpoint(fields["endpoint"])
+
+
+def dry_run(value: bool | None) -> bool:
+    """Return whether nothing is to be cancelled; None is False."""
+    if not isinstance(value, bool | None):
+        raise InvalidValue(f"dry_run is {value!r:.200}; it must be true or false", param="dry_run")
+    return bool(value)
+
+
+def reason(value: str) -> str:
+    """Return the reason of a cancellation."""
+    return _text("reason", value, _REASON_CHARS)
+
+
+def _text(name: str, value: str, limit_chars: int) -> str:
+    if not isinstance(value, str) or len(value) > limit_chars:
+        raise InvalidValue(
+            f"{name} is {value!r:.200}; it must be a string of at most {limit_chars} characters", param=name
+        )
+    return value

@@ -111,8 +111,8 @@ class AsyncClient:
 
         Raises NotFound, Unavailable, InvalidValue.
         """
-        checked = arguments.cancel_mode(mode)
-        return await (await self._open()).cancel(arguments.request_id(id), checked, reason, wait_secs)
+        rid, checked, why = arguments.request_id(id), arguments.cancel_mode(mode), arguments.reason(reason)
+        return await (await self._open()).cancel(rid, checked, why, wait_secs)
 
     async def cancel_many(
         self, *, mode: str = "kill", reason: str = "", dry_run: bool = False, **selector: Any
@@ -125,9 +125,10 @@ class AsyncClient:
         Raises Unavailable, InvalidValue.
         """
         checked, chosen = arguments.cancel_mode(mode), arguments.selector_of(selector)
+        why, dry_run = arguments.reason(reason), arguments.dry_run(dry_run)
         backend, after, found = await self._open(), "", Cancelled(0, 0, dry_run, False, ())
         while True:
-            page = await backend.cancel_many(chosen, checked, reason, dry_run, after)
+            page = await backend.cancel_many(chosen, checked, why, dry_run, after)
             found = Cancelled(
                 found.matched + page.matched,
                 found.requested + page.requested,

@@ -180,14 +180,18 @@ def _parse(url: str) -> httpx2.URL:
 
 def _failure(answer: httpx2.Response) -> LifecycleError:
     """Return the error that a refused call stands for."""
+    param = None
     try:
-        message = str(orjson.loads(answer.content)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        error = orjson.loads(answer.content)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
         message = f"the answer has the status {answer.status_code}"
     status = answer.status_code
     if status in (429, 502, 503, 504):  # 502 and 504 are a load balancer's own
         after = answer.headers.get("retry-after", "")
         kind = Overloaded if status == 429 else Unavailable
         return kind(message, float(after) if after.isdigit() else None)
-    by_status: dict[int, type[LifecycleError]] = {404: NotFound, 409: Conflict, 400: InvalidValue}
+    if status == 400:
+        return InvalidValue(message, param=param)
+    by_status: dict[int, type[LifecycleError]] = {404: NotFound, 409: Conflict}
     return by_status.get(status, LifecycleError)(message)

@@ -52,7 +52,9 @@ class ClusterQueries:
             return None
         start = await self._store.read(after)
         if start is None:
-            raise InvalidValue(f"after: the request {after!r} is unknown or has expired; start again without after")
+            raise InvalidValue(
+                f"after: the request {after!r} is unknown or has expired; start again without after", param="after"
+            )
         return start
 
     async def get(self, rid: str) -> RequestRecord:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from lifecycle.application.tracker import Tracker
-from lifecycle.clients.arguments import cancel_mode, endpoint, filter_of, position, request_id, selector_of
+from lifecycle.clients import arguments
 from lifecycle.errors import LifecycleError, NotFound
 from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
@@ -110,13 +110,11 @@ async def _replicas(request: Request, tracker: Tracker, caller: Caller) -> Respo
 
 async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
     query = request.query_params
-    if query.get("endpoint"):
-        endpoint(query["endpoint"])
     limit = _integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     visible = caller.visible_owner(query.get("owner", ""))
     model, frontend, worker = (query.get(name, "") for name in ("model", "frontend", "worker"))
     status, named = query.get("status", ""), query.get("endpoint", "")
-    chosen = filter_of(status, model, named, frontend, worker, visible or "")
+    chosen = arguments.filter_of(status, model, named, frontend, worker, visible or "")
     after = query.get("after", "")
     if after:
         await _visible(tracker, caller, after)
@@ -134,7 +132,7 @@ async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Respons
     if (
         record.status.terminal
         and after is not None
-        and await tracker._queries.has_nothing_after(record.id, position(after))
+        and await tracker._queries.has_nothing_after(record.id, arguments.position(after))
     ):
         return Response(status_code=204)  # a browser's EventSource does not connect again
     resumed = await tracker.resume(record.id, after)
@@ -145,18 +143,19 @@ async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Respons
 async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
     fields: Mapping[str, Any] = {**request.query_params, **await _body(request)}
-    reason = fields.get("reason") or ""
+    reason = arguments.reason(fields.get("reason") or "")
     wait_ms = _integer(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
-    mode = cancel_mode(str(fields.get("mode") or "kill"))
-    record = await tracker.cancel(record.id, mode, str(reason), wait_ms / 1000, by=caller.canceller)
+    mode = arguments.cancel_mode(str(fields.get("mode") or "kill"))
+    record = await tracker.cancel(record.id, mode, reason, wait_ms / 1000, by=caller.canceller)
     return _json(record.to_json(), 200 if record.status.terminal else 202)
 
 
 async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Response:
     fields = await _body(request)
-    mode, reason = cancel_mode(str(fields.pop("mode", None) or "kill")), str(fields.pop("reason", None) or "")
-    dry_run, after = fields.pop("dry_run", False) is True, str(fields.pop("after", None) or "")
-    selector = selector_of(fields)
+    mode = arguments.cancel_mode(str(fields.pop("mode", None) or "kill"))
+    reason = arguments.reason(fields.pop("reason", None) or "")
+    dry_run, after = arguments.dry_run(fields.pop("dry_run", None)), str(fields.pop("after", None) or "")
+    selector = arguments.selector_of(fields)
     owner = caller.visible_owner(str(selector.get("owner", "")))
     if owner is None:
         return _json(Cancelled(0, 0, dry_run, False, ()).to_json())
@@ -174,7 +173,7 @@ async def _timeline(request: Request, tracker: Tracker, caller: Caller) -> Respo
 
 async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:
     """Return the record if it exists and the caller may see it. Raises NotFound otherwise."""
-    record = await tracker.get(request_id(rid))
+    record = await tracker.get(arguments.request_id(rid))
     if not caller.may_see(record.owner):
         raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
     return record

@@ -79,7 +79,10 @@ def refusal(refused: LifecycleError, rid: str = "") -> Response:
         )
     else:
         error = ApiError(
-            refused.error_type, refused.message, retry_after_secs=getattr(refused, "retry_after_secs", None)
+            refused.error_type,
+            refused.message,
+            param=getattr(refused, "param", None),
+            retry_after_secs=getattr(refused, "retry_after_secs", None),
         )
     response = Response(error.body(), error.status, error.headers())
     if rid and error.error_type is not ErrorType.VALIDATION:

@@ -89,6 +89,34 @@ async def test_errors_are_those_of_the_tree(cluster: Cluster, kind: str) -> None
             await anext(client.events("r", after="7"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_is_malformed_selects_and_cancels_nothing(cluster: Cluster, kind: str) -> None:
+    wrong: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("dry_run", {"status": "inflight", "dry_run": "true"}),
+        ("dry_run", {"status": "inflight", "dry_run": 1}),
+        ("status", {"status": "bogus"}),
+        ("model", {"model": 5}),
+        ("endpoint", {"endpoint": "No!"}),
+        ("older_than_secs", {"older_than_secs": "60"}),
+        ("older_than_secs", {"older_than_secs": True}),
+        ("older_than_secs", {"older_than_secs": float("nan")}),
+        ("reason", {"status": "inflight", "reason": "x" * 1025}),
+    )
+    async with (
+        connect(cluster.settings) as tracker,
+        lifecycle.AsyncClient(**arguments(kind, cluster)) as client,
+        await tracker.track(Source(pause_secs=0.005).events(), model="m") as run,
+    ):
+        for param, fields in wrong:
+            with pytest.raises(lifecycle.InvalidValue) as refused:
+                await client.cancel_many(**fields)
+            assert refused.value.param == param
+        for listed in ({"status": "bogus"}, {"endpoint": "No!"}, {"model": 5}):
+            with pytest.raises(lifecycle.InvalidValue):
+                await client.requests(**listed)
+        assert (await client.get(run.id)).status == "running"
+
+
 async def test_a_client_without_a_cluster_says_so(settings: Settings) -> None:
     for client in (
         lifecycle.AsyncClient("http://127.0.0.1:1"),
