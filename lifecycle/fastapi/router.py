@@ -31,9 +31,9 @@ def router(owner: Owner | None = None) -> APIRouter:
     """Return routes for `/v1/requests…`, `/v1/inflight` and `/v1/replicas`, as a frontend of the product has them.
 
     `owner` tells whose a call is, from its `Request`: callers then see and end their own requests only; a call of
-    nobody's gets 401. Without `owner` these are served, with all rights: callers from a loopback address, calls that
-    come from no socket, and operators' keys of `LIFECYCLE_API_KEYS`. Behind a proxy on the same host every caller comes
-    from a loopback address, so pass `owner` there. The `Host` is not checked.
+    nobody's gets 401. Without `owner` these are served, with all rights: callers from a loopback address, Starlette's
+    test client, and operators' keys of `LIFECYCLE_API_KEYS`. Callers over a Unix socket need such a key. Behind a proxy
+    on the same host every caller may come from a loopback address, so pass `owner` there. The `Host` is not checked.
     """
     routes = APIRouter(prefix="/v1")
     for methods, path, serve in _ROUTES:
@@ -72,19 +72,23 @@ async def _caller(request: Request, owner: Owner | None, connected: Connected) -
         return ANYBODY
     raise ApiError(
         ErrorType.VALIDATION,
-        "Only callers on this host and operators may make this call; others need router(owner=…)",
+        "Only callers from a loopback address and operators may make this call; others need router(owner=…)",
         status=403,
         code="insufficient_permissions",
     )
 
 
 def _is_local(request: Request) -> bool:
-    """Return whether the call comes from a loopback address, or from no socket, as those of test clients."""
+    """Return whether the call comes from a loopback address, or from Starlette's test client.
+
+    Of a call over a Unix socket no address is known: a proxy may have sent it, for anybody.
+    """
     client = request.scope.get("client")
-    if client is None or client[0] in ("", "testclient"):
+    host: str = client[0] if client else ""
+    if host == "testclient":
         return True
     try:
-        return ipaddress.ip_address(client[0].partition("%")[0]).is_loopback
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
 

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 import lifecycle
 from lifecycle.fastapi.api_keys import KeyRole, new_key
@@ -101,8 +102,11 @@ async def test_without_an_owner_only_this_host_and_operators_are_served(make_set
     plain, also_kept = new_key("app", KeyRole.CLIENT)
     app = add_routes(application(make_settings(api_keys=f"{kept.line},{also_kept.line}")))
 
-    async def status_for(address: str, **headers: str) -> int:
-        transport = httpx2.ASGITransport(app, client=(address, 1))
+    async def status_for(address: str | None, **headers: str) -> int:
+        async def called(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "client": None if address is None else (address, 1)}, receive, send)
+
+        transport = httpx2.ASGITransport(called)
         async with httpx2.AsyncClient(transport=transport, base_url="http://app") as client:
             sent = {name.replace("_", "-"): value for name, value in headers.items()}
             return (await client.get("/v1/requests", headers=sent)).status_code
@@ -114,6 +118,9 @@ async def test_without_an_owner_only_this_host_and_operators_are_served(make_set
         assert await status_for("192.0.2.1", x_api_key=plain) == 403
         assert await status_for("192.0.2.1", authorization="Bearer x") == 403
         assert [await status_for(near) for near in ("127.0.0.1", "127.1.2.3", "::1")] == [200, 200, 200]
+        # Servers name no address, or an empty one, for a call over a Unix socket, at which a proxy may be.
+        assert [await status_for(unix) for unix in (None, "", "unix:/run/app.sock")] == [403, 403, 403]
+        assert await status_for(None, x_api_key=operator) == 200
 
 
 def test_ids_of_clients_may_be_ignored(settings: Settings) -> None:
