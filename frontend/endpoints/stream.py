@@ -20,6 +20,7 @@ from frontend.transport.error_responses import error_response
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import AsgiConnection, ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.json_events import KEEPALIVE
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, Item, TokenReader
 from lifecycle.types import Event, Status
@@ -29,8 +30,6 @@ _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-# Without an empty line, at which OpenAI's SDK for Python makes an event of whatever follows an id, and fails.
-KEEPALIVE = b": keepalive\n"
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 

@@ -13,6 +13,10 @@ from lifecycle.types import ErrorType, Status
 DONE = b"data: [DONE]\n\n"
 """The last server-sent event of every stream that the server ends, but of endpoints whose format has another."""
 
+# Without an empty line, at which OpenAI's SDK for Python makes an event of whatever follows an id, and fails.
+KEEPALIVE = b": keepalive\n"
+"""A comment that shows that the stream lives."""
+
 
 class JsonEventEncoder:
     """Encode the events of one request: one `data:` line of JSON for each, with its id."""

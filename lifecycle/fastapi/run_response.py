@@ -12,13 +12,12 @@ from lifecycle.aio import tasks
 from lifecycle.application.run import Resumed, Run
 from lifecycle.encoding import encode_json
 from lifecycle.fastapi.errors import error_object
-from lifecycle.fastapi.json_events import JsonEventEncoder
+from lifecycle.fastapi.json_events import KEEPALIVE, JsonEventEncoder
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.types import ErrorType, Status
 
 NDJSON = "application/x-ndjson"
 EVENT_STREAM = "text/event-stream"
-_KEEPALIVE = b": keepalive\n\n"
 
 
 class LineEncoder:
@@ -43,7 +42,7 @@ class LineEncoder:
 class EventStreamEncoder:
     """Encode events as server-sent events with ids."""
 
-    keepalive = _KEEPALIVE
+    keepalive = KEEPALIVE
 
     def __init__(self, request_id: str) -> None:
         self._encoder = JsonEventEncoder(request_id)

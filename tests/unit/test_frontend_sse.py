@@ -15,11 +15,11 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from frontend.endpoints.completions.choices import ChoiceProgress
 from frontend.endpoints.completions.fold import CompletionFold
 from frontend.endpoints.completions.sse import ChunkEncoder
-from frontend.endpoints.stream import KEEPALIVE
 from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, STREAM_ENDED
 from lifecycle.fastapi.errors import error_frame
-from lifecycle.fastapi.json_events import DONE
+from lifecycle.fastapi.json_events import DONE, KEEPALIVE
+from lifecycle.fastapi.run_response import EventStreamEncoder
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, ErrorDetail, ErrorType, Event
 
@@ -93,7 +93,7 @@ def test_usage_byte_for_byte(endpoint: Endpoint, head: bytes) -> None:
 
 def test_fixed_lines() -> None:
     assert DONE == b"data: [DONE]\n\n"
-    assert KEEPALIVE == b": keepalive\n"
+    assert EventStreamEncoder.keepalive == KEEPALIVE == b": keepalive\n"
 
 
 def test_a_comment_is_no_event_for_the_openai_sdk() -> None:
