@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from lifecycle.application.tracker import Tracker
 from lifecycle.clients import arguments
-from lifecycle.errors import LifecycleError, NotFound
+from lifecycle.errors import InvalidValue, LifecycleError, NotFound
 from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
@@ -120,8 +120,7 @@ async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
     status, named = query.get("status", ""), query.get("endpoint", "")
     chosen = arguments.filter_of(status, model, named, frontend, worker, visible or "")
     after = query.get("after", "")
-    if after:
-        await _visible(tracker, caller, after)
+    await _check_page_start(tracker, caller, after)
     records, more = ([], False) if visible is None else await tracker._queries.page(chosen, limit, after)
     return _json({"object": "list", "data": [record.to_json() for record in records], "has_more": more})
 
@@ -160,6 +159,7 @@ async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Re
     reason = arguments.reason(fields.pop("reason", None) or "")
     dry_run, after = arguments.dry_run(fields.pop("dry_run", None)), str(fields.pop("after", None) or "")
     selector = arguments.selector_of(fields)
+    await _check_page_start(tracker, caller, after)
     owner = caller.visible_owner(str(selector.get("owner", "")))
     if owner is None:
         return _json(Cancelled(0, 0, dry_run, False, ()).to_json())
@@ -181,6 +181,19 @@ async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:
     if not caller.may_see(record.owner):
         raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
     return record
+
+
+async def _check_page_start(tracker: Tracker, caller: Caller, rid: str) -> None:
+    """Check that the caller may see the request behind which a page starts; '' is the first page. Raises ApiError."""
+    try:
+        if rid:
+            await _visible(tracker, caller, rid)
+    except (InvalidValue, NotFound):
+        raise ApiError(
+            ErrorType.VALIDATION,
+            f"after: the request {rid[:128]!r} is unknown or has expired; start again without after",
+            param="after",
+        ) from None
 
 
 async def _body(request: Request) -> dict[str, Any]:
