@@ -16,7 +16,7 @@ from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import Item
 from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import CancelMode, ErrorType, Status
+from lifecycle.types import FORWARDS, CancelMode, ErrorType, Status
 
 _CLOSE_SECS = 5.0  # that closing waits for Redis and for the source's own end
 
@@ -91,12 +91,17 @@ class _Reading:
         return self._read()
 
     async def _items(self) -> AsyncGenerator[Item]:
-        """Yield what comes together, SILENCE after a keepalive interval without anything, and at last an End."""
-        reader, attempt = self._admitted.reader, self._attempt
+        """Yield what comes together, SILENCE after a keepalive interval without anything, and at last an End.
+
+        The events are as they were yielded, also those of a forward.
+        """
+        reader, attempt, endpoint = self._admitted.reader, self._attempt, self._admitted.endpoint
         while self._end is None and not self._closed:
             item = await reader.next()
             if isinstance(item, End):
                 self._end = item
+            elif isinstance(item, Tokens) and endpoint in FORWARDS:
+                item = item._replace(events=list(events_of(endpoint, item.events)))
             yield item
             if attempt is not None and isinstance(item, Tokens):
                 attempt.held_back_sink.note_read(len(item.events))
@@ -106,7 +111,7 @@ class _Reading:
             async with aclosing(self._items()) as items:
                 async for item in items:
                     if isinstance(item, Tokens):
-                        for number, event in enumerate(events_of(self._admitted.endpoint, item.events), item.first):
+                        for number, event in enumerate(item.events, item.first):
                             yield f"{item.attempt}-{number}", event
         finally:
             if self._end is not None or not self._entered:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx2
+import orjson
 import pytest
 from fastapi import Request
 from starlette.testclient import TestClient
 
 import lifecycle
+from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from tests.integration.test_fastapi_in_process import application
+from tests.integration.test_fastapi_servers import data_of
+from tests.library import connect, given
 from tests.library_app import add_routes
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -55,3 +64,33 @@ def test_a_page_starts_behind_a_request_that_the_caller_may_see(settings: Settin
             cancelled = client.post("/v1/requests/cancel", json={"model": "three", "after": after}, headers=headers)
             for answer in (listed, cancelled):
                 assert (answer.status_code, answer.json()["error"]["param"]) == (400, "after")
+
+
+@lifecycle.engine(endpoints=("embeddings",))
+async def embed(request: dict[str, Any], context: lifecycle.EngineContext) -> AsyncIterator[Any]:
+    yield {"object": "list", "data": [{"index": 0, "embedding": [0.5]}]}
+
+
+async def test_the_answer_of_a_forward_is_an_object(settings: Settings) -> None:
+    app = add_routes(application(settings))
+    worker = lifecycle.Worker(embed, model="vectors", **given(settings))
+    async with (
+        AsyncExitStack() as stack,
+        app.router.lifespan_context(app),
+        connect(settings) as tracker,
+    ):
+        stack.push_async_callback(tasks.end, (asyncio.create_task(worker.run()),))
+
+        async def is_served() -> bool:
+            return any("vectors" in replica.models for replica in await tracker.replicas())
+
+        await wait_until(is_served)
+        async with await tracker.submit({"model": "vectors", "input": "a"}, "embeddings") as run:
+            (yielded,) = [event async for event in run]
+        assert yielded["data"] == [{"index": 0, "embedding": [0.5]}]
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://app") as client:
+            path = f"/v1/requests/{run.id}/stream"
+            streamed = data_of((await client.get(path)).text)
+            assert (orjson.loads(streamed[0]), streamed[1:]) == (yielded, ["[DONE]"])
+            lines = (await client.get(path, headers={"accept": "application/x-ndjson"})).text
+            assert orjson.loads(lines) == yielded
