@@ -1,8 +1,10 @@
 """Stream an agent's events from any number of replicas, tracked together.
 
+    export LIFECYCLE_DISCONNECT_GRACE_SECS=10
     uvicorn agent:app --port 9000 & uvicorn agent:app --port 9001
 
-A request is seen, cancelled and resumed at either replica: `/v1/requests/{id}`, with `/cancel` and `/stream`.
+A request is seen, cancelled and resumed at either replica: `/v1/requests/{id}`, with `/cancel` and `/stream`. When its
+last client has gone away, it waits for the grace for one to come back, and is cancelled then.
 """
 
 import asyncio
@@ -28,5 +30,5 @@ async def think(question: str, context: lifecycle.EngineContext) -> AsyncIterato
 
 @app.post("/agent")
 async def agent(question: str, tracked: Tracked) -> Response:
-    """Answer a question. If its client goes away, the answer waits a while for it to come back."""
+    """Answer a question."""
     return await tracked.stream(lambda context: think(question, context), model="my-agent")

@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from lifecycle.fastapi.connected import connect, lifespan
     from lifecycle.fastapi.frontend_app import FrontendApp
     from lifecycle.fastapi.router import router
-    from lifecycle.fastapi.tracked import Tracked, TrackedCall
+    from lifecycle.fastapi.tracked import Tracked, TrackedCall, refusal
 
-__all__ = ["Tracked", "TrackedCall", "connect", "create_app", "lifespan", "router"]
+__all__ = ["Tracked", "TrackedCall", "connect", "create_app", "lifespan", "refusal", "router"]
 
 _MODULE_OF = {
     "Tracked": "tracked",
     "TrackedCall": "tracked",
     "connect": "connected",
     "lifespan": "connected",
+    "refusal": "tracked",
     "router": "router",
 }
 

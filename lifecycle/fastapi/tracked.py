@@ -71,8 +71,13 @@ class TrackedCall:
         return RunResponse(run, lines=self._lines, slow_consumer_secs=slow_consumer_secs, headers=headers)
 
 
-def refusal(refused: LifecycleError, rid: str = "") -> Response:
-    """Return the response to a call that the tracker has refused."""
+def refusal(refused: LifecycleError, id: str = "") -> Response:
+    """Return the response to a call whose request was refused, such as by `Tracker.submit`.
+
+    It is an error object of OpenAI's format with the status of the error: 400 for what is malformed, 404 for what is
+    unknown, 409 with `x-should-retry: false` for an id that is in use, 429 and 503 with `Retry-After`. `id` becomes its
+    `X-Request-Id`, but for 400 and 409, which may be because of it.
+    """
     if isinstance(refused, Conflict):
         error = ApiError(
             ErrorType.VALIDATION, refused.message, status=409, code="request_id_in_use", param="X-Request-Id"
@@ -85,8 +90,8 @@ def refusal(refused: LifecycleError, rid: str = "") -> Response:
             retry_after_secs=getattr(refused, "retry_after_secs", None),
         )
     response = Response(error.body(), error.status, error.headers())
-    if rid and error.error_type is not ErrorType.VALIDATION:
-        response.headers["x-request-id"] = rid
+    if id and error.error_type is not ErrorType.VALIDATION:
+        response.headers["x-request-id"] = id
     return response
 
 

@@ -11,8 +11,8 @@ import httpx2
 import orjson
 
 import lifecycle
-from lifecycle.settings import Settings
 from tests.cluster import ROOT
+from tests.conftest import MakeSettings
 from tests.integration.test_fastapi_servers import data_of, has_status, serving
 from tests.library import given
 from tests.waiting import wait_until
@@ -26,7 +26,9 @@ def test_it_is_short() -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
 
 
-async def test_two_replicas_are_one_application(settings: Settings, tmp_path: Path) -> None:
+async def test_two_replicas_are_one_application(make_settings: MakeSettings, tmp_path: Path) -> None:
+    assert "export LIFECYCLE_DISCONNECT_GRACE_SECS=" in EXAMPLE.read_text()
+    settings = make_settings(disconnect_grace_secs=3.0)  # shorter than the example's, since its end is waited for
     async with (
         serving(settings, "uvicorn-httptools", "examples.agent:app", tmp_path, factory=False) as first,
         serving(settings, "uvicorn-h11", "examples.agent:app", tmp_path, factory=False) as second,
@@ -47,11 +49,11 @@ async def test_two_replicas_are_one_application(settings: Settings, tmp_path: Pa
             lines = response.aiter_lines()
             while await anext(lines) != "id: 1-2":
                 pass
-            async with second.stream("GET", "/v1/requests/reloaded/stream", headers={"last-event-id": "1-2"}) as again:
-                resumed = again.aiter_lines()
-                await response.aclose()  # the page has gone, and reads elsewhere by now
-                assert [await anext(resumed) for _ in range(2)] == ["id: 1-3", 'data: {"step":3,"thought":"word"}']
-                assert (await client.get("reloaded")).status == "running"
+        await wait_until(lambda: has_no_client(second, "reloaded"))
+        async with second.stream("GET", "/v1/requests/reloaded/stream", headers={"last-event-id": "1-2"}) as again:
+            resumed = again.aiter_lines()
+            assert [await anext(resumed) for _ in range(2)] == ["id: 1-3", 'data: {"step":3,"thought":"word"}']
+            assert (await client.get("reloaded")).status == "running"
         await wait_until(lambda: has_status(client, "reloaded", "cancelled"))
 
         async with ask(first, "doomed") as response:
@@ -64,6 +66,11 @@ async def test_two_replicas_are_one_application(settings: Settings, tmp_path: Pa
         assert (await client.get("doomed")).error_type == "worker_lost"
         assert (await second.get("/v1/inflight")).json()["total"] == 0
         assert (await second.post("/agent", params={"question": "still here"})).status_code == 200
+
+
+async def has_no_client(replica: httpx2.AsyncClient, rid: str) -> bool:
+    told = (await replica.get(f"/v1/requests/{rid}/timeline")).json()["data"]
+    return "client_disconnected" in [entry["what"] for entry in told]
 
 
 def ask(replica: httpx2.AsyncClient, rid: str) -> AbstractAsyncContextManager[httpx2.Response]:

@@ -163,3 +163,28 @@ def test_a_refused_call_has_its_status(settings: Settings) -> None:
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["type"] == "service_unavailable"
+
+
+def test_a_submission_that_is_refused_has_its_status(settings: Settings) -> None:
+    app = application(settings)
+
+    @app.post("/submit")
+    async def _submit(tracked: lifecycle.fastapi.Tracked) -> Response:
+        try:
+            await tracked.tracker.submit({"model": "none", "messages": []}, id=tracked.id)
+        except lifecycle.LifecycleError as refused:
+            return lifecycle.fastapi.refusal(refused, tracked.id)
+        raise AssertionError
+
+    with TestClient(app) as client:
+        unknown = client.post("/submit", headers={"x-request-id": "mine"})
+        assert (unknown.status_code, unknown.headers["x-request-id"]) == (404, "mine")
+        assert unknown.json()["error"]["type"] == "not_found_error"
+        assert client.post("/submit", headers={"x-request-id": "no id!"}).status_code == 400
+    full = lifecycle.fastapi.refusal(lifecycle.Overloaded("full", 2.5), "mine")
+    assert (full.status_code, full.headers["retry-after"], full.headers["x-request-id"]) == (429, "3", "mine")
+    away = lifecycle.fastapi.refusal(lifecycle.Unavailable("away"), "mine")
+    assert (away.status_code, away.headers["x-request-id"]) == (503, "mine")
+    assert int(away.headers["retry-after"]) >= 1
+    used = lifecycle.fastapi.refusal(lifecycle.Conflict("in use"), "mine")
+    assert (used.status_code, used.headers["x-should-retry"]) == (409, "false")
