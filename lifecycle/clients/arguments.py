@@ -148,9 +148,9 @@ def dry_run(value: bool | None) -> bool:
     return bool(value)
 
 
-def reason(value: str) -> str:
-    """Return the reason of a cancellation."""
-    return _text("reason", value, _REASON_CHARS)
+def reason(value: str | None) -> str:
+    """Return the reason of a cancellation; None is ''."""
+    return _text("reason", "" if value is None else value, _REASON_CHARS)
 
 
 def _text(name: str, value: str, limit_chars: int) -> str:

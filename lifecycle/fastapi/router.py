@@ -146,7 +146,7 @@ async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Respons
 async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
     fields: Mapping[str, Any] = {**request.query_params, **await _body(request)}
-    reason = arguments.reason(fields.get("reason") or "")
+    reason = arguments.reason(fields.get("reason"))
     wait_ms = _integer(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
     mode = arguments.cancel_mode(str(fields.get("mode") or "kill"))
     record = await tracker.cancel(record.id, mode, reason, wait_ms / 1000, by=caller.canceller)
@@ -156,7 +156,7 @@ async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Respons
 async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Response:
     fields = await _body(request)
     mode = arguments.cancel_mode(str(fields.pop("mode", None) or "kill"))
-    reason = arguments.reason(fields.pop("reason", None) or "")
+    reason = arguments.reason(fields.pop("reason", None))
     dry_run, after = arguments.dry_run(fields.pop("dry_run", None)), str(fields.pop("after", None) or "")
     selector = arguments.selector_of(fields)
     await _check_page_start(tracker, caller, after)

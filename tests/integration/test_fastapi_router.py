@@ -41,6 +41,7 @@ from tests.waiting import wait_until
         ({"older_than_secs": 1e9}, "older_than_secs"),
         ({"model": "three", "mode": "x"}, "mode"),
         ({"model": "three", "reason": 5}, "reason"),
+        ({"model": "three", "reason": False}, "reason"),
     ],
 )
 def test_a_selector_that_is_malformed_is_refused(settings: Settings, fields: dict[str, Any], param: str) -> None:
