@@ -94,13 +94,13 @@ async def test_gone_while_unary(calm: Settings, tmp_path: Path, healing: Healing
         body = chat(f"{gate} 100000 0.01", "gated") | {"stream": False}
         url, headers = frontend.url + "/v1/chat/completions", {"X-Request-Id": "r1"}
         client = asyncio.create_task(bench.http.post(url, json=body, headers=headers))
-        await bench.status("r1", "running")
+        journal = tmp_path / "gate.journal"
+        await wait_until(lambda: journal.exists() and "start r1 1" in journal.read_text())
         healing.begins()
         client.cancel()
         with suppress(asyncio.CancelledError):
             await client
         await _is_cancelled(bench, "r1", 1)
-        journal = tmp_path / "gate.journal"
         await wait_until(lambda: journal.exists() and "stop r1 1" in journal.read_text())
         healing.is_over()
 
