@@ -271,6 +271,22 @@ async def test_an_admission_is_swallowed(
         await _says(bench, frontend, "r2")
 
 
+async def test_a_key_repeats_a_call_whose_admission_is_swallowed(long_lease: Settings, tmp_path: Path) -> None:
+    """It attaches to the request, which is not cancelled meanwhile, although its first call was refused."""
+    async with open_bench(long_lease, tmp_path) as bench:
+        (frontend,) = bench.frontends
+        rule = bench.link(frontend).on_request(script("admit"), Then.SWALLOW)
+        body = chat("x " * 300)
+        async with bench.post(frontend, body, "r1", Idempotency_Key="k") as refused:
+            await rule.fired()
+            assert refused.response.status_code == 503
+        async with bench.post(frontend, body, "r2", Idempotency_Key="k") as stream:
+            assert stream.response.status_code == 200
+            assert error_of(await stream.read()) is None
+        assert (await bench.ended("r1"))["status"] == "completed"
+        await bench.quiet()
+
+
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
 @pytest.mark.fault(
     "The reply to a frontend's cancel is lost: the connection is reset, or the reply never arrives.",
