@@ -207,3 +207,12 @@ async def test_a_stream_that_is_none_is_one_request_s_trouble_alone(world: World
     assert await world.tokens("r1") == "1.1 "
     assert await world.pushed("f0") == ["1-1"]
     await world.store.command("DEL", f"{world.prefix}tokens:r0")
+
+
+async def test_a_slow_client_ends_no_request_that_others_read(world: World) -> None:
+    await world.run()
+    await world.store.attach("r", "f1", 1)
+    refused = await world.store.fail("r", "slow_consumer", "The client read nothing")
+    assert (refused.what, (await world.record()).status.value) == ("moved", "running")
+    await world.store.attach("r", "f1", 0)
+    assert (await world.store.fail("r", "slow_consumer", "The client read nothing")).what == "done"

@@ -5,12 +5,13 @@
 -- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' to end it whatever has come since),
 --         error_detail (JSON, '' for none), retention_secs
 -- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
---         {'killing'} when a kill is pending, which the worker confirms.
+--         others read beside the client that reads nothing, or {'killing'} when a kill is pending, which the worker
+--         confirms.
 -- The worker is notified to kill the request; it no longer counts as inflight.
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, error_detail, retention_secs = unpack(ARGV)
---- @include commands clock stream record events counts queue content terminal
+--- @include commands clock stream record readers events counts queue content terminal
 --- @permit
 
 local record = load_record(rid)
@@ -19,6 +20,7 @@ if is_terminal(record) then return {'already', public_record(rid, record)} end
 if record.status == 'running' and record.cancel_mode == 'kill' then return {'killing'} end
 local number = stream_end(rid)
 if seen ~= '' and number > tonumber(seen) then return {'moved'} end
+if error_type == 'slow_consumer' and live_readers(rid) > 1 then return {'moved'} end
 
 if error_detail ~= '' then record.error_detail = error_detail end
 if error_type == 'response_timeout' or error_type == 'slow_consumer' then
