@@ -27,6 +27,10 @@ from tests import processes
 from tests.chaos import faults
 from tests.leaks import clear, leaks
 from tests.waiting import wait_until
+from worker import departure
+
+# A worker that a test runs in this process may end, and this process goes on.
+departure._PROCESS_SECS = 86_400.0
 
 pytest.register_assert_rewrite("tests.machine")  # its assertions are to show what differs
 

@@ -171,6 +171,7 @@ async def test_an_event_waits_for_a_frontend(
         (got,) = await receiver.got()
         assert got.verified()["type"] == "request.cancelled"
         await delivered(store)
+    await store.command("HDEL", store.keys.prefixes[0] + "ticks", "f0")  # which has no lease
 
 
 async def test_a_slow_receiver_holds_up_no_other(
