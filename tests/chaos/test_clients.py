@@ -128,7 +128,7 @@ def _asks(frontend: Process, rid: str, body: dict[str, object]) -> socket.socket
     "with `slow_consumer`.",
 )
 async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
-    settings = make_settings(slow_consumer_secs=2.0, lease_secs=8.0, heartbeat_secs=0.5, max_output_bytes=1 << 28)
+    settings = make_settings(slow_consumer_secs=1.0, lease_secs=8.0, heartbeat_secs=0.5, max_output_bytes=1 << 28)
     async with open_bench(settings, tmp_path, workers=0) as bench:
         (frontend,) = bench.frontends
         await bench.worker("flood", "tests.chaos.engines:flood")
