@@ -91,6 +91,7 @@ async def measure(sizes: Sequence[int], shards: Sequence[int], secs: float) -> l
             print(f"{label} …", file=sys.stderr, flush=True)
             with EmbeddedRedis(port=0, config=_SERVER_CONFIG) as redis:
                 idle.add(label, *await _idle(redis, _settings(redis, count), size, secs))
+            print(f"{idle.text()}\n", file=sys.stderr, flush=True)
             with EmbeddedRedis(port=0, config=_SERVER_CONFIG) as redis:
                 asked.add(label, *await _questions(redis, _settings(redis, count), size))
     return [idle, asked]

@@ -165,7 +165,7 @@ class Worker:
         return self.settings.blocked_loop_secs if self._start_over.is_set() else math.inf
 
     def _new_identity(self) -> tuple[Lease, TokenWriter]:
-        lease = Lease(self._store, Role.WORKER, self, self.models)
+        lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.on_renewed)
         return lease, TokenWriter(self._store, lease.id)
 
     async def _serve(self) -> bool:

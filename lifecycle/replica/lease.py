@@ -13,14 +13,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import lifecycle
 from lifecycle.aio import tasks
 from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
-from lifecycle.store.results import PendingCancellation, Reconciliation
+from lifecycle.store.results import PendingCancellation, Reconciliation, Renewal
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 
@@ -61,12 +61,21 @@ class Lease:
     again with a new instance.
     """
 
-    def __init__(self, store: Store, role: Role, holder: Holder, models: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        role: Role,
+        holder: Holder,
+        models: Sequence[str] = (),
+        on_renewed: Callable[[Renewal], None] | None = None,
+    ) -> None:
+        """`on_renewed` is called after each heartbeat; without it this replica is never told to sweep."""
         self.id = new_replica_id(role.value)
         self.role = role
         self.started_at = time.time()
         self._store = store
         self._holder = holder
+        self._on_renewed = on_renewed
         self._models = tuple(models)
         self._renewed_at = time.monotonic()
         self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the lease is to be kept
@@ -101,8 +110,11 @@ class Lease:
             "version": lifecycle.__version__,
         }
         announced = about | self._holder.about()
-        await self._send(self._store, announced, retry_for_secs)
+        sweeps = self._on_renewed is not None
+        renewal = await self._send(self._store, announced, sweeps=sweeps, retry_for_secs=retry_for_secs)
         self._announced = announced
+        if self._on_renewed is not None:
+            self._on_renewed(renewal)
 
     async def renew_through(self, store: Store) -> None:
         """Renew the lease over a connection of another thread, with what the last heartbeat has announced.
@@ -115,15 +127,20 @@ class Lease:
             return
         store.settings, store.common = self._store.settings, self._store.common
         try:
-            await self._send(store, announced)
+            await self._send(store, announced, sweeps=False)
         except (Fenced, ConfigurationConflict):
             self._announced = None
             raise
 
-    async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> None:
+    async def _send(
+        self, store: Store, announced: dict[str, Any], *, sweeps: bool, retry_for_secs: float = 0.0
+    ) -> Renewal:
         asked_at = time.monotonic()
-        await store.heartbeat(self.id, self.role, announced, self._models, retry_for_secs=retry_for_secs)
+        renewal = await store.heartbeat(
+            self.id, self.role, announced, self._models, sweeps=sweeps, retry_for_secs=retry_for_secs
+        )
         self._renewed_at = max(self._renewed_at, asked_at)
+        return renewal
 
     async def run(self) -> None:
         """Send heartbeats and reconcile every `heartbeat_secs`, until cancelled.

@@ -1,14 +1,14 @@
 """The reaper, which expires replicas, cleans up after them, and ends requests that are past a limit.
 
-Every replica runs one, and none is the leader. Each step may be repeated, so several reapers may work at the same time,
-and one may fail half-way.
+Every replica has one, and none is the leader. When a sweep is due, the first replica to send a heartbeat is told to do
+it, so that the cost does not grow with the number of replicas. Each step may be repeated, so several reapers may work
+at the same time, and one may fail half-way: the next sweep is another one's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.store.membership import MODELS_PAGE
-from lifecycle.store.results import ExpiredReplica, Roster, UnservedModel
+from lifecycle.store.results import ExpiredReplica, Renewal, Roster, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import by_model, outage_of, workers_of
 from lifecycle.types import Role
@@ -40,12 +40,18 @@ class Reaper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._due = asyncio.Event()
+
+    def on_renewed(self, renewal: Renewal) -> None:
+        """Let `run` sweep when the heartbeat has found that a sweep is due."""
+        if renewal.sweep:
+            self._due.set()
 
     async def run(self) -> None:
-        """Sweep about every `sweep_secs` until cancelled. Errors of Redis are logged."""
+        """Sweep whenever this replica is told to, until cancelled. Errors of Redis are logged."""
         while True:
-            # The jitter keeps the sweeps of several replicas apart.
-            await asyncio.sleep(self._store.settings.sweep_secs * random.uniform(0.8, 1.0))
+            await self._due.wait()
+            self._due.clear()
             try:
                 await self.sweep()
             except StoreError as failure:

@@ -19,6 +19,7 @@ from lifecycle.store.results import (
     PendingCancellation,
     Reaped,
     Reconciliation,
+    Renewal,
     Roster,
     RosterEntry,
     UnservedModel,
@@ -55,12 +56,14 @@ class Membership(ScriptRunner):
         about: dict[str, Any],
         models: Sequence[str],
         *,
+        sweeps: bool = False,
         retry_for_secs: float = 0.0,
-    ) -> float:
-        """Join the cluster or renew the lease for `lease_secs`, and return Redis's time.
+    ) -> Renewal:
+        """Join the cluster or renew the lease for `lease_secs`.
 
         `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. Repeating it renews the
-        lease again. After a failover of Redis the renewal may be lost; the next heartbeat repairs that.
+        lease again. After a failover of Redis the renewal may be lost; the next heartbeat repairs that. `sweeps` says
+        that the caller has a reaper, and can be told to sweep.
 
         A common setting that was changed for the running cluster is in `settings` afterwards.
 
@@ -75,6 +78,7 @@ class Membership(ScriptRunner):
             replica,
             role.value,
             s.lease_secs,
+            s.sweep_secs if sweeps else "",
             orjson.dumps(about),
             orjson.dumps(list(models)),
             orjson.dumps(common),
@@ -91,7 +95,7 @@ class Membership(ScriptRunner):
         known.since, known.revision = as_text(reply[2]), int(reply[3])
         if reply[4]:
             self._apply(orjson.loads(reply[4]))
-        return float(reply[1])
+        return Renewal(float(reply[1]), bool(reply[5]))
 
     def _apply(self, config: dict[str, str]) -> None:
         """Run with common settings that were changed for the whole cluster."""

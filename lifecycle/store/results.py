@@ -212,6 +212,13 @@ class PendingCancellation(NamedTuple):
     reason: str
 
 
+class Renewal(NamedTuple):
+    """A renewed lease, at `now` by Redis's clock. `sweep`: a sweep is due, and this replica is to do it."""
+
+    now: float
+    sweep: bool
+
+
 class Reconciliation(NamedTuple):
     """The differences between a replica and Redis in one shard. `held` is the number of requests that Redis counts."""
 

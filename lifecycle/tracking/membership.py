@@ -53,7 +53,7 @@ class Membership:
         self.lease = self._new_lease()
 
     def _new_lease(self) -> Lease:
-        lease = Lease(self._store, Role.FRONTEND, self)
+        lease = Lease(self._store, Role.FRONTEND, self, on_renewed=self._reaper.on_renewed)
         self._state.id = lease.id
         return lease
 

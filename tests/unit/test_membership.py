@@ -53,3 +53,17 @@ async def test_a_replica_with_another_common_setting_does_not_start(world: World
     for name in ("f0", "f1", "w0", "w1"):
         await world.store.expire(name)
     await other.heartbeat("f9", Role.FRONTEND, {}, [])
+
+
+async def test_one_replica_is_told_to_sweep_in_each_interval(world: World) -> None:
+    interval = world.store.settings.sweep_secs
+
+    async def told(*names: str) -> list[str]:
+        return [name for name in names if (await world.store.heartbeat(name, Role.WORKER, {}, [], sweeps=True)).sweep]
+
+    await world.store.heartbeat("w0", Role.WORKER, {}, [])  # one that does not sweep is not told
+    assert await told("w0", "w1", "w0") == ["w0"]
+    world.shift_clock(interval)
+    assert await told("w1", "w0", "w1") == ["w1"]
+    world.shift_clock(-10 * interval)
+    assert await told("w0", "w1") == ["w0"], "a clock that is put back must not delay the next sweep"

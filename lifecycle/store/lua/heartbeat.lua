@@ -1,17 +1,19 @@
 #!lua flags=allow-oom
 -- heartbeat: a replica joins or renews its lease; the settings that must be common are compared.
 -- KEYS[1] control prefix
--- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), models (JSON list it serves),
+-- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), about (JSON object shown in
+--         /v1/replicas), models (JSON list it serves),
 --         config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
 --         with was first written, '' when it joins), revision (how often that one had been changed)
--- Returns {'ok', now, since, revision, config}, where config is a JSON object if it was changed after that revision, else
---         ''; {'fenced'} when this id has expired (the replica must join under a new one); or {'conflict', name, theirs}
+-- Returns {'ok', now, since, revision, config, sweep}, where config is a JSON object if it was changed after that revision,
+--         else '', and sweep is 1 when this replica has to sweep: it is the first whose heartbeat came after a sweep was due;
+--         {'fenced'} when this id has expired (the replica must join under a new one); or {'conflict', name, theirs}
 --         when the cluster runs with another value of a setting.
 -- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
 -- came before them with another one has to leave.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, about, models, config, since, revision = unpack(ARGV)
+local shift, replica, role, lease_secs, sweep_secs, about, models, config, since, revision = unpack(ARGV)
 --- @include clock membership
 
 if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
@@ -60,4 +62,5 @@ for _, model in ipairs(cjson.decode(models)) do
   local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
   if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
 end
-return {'ok', secs(now), theirs.since, theirs.revision, changed}
+local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
+return {'ok', secs(now), theirs.since, theirs.revision, changed, sweep and 1 or 0}

@@ -30,12 +30,12 @@ _WORKERS = 30
 _PROMISED_SECS = 3.25  # a lease, a sweep and two seconds
 
 
-async def _send_heartbeats(store: Store) -> None:
-    """Keep a frontend and a worker alive that are not dealt with."""
+async def _send_heartbeats(store: Store, reaper: Reaper) -> None:
+    """Keep a frontend and a worker alive that are not dealt with, and sweep when it is due."""
     while True:
         with suppress(StoreError):
             await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
-            await store.heartbeat("worker-1", Role.WORKER, {}, [MODEL])
+            reaper.on_renewed(await store.heartbeat("worker-1", Role.WORKER, {}, [MODEL], sweeps=True))
         tasks.check_cancelled()
         await asyncio.sleep(store.settings.heartbeat_secs)
 
@@ -44,7 +44,8 @@ async def _send_heartbeats(store: Store) -> None:
 async def _survivors(settings: Settings) -> AsyncIterator[None]:
     """Run what a living replica does about the dead ones, beside the heartbeats of the living."""
     async with open_store(settings) as living, open_store(settings) as reaping:
-        running = [asyncio.create_task(_send_heartbeats(living)), asyncio.create_task(Reaper(reaping).run())]
+        reaper = Reaper(reaping)
+        running = [asyncio.create_task(_send_heartbeats(living, reaper)), asyncio.create_task(reaper.run())]
         try:
             yield
         finally:

@@ -22,3 +22,12 @@ local function lease_bound(now, lease_secs)
   if outage_secs > lease_secs / 2 and outage_secs < lease_secs * 2 then return tonumber(clock_seen[1]), true end
   return now, false
 end
+
+-- Returns whether the caller has to sweep, because a sweep is due; it is due again for another one an interval later.
+-- The interval is shortened a little: heartbeats come as regularly, and one that is early must not skip a sweep.
+local function takes_sweep(now, sweep_secs)
+  local due = tonumber(redis.call('HGET', P .. 'clock', 'sweep_at') or '0')
+  if now < due and due - now <= sweep_secs then return false end  -- a later one was set before the clock was put back
+  redis.call('HSET', P .. 'clock', 'sweep_at', secs(now + 0.9 * sweep_secs))
+  return true
+end
