@@ -14,6 +14,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import join
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default
 _TICK_SECS = 0.001
@@ -67,7 +68,7 @@ async def _join(store: Store, frontends: int, workers: int) -> None:
         )
     for number in range(workers):
         worker = f"worker-{number:012x}"
-        await store.heartbeat(worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
+        await join(store, worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
 
 
 async def _tick(lateness: list[float]) -> None:

@@ -52,6 +52,7 @@ SHARD_KEYS = (
     Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
+    Key("group_counts", "hash", "permanent, bounded by labels", "state and labels → number, of all frontends"),
     Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
     Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),
     Key(
@@ -60,7 +61,7 @@ SHARD_KEYS = (
         "deleted by the reaper after its lease",
         "<worker>: rids with a cancel to confirm",
     ),
-    Key("fenced:", "string", "TTL: a day", "<replica>: has expired; its writes are refused"),
+    Key("fenced:", "string", "TTL: a day", "<replica>: has expired in this shard; its writes are refused"),
     Key("created", "zset", "members removed by sweep", "rid by created_at, for listings"),
     Key("active", "zset", "members removed at the end", "rid by created_at, while not ended"),
     Key("deadlines", "zset", "members removed when due or at the end", "<kind>|<rid> by the time it is due"),
@@ -73,16 +74,21 @@ SHARD_KEYS = (
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),
     Key("ticks", "hash", "members removed by the reaper", "replica → how often it has reconciled the shard"),
     Key("epoch", "string", "permanent", "changes when the shard has lost its data"),
+    Key("frontends", "zset", "members removed when they expire", "frontend by the end of its lease in this shard"),
+    Key("workers", "zset", "members removed when they expire", "worker by the end of its lease in this shard"),
+    Key("served", "hash", "members removed when they expire", "worker → JSON list of the models that it serves"),
+    Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served in this shard"),
+    Key("pending_cleanup", "hash", "members removed when they are reaped", "expired replica → role and models"),
+    Key("clock", "hash", "permanent", "last time seen, the grace after an outage, when the next sweep is due"),
 )
 
 CONTROL_KEYS = (
-    Key("frontends", "zset", "members removed when they expire", "frontend by the end of its lease"),
-    Key("workers", "zset", "members removed when they expire", "worker by the end of its lease"),
+    Key("frontends", "zset", "members removed when they expire", "listed frontend by when its entry expires"),
+    Key("workers", "zset", "members removed when they expire", "listed worker by when its entry expires"),
     Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
-    Key("expired_replicas", "zset", "members removed after a day", "expired replica by when it expired"),
-    Key("pending_cleanup", "hash", "members removed when all shards are reaped", "expired replica → role and models"),
+    Key("expired_replicas", "zset", "members removed after a day", "replica that expired or left, by when it did"),
     Key("secret", "string", "permanent", "signs log-ins, and makes ids from idempotency keys"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after an outage"),
 )

@@ -212,13 +212,6 @@ class PendingCancellation(NamedTuple):
     reason: str
 
 
-class Renewal(NamedTuple):
-    """A renewed lease, at `now` by Redis's clock. `sweep`: a sweep is due, and this replica is to do it."""
-
-    now: float
-    sweep: bool
-
-
 class Reconciliation(NamedTuple):
     """The differences between a replica and Redis in one shard. `held` is the number of requests that Redis counts."""
 
@@ -228,6 +221,7 @@ class Reconciliation(NamedTuple):
     not_in_redis: list[str]
     not_held_locally: list[str]
     tick: int  # how often the replica has asked; one that goes back shows that the last writes were lost
+    sweep: bool = False  # a sweep of the shard is due, and this replica is to do it
 
 
 class ExpiredReplica(NamedTuple):
@@ -245,6 +239,16 @@ class Reaped(NamedTuple):
     ended: int
     moved: int
     waiting: int
+
+
+class Swept(NamedTuple):
+    """One call's sweep of a shard: how many requests ended, whether `more` is to be done in the same way, and the index
+    of the model from which the next call continues, 0 when all were examined.
+    """
+
+    ended: int
+    more: bool
+    next_model: int
 
 
 class Steps(NamedTuple):

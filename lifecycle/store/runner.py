@@ -62,11 +62,17 @@ class ScriptRunner:
         }
 
     async def ping(self) -> None:
-        """Check that the server of the control keys answers and accepts writes.
+        """Check that a server answers and accepts writes: that of the control keys, or if it is away, any shard's.
 
-        Raises StoreUnavailable when it does not.
+        Raises StoreUnavailable when none does.
         """
-        await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+        try:
+            await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+        except StoreUnavailable:
+            asked = (self.command("PERSIST", prefix + "clock") for prefix in self._prefixes)
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            if all(isinstance(outcome, BaseException) for outcome in outcomes):
+                raise
 
     async def now(self) -> float:
         """Return Redis's time in Unix seconds. All times in a record are by this clock."""

@@ -35,6 +35,12 @@ class Inbox(Listener):
         self._dispatch = dispatch
         self._on_gap = on_gap
 
+    def follow(self, channel: str) -> None:
+        """Listen on another channel of the same shard from now on, over a new connection."""
+        self._channel = channel
+        if self._link is not None:
+            self._link.drop(ConnectionError("this frontend has another channel now"))
+
     def _greeting(self) -> Iterable[tuple[str, ...]]:
         # Sharded pub/sub: in Redis Cluster the node that holds the requests' slot serves the channel too.
         yield "SSUBSCRIBE", self._channel

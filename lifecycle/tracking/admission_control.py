@@ -47,6 +47,8 @@ class AdmissionControl:
         """
         if self._state.draining:
             raise Rejected("draining")
+        if not self._state.has_joined(admit.rid):
+            raise StoreUnavailable("This frontend holds no lease in the shard of the request: send it again")
         with self._owned.admitting(admit.rid):
             if await self._queue_limit.is_full(admit.labels.model):
                 raise Rejected("full")
@@ -68,7 +70,7 @@ class AdmissionControl:
                 rid=admit.rid,
                 nonce=nonce,
                 labels=admit.labels,
-                frontend=self._state.id,
+                frontend=self._state.id_for(admit.rid),
                 body=admit.body,
                 on_disconnect=admit.on_disconnect.value,
                 grace_secs=admit.grace_secs,
@@ -89,7 +91,7 @@ class AdmissionControl:
             if slot is not None and admission.outcome != "admitted":
                 await self._quota.release(admit.owner, slot)
             if admission.outcome == "fenced":
-                raise Fenced("This frontend's lease has expired")
+                raise Fenced("This frontend's lease in the shard of the request has expired")
             if admission.outcome == "late":
                 raise StoreUnavailable("Redis took too long to admit the request")
             if admission.outcome != "admitted":

@@ -130,7 +130,7 @@ class OwnedRequests:
 
     async def _take_over(self, rid: str) -> None:
         record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
-        if record is None or record.status.terminal or record.frontend != self._state.id or rid in self:
+        if record is None or record.status.terminal or record.frontend != self._state.id_for(rid) or rid in self:
             return
         ended_before = rid in self._ended
         if ended_before:
@@ -200,7 +200,7 @@ class OwnedRequests:
             monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
         elif record.status.terminal:
             monitor.end_with(record)
-        elif record.frontend != self._state.id:
+        elif record.frontend != self._state.id_for(rid):
             monitor.leave()
 
     async def leave_live_requests(self) -> None:
@@ -213,13 +213,18 @@ class OwnedRequests:
             if record is not None and not record.status.terminal:
                 monitor.leave()
 
-    def break_off_all(self, error_type: ErrorType, message: str) -> None:
-        """End every owned request here, because this frontend is fenced. Each is counted once it is known by whom."""
-        monitors = list(self._monitors.values())
+    def break_off(self, shard: int, fenced_id: str, error_type: ErrorType, message: str) -> None:
+        """End every owned request of a shard, where this frontend's id was fenced.
+
+        Each is counted once it is known by whom.
+        """
+        monitors = [self._monitors[rid] for rid in self._by_shard[shard]]
         for monitor in monitors:
             monitor.break_off(error_type, message)
         if monitors:
-            fenced = FencedRequests(self._store, self._state.id, monitors, error_type, self.remember_end)
+            fenced = FencedRequests(
+                self._store, fenced_id, monitors, error_type, self._monitors.__contains__, self.remember_end
+            )
             self._spawn(fenced.settle(), "fenced requests")
 
     def lose_all(self, error_type: ErrorType, message: str) -> None:

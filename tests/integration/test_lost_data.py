@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from lifecycle.aio import tasks
+from lifecycle.errors import Fenced
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
@@ -59,6 +60,9 @@ class Noting:
 
     async def on_data_lost(self, shard: int) -> None:
         self.told.append(("data lost", shard))
+
+    def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
+        raise AssertionError
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ SETTINGS = load(
         "heartbeat_secs": TICK_SECS,
         "queue_limit": QUEUE_LIMIT,
         "max_attempts": MAX_ATTEMPTS,
+        "queue_without_workers": True,  # which models nobody serves is drawn
     }
 )
 OUTCOMES = (

@@ -7,6 +7,7 @@ import pytest
 from lifecycle.errors import ConfigurationConflict, Fenced
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import leave
 from tests.unit.world import LEASE_SECS, World
 
 
@@ -14,9 +15,9 @@ async def test_a_replica_expires_with_its_lease_and_the_id_never_comes_back(worl
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
     with pytest.raises(Fenced):
-        await world.store.heartbeat("w0", Role.WORKER, {}, ["m"])
+        await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert "w0" not in {entry.id for entry in (await world.store.roster()).replicas}
 
 
@@ -25,24 +26,24 @@ async def test_after_a_silence_no_replica_expires_for_one_lease(world: World) ->
     roster = await world.store.roster()
     assert roster.grace, "before the first heartbeat after it, too"
     assert len(roster.replicas) == 4
-    assert await world.store.expire() == []
+    assert await world.store.expire(0) == []
     assert len((await world.store.roster()).replicas) == 4
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
 
 
 async def test_a_clock_put_back_expires_no_replica_and_shortens_no_lease(world: World) -> None:
     world.shift_clock(-LEASE_SECS * 10)
-    assert await world.store.expire() == []
+    assert await world.store.expire(0) == []
     leases = {entry.id: entry.lease_expires_in_ms for entry in (await world.store.roster()).replicas}
     assert len(leases) == 4
     assert max(leases.values()) <= LEASE_SECS * 1000, "a lease from before must not last ten times as long"
     for _ in range(4):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
 
 
 async def test_a_replica_with_another_common_setting_does_not_start(world: World) -> None:
@@ -51,17 +52,18 @@ async def test_a_replica_with_another_common_setting_does_not_start(world: World
     with pytest.raises(ConfigurationConflict, match=r"LIFECYCLE_SHARDS=2 differs from 1"):
         await other.heartbeat("f9", Role.FRONTEND, {}, [])
     for name in ("f0", "f1", "w0", "w1"):
-        await world.store.expire(name)
+        await leave(world.store, name, Role.FRONTEND if name.startswith("f") else Role.WORKER)
     await other.heartbeat("f9", Role.FRONTEND, {}, [])
 
 
-async def test_one_replica_is_told_to_sweep_in_each_interval(world: World) -> None:
+async def test_one_replica_is_told_to_sweep_a_shard_in_each_interval(world: World) -> None:
     interval = world.store.settings.sweep_secs
 
     async def told(*names: str) -> list[str]:
-        return [name for name in names if (await world.store.heartbeat(name, Role.WORKER, {}, [], sweeps=True)).sweep]
+        asked = [(name, await world.store.reconcile_shard(0, name, Role.WORKER, sweeps=True)) for name in names]
+        return [name for name, reconciliation in asked if reconciliation.sweep]
 
-    await world.store.heartbeat("w0", Role.WORKER, {}, [])  # one that does not sweep is not told
+    assert not (await world.store.reconcile_shard(0, "w0", Role.WORKER)).sweep, "one that does not sweep"
     assert await told("w0", "w1", "w0") == ["w0"]
     world.shift_clock(interval)
     assert await told("w1", "w0", "w1") == ["w1"]

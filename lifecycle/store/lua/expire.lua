@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- expire: expires the replicas whose lease has ended, and one that leaves by itself.
--- KEYS[1] control prefix
+-- expire: expires the replicas whose lease in one shard has ended, and one that leaves by itself.
+-- KEYS[1] shard prefix
 -- ARGV    shift, lease_secs, leaving (a replica that leaves now, '' for none), limit
--- Returns the expired replicas whose requests are not all cleaned up: {replica, role, models JSON}…
--- An expired id does not become valid again: heartbeat refuses it.
+-- Returns up to `limit` expired replicas whose requests here are not all cleaned up: {replica, role, models JSON}…
+-- The mark `fenced:` is set with it: from then on the replica's writes in this shard are refused.
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)
@@ -12,36 +12,36 @@ local shift, lease_secs, leaving, limit = unpack(ARGV)
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
 local _, grace = lease_bound(now, lease)
+local DAY_SECS = 86400
 
 -- Its models count as served until its lease has ended, not only until its last heartbeat.
 local function expire(role, replica, until_secs)
-  local models = redis.call('HGET', P .. 'replica:' .. replica, 'models') or '[]'
+  local models = redis.call('HGET', P .. 'served', replica) or '[]'
   for _, model in ipairs(cjson.decode(models)) do
     redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
   end
   redis.call('ZREM', P .. role .. 's', replica)
-  redis.call('ZADD', P .. 'expired_replicas', secs(now), replica)
+  redis.call('HDEL', P .. 'served', replica)
+  redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
   redis.call('HSET', P .. 'pending_cleanup', replica, cjson.encode({role, models}))
 end
 
 for _, role in ipairs(ROLES) do
   local key = P .. role .. 's'
   if leaving ~= '' and redis.call('ZSCORE', key, leaving) then expire(role, leaving, secs(now)) end
-  -- A lease that ends later than a heartbeat can set it was set before the clock was put back.
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. secs(now + lease), '+inf', 'LIMIT', 0, limit)) do
-    redis.call('ZADD', key, secs(now + lease), replica)
-  end
+  shorten_leases(key, now, lease, limit)
   if not grace then
     local expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
     for i = 1, #expired, 2 do expire(role, expired[i], expired[i + 1]) end
   end
 end
-local DAY_SECS = 86400
-redis.call('ZREMRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS))
 
-local pending_cleanup, flat = {}, redis.call('HGETALL', P .. 'pending_cleanup')
-for i = 1, #flat, 2 do
-  local cleanup = cjson.decode(flat[i + 1])
-  pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2]}
+local pending_cleanup = {}
+if redis.call('EXISTS', P .. 'pending_cleanup') == 1 then
+  local flat = redis.call('HRANDFIELD', P .. 'pending_cleanup', limit, 'WITHVALUES')
+  for i = 1, #flat, 2 do
+    local cleanup = cjson.decode(flat[i + 1])
+    pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2]}
+  end
 end
 return pending_cleanup

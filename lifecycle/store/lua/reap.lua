@@ -1,19 +1,17 @@
 #!lua flags=allow-oom
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list of models of which the
---         replica may hold deliveries), retention_secs, max_attempts, limit
+-- ARGV    shift, replica, role, models (JSON list of models of which the replica may hold deliveries), retention_secs,
+--         max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
---         owner; waiting ones need a new owner, but no frontend lives.
--- The `fenced:` mark is set first: from then on the replica's writes in this shard are refused.
+--         owner, one of the frontends with a lease here; waiting ones need a new owner, but no frontend has one.
+-- The `fenced:` mark, which refuses the replica's writes in this shard, was set when it expired: see expire.
 
 local P = KEYS[1]
-local shift, replica, role, new_owners, models, retention_secs, max_attempts, limit = unpack(ARGV)
+local shift, replica, role, models, retention_secs, max_attempts, limit = unpack(ARGV)
 --- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
 
-local DAY_SECS = 86400
-redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
@@ -41,8 +39,10 @@ local function find_new_owner(rid)
       return flat[i], true
     end
   end
-  if #new_owners == 0 then return nil, false end
-  return new_owners[(tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % #new_owners + 1], false
+  local candidates = redis.call('ZCARD', P .. 'frontends')
+  if candidates == 0 then return nil, false end
+  local chosen = (tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % candidates
+  return redis.call('ZRANGE', P .. 'frontends', chosen, chosen)[1], false
 end
 
 local function reassign(rid, record, new_owner, read)
@@ -105,16 +105,7 @@ local function reap_reading()
   left = left + redis.call('SCARD', key)
 end
 
--- The list may be older than the last expiry, and a replica that was reaped already is not reaped again.
-local function living(frontends)
-  local found = {}
-  for _, frontend in ipairs(frontends) do
-    if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
-  end
-  return found
-end
-
-new_owners, models = living(cjson.decode(new_owners)), cjson.decode(models)
+models = cjson.decode(models)
 if role == 'worker' then
   if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
@@ -129,8 +120,14 @@ if role == 'worker' then
 else
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
   if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
-  if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
+  if left == 0 then
+    forget_counts(replica)
+    redis.call('DEL', P .. 'inflight:' .. replica)
+  end
 end
-if left == 0 then redis.call('HDEL', P .. 'ticks', replica) end
+if left == 0 then
+  redis.call('HDEL', P .. 'ticks', replica)
+  redis.call('HDEL', P .. 'pending_cleanup', replica)
+end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
 return {left == 0 and 1 or 0, ended, moved, waiting}

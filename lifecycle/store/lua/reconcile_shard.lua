@@ -1,22 +1,32 @@
 #!lua flags=allow-oom
--- reconcile_shard: returns how many requests Redis counts as a replica's in one shard, and its pending cancellations. The
---         cost does not grow with the number of inflight requests: after a mismatch the caller reads the ids page by page.
+-- reconcile_shard: a replica renews its lease in one shard, or joins it. Returns how many requests the shard counts as the
+--         replica's, and its pending cancellations. The cost grows neither with the number of inflight requests nor with
+--         that of replicas: after a mismatch the caller reads the ids page by page.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, cancellations_limit
--- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, tick}: held is the number that
---         Redis counts; pending_cancellations are {rid, mode, reason}… for a worker; tick is how often this replica has
---         called, so it goes back when Redis has lost its last writes.
+-- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), models (JSON list that a
+--         worker serves), cancellations_limit
+-- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
+--         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
+--         {rid, mode, reason}… for a worker; tick is how often this replica has called, so it goes back when Redis has lost
+--         its last writes; sweep is 1 when this replica has to sweep the shard.
 
 local P = KEYS[1]
-local shift, replica, role, cancellations_limit = unpack(ARGV)
---- @include clock
+local shift, replica, role, lease_secs, sweep_secs, models, cancellations_limit = unpack(ARGV)
+--- @include clock membership
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
+local now, lease = clock(shift), tonumber(lease_secs)
+note_time(now, lease)
 local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
-  epoch = secs(clock(shift)) .. '-' .. replica
+  epoch = secs(now) .. '-' .. replica
   redis.call('SET', P .. 'epoch', epoch)
 end
+
+if redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1 and role == 'worker' then
+  redis.call('HSET', P .. 'served', replica, models)
+end
+if role == 'worker' then note_models(cjson.decode(models), now) end
 
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held, pending_cancellations = 0, {}
@@ -34,4 +44,5 @@ if role == 'worker' then
 else
   held = redis.call('HLEN', P .. 'inflight:' .. replica)
 end
-return {'ok', epoch, held, pending_cancellations, tick}
+local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
+return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0}

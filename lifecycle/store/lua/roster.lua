@@ -9,13 +9,13 @@ local P = KEYS[1]
 local shift, lease_secs = unpack(ARGV)
 --- @include clock membership
 
-local now = clock(shift)
-local deadline, grace = lease_bound(now, tonumber(lease_secs))
+local now, lease = clock(shift), tonumber(lease_secs)
+local deadline, grace = lease_bound(now, lease)
 local replicas, models = {}, {}
 for _, role in ipairs(ROLES) do
   local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')
   for i = 1, #flat, 2 do
-    local left_ms = math.max(0, math.floor((tonumber(flat[i + 1]) - now) * 1000))
+    local left_ms = math.floor(math.max(0, math.min(lease, tonumber(flat[i + 1]) - now)) * 1000)
     local about = redis.call('HGET', P .. 'replica:' .. flat[i], 'about') or '{}'
     replicas[#replicas + 1] = {flat[i], role, left_ms, about}
   end

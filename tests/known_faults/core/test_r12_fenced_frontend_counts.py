@@ -33,8 +33,8 @@ async def test_a_request_that_was_taken_over_from_a_fenced_frontend_counts_once(
         async with reading(flight.reader) as client:
             await client.got(1)
             fenced = first.id
-            await first.store.expire(leaving=fenced)  # which is what everybody does once its lease is over
-            await wait_until(lambda: first.id != fenced, what="a new identity of the fenced frontend")
+            await first.store.expire(0, fenced)  # which is what everybody does once its lease is over
+            await wait_until(lambda: first.lease.ids[0] != fenced, what="a new identity of the fenced frontend")
 
             async def is_taken_over() -> bool:
                 return (await record_of(new_owner.store, "r1")).frontend != fenced

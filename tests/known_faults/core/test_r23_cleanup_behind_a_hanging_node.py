@@ -22,6 +22,7 @@ from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.cluster_setup import ClusterSetup
+from tests.joining import join
 from tests.known_faults.core import writes
 from tests.known_faults.core.replicas import MODEL, quick_settings
 from tests.waiting import wait_until
@@ -34,8 +35,8 @@ async def _send_heartbeats(store: Store, reaper: Reaper) -> None:
     """Keep a frontend and a worker alive that are not dealt with, and sweep when it is due."""
     while True:
         with suppress(StoreError):
-            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
-            reaper.on_renewed(await store.heartbeat("worker-1", Role.WORKER, {}, [MODEL], sweeps=True))
+            await join(store, "frontend-1", Role.FRONTEND, {}, [])
+            await join(store, "worker-1", Role.WORKER, {}, [MODEL])
         tasks.check_cancelled()
         await asyncio.sleep(store.settings.heartbeat_secs)
 
@@ -62,9 +63,9 @@ async def test_requests_in_healthy_shards_do_not_wait_for_the_shards_that_hang()
             everywhere = (f"r{number}" for number in range(1000))
             healthy = (rid for rid in everywhere if setup.node_of(slot_of(store.keys.prefix_of(rid))) is not hanging)
             dead = {f"dead-{number}": next(healthy) for number in range(_WORKERS)}
-            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
+            await join(store, "frontend-1", Role.FRONTEND, {}, [])
             for worker, rid in dead.items():
-                await store.heartbeat(worker, Role.WORKER, {}, [MODEL])
+                await join(store, worker, Role.WORKER, {}, [MODEL])
                 await writes.admit(store, rid, "frontend-1")
                 await writes.start(store, rid, worker)
                 await writes.append(store, rid, worker, ["a"])

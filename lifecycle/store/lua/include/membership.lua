@@ -1,5 +1,5 @@
--- Leases. A lease that has ended means that its replica is lost. When no replica sent a heartbeat, Redis was away, and
--- then no lease expires for one lease (the grace).
+-- Leases, of a shard or of the control slot. A lease that has ended means that its replica is lost. When no replica sent a
+-- heartbeat, Redis was away, and then no lease expires for one lease (the grace).
 
 local ROLES = {'frontend', 'worker'}
 
@@ -30,4 +30,23 @@ local function takes_sweep(now, sweep_secs)
   if now < due and due - now <= sweep_secs then return false end  -- a later one was set before the clock was put back
   redis.call('HSET', P .. 'clock', 'sweep_at', secs(now + 0.9 * sweep_secs))
   return true
+end
+
+-- Shortens leases that end later than a heartbeat can set it: they were set before the clock was put back.
+local function shorten_leases(key, now, lease_secs, limit)
+  local ends_at = secs(now + lease_secs)
+  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. ends_at, '+inf', 'LIMIT', 0, limit)) do
+    redis.call('ZADD', key, ends_at, replica)
+  end
+end
+
+local MODELS_LIMIT = 1000
+
+-- Notes that these models are served now.
+local function note_models(models, now)
+  for _, model in ipairs(models) do
+    redis.call('ZADD', P .. 'models', secs(now), model)
+    local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
+    if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
+  end
 end

@@ -1,0 +1,29 @@
+-- The list of replicas in the control slot. It is for display and for finding workers; no request depends on it.
+
+local FORGOTTEN = 10  -- of each role, in one call
+local DAY_SECS = 86400
+
+-- Removes a replica from the list. Its models count as served until its lease has ended, not only until its last heartbeat.
+local function forget(role, replica, until_secs, now)
+  redis.call('ZREM', P .. role .. 's', replica)
+  redis.call('ZADD', P .. 'expired_replicas', secs(now), replica)
+  for _, model in ipairs(cjson.decode(redis.call('HGET', P .. 'replica:' .. replica, 'models') or '[]')) do
+    redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
+  end
+  redis.call('DEL', P .. 'replica:' .. replica)
+end
+
+-- Removes replicas whose lease has ended; none during a grace.
+local function forget_expired(now, lease_secs)
+  local _, grace = lease_bound(now, lease_secs)
+  for _, role in ipairs(ROLES) do
+    local key = P .. role .. 's'
+    shorten_leases(key, now, lease_secs, FORGOTTEN)
+    local expired = {}
+    if not grace then
+      expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, FORGOTTEN)
+    end
+    for i = 1, #expired, 2 do forget(role, expired[i], expired[i + 1], now) end
+  end
+  redis.call('ZREMRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS))
+end
