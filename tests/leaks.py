@@ -239,6 +239,8 @@ RULES: dict[str, _Rule] = {
     "replica:": _expires,
     "models": _permanent,
     "config": _permanent,
+    "roster": _permanent,
+    "changes": _permanent,
     "expired_replicas": _permanent,
     "pending_cleanup": _permanent,
     "secret": _permanent,

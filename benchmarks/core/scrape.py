@@ -50,7 +50,7 @@ async def _scrape(
         bench.reset_counters(redis)
         lateness.clear()
         began, cpu_began = time.perf_counter(), time.process_time()
-        await cluster.snapshot(store)
+        await cluster.snapshot(store, details=False)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         await asyncio.sleep(_TICK_SECS)  # the last tick may still be late
         await tasks.end((ticking,))

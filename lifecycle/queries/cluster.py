@@ -99,10 +99,13 @@ class Filter(NamedTuple):
 
 async def inflight(store: Store, model: str = "") -> Inflight:
     """Count the requests inflight of one model, or of all."""
-    roster = await store.roster()
-    groups, own = await asyncio.gather(_groups(store, model), _held(store, Role.FRONTEND, model))
-    frontends = [(entry, own.get(entry.id, 0)) for entry in roster.replicas if entry.role == Role.FRONTEND]
-    return Inflight(groups, frontends, roster.now)
+    now, listed, groups, own = await asyncio.gather(
+        store.now(),
+        store.listed_leases(Role.FRONTEND),
+        _groups(store, model),
+        _held(store, Role.FRONTEND, model),
+    )
+    return Inflight(groups, [(entry, own.get(entry.id, 0)) for entry in listed], now)
 
 
 async def _groups(store: Store, model: str = "") -> dict[Labels, Count]:
@@ -130,9 +133,9 @@ async def replicas(store: Store) -> list[Replica]:
     return await _replicas(store, await store.roster())
 
 
-async def _replicas(store: Store, roster: Roster) -> list[Replica]:
+async def _replicas(store: Store, roster: Roster, details: bool = True) -> list[Replica]:
     held: dict[str, int] = {}
-    for own in await asyncio.gather(*(_held(store, role) for role in Role)):
+    for own in await asyncio.gather(*(_held(store, role) for role in Role if details)):
         held |= own
     return [_replica(entry, held.get(entry.id, 0)) for entry in roster.replicas]
 
@@ -158,10 +161,14 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
     )
 
 
-async def snapshot(store: Store) -> ClusterSnapshot:
-    """Read what the cluster metrics show."""
-    roster = await store.roster()
-    groups, living = await asyncio.gather(_groups(store), _replicas(store, roster))
+async def snapshot(store: Store, *, details: bool = True) -> ClusterSnapshot:
+    """Read what the cluster metrics show.
+
+    Without `details`, the replicas have neither their inflight requests nor their figures, and the cost does not grow
+    with their number.
+    """
+    roster = await (store.roster() if details else store.listed())
+    groups, living = await asyncio.gather(_groups(store), _replicas(store, roster, details))
     counts = Inflight(groups, [], roster.now)
     prefixes = store.keys.prefixes
     replies = await store.commands.execute_many(

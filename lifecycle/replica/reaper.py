@@ -122,7 +122,7 @@ class Reaper:
 
     async def _read_outages(self) -> list[UnservedModel]:
         try:
-            roster = await self._store.roster()
+            roster = await self._store.listed()
         except StoreError as failure:
             tasks.check_cancelled()
             log.debug("The list of workers cannot be read for a sweep: %s", failure)

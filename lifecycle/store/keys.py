@@ -85,6 +85,8 @@ SHARD_KEYS = (
 CONTROL_KEYS = (
     Key("frontends", "zset", "members removed when they expire", "listed frontend by when its entry expires"),
     Key("workers", "zset", "members removed when they expire", "listed worker by when its entry expires"),
+    Key("roster", "hash", "permanent", "epoch and version of the list of replicas"),
+    Key("changes", "zset", "members removed a day after they left", "replica by the version of its last change"),
     Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),

@@ -38,7 +38,10 @@ ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
 EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
-MEMBERS_PAGE = 1000  # replicas whose requests are counted at once
+MEMBERS_PAGE = 1000  # replicas whose requests, or leases, are read at once
+LISTED_PAGE = 200  # replicas whose announcements are read at once
+FIGURES = ("counted", "probe_in_secs")
+"""What a replica announces that changes all the time. It is for display; others do not read the list because of it."""
 
 
 class Membership(ScriptRunner):
@@ -77,7 +80,8 @@ class Membership(ScriptRunner):
             replica,
             role.value,
             s.lease_secs,
-            orjson.dumps(about),
+            orjson.dumps({name: value for name, value in about.items() if name not in FIGURES}),
+            orjson.dumps({name: value for name, value in about.items() if name in FIGURES}),
             orjson.dumps(list(models)),
             orjson.dumps(common),
             known.since,
@@ -90,6 +94,7 @@ class Membership(ScriptRunner):
         known.since, known.revision = as_text(reply[2]), int(reply[3])
         if reply[4]:
             self._apply(orjson.loads(reply[4]))
+        self.roster_cache.announced = as_text(reply[5]), as_text(reply[6])
         return float(reply[1])
 
     async def leave(self, replica: str, role: Role) -> None:
@@ -262,12 +267,77 @@ class Membership(ScriptRunner):
         """Return whether a worker has announced the model, lately enough to be remembered. Raises StoreUnavailable."""
         return await self.command("ZSCORE", self.keys.control + "models", model) is not None
 
+    async def listed(self) -> Roster:
+        """Return the listed replicas and the known models; only what has changed since the last call is read.
+
+        No entry says when its lease expires, and one whose lease is over is listed until the next heartbeat of any
+        replica. Raises StoreUnavailable.
+        """
+        cache = self.roster_cache
+        async with cache.lock:
+            more = True
+            while more:
+                more = cache.update(
+                    await self._call(
+                        "roster", self.keys.control, self.settings.lease_secs, cache.epoch, cache.version, LISTED_PAGE
+                    )
+                )
+        return cache.roster()
+
+    async def listed_leases(self, role: Role, *, figures: bool = False) -> list[RosterEntry]:
+        """Return until when the replicas of one role are listed, without what they have announced but the figures.
+
+        It is read in pages, so a replica may be missing that joins or leaves meanwhile. Raises StoreUnavailable.
+        """
+        found: list[RosterEntry] = []
+        first, examined, page = 0, MEMBERS_PAGE, MEMBERS_PAGE
+        while examined == page:
+            examined, *flat = await self._call(
+                "listed_leases",
+                self.keys.control,
+                role.value,
+                self.settings.lease_secs,
+                first,
+                page,
+                "1" if figures else "",
+            )
+            first += page
+            for name, ms, text in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+                found.append(RosterEntry(as_text(name), role, int(ms), text or b"{}"))
+        return found
+
+    async def next_probe_secs(self, workers: Sequence[str]) -> float:
+        """Return the time until the first of these unhealthy workers probes its engine, 0 when it is not known.
+
+        Raises StoreUnavailable.
+        """
+        control = self.keys.control
+        asked = [(("HGET", f"{control}replica:{w}", "figures"), ("ZSCORE", control + "workers", w)) for w in workers]
+        replies = await self.commands.execute_many(command for commands in asked for command in commands)
+        now, lease_secs = await self.now(), self.settings.lease_secs
+        probes = [
+            float(ends_at) - lease_secs + orjson.loads(figures).get("probe_in_secs", 0.0) - now
+            for figures, ends_at in zip(replies[::2], replies[1::2], strict=True)
+            if figures and ends_at
+        ]
+        return max(0.0, min(probes, default=0.0))
+
     async def roster(self) -> Roster:
-        """Return the living replicas and the known models, as of one moment. Raises StoreUnavailable."""
-        reply = await self._call("roster", self.keys.control, self.settings.lease_secs)
-        replicas = [RosterEntry(as_text(i), as_text(role), int(ms), about) for i, role, ms, about in reply[1]]
-        models = {as_text(m): float(at) for m, at in reply[2]}
-        return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+        """Return the living replicas with all that they have announced, for display. Raises StoreUnavailable."""
+        listed = await self.listed()
+        known = {entry.id: entry for entry in listed.replicas}
+        leases = [lease for role in Role for lease in await self.listed_leases(role, figures=True)]
+        replicas = [
+            lease._replace(about=_joined(known[lease.id].about, lease.about)) for lease in leases if lease.id in known
+        ]
+        return listed._replace(replicas=replicas)
+
+
+def _joined(first: bytes, second: bytes) -> bytes:
+    """Return one JSON object with the members of two."""
+    if b"{}" in (first, second):
+        return second if first == b"{}" else first
+    return first[:-1] + b"," + second[1:]
 
 
 def fenced(replica: str) -> Fenced:

@@ -17,6 +17,7 @@ from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.script_loader import Script
 
 _FIRST_PAUSE_SECS = 0.02
@@ -52,6 +53,7 @@ class ScriptRunner:
         self.commands = commands
         self.settings = settings
         self.common = CommonSettings()
+        self.roster_cache = RosterCache()
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes

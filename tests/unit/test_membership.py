@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
-from tests.joining import leave
+from tests.joining import join, leave
 from tests.unit.world import LEASE_SECS, World
 
 
@@ -69,3 +72,50 @@ async def test_one_replica_is_told_to_sweep_a_shard_in_each_interval(world: Worl
     assert await told("w1", "w0", "w1") == ["w1"]
     world.shift_clock(-10 * interval)
     assert await told("w0", "w1") == ["w0"], "a clock that is put back must not delay the next sweep"
+
+
+async def test_only_what_has_changed_in_the_list_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, cache = world.store, world.store.roster_cache
+    assert {entry.id for entry in (await store.listed()).replicas} == {"f0", "f1", "w0", "w1"}
+    read: list[str] = []
+    update = RosterCache.update
+
+    def noted(cache: RosterCache, reply: list[Any]) -> bool:
+        read.extend(changed[0].decode() for changed in reply[7:])
+        return update(cache, reply)
+
+    monkeypatch.setattr(RosterCache, "update", noted)
+    await world.heartbeat()
+    assert cache.is_current, "a heartbeat that changes nothing"
+    await join(store, "w1", Role.WORKER, {"counted": {"output_tokens": 7}}, ["m"])
+    assert cache.is_current, "a figure that is only shown"
+    await join(store, "w0", Role.WORKER, {"state": "unhealthy"}, ["m"])
+    await leave(store, "f1", Role.FRONTEND)
+    await world.heartbeat("f1", "w0")
+    assert not cache.is_current
+    abouts = {entry.id: entry.about for entry in (await store.listed()).replicas}
+    assert (sorted(read), sorted(abouts)) == (["f1", "w0"], ["f0", "w0", "w1"])
+    assert b"unhealthy" in abouts["w0"]
+    assert cache.is_current
+    await store.listed()
+    assert sorted(read) == ["f1", "w0"]
+
+
+async def test_the_list_is_read_anew_after_redis_has_lost_it(world: World) -> None:
+    store = world.store
+    before = await store.listed()
+    control = store.keys.control
+    await store.command("HSET", control + "roster", "version", "1")  # a failover took it back
+    assert sorted((await store.listed()).replicas) == sorted(before.replicas)
+    for key in ("roster", "changes", "frontends", "workers", *(f"replica:{entry.id}" for entry in before.replicas)):
+        await store.command("DEL", control + key)
+    await store.heartbeat("w0", Role.WORKER, {}, ["m"])
+    assert [entry.id for entry in (await store.listed()).replicas] == ["w0"]
+
+
+async def test_a_long_list_is_read_in_pages(world: World) -> None:
+    names = {f"w{number:03}" for number in range(450)}
+    for name in names:
+        await world.store.heartbeat(name, Role.WORKER, {}, ["m"])
+    assert {entry.id for entry in (await world.store.listed()).replicas} >= names
+    assert {entry.id for entry in (await world.store.roster()).replicas} >= names

@@ -22,7 +22,7 @@ from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"configure", "heartbeat", "leave", "roster", "secret", "listed"}
+CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed"}
 SHARED_FILES = {"membership"}  # for either prefix
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
@@ -133,7 +133,8 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
-    "roster": lambda s: s.roster(),
+    "roster": lambda s: s.listed(),
+    "listed_leases": lambda s: s.listed_leases(Role.WORKER),
     "secret": lambda s: s.read_secret(),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
