@@ -223,9 +223,13 @@ class OwnedRequests:
             monitor.break_off(error_type, message)
         if monitors:
             fenced = FencedRequests(
-                self._store, fenced_id, monitors, error_type, self._monitors.__contains__, self.remember_end
+                self._store, fenced_id, monitors, error_type, self._was_taken_over, self.remember_end
             )
             self._spawn(fenced.settle(), "fenced requests")
+
+    def _was_taken_over(self, rid: str) -> bool:
+        """Return whether a request that was broken off goes on here, or has ended and was counted here."""
+        return rid in self._monitors or rid in self._ended
 
     def lose_all(self, error_type: ErrorType, message: str) -> None:
         """End every owned request here with an error, whatever its record says."""
