@@ -36,10 +36,10 @@ class Inbox(Listener):
         self._on_gap = on_gap
 
     def follow(self, channel: str) -> None:
-        """Listen on another channel of the same shard from now on, over a new connection."""
-        self._channel = channel
-        if self._link is not None:
-            self._link.drop(ConnectionError("this frontend has another channel now"))
+        """Listen on another channel of the same shard from now on."""
+        before, self._channel = self._channel, channel
+        self._send("SUNSUBSCRIBE", before)
+        self._send("SSUBSCRIBE", channel)
 
     def _greeting(self) -> Iterable[tuple[str, ...]]:
         # Sharded pub/sub: in Redis Cluster the node that holds the requests' slot serves the channel too.
@@ -53,7 +53,7 @@ class Inbox(Listener):
                     frames.append(frame)
                 case [b"ssubscribe", *_]:
                     self._on_gap()
-                case [b"sunsubscribe", *_]:
+                case [b"sunsubscribe", name, *_] if name == self._channel.encode():
                     raise ConnectionError("the slot has moved to another node")
         for item in _items(frames):
             try:
