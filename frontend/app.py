@@ -43,11 +43,15 @@ def _is_untraced(scope: Scope) -> bool:
     return not path.startswith("/v1/") or (scope["method"] == "GET" and not path.endswith("/stream"))
 
 
-def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refusals | None = None) -> ASGIApp:
+def create_app(
+    tracker: Tracker, keyring: Keyring | None = None, refusals: Refusals | None = None, cors: Cors | None = None
+) -> ASGIApp:
     """Return the application. Without a keyring every call is allowed to everybody.
 
-    `refusals` counts the refused calls that reach the application; those that its server refuses may share it.
+    `refusals` counts the refused calls that reach the application, and `cors` answers for other origins; its server,
+    which answers calls that do not reach it, may share them.
     """
+    cors = cors or Cors(tracker.settings)
     app = FastAPI(
         openapi_url=None,  # routes/openapi.py serves a description that is written by hand
         redirect_slashes=False,
@@ -76,7 +80,6 @@ def create_app(tracker: Tracker, keyring: Keyring | None = None, refusals: Refus
     endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
     authorized = AuthorizationMiddleware(ClientSharesMiddleware(endpoints, shares), policy) if policy else endpoints
-    cors = Cors(tracker.settings)
     own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
     guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from lifecycle.errors import StoreError
 from lifecycle.queries import cluster
+from lifecycle.store.replicated_commands import REPLICATED
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.types import Labels, Replica, ReplicaState, Role
@@ -40,6 +41,8 @@ class Exporter(Collector):
         self._totals: dict[tuple[str, ...], int] = {}
         self._reaped: dict[str, int] = {}
         self._epochs: tuple[str, ...] = ()
+        self._unreplicated = dict.fromkeys(sorted(REPLICATED), 0)
+        self._last_unreplicated: dict[tuple[str, int], Mapping[str, int]] = {}  # by host and pid
 
     async def refresh(self) -> None:
         """Take a new snapshot unless the last one is recent. While Redis is unavailable there is none."""
@@ -52,6 +55,7 @@ class Exporter(Collector):
                 self._snapshot = None
                 return
             self._clamp(snapshot)
+            self._add_unreplicated(snapshot.replicas)
             self._snapshot = snapshot
             self._taken_at = time.monotonic()
 
@@ -67,6 +71,16 @@ class Exporter(Collector):
             self._totals[labels] = max(number, self._totals.get(labels, 0))
         for role in Role:
             self._reaped[role] = max(snapshot.reaped.get(role, 0), self._reaped.get(role, 0))
+
+    def _add_unreplicated(self, replicas: list[Replica]) -> None:
+        """Add what has been counted by each process since the last snapshot."""
+        counted = {(replica.host, replica.pid): replica.unreplicated for replica in replicas}
+        for process, counts in counted.items():
+            before = self._last_unreplicated.get(process, {})
+            for script, number in counts.items():
+                since = before.get(script, 0)
+                self._unreplicated[script] += number - since if number >= since else number  # less: another process
+        self._last_unreplicated = counted
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that the registry does not collect at registration."""
@@ -94,6 +108,8 @@ class Exporter(Collector):
         for group, count in groups.items():
             queued[group.model] += count.queued
         yield _gauges("lifecycle_cluster_queued_requests", "Requests that have not started.", "model", queued)
+        bodies = dict.fromkeys(queued, 0) | snapshot.queued_bytes
+        yield _gauges("lifecycle_cluster_queued_bytes", "Bodies of requests that have not started.", "model", bodies)
         total = CounterMetricFamily(
             "lifecycle_cluster_requests", "Requests ended, cluster-wide.", labels=[*_LABELS, "status", "error_type"]
         )
@@ -109,6 +125,14 @@ class Exporter(Collector):
         for role_name, number in sorted(self._reaped.items()):
             reaped.add_metric([role_name], number)
         yield reaped
+        unreplicated = CounterMetricFamily(
+            "lifecycle_cluster_unreplicated_writes",
+            "Writes that fewer replicas of Redis than wanted confirmed in time.",
+            labels=["operation"],
+        )
+        for operation, number in self._unreplicated.items():
+            unreplicated.add_metric([operation], number)
+        yield unreplicated
         now, oldest = snapshot.inflight.as_of, snapshot.oldest_created_at
         yield GaugeMetricFamily(
             "lifecycle_cluster_oldest_inflight_seconds",
@@ -135,6 +159,15 @@ def _replicas(replicas: list[Replica]) -> Iterator[Metric]:
     for role_and_state in sorted(states | living):
         family.add_metric(role_and_state, living[role_and_state])
     yield family
+    reasserting = dict.fromkeys((role.value for role in Role), 0)
+    for replica in replicas:
+        reasserting[replica.role.value] += bool(replica.reasserting)
+    yield _gauges(
+        "lifecycle_cluster_reasserting_replicas",
+        "Replicas that have not told Redis again what they hold, after it has lost data.",
+        "role",
+        reasserting,
+    )
     stuck: Counter[str] = Counter()
     slots: Counter[tuple[str, str]] = Counter()
     for replica in replicas:

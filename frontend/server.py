@@ -98,8 +98,9 @@ def _url(host: str, port: int) -> str:
 def make_server(tracker: Tracker, keyring: Keyring | None, connections: int = 0) -> Server:
     """Return the server of a frontend, which `serve(sockets=…)` runs. It takes so many connections; 0: any number."""
     shared, refusals = Connections(tracker.settings, connections), Refusals(tracker.metrics)
-    app = create_app(tracker, keyring, refusals)
-    return Server(EdgeConfig(app, shared, refusals, Cors(tracker.settings)), tracker)
+    cors = Cors(tracker.settings)
+    app = create_app(tracker, keyring, refusals, cors)
+    return Server(EdgeConfig(app, shared, refusals, cors), tracker)
 
 
 async def serve(settings: Settings, host: str, port: int) -> None:

@@ -3,6 +3,7 @@
 LifecycleError              Base class: has an `error_type` and a `message`
 ├── StoreError              Raised when Redis gave no usable answer
 │   ├── StoreUnavailable    Raised when Redis cannot be reached or refuses commands
+│   │   └── StoreFull       Raised when the memory of Redis is full, so that nothing new is admitted
 │   └── StateLost           Raised when Redis answers, but has lost the data
 ├── Fenced                  Raised when this replica's lease has expired
 ├── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
@@ -75,6 +76,13 @@ class StoreUnavailable(StoreError):
         super().__init__(f"{summary}: {cause}" if cause else summary)
         self.summary = summary
         self.cause = cause
+
+
+class StoreFull(StoreUnavailable):
+    """Raised when the memory of Redis is full or nearly so: what runs goes on, and nothing new is admitted."""
+
+    def __init__(self, cause: str = "") -> None:
+        super().__init__("The memory of Redis is full, and only what runs goes on; repeat the call later", cause)
 
 
 class StateLost(StoreError):

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
         "", description="file whose first line is the password of Redis; read again at each connect"
     )
     redis_timeout_secs: Seconds = Field(2.0, description="longest wait for the reply of one Redis command")
+    wait_replicas: int = Field(
+        0, ge=0, le=100, description="replicas of Redis that must have an admission, start, cancel or end; 0 is off"
+    )
+    wait_timeout_ms: int = Field(
+        100, ge=1, le=60_000, description="longest wait for these replicas, after which a write stands without them"
+    )
 
     # common to all replicas of a cluster
     namespace: str = Field("lc", pattern=r"^[A-Za-z0-9._-]{1,32}$", description="prefix of all Redis keys and channels")
@@ -71,6 +77,12 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, le=100, description="most failed attempts of one request")
     queue_limit: int = Field(
         10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
+    )
+    queue_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        le=1_000_000_000_000,
+        description="most bytes of the bodies of all queued requests; more get a 503",
     )
 
     # limits of a request
@@ -206,6 +218,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"LIFECYCLE_HEARTBEAT_SECS={self.heartbeat_secs:g} must be at most half of "
                 f"LIFECYCLE_LEASE_SECS={self.lease_secs:g}: lower the first or raise the second"
+            )
+        if self.wait_replicas and self.wait_timeout_ms * 2 > self.redis_timeout_secs * 1000:
+            raise ValueError(
+                f"LIFECYCLE_WAIT_TIMEOUT_MS={self.wait_timeout_ms} must be at most half of "
+                f"LIFECYCLE_REDIS_TIMEOUT_SECS={self.redis_timeout_secs:g}: lower the first or raise the second"
             )
         return self
 

@@ -202,6 +202,21 @@ async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
     return f"holds entries of requests that do not wait in it: {strays}" if strays else ""
 
 
+async def _counts_what_waits(space: _Keyspace, place: _Place) -> str:
+    flat = await space.commands.execute("HGETALL", place.key)
+    wrong = {}
+    for model, size in zip(flat[::2], flat[1::2], strict=True):
+        waiting = 0
+        for queue in ("queue:", "retry:"):
+            for _, (_, rid) in await space.commands.execute(
+                "XRANGE", f"{place.prefix}{queue}{model.decode()}", "-", "+"
+            ):
+                waiting += await space.commands.execute("STRLEN", f"{place.prefix}body:{rid.decode()}")
+        if int(size) != waiting:
+            wrong[model.decode()] = f"{int(size)}, not {waiting}"
+    return f"counts other bytes than wait: {wrong}" if wrong else ""
+
+
 RULES: dict[str, _Rule] = {
     "request:": _expires_after_the_end,
     "tokens:": _expires_after_the_end,
@@ -214,6 +229,7 @@ RULES: dict[str, _Rule] = {
     "named:": _expires,
     "queue:": _entries_are_queued,
     "retry:": _entries_are_queued,
+    "queued_bytes": _counts_what_waits,
     "inflight:": _is_owned,
     "counts:": _is_owned,
     "reading:": _is_owned,
@@ -233,6 +249,7 @@ RULES: dict[str, _Rule] = {
     "webhook:": _expires,
     "totals": _permanent,
     "ticks": _members_are_owned,
+    "confirmed": _expires,
     "epoch": _permanent,
     "frontends": _permanent,
     "workers": _permanent,

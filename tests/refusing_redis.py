@@ -2,6 +2,7 @@
 
 async with RefusingRedis(server.port) as redis:     # give redis.url to the replicas
     redis.refuse("MISCONF the disk is full")        # answers every command but those that open a connection
+    redis.refuse("BUSY", "append")                  # or only these scripts or commands
     redis.refused["append"]                         # how often a script, or a command, was refused
     redis.accept()
 """
@@ -28,22 +29,36 @@ class RefusingRedis:
     def __init__(self, target_port: int) -> None:
         self.refused: Counter[str] = Counter()
         self.error = b""
+        self.only = frozenset[str]()
         self.target_port = target_port
         self._links: set[_Link] = set()
         self._scripts = {script_loader.load(name).sha.encode(): name for name in script_loader.names()}
         self._server: asyncio.Server | None = None
 
     @property
-    def url(self) -> str:
+    def port(self) -> int:
         assert self._server is not None
-        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return int(self._server.sockets[0].getsockname()[1])
 
-    def refuse(self, error: str) -> None:
-        """Refuse commands from now on, and close the subscriptions, which would send no command otherwise."""
-        self.error = error.encode()
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def refuse(self, error: str, *only: str) -> None:
+        """Refuse commands from now on: these scripts and commands, or all without a name.
+
+        When all are refused the subscriptions are closed, which would send no command otherwise.
+        """
+        self.error, self.only = error.encode(), frozenset(only)
         for link in list(self._links):
-            if link.is_subscribed:
+            if link.is_subscribed and not only:
                 link.close()
+
+    def is_refused(self, command: list[bytes]) -> bool:
+        """Return whether the command is to be answered with the error."""
+        if not self.error or command[0].upper() in _OF_CONNECTIONS:
+            return False
+        return not self.only or self.name_of(command) in self.only
 
     def accept(self) -> None:
         """Pass every command on again."""
@@ -108,7 +123,7 @@ class _Link:
     async def _pass(self, command: list[bytes]) -> None:
         name = command[0].upper()
         self.is_subscribed = self.is_subscribed or name in _SUBSCRIBING
-        if not self._relay.error or name in _OF_CONNECTIONS:
+        if not self._relay.is_refused(command):
             self._outstanding += 1
             self._answered.clear()
             self._server.write(hiredis.pack_command(cast(Any, tuple(command))))

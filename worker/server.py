@@ -1,8 +1,8 @@
 """Run one worker as a process, from loading its engine to the end of its drain.
 
 The first SIGTERM, SIGINT or SIGHUP starts a drain: the worker takes no new requests, lets running ones finish within
-DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. A third one has the system's
-default effect, in case an engine does not end.
+DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. An engine that does not end
+keeps the process for some seconds only (`departure.py`). A third signal has the system's default effect.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lifecycle.execution.hosted_engine import HostedEngine, interrupt_startup
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings, SettingsError
 from lifecycle.store.connect import Connections
+from worker.departure import Departure
 from worker.engines import find_engine
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ async def serve(
     async with Connections.open(settings) as connections:
         worker = Worker(settings, connections, models, engine, on_blocked_heartbeat)
         running = asyncio.create_task(worker.run(), name="worker")
-        signals = _Signals(worker, running)
+        departure = Departure(worker, engine_spec)
+        signals = _Signals(worker, running, departure)
         try:
             await running
         except asyncio.CancelledError:
@@ -53,6 +55,7 @@ async def serve(
                 ) from None
             raise
         finally:
+            departure.worker_ended()
             signals.close()
     if signals.interrupted:
         raise KeyboardInterrupt
@@ -85,9 +88,10 @@ class _Signals:
     The handlers are Python's own and not the event loop's, because they must run while an engine blocks the loop.
     """
 
-    def __init__(self, worker: Worker, running: asyncio.Task[None]) -> None:
+    def __init__(self, worker: Worker, running: asyncio.Task[None], departure: Departure) -> None:
         self._worker = worker
         self._running = running
+        self._departure = departure
         self._received: list[signal.Signals] = []
         self._loop = asyncio.get_running_loop()
         # `nohup` starts a process that ignores SIGHUP, and it must go on to do so.
@@ -114,8 +118,10 @@ class _Signals:
         self._received.append(signal.Signals(number))
         if self.forced:
             self.close()
+            self._departure.hurry()
             self._loop.call_soon_threadsafe(self._running.cancel)
         else:
+            self._departure.begin()
             self._loop.call_soon_threadsafe(self._drain)
         interrupt_startup(frame)
 

@@ -26,10 +26,10 @@ async def measure(quick: bool) -> list[Table]:
                 for waiting in (0, _LIMIT // 2 + 1):
                     backlog = QueueLimit(store)  # one that remembers no depth
                     await bench.admit_all(store, [f"r{number}" for number in range(waiting)])
-                    await backlog.is_full(bench.MODEL)
+                    await backlog.refusal(bench.MODEL, 2)
                     bench.reset_counters(redis)
                     for _ in range(_QUESTIONS):
-                        await backlog.is_full(bench.MODEL)
+                        await backlog.refusal(bench.MODEL, 2)
                     counted.append(bench.calls_of(redis).get("xlen", 0) / _QUESTIONS)
                 table.add(str(shards), *counted)
     return [table]

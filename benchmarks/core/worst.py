@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
+from benchmarks.core.transitions import transitions
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import browse, bulk_cancel, cluster
@@ -25,6 +26,7 @@ _OWNER = "acme"  # of a hundredth of the requests
 _REPLICAS = 300  # that expire at the same time
 _PART = 10  # the part of the inflight requests that one replica holds, or that falls due at once, is 1/10
 _NOBODY = "nobody"
+_CALLS = 7 * 200  # of requests that run: 200 for each script that changes one of them
 _LOGGED_US = 50
 _SCRIPTS = ("cmdstat_evalsha", "cmdstat_eval")
 
@@ -46,7 +48,9 @@ async def measure(quick: bool) -> list[Table]:
                 os.setpriority(os.PRIO_PROCESS, int(info(redis, "server")["process_id"]), -20)
             ask(redis, "CONFIG", "SET", "slowlog-log-slower-than", _LOGGED_US)
             await _fill(store, count)
-            for label, work in _reading(store, count) + _ending(store, redis, count):
+            running = [f"live-{number}" for number in range(min(_CALLS, count // _PART))]
+            changing = transitions(store, redis, running, _REPLICAS, _forget)
+            for label, work in _reading(store, count) + changing + _ending(store, redis, count):
                 _forget(redis)
                 await work()
                 table.add(label, *_times(redis))

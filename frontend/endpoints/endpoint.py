@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import orjson
+
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
@@ -76,8 +78,8 @@ class Fold(Protocol):
         """Take the next events."""
         ...
 
-    def body(self, request_id: str, model: str, created: int, end: End) -> dict[str, Any]:
-        """Return the body of the response. `end` is that of a completed request."""
+    def body(self, request_id: str, model: str, created: int, end: End) -> dict[str, Any] | orjson.Fragment:
+        """Return the body of the response, to be encoded as JSON. `end` is that of a completed request."""
         ...
 
 

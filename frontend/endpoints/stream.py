@@ -152,12 +152,12 @@ class TokenStreamResponse(Response):
         def write_at_once(tokens: Tokens) -> bool:
             attempt, first, events, _ = tokens
             data = encode(attempt, first, events)
-            if self._encoder.is_holding:
+            if encoder.is_holding:
                 self._limit_holding()
             return not data or write(data)
 
         begun, before = False, self._encode(self._openings)
-        write, encode = connection.write_nowait, self._encoder.tokens
+        write, encoder, encode = connection.write_nowait, self._encoder, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once
         if before or item is not SILENCE:

@@ -8,7 +8,8 @@ from fastapi import Request
 from frontend.endpoints.endpoint import ApiEndpoint, Call
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller
-from lifecycle.fastapi.errors import ApiError
+from lifecycle.errors import StoreFull
+from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.store.worker_roster import Missing
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.idempotency import Idempotency
@@ -85,7 +86,9 @@ async def admit(
             named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
             return await idempotency.admit(tracker, named)
         except Rejected as rejected:
-            raise _refusal(rejected.reason, request.state.request_id) from None
+            raise _refusal(rejected.reason, request.state.request_id, tracker) from None
+        except StoreFull as full:
+            raise redis_unavailable(full) from full
     except ApiError as error:
         tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
         raise
@@ -122,7 +125,7 @@ def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, head
     )
 
 
-def _refusal(reason: str, rid: str) -> ApiError:
+def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:
     if reason == "exists":
         return ApiError(
             ErrorType.VALIDATION,
@@ -142,4 +145,8 @@ def _refusal(reason: str, rid: str) -> ApiError:
     if reason == "limit":
         message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
         return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
+    if reason == "full_bytes":
+        most = tracker.settings.queue_bytes
+        message = f"The bodies of all queued requests may have {most:,} bytes, and have nearly; repeat the call later"
+        return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full")
     return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)

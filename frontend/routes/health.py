@@ -23,9 +23,16 @@ async def live() -> Response:
 
 @router.get("/ready")
 async def ready(request: Request) -> Response:
-    """Answer 200 when requests may be sent here; 503, with the reason, while draining or without Redis."""
-    reason = await _unready_reason(get_tracker(request))
-    return _response(not reason, {"status": "not ready", "reason": reason} if reason else {"status": "ready"})
+    """Answer 200 when requests may be sent here; 503, with the reason, while draining or without Redis.
+
+    A frontend that tells Redis again what it holds, after a loss of data, stays ready: so do all others at that moment,
+    and new requests are served as ever.
+    """
+    tracker = get_tracker(request)
+    reason = await _unready_reason(tracker)
+    if reason:
+        return _response(False, {"status": "not ready", "reason": reason})
+    return _response(True, {"status": "ready"} | _reasserting(tracker))
 
 
 @router.get("/health")
@@ -39,8 +46,14 @@ async def health(request: Request) -> Response:
         "inflight": len(tracker.owned),
         "readers": len(tracker.readers),
         "lease_age_ms": int(tracker.lease.age_secs * 1000),
-    }
+    } | _reasserting(tracker)
     return _response(not reason, details | ({"reason": reason} if reason else {}))
+
+
+def _reasserting(tracker: Tracker) -> dict[str, Any]:
+    """Return the shards that have lost data and do not know again what this frontend holds, if there are any."""
+    shards = sorted(tracker.lease.reasserting)
+    return {"reasserting": shards} if shards else {}
 
 
 async def _unready_reason(tracker: Tracker) -> str:

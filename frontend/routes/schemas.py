@@ -233,5 +233,9 @@ SCHEMAS: dict[str, Schema] = {
         as_of=SECS,
     ),
     "Replica": exact_object(list(_REPLICA), **_REPLICA, **_OF_WORKERS),
-    "Health": {"type": "object", "properties": {"status": STRING, "reason": STRING}, "required": ["status"]},
+    "Health": {
+        "type": "object",
+        "properties": {"status": STRING, "reason": STRING, "reasserting": array(INTEGER)},
+        "required": ["status"],
+    },
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -28,17 +30,22 @@ def check_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks, again and again until each has ended, and await them.
+async def end(tasks: Collection[asyncio.Task[Any]], timeout_secs: float = math.inf) -> Collection[asyncio.Task[Any]]:
+    """Cancel the tasks, again and again until each has ended, and await them; return those that have not.
+
+    Tasks that run code of others, as an engine's, are given a `timeout_secs`: nothing can end what swallows each
+    cancellation.
 
     A cancellation can be lost when a timeout fires in the same turn of the loop and a library turns one into the other,
     as the reads of redis-py do: the task then continues as if it had not been cancelled.
     """
     pending = {task for task in tasks if not task.done()}
-    while pending:
+    give_up_at = time.monotonic() + timeout_secs
+    while pending and (left_secs := give_up_at - time.monotonic()) > 0:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECS)
+        _, pending = await asyncio.wait(pending, timeout=min(_AGAIN_SECS, left_secs))
+    return pending
 
 
 async def in_batches(

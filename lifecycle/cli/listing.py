@@ -24,7 +24,7 @@ _STATE_COLORS = {
     ReplicaState.UNHEALTHY: output.RED,
 }
 _ERROR_CHARS = 80  # of a replica's error that a table shows; `--json` has the whole
-PS_HEADS = ["ID", "MODEL", "ENDPOINT", "STATUS", "AGE", "TOKENS", "SILENCE", "FRONTEND", "WORKER", "ATTEMPT"]
+PS_HEADS = ["ID", "MODEL", "ENDPOINT", "STATUS", "AGE", "TOKENS", "SILENCE", "FRONTEND", "WORKER", "ATTEMPT", "OWNER"]
 REPLICA_HEADS = ["ID", "ROLE", "STATE", "INFLIGHT", "SLOTS", "MODELS", "HOST", "PID", "UP", "LEASE", "URL", "ERROR"]
 INFLIGHT_HEADS = ["MODEL", "ENDPOINT", "TYPE", "QUEUED", "RUNNING", "INFLIGHT"]
 
@@ -119,6 +119,7 @@ def request_row(record: RequestRecord, now: float) -> list[str | Cell]:
         record.frontend or NONE,
         record.worker or NONE,
         str(record.attempt),
+        record.owner or NONE,
     ]
 
 

@@ -56,16 +56,17 @@ class Attempt:
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
         self.context.emitted = emitted
-        self.context.endpoint, self.context.owner = start.served, start.owner
+        served = start.served
+        self.context.endpoint, self.context.owner = served, start.owner
         self.context.headers = orjson.loads(start.headers) if start.headers else {}
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
         self._engine = engine
         self._request = _decode(start.body)
         origin = Origin(rid, start.created_at, self._request, emitted)
-        self._translated = engine_for(engine, start.served, origin)
+        self._translated = engine_for(engine, served, origin)
         self._is_translated = self._translated is not engine
-        self._format = format_of(start.served, origin)
+        self._format = format_of(served, origin)
         if all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
         self._on_first_event = on_first_event
@@ -88,6 +89,11 @@ class Attempt:
     def can_move(self) -> bool:
         """Return whether another worker can continue: no content exists yet, or the engine is resumable."""
         return not self.sink.has_content or is_resumable(self._engine)
+
+    @property
+    def engine_runs(self) -> bool:
+        """Return whether the engine has begun and has not ended."""
+        return self._task is not None and not self._task.done()
 
     def cancel(self, mode: str) -> None:
         """Stop or kill the engine. Repetitions change nothing, and a stop never weakens a kill."""

@@ -19,6 +19,8 @@ def offered_endpoints(engine: Engine) -> Mapping[str, str]:
     Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
     """
     declared: object = getattr(engine, "endpoints", DEFAULT)
+    if type(declared) is tuple and declared:  # the usual case, asked twice for each request
+        return _offered(declared)
     if isinstance(declared, (str, Mapping)) or not isinstance(declared, Collection) or not declared:
         raise EngineLoadError(
             f"the engine's attribute endpoints is {declared!r:.50}; it must be a collection of names of endpoints"

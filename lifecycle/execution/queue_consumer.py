@@ -66,7 +66,8 @@ class QueueConsumer:
         prefix = store.keys.prefixes[shard]
         self._store = store
         self._blocking = blocking
-        self._models = ", ".join(models)
+        self._shard = shard
+        self._models = models
         self._lease = lease.shards[shard]
         self._slots = slots
         self._launch = launch
@@ -99,11 +100,13 @@ class QueueConsumer:
             except ResponseError as failure:
                 if str(failure).startswith("NOGROUP"):
                     with suppress(RedisError, StoreError):
-                        await self.create_groups()
+                        await self.open_queues()
                 else:
-                    log.warning("reading the queues of model %s failed and is repeated: %s", self._models, failure)
+                    log.warning(
+                        "reading the queues of model %s failed and is repeated: %s", ", ".join(self._models), failure
+                    )
             except (RedisError, StoreError, TimeoutError) as failure:
-                log.debug("reading the queues of model %s failed and is repeated: %s", self._models, failure)
+                log.debug("reading the queues of model %s failed and is repeated: %s", ", ".join(self._models), failure)
             tasks.check_cancelled()
             self.recheck()
             pause = min(pause * 2 + 0.02, _MAX_PAUSE_SECS)
@@ -227,15 +230,9 @@ class QueueConsumer:
             retry_for_secs=self._store.settings.lease_secs,
         )
 
-    async def create_groups(self) -> None:
-        """Create the consumer group of each queue, reading from entry 0.
+    async def open_queues(self) -> None:
+        """Make the queues of this consumer's models, also if Redis has lost them, or its memory is full.
 
-        After Redis has lost its data, entries that were queued before the group exists must be delivered too.
         Raise RedisError or StoreError when Redis does not do it.
         """
-        for key in self._keys:
-            try:
-                await self._blocking.execute("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
-            except ResponseError as failure:
-                if not str(failure).startswith("BUSYGROUP"):
-                    raise
+        await self._store.open_queues(self._shard, self._models)

@@ -21,6 +21,8 @@ def reported_usage(context: EngineContext) -> dict[str, Any] | None:
 
     Counts that are no integers are left out. Of a usage of more than 16 KiB only the counts are kept.
     """
+    if context.usage is None and context.input_tokens is None:
+        return None
     usage = _as_json(context)
     for name in _COUNTS:
         if type(usage.get(name, 0)) is not int:

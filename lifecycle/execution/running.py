@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ from lifecycle.tokens.writer import TokenWriter
 from lifecycle.types import CancelMode, ErrorType, Event
 
 log = logging.getLogger(__name__)
+
+_ENDING_SECS = 1.0  # for the tasks of requests to end when they are cancelled
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +62,10 @@ class RunningRequest:
 
     current: Attempt | None = None
     deliveries: dict[Delivery, DeliveryInProgress] = field(default_factory=dict)
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts whose engines have not ended, the abandoned ones too."""
+        return [delivery.attempt for delivery in self.deliveries.values() if delivery.attempt is not None]
 
 
 class RunningRequests:
@@ -98,6 +104,10 @@ class RunningRequests:
         """Return whether a delivery of the request is under way, with or without an attempt."""
         return rid in self._requests
 
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the ids of the requests of which a delivery is under way."""
+        return iter(tuple(self._requests))
+
     def held(self, shard: int) -> Collection[str]:
         """Return the ids of the shard's requests that have a current attempt: a live view, not a copy."""
         return self._held[shard]
@@ -110,11 +120,7 @@ class RunningRequests:
     @property
     def stuck(self) -> int:
         """Return how many engines were killed and have not ended within KILL_GRACE_SECS."""
-        return sum(
-            delivery.attempt is not None and delivery.attempt.stuck
-            for request in self._requests.values()
-            for delivery in request.deliveries.values()
-        )
+        return sum(attempt.stuck for request in self._requests.values() for attempt in request.attempts())
 
     def launch(self, delivery: Delivery) -> bool:
         """Handle a delivery in a task of its own; the task releases the delivery's concurrency slot at its end.
@@ -156,21 +162,18 @@ class RunningRequests:
 
     async def move_or_fail_all(self) -> None:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
-        for attempt in self._current_attempts():
-            if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
-                attempt.fail(
-                    ErrorType.WORKER_LOST,
-                    "The worker shut down before the generation completed; send the request again",
-                )
+        await tasks.in_batches(self._move_or_fail, self._current_attempts())
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until all tasks of the moment have ended, `timeout_secs` at most."""
         if pending := self._tasks():
             await asyncio.wait(pending, timeout=timeout_secs)
 
-    async def end(self) -> None:
-        """Cancel the tasks that are left, and wait until each has ended."""
-        await tasks.end(self._tasks())
+    async def end(self) -> list[str]:
+        """Cancel the tasks that are left, and return the ids of the requests whose engines do not end."""
+        attempts = [attempt for request in self._requests.values() for attempt in request.attempts()]
+        await tasks.end(self._tasks(), _ENDING_SECS)
+        return [attempt.rid for attempt in attempts if attempt.engine_runs]
 
     def _current_attempts(self) -> list[Attempt]:
         return [request.current for request in self._requests.values() if request.current is not None]
@@ -316,6 +319,12 @@ class RunningRequests:
         if emitted is None:
             await self._store.finish(rid, worker, start.attempt, STREAM_LOST, start.base, retry_for_secs=retry_for_secs)
         return emitted
+
+    async def _move_or_fail(self, attempt: Attempt) -> None:
+        if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
+            attempt.fail(
+                ErrorType.WORKER_LOST, "The worker shut down before the generation completed; send the request again"
+            )
 
     async def _move(self, attempt: Attempt) -> bool:
         """Requeue the attempt's request and abandon the attempt. Return False when Redis does not do it."""

@@ -15,10 +15,10 @@ from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.declarations import declared_concurrency
-from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, max_model_lens
+from lifecycle.execution.engine import Engine, accepted_parameters, max_model_lens
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
-from lifecycle.execution.hosted_engine import EngineStartError, HostedEngine
+from lifecycle.execution.hosted_engine import HostedEngine
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.queue_consumer import QueueConsumer
 from lifecycle.execution.running import RunningRequests
@@ -27,13 +27,17 @@ from lifecycle.replica.loop_monitor import LoopMonitor
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.permissions import check_permissions
 from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
+from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import TokenWriter
 from lifecycle.types import CancelMode, ErrorType, ReplicaState, Role
 
 log = logging.getLogger(__name__)
+
+_CLOSING_SECS = 5.0  # for the engine's aclose()
 
 
 class Worker:
@@ -80,7 +84,8 @@ class Worker:
         self._draining = asyncio.Event()
         self._start_over = asyncio.Event()  # the engine has started, or it never will
         self._started = False
-        self._start_failure: EngineLoadError | EngineStartError | None = None
+        self._failure: Exception | None = None  # of the engine's start
+        self.unended: list[str] = []  # which calls of the engine run on although `run()` has ended, as "request ID"
         self._lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.sweep_soon)
         self._writer = TokenWriter(self._store, self._lease.ids, self._lease.hurry)
         self._running = RunningRequests(
@@ -101,6 +106,11 @@ class Worker:
             return ReplicaState.STARTING
         return ReplicaState.READY if self._health.healthy else ReplicaState.UNHEALTHY
 
+    @property
+    def requests(self) -> list[str]:
+        """Return the ids of the requests that the worker handles."""
+        return list(self._running)
+
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
         self._draining.set()
@@ -109,36 +119,54 @@ class Worker:
     async def run(self, *, retry_for_secs: float = 10.0) -> None:
         """Join the cluster, start the engine, and serve until the end of a drain.
 
-        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, ConfigurationConflict when the common
+        No call of the engine is waited for without a limit: those that do not end are in `unended` afterwards. They
+        run on, since Python cannot end them.
+
+        Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, StoreError when it forbids commands
+        that a worker needs, ConfigurationConflict when the common
         settings differ from the cluster's, and EngineLoadError or EngineStartError, after leaving the cluster, when
         the engine cannot be started.
         """
         try:
+            await check_permissions(self._store, Role.WORKER, retry_for_secs)
             await self._lease.join(retry_for_secs)
             await warn_of_eviction(self._store)
+            await self._work()
+        finally:
+            await self._close_engine()
+            if self.unended:
+                log.error("the engine of model %s does not end: %s", ", ".join(self.models), ", ".join(self.unended))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self) -> None:
+        """Run the engine and serve until the end of a drain."""
+        monitor = asyncio.create_task(self._monitor.run(), name="loop monitor")
+        engine = asyncio.create_task(self._run_engine(), name="engine")
+        try:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
-                monitor = group.create_task(self._monitor.run(), name="loop monitor")
-                engine = group.create_task(self._run_engine(), name="engine")
                 await self._serve()
-                await tasks.end((engine, reaper, subscriptions))
-                await self._running.end()
-                await tasks.end((monitor,))
+                await tasks.end((reaper, subscriptions))
         finally:
-            await self._close_engine()
-        if self._start_failure is not None:
-            raise self._start_failure
+            if await tasks.end((engine,), self.settings.kill_grace_secs):
+                self.unended.append("health()" if self._started else "startup()")
+            self.unended += [f"request {rid}" for rid in await self._running.end()]
+            await tasks.end((monitor,))
 
     async def _run_engine(self) -> None:
-        """Load and start the engine, then watch its health. If it does not start, leave; `run` raises the failure."""
-        log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
+        """Load and start the engine, then watch its health. If that fails, drain; `run` raises the failure."""
         try:
-            await self._engine.start()
-        except (EngineLoadError, EngineStartError) as failure:
-            self._start_failure = failure
+            await self._start_engine()
+            await self._health.run()
+        except Exception as failure:
+            self._failure = failure
             self.drain()
-            return
+
+    async def _start_engine(self) -> None:
+        log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
+        await self._engine.start()
         self._accepts = accepted_parameters(self._engine)
         if "concurrency" not in self.settings.model_fields_set:
             self._concurrency = declared_concurrency(self._engine) or self._concurrency
@@ -147,14 +175,21 @@ class Worker:
         await self._announce()
         self._start_over.set()
         log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._concurrency)
-        await self._health.run()
 
     async def _close_engine(self) -> None:
+        """Close the engine, within 5 seconds. Raise whatever its `aclose()` raises, unless its start has failed."""
+        closing = asyncio.create_task(self._engine.aclose(), name="engine close")
         try:
-            await self._engine.aclose()
-        except Exception as failure:
-            if self._start_failure is None:
-                raise
+            await asyncio.wait((closing,), timeout=_CLOSING_SECS)
+        finally:
+            if await tasks.end((closing,), self.settings.kill_grace_secs):
+                self.unended.append("aclose()")
+        if not closing.done() or closing.cancelled():
+            return
+        failure = closing.exception()
+        if failure is not None and self._failure is None:
+            raise failure
+        if failure is not None:
             log.warning("the engine's aclose() failed after its start had failed: %s", location_of(failure))
 
     def _blocked_limit_secs(self) -> float:
@@ -218,6 +253,7 @@ class Worker:
     async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
         """Release what was not started, wait for what runs, move or fail the rest, and leave the cluster."""
         await self._announce()
+        self._lease.hurry()  # so that every shard knows too that it drains
         releasing = [asyncio.create_task(consumer.release_pending(), name="release") for consumer in consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
@@ -225,8 +261,16 @@ class Worker:
         await self._running.wait(self.settings.drain_timeout_secs)
         await self._running.move_or_fail_all()
         await self._running.wait(self.settings.kill_grace_secs)
-        await self._running.end()
         await self._lease.leave(self._reaper.sweep)
+
+    async def leave_through(self, store: Store) -> None:
+        """Leave the cluster over a connection of another thread, because the engine blocks the event loop.
+
+        Requests that another worker can begin anew or continue are queued again, and the others fail as `worker_lost`.
+        Raises StoreUnavailable.
+        """
+        store.settings, store.common = self._store.settings, self._store.common
+        await self._lease.leave_through(store, Reaper(store).sweep)
 
     # The holder of the lease
 
@@ -325,4 +369,4 @@ class Worker:
     async def on_new_epoch(self, shard: int) -> None:
         """Create the consumer groups of a shard that has lost its data."""
         with suppress(RedisError, OSError):  # otherwise the queue consumer creates them when it finds them missing
-            await self._consumers[shard].create_groups()
+            await self._consumers[shard].open_queues()

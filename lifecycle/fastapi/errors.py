@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from lifecycle.encoding import encodable
-from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError, StoreUnavailable
+from lifecycle.errors import ERROR_RESPONSES, OUTPUT_TOO_LARGE, StoreError, StoreFull, StoreUnavailable
 from lifecycle.tokens.items import End
 from lifecycle.types import ErrorDetail, ErrorType
 
@@ -145,6 +145,8 @@ def shown_detail(detail: ErrorDetail | None) -> ErrorDetail | None:
 
 def redis_unavailable(failure: StoreError) -> ApiError:
     """Return the error 503 for a call that Redis could not serve. It names no address."""
+    if isinstance(failure, StoreFull):
+        return ApiError(ErrorType.UNAVAILABLE, failure.summary, code="memory_full")
     return ApiError(ErrorType.UNAVAILABLE, summary_of(failure), code="redis_unavailable")
 
 

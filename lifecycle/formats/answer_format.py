@@ -1,6 +1,11 @@
-"""Read the one event of a forward: the whole answer, which is the body of the response."""
+"""Read the one event of a forward: the whole answer, which is the body of the response.
+
+It is written as a text, its JSON, which no other process has to parse: an answer may hold thousands of numbers.
+"""
 
 from __future__ import annotations
+
+import orjson
 
 from lifecycle.formats import chunk_events
 from lifecycle.formats.produced import Produced
@@ -8,7 +13,7 @@ from lifecycle.types import Event
 
 
 class AnswerFormat:
-    """Read one dict, which stays as it is. Its `usage`, if it has one, is noted too."""
+    """Read one dict and write its JSON. Its `usage`, if it has one, is noted too."""
 
     takes_text = False
     is_one_event = True
@@ -25,7 +30,7 @@ class AnswerFormat:
             raise TypeError(f"the engine yielded {shown}; {self._wanted}")
         if self._answered:
             raise TypeError(f"the engine yielded a second event; {self._wanted}")
-        encoded = chunk_events.encode_object(event)
+        encoded = orjson.dumps(chunk_events.encode_object(event).decode())
         self._answered = True
         usage = event.get("usage")
         return Produced(encoded, has_content=True, usage=usage if isinstance(usage, dict) else None)

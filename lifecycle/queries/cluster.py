@@ -83,7 +83,8 @@ class ClusterSnapshot:
     reaped: dict[str, int]  # by role
     oldest_created_at: float | None  # of the requests inflight, in Unix seconds
     epochs: tuple[str, ...]  # of each shard; an epoch changes when Redis has lost the shard's data
-    webhooks_waiting: int = 0  # events in the outbox
+    webhooks_waiting: int  # events in the outbox
+    queued_bytes: dict[str, int]  # of the bodies that wait, by model
 
 
 class Filter(NamedTuple):
@@ -157,7 +158,9 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
         error=about.get("error") or None,
         endpoints=about.get("endpoints") or {},
         stuck=about.get("stuck", 0),
+        reasserting=tuple(about.get("reasserting", ())),
         counted=about.get("counted", {}),
+        unreplicated=about.get("unreplicated", {}),
     )
 
 
@@ -193,7 +196,16 @@ async def snapshot(store: Store, *, details: bool = True) -> ClusterSnapshot:
     oldest = [float(reply[1]) for reply in replies[1::4] if reply]
     epochs = tuple((e or b"").decode() for e in replies[2::4])
     waiting = sum(map(int, replies[3::4]))
-    return ClusterSnapshot(counts, living, dict(totals), dict(reaped), min(oldest, default=None), epochs, waiting)
+    return ClusterSnapshot(
+        counts,
+        living,
+        dict(totals),
+        dict(reaped),
+        min(oldest, default=None),
+        epochs,
+        waiting,
+        await store.queued_bytes(),
+    )
 
 
 async def list_requests(

@@ -20,7 +20,7 @@ from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, Stor
 from lifecycle.ids import new_replica_id
 from lifecycle.replica.shard_lease import Holder, ShardLease
 from lifecycle.store.transitions import Store
-from lifecycle.types import Role
+from lifecycle.types import ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,23 @@ class Lease:
         self._renewed_at = time.monotonic()
         self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the leases are to be kept
         self._left = False
+        self._draining = False
         self._sending = asyncio.Lock()
         self._hurried = asyncio.Event()
+        # The shards that have lost data and have not been told again what is held, or of which that failed otherwise.
+        self.reasserting: set[int] = set()
         self.shards = [
-            ShardLease(store, shard, role, holder, self.ids, self._models, on_sweep_due)
+            ShardLease(
+                store,
+                shard,
+                role,
+                holder,
+                self.ids,
+                self._models,
+                self.reasserting,
+                lambda: self._draining,
+                on_sweep_due,
+            )
             for shard in range(store.settings.shards)
         ]
 
@@ -81,7 +94,10 @@ class Lease:
             "started_at": self.started_at,
             "version": lifecycle.__version__,
         }
-        announced = about | self._holder.about()
+        unreplicated = dict(self._store.unreplicated.counts)
+        announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
+        announced |= {"reasserting": sorted(self.reasserting)}
+        self._draining = announced.get("state") == ReplicaState.DRAINING
         if not self._left:
             await self._send(self._store, announced, retry_for_secs)
             self._announced = announced
@@ -168,7 +184,8 @@ class Lease:
                     "The lease in shard %d was not renewed, which the next heartbeat repeats: %s", shard, outcome
                 )
             elif isinstance(outcome, Exception):
-                log.error("Shard %d could not be reconciled: an unexpected error", shard, exc_info=outcome)
+                self.reasserting.add(shard)
+                log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=outcome)
             elif outcome is None:
                 self._renewed_at = time.monotonic()
 
@@ -180,9 +197,11 @@ class Lease:
         self._left, self._announced = True, None
         self._hurried.set()
         async with self._sending:  # no heartbeat is under way, which would join again
-            leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
-            for outcome in await asyncio.gather(
-                *leaving, self._store.leave(self.id, self.role), return_exceptions=True
-            ):
-                if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
-                    raise outcome
+            await self.leave_through(self._store, expire)
+
+    async def leave_through(self, store: Store, expire: Callable[[int, str], Any]) -> None:
+        """Leave the cluster over this store, whatever `run` does. What fails is left to the reapers of others."""
+        leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
+        for outcome in await asyncio.gather(*leaving, store.leave(self.id, self.role), return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
+                raise outcome

@@ -71,9 +71,15 @@ class ShardLease:
         holder: Holder,
         ids: list[str],
         models: Sequence[str],
+        reasserting: set[int],
+        is_draining: Callable[[], bool],
         on_sweep_due: Callable[[int], None] | None,
     ) -> None:
-        """`on_sweep_due` is called when this replica is to sweep the shard; without it, it is never told to."""
+        """`reasserting` has the shards that have lost data and have not been told again what is held.
+
+        `is_draining` returns whether the replica leaves in an orderly way. `on_sweep_due` is called when this replica
+        is to sweep the shard; without it, it is never told to.
+        """
         self.joined = asyncio.Event()  # set while the lease is held, as far as this replica knows
         self._store = store
         self._shard = shard
@@ -82,6 +88,8 @@ class ShardLease:
         self._ids = ids
         self._replica = ids[shard]
         self._models = models
+        self._reasserting = reasserting
+        self._is_draining = is_draining
         self._on_sweep_due = on_sweep_due
         self._times_expired = 0
         self._renewed_at = time.monotonic()
@@ -143,6 +151,7 @@ class ShardLease:
         self.joined.set()
         if self._epoch not in (None, reconciliation.epoch):
             log.warning("Redis has lost the data of shard %d; its requests end as state_lost", shard)
+            self._reasserting.add(shard)
             await self._holder.on_new_epoch(shard)
             compare = True
             reconciliation = await self._ask(held, compare)
@@ -151,6 +160,7 @@ class ShardLease:
                 "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
             )
             self._tick = sys.maxsize  # after a failure on the way this is repeated
+            self._reasserting.add(shard)
             await self._holder.on_data_lost(shard)
             compare = True
             reconciliation = await self._ask(held, compare)
@@ -169,6 +179,7 @@ class ShardLease:
         held = self._holder.held(shard)  # now, as some may have come while the ids were read
         if missing := [rid for rid in reconciliation.not_held_locally if rid not in held]:
             await self._holder.on_not_held_locally(missing)
+        self._reasserting.discard(shard)
 
     async def _ask(self, held: Collection[str], compare: bool) -> Reconciliation:
         reconciliation = await self._store.reconcile_shard(
@@ -177,6 +188,7 @@ class ShardLease:
             self._role,
             list(held) if compare else None,
             models=self._models,
+            draining=self._is_draining(),
             sweeps=self._on_sweep_due is not None,
         )
         if reconciliation.sweep and self._on_sweep_due is not None:

@@ -15,9 +15,10 @@ COMMON = (
     "retention_secs",
     "max_attempts",
     "queue_limit",
+    "queue_bytes",
     "queue_without_workers",
 )
-CHANGEABLE = ("retention_secs", "max_attempts", "queue_limit", "queue_without_workers")
+CHANGEABLE = ("retention_secs", "max_attempts", "queue_limit", "queue_bytes", "queue_without_workers")
 """Those that `lifecycle settings set` changes for a running cluster."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from redis.asyncio import Redis
 
@@ -15,8 +16,12 @@ from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.redis_cluster import ClusterCommands
 from lifecycle.store.redis_cluster_topology import Node, PerNode, Topology, slot_of
+from lifecycle.store.replicated_commands import ReplicatedCommands, Unreplicated
 from lifecycle.store.shared_link import SharedLinks
 from lifecycle.store.transitions import Store
+
+ReplicatedKind = Callable[..., ReplicatedCommands]
+"""Makes the connection to one server of those who wait for its replicas."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,7 +40,7 @@ class Connections:
         `subscriptions.run()`. Raises ValueError when `redis_url` is malformed.
         """
         async with _Deployment.open(settings) as deployment:
-            store = Store(deployment.commands, settings)
+            store = deployment.store(settings)
             blocking = [deployment.blocking() for _ in store.keys.prefixes]
             push_factories = [deployment.shard_factory(prefix) for prefix in store.keys.prefixes]
             yield cls(store, blocking, push_factories, Subscriptions(deployment.factory))
@@ -48,7 +53,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     Raises ValueError when `redis_url` is malformed.
     """
     async with _Deployment.open(settings) as deployment:
-        yield Store(deployment.commands, settings)
+        yield deployment.store(settings)
 
 
 @asynccontextmanager
@@ -64,14 +69,18 @@ class _Deployment:
     def __init__(
         self,
         commands: Commands,
+        replicated: Callable[[ReplicatedKind], Commands],
         blocking: Callable[[], Commands],
         factory: ConnectionFactory,
         shard_factory: Callable[[str], ConnectionFactory],
     ) -> None:
-        """`factory` connects to a server that gets the messages published to all, and `shard_factory`, given the
-        prefix of a shard, to the server of the shard's slot.
+        """`replicated` opens the connections of those who wait for replicas.
+
+        `factory` connects to a server that gets the messages published to all, and `shard_factory`, given the prefix of
+        a shard, to the server of the shard's slot.
         """
         self.commands = commands
+        self.replicated = replicated
         self.blocking = blocking
         self.factory = factory
         self.shard_factory = shard_factory
@@ -83,6 +92,14 @@ class _Deployment:
             cluster = parse(settings.redis_url).kind is Kind.CLUSTER
             yield _cluster(settings, stack) if cluster else _server(settings, stack)
 
+    def store(self, settings: Settings) -> Store:
+        replicas, timeout_ms = settings.wait_replicas, settings.wait_timeout_ms
+        if not replicas:
+            return Store(self.commands, settings)
+        unreplicated = Unreplicated(replicas, timeout_ms)
+        kind = partial(ReplicatedCommands, replicas=replicas, timeout_ms=timeout_ms, unreplicated=unreplicated)
+        return Store(self.commands, settings, replicated=self.replicated(kind), unreplicated=unreplicated)
+
 
 def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     """Connect to one server, or to the primary behind Sentinels."""
@@ -91,6 +108,11 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     stack.push_async_callback(commands.aclose)
     subscriber = make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file)
     stack.push_async_callback(subscriber.aclose)
+
+    def replicated(kind: ReplicatedKind) -> Commands:
+        opened = kind(make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file))
+        stack.push_async_callback(opened.aclose)
+        return opened
 
     def blocking() -> Commands:
         opened = BlockingCommands(blocking_client(url, timeout_secs, password_file))
@@ -102,7 +124,7 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
 
     factory = ConnectionFactory(client, timeout_secs, commands.on_demotion)
     of_shards = factory._replace(shared=SharedLinks())
-    return _Deployment(commands, blocking, factory, lambda _: of_shards)
+    return _Deployment(commands, replicated, blocking, factory, lambda _: of_shards)
 
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
@@ -121,6 +143,11 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     stack.push_async_callback(commands.aclose)
     listeners = PerNode(topology, make, Redis.aclose)
     stack.push_async_callback(listeners.aclose)
+
+    def replicated(kind: ReplicatedKind) -> Commands:
+        opened = ClusterCommands(topology, make, kind)
+        stack.push_async_callback(opened.aclose)
+        return opened
 
     def blocking() -> Commands:
         opened = ClusterCommands(topology, make_blocking, BlockingCommands)
@@ -145,4 +172,4 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
 
         return ConnectionFactory(client, timeout_secs, set(), shared)
 
-    return _Deployment(commands, blocking, ConnectionFactory(client, timeout_secs, set()), shard_factory)
+    return _Deployment(commands, replicated, blocking, ConnectionFactory(client, timeout_secs, set()), shard_factory)

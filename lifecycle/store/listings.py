@@ -1,13 +1,11 @@
-"""Reads many requests at once: pages of a listing, rows of the dashboard's tables, the depth of a queue."""
+"""Reads many requests at once: pages of a listing, rows of the dashboard's tables."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import orjson
 
-from lifecycle.errors import StoreUnavailable
 from lifecycle.store.results import Page, Row, Rows, Steps, record_of
 from lifecycle.store.runner import ScriptRunner, as_text
 
@@ -101,15 +99,3 @@ class Listings(ScriptRunner):
         return Rows(
             float(reply[0]), int(reply[1]), [Row(record, readers) for record, readers in rows if record is not None]
         )
-
-    async def queue_depth(self, model: str) -> int:
-        """Return how many requests wait for this model in the shards that answer.
-
-        A shard that is unavailable counts as 0, so the number is then too small.
-        """
-        keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
-        depths = await asyncio.gather(*(self.commands.execute("XLEN", key) for key in keys), return_exceptions=True)
-        for depth in depths:
-            if isinstance(depth, BaseException) and not isinstance(depth, StoreUnavailable):
-                raise depth
-        return sum(depth for depth in depths if isinstance(depth, int))

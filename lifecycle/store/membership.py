@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,9 @@ class Membership(ScriptRunner):
     which `heartbeat` renews: it shows them, and tells frontends which workers there are. Any replica may run any step
     at any time, also several replicas at once, and a step that is repeated finds nothing left to do.
     """
+
+    _secret = b""
+    _secret_read_at = float("-inf")  # by the monotonic clock
 
     async def heartbeat(
         self,
@@ -107,10 +111,16 @@ class Membership(ScriptRunner):
         self.settings = self.settings.model_copy(update=changed)
         log.info("common settings are now %s", ", ".join(f"{name}={value}" for name, value in changed.items()))
 
-    async def read_secret(self) -> bytes:
-        """Return the secret that all frontends share; the first proposed one is kept. Raises StoreUnavailable."""
-        secret: bytes = await self.run("secret", self.keys.control, secrets.token_hex(32))
-        return secret
+    async def read_secret(self, max_age_secs: float = 0.0) -> bytes:
+        """Return the secret that all frontends share, as it was at most `max_age_secs` ago.
+
+        The first proposed one is kept; there is another one after Redis has lost it. Raises StoreUnavailable.
+        """
+        now = time.monotonic()
+        if not self._secret or now - self._secret_read_at >= max_age_secs:
+            self._secret = await self.run("secret", self.keys.control, secrets.token_hex(32))
+            self._secret_read_at = now
+        return self._secret
 
     async def configuration(self) -> dict[str, Any]:
         """Return the common settings that the cluster runs with; empty before any replica has joined."""
@@ -134,6 +144,7 @@ class Membership(ScriptRunner):
         rids: Sequence[str] | None = None,
         *,
         models: Sequence[str] = (),
+        draining: bool = False,
         sweeps: bool = False,
     ) -> Reconciliation:
         """Renew a replica's lease in one shard, or join it, and compare what the replica holds with what it counts.
@@ -141,8 +152,9 @@ class Membership(ScriptRunner):
         Only differences are returned. `rids` names what the replica holds; it is given only after a mismatch, because
         then the cost grows with their number. What Redis counts is read page by page, so a request that starts or ends
         meanwhile may be among the differences: whoever acts on them reads the record first. A cancellation is returned
-        again until its worker has confirmed it. `models` are those that a worker serves, and `sweeps` says that the
-        caller has a reaper, and can be told to sweep the shard. May be repeated; each call raises the replica's tick.
+        again until its worker has confirmed it. `models` are those that a worker serves, `draining` says that it leaves
+        in an orderly way, and `sweeps` that the caller has a reaper, and can be told to sweep the shard. May be
+        repeated; each call raises the replica's tick.
 
         Raises Fenced when the replica's lease in this shard has expired: the id never becomes valid there again. Raises
         StoreUnavailable.
@@ -156,6 +168,7 @@ class Membership(ScriptRunner):
             s.lease_secs,
             s.sweep_secs if sweeps else "",
             orjson.dumps(list(models)),
+            "1" if draining else "",
             _CANCELLATIONS_LIMIT,
         )
         if reply[0] == b"fenced":
@@ -189,15 +202,19 @@ class Membership(ScriptRunner):
         `reap` is done with them. May be repeated. Raises StoreUnavailable.
         """
         reply = await self._call("expire", self._prefixes[shard], self.settings.lease_secs, leaving, EXPIRE_LIMIT)
-        return [ExpiredReplica(as_text(r), as_text(role), orjson.loads(models)) for r, role, models in reply]
+        return [
+            ExpiredReplica(as_text(replica), as_text(role), orjson.loads(models), bool(draining))
+            for replica, role, models, draining in reply
+        ]
 
     async def reap(self, shard: int, expired: ExpiredReplica) -> Reaped:
         """Clean up after an expired replica in one shard, up to 10 requests a call.
 
         The replica's writes in this shard are refused since it expired, so either a write came before that and is seen
         by the cleanup, or it is refused. Requests of a worker are confirmed as cancelled, queued again or failed as
-        `worker_lost`; requests of a frontend go to one that has a lease in the shard, or fail as `frontend_lost`. May
-        be repeated, and must be until `done`. Raises StoreUnavailable.
+        `worker_lost`, which uses up an attempt unless it was draining; requests of a frontend go to one that has a
+        lease in the shard, or fail as `frontend_lost`. May be repeated, and must be until `done`. Raises
+        StoreUnavailable.
         """
         reply = await self._call(
             "reap",
@@ -205,6 +222,7 @@ class Membership(ScriptRunner):
             expired.replica,
             expired.role,
             orjson.dumps(expired.models),
+            "" if expired.draining else "1",
             self.settings.retention_secs,
             self.settings.max_attempts,
             ENDS_LIMIT,

@@ -150,6 +150,10 @@ class Commands:
             replies += answered
         return replies
 
+    async def node_of(self, key: str) -> Commands:
+        """Return the client of the server that holds this Redis key. Raises StoreUnavailable when it is not known."""
+        return self
+
     async def nodes(self) -> Sequence[Commands]:
         """Return one client for each server that holds a part of the data, for commands without a Redis key.
 
@@ -195,7 +199,11 @@ class Commands:
                 replies.append(reply)
                 size += len(command)
         if commands:
-            self._link.send(commands, replies)
+            self._send(self._link, commands, replies)
+
+    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+        """Send one pipeline."""
+        link.send(commands, replies)
 
     async def _open(self) -> None:
         """Connect and check that the server answers, because one that hangs still accepts connections."""

@@ -37,8 +37,10 @@ def key_of(args: Sequence[Any]) -> str | bytes | None:
 class ClusterCommands(Commands):
     """One automatically pipelined connection for each node. All Redis keys of a command must be in one slot."""
 
-    def __init__(self, topology: Topology, make: Callable[[str], Redis], kind: type[Commands] = Commands) -> None:
-        """`make` returns a client for a node's URL, and `kind` is the class of each node's connection."""
+    def __init__(
+        self, topology: Topology, make: Callable[[str], Redis], kind: Callable[..., Commands] = Commands
+    ) -> None:
+        """`make` returns a client for a node's URL, and `kind` makes each node's connection."""
         self._topology = topology
         self._links = PerNode(topology, lambda url: kind(make(url), redirected=True), Commands.aclose)
 
@@ -66,6 +68,10 @@ class ClusterCommands(Commands):
         except StoreUnavailable:
             self._topology.mark_stale(node)
             raise
+
+    async def node_of(self, key: str) -> Commands:
+        """Return the client of the node that serves this key's slot. Raises StoreUnavailable when it is not known."""
+        return await self._links.get(await self._topology.node_of(slot_of(key)))
 
     async def nodes(self) -> Sequence[Commands]:
         """Return one client for each primary. Raises StoreUnavailable when no node names them."""

@@ -23,7 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from lifecycle.errors import StoreUnavailable
+from lifecycle.errors import StoreFull, StoreUnavailable
 
 _CODE = re.compile(r"-?([A-Z]{3,}[A-Z0-9]*)\b")
 _ABOUT_THE_DATA = re.compile(
@@ -57,7 +57,9 @@ def unavailable(failure: BaseException, command: str = "") -> StoreUnavailable |
     if isinstance(failure, (RedisConnectionError, RedisTimeoutError, MaxConnectionsError, OSError)):
         words = str(failure)
         return StoreUnavailable("Redis cannot be reached" if words else "Redis did not answer in time", words)
-    if isinstance(failure, (ReadOnlyError, OutOfMemoryError)):
+    if isinstance(failure, OutOfMemoryError):
+        return StoreFull(str(failure))
+    if isinstance(failure, ReadOnlyError):
         return StoreUnavailable("Redis refuses writes", str(failure))
     if not isinstance(failure, ResponseError) or _is_answer(failure, command):
         return None

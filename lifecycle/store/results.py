@@ -10,6 +10,7 @@ import orjson
 from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced"]
+AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
 
 
 def record_of(text: bytes) -> RequestRecord | None:
@@ -42,9 +43,9 @@ class NewRequest(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """`admitted` (created_at set), `exists`, `full` (depth set), `late` or `fenced`."""
+    """`admitted` (created_at set), `exists`, `full` (depth set), `full_bytes`, `late` or `fenced`."""
 
-    outcome: Literal["admitted", "exists", "full", "late", "fenced"]
+    outcome: AdmissionOutcome
     created_at: float = 0.0
     depth: int = 0
 
@@ -70,6 +71,8 @@ class Start(NamedTuple):
     @property
     def served(self) -> str:
         """Return what the engine has to serve: the endpoint, or what the request needs instead of it."""
+        if not self.needs:
+            return self.endpoint
         return next((name.removeprefix(SERVES) for name in self.needs if name.startswith(SERVES)), self.endpoint)
 
 
@@ -101,6 +104,12 @@ class Append(NamedTuple):
     first: bool  # it holds the request's first token that is no opening
     nonce: str = ""  # of the attempt's start; empty leaves it unchecked
     before: int | None = None  # the token before these, when Redis is to check that it has it
+    counted: int = 0  # how many events these are; 0 when nobody has counted them
+
+    @property
+    def event_count(self) -> int:
+        """Return how many events these are."""
+        return self.counted or len(orjson.loads(self.tokens))
 
     @property
     def mark(self) -> str:
@@ -225,11 +234,12 @@ class Reconciliation(NamedTuple):
 
 
 class ExpiredReplica(NamedTuple):
-    """An expired replica whose requests are not all cleaned up."""
+    """An expired replica whose requests are not all cleaned up. `draining`: it was leaving when it expired."""
 
     replica: str
     role: str
     models: list[str]
+    draining: bool = False
 
 
 class Reaped(NamedTuple):

@@ -11,12 +11,13 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from lifecycle.errors import StoreError, StoreUnavailable
+from lifecycle.errors import StoreError, StoreFull, StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
+from lifecycle.store.replicated_commands import REPLICATED, Unreplicated
 from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.script_loader import Script
 
@@ -34,9 +35,10 @@ class ScriptRunner:
     """Base of the Store.
 
     Every method may raise StoreUnavailable: Redis cannot be reached, or refuses commands. The call may have been
-    executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises. An error that tells
-    something about the data is raised as `redis.exceptions.ResponseError`; it is never repeated. Every script may raise
-    StoreError when the server is too old for it.
+    executed nevertheless. A method with `retry_for_secs` repeats it for that long before it raises, but not when the
+    memory of Redis is full. An error that tells something about the data is raised as
+    `redis.exceptions.ResponseError`; it is never repeated. Every script may raise StoreError when the server is too old
+    for it.
     """
 
     def __init__(
@@ -44,13 +46,19 @@ class ScriptRunner:
         commands: Commands,
         settings: Settings,
         *,
+        replicated: Commands | None = None,
+        unreplicated: Unreplicated | None = None,
         clock_shift_secs: float = 0.0,
         plain_lua: bool = False,
     ) -> None:
-        """`clock_shift_secs` moves the clock that the scripts see, and `plain_lua` removes their `#!lua` line. Both are
+        """`replicated` sends the scripts that wait for replicas, and `unreplicated` counts those that waited in vain.
+
+        `clock_shift_secs` moves the clock that the scripts see, and `plain_lua` removes their `#!lua` line. Both are
         for tests.
         """
         self.commands = commands
+        self._replicated = replicated or commands
+        self.unreplicated = unreplicated or Unreplicated()
         self.settings = settings
         self.common = CommonSettings()
         self.roster_cache = RosterCache()
@@ -113,6 +121,8 @@ class ScriptRunner:
         while True:
             try:
                 return await call()
+            except StoreFull:
+                raise  # a repetition would bring what has no room, such as a body, again and again
             except StoreUnavailable:
                 if time.monotonic() + pause > retry_until:
                     raise
@@ -122,22 +132,23 @@ class ScriptRunner:
     async def _call(self, name: str, prefix: str, *args: Any) -> Any:
         script = self._scripts[name]
         arguments = (prefix, self.clock_shift_secs, *args)
+        commands = self._replicated if name in REPLICATED else self.commands
         try:
-            return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
+            return await commands.execute("EVALSHA", script.sha, 1, *arguments)
         except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
-            return await self._load(name, script, arguments)
+            return await self._load(commands, name, script, arguments)
 
-    async def _load(self, name: str, script: Script, arguments: tuple[Any, ...]) -> Any:
+    async def _load(self, commands: Commands, name: str, script: Script, arguments: tuple[Any, ...]) -> Any:
         """Run a script that the server does not have. Callers at the same time send its source only once."""
         key = (name, arguments[0])
         loading = self._loading.get(key)
         if loading is not None:
             await loading.wait()
             with suppress(NoScriptError):
-                return await self.commands.execute("EVALSHA", script.sha, 1, *arguments)
+                return await commands.execute("EVALSHA", script.sha, 1, *arguments)
         loaded = self._loading[key] = asyncio.Event()
         try:
-            return await self.commands.execute("EVAL", script.source, 1, *arguments)
+            return await commands.execute("EVAL", script.source, 1, *arguments)
         except ResponseError as failure:
             if _COMPILING in str(failure):
                 raise StoreError(await self._too_old()) from failure

@@ -1,4 +1,8 @@
-"""Loads the Lua scripts. Each line `--- @include NAME…` is replaced by the files of that name in `lua/include/`."""
+"""Loads the Lua scripts, in which two comments are replaced.
+
+`--- @include NAME…` becomes the files of that name in `lua/include/`, and `--- @permit` becomes a check that the user
+may run all commands of the script.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,9 @@ from functools import cache
 from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
+_PERMIT = re.compile(r"^--- @permit$", re.MULTILINE)
+_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(CREATE|DELCONSUMER)')?")
+_OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"
 
@@ -33,14 +40,37 @@ def _script(name: str, source: str) -> Script:
 @cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
-    source = (_FOLDER / f"{name}.lua").read_text("utf-8")
-
-    def include(match: re.Match[str]) -> str:
-        return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
-
-    return _script(name, _INCLUDE.sub(include, source))
+    source = _INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8"))
+    checks = " ".join(_check(command) for command in commands_of(source))
+    return _script(name, _PERMIT.sub(checks, source))
 
 
 def names() -> list[str]:
     """Return the names of all scripts."""
     return sorted(entry.name.removesuffix(".lua") for entry in _FOLDER.iterdir() if entry.name.endswith(".lua"))
+
+
+def commands_of(source: str) -> list[str]:
+    """Return the commands that a script cannot do without, such as `HSET` and `XGROUP DELCONSUMER`."""
+    found = {" ".join(filter(None, match.groups())) for match in _CALL.finditer(source)}
+    return sorted(found - {_OPTIONAL})
+
+
+def _included(match: re.Match[str]) -> str:
+    return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
+
+
+def _check(command: str) -> str:
+    words = ", ".join(f"'{word}'" for word in command.split())
+    return f"require_command({words})"
+
+
+def name_of(reference: str) -> str:
+    """Return the name of a script from its SHA-1 or its source. Raises KeyError for one that is not ours."""
+    return _names_by_reference()[reference]
+
+
+@cache
+def _names_by_reference() -> dict[str, str]:
+    scripts = [load(name) for name in names()]
+    return {script.sha: script.name for script in scripts} | {script.source: script.name for script in scripts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 from redis.exceptions import RedisError
@@ -32,6 +33,17 @@ async def read_infos(store: Store) -> list[Info]:
     """
     replies = [await node.execute("INFO") for node in await store.commands.nodes()]
     return [parse_info(reply.decode(errors="replace")) for reply in replies]
+
+
+def memory_room(info: Info, share: float = 1.0) -> float:
+    """Return how many bytes a server's data may still grow until `share` of its `maxmemory` is used.
+
+    Infinite without a limit, or when the server does not say.
+    """
+    limit, used = int(info.get("maxmemory", "0")), int(info.get("used_memory", "0"))
+    if not limit or not used:
+        return math.inf
+    return limit * share - (used - int(info.get("mem_not_counted_for_evict", "0")))
 
 
 def eviction_policy(info: Info) -> str:

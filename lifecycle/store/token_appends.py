@@ -20,8 +20,8 @@ class TokenAppends(ScriptRunner):
         frontends get are published by the same script. The order of tokens is that of their numbers: Redis refuses a
         number that is not above the last one. A repeated item is accepted, but neither written nor published again. A
         refusal is final: `gone` (there is no stream, or it lacks the token `before`), `closed` (the request has ended
-        or was killed) or `fenced` (the attempt is not this worker's any more, or Redis has lost its start). Redis
-        refuses the flush when its memory is full.
+        or was killed) or `fenced` (the attempt is not this worker's any more, or Redis has lost its start). A full
+        memory refuses nothing here: admission stops before.
 
         There is no `retry_for_secs`: the token writer repeats a flush itself, because tokens gather meanwhile. Raises
         Fenced when the worker has expired; nothing of the flush is written then.

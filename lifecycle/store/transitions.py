@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import orjson
 
@@ -14,8 +14,10 @@ from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
+from lifecycle.store.queues import Queues
 from lifecycle.store.results import (
     Admission,
+    AdmissionOutcome,
     Append,
     Cancellation,
     Disconnection,
@@ -46,7 +48,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
+class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -69,8 +71,9 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
 
         A repetition with the same nonce returns `admitted` with the same time; one with another nonce returns `exists`.
         A request is refused without any write as `full` (the shard's queue of the model has reached `queue_limit`),
-        `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as
-        StoreUnavailable, when its memory is full.
+        `full_bytes` (the bodies that wait in the shard would exceed `queue_bytes`; one alone never does), `late` (the
+        time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull, when its memory
+        is full.
         """
         reply = await self._in_shard(
             "admit",
@@ -87,6 +90,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
             request.first_token_timeout_secs,
             request.deadline_secs,
             self.settings.queue_limit,
+            self.settings.queue_bytes,
             request.traceparent,
             request.idempotency,
             request.owner,
@@ -101,7 +105,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
             request.webhook_url,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
         )
-        outcome = cast(Literal["admitted", "exists", "full", "late", "fenced"], as_text(reply[0]))
+        outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
@@ -200,7 +204,7 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
         """
         input_tokens = reported_tokens(outcome.usage, "prompt_tokens")
         output_tokens = reported_tokens(outcome.usage, "completion_tokens")
-        count = len(orjson.loads(remainder.tokens)) if remainder else 0
+        count = remainder.event_count if remainder else 0
         while True:
             reply = await self._in_shard(
                 "finish",
@@ -232,7 +236,8 @@ class Store(Membership, Listings, Contents, WebhookOutbox, TokenAppends, LostSta
             if remainder is None or as_text(reply[0]) != "overlap":
                 return ended_of(reply)
             missing = orjson.loads(remainder.tokens)[int(reply[1]) - last :]
-            remainder, count = remainder._replace(tokens=orjson.dumps(missing)), len(missing)
+            count = len(missing)
+            remainder = remainder._replace(tokens=orjson.dumps(missing), counted=count)
             length = None if length is None else length + 1  # the append whose reply was lost has added an entry
 
     async def fail(

@@ -162,10 +162,12 @@ class TokenReader:
                 self.on_end(item)
             return False
         attempt, first, events, nonce = item
-        number = self.number
-        if first != number + 1 or (number > 0 and self._is_of_another_start(item)) or not self.on_events(item):
+        number, start = self.number, self._start
+        if first != number + 1 or ((attempt != self.attempt or nonce != start.nonce) and number > 0):
             return False
-        self.attempt, self.number, self._start.nonce = attempt, number + len(events), nonce
+        if not self.on_events(item):
+            return False
+        self.attempt, self.number, start.nonce = attempt, number + len(events), nonce
         self._active_at = self._loop.time()
         return True
 

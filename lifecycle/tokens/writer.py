@@ -129,8 +129,8 @@ class TokenSink:
     async def finish(self, outcome: Outcome, retry_for_secs: float) -> Ended:
         """Close the attempt and send the last tokens along; of a cancelled attempt none are sent. See Store.finish.
 
-        It does not wait for a flush that Redis refuses or does not answer (a Redis with full memory refuses tokens, but
-        never an end): the tokens of that flush are sent again, and Redis drops those it already has.
+        It does not wait for a flush that Redis refuses or does not answer: the tokens of that flush are sent again, and
+        Redis drops those it already has.
         Raises StoreUnavailable.
         """
         self._ending = True
@@ -243,8 +243,8 @@ class TokenSink:
     def _entry(self, events: list[Encodable]) -> Append:
         before, self._number = self._number, self._number + len(events)
         first = before <= self.openings < self._number
-        started = self.started
-        return Append(self.rid, started.attempt, self._number, encode_events(events), first, started.nonce)
+        attempt, nonce = self.started
+        return Append(self.rid, attempt, self._number, encode_events(events), first, nonce, None, len(events))
 
     def _withdraw(self) -> None:
         """Take back what a stalled flush holds, for the finish. Redis may have executed it all the same."""

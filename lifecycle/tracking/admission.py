@@ -33,8 +33,9 @@ class AdmissionRequest(NamedTuple):
 class Rejected(Exception):
     """Raised when a request is not admitted.
 
-    `reason` is `exists`, `full` (the model's queue), `limit` (the owner's inflight limit) or `draining`; with an
-    idempotency key also `other_body` (the key was sent with another body) or `contended` (try again).
+    `reason` is `exists`, `full` (the model's queue), `full_bytes` (the bodies of all queues), `limit` (the owner's
+    inflight limit) or `draining`; with an idempotency key also `other_body` (the key was sent with another body) or
+    `contended` (try again).
     """
 
     def __init__(self, reason: str) -> None:

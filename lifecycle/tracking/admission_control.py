@@ -11,6 +11,7 @@ from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, Rejected
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.memory_mark import MemoryMark
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.tracking.quota import Quota
@@ -19,7 +20,7 @@ from lifecycle.types import Storage
 
 
 class AdmissionControl:
-    """Admit requests within the queue's limit and their owner's inflight limit."""
+    """Admit requests within the limits of the queues, of Redis's memory and of their owner."""
 
     def __init__(
         self,
@@ -38,20 +39,22 @@ class AdmissionControl:
         self._owned = owned
         self._background_webhook_url = background_webhook_url
         self._queue_limit = QueueLimit(store)
+        self._memory_mark = MemoryMark(store)
         self._quota = Quota(store)
 
     async def admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
         """Queue and count a request; return its `created_at` in Unix seconds, and a reader for its client.
 
-        Raises Rejected, StoreUnavailable, or Fenced when the frontend's lease has expired; nothing is left behind then.
+        Raises Rejected, StoreUnavailable (StoreFull when only the memory of Redis lacks), or Fenced when the frontend's
+        lease has expired; nothing is left behind then.
         """
         if self._state.draining:
             raise Rejected("draining")
-        if not self._state.has_joined(admit.rid):
-            raise StoreUnavailable("This frontend holds no lease in the shard of the request: send it again")
         with self._owned.admitting(admit.rid):
-            if await self._queue_limit.is_full(admit.labels.model):
-                raise Rejected("full")
+            refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
+            if refusal is not None:
+                raise Rejected(refusal)
+            await self._memory_mark.check(admit.rid, len(admit.body))
             return await self._admit(admit)
 
     async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:

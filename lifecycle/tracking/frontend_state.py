@@ -21,7 +21,3 @@ class FrontendState:
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""
         return self.leases[self.shard_of(rid)].id if self.leases else self.id
-
-    def has_joined(self, rid: str) -> bool:
-        """Return whether this frontend holds a lease in the shard of a request, as far as it knows."""
-        return not self.leases or self.leases[self.shard_of(rid)].joined.is_set()

@@ -12,6 +12,7 @@ import hmac
 import re
 from dataclasses import dataclass
 
+from lifecycle.errors import StoreFull
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
 from lifecycle.tracking.tracker import Tracker
@@ -20,6 +21,7 @@ KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMED_SECS = 1800.0  # plus the retention: clients repeat a call within minutes, and a stored id costs memory
 _DIGEST_CHARS = 32  # 128 bits
 _TRIES = 5
+_REFUSES_NEW = ("limit", "full", "full_bytes")  # a repeated call starts nothing, so it attaches nevertheless
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,18 @@ class Idempotency:
         proposed = given or prefix + await self._derived_id(store)
         kept_ms = int((_NAMED_SECS + store.settings.retention_secs) * 1000)
         name = self._name_key(store)
-        known = await store.command("SET", name, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
+        try:
+            known = await store.command("SET", name, proposed, "NX", "GET", "PX", kept_ms, retry_for_secs=0.3)
+        except StoreFull:  # a repeated call starts nothing, so it is not refused
+            known = await store.command("GET", name, retry_for_secs=0.3)
+            if known is None:
+                raise
         return known.decode() if known else proposed
 
     async def _derived_id(self, store: Store) -> str:
         """Return an id that every frontend makes of this key, and that nobody else can: it takes their secret."""
-        return hmac.new(await store.read_secret(), self.key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
+        secret = await store.read_secret(max_age_secs=store.settings.heartbeat_secs)
+        return hmac.new(secret, self.key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARS]
 
     def _name_key(self, store: Store) -> str:
         return store.keys.prefix_of(self.key) + "named:" + self.key
@@ -75,18 +83,20 @@ class Idempotency:
         Raises what `Tracker.admit` raises; Rejected also with `other_body` when the key was sent with another body, and
         with `contended` when the request came and went during each try.
         """
-        over_limit = False
+        refusal: Rejected | StoreFull | None = None
         for _ in range(_TRIES):
             if not await tracker.known_here(admit.rid):
                 try:
                     return await tracker.admit(admit)
+                except StoreFull as full:
+                    refusal = full
                 except Rejected as rejected:
-                    if rejected.reason not in ("exists", "limit"):
+                    if rejected.reason not in ("exists", *_REFUSES_NEW):
                         raise
-                    over_limit = rejected.reason == "limit"
+                    refusal = rejected if rejected.reason in _REFUSES_NEW else None
             record = await tracker.store.read(admit.rid, retry_for_secs=0.3)
-            if record is None and over_limit:
-                raise Rejected("limit")
+            if record is None and refusal is not None:
+                raise refusal
             if record is None:
                 continue  # it is still being admitted elsewhere, or has expired since
             if record.idempotency != self.mark:

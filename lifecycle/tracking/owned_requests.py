@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.aio.tasks import Spawn
+from lifecycle.errors import StoreUnavailable
 from lifecycle.store.results import StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
@@ -23,11 +24,12 @@ from lifecycle.tracking.fenced_requests import FencedRequests
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, Labels, Limits, OnDisconnect, RequestRecord, Status
+from lifecycle.types import CancelMode, ErrorType, Labels, Limits, OnDisconnect, RequestRecord, Status
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 10_000  # ends
+_REMEMBERED = 10_000  # ends, and refused calls
+_ASKED_AT_ONCE = 100
 
 
 class OwnedRequests:
@@ -52,6 +54,8 @@ class OwnedRequests:
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
         # The last ones that have ended here, the latest last, with their last starts; None when that is not known.
         self._ended: OrderedDict[str, StartedAttempt | None] = OrderedDict()
+        self._refused: OrderedDict[str, None] = OrderedDict()  # calls whose admission Redis did not confirm
+        self._asking = 0  # calls among them after which Redis is asked at once
         self._admitting: dict[str, asyncio.Event] = {}  # each is set once the admission has been decided
 
     def __len__(self) -> int:
@@ -70,12 +74,24 @@ class OwnedRequests:
 
     @contextmanager
     def admitting(self, rid: str) -> Iterator[None]:
-        """Mark a request as being admitted. Raises Rejected when it is owned or being admitted already."""
+        """Mark a request as being admitted. Raises Rejected when it is owned or being admitted already.
+
+        When Redis does not answer, the call is refused, and the request is cancelled if it was admitted nevertheless.
+        """
         if rid in self._monitors or rid in self._admitting:
             raise Rejected("exists")
         decided = self._admitting[rid] = asyncio.Event()
         try:
             yield
+        except StoreUnavailable:
+            self._refused[rid] = None
+            if len(self._refused) > _REMEMBERED:
+                self._refused.popitem(last=False)
+            if self._asking < _ASKED_AT_ONCE:  # heartbeats find the others
+                self._spawn(self._end_refused(rid), "refused call")
+            raise
+        else:
+            self._refused.pop(rid, None)
         finally:
             del self._admitting[rid]
             decided.set()
@@ -128,9 +144,19 @@ class OwnedRequests:
             if rid not in self._monitors and rid not in self._admitting:
                 self._spawn(self._take_over(rid), "take over")
 
+    async def _end_refused(self, rid: str) -> None:
+        """End a request whose call was refused, as soon as Redis answers and if it was admitted nevertheless."""
+        self._asking += 1
+        try:
+            await self._take_over(rid)
+        finally:
+            self._asking -= 1
+
     async def _take_over(self, rid: str) -> None:
         record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
         if record is None or record.status.terminal or record.frontend != self._state.id_for(rid) or rid in self:
+            return
+        if rid in self._admitting:
             return
         ended_before = rid in self._ended
         if ended_before:
@@ -153,6 +179,12 @@ class OwnedRequests:
             # Its worker reports the end again with its next heartbeat, if it lives.
             await asyncio.sleep(self._store.settings.lease_secs)
             await self._end_again(rid)
+            return
+        if rid in self._refused:  # nobody waits for it, whatever its client wants after a disconnect
+            reason, lease_secs = "Its call was refused, as Redis did not answer", self._store.settings.lease_secs
+            await self._store.cancel(
+                rid, CancelMode.KILL, reason, by="disconnect", via=self._state.id, retry_for_secs=lease_secs
+            )
             return
         if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
             disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
@@ -206,12 +238,15 @@ class OwnedRequests:
     async def leave_live_requests(self) -> None:
         """Stop monitoring what has not ended: it continues under a new owner, who counts its end.
 
-        Called after this frontend has left. Raises StoreUnavailable.
+        Called after this frontend has left. The records are read many at once. Raises StoreUnavailable.
         """
-        for monitor in list(self._monitors.values()):
-            record = await self._store.read(monitor.rid)
-            if record is not None and not record.status.terminal:
-                monitor.leave()
+        await _for_each(self._leave_if_live, list(self._monitors))
+
+    async def _leave_if_live(self, rid: str) -> None:
+        record = await self._store.read(rid)
+        monitor = self._monitors.get(rid)
+        if monitor is not None and record is not None and not record.status.terminal:
+            monitor.leave()
 
     def break_off(self, shard: int, fenced_id: str, error_type: ErrorType, message: str) -> None:
         """End every owned request of a shard, where this frontend's id was fenced.

@@ -1,14 +1,16 @@
-"""Limit a model's queue where it lies in several shards, so that the limit holds for all of them together.
+"""Limit what waits where it lies in several shards, so that the limits hold for all of them together.
 
-With one shard the admitting script compares the depth itself. With several no script can, so the depths are added up
-before an admission: for each admission when the sum is near the limit, else at most once in a tenth of a second.
-Frontends that admit at the same moment may exceed the limit by what they admit in that moment.
+With one shard the admitting script itself compares the depth of the model's queue and the bytes of all bodies that
+wait. With several no script can, so they are added up before an admission: for each admission when the sum is near its
+limit, else at most once in a tenth of a second. Frontends that admit at the same moment may exceed the limits by what
+they admit in that moment.
 """
 
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from lifecycle.store.transitions import Store
 
@@ -17,31 +19,48 @@ _NEAR = 0.5  # of the limit
 _MODELS = 1000  # depths that are cached at most
 
 
-class _Depth(NamedTuple):
-    number: int
-    read_at: float
+class _Sum:
+    """Keep a sum over all shards as it was lately, with what was admitted here since."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._read_at = float("-inf")
+
+    async def refresh(self, limit: int, read: Callable[[], Awaitable[int]]) -> None:
+        """Read the sum again if it is old, or near its limit."""
+        now = time.monotonic()
+        if self.value >= limit * _NEAR or now - self._read_at > _FRESH_SECS:
+            self.value, self._read_at = await read(), now
 
 
 class QueueLimit:
-    """Know the depth of each model's queue approximately."""
+    """Know approximately how many requests wait for each model, and how large the bodies of all are."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._depths: dict[str, _Depth] = {}
+        self._depths: dict[str, _Sum] = {}
+        self._bytes = _Sum()
 
-    async def is_full(self, model: str) -> bool:
-        """Return whether a model's queue has reached the limit, and count one more request if not.
+    async def refusal(self, model: str, body_bytes: int) -> Literal["full", "full_bytes"] | None:
+        """Return why a request may not be queued, or None, and count it then.
 
         A shard that is unavailable counts as empty: it refuses admissions itself, and must not stop the others.
         """
-        if self._store.settings.shards == 1:
-            return False
-        limit = self._store.settings.queue_limit
-        known = self._depths.get(model)
-        now = time.monotonic()
-        if known is None or known.number >= limit * _NEAR or now - known.read_at > _FRESH_SECS:
-            if len(self._depths) >= _MODELS:
-                self._depths.clear()
-            known = _Depth(await self._store.queue_depth(model), now)
-        self._depths[model] = known._replace(number=known.number + 1)  # admissions count until the depth is read again
-        return known.number >= limit
+        settings = self._store.settings
+        if settings.shards == 1:
+            return None
+        if len(self._depths) >= _MODELS and model not in self._depths:
+            self._depths.clear()
+        depth, total = self._depths.setdefault(model, _Sum()), self._bytes
+        await depth.refresh(settings.queue_limit, lambda: self._store.queue_depth(model))
+        if depth.value >= settings.queue_limit:
+            return "full"
+        await total.refresh(settings.queue_bytes, self._queued_bytes)
+        if total.value and total.value + body_bytes > settings.queue_bytes:
+            return "full_bytes"
+        depth.value += 1
+        total.value += body_bytes
+        return None
+
+    async def _queued_bytes(self) -> int:
+        return sum((await self._store.queued_bytes()).values())

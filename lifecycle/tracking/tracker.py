@@ -16,6 +16,7 @@ from lifecycle.ids import START, TokenId
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.permissions import check_permissions
 from lifecycle.store.results import Cancellation, Roster
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.worker_roster import Missing, Outage
@@ -31,7 +32,7 @@ from lifecycle.tracking.model_registry import ModelRegistry, ModelState
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
-from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord
+from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord, Role
 from lifecycle.webhooks.config import WebhookConfig
 
 if TYPE_CHECKING:
@@ -71,12 +72,14 @@ class Tracker:
     ) -> AsyncIterator[Tracker]:
         """Join the cluster; leave it at the end. `url` is where this frontend is reached.
 
-        Raises StoreUnavailable when Redis cannot be reached for `retry_for_secs`; ConfigurationConflict when replicas
+        Raises StoreUnavailable when Redis cannot be reached for `retry_for_secs`; StoreError when it forbids commands
+        that a frontend needs; ConfigurationConflict when replicas
         disagree on a common setting; SettingsError when those about webhooks contradict each other.
         """
         async with Connections.open(settings) as connections:
             tracker = cls(settings, connections, metrics, url)
             membership, background = tracker._membership, tracker._background
+            await check_permissions(connections.store, Role.FRONTEND, retry_for_secs)
             await membership.join(retry_for_secs)
             await warn_of_eviction(connections.store)
             await tracker._models.refresh()

@@ -1,16 +1,19 @@
-"""Engines that behave as badly as real ones can, named as a user names them: `tests.chaos.engines:gated`."""
+"""Engines that behave as badly as real ones can, named as a user names them: `tests.chaos.engines:gated`.
+
+Their numbers are signed tokens (`signatures.py`); `numbers` is the text without the signatures.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
+from tests.chaos.signatures import signer
 from tests.engines import prompt
 
 
@@ -30,18 +33,29 @@ async def gated(request: dict[str, Any], context: EngineContext) -> AsyncIterato
     try:
         while not Path(gate).exists():
             await asyncio.sleep(0.01)
+        sign = signer(context)
         for number in range(int(count)):
-            yield f"{number} "
+            yield sign(number)
             await asyncio.sleep(float(pause))
     finally:
         note("stop")
 
 
+async def paced(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """`<count> <seconds between>`: numbers at a pace; ignores its context, so that only cancelling it helps."""
+    count, pause = prompt(request).split()
+    sign = signer(context)
+    for number in range(int(count)):
+        yield sign(number)
+        await asyncio.sleep(float(pause))
+
+
 async def blocking(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """`<count> <seconds>`: numbers; between the first and the second its process does nothing else for so long."""
     count, block = prompt(request).split()
+    sign = signer(context)
     for number in range(int(count)):
-        yield f"{number} "
+        yield sign(number)
         await asyncio.sleep(0.05)
         if number == 0:
             time.sleep(float(block))
@@ -51,10 +65,8 @@ async def poisoned(request: dict[str, Any], context: EngineContext) -> AsyncIter
     """`poison` takes the process down at once; anything else is `<count> <seconds between>`."""
     if prompt(request) == "poison":
         os._exit(1)
-    count, pause = prompt(request).split()
-    for number in range(int(count)):
-        yield f"{number} "
-        await asyncio.sleep(float(pause))
+    async for token in paced(request, context):
+        yield token
 
 
 async def flood(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
@@ -76,21 +88,18 @@ async def idle(request: dict[str, Any], context: EngineContext) -> AsyncIterator
 
 
 def numbers(count: int) -> str:
-    """Return the text that most of these engines produce."""
+    """Return the text that most of these engines produce, without signatures."""
     return "".join(f"{number} " for number in range(count))
 
 
 async def signed(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
-    """`<count> <seconds between>`: tokens that name their number, the attempt and this run of the engine.
-
-    Two runs' tokens in one answer show, whatever became of the record (`tests/chaos/audit/asked.py` reads them).
-    """
+    """`<count> <seconds between>`: numbers at a pace, until it is stopped, for `tests/chaos/audit`."""
     count, pause = prompt(request).split()
-    run = f"{os.getpid()}x{secrets.token_hex(3)}"
+    sign = signer(context)
     for number in range(len(context.emitted), int(count)):
         if context.is_stopped:
             return
-        yield f"{number}@{context.attempt}.{run} "
+        yield sign(number)
         await asyncio.sleep(float(pause))
 
 

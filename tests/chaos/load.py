@@ -14,14 +14,15 @@ from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
-from tests.sse import chat, error_of, text_of
+from tests.chaos.signatures import text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 WHOLE = "whole"
 REFUSED = "refused"
 LOST = {"state_lost", "worker_lost", "frontend_lost", "unavailable"}
 """What an asynchronous replication may have lost ends so, and never as a wrong text."""
-PACED = "tests.engines:paced"
+PACED = "tests.chaos.engines:paced"
 _ANSWER_SECS = 40.0  # nothing hangs: no client waits longer than this for its end
 _REFUSED_PAUSE_SECS = 0.1
 

@@ -4,6 +4,7 @@
         proxy.delay_secs = 0.05                         # each way
         proxy.blackhole()                               # connections stay open, nothing passes; new ones are silent
         proxy.cut()                                     # every connection is reset, new ones too
+        proxy.lead_to(port)                             # every connection is reset, new ones lead there
         proxy.restore()                                 # what was held passes on, late
         rule = proxy.on_request(script("finish"), Then.SWALLOW)
         await rule.fired()
@@ -93,6 +94,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
         self._mode = _Mode.PASS
+        self._detour_port: int | None = None
         self.port = 0
         self.delay_secs = 0.0
         self.requests: list[Rule] = []
@@ -131,9 +133,17 @@ class FaultProxy:
         for link in list(self._links):
             link.reset()
 
+    def lead_to(self, port: int) -> None:
+        """Every connection is reset, and new ones lead to another port of loopback."""
+        self._detour_port = port
+        self.reset()
+
     def restore(self) -> None:
         """The network is well again: what was held passes, however late. Rules stay."""
         self._mode, self.delay_secs = _Mode.PASS, 0.0
+        if self._detour_port is not None:
+            self._detour_port = None
+            self.reset()
         for link in list(self._links):
             link.flush()
 
@@ -164,7 +174,9 @@ class FaultProxy:
 
     async def _connect(self, protocol: asyncio.Protocol) -> None:
         loop = asyncio.get_running_loop()
-        if self._socket_path:
+        if self._detour_port is not None:
+            await loop.create_connection(lambda: protocol, "127.0.0.1", self._detour_port)
+        elif self._socket_path:
             await loop.create_unix_connection(lambda: protocol, self._socket_path)
         else:
             await loop.create_connection(lambda: protocol, *self._address)

@@ -1,4 +1,4 @@
-"""Check the streams that clients read: no gap, no repeated number, and an end that names the outcome."""
+"""Check the streams that clients read: no gap, no repeated number, no splice, and an end that names the outcome."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from lifecycle.store.transitions import Store
+from tests.chaos.signatures import signed_token, splice_in
 from tests.sse import Event, Stream
 
 
@@ -40,6 +41,7 @@ def faults_of(reading: Reading) -> list[str]:
         if next_number != number + 1 or next_attempt < attempt:
             found.append(f"token {next_attempt}-{next_number} came after {attempt}-{number}")
         attempt, number = next_attempt, next_number
+    found += _faults_of_signatures(reading)
     events = reading.stream.events
     errors = [index for index, event in enumerate(events) if _is_error(event)]
     done = [index for index, event in enumerate(events) if event.data == "[DONE]"]
@@ -54,6 +56,14 @@ def faults_of(reading: Reading) -> list[str]:
     if any(event.event is not None for event in events):
         found.append("a named event")
     return [f"{reading.rid}: a client read: {fault}" for fault in found]
+
+
+def _faults_of_signatures(reading: Reading) -> list[str]:
+    """Tokens of an engine that signs them are those of the attempts that their ids name, and of one run for each."""
+    signed = [(attempt, token) for attempt, _, text in reading.tokens() if (token := signed_token(text))]
+    wrong = [f"attempt {attempt} has a token of {token}" for attempt, token in signed if token.attempt != attempt]
+    splice = splice_in(token for _, token in signed)
+    return [*wrong[:1], *([splice] if splice else [])]
 
 
 async def differences(store: Store, reading: Reading, *, may_lose: bool = False) -> list[str]:

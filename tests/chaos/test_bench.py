@@ -12,7 +12,8 @@ from lifecycle.settings import Settings
 from lifecycle.store.transitions import Store
 from tests.chaos.bench import open_bench
 from tests.chaos.invariants import Invariants, Violated
-from tests.sse import chat, error_of, text_of
+from tests.chaos.signatures import text_of
+from tests.sse import chat, error_of
 
 Spoil = Callable[[Store, str], Awaitable[None]]
 

@@ -15,9 +15,10 @@ import pytest
 from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.faults import Healing
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
-from tests.sse import chat, error_of, text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"

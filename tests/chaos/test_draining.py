@@ -14,10 +14,11 @@ from lifecycle.types import Role
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.joining import leave
-from tests.sse import chat, error_of, text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"
@@ -79,6 +80,30 @@ async def test_a_worker_leaves(make_settings: MakeSettings, tmp_path: Path, heal
             ("long", "worker_lost"): SHORT,
         }
         assert {(await bench.ended(f"waits-{n}"))["worker"] for n in range(SHORT)} == await bench.ids(other)
+
+
+@pytest.mark.fault(
+    "A worker whose engine cannot be ended receives SIGTERM.",
+    "Its requests end with `worker_lost` and its slots are free for others; the process ends some seconds after its "
+    "drain, and its log names the engine.",
+)
+async def test_a_stuck_engine_is_left(make_settings: MakeSettings, tmp_path: Path, healing: Healing) -> None:
+    settings = make_settings(drain_timeout_secs=0.5, kill_grace_secs=0.2)
+    async with open_bench(settings, tmp_path, workers=0) as bench:
+        (frontend,) = bench.frontends
+        leaving = await bench.worker("stubborn", "tests.engines:stubborn")
+        async with bench.post(frontend, chat(str(tmp_path / "never"), "stubborn"), "r1") as stream:
+            await stream.read_tokens(1)
+            healing.begins()
+            leaving.signal(signal.SIGTERM)
+            error = error_of(await stream.read())
+            async with asyncio.timeout(10):
+                assert await leaving.process.wait() == 1
+            healing.is_over()
+        bench.forget(leaving)
+        assert error is not None
+        assert error["error_type"] == "worker_lost"
+        assert "the engine tests.engines:stubborn does not end: request r1" in leaving.log.read_text()
 
 
 @pytest.mark.fault(

@@ -10,11 +10,13 @@ import httpx2
 import pytest
 
 from lifecycle.settings import Settings
-from tests.chaos.bench import open_bench
+from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
+from tests.chaos.signatures import text_of
+from tests.cluster import Process
 from tests.conftest import MakeSettings
-from tests.sse import Stream, chat, error_of, text_of
+from tests.sse import Stream, chat, error_of
 from tests.waiting import wait_until
 
 WORDS = " ".join(f"w{number}" for number in range(60))
@@ -212,3 +214,42 @@ async def test_frozen_below_its_lease(make_settings: MakeSettings, tmp_path: Pat
             healing.is_over()
         assert (text_of(events), error_of(events)) == (WORDS, None)
         assert await bench.ids(frozen) == was
+
+
+@pytest.mark.fault(
+    "A frontend is stopped with SIGSTOP for longer than its lease, and another one takes its request over.",
+    "The request is counted as ended once, whatever the first one finds when it continues.",
+)
+async def test_a_request_that_was_taken_over_counts_once(settings: Settings, tmp_path: Path, healing: Healing) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    async with open_bench(settings, tmp_path, frontends=2, workers=0) as bench:
+        await bench.worker("gated", "tests.chaos.engines:gated")
+        frozen, other = bench.frontends
+        was = await bench.ids(frozen)
+        new_owner = (await bench.get("/health", other))["frontend"]
+        async with bench.post(frozen, chat(f"{gate} 300 0.02", "gated"), "r1", X_On_Disconnect="continue") as stream:
+            await stream.read_tokens(2)
+            bench.freeze(frozen)
+
+            async def is_taken_over() -> bool:
+                return bool((await bench.status("r1", "running"))["frontend"] == new_owner)
+
+            await wait_until(is_taken_over)
+            bench.thaw(frozen)
+            healing.begins()
+            await bench.comes_back(frozen, was)
+            await stream.read()
+        assert (await bench.ended("r1"))["status"] == "completed"
+        await bench.quiet()
+
+        async def is_counted() -> bool:
+            return await _ended(bench, frozen) + await _ended(bench, other) > 0
+
+        await wait_until(is_counted)
+        healing.is_over()
+        assert (await _ended(bench, frozen), await _ended(bench, other)) == (0, 1)
+
+
+async def _ended(bench: Bench, frontend: Process) -> float:
+    return await bench.metric("lifecycle_requests_total", frontend)

@@ -9,7 +9,8 @@ import pytest
 from lifecycle.settings import Settings
 from tests.chaos.bench import open_bench
 from tests.chaos.faults import Healing
-from tests.sse import chat, error_of, text_of
+from tests.chaos.signatures import text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 WORDS = " ".join(f"w{number}" for number in range(40))

@@ -13,9 +13,10 @@ from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.proxy import Then, script
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
-from tests.sse import chat, error_of, text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"
@@ -248,16 +249,19 @@ async def test_an_admission_is_reset(long_lease: Settings, tmp_path: Path, heali
         assert (await bench.ended("r1"))["attempt"] == "1"
 
 
+@pytest.mark.parametrize("on_disconnect", ["cancel", "continue"])
 @pytest.mark.fault(
     "The reply to a frontend's admit never arrives.",
     "The client receives 503; if the request was admitted nevertheless, it is cancelled.",
 )
-async def test_an_admission_is_swallowed(long_lease: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_an_admission_is_swallowed(
+    long_lease: Settings, tmp_path: Path, healing: Healing, on_disconnect: str
+) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         (frontend,) = bench.frontends
         rule = bench.link(frontend).on_request(script("admit"), Then.SWALLOW)
         healing.begins()
-        async with bench.post(frontend, chat("x " * 5000), "r1") as stream:
+        async with bench.post(frontend, chat("x " * 5000), "r1", X_On_Disconnect=on_disconnect) as stream:
             await rule.fired()
             assert stream.response.status_code == 503
         record = await bench.ended("r1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -20,13 +21,14 @@ from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
-from tests.chaos.load import LOST, REFUSED, WHOLE, Load, paced, straight_bench
+from tests.chaos.load import LOST, PACED, REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
+from tests.chaos.signatures import text_of
 from tests.cluster_setup import ClusterNode, ClusterSetup
 from tests.conftest import MakeSettings
 from tests.processes import kept
-from tests.servers import ask
-from tests.sse import Stream, error_of, text_of
+from tests.servers import ask, info
+from tests.sse import Stream, error_of
 from tests.waiting import wait_until
 
 SHARDS = 6  # two for each of the three primaries
@@ -303,3 +305,67 @@ async def test_the_command_line_sees_every_shard(
         assert cancelled.status == 0, cancelled
         for tail in tails:
             assert (await tail).status == 1
+
+
+@pytest.mark.fault(
+    "A node answers ASK for seconds, because a slot has moved by half.",
+    "No process asks for the map of slots more than three times a second.",
+)
+async def test_a_slot_that_moves_slowly(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places, moving = Places(settings, redis_cluster), 2
+    slot = places.slot(moving)
+    async with straight_bench(settings, tmp_path) as bench:
+        await _every_shard_serves(bench, places)
+        source = redis_cluster.node_of(slot)
+        target = redis_cluster.primaries[(redis_cluster.primaries.index(source) + 1) % 3]
+        ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
+        before, began_at = _maps_asked_for(redis_cluster), time.monotonic()
+        for _ in range(200):  # the records are unknown, so the node says where to ask
+            await bench.http.get(f"{bench.frontends[0].url}/v1/requests/{places.new_rid(moving)}")
+        asked = _maps_asked_for(redis_cluster) - before
+        most = 3 * (1 + time.monotonic() - began_at) * len([*bench.frontends, *bench.workers])
+        healing.begins()
+        await redis_cluster.migrate_slot(slot, target)
+        await _every_shard_serves(bench, places)
+        healing.is_over()
+        assert asked <= most
+        await _is_right(bench)
+
+
+def _maps_asked_for(cluster: ClusterSetup) -> int:
+    """Return how often the nodes have been asked for the map; this asks for none itself."""
+    found = [info(node, "commandstats").get("cmdstat_cluster|slots", "calls=0") for node in cluster.nodes]
+    return sum(int(values.split(",")[0].removeprefix("calls=")) for values in found)
+
+
+@pytest.mark.fault(
+    "A node of a Redis Cluster hangs, and all workers are killed (`kill -9`).",
+    "The streams of the shards that can be reached end with `worker_lost`, as if no node hung.",
+)
+async def test_workers_die_while_a_node_hangs(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    hanging = places.primary("another")
+    reachable = set(range(SHARDS)) - places.shards_of(hanging)
+    async with straight_bench(settings, tmp_path) as bench:
+        async with _a_stream_in_every_shard(bench, places, 400) as streams:
+            hanging.freeze()
+            healing.begins()
+            try:
+                for worker in list(bench.workers):
+                    await bench.kill(worker)
+                for shard in reachable:
+                    error = error_of(await streams[shard].read())
+                    assert error is not None
+                    assert error["error_type"] == "worker_lost"
+                healing.is_over()
+            finally:
+                hanging.thaw()
+            await bench.worker("paced", PACED, redis_url=settings.redis_url)
+            await asyncio.gather(*(stream.read() for stream in streams.values()))
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)

@@ -16,11 +16,12 @@ from tests.chaos.bench import Bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.load import REFUSED, WHOLE, Load, paced, straight_bench
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.processes import kept
 from tests.servers import ask
-from tests.sse import Stream, chat, error_of, text_of
+from tests.sse import Stream, chat, error_of
 from tests.waiting import wait_until
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}

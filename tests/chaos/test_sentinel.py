@@ -13,12 +13,13 @@ from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.load import LOST, REFUSED, WHOLE, Load, paced, straight_bench
 from tests.chaos.operators import lifecycle
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.processes import kept
 from tests.sentinel_setup import SentinelSetup
 from tests.servers import ask
-from tests.sse import error_of, text_of
+from tests.sse import error_of
 from tests.waiting import wait_until
 
 

@@ -11,10 +11,11 @@ from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.proxy import Then, script
+from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
 from tests.engines import STREAM_ENDED
-from tests.sse import chat, error_of, text_of
+from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"
@@ -58,7 +59,7 @@ async def test_killed_before_the_first_token(settings: Settings, tmp_path: Path,
 async def test_killed_mid_stream(steady: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(steady, tmp_path, workers=0) as bench:
         for _ in range(2):
-            await bench.worker("paced", "tests.engines:paced", concurrency=1)
+            await bench.worker("paced", "tests.chaos.engines:paced", concurrency=1)
         url = bench.frontends[0]
         async with (
             bench.post(url, chat("10000 0.01", "paced"), "r1") as lost,

@@ -45,12 +45,15 @@ PROCESS = {
 CLUSTER = {
     "lifecycle_cluster_inflight_requests": REQUEST,
     "lifecycle_cluster_queued_requests": {"model"},
+    "lifecycle_cluster_queued_bytes": {"model"},
     "lifecycle_cluster_requests": OUTCOME,
     "lifecycle_cluster_replicas": {"role", "state"},
     "lifecycle_cluster_worker_slots": {"model", "state"},
     "lifecycle_cluster_oldest_inflight_seconds": set(),
     "lifecycle_cluster_reaped_requests": {"role"},
+    "lifecycle_cluster_unreplicated_writes": {"operation"},
     "lifecycle_cluster_webhooks_waiting": set(),
+    "lifecycle_cluster_reasserting_replicas": {"role"},
     "lifecycle_cluster_snapshot_age_seconds": set(),
 }
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from lifecycle.aio import tasks
-from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.results import Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import ENTRY_TOKENS, TokenSink, TokenWriter
 from tests.conftest import MakeSettings, connect
+from tests.refusing_redis import RefusingRedis
 from tests.unit.world import World
 from tests.waiting import wait_until
 
@@ -26,8 +26,11 @@ TIMEOUT_SECS = 0.3
 class Bench:
     """One running request on a server of its own, and the sink of its attempt."""
 
-    def __init__(self, server: EmbeddedRedis, world: World, sink: TokenSink, refused: list[str]) -> None:
+    def __init__(
+        self, server: EmbeddedRedis, relay: RefusingRedis, world: World, sink: TokenSink, refused: list[str]
+    ) -> None:
         self.server = server
+        self.relay = relay
         self.world = world
         self.sink = sink
         self.refused = refused
@@ -50,20 +53,16 @@ class Bench:
 
         await wait_until(arrived)
 
-    async def fill_memory(self) -> None:
-        await self.world.store.command("CONFIG", "SET", "maxmemory", "1mb")
-        with pytest.raises(StoreUnavailable, match="maxmemory"):
-            for number in range(10_000):
-                await self.world.store.command("SET", f"filler:{number}", b"x" * 16_384)
-
-    async def free_memory(self) -> None:
-        await self.world.store.command("CONFIG", "SET", "maxmemory", "0")
+    def refuse_tokens(self) -> None:
+        self.relay.refuse("BUSY try again", "append")
 
 
 @asynccontextmanager
 async def _bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
-    with EmbeddedRedis() as server:
-        settings = make_settings(redis_url=server.url, redis_timeout_secs=TIMEOUT_SECS)
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(EmbeddedRedis(port=0))
+        relay = await stack.enter_async_context(RefusingRedis(server.port))
+        settings = make_settings(redis_url=relay.url, redis_timeout_secs=TIMEOUT_SECS)
         store = Store(connect(settings), settings)
         world = World(store)
         await world.open()
@@ -72,7 +71,7 @@ async def _bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
         refused: list[str] = []
         flushing = asyncio.create_task(writer.run())
         try:
-            yield Bench(server, world, writer.open("r", 1, 0, refused.append), refused)
+            yield Bench(server, relay, world, writer.open("r", 1, 0, refused.append), refused)
         finally:
             await tasks.end([flushing])
             await store.commands.aclose()
@@ -89,23 +88,23 @@ def words(count: int) -> str:
 
 
 @pytest.mark.parametrize("held", [3, ENTRY_TOKENS + 50])
-async def test_under_full_memory_a_request_ends_with_all_its_tokens(bench: Bench, held: int) -> None:
+async def test_while_tokens_are_refused_a_request_ends_with_all_its_tokens(bench: Bench, held: int) -> None:
     await bench.put_through(2)
-    await bench.fill_memory()
+    bench.refuse_tokens()
     await bench.put_stuck(held)
     async with asyncio.timeout(10):
         ended = await bench.sink.finish(COMPLETED, RETRY_FOR_SECS)
     assert ended.what == "done"
     assert await bench.world.tokens() == words(2 + held)
-    await bench.free_memory()
+    bench.relay.accept()
     await bench.world.append(1)  # the flush that was withdrawn from would come now
     assert bench.refused == []
     assert await bench.world.tokens() == words(2 + held)
 
 
-async def test_under_full_memory_a_cancel_is_confirmed_at_once(bench: Bench) -> None:
+async def test_while_tokens_are_refused_a_cancel_is_confirmed_at_once(bench: Bench) -> None:
     await bench.put_through(2)
-    await bench.fill_memory()
+    bench.refuse_tokens()
     await bench.put_stuck(3)
     assert await bench.world.cancel() == "pending"
     async with asyncio.timeout(10):
@@ -114,10 +113,10 @@ async def test_under_full_memory_a_cancel_is_confirmed_at_once(bench: Bench) -> 
     assert (ended.record.status, ended.record.output_tokens) == ("cancelled", 2)
 
 
-async def test_under_full_memory_an_engine_given_up_on_is_reported_as_failed(bench: Bench) -> None:
+async def test_while_tokens_are_refused_an_engine_given_up_on_is_reported_as_failed(bench: Bench) -> None:
     """It may go on yielding: what it says after that is of no interest."""
     await bench.put_through(2)
-    await bench.fill_memory()
+    bench.refuse_tokens()
     await bench.put_stuck(3)
     finishing = asyncio.create_task(bench.sink.finish(Outcome("failed", "response_timeout", "silence"), RETRY_FOR_SECS))
     await asyncio.sleep(0)

@@ -11,8 +11,10 @@ import pytest
 import redis
 
 from lifecycle.aio import tasks
+from lifecycle.cli.doctor.cluster import check_cluster
 from lifecycle.errors import Fenced
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.results import PendingCancellation
@@ -20,6 +22,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.cluster import running
 from tests.conftest import MakeSettings, connect
+from tests.edge import edge_server
 from tests.sse import chat, error_of, post, text_of
 from tests.unit.world import World
 from tests.waiting import wait_until
@@ -95,6 +98,69 @@ async def test_the_first_heartbeat_after_a_loss_tells_what_is_lost(store: Store)
         assert holder.told[-3:] == [("new epoch", 0), ("data lost", 0), ("lost", ["kept", "lost"])]
     finally:
         await tasks.end([holding])
+
+
+async def test_a_replica_says_so_until_it_has_told_redis_what_it_holds(store: Store) -> None:
+    class Failing(Noting):
+        fails = True
+
+        async def on_new_epoch(self, shard: int) -> None:
+            if self.fails:
+                raise RuntimeError("the consumer groups cannot be created")
+
+    holder = Failing()
+    lease = Lease(store, Role.WORKER, holder)
+    await lease.join(1)
+    holding = asyncio.create_task(lease.run())
+
+    async def announced() -> tuple[int, ...]:
+        return next((replica.reasserting for replica in await cluster.replicas(store)), ())
+
+    async def finding() -> str:
+        return next(str(found.level) for found in await check_cluster(store) if found.check == "reassertion")
+
+    try:
+        await wait_until(lambda: _knows(store, lease.id))
+        assert (await announced(), await finding(), lease.reasserting) == ((), "ok", set())
+        await store.command("FLUSHALL")
+
+        async def says_so() -> bool:
+            return await announced() == (0,)
+
+        await wait_until(says_so)
+        assert await finding() == "warn"
+        holder.fails = False
+
+        async def is_over() -> bool:
+            return not lease.reasserting and await announced() == ()
+
+        await wait_until(is_over)
+        assert await finding() == "ok"
+        lease.started_at -= 60  # it is no newcomer, which is given the time of some heartbeats
+        await lease.announce()
+        await tasks.end([holding])
+        await store.command("DEL", store.keys.prefixes[0] + "ticks")
+        assert await finding() == "warn", "nobody has noticed the loss yet"
+    finally:
+        await tasks.end([holding])
+
+
+async def test_a_frontend_says_so_and_stays_ready(server: EmbeddedRedis, make_settings: MakeSettings) -> None:
+    settings = make_settings(redis_url=server.url, lease_secs=60.0, heartbeat_secs=20.0)
+    async with edge_server(settings) as edge:
+        assert (await edge.http.get("/ready")).json() == {"status": "ready"}
+        edge.tracker.lease.reasserting.add(0)
+        ready = await edge.http.get("/ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reasserting": [0]})
+        assert (await edge.http.get("/health")).json()["reasserting"] == [0]
+        await edge.tracker.lease.announce()
+        metrics = (await edge.http.get("/metrics")).text
+        assert 'lifecycle_cluster_reasserting_replicas{role="frontend"} 1.0' in metrics
+        assert 'lifecycle_cluster_reasserting_replicas{role="worker"} 0.0' in metrics
+
+
+async def _knows(store: Store, replica: str) -> bool:
+    return await store.command("HGET", store.keys.prefixes[0] + "ticks", replica) is not None
 
 
 @pytest.mark.parametrize("restarts", [False, True])

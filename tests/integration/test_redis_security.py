@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
+from lifecycle.store.permissions import needed_commands
+from lifecycle.types import Role
 from tests.certificates import certify
 from tests.cluster import running
 from tests.conformance.calls import endless
@@ -165,8 +166,20 @@ async def test_what_the_file_does_not_say_is_refused(secured: Secured, role: str
             await store.commands.execute(*command)
 
 
-_EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE"
-_OF_REPLICAS = ("heartbeat", "expire", "roster", "reap", "sweep", "reconcile_shard", "read", "history", "lost_start")
+_EVERYBODY = "PING EVAL EVALSHA INFO SUBSCRIBE UNSUBSCRIBE WAIT"
+_OF_REPLICAS = (
+    "forbidden",
+    "heartbeat",
+    "expire",
+    "leave",
+    "roster",
+    "reap",
+    "sweep",
+    "reconcile_shard",
+    "read",
+    "history",
+    "lost_start",
+)
 SCRIPTS = {
     "frontend": (
         "admit",
@@ -183,14 +196,30 @@ SCRIPTS = {
         "settle_webhook",
         "delete_content",
         "timeline",
+        "confirm",
+        "count_inflight",
+        "members",
+        "listed_leases",
         *_OF_REPLICAS,
     ),
-    "worker": ("start", "append", "finish", "requeue", *_OF_REPLICAS),
-    "operator": ("read", "cancel", "list", "roster", "history", "configure", "timeline"),
+    "worker": ("open_queues", "start", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
+    "operator": (
+        "read",
+        "cancel",
+        "list",
+        "roster",
+        "listed_leases",
+        "count_inflight",
+        "members",
+        "history",
+        "configure",
+        "timeline",
+        "confirm",
+    ),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
     "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
-    "worker": "HSCAN XREADGROUP XGROUP XACK XDEL HDEL DEL",
+    "worker": "HSCAN XREADGROUP XACK XDEL HDEL DEL",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 
@@ -198,12 +227,19 @@ COMMANDS = {  # sent as they are, or named by a script otherwise than in its tex
 @pytest.mark.parametrize("role", ROLES)
 def test_the_file_allows_what_a_role_calls_and_no_more(role: str) -> None:
     line = next(line for line in USERS.splitlines() if line.startswith(f"user {role} "))
-    calls = re.compile(r"redis\.p?call\('([A-Z]+)'|call, '([A-Z]+)'")
     sources = [script_loader.load(script).source for script in SCRIPTS[role]]
-    needed = {name for source in sources for found in calls.findall(source) for name in found}
-    needed = {"MEMORY|USAGE" if name == "MEMORY" else name for name in needed}  # no other of its subcommands
+    needed = {command.split()[0] for source in sources for command in script_loader.commands_of(source)}
+    if any("'MEMORY', 'USAGE'" in source for source in sources):
+        needed.add("MEMORY|USAGE")  # no other of its subcommands
     needed |= {*_EVERYBODY.split(), *COMMANDS[role].split()}
     assert {word[1:].upper() for word in line.split() if word.startswith("+")} == needed - {""}
+
+
+@pytest.mark.parametrize("role", Role)
+def test_what_a_replica_asks_for_at_its_start_is_in_the_file(role: Role) -> None:
+    line = next(line for line in USERS.splitlines() if line.startswith(f"user {role.value} "))
+    allowed = {word[1:].upper() for word in line.split() if word.startswith("+")}
+    assert {command.split()[0] for command in needed_commands(role)} <= allowed
 
 
 def test_every_script_is_somebodys() -> None:

@@ -16,7 +16,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore, connect
 from tests.servers import info
-from tests.unit.world import World
+from tests.unit.world import MODEL, World
 
 FILLER_BYTES = 16_384
 
@@ -47,7 +47,7 @@ async def _fill_memory(store: Store) -> None:
             await store.command("SET", f"filler:{number}", b"x" * FILLER_BYTES)
 
 
-async def test_full_memory_refuses_admission_and_tokens_and_still_ends_requests(small_world: World) -> None:
+async def test_full_memory_refuses_admission_and_nothing_else(small_world: World) -> None:
     world, store = small_world, small_world.store
     for rid in ("r0", "r1", "r2", "r3"):
         await world.run(rid)
@@ -56,12 +56,12 @@ async def test_full_memory_refuses_admission_and_tokens_and_still_ends_requests(
 
     with pytest.raises(StoreUnavailable):
         await world.admit("one-more")
-    with pytest.raises(StoreUnavailable):
-        await world.append(1, rid="r0")
+    assert await world.append(1, rid="r0") == "accepted"
 
+    await store.open_queues(0, [MODEL, "a new model"])
     delivery = await world.take()
     await world.start(delivery)
-    assert (await world.finish(rid="r0")).what == "done"
+    assert (await world.finish(1, rid="r0")).what == "done"
     assert await world.cancel(rid="r1") == "pending"
     assert (await world.finish(rid="r1")).what == "done"
     assert (await store.fail("r2", "response_timeout", "silence")).what == "done"

@@ -26,7 +26,7 @@ from lifecycle.types import CancelMode, Labels, Role
 from tests.joining import join
 from tests.machine.drawing import MODELS
 from tests.machine.reference import FENCED
-from tests.machine.words import Delivery, Limits, Piece
+from tests.machine.words import Delivery, Limits, Piece, body_of
 from tests.pushes import Pushes
 
 GROUP = "workers"
@@ -69,7 +69,7 @@ class Actual:
             nonce,
             labels,
             frontend,
-            b"{}",
+            body_of(rid),
             on_disconnect,
             grace_secs=grace_secs,
             queue_timeout_secs=limits.queue,

@@ -11,7 +11,7 @@ import orjson
 
 from tests.machine.actual import Actual
 from tests.machine.reference import ReferenceModel
-from tests.machine.words import Piece, Tracked
+from tests.machine.words import Piece, Tracked, body_of
 
 _FIELDS = (
     "status",
@@ -123,6 +123,12 @@ class Comparison:
                     if request.status == "queued" and (request.queue, request.labels.model) == (queue, model)
                 }
                 assert found == expected, f"{queue}:{model}"
+        waiting: Counter[str] = Counter()
+        for request in self.reference.requests.values():
+            if request.status == "queued":
+                waiting[request.labels.model] += len(body_of(request.rid))
+        found_bytes = {_text(model): int(size) for model, size in _pairs(await self._do("HGETALL", "queued_bytes"))}
+        assert found_bytes == waiting, "the bytes of the bodies that wait"
 
     async def _check_active(self) -> None:
         active = {_text(rid) for rid in await self._do("ZRANGE", "active", 0, -1)}

@@ -16,6 +16,7 @@ MODELS = ("a", "b")
 TICK_SECS = 10
 LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
 QUEUE_LIMIT = 3
+QUEUE_BYTES = 1024  # three or four of the bodies
 MAX_ATTEMPTS = 3
 MOST_REQUESTS = 8
 MOST_INFLIGHT = 5
@@ -26,6 +27,7 @@ SETTINGS = load(
         "lease_secs": LEASE_SECS,
         "heartbeat_secs": TICK_SECS,
         "queue_limit": QUEUE_LIMIT,
+        "queue_bytes": QUEUE_BYTES,
         "max_attempts": MAX_ATTEMPTS,
         "queue_without_workers": True,  # which models nobody serves is drawn
     }

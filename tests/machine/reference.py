@@ -13,16 +13,17 @@ from lifecycle.store.results import Failure
 from lifecycle.types import Labels, Role, Storage
 from tests.machine.lost_starts import LostStarts
 from tests.machine.members import Members
-from tests.machine.words import Delivery, Limits, Piece, Tracked
+from tests.machine.words import Delivery, Limits, Piece, Tracked, body_of
 
 FENCED = ("fenced",)
 LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
 
 
 class ReferenceModel(LostStarts):
-    def __init__(self, *, lease_secs: int, queue_limit: int, max_attempts: int) -> None:
+    def __init__(self, *, lease_secs: int, queue_limit: int, queue_bytes: int, max_attempts: int) -> None:
         self.members = Members(lease_secs)
         self.queue_limit = queue_limit
+        self.queue_bytes = queue_bytes
         self.max_attempts = max_attempts
         self.requests: dict[str, Tracked] = {}
         self.dead: set[str] = set()  # marked in the shard: they can write nothing there
@@ -50,24 +51,19 @@ class ReferenceModel(LostStarts):
             return ("admitted",) if known.nonce == nonce else ("exists",)
         if frontend in self.dead:
             return FENCED
-        depth = sum(r.status == "queued" and r.labels.model == labels.model for r in self.requests.values())
+        queued = [r for r in self.requests.values() if r.status == "queued"]
+        depth = sum(r.labels.model == labels.model for r in queued)
         if depth >= self.queue_limit:
             return ("full", depth)
+        if queued and sum(len(body_of(waiting)) for waiting in [rid, *(r.rid for r in queued)]) > self.queue_bytes:
+            return ("full_bytes",)
         now, tick = self._due(0)
         deadlines = {kind: (now + secs, tick) for kind, secs in limits._asdict().items() if secs}
+        readers = {frontend: 1}
         self.requests[rid] = Tracked(
-            rid,
-            nonce,
-            labels,
-            frontend,
-            on_disconnect,
-            grace_secs,
-            deadlines,
-            readers={frontend: 1},
-            needs=needs,
-            storage=storage,
+            rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers=readers, needs=needs
         )
-        self.requests[rid].queue_limit_secs = limits.queue
+        self.requests[rid].storage, self.requests[rid].queue_limit_secs = storage, limits.queue
         return ("admitted",)
 
     def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:

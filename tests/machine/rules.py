@@ -33,6 +33,7 @@ from tests.machine.drawing import (
     MOST_INFLIGHT,
     MOST_REQUESTS,
     OUTCOMES,
+    QUEUE_BYTES,
     QUEUE_LIMIT,
     SETTINGS,
     TICK_SECS,
@@ -82,7 +83,9 @@ class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.store = self.run(self._open())
         self.actual = Actual(self.store)
-        self.reference = ReferenceModel(lease_secs=LEASE_SECS, queue_limit=QUEUE_LIMIT, max_attempts=MAX_ATTEMPTS)
+        self.reference = ReferenceModel(
+            lease_secs=LEASE_SECS, queue_limit=QUEUE_LIMIT, queue_bytes=QUEUE_BYTES, max_attempts=MAX_ATTEMPTS
+        )
         self.comparison = Comparison(self.actual, self.reference, MODELS)
         self.slots = {f"f{i}": Slot(Role.FRONTEND) for i in range(3)} | {f"w{i}": Slot(Role.WORKER) for i in range(2)}
         self.replicas: dict[str, Role] = {}

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,7 @@ def test_a_row_of_ps() -> None:
         "FRONTEND": "f",
         "WORKER": "w",
         "ATTEMPT": "2",
+        "OWNER": "-",
     }
     assert output.status_cell(RECORD._replace(cancel_mode="kill")).text == "running (kill)"
 
@@ -343,6 +345,9 @@ def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
     assert hints.program() == "lifecycle"
 
 
+_ONLINE = "ip=127.0.0.1,port=6380,state=online,offset=14,lag=0"
+
+
 @pytest.mark.parametrize(
     ("check", "info", "level"),
     [
@@ -364,9 +369,30 @@ def test_the_hints_can_be_copied_whether_or_not_we_are_on_the_path(
         (redis_server.clients, {"connected_clients": "10", "maxclients": "10"}, Level.FAIL),
         (redis_server.persistence, {"aof_enabled": "0"}, Level.WARN),
         (redis_server.persistence, {"rdb_last_bgsave_status": "err"}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"connected_slaves": "1", "slave0": _ONLINE}, Level.OK),
+        (partial(redis_server.waiting, wanted=2), {"connected_slaves": "1", "slave0": _ONLINE}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"slave0": "ip=::1,port=1,state=wait_bgsave,lag=0"}, Level.FAIL),
+        (partial(redis_server.waiting, wanted=1), {"slave_expires_tracked_keys": "state=online"}, Level.FAIL),
     ],
 )
 def test_what_doctor_makes_of_a_server(check: Any, info: dict[str, str], level: Level) -> None:
     finding = check(info)
+    assert finding.level is level
+    assert bool(finding.advice) == (level is not Level.OK)
+
+
+@pytest.mark.parametrize(
+    ("limits", "waiting", "level"),
+    [
+        ((0,), 0, Level.OK),
+        ((200,), 74, Level.OK),
+        ((200,), 75, Level.WARN),
+        ((199,), 0, Level.WARN),
+        ((100, 100), 0, Level.OK),
+        ((0, 10), 0, Level.OK),
+    ],
+)
+def test_what_doctor_makes_of_the_bodies_that_wait(limits: tuple[int, ...], waiting: int, level: Level) -> None:
+    finding = redis_server.bodies([{"maxmemory": str(limit)} for limit in limits], waiting, 100)
     assert finding.level is level
     assert bool(finding.advice) == (level is not Level.OK)

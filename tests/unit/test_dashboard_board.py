@@ -53,7 +53,9 @@ def snapshot(at: float, *replicas: Replica, completed: int = 0, failed: int = 0,
         (*LABELS, "error", "internal"): failed,
         (*LABELS, "error", "cancelled"): cancelled,
     }
-    return ClusterSnapshot(Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, ())
+    return ClusterSnapshot(
+        Inflight({Labels(*LABELS): Count(1, 2)}, [], at), list(replicas), totals, {}, None, (), 0, {}
+    )
 
 
 def test_tokens_are_counted_between_two_heartbeats_of_each_frontend() -> None:

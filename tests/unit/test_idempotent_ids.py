@@ -23,4 +23,7 @@ async def test_it_needs_the_secret_of_the_deployment(world: World) -> None:
     assert first not in known, "who knows the name of an owner and its key could compute it"
     await world.store.command("DEL", f"{world.prefix}named:{KEY.key}")
     await world.store.command("DEL", f"{world.store.keys.control}secret")
+    world.store.settings = world.store.settings.model_copy(
+        update={"heartbeat_secs": 0.0}
+    )  # after which it is read again
     assert await KEY.name(world.store, "", None) != first

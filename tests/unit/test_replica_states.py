@@ -93,3 +93,28 @@ async def test_the_dashboard_drops_an_error_that_is_over(world: World, monkeypat
     well = await feed.cluster.get()
     assert well.tables["replicas"]["w0"]["error"] is None
     assert b'"error":null' in well.delta
+
+
+async def test_the_metric_of_unreplicated_writes_adds_up_over_all_processes_and_never_falls(world: World) -> None:
+    exporter = Exporter(world.store, Metrics())
+
+    async def announced(pid: int, **unreplicated: int) -> None:
+        await _announce(world, f"w{pid}", ReplicaState.READY, host="h", pid=pid, unreplicated=unreplicated)
+
+    async def cancels() -> float:
+        exporter._taken_at = float("-inf")
+        await exporter.refresh()
+        families = text_string_to_metric_families(exporter.render().decode())
+        [found] = [family for family in families if family.name == "lifecycle_cluster_unreplicated_writes"]
+        return next(sample.value for sample in found.samples if sample.labels == {"operation": "cancel"})
+
+    assert await cancels() == 0
+    await announced(1, cancel=2)
+    await announced(2, cancel=1, start=5)
+    assert await cancels() == 3
+    await announced(1, cancel=4)
+    assert await cancels() == 5
+    await announced(2)  # another process with the same id
+    assert await cancels() == 5
+    await announced(2, cancel=1)
+    assert await cancels() == 6

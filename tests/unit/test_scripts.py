@@ -12,6 +12,7 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, StartedAttempt
 from lifecycle.store.transitions import Store
@@ -23,7 +24,7 @@ from tests.leaks import RULES
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
 CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed"}
-SHARED_FILES = {"membership"}  # for either prefix
+SHARED_FILES = {"membership", "served"}  # for either prefix
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -80,9 +81,9 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", script_loader.names())
-def test_only_admission_and_append_are_refused_when_memory_is_full(name: str) -> None:
+def test_only_admission_is_refused_when_memory_is_full(name: str) -> None:
     flags = source_of(name).partition("\n")[0]
-    assert ("allow-oom" in flags) == (name not in ("admit", "append"))
+    assert ("allow-oom" in flags) == (name != "admit")
 
 
 class Recorded(Exception):
@@ -118,14 +119,17 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "leave": lambda s: s.leave("w", Role.WORKER),
     "members": lambda s: s.count_held(0, Role.WORKER),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
+    "confirm": lambda s: s.run("confirm", s.keys.prefixes[0]),
     "configure": lambda s: s.configure("max_attempts", 1),
     "delete_content": lambda s: s.delete_content("r"),
     "disconnect": lambda s: s.disconnect("r", "f", 0, "closed_unexpectedly", admitting=True),
+    "forbidden": lambda s: check_permissions(s, Role.WORKER, 0.0),
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "history": lambda s: read_history(s, "r", "0-0"),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
+    "open_queues": lambda s: s.open_queues(0, ["m"]),
     "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),

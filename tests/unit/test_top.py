@@ -35,7 +35,7 @@ def snapshot(completed: int = 0, cancelled: int = 0, inflight: int = 3) -> Clust
     labels = ("m", "completions", "stream")
     counts = Inflight({Labels(*labels): Count(running=inflight)}, [], 112.0)
     totals = {(*labels, "success", ""): completed, (*labels, "error", "cancelled"): cancelled}
-    return ClusterSnapshot(counts, [], totals, {}, 100.0, ("e",))
+    return ClusterSnapshot(counts, [], totals, {}, 100.0, ("e",), 0, {})
 
 
 def shown(view: View, order: str = "a", notice: str = "") -> str:

@@ -9,12 +9,14 @@ const id = { name: "request", value: (r) => r.id, full: (r) => r.id, rowHeader: 
 const model = { name: "model", value: (r) => r.model, full: (r) => r.model };
 const tokens = { name: "tokens", value: (r) => number(r.output_tokens), sort: (r) => r.output_tokens, number: true };
 const frontend = { name: "frontend", value: (r) => short(r.frontend), full: (r) => r.frontend };
+const owner = { name: "owner", value: (r) => r.owner ?? "", full: (r) => r.owner, ifAny: true };
 const worker = { name: "worker", value: (r) => short(r.worker), full: (r) => r.worker };
 
 export const inflight = [
   { name: "age", value: (r, now) => duration(now - r.created_at), sort: (r, now) => now - r.created_at, number: true },
   id,
   model,
+  owner,
   { name: "phase", value: phase, mark: phase },
   tokens,
   {
@@ -75,6 +77,7 @@ export const finished = [
   { name: "ended", value: (r, now) => `${duration(now - r.finished_at)} ago`, sort: (r, now) => now - r.finished_at, number: true },
   id,
   model,
+  owner,
   { name: "outcome", value: (r) => r.status, mark: (r) => r.status },
   { name: "reason", value: reason, full: reason },
   tokens,

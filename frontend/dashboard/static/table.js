@@ -5,8 +5,8 @@ import { $, element, mark, write } from "./dom.js";
 
 /**
  * A column is `{name, value(item, now) → text}`. Optional are `sort(item, now) → number or text`, `number` (aligned to
- * the right), `rowHeader`, `mark(item)` (a word for the style sheet), `full(item)` (the tooltip) and `warn(item, now)`
- * (highlighted). An action is `{name, key, run(item, element), hidden(item)}`. Enter and a click on the row call
+ * the right), `rowHeader`, `mark(item)` (a word for the style sheet), `full(item)` (the tooltip), `warn(item, now)`
+ * (highlighted) and `ifAny` (the column is hidden while no item has a value). An action is `{name, key, run(item, element), hidden(item)}`. Enter and a click on the row call
  * `open(item, element)`.
  */
 export class Table {
@@ -51,8 +51,18 @@ export class Table {
       const there = this.#body.children[index] ?? null;
       if (there !== row.element) this.#body.insertBefore(row.element, there);
     });
+    this.#hideEmptyColumns();
     const focusable = this.#body.querySelector("tr[tabindex='0']");
     if (this.#open && !focusable && this.#body.firstChild) this.#body.firstChild.tabIndex = 0;
+  }
+
+  #hideEmptyColumns() {
+    const rows = [...this.#rows.values()];
+    this.#columns.forEach(({ ifAny }, index) => {
+      if (!ifAny) return;
+      const hidden = !rows.some((row) => row.cells[index].textContent);
+      for (const cell of [this.#heads[index], ...rows.map((row) => row.cells[index])]) cell.hidden = hidden;
+    });
   }
 
   focusFirst() {

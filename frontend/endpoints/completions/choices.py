@@ -51,6 +51,11 @@ class ChoiceProgress:
         """Return the fields that a text behind the last event has, see REPEATED_FIELDS."""
         return self._repeated[-1][1]
 
+    @property
+    def repeated_since(self) -> tuple[int, dict[str, str]]:
+        """Return the number of the event from which on texts have the fields `repeated`, and these fields."""
+        return self._repeated[-1]
+
     def repeated_at(self, number: int) -> dict[str, str]:
         """Return the fields that a text has as the event `number`."""
         since, fields = self._repeated[-1]

@@ -63,6 +63,7 @@ class ChunkEncoder:
         "_rest_is_late",
         "_text_close",
         "_text_end",
+        "_text_since",
     )
 
     def __init__(
@@ -97,8 +98,8 @@ class ChunkEncoder:
             self._open = self._first_open = b"\n" + choice + b'"text":'
             text_end, nothing = b"", b'"text":""'
         self._text_end = text_end + b',"logprobs":null,"finish_reason":null'
-        self._repeated: dict[str, str] = {}
-        self._text_close = self._text_end + self._close({})
+        self._repeated: dict[str, str] | None = None  # the fields in `_text_close`
+        self._learn_repeated()
         self._before_reason = choice + nothing + b',"logprobs":null,"finish_reason":'
 
     def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
@@ -120,14 +121,24 @@ class ChunkEncoder:
 
     def _text(self, number: int, text: Event) -> bytes:
         opening = self._first_open if self._first_events.setdefault(0, number) == number else self._open
-        return opening + encode_json(text) + self._text_close_at(number)
+        closing = self._text_close if number >= self._text_since else self._text_close_at(number)
+        return opening + encode_json(text) + closing
 
     def _text_close_at(self, number: int) -> bytes:
         """Return what follows the text of the event `number`."""
-        fields = self._progress.repeated_at(number)
+        if number >= self._text_since:
+            return self._text_close
+        return self._text_end + self._close(self._progress.repeated_at(number))
+
+    def _learn_repeated(self) -> None:
+        """Encode what follows the texts from now on, for the most recent fields that the engine repeats."""
+        self._text_since, fields = self._progress.repeated_since
         if fields is not self._repeated:
             self._repeated, self._text_close = fields, self._text_end + self._close(fields)
-        return self._text_close
+
+    def _note(self, number: int, event: Event) -> None:
+        self._progress.note(number, [event])
+        self._learn_repeated()
 
     def _close(self, fields: Mapping[str, Any]) -> bytes:
         """Return the end of an event with one choice and with these fields beside it."""
@@ -175,7 +186,7 @@ class ChunkEncoder:
 
     def _take_rest(self, number: int, event: dict[str, Any], before: _Held | None) -> None:
         """Take the fields beside the usage for the event that is held, else for the end of the stream."""
-        self._progress.note(number, [event])
+        self._note(number, event)
         if before is not None:
             self._held[number] = before._replace(number=number, shown=before.shown | self._progress.usage_rest)
         self._rest_is_late = before is None
@@ -201,7 +212,7 @@ class ChunkEncoder:
 
     def _shown(self, number: int, event: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of an object as the client gets them."""
-        self._progress.note(number, [event])
+        self._note(number, event)
         choices = event.get("choices")
         shown: dict[str, Any] = {
             "choices": [self._with_role(number, choice) for choice in choices] if isinstance(choices, list) else []

@@ -16,7 +16,8 @@ class MessageEncoder:
     """Encode the events of one request for one client, in order; encoding one again gives the same bytes.
 
     Each has an `event:` line with its type. `message_stop` is held back until the request has completed; a request that
-    ends otherwise has an `error` event instead. The answer of a call that counts tokens has no type, and no such line.
+    ends otherwise has an `error` event instead. The answer of a call that counts tokens is JSON already, and no event
+    with a type.
     """
 
     is_holding = False  # as far as the stream is concerned: silence does not release `message_stop`
@@ -31,7 +32,9 @@ class MessageEncoder:
         pieces: list[bytes] = []
         for number, event in enumerate(events, first):
             self._progress.note(attempt, number, event)
-            if isinstance(event, dict) and event.get("type") != "message_stop":
+            if isinstance(event, str):
+                pieces.append(b"id: %d-%d\ndata: %b\n\n" % (attempt, number, event.encode()))
+            elif event.get("type") != "message_stop":
                 pieces += (b"id: %d-%d\n" % (attempt, number), _frame(event))
         return b"".join(pieces)
 

@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 import orjson
 from redis.exceptions import ResponseError
 
-from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
+from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
+from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.store.membership import SCHEMA_VERSION
 from lifecycle.store.results import Roster
@@ -20,6 +21,7 @@ from lifecycle.types import Replica, ReplicaState, Role
 _GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
 _SHOWN = 5
+_HEARTBEATS = 3  # within which a new replica has told every shard what it holds
 _MODELS = 50  # maximum number of models that are checked; up to a thousand can be known
 
 
@@ -33,7 +35,8 @@ async def check_cluster(store: Store) -> list[Finding]:
         await _configuration(store, living),
         _versions(roster),
         await _expired(store, roster, living),
-        await _pending_cleanup(store),
+        await _pending_cleanup(store, living),
+        await _reassertion(store, roster, living),
         *await _queues(store, roster, models_of(workers), set(await cluster.leases(store))),
     ]
 
@@ -120,17 +123,36 @@ async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> F
         return fail("leases", message, "the replicas should do this within LIFECYCLE_SWEEP_SECS; see their logs")
     if living:
         return warn("leases", message, "wait for the next sweep")
-    return warn("leases", message, "no replica is running that could clean up; start one")
+    return warn("leases", message, f"no replica is running that could clean up; start one, or {REPAIR}")
 
 
-async def _pending_cleanup(store: Store) -> Finding:
+async def _pending_cleanup(store: Store, living: Sequence[Replica]) -> Finding:
     keys = (prefix + "pending_cleanup" for prefix in store.keys.prefixes)
     replies = await store.commands.execute_many(("HRANDFIELD", key, _SHOWN) for key in keys)
     pending_cleanup = sorted({name.decode() for names in replies for name in names or ()})
     if not pending_cleanup:
         return ok("cleanup", "none pending")
     message = f"expired replicas whose requests are not all cleaned up: {', '.join(pending_cleanup[:_SHOWN])}"
+    if not living:
+        return warn("cleanup", message, f"no replica is running that could continue; start one, or {REPAIR}")
     return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
+
+
+async def _reassertion(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
+    """Find replicas that have not told each shard what they hold, which they do at once after a loss of data."""
+    shards = await store.commands.execute_many([("HKEYS", prefix + "ticks") for prefix in store.keys.prefixes])
+    known = set.intersection(*({replica_of(name.decode()) for name in names} for names in shards))
+    joined_before = roster.now - store.settings.heartbeat_secs * _HEARTBEATS
+    late = [
+        replica.id
+        for replica in living
+        if replica.reasserting or (replica.started_at < joined_before and replica.id not in known)
+    ]
+    if not late:
+        return ok("reassertion", "every shard knows what each replica holds")
+    message = f"Redis has lost data, and does not know again what these hold: {', '.join(sorted(late)[:_SHOWN])}"
+    advice = "they tell it with their next heartbeats; if this does not go away, see their logs"
+    return warn("reassertion", message, advice)
 
 
 async def _queues(store: Store, roster: Roster, served: Collection[str], living: set[str]) -> list[Finding]:

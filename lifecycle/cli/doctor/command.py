@@ -1,9 +1,11 @@
-"""`doctor`: check that Redis is suitable and that the cluster is healthy. It only reads."""
+"""`doctor`: check that Redis is suitable and that the cluster is healthy. It only reads, unless it is to repair."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from lifecycle.cli import output
 from lifecycle.cli.doctor.finding import Finding, Level
@@ -18,11 +20,20 @@ _COLORS = {Level.OK: output.GREEN, Level.WARN: output.YELLOW, Level.FAIL: output
 
 
 @with_settings(OPERATOR)
-def doctor(settings: Settings, json: Json = False) -> int:
+def doctor(
+    settings: Settings,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="End first what a lost replica has left behind, as every replica does.")
+    ] = False,
+    json: Json = False,
+) -> int:
     """Check Redis and the cluster. Each finding is ok, warn or fail and says what to do. Exits 1 on a fail."""
+    from lifecycle.cli.doctor.repair import repair as repair_cluster
     from lifecycle.cli.operate import operate
 
     async def work(store: Store) -> int:
+        if repair:
+            await repair_cluster(store)
         findings = await examine(store)
         failed = any(finding.level is Level.FAIL for finding in findings)
         if json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+REPAIR = "run 'lifecycle doctor --repair'"
+
 
 class Level(StrEnum):
     """How serious a finding is: OK needs nothing, WARN should be looked at, FAIL breaks a promise."""

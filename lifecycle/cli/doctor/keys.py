@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lifecycle.cli.doctor.finding import Finding, ok, warn
@@ -32,15 +33,28 @@ class _Place(NamedTuple):
 async def check_keys(store: Store) -> list[Finding]:
     """Return one finding on the sampled keys. Raises StoreUnavailable."""
     keys, complete = await _sample(store)
-    # Owners are read after the scan, so that the owner of each key that was found is known.
-    owners = await cluster.known_replicas(store)
-    strays = [key for key in keys if await _is_stray(store, _place(store, key), owners)]
+    strays = await _find_strays(store, keys)
     looked_at = f"{len(keys)} keys" + ("" if complete else " (a sample)")
     if not strays:
         return [ok("keys", f"{looked_at}: each expires or has an owner")]
     shown = ", ".join(strays[:_SHOWN]) + (", …" if len(strays) > _SHOWN else "")
-    advice = "nothing will remove them: please report this; UNLINK them to free the memory"
+    advice = "please report this; 'lifecycle doctor --repair' lets those of requests expire, UNLINK removes the others"
     return [warn("keys", f"{looked_at}, {len(strays)} without TTL or owner: {shown}", advice)]
+
+
+async def expire_strays(store: Store) -> None:
+    """Let the sampled keys of requests expire that nothing would remove. Raises StoreUnavailable."""
+    keys, _ = await _sample(store)
+    for key in await _find_strays(store, keys):
+        declared = _place(store, key).declared
+        if declared is not None and declared.name in _OF_A_REQUEST:
+            await store.command("PEXPIRE", key, int(store.settings.retention_secs * 1000))
+
+
+async def _find_strays(store: Store, keys: Sequence[str]) -> list[str]:
+    # Owners are read after the scan, so that the owner of each key that was found is known.
+    owners = await cluster.known_replicas(store)
+    return [key for key in keys if await _is_stray(store, _place(store, key), owners)]
 
 
 async def _sample(store: Store) -> tuple[list[str], bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
@@ -14,8 +16,10 @@ from lifecycle.store.transitions import Store
 _OLDEST = (7, 0)
 _SLOW_MS = 50.0
 _FULL = 0.75
+_BODIES_LEAVE = 2  # how many times the bytes that may wait a server's memory should have
 _CLOCK_OFFSET_SECS = 1.0
 _FULL_COVERAGE = "cluster-require-full-coverage"
+_REPLICA_LINE = re.compile(r"slave\d+")
 _SEVERITY = (Level.OK, Level.WARN, Level.FAIL)
 
 
@@ -34,8 +38,13 @@ async def check_server(store: Store) -> list[Finding]:
         return [*findings, warn("version", f"the command INFO failed: {failure}", advice)]
     checks = (version, role, eviction, memory, persistence, clients)
     worst = [max(map(check, infos), key=lambda found: _SEVERITY.index(found.level)) for check in checks]
+    wanted = store.settings.wait_replicas
+    if wanted:
+        worst.append(max((waiting(info, wanted) for info in infos), key=lambda found: _SEVERITY.index(found.level)))
     in_cluster = any(info.get("cluster_enabled") == "1" for info in infos)
-    return [*findings, *worst, *([await _coverage(store)] if in_cluster else [])]
+    waiting = sum((await store.queued_bytes()).values())
+    findings += [*worst, bodies(infos, waiting, store.settings.queue_bytes)]
+    return [*findings, *([await _coverage(store)] if in_cluster else [])]
 
 
 def _reachable(took_ms: float) -> Finding:
@@ -89,8 +98,23 @@ def memory(info: Info) -> Finding:
     message = f"{_mib(used)} of {_mib(limit)} used"
     if used < limit * _FULL:
         return ok("memory", message)
-    advice = "a full server refuses new requests; raise maxmemory, or lower LIFECYCLE_RETENTION_SECS"
+    advice = "new requests are refused from nine tenths on; raise maxmemory, or lower LIFECYCLE_RETENTION_SECS"
     return (warn if used < limit else fail)("memory", message, advice)
+
+
+def bodies(infos: Sequence[Info], waiting: int, most: int) -> Finding:
+    """Check that the bodies of queued requests leave memory for the answers, and how much of their limit is used.
+
+    They are spread over all servers of a Redis Cluster.
+    """
+    limits = [int(info.get("maxmemory", "0")) for info in infos]
+    message = f"{_mib(waiting)} of queued requests, at most {_mib(most)}"
+    if all(limits) and sum(limits) < most * _BODIES_LEAVE:
+        advice = "lower LIFECYCLE_QUEUE_BYTES to half of maxmemory at most, or raise maxmemory"
+        return warn("bodies", f"{message}, with a maxmemory of {_mib(sum(limits))}", advice)
+    if waiting < most * _FULL:
+        return ok("bodies", message)
+    return warn("bodies", message, "further calls will get a 503; add workers, or raise LIFECYCLE_QUEUE_BYTES")
 
 
 def persistence(info: Info) -> Finding:
@@ -108,6 +132,20 @@ def persistence(info: Info) -> Finding:
         return ok("persistence", "append-only file")
     advice = "a restart of Redis loses inflight requests and totals; to keep them, CONFIG SET appendonly yes"
     return warn("persistence", "no append-only file", advice)
+
+
+def waiting(info: Info, wanted: int) -> Finding:
+    """Check that as many replicas follow a primary as LIFECYCLE_WAIT_REPLICAS waits for."""
+    states = (value for name, value in info.items() if _REPLICA_LINE.fullmatch(name))
+    online = sum("state=online" in state.split(",") for state in states)
+    message = f"{online} online of the {wanted} that LIFECYCLE_WAIT_REPLICAS waits for"
+    if online >= wanted:
+        return ok("replicas", message)
+    advice = (
+        "every admission, start, cancel and end waits LIFECYCLE_WAIT_TIMEOUT_MS in vain: "
+        "connect more replicas, or lower LIFECYCLE_WAIT_REPLICAS"
+    )
+    return fail("replicas", message, advice)
 
 
 def clients(info: Info) -> Finding:

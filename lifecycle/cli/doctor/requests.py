@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lifecycle.cli.doctor.finding import Finding, fail, ok, warn
+from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.cli.view import silence_secs
 from lifecycle.queries import cluster
@@ -17,6 +17,7 @@ _SAMPLE = 500  # the oldest requests, which are the ones that are checked
 _SHOWN = 3
 _SILENT_SECS = 600.0
 _LATE_SWEEPS = 4
+_LEASES = 4  # until an unknown replica has been found, has had its lease, and has been cleaned up
 _WEBHOOK_LATE_SECS = 60.0
 _WEBHOOKS_MANY = 50_000
 
@@ -28,7 +29,7 @@ async def check_requests(store: Store) -> list[Finding]:
     return [
         _inflight(requests, now),
         _cancels(requests, now, store.settings.lease_secs),
-        await _orphans(store, requests),
+        await _orphans(store, requests, {replica.id for replica in await cluster.replicas(store)}),
         await _due(store, now),
         await _webhooks(store, now),
     ]
@@ -57,7 +58,8 @@ def _cancels(requests: Sequence[RequestRecord], now: float, lease_secs: float) -
     return fail("cancels", message, f"their engines do not end; restart {workers}")
 
 
-async def _orphans(store: Store, requests: Sequence[RequestRecord]) -> Finding:
+async def _orphans(store: Store, requests: Sequence[RequestRecord], living: set[str]) -> Finding:
+    """Find requests of replicas that the leases do not know. The living replicas end them within four leases."""
     known = await cluster.known_replicas(store)
     suspects = [request for request in requests if not _held(request, known)]
     if suspects:  # read again: a reaper may have moved them in the meantime
@@ -66,8 +68,11 @@ async def _orphans(store: Store, requests: Sequence[RequestRecord]) -> Finding:
         suspects = [r for r in again if r is not None and not r.status.terminal and not _held(r, known)]
     if not suspects:
         return ok("orphans", "none")
-    message = f"{len(suspects)} belong to a replica that is gone and will not be cleaned up: {_names(suspects)}"
-    return fail("orphans", message, "nothing will end them: please report this, then run 'lifecycle cancel ID…'")
+    message = f"{len(suspects)} belong to a replica that has never had a lease or has lost it: {_names(suspects)}"
+    if not living:
+        return fail("orphans", message, f"no replica is running that could end them; start one, or {REPAIR}")
+    wait = duration(store.settings.lease_secs * _LEASES)
+    return warn("orphans", message, f"the replicas move or end them within {wait} at most, or {REPAIR}")
 
 
 def _held(request: RequestRecord, known: set[str]) -> bool:
@@ -87,7 +92,7 @@ async def _due(store: Store, now: float) -> Finding:
     if not sum(late):
         return ok("sweeps", "nothing is overdue")
     message = f"{sum(late)} limits or expiries overdue by more than {duration(retry_for_secs)}"
-    return warn("sweeps", message, "no replica sweeps, or all are late; start one, or see their logs")
+    return warn("sweeps", message, f"no replica sweeps, or all are late; start one, see their logs, or {REPAIR}")
 
 
 async def _webhooks(store: Store, now: float) -> Finding:

@@ -3,6 +3,7 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
 --         queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit (of this shard's queue),
+--         queue_bytes (how many bytes the bodies of this shard's queued requests may have; one always may wait),
 --         traceparent, idempotency (identifies repetitions of the call, '' for none), owner ('' for none), admit_by
 --         (when the owner's quota slot may be released, '' without a slot), needs (the gated parameters that the engine
 --         must accept, separated by spaces, '' for none), headers (for the engine, as a JSON object, '' for none), storage
@@ -12,15 +13,15 @@
 --         content stay after the end), webhook_url (gets an event at the end, '' for none), webhook_event (the id of that
 --         event)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
---         {'late'} or {'fenced'}.
+--         {'full_bytes', bytes}, {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
-  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, traceparent, idempotency,
+  queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, queue_bytes, traceparent, idempotency,
   owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
   webhook_url, webhook_event = unpack(ARGV)
---- @include clock events counts
+--- @include commands clock events counts queue
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -31,14 +32,18 @@ end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local depth = redis.call('XLEN', P .. 'queue:' .. model) + redis.call('XLEN', P .. 'retry:' .. model)
 if depth >= tonumber(queue_limit) then return {'full', depth} end
+local waiting, queued_bytes = redis.call('HGETALL', P .. 'queued_bytes'), 0
+for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
+if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
+for _, command in ipairs({'SET', 'XADD', 'HSET', 'ZADD', 'HSETNX', 'HINCRBY'}) do require_command(command) end
 
 local created_at = secs(now)
-local entry = redis.call('XADD', P .. 'queue:' .. model, '*', 'rid', rid)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
 -- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
+local entry = enqueue('queue', model, rid, #body)
 redis.call('HSET', key,
   'status', 'queued', 'attempt', '0', 'queue', 'queue', 'entry', entry, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'nonce', nonce, 'id', rid, 'model', model,
@@ -61,6 +66,7 @@ for kind, after_secs in pairs(limits) do
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
+redis.call('HSETNX', P .. 'ticks', frontend, '0')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')
 redis.call('ZADD', P .. 'created', created_at, rid)
 redis.call('ZADD', P .. 'active', created_at, rid)

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- append: one flush of a worker: appends tokens of many requests, and sends frames to the frontends that read them.
 -- KEYS[1] shard prefix
 -- ARGV    shift, worker, then for each request: rid, id (<attempt>-<number of its last token>),
@@ -10,14 +10,14 @@
 --         one has begun, or Redis has lost the start of this one). A repeated entry is accepted and not sent again.
 --         {'fenced'} alone means that this worker has expired. An error of Redis itself is returned as it is; the
 --         worker then repeats the flush.
--- There is no allow-oom: when the memory is full, tokens wait in their worker.
+-- It runs although the memory is full: only what runs can come to its end, and so give memory back.
 
 local LARGE_BYTES = 4096  -- above which an item gets a frame of its own: each new string costs Lua 1.4 ms a megabyte
 local PUSH_BYTES = 1048576  -- above which an item is not pushed, but read: Redis drops a subscriber behind by 32 MB
 
 local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
---- @include clock stream
+--- @include commands clock stream
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)
@@ -64,7 +64,11 @@ for i = 3, #ARGV, 4 do
   local rid, id, tokens, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local run, nonce, first, added = runs[(i + 1) / 4], mark, nil, nil
   if run and sub(run, 1, 8) ~= mark then nonce, first = read_mark(rid, mark, sub(run, 1, 8)) end
-  if run and nonce then added = append('XADD', streams .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at) end
+  if run and nonce then
+    -- Most flushes have no first token, so these are checked here.
+    added = first and (refusal('HSETNX') or refusal('ZREM'))
+      or append('XADD', streams .. rid, 'NOMKSTREAM', id, 't', tokens, 'at', at)
+  end
   if type(added) == 'string' then
     local frontends = sub(run, 10)
     if first then

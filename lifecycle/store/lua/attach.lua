@@ -6,7 +6,8 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include clock stream record readers orphans steps
+--- @include commands clock stream record readers orphans steps
+--- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local record = load_record(rid)
@@ -19,7 +20,11 @@ if not is_terminal(record) then
     note_step(rid, record, clock(shift), {what = step, frontend = frontend})
   end
   if record.frontend ~= frontend then
-    redis.call(tonumber(readers) > 0 and 'SADD' or 'SREM', P .. 'reading:' .. frontend, rid)
+    if tonumber(readers) > 0 then
+      redis.call('SADD', P .. 'reading:' .. frontend, rid)
+    else
+      redis.call('SREM', P .. 'reading:' .. frontend, rid)
+    end
   end
   if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
   if tonumber(readers) > 0 then

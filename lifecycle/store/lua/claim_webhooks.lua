@@ -11,7 +11,8 @@
 
 local P = KEYS[1]
 local shift, token, limit, claim_secs, under_way, origin_limit, defer_secs = unpack(ARGV)
---- @include clock
+--- @include commands clock
+--- @permit
 
 local EXAMINED = 100
 local now, due = clock(shift), P .. 'webhooks'
@@ -22,8 +23,8 @@ local members = redis.call('ZRANGEBYSCORE', due, '-inf', secs(now), 'LIMIT', 0, 
 for _, event in ipairs(members) do
   if #events == limit then break end
   local key = P .. 'webhook:' .. event
-  local url = redis.pcall('HGET', key, 'url')
-  if type(url) ~= 'string' then  -- it has expired, or is a Redis key of another type
+  local url = unless_error('WRONGTYPE', 'HGET', key, 'url')
+  if not url then  -- it has expired, or is a Redis key of another type
     redis.call('ZREM', due, event)
     lost = lost + 1
   else

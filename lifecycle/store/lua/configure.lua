@@ -6,6 +6,8 @@
 
 local P = KEYS[1]
 local _, name, value = unpack(ARGV)
+--- @include commands
+--- @permit
 
 local before = redis.call('HGET', P .. 'config', name)
 if not before then return {'unknown'} end

@@ -7,7 +7,8 @@
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)
---- @include clock stream record content
+--- @include commands clock stream record content
+--- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown'} end

@@ -10,7 +10,8 @@
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, error_detail, retention_secs = unpack(ARGV)
---- @include clock stream record events counts queue content terminal
+--- @include commands clock stream record events counts queue content terminal
+--- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown'} end

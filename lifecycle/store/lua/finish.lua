@@ -19,7 +19,13 @@ local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs, item_ids, nonce, length = unpack(ARGV)
---- @include clock stream record events counts queue content terminal
+--- @include commands clock stream record events counts queue content terminal
+
+-- Checks what the end of some requests needs.
+local function require_all()
+--- @permit
+end
+
 
 local record = load_record(rid)
 local ended = record and is_terminal(record)
@@ -31,6 +37,9 @@ if not record or ended or another or record.status ~= 'running' or record.worker
   if ended then return {'already', public_record(rid, record)} end
   return {'fenced'}
 end
+
+if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
+for _, command in ipairs({'HKEYS', 'HSET', 'HDEL', 'HINCRBY', 'ZADD', 'ZREM', 'PEXPIRE', 'DEL'}) do require_command(command) end
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
@@ -59,7 +68,7 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
     at = string.format('%.0f', now * 1000)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-      preceding = '["' .. rid .. '","' .. remainder_id .. '",' .. remainder .. ',"' .. (record.start_nonce or '') .. '"],'
+      preceding = {remainder_id, remainder, record.start_nonce or ''}
     end
     if first == '1' then record.first_token_at = secs(now) end
     number = tonumber(last)

@@ -12,7 +12,8 @@
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, figures, models, config, since, revision = unpack(ARGV)
---- @include clock membership listed
+--- @include commands clock membership served listed
+--- @permit
 
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)

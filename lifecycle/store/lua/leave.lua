@@ -6,7 +6,8 @@
 
 local P = KEYS[1]
 local shift, replica, role = unpack(ARGV)
---- @include clock membership listed
+--- @include commands clock membership listed
+--- @permit
 
 local now = clock(shift)
 if redis.call('ZSCORE', P .. role .. 's', replica) then forget(role, replica, secs(now), now) end

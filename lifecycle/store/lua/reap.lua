@@ -1,16 +1,17 @@
 #!lua flags=allow-oom
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, models (JSON list of models of which the replica may hold deliveries), retention_secs,
---         max_attempts, limit
+-- ARGV    shift, replica, role, models (JSON list of models of which the replica may hold deliveries), uses_attempt ('1' when
+--         its attempts have failed, '' when it was draining), retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
 --         owner, one of the frontends with a lease here; waiting ones need a new owner, but no frontend has one.
 -- The `fenced:` mark, which refuses the replica's writes in this shard, was set when it expired: see expire.
 
 local P = KEYS[1]
-local shift, replica, role, models, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include clock stream record grace readers events counts queue content terminal orphans steps cancelling
+local shift, replica, role, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
+--- @include commands clock stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
+--- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
@@ -24,7 +25,8 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), true, lost_outcome)
+      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), uses_attempt == '1',
+        lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -56,11 +58,11 @@ local function reassign(rid, record, new_owner, read)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
-  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now + tonumber(record.grace_secs))
   end
+  push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
 end
 

@@ -4,15 +4,16 @@
 --         that of replicas: after a mismatch the caller reads the ids page by page.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), models (JSON list that a
---         worker serves), cancellations_limit
+--         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit
 -- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
 --         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
 --         {rid, mode, reason}… for a worker; tick is how often this replica has called, so it goes back when Redis has lost
 --         its last writes; sweep is 1 when this replica has to sweep the shard.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, sweep_secs, models, cancellations_limit = unpack(ARGV)
---- @include clock membership
+local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit = unpack(ARGV)
+--- @include commands clock membership served stream record
+--- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
@@ -23,8 +24,9 @@ if not epoch then
   redis.call('SET', P .. 'epoch', epoch)
 end
 
-if redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1 and role == 'worker' then
-  redis.call('HSET', P .. 'served', replica, models)
+local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
+if role == 'worker' and (joins or draining == '1') then
+  redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
 end
 if role == 'worker' then note_models(cjson.decode(models), now) end
 
@@ -34,8 +36,7 @@ if role == 'worker' then
   held = redis.call('HLEN', P .. 'running:' .. replica)
   local limit = tonumber(cancellations_limit)
   for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
-    local cancel = redis.pcall('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
-    if cancel.err then cancel = {} end  -- a Redis key of another type must not fail the heartbeats
+    local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
     local mode = cancel[1] or 'kill'
     -- It ended or runs elsewhere: whatever the cancel was, this worker must kill its engine.
     if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end

@@ -7,7 +7,8 @@
 
 local P = KEYS[1]
 local shift, owner, slot, limit, window_secs = unpack(ARGV)
---- @include clock
+--- @include commands clock
+--- @permit
 
 local MONTH_MS = 30 * 86400 * 1000
 local key = P .. 'quota_slots:' .. owner

@@ -7,5 +7,8 @@
 
 local P = KEYS[1]
 local _, proposal = unpack(ARGV)
+--- @include commands
+--- @permit
+
 redis.call('SET', P .. 'secret', proposal, 'NX')
 return redis.call('GET', P .. 'secret')

@@ -9,7 +9,8 @@
 
 local P = KEYS[1]
 local shift, event, token, outcome, retry_after_secs, keep_until = unpack(ARGV)
---- @include clock
+--- @include commands clock
+--- @permit
 
 local due, key = P .. 'webhooks', P .. 'webhook:' .. event
 local is_own = redis.call('HGET', key, 'claim') == token

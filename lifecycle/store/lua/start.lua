@@ -15,16 +15,17 @@
 
 local P = KEYS[1]
 local shift, rid, worker, nonce, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
---- @include clock stream record readers events counts queue
+--- @include commands clock stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
 --- @include content terminal limits steps retrying
+--- @permit
   return terminate, limit_outcome, lost_outcome, enqueue_retry
 end
 
 local function drop(why)
-  acknowledge(P .. queue .. ':' .. model, entry)
+  dequeue(queue, model, entry, rid)
   return {'drop', why}
 end
 
@@ -49,8 +50,10 @@ end
 if not status then return drop('unknown') end  -- or a Redis key of another type
 if status ~= 'queued' and status ~= 'running' then return drop(status) end
 
+local body = redis.call('GET', P .. 'body:' .. rid) or ''
+
 local function answer(base)
-  return {'run', attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
+  return {'run', attempt, tostring(base), body, request_type,
           cancel_mode or '', cancel_reason or '', traceparent or '', created_at, needs or '', headers or '',
           endpoint, owner or '', nonce, redis.call('XLEN', P .. 'tokens:' .. rid)}
 end
@@ -96,11 +99,14 @@ if needs then
   end
 end
 
+for _, command in ipairs({'XDEL', 'HSET', 'HSETNX', 'HKEYS', 'HGET', 'HINCRBY', 'HDEL', 'XADD'}) do require_command(command) end
+if due then require_command('ZREM') end
 attempt = tostring(tonumber(attempt) + 1)
 local started_at = secs(now)
-acknowledge(P .. queue .. ':' .. model, entry)
+dequeue(queue, model, entry, rid, #body)
 redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
   'entry', '', 'started_entry', queue .. entry, 'resumable', resumable, 'start_nonce', nonce)
+redis.call('HSETNX', P .. 'ticks', worker, '0')
 local frontends = note_readers(rid, worker, nonce)
 count_moves(frontend, rid, 'queued', 'running')
 if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end

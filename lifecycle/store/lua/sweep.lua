@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- sweep: ends what is due by Redis's clock in one shard: requests past a limit, expired listings, queues of models that
---         no worker serves, deliveries to expired workers, kept content above its owner's limit.
+--         no worker serves, deliveries to expired workers, kept content above its owner's limit. And it
+--         corrects `queued_bytes`.
 -- KEYS[1] shard prefix
 -- ARGV    shift, outages (JSON list of {model, message, error_detail}: models whose workers are all unhealthy, and the
 --         error for their queued requests; error_detail is JSON, '' for none), first_model (index of the first of the
@@ -13,8 +14,9 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include clock membership stream record grace readers events counts queue content terminal limits
+--- @include commands clock membership stream record grace readers events counts queue content terminal limits
 --- @include orphans steps cancelling retrying deliveries
+--- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more, reaped = 0, 0, 0
@@ -43,6 +45,31 @@ for _, owner in ipairs(overfull) do
     break
   end
   redis.call('HDEL', P .. 'overfull', owner)
+end
+
+-- Counts the bytes of short queues anew: what was removed by hand or evicted is still counted. If that keeps requests out,
+-- the queues become short.
+local RECOUNTED_MODELS, RECOUNTED_ENTRIES = '8', 16
+
+local function recount(model)
+  local bytes = 0
+  for _, queue in ipairs({'queue', 'retry'}) do
+    local key = P .. queue .. ':' .. model
+    local depth = redis.pcall('XLEN', key)
+    if type(depth) ~= 'number' or depth > RECOUNTED_ENTRIES then return end
+    for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
+      bytes = bytes + body_bytes(entry[2][2])
+    end
+  end
+  if bytes == 0 then
+    redis.call('HDEL', P .. 'queued_bytes', model)
+  else
+    redis.call('HSET', P .. 'queued_bytes', model, string.format('%d', bytes))
+  end
+end
+
+if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
+  for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS)) do recount(model) end
 end
 
 local function ends(rid, record, outcome)
@@ -99,7 +126,7 @@ for _, unserved_model in ipairs(unserved) do
         if error_detail ~= '' then record.error_detail = error_detail end
         ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
       else
-        acknowledge(key, entry[1])
+        dequeue(queue, model, entry[1], rid)
       end
     end
     if #entries == left then more = 1 end

@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from itertools import pairwise
+
+from tests.chaos.signatures import signed_token, signed_tokens, splice_in
 
 KINDS = ("any", "echo", "signed")
-_SIGNED = re.compile(r"(\d+)@(\d+)\.(\w+) ")
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,14 @@ class Asked:
         return ""
 
     def _fault_of_signed(self, text: str, complete: bool) -> str:
-        if _SIGNED.sub("", text):
+        tokens = signed_tokens(text)
+        if tokens is None:
             return f"{text!r} is not made of whole tokens"
-        tokens = [(int(number), int(attempt), run) for number, attempt, run in _SIGNED.findall(text)]
-        for expected, (number, _, _) in enumerate(tokens):
-            if number != expected:
+        for expected, token in enumerate(tokens):
+            if token.number != expected:
                 return f"token {expected} of the engine is missing or comes late: {text!r}"
-        for (_, attempt, run), (_, next_attempt, next_run) in pairwise(tokens):
-            if run != next_run and next_attempt <= attempt:
-                return f"two runs of the engine are in one answer, as attempts {attempt} and {next_attempt}: {text!r}"
+        if splice := splice_in(tokens):
+            return f"{splice}: {text!r}"
         if complete and len(tokens) != self.words:
             return f"{len(tokens)} tokens of {self.words} are said to be all: {text!r}"
         return ""
@@ -58,5 +56,5 @@ def ask_for(model: str, kind: str, words: int) -> Asked:
 
 def attempt_of(text: str) -> int | None:
     """Return the attempt that a signed token names."""
-    found = _SIGNED.fullmatch(text)
-    return int(found[2]) if found else None
+    token = signed_token(text)
+    return token.attempt if token else None

@@ -26,10 +26,16 @@ class Recorder:
         """Return the seconds since the load began."""
         return time.monotonic() - self._began_at
 
-    def admit(self, url: str, rid: str, asked: Asked, *, stream: bool = True, **headers: str) -> Exchange:
-        """Start a request: `X_On_Disconnect="continue"` gives the header X-On-Disconnect."""
+    def admit(
+        self, url: str, rid: str, asked: Asked, *, stream: bool = True, padding_bytes: int = 0, **headers: str
+    ) -> Exchange:
+        """Start a request: `X_On_Disconnect="continue"` gives the header X-On-Disconnect. `padding_bytes` make its body
+        longer.
+        """
         names = {name.replace("_", "-"): value for name, value in headers.items()} | {"X-Request-Id": rid}
         body = chat(asked.prompt, asked.model) | {"stream": stream}
+        if padding_bytes:
+            body["user"] = "x" * padding_bytes
         request = self._http.build_request("POST", url + "/v1/chat/completions", json=body, headers=names)
         return self._exchange(request, Operation.ADMIT, url, rid=rid, asked=asked, stream=stream)
 

@@ -17,10 +17,12 @@ from lifecycle.local.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
 from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
+from tests.chaos.soak.connection_faults import ConnectionFaults
 from tests.chaos.soak.deployment import DURABLE, Deployment
 from tests.chaos.soak.fault import Fault, Struck
 from tests.chaos.soak.lag import lagging
 from tests.chaos.soak.refusals import Refusals
+from tests.chaos.soak.snapshot import roll_back
 from tests.cluster_setup import ClusterNode, ClusterSetup
 from tests.servers import CHANGE_SECS, ask, holds, info
 from tests.waiting import wait_until
@@ -61,6 +63,8 @@ class RedisCluster(Deployment):
             Fault("primary frozen and thawed", self._frozen, loses_data=True),
             Fault("primary frozen briefly", self._frozen_briefly, loses_data=True),
             Fault("replica promoted that lags", self._lagging, loses_data=True),
+            Fault("primary from a snapshot", self._from_a_snapshot, loses_data=True),
+            *ConnectionFaults(bench, lambda: [node for node in self._setup.nodes if node.running], dice).faults(),
             Fault("slot moved key by key", self._slot_moved),
             Fault("slot moved at once", self._slot_moved_at_once),
         ]
@@ -130,6 +134,17 @@ class RedisCluster(Deployment):
         await asyncio.to_thread(primary.start)
         await self._following(primary, replica)
         return Struck(f"port {primary.port}, {secs:.1f} s behind")
+
+    async def _from_a_snapshot(self) -> Struck:
+        primary, replica = self._victim()
+        secs = self._dice.uniform(0.3, 4.0)
+        await roll_back(primary, secs)
+
+        def joined() -> bool:  # the replica may have been promoted meanwhile
+            return _follows(replica, primary) or _follows(primary, replica)
+
+        await wait_until(lambda: holds(joined), CHANGE_SECS, "a primary and its replica")
+        return Struck(f"port {primary.port}, {secs:.1f} s older")
 
     async def _frozen(self) -> Struck:
         primary, replica = self._victim()

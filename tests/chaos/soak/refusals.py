@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.permissions import needed_commands
 from lifecycle.store.server_info import parse_info
+from lifecycle.types import Role
 from tests.chaos.soak.fault import Fault, Struck
 from tests.chaos.soak.operator import Operator, operator
 from tests.waiting import wait_until
 
 _FORBIDDEN = ("-evalsha -eval", "-@write", "-@read", "-spublish")
+_SINGLE = needed_commands(Role.FRONTEND)
 _SNAPSHOT_SECS = 30.0
 
 _Way = Callable[[Operator, EmbeddedRedis, float], AsyncIterator[None]]
@@ -69,7 +72,8 @@ class Refusals:
     # Ways to be refused: broken until the generator goes on
 
     async def _forbidden(self, command: Operator, server: EmbeddedRedis, secs: float) -> AsyncIterator[None]:
-        command("ACL", "SETUSER", "default", *self._dice.choice(_FORBIDDEN).split())
+        one = "-" + self._dice.choice(_SINGLE).lower().replace(" ", "|")
+        command("ACL", "SETUSER", "default", *self._dice.choice((*_FORBIDDEN, one, one)).split())
         yield
         command("ACL", "SETUSER", "default", "+@all")
 

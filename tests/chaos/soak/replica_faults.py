@@ -30,6 +30,10 @@ class ReplicaFaults:
         engine, settings = self._models[model]
         self._model_of[await self._bench.worker(model, engine, **settings)] = model
 
+    def serving(self, model: str) -> list[Process]:
+        """Return the workers of a model that run now."""
+        return [worker for worker in self._bench.workers if self._model_of.get(worker) == model]
+
     def faults(self) -> list[Fault]:
         return [
             Fault("kill worker", self._kill_worker),

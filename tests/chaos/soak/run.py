@@ -20,6 +20,7 @@ from tests.chaos.invariants import Violated
 from tests.chaos.soak.client_faults import ClientFaults
 from tests.chaos.soak.deployment import Deployment
 from tests.chaos.soak.fault import Bag
+from tests.chaos.soak.memory_faults import MemoryFaults
 from tests.chaos.soak.replica_faults import ReplicaFaults, Served
 from tests.chaos.soak.report import Report
 from tests.leaks import leaks
@@ -35,6 +36,7 @@ _MODELS: dict[str, Served] = {
     "steadfast": ("tests.chaos.engines:steadfast", {}),
 }
 _TEXTS = (("echo", "echo"), ("signed", "signed"), ("steadfast", "signed"))
+_FILLED = ("echo", "echo")  # a model, and the kind of its text
 _WORKERS = ("echo", "echo", "signed", "signed", "steadfast", "steadfast")
 
 
@@ -87,11 +89,13 @@ async def _under_load(deployment: Deployment, plan: Plan, bench: Bench, report: 
     replicas = ReplicaFaults(bench, dice, _MODELS, plan.slowness)
     for model in _WORKERS:
         await replicas.add_worker(model)
-    faults = [*replicas.faults(), *ClientFaults(bench, dice).faults(), *deployment.faults(bench, dice)]
-    bag = Bag([fault for fault in faults if plan.only in fault.kind], plan.seed)
     slack_secs = _SETTLE_SECS * plan.slowness
     report.history = History(retention_secs=_RETENTION_SECS - slack_secs, settle_secs=slack_secs)
     recorder = Recorder(bench.http, report.history, timeout_secs=_CLIENT_TIMEOUT_SECS * plan.slowness)
+    memory = MemoryFaults(bench, recorder, deployment.primaries, lambda: replicas.serving(_FILLED[0]), _FILLED, dice)
+    parts = (replicas, ClientFaults(bench, dice), memory)
+    faults = [*(fault for part in parts for fault in part.faults()), *deployment.faults(bench, dice)]
+    bag = Bag([fault for fault in faults if plan.only in fault.kind], plan.seed)
     load = Load(
         recorder,
         lambda: [frontend.url for frontend in bench.serving],

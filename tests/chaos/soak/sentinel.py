@@ -12,10 +12,12 @@ from contextlib import contextmanager
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
+from tests.chaos.soak.connection_faults import ConnectionFaults
 from tests.chaos.soak.deployment import DURABLE, Deployment
 from tests.chaos.soak.fault import Fault, Struck
 from tests.chaos.soak.lag import lagging
 from tests.chaos.soak.refusals import Refusals
+from tests.chaos.soak.snapshot import roll_back
 from tests.sentinel_setup import SentinelSetup
 
 _ANSWERED_BY_A_FAILOVER = ("MISCONF", "BUSY", "CLIENT PAUSE", "NOAUTH", "READONLY", "MASTERDOWN")
@@ -48,7 +50,9 @@ class Sentinels(Deployment):
             Fault("primary frozen and thawed", self._frozen, loses_data=True),
             Fault("primary frozen briefly", self._frozen_briefly, loses_data=True),
             Fault("replica promoted that lags", self._lagging, loses_data=True),
+            Fault("primary from a snapshot", self._from_a_snapshot, loses_data=True),
             Fault("sentinel killed", self._sentinel_killed),
+            *ConnectionFaults(bench, lambda: self._setup.servers, dice).faults(),
         ]
 
     async def _failover(self) -> Struck:
@@ -71,6 +75,13 @@ class Sentinels(Deployment):
         await asyncio.to_thread(victim.start)
         await self._setup.rejoined()
         return Struck(f"port {victim.port}, {secs:.1f} s behind")
+
+    async def _from_a_snapshot(self) -> Struck:
+        """Too briefly away for a failover: the replica follows it back."""
+        victim, secs = self._setup.primary, self._dice.uniform(0.3, 4.0)
+        await roll_back(victim, secs)
+        await self._setup.rejoined()
+        return Struck(f"port {victim.port}, {secs:.1f} s older")
 
     async def _frozen(self) -> Struck:
         victim = self._setup.primary

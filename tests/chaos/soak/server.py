@@ -10,13 +10,13 @@ from contextlib import contextmanager
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
+from tests.chaos.soak.answered_errors import AnsweredErrors
 from tests.chaos.soak.deployment import DURABLE, Deployment
 from tests.chaos.soak.fault import Fault, Struck
 from tests.chaos.soak.link_faults import LinkFaults
 from tests.chaos.soak.operator import operator
 from tests.chaos.soak.refusals import Refusals
-
-_AOF = "appendonlydir"
+from tests.chaos.soak.snapshot import AOF, roll_back
 
 
 class Server(Deployment):
@@ -42,6 +42,7 @@ class Server(Deployment):
         self._dice = dice
         return [
             *LinkFaults(bench, dice).faults(),
+            *AnsweredErrors(bench, lambda: self._redis, dice).faults(),
             *Refusals(self.primaries, dice).faults(),
             Fault("redis stop", self._stop),
             Fault("redis kill", self._kill),
@@ -63,19 +64,13 @@ class Server(Deployment):
         return Struck(f"{secs:.1f} s")
 
     async def _from_a_snapshot(self) -> Struck:
-        """Start it from a copy of its append-only file, as a machine does that is restored from a backup."""
-        aof, copy = self._redis.directory / _AOF, self._redis.directory / "copy"
-        await asyncio.to_thread(shutil.copytree, aof, copy)
-        secs = await self._wait(0.3, 4.0)
-        await asyncio.to_thread(self._redis.kill)
-        shutil.rmtree(aof)
-        copy.rename(aof)
-        await asyncio.to_thread(self._redis.start)
+        secs = self._dice.uniform(0.3, 4.0)
+        await roll_back(self._redis, secs)
         return Struck(f"{secs:.1f} s older")
 
     async def _empty(self) -> Struck:
         await asyncio.to_thread(self._redis.kill)
-        shutil.rmtree(self._redis.directory / _AOF)
+        shutil.rmtree(self._redis.directory / AOF)
         secs = await self._wait(0.0, 3.0)
         await asyncio.to_thread(self._redis.start)
         return Struck(f"{secs:.1f} s")

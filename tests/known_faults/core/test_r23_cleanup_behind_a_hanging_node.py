@@ -33,12 +33,19 @@ _PROMISED_SECS = 3.25  # a lease, a sweep and two seconds
 
 async def _send_heartbeats(store: Store, reaper: Reaper) -> None:
     """Keep a frontend and a worker alive that are not dealt with, and sweep when it is due."""
-    while True:
-        with suppress(StoreError):
-            await join(store, "frontend-1", Role.FRONTEND, {}, [])
-            await join(store, "worker-1", Role.WORKER, {}, [MODEL])
-        tasks.check_cancelled()
-        await asyncio.sleep(store.settings.heartbeat_secs)
+
+    async def renew(shard: int, replica: str, role: Role) -> None:
+        while True:
+            with suppress(StoreError):
+                if (await store.reconcile_shard(shard, replica, role, models=[MODEL], sweeps=True)).sweep:
+                    reaper.sweep_soon(shard)
+            tasks.check_cancelled()
+            await asyncio.sleep(store.settings.heartbeat_secs)
+
+    async with asyncio.TaskGroup() as group:
+        for shard in range(store.settings.shards):
+            group.create_task(renew(shard, "frontend-1", Role.FRONTEND))
+            group.create_task(renew(shard, "worker-1", Role.WORKER))
 
 
 @asynccontextmanager

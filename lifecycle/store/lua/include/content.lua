@@ -4,6 +4,7 @@
 
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE
+local NOT_MEASURED = 'permissions Unknown unknown'  -- in the errors of a server that lacks it or forbids it
 
 local items_to_find = ''  -- ids of parts of the answer, separated by spaces; they lead to the request while it is kept
 
@@ -14,8 +15,8 @@ local function remove_content(rid)
 end
 
 local function content_bytes(rid)
-  local tokens = redis.pcall('MEMORY', 'USAGE', P .. 'tokens:' .. rid, 'SAMPLES', MEASURED_NODES)
-  if type(tokens) ~= 'number' then tokens = redis.call('XLEN', P .. 'tokens:' .. rid) * ENTRY_BYTES end
+  local tokens = unless_error(NOT_MEASURED, 'MEMORY', 'USAGE', P .. 'tokens:' .. rid, 'SAMPLES', MEASURED_NODES)
+  if tokens == nil then tokens = redis.call('XLEN', P .. 'tokens:' .. rid) * ENTRY_BYTES end
   return redis.call('STRLEN', P .. 'body:' .. rid) + tokens
 end
 

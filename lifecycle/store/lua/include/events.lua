@@ -1,9 +1,13 @@
 -- Messages to readers and subscribers. Their content was written durably before, by the same script.
 
 -- Sends one frame [[rid, entry id, event]] to each of these frontends that has not expired.
--- `before` is an item followed by a comma, which comes first in the same frame.
+-- `before` are tokens {entry id, JSON, nonce of their start}, whose item comes first in the same frame.
 local function push(frontends, rid, id, event, before)
-  local frame = '[' .. (before or '') .. '["' .. rid .. '","' .. id .. '",' .. event .. ']]'
+  -- Tokens may be long, and are copied by each concatenation: so there is one.
+  local frame = before
+    and '[["' .. rid .. '","' .. before[1] .. '",' .. before[2] .. ',"' .. before[3]
+      .. '"],["' .. rid .. '","' .. id .. '",' .. event .. ']]'
+    or '[["' .. rid .. '","' .. id .. '",' .. event .. ']]'
   for _, frontend in ipairs(frontends) do
     if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then
       redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
@@ -12,8 +16,8 @@ local function push(frontends, rid, id, event, before)
 end
 
 -- Sends an event to each frontend that reads `rid`.
-local function push_event(rid, id, event, before)
-  push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event, before)
+local function push_event(rid, id, event)
+  push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event)
 end
 
 -- Publishes a message to all. The channel has no hash tag, so subscribers need not know the shards.

@@ -1,12 +1,9 @@
 -- Records. `P` is the shard's prefix, which the script takes from KEYS[1].
 
 -- Runs a command that reads a table, and returns an empty one for a Redis key of another type, so that it does not fail
--- a reap or a sweep of other requests. Every other error is raised: what Redis refuses to read is not unknown.
+-- a reap or a sweep of other requests.
 local function read_typed(...)
-  local reply = redis.pcall(...)
-  if not reply.err then return reply end
-  if string.find(reply.err, 'WRONGTYPE', 1, true) then return {} end
-  return redis.call(...)
+  return unless_error('WRONGTYPE', ...) or {}
 end
 
 -- Returns the record as a table, or nil when it is unknown or has expired. A Redis key of another type is unknown.

@@ -8,7 +8,7 @@ local function enqueue_retry(rid, record, now, step)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.queue_limit_secs)), 'queue|' .. rid)
   end
   record.queue = 'retry'
-  record.entry = redis.call('XADD', P .. 'retry:' .. record.model, '*', 'rid', rid)
+  record.entry = enqueue('retry', record.model, rid)
   redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
 end
 

@@ -54,8 +54,8 @@ local function note_ended_slot(rid, record)
 end
 
 -- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
--- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` is an item
--- that readers get before the end. Returns the updated record, and public_record() of it.
+-- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` are
+-- tokens that readers get before the end, see push(). Returns the updated record, and public_record() of it.
 local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid

@@ -1,0 +1,85 @@
+"""The scripts that change or show one request or one replica, to be timed beside many requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from benchmarks.core import bench
+from lifecycle.ids import new_nonce
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.results import START_LOST, NewRequest, StartedAttempt
+from lifecycle.store.transitions import Store
+from lifecycle.types import CancelMode, ErrorType, OnDisconnect, Role
+
+_TOKENS = 10
+_URL = "https://receiver.test/"
+
+Work = Callable[[], Awaitable[object]]
+
+
+def transitions(
+    store: Store, redis: EmbeddedRedis, running: Sequence[str], replicas: int, forget: Callable[[EmbeddedRedis], None]
+) -> list[tuple[str, Work]]:
+    """Return one work for each script, in an order in which each finds its requests.
+
+    `running` are requests of WORKER, of which a seventh is for each script that needs some. `forget` empties the log
+    when a work has made its preparations.
+    """
+    count = len(running) // 7
+    parts = [running[begin : begin + count] for begin in range(0, 7 * count, count)]
+    written, attached, left, failed, requeued, lost, shown = parts
+
+    def each(call: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> Work:
+        return lambda: asyncio.gather(*(call(rid) for rid in rids))
+
+    async def append() -> None:
+        flush = [bench.tokens(rid, _TOKENS, [" token"] * _TOKENS) for rid in written]
+        if refused := await store.append(0, bench.WORKER, flush):
+            raise RuntimeError(f"{len(refused)} appends were refused: {refused[0][1]}")
+
+    async def deliver() -> None:
+        await asyncio.gather(*(_end_with_webhook(store, f"reported-{number}") for number in range(count)))
+        forget(redis)
+        claimed = await store.claim_webhooks(0, "token", limit=count, claim_secs=60.0, under_way={}, origin_limit=count)
+        for event in claimed.events:
+            await store.settle_webhook(0, event, "token", "delivered")
+
+    async def renew() -> None:
+        for number in range(replicas):
+            await store.heartbeat(f"worker-joined-{number}", Role.WORKER, {}, [bench.MODEL])
+
+    return [
+        ("admit: a request", each(partial(bench.admit, store), [f"new-{number}" for number in range(count)])),
+        ("start: a request", lambda: bench.start_queued(store, count)),
+        (f"append: {_TOKENS} tokens of {count} requests", append),
+        ("finish: a request", each(lambda rid: bench.complete(store, rid, _TOKENS), written)),
+        ("attach: a reader", each(lambda rid: store.attach(rid, "frontend-2", 1), attached)),
+        (
+            "disconnect: the last reader",
+            each(lambda rid: store.disconnect(rid, _owner(rid), 0, "closed_unexpectedly", admitting=True), left),
+        ),
+        ("fail: a request", each(lambda rid: store.fail(rid, ErrorType.RESPONSE_TIMEOUT, "silence"), failed)),
+        ("requeue: a request", each(lambda rid: store.requeue(rid, bench.WORKER, attempt=1), requeued)),
+        (
+            "lost_start: a request",
+            each(lambda rid: store.report_lost_start(rid, StartedAttempt(2, "unknown"), START_LOST), lost),
+        ),
+        ("timeline: a request", each(store.read_timeline, shown)),
+        ("webhooks: claim, and settle each", deliver),
+        (f"heartbeat: {replicas} replicas", renew),
+        (f"roster: {replicas} replicas", lambda: asyncio.gather(*(store.roster() for _ in range(20)))),
+    ]
+
+
+def _owner(rid: str) -> str:
+    return f"frontend-{int(rid.rpartition('-')[2]) % 10}"
+
+
+async def _end_with_webhook(store: Store, rid: str) -> None:
+    new = NewRequest(
+        rid, new_nonce(), bench.LABELS, bench.FRONTEND, bench.BODY, OnDisconnect.CANCEL.value, webhook_url=_URL
+    )
+    await store.admit(new)
+    await store.cancel(rid, CancelMode.KILL, "")

@@ -1,0 +1,357 @@
+"""No script is half done when Redis forbids one of its commands: it changes nothing, or what a repetition completes.
+
+Each script runs with each of its commands forbidden. Afterwards nothing may have changed, or nothing may leak and the
+same call, once it is allowed, must leave what it leaves when nothing was forbidden.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Literal
+
+import pytest
+
+from lifecycle.errors import Fenced, StoreUnavailable
+from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.settings import Settings
+from lifecycle.store import script_loader
+from lifecycle.store.connect import open_store
+from lifecycle.store.quota_slots import QuotaSlots
+from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt, UnservedModel
+from lifecycle.store.transitions import Store
+from lifecycle.store.webhooks import WebhookEvent
+from lifecycle.types import CancelMode, Role
+from tests.leaks import leaks
+from tests.servers import ask
+from tests.unit.world import GROUP, MODEL, World
+
+Call = Callable[[], Awaitable[Any]]
+_TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?")
+_URL = "https://example.com/"
+_STORED: dict[str, Any] = {"owner": "acme", "storage": "kept", "webhook_url": _URL, "admit_by": 4e9}
+_EVERYTHING: dict[str, Any] = {"queue_timeout_secs": 60.0, "deadline_secs": 60.0, "grace_secs": 60.0}
+
+
+async def _admit(world: World) -> Call:
+    return lambda: world.admit(**_STORED, **_EVERYTHING)
+
+
+async def _start(world: World) -> Call:
+    await world.admit(**_EVERYTHING)
+    delivery = await world.take()
+    return lambda: world.start(delivery)
+
+
+async def _start_overdue(world: World) -> Call:
+    await world.admit(**_STORED, queue_timeout_secs=0.001)
+    delivery = await world.take()
+    world.shift_clock(1.0)
+    return lambda: world.start(delivery)
+
+
+async def _start_fenced(world: World) -> Call:
+    await world.admit()
+    delivery = await world.take()
+    await world.store.command("SET", world.prefix + "fenced:w0", "1", "EX", 60)
+
+    async def start() -> None:
+        with suppress(Fenced):
+            await world.start(delivery)
+
+    return start
+
+
+async def _append(world: World) -> Call:
+    await world.run(first_token_timeout_secs=60.0)
+    return lambda: world.append(1)
+
+
+def _finish(**admission: Any) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        await world.run(**admission)
+        last = Append("r", 1, 1, b'["1.1 "]', True)
+        outcome = Outcome("completed", finish_reason="stop")
+        return lambda: world.store.finish("r", "w0", 1, outcome, 1, remainder=last)
+
+    return prepare
+
+
+def _confirm(mode: str) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        await world.run()
+        await world.cancel(mode)
+        return lambda: world.finish(outcome=Outcome("cancelled"))
+
+    return prepare
+
+
+def _running(call: Callable[[Store], Awaitable[Any]], **admission: Any) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        await world.run(**admission)
+        await world.append(1)
+        return lambda: call(world.store)
+
+    return prepare
+
+
+def _queued(call: Callable[[Store], Awaitable[Any]], **admission: Any) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        await world.admit(**admission)
+        return lambda: call(world.store)
+
+    return prepare
+
+
+async def _requeue(world: World) -> Call:
+    await world.run(**_EVERYTHING)
+    return lambda: world.store.requeue("r", "w0", attempt=1)
+
+
+async def _reap_worker(world: World) -> Call:
+    await world.run("r0", **_EVERYTHING)
+    await world.run("r1")
+    await world.append(1, rid="r1")
+    await world.admit("r2")
+    await world.take()
+    expired = await world.expire("w0")
+    return lambda: world.store.reap(0, expired)
+
+
+async def _reap_frontend(world: World) -> Call:
+    await world.run("r0", grace_secs=60.0)
+    await world.run("r1", on_disconnect="continue")
+    await world.admit("r2")
+    await world.admit("r3", frontend="f1", grace_secs=60.0)
+    await world.store.attach("r3", "f0", 1)
+    expired = await world.expire("f0")
+    return lambda: world.store.reap(0, expired)
+
+
+async def _sweep_deadlines(world: World) -> Call:
+    await world.run("r0", deadline_secs=30.0)
+    await world.admit("r1", queue_timeout_secs=30.0, **_STORED)
+    world.shift_clock(60.0)
+    return lambda: world.store.sweep(0)
+
+
+async def _sweep_unserved(world: World) -> Call:
+    await world.admit()
+    return lambda: world.store.sweep(0, [UnservedModel(MODEL, "nobody serves it")])
+
+
+async def _sweep_expired(world: World) -> Call:
+    await world.admit(owner="acme")
+    await world.cancel()
+    world.shift_clock(world.store.settings.retention_secs + 1)
+    return lambda: world.store.sweep(0)
+
+
+async def _sweep_deliveries(world: World) -> Call:
+    await world.reap("w0")
+    await world.admit()
+    await world.take()
+    return lambda: world.store.sweep(0)
+
+
+async def _delete_content(world: World) -> Call:
+    await world.run(**_STORED)
+    await world.finish()
+    return lambda: world.store.delete_content("r")
+
+
+async def _claim(world: World) -> Call:
+    await world.admit(webhook_url=_URL)
+    await world.cancel()
+    world.shift_clock(1.0)
+    return lambda: world.store.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1)
+
+
+def _settle(outcome: Literal["delivered", "failed"]) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        claim = await (await _claim(world))()
+        event: WebhookEvent = claim.events[0]
+        return lambda: world.store.settle_webhook(0, event, "t", outcome)
+
+    return prepare
+
+
+async def _expire(world: World) -> Call:
+    return lambda: world.store.expire(0, "w0")
+
+
+async def _heartbeat(world: World) -> Call:
+    return lambda: world.store.heartbeat("w9", Role.WORKER, {}, ["another"])
+
+
+async def _reserve(world: World) -> Call:
+    return lambda: QuotaSlots(world.store).reserve("acme", "r", "n", 1)
+
+
+async def _configure(world: World) -> Call:
+    return lambda: world.store.configure("max_attempts", 7)
+
+
+async def _reconcile(world: World) -> Call:
+    return lambda: world.store.reconcile_shard(0, "w0", Role.WORKER)
+
+
+async def _reconcile_newcomer(world: World) -> Call:
+    return lambda: world.store.reconcile_shard(0, "w9", Role.WORKER, models=["another"], draining=True, sweeps=True)
+
+
+async def _leave(world: World) -> Call:
+    return lambda: world.store.leave("w0", Role.WORKER)
+
+
+async def _heartbeat_after_a_death(world: World) -> Call:
+    for _ in range(4):
+        world.shift_clock(world.store.settings.lease_secs / 3)
+        await world.store.heartbeat("w1", Role.WORKER, {}, [MODEL])
+    return lambda: world.store.heartbeat("w1", Role.WORKER, {"state": "draining"}, [MODEL])
+
+
+async def _open_queues(world: World) -> Call:
+    return lambda: world.store.open_queues(0, [MODEL, "another"])
+
+
+async def _confirm_writes(world: World) -> Call:
+    return lambda: world.store.run("confirm", world.prefix)
+
+
+async def _secret(world: World) -> Call:
+    return world.store.read_secret
+
+
+SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
+    "admit": _admit,
+    "start": _start,
+    "start overdue": _start_overdue,
+    "start fenced": _start_fenced,
+    "append": _append,
+    "finish": _finish(**_EVERYTHING),
+    "finish kept": _finish(**_STORED),
+    "finish stopped": _confirm("stop"),
+    "finish killed": _confirm("kill"),
+    "fail": _running(lambda s: s.fail("r", "internal", "why"), **_STORED),
+    "cancel": _running(lambda s: s.cancel("r", CancelMode.KILL, "why")),
+    "cancel stop": _running(lambda s: s.cancel("r", CancelMode.STOP, "why")),
+    "cancel queued": _queued(lambda s: s.cancel("r", CancelMode.KILL, "why"), **_STORED, **_EVERYTHING),
+    "attach": _running(lambda s: s.attach("r", "f1", 1), grace_secs=60.0),
+    "disconnect": _running(lambda s: s.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)),
+    "disconnect grace": _queued(
+        lambda s: s.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True), grace_secs=60.0
+    ),
+    "requeue": _requeue,
+    "reap worker": _reap_worker,
+    "reap frontend": _reap_frontend,
+    "sweep deadlines": _sweep_deadlines,
+    "sweep unserved": _sweep_unserved,
+    "sweep expired": _sweep_expired,
+    "sweep deliveries": _sweep_deliveries,
+    "lost_start": _running(lambda s: s.report_lost_start("r", StartedAttempt(2, "n"), START_LOST)),
+    "delete_content": _delete_content,
+    "claim_webhooks": _claim,
+    "settle_webhook delivered": _settle("delivered"),
+    "settle_webhook failed": _settle("failed"),
+    "expire": _expire,
+    "heartbeat": _heartbeat,
+    "reserve": _reserve,
+    "configure": _configure,
+    "reconcile_shard": _reconcile,
+    "reconcile_shard newcomer": _reconcile_newcomer,
+    "leave": _leave,
+    "heartbeat after a death": _heartbeat_after_a_death,
+    "open_queues": _open_queues,
+    "confirm": _confirm_writes,
+    "secret": _secret,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    with EmbeddedRedis(port=0) as server:
+        yield server
+
+
+@pytest.fixture
+async def store(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    """Provide a store that makes the same calls each time."""
+    monkeypatch.setattr("lifecycle.store.transitions.new_start_nonce", lambda: "nonce-01")
+    monkeypatch.setattr("lifecycle.store.membership.secrets.token_hex", lambda _: "secret")
+    async with open_store(Settings(redis_url=server.url, namespace="lc")) as store:
+        yield store
+
+
+def _commands(name: str) -> list[str]:
+    """Return the commands of a script, also those that it can do without."""
+    found = script_loader.commands_of(script_loader.load(name).source)
+    return [*found, "MEMORY USAGE", *(["XADD"] if name == "append" else [])]
+
+
+def test_every_script_that_writes_is_here() -> None:
+    writing = {name for name in script_loader.names() if "no-writes" not in script_loader.load(name).source[:80]}
+    assert {name.partition(" ")[0] for name in SCENARIOS} == writing
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_script_is_done_wholly_or_not_at_all(server: EmbeddedRedis, store: Store, scenario: str) -> None:
+    async def prepared() -> Call:
+        ask(server, "FLUSHALL")
+        store.clock_shift_secs = 0.0
+        world = World(store)
+        for queue in ("queue", "retry"):
+            await store.command("XGROUP", "CREATE", f"{world.prefix}{queue}:{MODEL}", GROUP, "0", "MKSTREAM")
+        await world.heartbeat()
+        return await SCENARIOS[scenario](world)
+
+    await (await prepared())()
+    undisturbed = _contents(server)
+    half_done = []
+    for command in _commands(scenario.partition(" ")[0]):
+        call = await prepared()
+        before = _contents(server)
+        ask(server, "ACL", "SETUSER", "default", "-" + command.lower().replace(" ", "|"))
+        try:
+            with suppress(StoreUnavailable):
+                await call()
+        finally:
+            ask(server, "ACL", "SETUSER", "default", "+@all")
+        if _contents(server) == before:
+            continue
+        half_done += [f"{command}: {leak}" for leak in await leaks(store.commands, "lc", inflight_allowed=True)]
+        await call()
+        if command != "MEMORY USAGE" and _contents(server) != undisturbed:  # without it the size is an estimate
+            half_done.append(f"{command}: {_difference(undisturbed, _contents(server))}")
+    assert half_done == []
+
+
+_READ_ALL = """
+local reads = {hash = {'HGETALL'}, string = {'GET'}, set = {'SMEMBERS'}, zset = {'ZRANGE', 0, -1},
+  stream = {'XRANGE', '-', '+'}}
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local read = reads[redis.call('TYPE', key).ok]
+  local content = redis.call(read[1], key, unpack(read, 2))
+  found[#found + 1] = {key, read[1], content, redis.call('PTTL', key) > 0 and 1 or 0}
+end
+return found
+"""
+
+
+def _contents(server: EmbeddedRedis) -> dict[str, Any]:
+    """Return each Redis key with its content and whether it expires, without times."""
+    found = {}
+    for key, read, content, expires in ask(server, "EVAL", _READ_ALL, 0):
+        if read == "HGETALL":
+            content = sorted(zip(content[::2], content[1::2], strict=True))
+        elif read == "SMEMBERS":
+            content = sorted(content)
+        found[key] = (_TIME.sub("*", str(content)), bool(expires))
+    return found
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    keys = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    return "; ".join(f"{key} is {found.get(key)} instead of {expected.get(key)}" for key in keys)
