@@ -94,6 +94,11 @@ HONEST: dict[str, Sequence[Call]] = {
         _status(5, Seen("completed", "", 2, 1700.0)),
     ],
     "a call that is refused and repeated with its id": [_refused(), _admit(2)],
+    "a refused call whose request was admitted and was over at once": [
+        _refused(),
+        _status(2, _COMPLETED._replace(created_at=1699.9)),
+        _resume(3),
+    ],
     "a second call with the id of the first": [_admit(), _refused(1, 409, error="id_in_use")],
     "a reader whose frontend lost Redis": [_admit(error="unavailable", tokens=_WORDS[:1]), _status(5, _COMPLETED)],
     "an unknown request": [_status(0, None, 404)],
@@ -165,6 +170,10 @@ VIOLATIONS: dict[str, tuple[Sequence[Call], str]] = {
     "a conflict with nobody": ([_refused(0, 409)], "nobody else has used the id"),
     "a refused call that runs": ([_refused(), _status(30, _RUNNING)], "and it runs"),
     "a refused call that completes": ([_refused(), _status(2, _COMPLETED)], "and it has completed"),
+    "a refused call that runs on": (
+        [_refused(), _status(20, _COMPLETED._replace(created_at=1690.0))],
+        "and it has completed",
+    ),
     "a refusal that does not say when": ([_refused(retry_after=False)], "without Retry-After"),
     "an error nobody expects": ([_refused(0, 502)], "answered 502"),
     "a call that is not answered": ([_admit(how=How.SILENT, done=False, secs=60.0)], "has waited for 60 s"),

@@ -68,11 +68,17 @@ def _in_use(history: History, admissions: Sequence[Call], accepted: Sequence[Cal
 
 
 def _refused_and_running(history: History, calls: Sequence[Call], admissions: Sequence[Call]) -> Iterator[str]:
-    """A call that was answered 503 has not begun to run, or is cancelled: soon afterwards it does not run."""
+    """A call that was answered 503 has not begun to run, or is cancelled: soon afterwards it does not run.
+
+    If only the reply to its admission was lost, a short request may complete before the frontend has given up.
+    """
     refused = [call for call in admissions if call.code in (404, 503)]
     if not refused or any(call.code not in (404, 409, 503) for call in admissions):
         return
     refused_at = max(call.completed_at for call in refused)
+    waited_secs = refused_at - min(call.invoked_at for call in refused)
+    took_secs = [call.record.took_secs for call in calls if call.record is not None]
+    is_short = any(secs is not None and secs < waited_secs + history.settle_secs for secs in took_secs)
     for call in calls:
         late = call.invoked_at > refused_at + history.settle_secs
         runs = call.record is not None and not call.record.terminal
@@ -80,6 +86,6 @@ def _refused_and_running(history: History, calls: Sequence[Call], admissions: Se
             yield f"its call was answered 503 at {refused_at:.2f} s, and it runs at {call.completed_at:.2f} s"
             return
         end = end_of(call)
-        if end is not None and end.status == "completed":
+        if end is not None and end.status == "completed" and not is_short:
             yield f"its call was answered 503 at {refused_at:.2f} s, and it has completed"
             return

@@ -119,7 +119,8 @@ def _body_of(operation: Operation, response: httpx2.Response) -> dict[str, Any]:
         if operation is Operation.INFLIGHT:
             return {"total": int(body["total"])}
         if operation in (Operation.STATUS, Operation.CANCEL):
-            return {"record": Seen(body["status"], body["error_type"], body["attempt"], body["finished_at"])}
+            names = ("status", "error_type", "attempt", "finished_at", "created_at")
+            return {"record": Seen(*(body[name] for name in names))}
     except (ValueError, LookupError, TypeError) as failure:
         return {"error": f"not a body of the API: {failure!r}"}
     return {}

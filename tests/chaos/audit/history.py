@@ -57,6 +57,12 @@ class Seen(NamedTuple):
     error_type: str
     attempt: int
     finished_at: float | None
+    created_at: float | None = None
+
+    @property
+    def took_secs(self) -> float | None:
+        """Return how long the request took, by Redis's clock, or None."""
+        return None if self.finished_at is None or self.created_at is None else self.finished_at - self.created_at
 
     @property
     def terminal(self) -> bool:
