@@ -29,7 +29,8 @@ _HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-KEEPALIVE = b": keepalive\n\n"
+# Without an empty line, at which OpenAI's SDK for Python makes an event of whatever follows an id, and fails.
+KEEPALIVE = b": keepalive\n"
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 

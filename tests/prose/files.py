@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CODE = (".py", ".lua", ".js", ".mjs", ".jsx", ".css", ".html", ".sh")
+CODE = (".py", ".lua", ".js", ".mjs", ".jsx", ".ts", ".css", ".html", ".sh")
 DATA = (".toml", ".yaml", ".yml", ".service", ".conf", ".acl")
 
 

@@ -1,11 +1,14 @@
 """The events byte for byte, and what the OpenAI SDK makes of them."""
 
+import re
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openai._streaming import SSEDecoder
 from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -27,15 +30,21 @@ def encoder(endpoint: Endpoint, include_usage: bool = False) -> ChunkEncoder:
 
 
 def events(wire: bytes) -> list[tuple[str | None, dict[str, Any]]]:
-    """(id, data) of each event, read as strictly as the format allows."""
+    """Return (id, data) of each event, read as strictly as the format allows.
+
+    The numbers follow each other, but for those that a comment says to have no event.
+    """
     *blocks, rest = wire.split(b"\n\n")
-    assert rest == b""
-    found = []
+    assert all(line.startswith(b": ") for line in rest.splitlines())
+    found: list[tuple[str | None, dict[str, Any]]] = []
+    numbers = []
     for block in blocks:
-        *ids, data = block.split(b"\n")
+        numbers += [int(number) for number in re.findall(rb"^(?:id:|: no event) \d+-(\d+)$", block, re.M)]
+        *ids, data = (line for line in block.split(b"\n") if not line.startswith(b": no event "))
         assert data.startswith(b"data: ")
         assert len(ids) <= 1
         found.append((ids[0].decode().removeprefix("id: ") if ids else None, orjson.loads(data[6:])))
+    assert all(later == earlier + 1 for earlier, later in pairwise(numbers))
     return found
 
 
@@ -83,7 +92,18 @@ def test_usage_byte_for_byte(endpoint: Endpoint, head: bytes) -> None:
 
 def test_fixed_lines() -> None:
     assert DONE == b"data: [DONE]\n\n"
-    assert KEEPALIVE == b": keepalive\n\n"
+    assert KEEPALIVE == b": keepalive\n"
+
+
+def test_a_comment_is_no_event_for_the_openai_sdk() -> None:
+    """An empty line behind a comment is one: the SDK remembers the id of the event before, and reads no JSON."""
+    chunks = encoder(CHAT)
+    wire = chunks.tokens(1, 1, ["a"]) + KEEPALIVE
+    wire += chunks.tokens(1, 2, [{"choices": [], "usage": None, "timings": {}}]) + KEEPALIVE
+    wire += chunks.tokens(1, 3, ["b"]) + KEEPALIVE + chunks.finish("stop") + DONE
+    read = list(SSEDecoder().iter_bytes(iter([wire])))
+    assert [(event.id, event.data.startswith("{")) for event in read[:2]] == [("1-1", True), ("1-3", True)]
+    assert [event.data for event in read if not event.data.startswith("{")] == ["[DONE]"]
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, TEXT])

@@ -177,7 +177,7 @@ def test_fields_that_come_too_late_for_the_finish_reason_have_a_chunk_of_their_o
     encoder = ChunkEncoder(Endpoint.CHAT_COMPLETIONS, "r", "m", 1, False)
     encoder.tokens(1, 1, [chunk({}, "stop")])
     assert [name for name, _ in read_events(encoder.release())] == ["1-1"]
-    assert encoder.tokens(1, 2, [{"choices": [], "usage": None, **VENDOR}]) == b""
+    assert encoder.tokens(1, 2, [{"choices": [], "usage": None, **VENDOR}]) == b": no event 1-2\n"
     ((_, late),) = read_events(encoder.finish("stop"))
     assert (late["choices"], late["timings"]) == ([], VENDOR["timings"])
 

@@ -159,7 +159,7 @@ class ChunkEncoder:
                 continue
             before = self._held.get(number - 1)
             if isinstance(event, dict) and is_usage_rest(event):
-                self._take_rest(number, event, before)
+                pieces.append(self._take_rest(attempt, number, event, before))
                 continue
             if before is not None:
                 pieces.append(self._encoded(before))
@@ -184,12 +184,18 @@ class ChunkEncoder:
         begun = self._first_events.get(index_of(choices[0]))
         return begun is not None and begun < number and choices[0].get("finish_reason") is None
 
-    def _take_rest(self, number: int, event: dict[str, Any], before: _Held | None) -> None:
-        """Take the fields beside the usage for the event that is held, else for the end of the stream."""
+    def _take_rest(self, attempt: int, number: int, event: dict[str, Any], before: _Held | None) -> bytes:
+        """Take the fields beside the usage for the event that is held, else for the end of the stream.
+
+        One number has no event of its own then: that of the held event, which gets this one's, or else this one's.
+        Return a comment that says so, for clients that check the numbers. It has no empty line, see KEEPALIVE.
+        """
         self._note(number, event)
-        if before is not None:
-            self._held[number] = before._replace(number=number, shown=before.shown | self._progress.usage_rest)
         self._rest_is_late = before is None
+        if before is None:
+            return b": no event %d-%d\n" % (attempt, number)
+        self._held[number] = before._replace(number=number, shown=before.shown | self._progress.usage_rest)
+        return b": no event %d-%d\n" % (before.attempt, before.number)
 
     def _encoded(self, chunk: _Held) -> bytes:
         return b"id: %d-%d\n" % chunk[:2] + self._head + encode_json(chunk.shown)[1:] + b"\n\n"
