@@ -9,7 +9,8 @@ import orjson
 
 from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
-Refusal = Literal["gone", "closed", "fenced"]
+Refusal = Literal["gone", "closed", "fenced", "expired"]
+"""Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
 AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
 
 

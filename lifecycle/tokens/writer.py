@@ -357,7 +357,7 @@ class TokenWriter:
                 refused = await self.store.append(shard, self.workers[shard], batch)
             except Fenced:
                 self._on_fenced()
-                refused = [(entry, "fenced") for entry in batch]
+                refused = [(entry, "expired") for entry in batch]
             except StoreUnavailable:
                 tasks.check_cancelled()
                 for sink in sinks.values():
