@@ -8,7 +8,6 @@ from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from frontend.auth.api_keys import Keyring
 from frontend.auth.policy import AccessPolicy, AuthorizationMiddleware
 from frontend.dashboard.dashboard_feed import DashboardFeed
 from frontend.edge.client_shares import ClientShares, ClientSharesMiddleware
@@ -22,6 +21,7 @@ from frontend.transport.error_responses import failure_response
 from frontend.transport.fast_path import FastPath
 from frontend.transport.head_as_get import HeadAsGet
 from frontend.transport.request_id import RequestIdMiddleware
+from lifecycle.fastapi.api_keys import Keyring
 from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.tracker import Tracker

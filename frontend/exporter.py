@@ -18,10 +18,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from lifecycle.errors import StoreError
 from lifecycle.queries import cluster
+from lifecycle.records import Replica
 from lifecycle.store.replicated_commands import REPLICATED
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.types import Labels, Replica, ReplicaState, Role
+from lifecycle.types import Labels, ReplicaState, Role
 
 _MAX_AGE_SECS = 1.0  # of the snapshot, before it is taken again
 _LABELS = ["model", "endpoint", "request_type"]

@@ -17,7 +17,6 @@ from types import FrameType
 import uvicorn
 
 from frontend.app import create_app
-from frontend.auth.api_keys import Keyring, check_access
 from frontend.edge.connections import Connections
 from frontend.edge.cors import Cors
 from frontend.edge.descriptors import most_connections, raise_limit, warn_if_low
@@ -25,6 +24,7 @@ from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
 from frontend.edge.refusals import Refusals
 from lifecycle.aio.vanished_peer import notice_vanished_peer
 from lifecycle.errors import LifecycleError
+from lifecycle.fastapi.api_keys import Keyring, check_access
 from lifecycle.header_selection import HeaderSelection
 from lifecycle.settings import Settings
 from lifecycle.telemetry.metrics import Metrics

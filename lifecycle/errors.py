@@ -8,8 +8,14 @@ LifecycleError              Base class: has an `error_type` and a `message`
 ├── Fenced                  Raised when this replica's lease has expired
 ├── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
 ├── EngineError             Raised by an engine that cannot answer a request
-└── Unavailable             Raised by an engine that cannot serve now
-    └── NotConnected        Raised by an engine whose upstream cannot be connected to
+├── Unavailable             Raised by an engine that cannot serve now, and by the library when the cluster cannot
+│   └── NotConnected        Raised by an engine whose upstream cannot be connected to
+├── Overloaded              Raised when a limit refuses a request
+├── NotFound                Raised when a request or replica is unknown
+├── Conflict                Raised when the id of a new request is in use
+├── RequestFailed           Raised when a request that was read did not go well
+├── InvalidSetting          Raised when a setting is unknown, out of range, or contradicts another
+└── InvalidValue            Raised, as a ValueError too, when an id, a position or a label is malformed
 """
 
 from __future__ import annotations
@@ -131,7 +137,11 @@ class OutputTooLarge(EngineError):
 
 
 class Unavailable(LifecycleError):
-    """Raised by an engine that cannot serve now: the request goes to another worker if it has produced nothing yet."""
+    """Raised by an engine that cannot serve now: the request goes to another worker if it has produced nothing yet.
+
+    A tracked source that raises it fails its request as `unavailable`. The library raises it when Redis is away, when
+    no worker serves a model, and when the replica drains; `retry_after_secs` is then None where it is not known.
+    """
 
     error_type = ErrorType.UNAVAILABLE
 
@@ -142,6 +152,61 @@ class Unavailable(LifecycleError):
 
 class NotConnected(Unavailable):
     """Raised by an engine whose upstream cannot be connected to. The request uses up no attempt."""
+
+
+class Overloaded(LifecycleError):
+    """Raised when a limit refuses a request: a model's queue is full, or its owner has enough inflight.
+
+    `retry_after_secs` says when a place may be free; None where that is not known.
+    """
+
+    error_type = ErrorType.OVERLOAD
+
+    def __init__(self, message: str, retry_after_secs: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_secs = retry_after_secs
+
+
+class NotFound(LifecycleError):
+    """Raised when a request or replica is unknown: there never was one, or its record has expired."""
+
+    error_type = ErrorType.NOT_FOUND
+
+
+class Conflict(LifecycleError):
+    """Raised when the id that a new request was given is in use."""
+
+    error_type = ErrorType.VALIDATION
+
+
+class RequestFailed(LifecycleError):
+    """Raised when a request that was read has failed or was cancelled.
+
+    `error_type` is a member of ErrorType, such as `cancelled` or `worker_lost`, `message` is for people, and
+    `request_id` names the request. `detail` has the parts of an engine's own error; None without any.
+    """
+
+    def __init__(
+        self, error_type: ErrorType, message: str, request_id: str = "", detail: ErrorDetail | None = None
+    ) -> None:
+        super().__init__(message, error_type=error_type)
+        self.request_id = request_id
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.error_type.value}: {self.message}"
+
+
+class InvalidSetting(LifecycleError):
+    """Raised when a setting is unknown, out of range, or contradicts another. The message is one line and names it."""
+
+    error_type = ErrorType.VALIDATION
+
+
+class InvalidValue(LifecycleError, ValueError):
+    """Raised when an id, a position, a label or an option is malformed. The message shows the value."""
+
+    error_type = ErrorType.VALIDATION
 
 
 _TYPES_BY_STATUS = {

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 REQUEST_ID_CHARS = 128
 REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_CHARS}}}")
+ENDPOINT = re.compile(r"[a-z0-9_]{1,64}")
 _TOKEN_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -33,6 +34,11 @@ START = TokenId(0, 0)
 def is_request_id(text: str) -> bool:
     """Return whether a client may use this text as a request id."""
     return REQUEST_ID.fullmatch(text) is not None
+
+
+def is_endpoint(text: str) -> bool:
+    """Return whether a request's endpoint may have this name: one of the API, or one that an application has chosen."""
+    return ENDPOINT.fullmatch(text) is not None
 
 
 def new_request_id(prefix: str) -> str:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lifecycle.errors import InvalidSetting
 from lifecycle.header_selection import NOTHING, HeaderSelection
+from lifecycle.ids import ENDPOINT
 from lifecycle.redis_url import Kind, kind_of
 from lifecycle.site_names import parse_hosts, parse_origins
 from lifecycle.types import OnDisconnect
@@ -25,7 +27,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
 
-class SettingsError(Exception):
+class SettingsError(InvalidSetting):
     """Raised when a setting is out of range or contradicts another. The message is one line and names it."""
 
 
@@ -184,6 +186,11 @@ class Settings(BaseSettings):
     openai_api_key: str = Field("", repr=False, description="API key for the upstream of the openai engine")
     echo_tokens_per_sec: Annotated[float, Field(ge=0, le=1e6)] = Field(
         20.0, description="rate of the echo engine; 0 is without limit"
+    )
+
+    # applications that use the library
+    endpoint: str = Field(
+        "app", pattern=f"^{ENDPOINT.pattern}$", description="endpoint of the requests that an application tracks"
     )
 
     # every process

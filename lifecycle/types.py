@@ -6,8 +6,8 @@ All are plain data without I/O. Times are Unix seconds by Redis's clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import orjson
@@ -195,6 +195,9 @@ def reported_tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
     return value if type(value) is int and 0 <= value < 2**53 else None
 
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
 class RequestRecord(NamedTuple):
     """The record of one request, as `GET /v1/requests/{id}` shows it.
 
@@ -227,6 +230,8 @@ class RequestRecord(NamedTuple):
     cancelled_via: str | None = None  # the frontend that the cancel came through
     usage: dict[str, Any] | None = None  # OpenAI's usage object as the engine reported it
     output_events: int = 0  # events with content
+    parent: str | None = None  # the id of the request that started this one
+    labels: Mapping[str, str] = NO_LABELS  # the application's own
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
@@ -240,17 +245,24 @@ class RequestRecord(NamedTuple):
     webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
 
     @property
-    def labels(self) -> Labels:
+    def counted_as(self) -> Labels:
         """Return the labels that the request is counted under."""
         return Labels(self.model, self.endpoint, self.request_type)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the request runs in the process of its frontend, and so has never been in a queue."""
+        return self.worker is not None and self.worker == self.frontend
 
     @property
     def queue_secs(self) -> float | None:
         """Return the seconds from admission to the first start.
 
-        It is None before the start, and after another worker has resumed the request, as the first start is not known
-        then.
+        It is None before the start, for a request that is in no queue, and after another worker has resumed the
+        request, as the first start is not known then.
         """
+        if self.is_local:
+            return None
         resumed = self.first_token_at is not None and (self.started_at or 0.0) > self.first_token_at
         return None if resumed else _between(self.created_at, self.started_at)
 
@@ -304,6 +316,8 @@ class RequestRecord(NamedTuple):
             cancelled_by=raw.get("cancelled_by") or None,
             cancelled_via=raw.get("cancelled_via") or None,
             usage=orjson.loads(raw["usage"]) if raw.get("usage") else None,
+            parent=raw.get("parent") or None,
+            labels=orjson.loads(raw["labels"]) if raw.get("labels") else NO_LABELS,
             output_events=int(raw.get("output_events") or 0),
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
@@ -314,14 +328,22 @@ class RequestRecord(NamedTuple):
             webhook=raw.get("webhook", ""),
         )
 
+    @classmethod
+    def from_json(cls, shown: Mapping[str, Any]) -> RequestRecord:
+        """Return the record of what `to_json` shows; what that leaves out has its default.
+
+        Raises KeyError when a required field is absent, and ValueError when the status is unknown.
+        """
+        fields = {name: shown[name] for name in _RECORD_FIELDS if name in shown or name not in cls._field_defaults}
+        return cls(**{**fields, "status": Status(fields["status"])})
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that the HTTP API and `--json` show."""
-        return {"id": self.id, "object": "request"} | {
-            name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"
-        }
+        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"}
+        return {"id": self.id, "object": "request"} | shown | {"labels": dict(self.labels)}
 
 
-_INTERNAL = (
+_INTERNAL = [
     "input_tokens",
     "idempotency",
     "traceparent",
@@ -332,7 +354,7 @@ _INTERNAL = (
     "start_nonce",
     "lost_start",
     "webhook",
-)
+]
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 
@@ -342,36 +364,3 @@ def _number(text: str | None) -> float | None:
 
 def _between(earlier: float | None, later: float | None) -> float | None:
     return None if earlier is None or later is None else max(0.0, later - earlier)
-
-
-@dataclass(slots=True, frozen=True)
-class Replica:
-    """A living frontend or worker, as `GET /v1/replicas` shows it."""
-
-    id: str
-    role: Role
-    host: str
-    pid: int
-    started_at: float
-    lease_expires_in_ms: int
-    state: str  # one of ReplicaState
-    inflight: int
-    models: tuple[str, ...]
-    concurrency: int | None
-    url: str | None
-    error: str | None = None  # why a worker is unhealthy
-    endpoints: Mapping[str, str] = field(default_factory=dict)  # of a worker: endpoint → NATIVE or TRANSLATED
-    stuck: int = 0  # engines that did not end when killed; only for the metrics
-    reasserting: tuple[int, ...] = ()  # shards that lost data and do not know again what it holds; only for the metrics
-    counted: Mapping[str, int] = field(
-        default_factory=dict
-    )  # counters since its start, by name; only for the dashboard
-    unreplicated: Mapping[str, int] = field(default_factory=dict)  # writes since its start; only for the metrics
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API shows. `error` and `endpoints` are only a worker's."""
-        hidden = {"stuck", "reasserting", "counted", "unreplicated", "endpoints"}
-        hidden |= {"error"} if self.error is None else set()
-        shown = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
-        offered = {"endpoints": dict(self.endpoints)} if self.role is Role.WORKER else {}
-        return shown | {"models": list(self.models)} | offered

@@ -62,9 +62,12 @@ class Cluster:
 
     async def frontend(self, **overrides: Any) -> Process:
         """Start one and wait until it is ready."""
-        port = free_port()
-        process = await self._start("frontend", ["--port", str(port)], overrides)
-        process.url = f"http://127.0.0.1:{port}"
+        return await self.frontend_at(f"http://127.0.0.1:{free_port()}", **overrides)
+
+    async def frontend_at(self, url: str, **overrides: Any) -> Process:
+        """Start one at this URL, such as that of one that has ended, and wait until it is ready."""
+        process = await self._start("frontend", ["--port", url.rpartition(":")[2]], overrides)
+        process.url = url
         self.frontends.append(process)
         await wait_until(lambda: self._ready(process), timeout=START_SECS)
         return process

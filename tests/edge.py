@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import httpx2
 
-from frontend.auth.api_keys import Keyring
 from frontend.server import Server, listen, make_server
+from lifecycle.fastapi.api_keys import Keyring
 from lifecycle.settings import Settings
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.tracker import Tracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from frontend.auth.api_keys import KeyRole, new_key
+from lifecycle.fastapi.api_keys import KeyRole, new_key
 
 LIMIT = 7
 

@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from frontend.auth.api_keys import Caller, Keyring, KeyRole
 from frontend.auth.sessions import COOKIE, Sessions
 from frontend.endpoints import BY_PATH
 from frontend.transport.error_responses import failure_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
+from lifecycle.fastapi.api_keys import Caller, Keyring, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import time
 
-from frontend.auth.api_keys import ApiKey, Caller, Keyring
+from lifecycle.fastapi.api_keys import ApiKey, Caller, Keyring
 from lifecycle.store.transitions import Store
 
 COOKIE = "lifecycle_session"

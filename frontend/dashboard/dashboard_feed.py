@@ -17,9 +17,10 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import summary_of
 from lifecycle.queries import browse, cluster
+from lifecycle.records import Replica
 from lifecycle.store.results import Row
 from lifecycle.store.transitions import Store
-from lifecycle.types import Replica, RequestRecord
+from lifecycle.types import RequestRecord
 
 MAX_VIEWERS = 64
 FINISHED_ROWS = 25

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lifecycle.queries.cluster import ClusterSnapshot
-from lifecycle.types import Replica, Role
+from lifecycle.records import Replica
+from lifecycle.types import Role
 
 _SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
 _LONGEST_GAP_SECS = 30.0  # two snapshots further apart give no current rate

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from frontend.auth.api_keys import ApiKey, Caller, Keyring, KeyRole
+from lifecycle.fastapi.api_keys import ApiKey, Caller, Keyring, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.settings import Settings
 from lifecycle.types import ErrorType

@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from frontend.endpoints.endpoint import EventEncoder
 from frontend.transport.error_responses import error_response
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
-from lifecycle.fastapi.client_connection import ClientConnection
+from lifecycle.fastapi.client_connection import AsgiConnection, ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, Item, TokenReader
@@ -47,6 +47,9 @@ def stream_head() -> Response:
     response = Response()
     response.raw_headers = list(_HEADERS)
     return response
+
+
+Connection = ClientConnection | AsgiConnection
 
 
 class SlowConsumer(Exception):
@@ -144,7 +147,7 @@ class TokenStreamResponse(Response):
         opens = self._is_opening
         return opens is not None and isinstance(item, Tokens) and all(map(opens, item.events))
 
-    async def _write(self, connection: ClientConnection, send: Send, item: Item) -> None:
+    async def _write(self, connection: Connection, send: Send, item: Item) -> None:
         """Write the whole response, which begins with `item`. Raises SlowConsumer."""
 
         def end_at_once(end: End) -> None:
@@ -203,14 +206,14 @@ class TokenStreamResponse(Response):
             self._release = None
         return self._encoder.release() or KEEPALIVE
 
-    async def _write_body(self, connection: ClientConnection, send: Send, data: bytes, *, more: bool) -> None:
+    async def _write_body(self, connection: Connection, send: Send, data: bytes, *, more: bool) -> None:
         """Write a part of the body: at once if the socket takes it, else through ASGI. Raises SlowConsumer."""
         if connection.write_nowait(data) if more else connection.finish(data):
             return
         connection.release_head()
         await self._send(connection, send, {"type": "http.response.body", "body": data, "more_body": more})
 
-    async def _send(self, connection: ClientConnection, send: Send, message: Message) -> None:
+    async def _send(self, connection: Connection, send: Send, message: Message) -> None:
         """Send one ASGI message. Raises SlowConsumer."""
         if not connection.is_write_paused:
             await send(message)  # returns without waiting

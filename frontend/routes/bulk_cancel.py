@@ -12,7 +12,6 @@ from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.queries import bulk_cancel, cluster
 from lifecycle.queries.bulk_cancel import Cancelled, Selector
-from lifecycle.types import Endpoint
 
 router = APIRouter()
 
@@ -67,7 +66,7 @@ def _filter(fields: dict[str, Any]) -> cluster.Filter:
         if fields.get(name) == "":  # an unset variable in a script must not select everything
             raise params.invalid_parameter(f"{name} is empty; omit it to select any {name}", name)
     params.one_of(labels["status"], "status", bulk_cancel.STATUSES)
-    params.one_of(labels["endpoint"], "endpoint", tuple(Endpoint))
+    params.endpoint_name(labels["endpoint"])
     return cluster.Filter(**labels)
 
 

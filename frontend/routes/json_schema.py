@@ -6,7 +6,7 @@ from typing import Any
 
 from frontend.endpoints.body_rules import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS
-from lifecycle.ids import REQUEST_ID
+from lifecycle.ids import ENDPOINT, REQUEST_ID
 
 Schema = dict[str, Any]
 
@@ -18,6 +18,7 @@ COUNT: Schema = {"type": "integer", "minimum": 0}
 OBJECT: Schema = {"type": "object"}
 LABEL: Schema = {"type": "string", "maxLength": LABEL_CHARS}
 RID: Schema = {"type": "string", "pattern": f"^{REQUEST_ID.pattern}$"}
+ENDPOINT_NAME: Schema = {"type": "string", "pattern": f"^{ENDPOINT.pattern}$"}
 MODEL: Schema = {
     "type": "string",
     "minLength": 1,

@@ -12,7 +12,18 @@ import lifecycle
 from frontend.auth.policy import RULES, Level
 from frontend.endpoints.forwards.endpoint import FORWARDS
 from frontend.routes import overview
-from frontend.routes.json_schema import LABEL, RID, STRING, TOKEN_ID, Schema, integer, listing, one_of, ref
+from frontend.routes.json_schema import (
+    ENDPOINT_NAME,
+    LABEL,
+    RID,
+    STRING,
+    TOKEN_ID,
+    Schema,
+    integer,
+    listing,
+    one_of,
+    ref,
+)
 from frontend.routes.openapi_messages import MESSAGES, MESSAGES_ERROR
 from frontend.routes.openapi_responses import RESPONSES
 from frontend.routes.operations import (
@@ -26,9 +37,8 @@ from frontend.routes.operations import (
     starting_call,
     success,
 )
-from frontend.routes.requests import STATUSES
+from frontend.routes.requests import FORMATS, STATUSES
 from frontend.routes.schemas import SCHEMAS
-from lifecycle.types import Endpoint
 
 router = APIRouter()
 
@@ -139,7 +149,7 @@ def _listing() -> Schema:
     query = {
         "status": one_of(*STATUSES),
         "model": LABEL,
-        "endpoint": one_of(*Endpoint),
+        "endpoint": ENDPOINT_NAME,
         "frontend": LABEL,
         "worker": LABEL,
         "owner": LABEL,
@@ -174,7 +184,7 @@ def _stream() -> Schema:
         success(ref("Event"), EVENTS) | {"204": answered("the request has ended, and nothing follows", {})},
         404,
         503,
-        query={"after": TOKEN_ID},
+        query={"after": TOKEN_ID, "format": one_of(*FORMATS)},
         headers={"Last-Event-ID": TOKEN_ID},
     )
 

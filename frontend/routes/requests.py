@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
-from frontend.endpoints.endpoint import Answer
+from frontend.endpoints.endpoint import Answer, EventEncoder
 from frontend.endpoints.stream import stream_head
 from frontend.routes.reading import stream_reader
 from frontend.transport import params
@@ -16,14 +16,19 @@ from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.json_events import JsonEventEncoder
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.queries import cluster, timeline
+from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import Endpoint, ErrorType, RequestRecord, Status, Storage
+from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
 
 STATUSES = (*Status, cluster.INFLIGHT)
+FORMATS = ("events",)
+"""What `?format=` of a stream may be; without it the events are in the format of the request's endpoint."""
+
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
 
@@ -46,7 +51,7 @@ async def list_requests(request: Request) -> Response:
     filter = cluster.Filter(
         status=params.one_of(query.get("status", ""), "status", STATUSES),
         model=query.get("model", "")[: params.LABEL_CHARS],
-        endpoint=params.one_of(query.get("endpoint", ""), "endpoint", tuple(Endpoint)),
+        endpoint=params.endpoint_name(query.get("endpoint", "")),
         frontend=query.get("frontend", "")[: params.LABEL_CHARS],
         worker=query.get("worker", "")[: params.LABEL_CHARS],
         owner=owner or "",
@@ -79,6 +84,8 @@ async def read_timeline(request: Request, rid: str) -> Response:
 async def stream_request(request: Request, rid: str) -> Response:
     """Replay the token stream from its start, or behind a token, then follow it live.
 
+    With `?format=events` each event is the JSON that the engine yielded, whatever the format of the endpoint.
+
     A reader that has the last event of an ended request gets 204, which keeps a browser's EventSource from connecting
     again. Raises ApiError (400, 404, 503) or StoreError.
     """
@@ -88,6 +95,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     if after is None:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
+    raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
     check_reader_limit(request)
     record = await _read_visible(request, rid)
     if record is None:
@@ -99,12 +107,20 @@ async def stream_request(request: Request, rid: str) -> Response:
         raise ApiError(ErrorType.NOT_FOUND, message, code="content_deleted")
     if ClientConnection.of(request.scope).is_head:
         return stream_head()
-    answer = Answer(rid, record.model, record.created_at)
-    encoder = await BY_NAME[record.endpoint].resumed_encoder(answer, after, tracker.store)
+    is_raw = raw and record.endpoint not in FORWARDS  # whose events are JSON in their own format too
+    encoder = JsonEventEncoder(rid) if is_raw else await _encoder(record, after, tracker.store)
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
     if opened is None:
         raise _unknown(rid)
     return stream_reader(tracker, opened[1], encoder)
+
+
+async def _encoder(record: RequestRecord, after: TokenId, store: Store) -> EventEncoder:
+    """Return the encoder of the request's endpoint; an application's own endpoint has JSON values for events."""
+    endpoint = BY_NAME.get(record.endpoint)
+    if endpoint is None:
+        return JsonEventEncoder(record.id)
+    return await endpoint.resumed_encoder(Answer(record.id, record.model, record.created_at), after, store)
 
 
 def _is_last_event(record: RequestRecord, after: TokenId) -> bool:

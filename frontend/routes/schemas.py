@@ -5,6 +5,7 @@ from __future__ import annotations
 from frontend.routes.json_schema import (
     BOOLEAN,
     COUNT,
+    ENDPOINT_NAME,
     INTEGER,
     LABEL,
     MODEL,
@@ -34,7 +35,6 @@ from lifecycle.types import (
     NATIVE,
     TRANSLATED,
     CancelMode,
-    Endpoint,
     ErrorType,
     OnDisconnect,
     ReplicaState,
@@ -126,7 +126,7 @@ def _completion(kind: str, **answer: Schema) -> Schema:
 
 _GROUP = exact_object(
     model=STRING,
-    endpoint=one_of(*Endpoint),
+    endpoint=ENDPOINT_NAME,
     request_type=one_of(*RequestType),
     queued=COUNT,
     running=COUNT,
@@ -134,7 +134,7 @@ _GROUP = exact_object(
 )
 _SELECTOR = {
     "model": LABEL | {"minLength": 1},
-    "endpoint": one_of(*Endpoint),
+    "endpoint": ENDPOINT_NAME,
     "status": one_of(*STATUSES),
     "frontend": LABEL | {"minLength": 1},
     "worker": LABEL | {"minLength": 1},
@@ -193,7 +193,7 @@ SCHEMAS: dict[str, Schema] = {
         id=RID,
         object=one_of("request"),
         model=STRING,
-        endpoint=one_of(*Endpoint),
+        endpoint=ENDPOINT_NAME,
         request_type=one_of(*RequestType),
         status=one_of(*Status),
         error_type=one_of(*ErrorType),
@@ -217,6 +217,8 @@ SCHEMAS: dict[str, Schema] = {
         cancelled_via=nullable(STRING),
         usage=nullable(OBJECT),
         output_events=COUNT,
+        parent=nullable(RID),
+        labels={"type": "object", "additionalProperties": STRING},
     ),
     "TimelineEntry": open_object(exact_object(at=SECS, what=STRING)),
     "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},

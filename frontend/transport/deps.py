@@ -6,9 +6,9 @@ from typing import cast
 
 from fastapi import Request
 
-from frontend.auth.api_keys import ANYBODY, Caller
 from frontend.auth.policy import AccessPolicy
 from frontend.edge.client_shares import ClientShares
+from lifecycle.fastapi.api_keys import ANYBODY, Caller
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 
-from frontend.auth.api_keys import Caller
 from frontend.transport.deps import get_caller, get_client_shares
 from frontend.transport.headers import headers_of
+from lifecycle.fastapi.api_keys import Caller
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.ids import is_request_id
+from lifecycle.ids import is_endpoint, is_request_id
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, ErrorType, RequestRecord
 
@@ -83,6 +83,13 @@ def one_of(value: str, name: str, allowed: Sequence[str]) -> str:
     """Return the value if it is empty or allowed. Raises ApiError (400)."""
     if value and value not in allowed:
         raise invalid_parameter(f"{name} must be one of {', '.join(allowed)}", name)
+    return value
+
+
+def endpoint_name(value: str) -> str:
+    """Return the value if it is empty or may be the name of an endpoint. Raises ApiError (400)."""
+    if value and not is_endpoint(value):
+        raise invalid_parameter("endpoint must be 1 to 64 characters of a-z 0-9 _", "endpoint")
     return value
 
 

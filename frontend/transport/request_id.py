@@ -55,8 +55,8 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
-        path = scope["path"] = without_slash_at_end(scope["path"])
+        state = scope["state"] = dict(scope.get("state") or {})  # a copy: servers may share it between calls
+        path = scope["path"] = without_slash_at_end(_path_in(scope))
         endpoint = BY_PATH.get(path)
         prefix = endpoint.id_prefix if endpoint else "req-"
         call_headers = decode_headers(scope)
@@ -67,7 +67,7 @@ class RequestIdMiddleware:
         valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
         state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
         names_of_id = id_headers(path)
-        connection = ClientConnection.of(scope)
+        connection = ClientConnection.find(scope, receive)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -93,3 +93,9 @@ class RequestIdMiddleware:
             await error_response(scope, refusal)(scope, receive, send_with_headers)
             return
         await self._app(scope, receive, send_with_headers)
+
+
+def _path_in(scope: Scope) -> str:
+    """Return the path inside this application, which may be mounted under another one."""
+    path, above = scope["path"], scope.get("root_path", "")
+    return (path.removeprefix(above) or "/") if above and f"{path}/".startswith(f"{above}/") else path

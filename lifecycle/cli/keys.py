@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from frontend.auth.api_keys import MOST_INFLIGHT, KeyRole, new_key
 from lifecycle.cli import output
 from lifecycle.cli.options import Json
+from lifecycle.fastapi.api_keys import MOST_INFLIGHT, KeyRole, new_key
 from lifecycle.settings import environment_name
 
 app = typer.Typer(name="keys", help="Manage API keys.", no_args_is_help=True)

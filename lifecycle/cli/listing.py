@@ -10,8 +10,9 @@ from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json, chosen
 from lifecycle.cli.output import NONE, Cell, duration
+from lifecycle.records import Replica
 from lifecycle.settings import Settings
-from lifecycle.types import Replica, ReplicaState, RequestRecord, Status
+from lifecycle.types import ReplicaState, RequestRecord, Status
 
 if TYPE_CHECKING:
     from lifecycle.queries.cluster import Inflight

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
@@ -11,14 +10,13 @@ import typer
 
 from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
-from lifecycle.errors import StateLost, StoreUnavailable
+from lifecycle.errors import StoreUnavailable
 from lifecycle.formats.event_text import text_of
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.settings import Settings
-from lifecycle.types import Status
+from lifecycle.types import Endpoint, Status
 
 if TYPE_CHECKING:
-    from lifecycle.store.redis import Commands
     from lifecycle.store.transitions import Store
     from lifecycle.tokens.items import End, Tokens
 
@@ -42,6 +40,7 @@ def tail(
 ) -> int:
     """Print the text that a request generates, from its start to its end, live. Exits 1 unless it completed."""
     from lifecycle.cli.operate import operate
+    from lifecycle.tokens.follow import follow
     from lifecycle.tokens.items import End
 
     async def work(store: Store) -> int:
@@ -49,7 +48,8 @@ def tail(
         if record is None:
             output.complain(f"{rid}: no such request; it is unknown or its record has expired")
             return 1
-        printer = _JsonPrinter() if json else _TextPrinter()
+        own_events = record.endpoint not in tuple(Endpoint)
+        printer = _JsonPrinter() if json else _TextPrinter(own_events)
         position = TokenId.parse(after) or START
         try:
             async for item in follow(store, rid, position):
@@ -64,67 +64,18 @@ def tail(
     return operate(settings, work)
 
 
-async def follow(store: Store, rid: str, after: TokenId) -> AsyncIterator[Tokens | End]:
-    """Yield the tokens after `after` without gap or repeat; an End is the last item.
-
-    Raises StateLost when Redis lost a part of the stream, and StoreUnavailable when Redis is out of reach.
-    """
-    from lifecycle.store.connect import open_blocking
-    from lifecycle.tokens.history import read_history
-    from lifecycle.tokens.items import End, Opened
-
-    number, cursor = after.number, str(after)
-    over = False
-    async with open_blocking(store.settings) as blocking:
-        new_entries = _NewEntries(blocking, store.keys.prefix_of(rid) + "tokens:" + rid)
-        while True:
-            page = await read_history(store, rid, cursor)
-            for item in page.items:
-                if isinstance(item, End):
-                    if item.last > number:
-                        raise StateLost(f"{rid}: Redis lost a part of the token stream")
-                    yield item
-                    return
-                if isinstance(item, Opened):
-                    if item.base != number:  # tokens before this attempt are missing, or tokens already read are lost
-                        raise StateLost(f"{rid}: Redis lost a part of the token stream")
-                    continue
-                if item.first > number + 1:
-                    raise StateLost(f"{rid}: Redis lost a part of the token stream")
-                if item.last > number:
-                    yield item._replace(first=number + 1, events=item.events[number + 1 - item.first :])
-                    number = item.last
-            cursor = page.next_id
-            if over and not page.items:
-                raise StateLost(f"{rid}: Redis lost the end of the token stream")
-            if page.exhausted and not await new_entries.wait(cursor):
-                record = await store.read(rid)
-                if record is None:
-                    raise StateLost(f"{rid}: Redis lost the request, or it has expired")
-                over = record.status.terminal
-
-
-class _NewEntries:
-    """Wait until the token stream has an entry after a position, without reading it."""
-
-    def __init__(self, blocking: Commands, key: str) -> None:
-        self._blocking = blocking
-        self._key = key
-
-    async def wait(self, cursor: str) -> bool:
-        """Return False when no entry came within BLOCK_MS."""
-        from lifecycle.store.redis import BLOCK_MS
-
-        return bool(await self._blocking.execute("XREAD", "COUNT", 1, "BLOCK", BLOCK_MS, "STREAMS", self._key, cursor))
-
-
 class _TextPrinter:
-    def __init__(self) -> None:
+    def __init__(self, own_events: bool) -> None:
+        """`own_events`: they are an application's own, and each is printed as a line of JSON."""
+        self._own_events = own_events
         self._terminal = sys.stdout.isatty()
         self._ends_line = True
 
     def tokens(self, tokens: Tokens) -> None:
-        text = "".join(map(text_of, tokens.events))
+        if self._own_events:
+            text = "".join(orjson.dumps(event).decode() + "\n" for event in tokens.events)
+        else:
+            text = "".join(map(text_of, tokens.events))
         if not text:
             return
         self._ends_line = text.endswith("\n")

@@ -185,6 +185,7 @@ class Attempt:
                     return
                 if not sink.put(piece, size):
                     await sink.drained()
+                    self._last_event_at = clock()  # the engine was not silent, but held back
             sink.end()
         finally:
             aclose = getattr(produced, "aclose", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import Any
+from typing import Any, cast
 
 from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
 from lifecycle.execution.offered_endpoints import offered_endpoints
@@ -13,6 +13,38 @@ METHODS = ("startup", "health", "aclose")
 """The optional async functions of an engine, which take no arguments."""
 
 _CONCURRENCY_LIMIT = 100_000
+
+
+def as_engine(named: str, found: Any) -> Engine:
+    """Return `found`, which errors call `named`.
+
+    Raise EngineLoadError when its type, its signature or a declaration shows that it cannot be an engine.
+    """
+    wanted = "name an async generator function: async def generate(request, context): ... yield text"
+    if isinstance(found, type) or not callable(found):
+        raise EngineLoadError(f"{named} is {_kind(found)}; {wanted}")
+    # An instance whose `__call__` is an async generator is accepted like a function, and so is a plain callable that
+    # returns an async iterator.
+    function = found if inspect.isroutine(found) or isinstance(found, functools.partial) else found.__call__
+    if inspect.iscoroutinefunction(function):
+        raise EngineLoadError(f"{named} is a coroutine function, which never yields; {wanted}")
+    in_thread = getattr(found, "run_in_thread", False) is True
+    if in_thread and inspect.isasyncgenfunction(function):
+        raise EngineLoadError(f"{named} is asynchronous and has run_in_thread; remove one of the two")
+    if inspect.isgeneratorfunction(function) and not in_thread:
+        raise EngineLoadError(
+            f"{named} is a synchronous generator function; write async def, or set its run_in_thread = True"
+        )
+    try:
+        inspect.signature(function).bind({}, None)
+    except (TypeError, ValueError):
+        raise EngineLoadError(f"{named} does not take (request, context); {wanted}") from None
+    check_declarations(found)
+    return cast(Engine, found)
+
+
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def check_declarations(engine: Engine) -> None:

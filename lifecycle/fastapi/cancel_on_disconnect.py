@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Any, Self
 
-from lifecycle.fastapi.client_connection import ClientConnection
+from lifecycle.fastapi.client_connection import AsgiConnection, ClientConnection
 
 
 class CancelOnDisconnect:
@@ -16,7 +16,7 @@ class CancelOnDisconnect:
     disconnect ends with the block and `client.disconnected` is then true; a cancellation from outside is passed on.
     """
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection | AsgiConnection) -> None:
         self._connection = connection
         self._task: asyncio.Task[Any] | None = None  # set inside the block
         self.disconnected = False

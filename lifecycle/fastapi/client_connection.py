@@ -1,7 +1,8 @@
 """Access the client's connection of one HTTP call beyond what ASGI offers.
 
 Through ASGI, noticing a disconnect needs a task of its own, and each write needs a coroutine to be resumed. Here both
-use uvicorn's objects directly.
+use uvicorn's objects directly, under the product's own server. Under any other one, or with an application in between,
+`AsgiConnection` takes no shortcut. It is tested with the versions of uvicorn that pyproject.toml allows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 _EXTENSION = "lifecycle.client_connection"
@@ -34,9 +35,17 @@ class ClientConnection:
         self._head = b""  # begun and not written yet
 
     @classmethod
-    def of(cls, scope: Scope) -> ClientConnection:
-        """Return the connection that `put_into` stored in this ASGI scope. Raises KeyError when there is none."""
-        return cast(ClientConnection, scope["extensions"][_EXTENSION])
+    def of(cls, scope: Scope) -> ClientConnection | AsgiConnection:
+        """Return the connection that was put into this ASGI scope. Raises KeyError when there is none."""
+        return cast("ClientConnection | AsgiConnection", scope["extensions"][_EXTENSION])
+
+    @classmethod
+    def find(cls, scope: Scope, receive: Receive) -> ClientConnection | AsgiConnection:
+        """Return the connection in this scope; one that uses nothing but ASGI is put there if there is none."""
+        extensions = scope.get("extensions") or {}
+        if _EXTENSION not in extensions:  # a copy, because servers may share the dict between calls, as granian does
+            scope["extensions"] = {**extensions, _EXTENSION: AsgiConnection(scope, receive)}
+        return cls.of(scope)
 
     def put_into(self, scope: Any) -> None:
         """Store this connection in an ASGI scope."""
@@ -132,6 +141,67 @@ class ClientConnection:
     def remove_disconnect_callback(self, callback: Callable[[], None]) -> None:
         """Undo `add_disconnect_callback`."""
         self._disconnect_callbacks.discard(callback)
+
+
+class AsgiConnection:
+    """Stand for a connection of which nothing is known but ASGI: each shortcut answers that it was not taken."""
+
+    is_write_paused = True  # so each write is awaited, within the limit for slow clients
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._callbacks: set[Callable[[], None]] = set()
+        self._listening: asyncio.Task[None] | None = None
+
+    def body(self) -> bytes | None:
+        """Return None: the body is to be received."""
+        return None
+
+    @property
+    def is_head(self) -> bool:
+        """Return whether the client asks for the head of the response only."""
+        return bool(self._scope["method"] == "HEAD")
+
+    def join_head(self) -> None:
+        """Do nothing: there is nothing to join."""
+
+    def release_head(self) -> None:
+        """Do nothing: no head is kept."""
+
+    def begin(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Return False: the head goes through ASGI."""
+        return False
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Return False: the data goes through ASGI."""
+        return False
+
+    def finish(self, data: bytes) -> bool:
+        """Return False: the data goes through ASGI."""
+        return False
+
+    def abort(self) -> None:
+        """Do nothing: the server drops the connection of a response that is not completed."""
+
+    def add_disconnect_callback(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the client disconnects. The request's body has been received before."""
+        self._callbacks.add(callback)
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen(), name="disconnect")
+
+    def remove_disconnect_callback(self, callback: Callable[[], None]) -> None:
+        """Undo `add_disconnect_callback`."""
+        self._callbacks.discard(callback)
+        if not self._callbacks and self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        for callback in tuple(self._callbacks):
+            callback()
 
 
 class _Prefixed:

@@ -113,7 +113,12 @@ def failed_request(end: End, request_id: str, retry: bool | None) -> ApiError:
 
 
 def error_frame(error_type: ErrorType, message: str, request_id: str, detail: ErrorDetail | None = None) -> bytes:
-    """Return the server-sent event that reports the failure of a request whose response has begun.
+    """Return the server-sent event that reports the failure of a request whose response has begun."""
+    return b"data: " + error_object(error_type, message, request_id, detail) + b"\n\n"
+
+
+def error_object(error_type: ErrorType, message: str, request_id: str, detail: ErrorDetail | None = None) -> bytes:
+    """Return the JSON object that reports the failure of a request whose response has begun.
 
     `detail` is of an engine's or upstream's own error. The `code` is its code if that is a string, else the status.
     """
@@ -131,7 +136,7 @@ def error_frame(error_type: ErrorType, message: str, request_id: str, detail: Er
         "error_type": error_type,
         "request_id": request_id,
     }
-    return b"data: " + orjson.dumps({"error": error}) + b"\n\n"
+    return orjson.dumps({"error": error})
 
 
 def shown_detail(detail: ErrorDetail | None) -> ErrorDetail | None:

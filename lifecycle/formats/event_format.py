@@ -7,6 +7,7 @@ from typing import Protocol
 
 from lifecycle.formats.answer_format import AnswerFormat
 from lifecycle.formats.chunk_format import ChunkFormat
+from lifecycle.formats.json_format import JsonFormat
 from lifecycle.formats.messages import MessagesFormat
 from lifecycle.formats.origin import Origin
 from lifecycle.formats.produced import Produced
@@ -46,5 +47,6 @@ FORMATS: dict[str, Callable[[Origin], EventFormat]] = {
 
 
 def format_of(endpoint: str, origin: Origin) -> EventFormat:
-    """Return the format of an endpoint's events for one attempt."""
-    return FORMATS[endpoint](origin)
+    """Return the format of an endpoint's events for one attempt; that of an application's own endpoint is JSON."""
+    make = FORMATS.get(endpoint)
+    return JsonFormat() if make is None else make(origin)

@@ -1,14 +1,21 @@
-"""Read the text of the answer from an event, whatever its format."""
+"""Read events of a token stream, whatever their format: their text, and the values that were yielded."""
 
 from __future__ import annotations
 
-from lifecycle.types import Event
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from lifecycle.types import FORWARDS, Event
 
 
 def text_of(event: Event) -> str:
     """Return the text that the event adds to the answer, of several choices to the first; '' when it adds none."""
     if isinstance(event, str):
         return event
+    if not isinstance(event, dict):  # of an application's own endpoint
+        return ""
     kind, delta = event.get("type"), event.get("delta")
     text: object = None
     if kind == "content_block_delta" and isinstance(delta, dict):
@@ -22,3 +29,8 @@ def text_of(event: Event) -> str:
             delta = first.get("delta")
             text = delta.get("content") if isinstance(delta, dict) else first.get("text")
     return text if isinstance(text, str) else ""
+
+
+def events_of(endpoint: str, events: Sequence[Event]) -> Sequence[Any]:
+    """Return the events as they were yielded: the answer of a forward is in the stream as a text of JSON."""
+    return [orjson.loads(event) for event in events if isinstance(event, str)] if endpoint in FORWARDS else events

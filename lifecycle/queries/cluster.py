@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from lifecycle.ids import replica_of
+from lifecycle.records import Replica
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
-from lifecycle.types import Labels, Replica, ReplicaState, RequestRecord, Role
+from lifecycle.types import Labels, ReplicaState, RequestRecord, Role
 
 INFLIGHT = "inflight"
 _ACTIVE = frozenset({INFLIGHT, "queued", "running"})

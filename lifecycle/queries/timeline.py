@@ -81,7 +81,8 @@ def _admission(found: Steps) -> list[Entry]:
     record = found.record
     moves = [step["previous"] for step in found.steps if step["what"] == "frontend_changed"]
     admitted = {"frontend": moves[0] if moves else record.frontend, "owner": record.owner, "model": record.model}
-    return [Entry(record.created_at, "admitted", admitted), Entry(record.created_at, "queued", {})]
+    queued = [] if record.is_local else [Entry(record.created_at, "queued", {})]
+    return [Entry(record.created_at, "admitted", admitted), *queued]
 
 
 def _entries_of(step: dict[str, Any]) -> list[Entry]:

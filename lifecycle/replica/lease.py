@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import lifecycle
 from lifecycle.aio import tasks
 from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.replica.shard_lease import Holder, ShardLease
 from lifecycle.store.transitions import Store
 from lifecycle.types import ReplicaState, Role
+from lifecycle.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Lease:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started_at": self.started_at,
-            "version": lifecycle.__version__,
+            "version": VERSION,
         }
         unreplicated = dict(self._store.unreplicated.counts)
         announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()

@@ -29,7 +29,9 @@ from lifecycle.store.redis_errors import unavailable
 
 log = logging.getLogger(__name__)
 
-REPLICATED = frozenset({"admit", "start", "finish", "fail", "lost_start", "cancel", "disconnect", "delete_content"})
+REPLICATED = frozenset(
+    {"admit", "track", "start", "finish", "fail", "lost_start", "cancel", "disconnect", "delete_content"}
+)
 """The scripts that wait: their caller tells somebody, or starts an engine, and cannot take it back."""
 
 _WARNING_INTERVAL_SECS = 30.0

@@ -41,6 +41,8 @@ class NewRequest(NamedTuple):
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
     webhook_url: str = ""  # gets an event at the end; empty for none
+    parent: str = ""  # the id of the request that started this one; empty for none
+    own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
 
 
 class Admission(NamedTuple):

@@ -12,6 +12,7 @@ from lifecycle.ids import new_start_nonce
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
+from lifecycle.store.local_starts import LocalStarts
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.queues import Queues
@@ -48,7 +49,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts):
+class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -104,6 +105,8 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             self.settings.transient_secs,
             request.webhook_url,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
+            request.parent,
+            request.own_labels,
         )
         outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":

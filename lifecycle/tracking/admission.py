@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
 from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
@@ -28,6 +30,8 @@ class AdmissionRequest(NamedTuple):
     storage: Storage = Storage.NONE
     openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
     webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
+    parent: str = ""  # the id of the request that started this one; empty for none
+    own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
 
 
 class Rejected(Exception):
@@ -43,11 +47,25 @@ class Rejected(Exception):
         self.reason = reason
 
 
+class Detachment:
+    """Tell when Redis knows that a client has gone, and what followed."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.disconnection: Disconnection | None = None  # None when nothing had to be reported, or Redis was away
+
+    def end(self, disconnection: Disconnection | None) -> None:
+        """Note that the client is detached."""
+        self.disconnection = disconnection
+        self.done.set()
+
+
 @dataclass(slots=True)
 class AdmittedRequest:
     """Give one client its request: a reader, and the handles of its connection and of its response's stream.
 
-    `attached`: the request was admitted for another call. `created_at` is in Unix seconds.
+    `attached`: the request was admitted for another call. `created_at` is in Unix seconds. `detachment` is of this
+    client, once both handles are closed.
     """
 
     rid: str
@@ -56,3 +74,5 @@ class AdmittedRequest:
     connection: ConnectionHandle
     stream: ConnectionHandle
     attached: bool = False
+    endpoint: str = ""
+    detachment: Detachment = field(default_factory=Detachment)

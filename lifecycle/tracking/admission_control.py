@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import NewRequest
+from lifecycle.store.results import NewRequest, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -57,13 +60,61 @@ class AdmissionControl:
             await self._memory_mark.check(admit.rid, len(admit.body))
             return await self._admit(admit)
 
-    async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+    async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
+        """Admit and start a request that runs in this process; return its start, and a reader for its client.
+
+        Raises as `admit` does. What concerns queues, bodies, content and quotas in `admit` is not used.
+        """
+        if self._state.draining:
+            raise Rejected("draining")
+        with self._owned.admitting(admit.rid), self._reader(admit) as (reader, span):
+            new = NewRequest(
+                rid=admit.rid,
+                nonce=new_nonce(),
+                labels=admit.labels,
+                frontend=self._state.id_for(admit.rid),
+                body=b"",
+                on_disconnect=admit.on_disconnect.value,
+                grace_secs=admit.grace_secs,
+                first_token_timeout_secs=admit.limits.first_token_secs,
+                deadline_secs=admit.limits.deadline_secs,
+                traceparent=span.traceparent,
+                owner=admit.owner,
+                parent=admit.parent,
+                own_labels=admit.own_labels,
+            )
+            start = await self._store.track(new)
+            if start == "fenced":
+                raise Fenced("This frontend's lease in the shard of the request has expired")
+            if isinstance(start, str):
+                raise Rejected(start)
+            self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
+        return start, reader
+
+    @contextmanager
+    def _reader(self, admit: AdmissionRequest) -> Iterator[tuple[TokenReader, RequestSpan]]:
+        """Open the reader and the span of a request that is being admitted. Both are dropped if it is refused."""
         feed = self._readers.feed(admit.rid)
         feed.pin()
         reader = self._readers.fresh(feed)
-        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # if refused it is dropped, and so not exported
-        span.queued()
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
         try:
+            yield reader, span
+        except BaseException:
+            self._readers.close(reader)
+            feed.unpin()
+            raise
+
+    def _own(self, reader: TokenReader, admit: AdmissionRequest, span: RequestSpan, *, local: bool) -> None:
+        feed, labels = reader.feed, admit.labels
+        self._metrics.started.labels(*labels).inc()
+        self._owned.own(feed, labels, admit.limits, span, queued=not (local or feed.started), local=local)
+        # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
+        self._metrics.output_tokens.labels(labels.model).inc(feed.number)
+
+    async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+        with self._reader(admit) as (reader, span):
+            span.queued()
             limits, nonce, slot = admit.limits, new_nonce(), None
             if admit.inflight_limit:
                 slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
@@ -89,6 +140,8 @@ class AdmissionControl:
                 storage=admit.storage.value,
                 openings=admit.openings,
                 webhook_url=self._webhook_url(admit),
+                parent=admit.parent,
+                own_labels=admit.own_labels,
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":
@@ -99,14 +152,7 @@ class AdmissionControl:
                 raise StoreUnavailable("Redis took too long to admit the request")
             if admission.outcome != "admitted":
                 raise Rejected(admission.outcome)
-        except BaseException:
-            self._readers.close(reader)
-            feed.unpin()
-            raise
-        self._metrics.started.labels(*admit.labels).inc()
-        self._owned.own(feed, admit.labels, limits, span, queued=not feed.started)
-        # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
-        self._metrics.output_tokens.labels(admit.labels.model).inc(feed.number)
+        self._own(reader, admit, span, local=False)
         return admission.created_at, reader
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:

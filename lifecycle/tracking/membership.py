@@ -14,15 +14,16 @@ from lifecycle.errors import Fenced, StoreError
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.store.connect import Connections
-from lifecycle.store.results import PendingCancellation
+from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.inbox import Inbox
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.local_runs import LocalRuns
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.push_dispatcher import PushDispatcher
 from lifecycle.tracking.readers import Readers
-from lifecycle.types import ErrorType, ReplicaState, Role
+from lifecycle.types import CancelMode, ErrorType, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Membership:
         models: ModelRegistry,
         readers: Readers,
         owned: OwnedRequests,
+        local_runs: LocalRuns,
     ) -> None:
         self._state = state
         self._store = connections.store
@@ -45,10 +47,12 @@ class Membership:
         self._models = models
         self._readers = readers
         self._owned = owned
+        self._local_runs = local_runs
         self._pushes = PushDispatcher(state, readers, owned)
         self._reaper = Reaper(self._store)
         self.lease = Lease(self._store, Role.FRONTEND, self, on_sweep_due=self._reaper.sweep_soon)
         state.id, state.leases = self.lease.id, self.lease.shards
+        local_runs.begin(connections, self.lease)
         self._inboxes = [
             Inbox(
                 factory,
@@ -88,12 +92,14 @@ class Membership:
 
     async def run(self) -> None:
         """Send heartbeats and read the inboxes until cancelled, or until this frontend has left."""
-        work = [self._models.run(), *(inbox.run() for inbox in self._inboxes)]
-        background = [asyncio.create_task(part, name="roster or inbox") for part in work]
-        try:
-            await self.lease.run()
-        finally:
-            await tasks.end(background)
+        async with asyncio.TaskGroup() as group:
+            background = [group.create_task(inbox.run(), name="inbox") for inbox in self._inboxes]
+            background.append(group.create_task(self._models.run(), name="roster"))
+            background.append(group.create_task(self._local_runs.serve(), name="local runs"))
+            try:
+                await self.lease.run()
+            finally:
+                await tasks.end(background)
 
     # The lease's holder
 
@@ -102,10 +108,18 @@ class Membership:
 
     def about(self) -> dict[str, Any]:
         state = ReplicaState.DRAINING if self._state.draining else ReplicaState.READY
-        return {"state": state, "url": self._state.url, "counted": self._metrics.counted()}
+        return {"state": state, "url": self._state.url or None, "counted": self._metrics.counted()}
 
     async def on_pending_cancellations(self, pending: Sequence[PendingCancellation]) -> None:
-        """Ignore them: only workers have any."""
+        """Cancel what runs here, and confirm the cancels of requests that do not."""
+        absent = [rid for rid, mode, _ in pending if not self._local_runs.cancel(rid, CancelMode(mode))]
+        await tasks.in_batches(self._confirm_not_running, absent)
+
+    async def _confirm_not_running(self, rid: str) -> None:
+        record = await self._store.read(rid)
+        attempt = record.attempt if record is not None else 0
+        cancelled = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
+        await self._store.finish(rid, self._state.id_for(rid), attempt, cancelled, 0)
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         self._owned.check_lost(rids)
@@ -127,3 +141,4 @@ class Membership:
         self._readers.mark_stale(shard)
         self._owned.mark_stale(shard)
         self._owned.check_ended(shard)
+        self._local_runs.check_streams(shard)

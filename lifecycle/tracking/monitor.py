@@ -56,8 +56,13 @@ class StreamMonitor:
         span: RequestSpan,
         *,
         counted: bool = False,
+        local: bool = False,
     ) -> None:
-        """`counted`: the end of this request has been counted by this process before, and Redis has lost it."""
+        """Prepare to observe the feed.
+
+        `counted`: the end of this request has been counted by this process before, and Redis has lost it. `local`: the
+        request runs in this process, which watches for its inactivity where it runs.
+        """
         self.rid = feed.rid
         self.counted = counted
         self.labels = labels
@@ -66,7 +71,7 @@ class StreamMonitor:
         self._span = span
         self._guard = InflightGuard(services.metrics, labels)
         self._loop = asyncio.get_running_loop()
-        self._inactivity_secs = services.store.settings.frontend_inactivity_secs
+        self._inactivity_secs = 0.0 if local else services.store.settings.frontend_inactivity_secs
         self._poll_secs = services.store.settings.sse_keepalive_secs
         self._over = False  # the monitor has ended, and ignores everything that follows
         self._checking = False  # a task is doing what is due

@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.aio.tasks import Spawn
-from lifecycle.errors import StoreUnavailable
-from lifecycle.store.results import StartedAttempt
+from lifecycle.errors import STREAM_ENDED, StoreUnavailable
+from lifecycle.store.results import Outcome, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -22,6 +22,7 @@ from lifecycle.tracking.admission import Rejected
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.fenced_requests import FencedRequests
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.local_runs import LocalRuns, NoLocalRuns
 from lifecycle.tracking.monitor import MonitorServices, StreamMonitor
 from lifecycle.tracking.readers import Readers
 from lifecycle.types import CancelMode, ErrorType, Labels, Limits, OnDisconnect, RequestRecord, Status
@@ -43,8 +44,13 @@ class OwnedRequests:
         readers: Readers,
         spawn: Spawn,
         on_webhook: Callable[[RequestRecord], None] = lambda _: None,
+        local_runs: LocalRuns | None = None,
     ) -> None:
-        """`on_webhook` is called with the record of each request that has ended here and that a webhook reports."""
+        """`on_webhook` is called with the record of each request that has ended here and that a webhook reports.
+
+        `local_runs` runs those that were tracked in this process.
+        """
+        self._local_runs = local_runs or NoLocalRuns()
         self._store = store
         self._state = state
         self._readers = readers
@@ -110,12 +116,13 @@ class OwnedRequests:
         *,
         queued: bool,
         counted: bool = False,
+        local: bool = False,
     ) -> StreamMonitor:
         """Monitor a request. The caller has pinned `feed`; it is unpinned when the request has ended.
 
-        `counted`: its end has been counted here before.
+        `counted`: its end has been counted here before. `local`: it runs in this process.
         """
-        monitor = StreamMonitor(self._services, feed, labels, limits, span, counted=counted)
+        monitor = StreamMonitor(self._services, feed, labels, limits, span, counted=counted, local=local)
         self._monitors[feed.rid] = monitor
         self._by_shard[self._store.keys.shard_of(feed.rid)].add(feed.rid)
         monitor.begin(queued=queued)
@@ -125,6 +132,7 @@ class OwnedRequests:
         self._monitors.pop(monitor.rid, None)
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
+        self._local_runs.let_go(monitor.rid)
         if monitor.counted:
             record = monitor.feed.record
             self.remember_end(monitor.rid, StartedAttempt(record.attempt, record.start_nonce) if record else None)
@@ -165,6 +173,9 @@ class OwnedRequests:
             if record.status is Status.QUEUED or (told is not None and told != shown):  # it must not run again
                 await self._end_again(rid)
                 return
+        elif record.is_local:
+            await self._end_unstarted(record)
+            return
         else:
             log.info("%s continues under this frontend", rid)
         feed = self._readers.feed(rid)
@@ -172,9 +183,9 @@ class OwnedRequests:
         feed.started = record.started_at is not None
         feed.number = max(feed.number, record.stream_length)
         # Its limits are stored in Redis, where the sweeps find them.
-        span = RequestSpan(rid, record.labels, record.traceparent)
+        span = RequestSpan(rid, record.counted_as, record.traceparent)
         queued = record.status is Status.QUEUED
-        monitor = self.own(feed, record.labels, Limits(), span, queued=queued, counted=ended_before)
+        monitor = self.own(feed, record.counted_as, Limits(), span, queued=queued, counted=ended_before)
         if ended_before:
             # Its worker reports the end again with its next heartbeat, if it lives.
             await asyncio.sleep(self._store.settings.lease_secs)
@@ -190,6 +201,21 @@ class OwnedRequests:
             disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
             if disconnection.what == "grace":
                 monitor.watch_until(disconnection.grace_secs)
+
+    async def _end_unstarted(self, record: RequestRecord) -> None:
+        """End a request that was to run in this process and does not, as the reply to its start was lost.
+
+        Raises StoreUnavailable.
+        """
+        lost = Outcome("failed", ErrorType.WORKER_LOST, STREAM_ENDED)
+        await self._store.finish(
+            record.id,
+            self._state.id_for(record.id),
+            record.attempt,
+            lost,
+            record.stream_length,
+            retry_for_secs=self._store.settings.lease_secs,
+        )
 
     async def _end_again(self, rid: str) -> None:
         """Fail a request whose end Redis has lost, unless it has ended meanwhile. Raises StoreUnavailable."""

@@ -17,16 +17,17 @@ from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.permissions import check_permissions
-from lifecycle.store.results import Cancellation, Roster
+from lifecycle.store.results import Cancellation, Disconnection, Roster, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.worker_roster import Missing, Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Detachment
 from lifecycle.tracking.admission_control import AdmissionControl
 from lifecycle.tracking.background import BackgroundTasks
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.local_runs import LocalRuns, NoLocalRuns
 from lifecycle.tracking.membership import Membership
 from lifecycle.tracking.model_registry import ModelRegistry, ModelState
 from lifecycle.tracking.owned_requests import OwnedRequests
@@ -42,7 +43,15 @@ if TYPE_CHECKING:
 class Tracker:
     """Put the parts of a frontend together. Use `async with Tracker.open(…)`."""
 
-    def __init__(self, settings: Settings, connections: Connections, metrics: Metrics, url: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Connections,
+        metrics: Metrics,
+        url: str,
+        local_runs: LocalRuns | None = None,
+    ) -> None:
+        self.subscriptions = connections.subscriptions
         self.store = connections.store
         self.metrics = metrics
         self._connections = connections
@@ -53,12 +62,14 @@ class Tracker:
         config = WebhookConfig.of(settings)
         self._webhooks = self._make_deliverer(config) if config else None
         self.owned = OwnedRequests(
-            self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook
+            self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook, local_runs
         )
         self._admissions = AdmissionControl(
             self.store, metrics, self._state, self.readers, self.owned, config.background_url if config else ""
         )
-        self._membership = Membership(self._state, connections, metrics, self._models, self.readers, self.owned)
+        self._membership = Membership(
+            self._state, connections, metrics, self._models, self.readers, self.owned, local_runs or NoLocalRuns()
+        )
 
     def _make_deliverer(self, config: WebhookConfig) -> WebhookDeliverer:
         from lifecycle.webhooks.deliverer import WebhookDeliverer  # imported here: only webhooks need an HTTP client
@@ -68,16 +79,24 @@ class Tracker:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, settings: Settings, metrics: Metrics, url: str, *, retry_for_secs: float = 10.0
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        url: str,
+        local_runs: LocalRuns | None = None,
+        *,
+        retry_for_secs: float = 10.0,
     ) -> AsyncIterator[Tracker]:
-        """Join the cluster; leave it at the end. `url` is where this frontend is reached.
+        """Join the cluster; leave it at the end. `url` is where this frontend is reached, empty without HTTP.
+
+        `local_runs` runs the requests that are tracked in this process.
 
         Raises StoreUnavailable when Redis cannot be reached for `retry_for_secs`; StoreError when it forbids commands
         that a frontend needs; ConfigurationConflict when replicas
         disagree on a common setting; SettingsError when those about webhooks contradict each other.
         """
         async with Connections.open(settings) as connections:
-            tracker = cls(settings, connections, metrics, url)
+            tracker = cls(settings, connections, metrics, url, local_runs)
             membership, background = tracker._membership, tracker._background
             await check_permissions(connections.store, Role.FRONTEND, retry_for_secs)
             await membership.join(retry_for_secs)
@@ -107,7 +126,7 @@ class Tracker:
 
     @property
     def id(self) -> str:
-        """Return the id of this frontend; it changes when the frontend comes back after it was fenced."""
+        """Return the id of this frontend. Records name it with a suffix, as `<id>~1`, where its lease had expired."""
         return self._state.id
 
     @property
@@ -162,16 +181,24 @@ class Tracker:
         created_at, reader = await self._admissions.admit(admit)
         return self._give_to_client(admit.rid, created_at, reader, admit.labels, attached=False)
 
-    async def attach(self, rid: str) -> AdmittedRequest | None:
-        """Read a request from its start, as the client that brought it does. None when it is unknown.
+    async def track(self, admit: AdmissionRequest) -> tuple[AdmittedRequest, Start]:
+        """Admit and start a request that runs in this process. The caller runs it as the start says.
 
-        Raises StoreUnavailable, Fenced.
+        Raises as `admit` does.
         """
-        opened = await self.open_reader(rid)
+        start, reader = await self._admissions.track(admit)
+        return self._give_to_client(admit.rid, start.created_at, reader, admit.labels, attached=False), start
+
+    async def attach(self, rid: str, after: TokenId = START) -> AdmittedRequest | None:
+        """Read a request, from its start or from behind a token, as the client that brought it does.
+
+        Returns None when it is unknown. Raises StoreUnavailable, Fenced.
+        """
+        opened = await self.open_reader(rid, after)
         if opened is None:
             return None
         record, reader = opened
-        return self._give_to_client(rid, record.created_at, reader, record.labels, attached=True)
+        return self._give_to_client(rid, record.created_at, reader, record.counted_as, attached=True)
 
     async def known_here(self, rid: str) -> bool:
         """Return whether this frontend owns or reads the request; waits while the request is being admitted here."""
@@ -181,17 +208,31 @@ class Tracker:
     def _give_to_client(
         self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool
     ) -> AdmittedRequest:
+        detachment = Detachment()
+
         def on_closed(status: ConnectionStatus) -> None:
-            self._background.spawn(self._close_client(reader, status, labels, admitting=not attached), "connection")
+            closing = self._close_client(reader, status, labels, detachment, admitting=not attached)
+            self._background.spawn(closing, "connection")
 
         connection, stream = ConnectionMonitor(on_closed).handles()
-        return AdmittedRequest(rid, created_at, reader, connection, stream, attached)
+        return AdmittedRequest(rid, created_at, reader, connection, stream, attached, labels.endpoint, detachment)
 
     async def _close_client(
-        self, reader: TokenReader, status: ConnectionStatus, labels: Labels, *, admitting: bool
+        self,
+        reader: TokenReader,
+        status: ConnectionStatus,
+        labels: Labels,
+        detachment: Detachment,
+        *,
+        admitting: bool,
     ) -> None:
         """Detach a client. At most one disconnect is counted for each request."""
-        if await self._detach(reader, status, admitting=admitting):
+        disconnection = None
+        try:
+            disconnection = await self._detach(reader, status, admitting=admitting)
+        finally:
+            detachment.end(disconnection)
+        if disconnection is not None and disconnection.first:
             self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
 
     async def open_reader(self, rid: str, after: TokenId = START) -> tuple[RequestRecord, TokenReader] | None:
@@ -205,15 +246,12 @@ class Tracker:
         """Close a reader from `open_reader`. Losing the last one may cancel the request."""
         await self._detach(reader, status, admitting=False)
 
-    async def _detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> bool:
-        """Return whether this was the request's first unexpected loss of its client."""
+    async def _detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> Disconnection | None:
         disconnection = await self.readers.detach(reader, status, admitting=admitting)
-        if disconnection is None:
-            return False
         monitor = self.owned.get(reader.feed.rid)
-        if monitor is not None and disconnection.what == "grace":
+        if disconnection is not None and monitor is not None and disconnection.what == "grace":
             monitor.watch_until(disconnection.grace_secs)
-        return disconnection.first
+        return disconnection
 
     async def fail_slow_consumer(self, reader: TokenReader, message: str) -> None:
         """Fail the request of a reader whose client takes nothing; it continues if it has other readers or may do so.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from frontend.auth.api_keys import KeyRole, new_key
+from lifecycle.fastapi.api_keys import KeyRole, new_key
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store

@@ -42,6 +42,8 @@ RECORD_FIELDS = {
     "output_tokens",
     "usage",
     "output_events",
+    "parent",
+    "labels",
     "finish_reason",
     "owner",
     "cancelled_by",

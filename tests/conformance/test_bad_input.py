@@ -118,7 +118,7 @@ async def test_a_malformed_header_is_refused(cluster: Cluster, name: str, value:
         ("GET", "/v1/requests?limit=ten", 400),
         ("GET", "/v1/requests?limit=%D9%A1", 400),
         ("GET", "/v1/requests?status=sleeping", 400),
-        ("GET", "/v1/requests?endpoint=images", 400),
+        ("GET", "/v1/requests?endpoint=Images", 400),
         ("GET", "/v1/requests?after=never-seen", 400),
     ],
 )

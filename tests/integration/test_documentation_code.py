@@ -6,6 +6,9 @@ A comment on the line before a block decides:
 - `<!-- run in the background -->`: the block starts a worker, which runs until the end of its page;
 - `<!-- not run: reason -->`: the block is not executed.
 
+A block in the background may also serve an application on one of the ports 9000 to 9003. They are replaced by free
+ports, and the block has started when its port is open.
+
 The blocks of one page are executed in their order, in one folder. A Python block whose first line is `# name.py` is
 saved under that name. `localhost:8000` and `localhost:8001` are replaced by the addresses of the two frontends.
 """
@@ -21,11 +24,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings, as_environment
 from tests.cluster import ROOT, Cluster, running
 from tests.conftest import inspect_and_clear
@@ -46,6 +51,7 @@ _BLOCK = re.compile(
     r"^( *)(?:<!-- ((?:(?!-->).)+) -->\n *)?```(\w+)\n(.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
+_APP_PORT = re.compile(r"\b900[0-3]\b")
 _FILE = re.compile(r"# (\w+\.py)\n")
 
 
@@ -185,18 +191,35 @@ async def in_background(block: Block, cluster: Cluster, folder: Path) -> AsyncIt
         assert process.returncode is None, f"{block.place} ended with {process.returncode}"
         return len((await cluster.get("/v1/replicas"))["data"]) > before
 
+    async def listens() -> bool:
+        for documented in _APP_PORT.findall(block.code):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", app_port(documented))
+            except OSError:
+                return False
+            writer.close()
+        return True
+
     process = await start(block, cluster, folder)
     try:
         await wait_until(joined, timeout=BLOCK_SECS)
+        await wait_until(listens, timeout=BLOCK_SECS)
         yield
     finally:
         await end(process, signal.SIGTERM)
+
+
+@cache
+def app_port(documented: str) -> int:
+    """Return the port that stands for a documented one."""
+    return free_port()
 
 
 async def start(block: Block, cluster: Cluster, folder: Path) -> asyncio.subprocess.Process:
     code = block.code
     for documented, frontend in zip(("localhost:8000", "localhost:8001"), cluster.frontends, strict=True):
         code = code.replace(documented, frontend.url.removeprefix("http://"))
+    code = _APP_PORT.sub(lambda match: str(app_port(match[0])), code)
     if block.language == "python":
         named = _FILE.match(code)
         path = folder / (named[1] if named else "block.py")

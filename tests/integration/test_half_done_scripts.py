@@ -19,10 +19,10 @@ from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
 from lifecycle.store.quota_slots import QuotaSlots
-from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt, UnservedModel
+from lifecycle.store.results import START_LOST, Append, NewRequest, Outcome, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
-from lifecycle.types import CancelMode, Role
+from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import leaks
 from tests.servers import ask
 from tests.unit.world import GROUP, MODEL, World
@@ -36,6 +36,23 @@ _EVERYTHING: dict[str, Any] = {"queue_timeout_secs": 60.0, "deadline_secs": 60.0
 
 async def _admit(world: World) -> Call:
     return lambda: world.admit(**_STORED, **_EVERYTHING)
+
+
+def _tracked(rid: str, **more: Any) -> NewRequest:
+    return NewRequest(rid, "n", Labels("my-agent", "agent", "stream"), "f0", b"", "cancel", **more)
+
+
+async def _track(world: World) -> Call:
+    new = _tracked("r", first_token_timeout_secs=60.0, deadline_secs=60.0, owner="acme", parent="p", own_labels=b"{}")
+    return lambda: world.store.track(new)
+
+
+async def _reap_tracked(world: World) -> Call:
+    await world.store.track(_tracked("r0"))
+    await world.store.track(_tracked("r1", deadline_secs=60.0))
+    await world.cancel(rid="r1")
+    expired = await world.expire("f0")
+    return lambda: world.store.reap(0, expired)
 
 
 async def _start(world: World) -> Call:
@@ -226,6 +243,8 @@ async def _secret(world: World) -> Call:
 
 SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "admit": _admit,
+    "track": _track,
+    "reap tracked": _reap_tracked,
     "start": _start,
     "start overdue": _start_overdue,
     "start fenced": _start_fenced,
@@ -279,6 +298,7 @@ def server() -> Any:
 async def store(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     """Provide a store that makes the same calls each time."""
     monkeypatch.setattr("lifecycle.store.transitions.new_start_nonce", lambda: "nonce-01")
+    monkeypatch.setattr("lifecycle.store.local_starts.new_start_nonce", lambda: "nonce-01")
     monkeypatch.setattr("lifecycle.store.membership.secrets.token_hex", lambda _: "secret")
     async with open_store(Settings(redis_url=server.url, namespace="lc")) as store:
         yield store

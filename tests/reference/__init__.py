@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.reference import clients, errors, http, keys, settings
+from tests.reference import clients, errors, http, keys, library, settings
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PARTS: dict[str, Callable[[], str]] = {
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "calls": http.calls,
     "parameters": http.parameters,
     "bodies": http.bodies,
+    "library": library.text,
     "client libraries": clients.libraries,
     "clients of the Responses API": clients.of_responses,
     "clients of the Messages API": clients.of_messages,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from frontend.auth.policy import RULES, Level
-from frontend.routes.json_schema import RID, TOKEN_ID
+from frontend.routes.json_schema import ENDPOINT_NAME, RID, TOKEN_ID
 from frontend.routes.openapi import document
 from frontend.routes.schemas import SCHEMAS
 from lifecycle.tracking.idempotency import KEY
@@ -19,6 +19,7 @@ METHODS = ("get", "post", "delete")
 _PATTERNS = {
     RID["pattern"]: "request id",
     TOKEN_ID["pattern"]: "token id",
+    ENDPOINT_NAME["pattern"]: "name of an endpoint: 1 to 64 of a-z 0-9 _",
     SCHEMAS["ChatCall"]["properties"]["model"]["pattern"]: "string without spaces",
     f"^{KEY.pattern}$": "1 to 255 visible ASCII characters",
 }

@@ -14,10 +14,10 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from frontend.app import ROUTERS
-from frontend.auth.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
 from frontend.auth.policy import RULES, AccessPolicy, Level
 from frontend.auth.sessions import Sessions
 from lifecycle.cli.main import run
+from lifecycle.fastapi.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
 from lifecycle.settings import SettingsError, as_environment, load
 from lifecycle.store.transitions import Store
 from tests.keys import Keys

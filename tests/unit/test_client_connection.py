@@ -29,7 +29,9 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
     """A client's connection to a server that answers every request with `call`."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await call(ClientConnection.of(scope), receive, send)
+        connection = ClientConnection.of(scope)
+        assert isinstance(connection, ClientConnection)
+        await call(connection, receive, send)
 
     config = EdgeConfig(app, Connections(load()), Refusals(Metrics()), Cors(load()))
     state = ServerState()

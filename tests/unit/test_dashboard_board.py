@@ -18,7 +18,8 @@ from frontend.routes import overview
 from lifecycle.errors import StoreUnavailable
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.queries.cluster import ClusterSnapshot, Count, Inflight
-from lifecycle.types import Labels, Replica, Role
+from lifecycle.records import Replica
+from lifecycle.types import Labels, Role
 from tests.unit.world import LABELS, World
 
 LEASE_SECS = 12.0

@@ -14,11 +14,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from frontend.endpoints.completions.choices import ChoiceProgress
 from frontend.endpoints.completions.fold import CompletionFold
-from frontend.endpoints.completions.sse import DONE, ChunkEncoder
+from frontend.endpoints.completions.sse import ChunkEncoder
 from frontend.endpoints.stream import KEEPALIVE
 from lifecycle.encoding import encodable
 from lifecycle.errors import ERROR_RESPONSES, STREAM_ENDED
 from lifecycle.fastapi.errors import error_frame
+from lifecycle.fastapi.json_events import DONE
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, ErrorDetail, ErrorType, Event
 

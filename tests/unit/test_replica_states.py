@@ -14,8 +14,9 @@ from lifecycle.cli import listing, output
 from lifecycle.cli.doctor.cluster import check_cluster
 from lifecycle.cli.output import Cell
 from lifecycle.queries import cluster
+from lifecycle.records import Replica
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.types import Replica, ReplicaState, Role
+from lifecycle.types import ReplicaState, Role
 from tests.joining import join
 from tests.unit.world import MODEL, World
 

@@ -83,7 +83,7 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
 @pytest.mark.parametrize("name", script_loader.names())
 def test_only_admission_is_refused_when_memory_is_full(name: str) -> None:
     flags = source_of(name).partition("\n")[0]
-    assert ("allow-oom" in flags) == (name != "admit")
+    assert ("allow-oom" in flags) == (name not in ("admit", "track"))
 
 
 class Recorded(Exception):
@@ -142,6 +142,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "secret": lambda s: s.read_secret(),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
+    "track": lambda s: s.track(NewRequest("r", "n", LABELS, "f", b"", "cancel"), retry_for_secs=0),
     "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),
     "settle_webhook": lambda s: s.settle_webhook(0, EVENT, "t", "failed"),
 }

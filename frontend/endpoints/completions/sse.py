@@ -16,11 +16,10 @@ from frontend.endpoints.completions.choices import ChoiceProgress, choices_of, i
 from frontend.endpoints.completions.fold import usage_of
 from lifecycle.encoding import encodable, encode_json
 from lifecycle.fastapi.errors import error_frame
+from lifecycle.fastapi.json_events import DONE
 from lifecycle.formats.chunks import ENVELOPE, is_usage_rest
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, ErrorType, Event, Status
-
-DONE = b"data: [DONE]\n\n"
 
 _CHUNK_OBJECTS = {
     Endpoint.CHAT_COMPLETIONS: "chat.completion.chunk",

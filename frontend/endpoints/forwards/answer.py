@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import orjson
 
-from frontend.endpoints.completions.sse import DONE
-from lifecycle.fastapi.errors import error_frame
+from lifecycle.fastapi.json_events import JsonEventEncoder
 from lifecycle.tokens.items import End
-from lifecycle.types import ErrorType, Event, Status
+from lifecycle.types import Event
 
 
-class AnswerEncoder:
+class AnswerEncoder(JsonEventEncoder):
     """Encode the answer for a client that reads the request's stream."""
 
-    is_holding = False
-
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
-
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
-        """Return one server-sent event for each event; a forward has one."""
+    def tokens(self, attempt: int, first: int, events: Sequence[Any]) -> bytes:
+        """Return one server-sent event for each event, which is JSON already; a forward has one."""
         return b"".join(
             b"id: %d-%d\ndata: %b\n\n" % (attempt, number, answer.encode())
             for number, answer in enumerate(cast(list[str], events), first)
         )
-
-    def release(self) -> bytes:
-        """Return nothing: no event is held back."""
-        return b""
-
-    def ending(self, end: End) -> bytes:
-        """Return what ends the stream: the error, if the request failed, and `[DONE]`."""
-        if end.status == Status.COMPLETED:
-            return DONE
-        return error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail) + DONE
 
 
 class AnswerFold:

@@ -66,8 +66,8 @@ def up(
     log_format: Format = logs.LogFormat.AUTO,
 ) -> int:
     """Run everything on this machine, with a private Redis unless --redis-url is given. Ctrl-C stops everything."""
-    from frontend.auth.api_keys import check_access
     from lifecycle.cli.up.own_redis import private_server
+    from lifecycle.fastapi.api_keys import check_access
     from lifecycle.local.console import Console
     from lifecycle.webhooks.config import WebhookConfig
 

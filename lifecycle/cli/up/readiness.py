@@ -12,11 +12,12 @@ import httpx2
 
 from lifecycle.local.supervisor import Condition
 from lifecycle.queries import cluster
+from lifecycle.records import Replica
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import models_of, workers_of
-from lifecycle.types import Replica, ReplicaState
+from lifecycle.types import ReplicaState
 
 _TIMEOUT_SECS = 2.0
 

@@ -20,13 +20,14 @@ limit = tonumber(limit)
 -- Returns how many further requests this call may handle.
 local function budget() return math.max(0, limit - ended - moved - waiting) end
 
+-- A frontend runs what was tracked in its process, which no worker can start again: that has one attempt only.
 local function reap_running()
-  local key = P .. 'running:' .. replica
+  local key, most_attempts = P .. 'running:' .. replica, role == 'worker' and tonumber(max_attempts) or 1
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, tonumber(max_attempts), uses_attempt == '1',
-        lost_outcome)
+      local what = requeue_or_end(rid, record, now, retention, most_attempts,
+        role ~= 'worker' or uses_attempt == '1', lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -108,8 +109,8 @@ local function reap_reading()
 end
 
 models = cjson.decode(models)
+if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
 if role == 'worker' then
-  if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
   for _, model in ipairs(models) do
     for _, queue in ipairs({'queue', 'retry'}) do
       local requeued, all = 0, false
@@ -118,8 +119,7 @@ if role == 'worker' then
       if not all then left = left + 1 end
     end
   end
-  if left == 0 then redis.call('DEL', P .. 'pending_cancellations:' .. replica) end
-else
+elseif left == 0 then  -- what it runs ends before anything of it is given to a new owner
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
   if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
   if left == 0 then
@@ -128,6 +128,7 @@ else
   end
 end
 if left == 0 then
+  redis.call('DEL', P .. 'pending_cancellations:' .. replica)
   redis.call('HDEL', P .. 'ticks', replica)
   redis.call('HDEL', P .. 'pending_cleanup', replica)
 end

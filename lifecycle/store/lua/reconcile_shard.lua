@@ -7,8 +7,8 @@
 --         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit
 -- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
 --         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
---         {rid, mode, reason}… for a worker; tick is how often this replica has called, so it goes back when Redis has lost
---         its last writes; sweep is 1 when this replica has to sweep the shard.
+--         {rid, mode, reason}…, of what runs there; tick is how often this replica has called, so it goes back when Redis
+--         has lost its last writes; sweep is 1 when this replica has to sweep the shard.
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit = unpack(ARGV)
@@ -31,19 +31,14 @@ end
 if role == 'worker' then note_models(cjson.decode(models), now) end
 
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
-local held, pending_cancellations = 0, {}
-if role == 'worker' then
-  held = redis.call('HLEN', P .. 'running:' .. replica)
-  local limit = tonumber(cancellations_limit)
-  for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
-    local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
-    local mode = cancel[1] or 'kill'
-    -- It ended or runs elsewhere: whatever the cancel was, this worker must kill its engine.
-    if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
-    pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
-  end
-else
-  held = redis.call('HLEN', P .. 'inflight:' .. replica)
+local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
+local limit, pending_cancellations = tonumber(cancellations_limit), {}
+for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
+  local cancel = read_typed('HMGET', P .. 'request:' .. rid, 'cancel_mode', 'cancel_reason', 'status', 'worker')
+  local mode = cancel[1] or 'kill'
+  -- It ended or runs elsewhere: whatever the cancel was, this replica must kill its engine.
+  if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
+  pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
 end
 local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
 return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0}

@@ -9,7 +9,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import lifecycle
 from lifecycle.errors import LifecycleError
 
 
@@ -18,7 +17,7 @@ def bind(name: str) -> None:
 
     Raises LifecycleError, with both paths, when another module of that name has been imported already.
     """
-    initial = Path(lifecycle.__file__).resolve().parent.parent / name / "__init__.py"
+    initial = Path(__file__).resolve().parent.parent / name / "__init__.py"
     loaded = sys.modules.get(name)
     if loaded is not None:
         if Path(loaded.__file__ or "").resolve() != initial:

@@ -1,0 +1,45 @@
+"""Declare an engine by a decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar, overload
+
+from lifecycle.execution.declarations import as_engine
+
+EngineT = TypeVar("EngineT", bound=Callable[..., Any])
+
+
+@overload
+def engine(function: EngineT, /) -> EngineT: ...
+@overload
+def engine(
+    *,
+    accepts: bool | Collection[str] | None = None,
+    endpoints: Collection[str] | None = None,
+    resumable: bool | None = None,
+    concurrency: int | None = None,
+    startup: Callable[[], Awaitable[None]] | None = None,
+    health: Callable[[], Awaitable[None]] | None = None,
+    aclose: Callable[[], Awaitable[None]] | None = None,
+    run_in_thread: bool | None = None,
+) -> Callable[[EngineT], EngineT]: ...
+def engine(function: EngineT | None = None, /, **declared: Any) -> EngineT | Callable[[EngineT], EngineT]:
+    """Declare an engine: `async def generate(request, context)`, which yields text as str or chunks as dict.
+
+    Use it bare or with what the engine declares: `accepts` are the names of parameters that it takes, or True for all;
+    `endpoints` the names of those that it serves; `resumable=True` that it continues behind `context.emitted`;
+    `concurrency` how many requests a worker runs at a time; `startup`, `health` and `aclose` are async functions
+    without arguments; `run_in_thread=True` belongs to a synchronous generator function.
+
+    The function is returned as it is, with these attributes. Raises InvalidSetting when it cannot be an engine.
+    """
+
+    def declare(function: EngineT) -> EngineT:
+        for name, value in declared.items():
+            if value is not None:
+                setattr(function, name, value)
+        as_engine(f"the engine {getattr(function, '__name__', function)!r}", function)
+        return function
+
+    return declare if function is None else declare(function)

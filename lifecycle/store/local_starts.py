@@ -1,0 +1,59 @@
+"""Accept requests that run in the process of their frontend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lifecycle.ids import new_start_nonce
+from lifecycle.store.results import NewRequest, Start
+from lifecycle.store.runner import ScriptRunner, as_text
+
+
+class LocalStarts(ScriptRunner):
+    """The part of the Store that admits and starts a request in one step."""
+
+    async def track(self, request: NewRequest, *, retry_for_secs: float = 0.3) -> Start | Literal["exists", "fenced"]:
+        """Write the record of a request that runs here, count it as inflight of its frontend, and begin its attempt.
+
+        The frontend is its worker too: it appends, confirms cancels and finishes under the frontend's id. Nobody else
+        can run the request, so it fails as `worker_lost` when the frontend expires. What concerns queues, bodies,
+        content and quotas in `request` is not used.
+
+        A repetition with the same nonce returns the same Start. A request is refused without any write as `exists`, or
+        as `fenced` when the frontend has expired. Redis refuses it, as StoreUnavailable, when its memory is full.
+        """
+        reply = await self._in_shard(
+            "track",
+            request.rid,
+            retry_for_secs,
+            request.rid,
+            request.nonce,
+            new_start_nonce(),
+            *request.labels,
+            request.frontend,
+            request.on_disconnect,
+            request.grace_secs,
+            request.first_token_timeout_secs,
+            request.deadline_secs,
+            request.traceparent,
+            request.owner,
+            request.parent,
+            request.own_labels,
+        )
+        what = as_text(reply[0])
+        if what != "run":
+            return "exists" if what == "exists" else "fenced"
+        return Start(
+            attempt=1,
+            base=0,
+            body=b"{}",
+            request_type=request.labels.request_type,
+            cancel_mode="",
+            cancel_reason="",
+            traceparent=request.traceparent,
+            created_at=float(reply[1]),
+            endpoint=request.labels.endpoint,
+            owner=request.owner,
+            nonce=as_text(reply[2]),
+            length=1,  # the entry that begins the attempt
+        )

@@ -1,0 +1,46 @@
+"""Errors inside become the public ones, whatever raised them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import lifecycle
+from lifecycle.errors import ConfigurationConflict, Fenced, StateLost, StoreUnavailable
+from lifecycle.tracking import admission
+from lifecycle.tracking.admission import Rejected
+from lifecycle.tracking.public_errors import public_errors
+
+REASONS = set(re.findall(r"`([a-z_]+)`", Rejected.__doc__ or "")) - {"reason", "other_body"}  # submit has no such key
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_every_reason_to_refuse_has_an_error(reason: str) -> None:
+    with pytest.raises((lifecycle.Conflict, lifecycle.Overloaded, lifecycle.Unavailable)), public_errors("r"):
+        raise Rejected(reason)
+
+
+def test_the_reasons_are_all_there() -> None:
+    assert {"exists", "full", "full_bytes", "limit", "draining", "contended"} == REASONS, Path(admission.__file__)
+
+
+@pytest.mark.parametrize(
+    ("failure", "public"),
+    [
+        (StoreUnavailable("Redis cannot be reached", "at 10.0.0.1"), lifecycle.Unavailable),
+        (StateLost("lost"), lifecycle.Unavailable),
+        (Fenced("the lease has expired"), lifecycle.Unavailable),
+        (ConfigurationConflict("LIFECYCLE_SHARDS differs"), lifecycle.InvalidSetting),
+        (ExceptionGroup("tasks", [ExceptionGroup("more", [Fenced("expired")])]), lifecycle.Unavailable),
+        (lifecycle.NotFound("unknown"), lifecycle.NotFound),
+        (ExceptionGroup("tasks", [KeyError("mine")]), ExceptionGroup),
+        (KeyError("mine"), KeyError),
+    ],
+)
+def test_internal_errors_are_translated(failure: Exception, public: type[Exception]) -> None:
+    with pytest.raises(public) as raised, public_errors():
+        raise failure
+    assert type(raised.value) is public
+    assert "10.0.0.1" not in str(raised.value)
