@@ -42,7 +42,7 @@ _LEASE_SECS = 600.0
 _JOINING = 20  # replicas at once
 _CALLS = 15
 _READY_SECS = 60.0
-_GROUP = 'running["m","chat_completions","stream"]'
+_GROUP = '["m","chat_completions","stream"]'
 _SERVER_CONFIG = {"maxclients": "19000", "save": ""}
 
 

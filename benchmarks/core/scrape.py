@@ -18,7 +18,7 @@ from tests.joining import join
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default
 _TICK_SECS = 0.001
-_COUNT = ("HSET", 'running["m","chat_completions","stream"]', 3)
+_COUNT = ("HSET", '["m","chat_completions","stream"]', 3)
 
 
 async def measure(quick: bool) -> list[Table]:

@@ -114,9 +114,9 @@ async def _groups(store: Store, model: str = "") -> dict[Labels, Count]:
     """Count by labels, from one sum in each shard."""
     groups: dict[Labels, Count] = defaultdict(Count)
     for counts in await asyncio.gather(*(store.count_inflight(shard) for shard in range(store.settings.shards))):
-        for (status, labels), number in counts.items():
+        for labels, (queued, running) in counts.items():
             if not model or labels.model == model:
-                groups[labels] += Count(queued=number) if status == "queued" else Count(running=number)
+                groups[labels] += Count(queued, running)
     return dict(groups)
 
 

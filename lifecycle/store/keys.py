@@ -57,8 +57,8 @@ SHARD_KEYS = (
         "model → bytes of the bodies queued for it",
     ),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
-    Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: state and labels → number"),
-    Key("group_counts", "hash", "permanent, bounded by labels", "state and labels → number, of all frontends"),
+    Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: labels → queued + 2^26 * running"),
+    Key("group_counts", "hash", "permanent, bounded by labels", "the sum of `counts` of all frontends"),
     Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
     Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),
     Key(

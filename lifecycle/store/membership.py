@@ -24,6 +24,7 @@ from lifecycle.store.results import (
     RosterEntry,
     Swept,
     UnservedModel,
+    queued_and_running,
 )
 from lifecycle.store.runner import ScriptRunner, as_text
 from lifecycle.types import Labels, Role
@@ -253,17 +254,16 @@ class Membership(ScriptRunner):
         )
         return Swept(int(reply[0]), bool(reply[1]), int(reply[2]))
 
-    async def count_inflight(self, shard: int) -> dict[tuple[str, Labels], int]:
-        """Count the requests inflight in one shard by status and labels, of the frontends with a lease there.
+    async def count_inflight(self, shard: int) -> dict[Labels, tuple[int, int]]:
+        """Return how many requests are queued and running in one shard, of the frontends with a lease there.
 
         The cost does not grow with the number of frontends. Raises StoreUnavailable.
         """
         flat = await self._call("count_inflight", self._prefixes[shard], self.settings.lease_secs)
-        counts: dict[tuple[str, Labels], int] = {}
-        for name, number in zip(flat[::2], flat[1::2], strict=True):
-            status, _, labels = as_text(name).partition("[")
-            counts[status, Labels(*orjson.loads("[" + labels))] = int(number)
-        return counts
+        return {
+            Labels(*orjson.loads(labels)): queued_and_running(int(number))
+            for labels, number in zip(flat[::2], flat[1::2], strict=True)
+        }
 
     async def count_held(self, shard: int, role: Role, model: str = "") -> dict[str, int]:
         """Return how many requests each replica of one role holds in one shard, without those that hold none.

@@ -14,6 +14,12 @@ Refusal = Literal["gone", "closed", "fenced", "expired"]
 AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
 
 
+def queued_and_running(number: int) -> tuple[int, int]:
+    """Return both counts that Redis keeps in one number: see `counts.lua`."""
+    running, queued = divmod(number, 1 << 26)
+    return queued, running
+
+
 def record_of(text: bytes) -> RequestRecord | None:
     """Return the record that a script sent as JSON; an empty reply means that there is none."""
     return RequestRecord.from_hash(orjson.loads(text)) if text else None

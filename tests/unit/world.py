@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 
 from lifecycle.settings import Settings
 from lifecycle.store.common_settings import CommonSettings
-from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
+from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start, queued_and_running
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Role
 from tests.admitting import CHAT, admit
@@ -133,10 +133,8 @@ class World:
     async def counts(self, frontend: str) -> dict[str, int]:
         """Return the number of requests of a frontend, by status."""
         flat = await self.store.command("HGETALL", f"{self.prefix}counts:{frontend}")
-        counts: Counter[str] = Counter()
-        for field, number in zip(flat[::2], flat[1::2], strict=True):
-            counts[field.decode().partition("[")[0]] += int(number)
-        return dict(counts)
+        queued, running = map(sum, zip((0, 0), *(queued_and_running(int(n)) for n in flat[1::2]), strict=True))
+        return {status: n for status, n in (("queued", queued), ("running", running)) if n}
 
     async def totals(self) -> dict[tuple[str, str], int]:
         """(status, error type) → how many; a request counts once, whatever was done to it."""

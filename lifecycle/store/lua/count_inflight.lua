@@ -2,7 +2,7 @@
 -- count_inflight: counts the requests inflight in one shard, of the frontends that hold a lease here.
 -- KEYS[1] shard prefix
 -- ARGV    shift, lease_secs
--- Returns a flat list of state and labels, number…
+-- Returns a flat list of labels, number…, with both statuses in one number: see counts.
 -- The sum over all frontends is kept. What it has of frontends without a lease is subtracted, so it is right one lease after
 -- a death even if nobody sweeps.
 
@@ -24,7 +24,7 @@ local found = {}
 for name, number in pairs(counts) do
   if number > 0 then
     found[#found + 1] = name
-    found[#found + 1] = number
+    found[#found + 1] = string.format('%.0f', number)
   end
 end
 return found

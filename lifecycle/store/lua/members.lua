@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, role, lease_secs, first, limit, model = unpack(ARGV)
---- @include clock membership
+--- @include clock membership counts
 
 local holds = role == 'worker' and 'running:' or 'inflight:'
 
@@ -15,8 +15,7 @@ local function number_of(replica)
   if model == '' then return redis.call('HLEN', P .. holds .. replica) end
   local number, flat = 0, redis.call('HGETALL', P .. 'counts:' .. replica)
   for i = 1, #flat, 2 do
-    local labels = cjson.decode(string.match(flat[i], '%[.*'))
-    if labels[1] == model then number = number + tonumber(flat[i + 1]) end
+    if cjson.decode(flat[i])[1] == model then number = number + inflight_in(tonumber(flat[i + 1])) end
   end
   return number
 end
