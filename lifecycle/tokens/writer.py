@@ -165,7 +165,7 @@ class TokenSink:
         self._queued = False
         if not self._events or (self._ending and self._tokens <= ENTRY_TOKENS):
             return None
-        self._flushing = self._take(self._entry_length())
+        self._flushing = self._take(self._entry_length() if self._surplus else ENTRY_TOKENS)
         self.has_sent = True
         entry = self._entry(self._flushing)
         if self._must_check:
@@ -216,10 +216,8 @@ class TokenSink:
         return len(self._events) + self._surplus_tokens
 
     def _entry_length(self) -> int:
-        """Return how many events the next entry has: those that fit, but at least one."""
+        """Return how many events the next entry has, if some are long: those that fit, but at least one."""
         most = min(len(self._events), ENTRY_TOKENS)
-        if not self._surplus:
-            return most
         tokens = 0
         for count in range(most):
             tokens += 1 + self._surplus.get(self._number + 1 + count, 0)
@@ -231,8 +229,9 @@ class TokenSink:
         events = self._events
         if len(events) <= count:
             self._events = []
-            self._surplus.clear()
-            self._surplus_tokens = 0
+            if self._surplus:
+                self._surplus.clear()
+                self._surplus_tokens = 0
             return events
         if self._surplus:
             for number in range(self._number + 1, self._number + 1 + count):

@@ -168,7 +168,7 @@ def test_they_are_short_and_listed() -> None:
         for path in EXAMPLES.rglob("*")
         if path.suffix in (".py", ".js", ".mjs", ".jsx", ".sh", ".html") and "node_modules" not in path.parts
     ]
-    assert len(files) == 11
+    assert len(files) == 12
     for path in files:
         longest = LONGEST_TRANSPORT_LINES if path.name == "transport.js" else LONGEST_LINES
         assert len(path.read_text().splitlines()) <= longest, path

@@ -121,7 +121,10 @@ class ChunkEncoder:
     def _text(self, number: int, text: Event) -> bytes:
         opening = self._first_open if self._first_events.setdefault(0, number) == number else self._open
         closing = self._text_close if number >= self._text_since else self._text_close_at(number)
-        return opening + encode_json(text) + closing
+        try:
+            return opening + orjson.dumps(text) + closing
+        except orjson.JSONEncodeError:
+            return opening + encode_json(text) + closing
 
     def _text_close_at(self, number: int) -> bytes:
         """Return what follows the text of the event `number`."""

@@ -56,6 +56,7 @@ def _not_found(history: History, calls: Sequence[Call], accepted: Sequence[Call]
 
 
 def _in_use(history: History, admissions: Sequence[Call], accepted: Sequence[Call]) -> Iterator[str]:
+    accepted = [call for call in accepted if not call.attached]
     if len(accepted) > 1:
         first, second = sorted(accepted, key=lambda call: call.answered_at)[:2]
         again = second.invoked_at > first.completed_at + history.retention_secs
@@ -86,6 +87,7 @@ def _refused_and_running(history: History, calls: Sequence[Call], admissions: Se
             yield f"its call was answered 503 at {refused_at:.2f} s, and it runs at {call.completed_at:.2f} s"
             return
         end = end_of(call)
-        if end is not None and end.status == "completed" and not is_short:
+        short = is_short or (history.short and history.disturbed(refused_at, refused_at))
+        if end is not None and end.status == "completed" and not short:
             yield f"its call was answered 503 at {refused_at:.2f} s, and it has completed"
             return

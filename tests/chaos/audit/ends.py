@@ -31,6 +31,10 @@ class End(NamedTuple):
         pairs = ((self.error_type, other.error_type), (self.finished_at, other.finished_at))
         return self.status == other.status and all(a is None or b is None or a == b for a, b in pairs)
 
+    def repeats(self, other: End) -> bool:
+        """Return whether this is the same end, reached at another time."""
+        return self._replace(finished_at=None).agrees_with(other)
+
 
 def end_of(call: Call) -> End | None:
     """Return the end that an answer proves to be reached, or None."""
@@ -68,10 +72,11 @@ def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
             first = end
         elif not first.agrees_with(end):
             lost = history.may_have_lost(first.call.invoked_at, end.call.completed_at)
-            if not (lost and end.error_type == "state_lost"):
+            again = end.error_type == "state_lost" or end.repeats(first) or history.short
+            if not (lost and again):
                 yield f"two ends: {first} and {end}"
                 return
-            first = end  # a loss of data is told once, and that is its end from then on
+            first = end  # a loss of data is told once, or an end that was lost is reached again
 
 
 def _status_goes_back(history: History, calls: Sequence[Call]) -> Iterator[str]:
@@ -121,6 +126,7 @@ def _cancel_undone(history: History, calls: Sequence[Call]) -> Iterator[str]:
             )
             return
     for call in later:
-        if call.error == "" and confirmed.record.status == "cancelled":
+        lost = history.short and history.may_have_lost(confirmed.completed_at, call.completed_at)
+        if call.error == "" and confirmed.record.status == "cancelled" and not lost:
             yield f"a reader at {call.completed_at:.2f} s was told success, after a confirmed cancel"
             return

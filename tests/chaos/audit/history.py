@@ -92,6 +92,7 @@ class Call:
     retry_after: bool = False
     record: Seen | None = None
     total: int = 0  # of an inflight reading
+    attached: bool = False  # of an admission: it was given the request of an earlier call by its idempotency key
 
     @property
     def succeeded(self) -> bool:
@@ -124,11 +125,14 @@ class Window:
 class History:
     """`retention_secs`: how long an ended request must be readable. `settle_secs`: how long after a window counts and
     consequences may be late. `shared`: others use the deployment too, so a count may be higher than the load explains.
+    `short`: requests may be shorter than a heartbeat, so they may end before a replica finds that they were admitted
+    although it has answered 503, or that Redis has lost their end.
     """
 
     retention_secs: float = 600.0
     settle_secs: float = 20.0
     shared: bool = False
+    short: bool = False
     calls: list[Call] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
 
@@ -157,7 +161,7 @@ class History:
         return any(window.loses_data and window.overlaps(begins_at, ends_at) for window in self.windows)
 
     def write(self, path: Path) -> None:
-        head = {"retention_secs": self.retention_secs, "settle_secs": self.settle_secs, "shared": self.shared}
+        head = {name: getattr(self, name) for name in ("retention_secs", "settle_secs", "shared", "short")}
         lines: Iterable[dict[str, Any]] = (
             {"history": head},
             *({"window": asdict(window)} for window in self.windows),

@@ -1,0 +1,56 @@
+"""Simulate many seeds in several processes, and show how it goes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.simulation.plan import plan_of
+from tests.simulation.run import simulate
+
+_SHOWN_EVERY_SECS = 5.0
+
+
+class Result(NamedTuple):
+    """Hold what came of one seed."""
+
+    seed: int
+    digest: str
+    violations: list[str]
+
+
+def run_seed(seed: int) -> Result:
+    """Simulate one seed. An exception of the simulation itself counts as a violation."""
+    try:
+        outcome = simulate(plan_of(seed))
+    except Exception as failure:
+        return Result(seed, "", [f"the simulation failed: {failure!r}"])
+    return Result(seed, outcome.digest, outcome.violations)
+
+
+def campaign(seeds: range, processes: int) -> Iterator[Result]:
+    """Yield the results of all seeds, in any order."""
+    if processes <= 1:
+        yield from map(run_seed, seeds)
+        return
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        yield from pool.imap_unordered(run_seed, seeds, chunksize=4)
+
+
+def report(seeds: range, processes: int) -> list[Result]:
+    """Simulate all seeds, print what fails and the progress, and return the results that have violations."""
+    failed: list[Result] = []
+    began_at = shown_at = time.perf_counter()
+    for done, result in enumerate(campaign(seeds, processes), 1):
+        if result.violations:
+            failed.append(result)
+            print(f"seed {result.seed}: {result.violations[0]:.240}", flush=True)
+        now = time.perf_counter()
+        if now - shown_at > _SHOWN_EVERY_SECS or done == len(seeds):
+            shown_at = now
+            rate = done / (now - began_at)
+            print(f"{done:,} of {len(seeds):,} seeds, {rate:.1f} a second, {len(failed)} failed", file=sys.stderr)
+    return failed

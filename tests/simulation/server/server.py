@@ -1,0 +1,125 @@
+"""A Redis server in memory: sessions that speak its protocol, and one database."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from tests.simulation.server import sorted_sets, streams  # noqa: F401 - they enter their commands into the table
+from tests.simulation.server.commands import COMMANDS, WRITES
+from tests.simulation.server.database import Database
+from tests.simulation.server.replies import CommandError, encode
+from tests.simulation.server.scripts import Scripts
+from tests.simulation.server.session import Session
+
+
+class Server:
+    """One server. `clock` returns its time in Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float], seed: int) -> None:
+        self._clock = clock
+        self.database = Database(random.Random(seed))
+        self.database.publish = self._publish
+        self.database.on_entry = self._on_entry
+        self.scripts = Scripts(self._call)
+        self.sessions: dict[Session, None] = {}
+        self.refusal = ""  # an error that answers every command that may write
+        self._subscribers: dict[tuple[str, bytes], dict[Session, None]] = {}
+        self._blocked: dict[bytes, dict[Session, None]] = {}
+        self._ready: dict[bytes, None] = {}  # streams that got an entry during this command
+        self.calls = 0
+        self.generation = 0  # how often its data was replaced
+        self.on_call: Callable[[list[bytes], Any], None] | None = None
+
+    def open(self, send: Callable[[bytes], None]) -> Session:
+        """Open a session; `send` is given the bytes of its replies."""
+        session = Session(self, send)
+        self.sessions[session] = None
+        return session
+
+    def close(self, session: Session) -> None:
+        self.sessions.pop(session, None)
+        for subscribers in self._subscribers.values():
+            subscribers.pop(session, None)
+        self.unblock(session)
+
+    def execute(self, args: list[bytes]) -> Any:
+        """Execute a command and return its reply, or the CommandError that answers it."""
+        database = self.database
+        database.set_clock(self._clock())
+        self.calls += 1
+        try:
+            reply = self._execute(args)
+        except CommandError as failure:
+            reply = failure
+        if self.on_call is not None:
+            self.on_call(args, reply)
+        while self._ready:
+            key = next(iter(self._ready))
+            del self._ready[key]
+            for session in list(self._blocked.get(key, ())):
+                session.retry()
+        return reply
+
+    def _execute(self, args: list[bytes]) -> Any:
+        name = args[0].upper()
+        if self.refusal and name not in (b"PING", b"CLIENT", b"INFO"):
+            raise CommandError(self.refusal)
+        if name == b"EVALSHA" or name == b"EVAL":
+            sha = args[1].decode() if name == b"EVALSHA" else self.scripts.load(args[1])
+            count = int(args[2])
+            self.database.writes += 1
+            return self.scripts.run(sha, args[3 : 3 + count], args[3 + count :])
+        if name in WRITES:
+            self.database.writes += 1
+        return self._call((name, *args[1:]))
+
+    def _call(self, args: tuple[bytes, ...]) -> Any:
+        command = COMMANDS.get(args[0])
+        if command is None:
+            raise CommandError(f"ERR unknown command '{args[0].decode(errors='replace')}' in the simulated Redis")
+        if args[0] in WRITES:
+            self.database.touched[args[1]] = None
+        return command(self.database, args[1:])
+
+    # Channels
+
+    def subscribe(self, session: Session, kind: str, channel: bytes) -> None:
+        self._subscribers.setdefault((kind, channel), {})[session] = None
+
+    def unsubscribe(self, session: Session, kind: str, channel: bytes) -> None:
+        self._subscribers.get((kind, channel), {}).pop(session, None)
+
+    def _publish(self, kind: str, channel: bytes, message: bytes) -> int:
+        receivers = list(self._subscribers.get((kind, channel), ()))
+        if receivers:
+            frame = encode([kind.encode(), channel, message])
+            for session in receivers:
+                session.send(frame)
+        return len(receivers)
+
+    # Blocking reads
+
+    def block(self, session: Session, keys: list[bytes]) -> None:
+        for key in keys:
+            self._blocked.setdefault(key, {})[session] = None
+
+    def unblock(self, session: Session) -> None:
+        for waiting in self._blocked.values():
+            waiting.pop(session, None)
+
+    def _on_entry(self, key: bytes) -> None:
+        if self._blocked.get(key):
+            self._ready[key] = None
+
+    # What may happen to a server
+
+    def restart(self, dumped: bytes | None) -> None:
+        """Begin anew with what was dumped, or with nothing. The sessions are closed by the network."""
+        self.generation += 1
+        if dumped is None:
+            self.database.clear()
+        else:
+            self.database.load(dumped)
+        self.scripts.forget()
