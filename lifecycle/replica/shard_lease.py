@@ -92,7 +92,7 @@ class ShardLease:
         self._is_draining = is_draining
         self._on_sweep_due = on_sweep_due
         self._times_expired = 0
-        self._renewed_at = time.monotonic()
+        self._renewed_at: float | None = None  # when the shard has answered last, by the clock of this process
         self._forget()
 
     def _forget(self) -> None:
@@ -111,8 +111,17 @@ class ShardLease:
         """Renew the lease over another connection, if it is held. Raises StoreUnavailable, Fenced."""
         if self.joined.is_set():
             asked_at = time.monotonic()
-            await store.reconcile_shard(self._shard, self.id, self._role, models=self._models)
-            self._renewed_at = max(self._renewed_at, asked_at)
+            await store.reconcile_shard(
+                self._shard, self.id, self._role, models=self._models, elapsed_secs=self._elapsed_secs(asked_at)
+            )
+            self._note_renewal(asked_at)
+
+    def _elapsed_secs(self, now: float) -> float | None:
+        """Return the seconds since the shard has answered last; None when it never has."""
+        return None if self._renewed_at is None else now - self._renewed_at
+
+    def _note_renewal(self, asked_at: float) -> None:
+        self._renewed_at = asked_at if self._renewed_at is None else max(self._renewed_at, asked_at)
 
     async def renew(self) -> None:
         """Renew the lease and reconcile. Let the holder know when the lease has expired, and join again.
@@ -128,7 +137,7 @@ class ShardLease:
             await self._reconcile()
         except StoreError as failure:
             limit_secs = 2 * self._store.settings.lease_secs
-            if self.joined.is_set() and time.monotonic() - self._renewed_at > limit_secs:
+            if self.joined.is_set() and (self._elapsed_secs(time.monotonic()) or 0.0) > limit_secs:
                 message = f"Redis has not answered for more than two leases ({limit_secs:g} seconds)"
                 self._expired(Fenced(message, error_type=failure.error_type))
             raise
@@ -147,7 +156,6 @@ class ShardLease:
         now = time.monotonic()
         compare = self._mismatches >= _MISMATCHES and now >= self._compare_at
         reconciliation = await self._ask(held, compare)
-        self._renewed_at = max(self._renewed_at, now)
         self.joined.set()
         if self._epoch not in (None, reconciliation.epoch):
             log.warning("Redis has lost the data of shard %d; its requests end as state_lost", shard)
@@ -182,6 +190,7 @@ class ShardLease:
         self._reasserting.discard(shard)
 
     async def _ask(self, held: Collection[str], compare: bool) -> Reconciliation:
+        asked_at = time.monotonic()
         reconciliation = await self._store.reconcile_shard(
             self._shard,
             self.id,
@@ -190,7 +199,9 @@ class ShardLease:
             models=self._models,
             draining=self._is_draining(),
             sweeps=self._on_sweep_due is not None,
+            elapsed_secs=self._elapsed_secs(asked_at),
         )
+        self._note_renewal(asked_at)
         if reconciliation.sweep and self._on_sweep_due is not None:
             self._on_sweep_due(self._shard)
         return reconciliation

@@ -91,7 +91,7 @@ SHARD_KEYS = (
     ),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served in this shard"),
     Key("pending_cleanup", "hash", "members removed when they are reaped", "expired replica → role, models, drained"),
-    Key("clock", "hash", "permanent", "last time seen, the grace after an outage, when the next sweep is due"),
+    Key("clock", "hash", "permanent", "last time seen, grace after an outage, next sweep, steps of Redis's clock"),
 )
 
 CONTROL_KEYS = (

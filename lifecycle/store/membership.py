@@ -147,6 +147,7 @@ class Membership(ScriptRunner):
         models: Sequence[str] = (),
         draining: bool = False,
         sweeps: bool = False,
+        elapsed_secs: float | None = None,
     ) -> Reconciliation:
         """Renew a replica's lease in one shard, or join it, and compare what the replica holds with what it counts.
 
@@ -156,6 +157,9 @@ class Membership(ScriptRunner):
         again until its worker has confirmed it. `models` are those that a worker serves, `draining` says that it leaves
         in an orderly way, and `sweeps` that the caller has a reaper, and can be told to sweep the shard. May be
         repeated; each call raises the replica's tick.
+
+        `elapsed_secs` is the time since the replica's last call for the shard, by its monotonic clock; None for the
+        first. Redis's clock may step, and what it shows beyond this time does not count for the limits of requests.
 
         Raises Fenced when the replica's lease in this shard has expired: the id never becomes valid there again. Raises
         StoreUnavailable.
@@ -171,6 +175,7 @@ class Membership(ScriptRunner):
             orjson.dumps(list(models)),
             "1" if draining else "",
             _CANCELLATIONS_LIMIT,
+            "" if elapsed_secs is None else f"{elapsed_secs:.3f}",
         )
         if reply[0] == b"fenced":
             raise fenced(replica)

@@ -83,11 +83,13 @@ def _held(request: RequestRecord, known: set[str]) -> bool:
 async def _due(store: Store, now: float) -> Finding:
     """Find limits and expiries that the replicas' sweeps should have handled long ago."""
     retry_for_secs = store.settings.sweep_secs * _LATE_SWEEPS
-    latest = f"{now - retry_for_secs:.6f}"
+    latest = now - retry_for_secs
+    prefixes = store.keys.prefixes
+    steps = await store.commands.execute_many(("HGET", prefix + "clock", "lag") for prefix in prefixes)
     late = await store.commands.execute_many(
-        ("ZCOUNT", prefix + name, "-inf", latest)
-        for prefix in store.keys.prefixes
-        for name in ("deadlines", "expiries")
+        ("ZCOUNT", prefix + name, "-inf", f"{latest - lag:.6f}")
+        for prefix, step in zip(prefixes, steps, strict=True)
+        for name, lag in (("deadlines", float(step or 0)), ("expiries", 0.0))
     )
     if not sum(late):
         return ok("sweeps", "nothing is overdue")

@@ -22,7 +22,7 @@ local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disco
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, queue_bytes, traceparent, idempotency,
   owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
   webhook_url, webhook_event, parent, labels = unpack(ARGV)
---- @include commands clock events counts queue
+--- @include commands clock limit_time events counts queue
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -65,7 +65,7 @@ local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_se
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then
     redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
-    redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(after_secs)), kind .. '|' .. rid)
+    redis.call('ZADD', P .. 'deadlines', secs(limit_time(now) + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock stream record grace readers events counts queue content terminal orphans steps cancelling
+--- @include commands clock limit_time stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
 --- @permit
 
@@ -61,7 +61,7 @@ local function reassign(rid, record, new_owner, read)
   count_in(new_owner, rid, labels, record.status)
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
-    begin_grace(rid, now + tonumber(record.grace_secs))
+    begin_grace(rid, now, tonumber(record.grace_secs))
   end
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1

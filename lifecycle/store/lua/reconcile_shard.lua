@@ -4,20 +4,23 @@
 --         that of replicas: after a mismatch the caller reads the ids page by page.
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), models (JSON list that a
---         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit
+--         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit, elapsed_secs (since this
+--         replica's last call, by its monotonic clock; '' for its first)
 -- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
 --         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
 --         {rid, mode, reason}…, of what runs there; tick is how often this replica has called, so it goes back when Redis
 --         has lost its last writes; sweep is 1 when this replica has to sweep the shard.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit = unpack(ARGV)
---- @include commands clock membership served stream record
+local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit,
+  elapsed_secs = unpack(ARGV)
+--- @include commands clock limit_time membership served stream record
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
+note_limit_time(now, elapsed_secs, lease)
 local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
   epoch = secs(now) .. '-' .. replica

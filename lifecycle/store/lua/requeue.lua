@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, queue, entry, uses_attempt, message, error_detail, max_attempts,
   retention_secs = unpack(ARGV)
---- @include commands clock stream record events counts queue content terminal steps retrying
+--- @include commands clock limit_time stream record events counts queue content terminal steps retrying
 --- @permit
 
 local record = load_record(rid)

@@ -15,7 +15,7 @@
 
 local P = KEYS[1]
 local shift, rid, worker, nonce, queue, model, entry, resumable, retention_secs, accepts, endpoints = unpack(ARGV)
---- @include commands clock stream record readers events counts queue
+--- @include commands clock limit_time stream record readers events counts queue
 
 -- Few starts end or requeue a request, so the functions for that are created only then.
 local function load_rare()
@@ -70,9 +70,10 @@ if not waits_here then return drop('moved') end
 local now = clock(shift)
 local number, at = 0, nil
 if attempt ~= '0' or storage then number, at = stream_end(rid) end  -- otherwise there is no stream
+local limits_at = due and limit_time(now)
 for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
   local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
-  if due_at and tonumber(due_at) <= now then
+  if due_at and tonumber(due_at) <= limits_at then
     local terminate, limit_outcome = load_rare()
     local record = load_record(rid)
     terminate(rid, record, now, tonumber(retention_secs), limit_outcome(kind, record, number))

@@ -14,7 +14,7 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands clock membership stream record grace readers events counts queue content terminal limits
+--- @include commands clock limit_time membership stream record grace readers events counts queue content terminal limits
 --- @include orphans steps cancelling retrying deliveries
 --- @permit
 
@@ -95,7 +95,7 @@ local function due(kind, rid)
   ends(rid, record, limit_outcome(kind, record, number))
 end
 
-local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(now), 'LIMIT', 0, left)
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time(now)), 'LIMIT', 0, left)
 for _, member in ipairs(overdue) do
   redis.call('ZREM', P .. 'deadlines', member)
   due(string.match(member, '^([^|]+)|(.+)$'))

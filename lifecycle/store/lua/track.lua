@@ -13,7 +13,7 @@
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend, on_disconnect, grace_secs,
   first_token_timeout_secs, deadline_secs, traceparent, owner, parent, labels = unpack(ARGV)
---- @include commands clock readers counts
+--- @include commands clock limit_time readers counts
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')
@@ -37,7 +37,7 @@ end
 for kind, after_secs in pairs({first_token = first_token_timeout_secs, deadline = deadline_secs}) do
   if tonumber(after_secs) > 0 then
     redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
-    redis.call('ZADD', P .. 'deadlines', secs(now + tonumber(after_secs)), kind .. '|' .. rid)
+    redis.call('ZADD', P .. 'deadlines', secs(limit_time(now) + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')

@@ -40,6 +40,6 @@ local function reader_disconnected(rid, record, now, retention, frontend)
   end
   begin_orphans(rid, record)
   if continues then return 'continues', record end
-  begin_grace(rid, now + grace)
+  begin_grace(rid, now, grace)
   return 'grace', record
 end

@@ -5,7 +5,8 @@
 local function enqueue_retry(rid, record, now, step)
   note_step(rid, record, now, step)
   if record.queue_limit_secs then
-    redis.call('ZADD', P .. 'deadlines', 'NX', secs(now + tonumber(record.queue_limit_secs)), 'queue|' .. rid)
+    local due_at = limit_time(now) + tonumber(record.queue_limit_secs)
+    redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. rid)
   end
   record.queue = 'retry'
   record.entry = enqueue('retry', record.model, rid)
