@@ -18,7 +18,7 @@ from tests.joining import join
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default
 _TICK_SECS = 0.001
-_COUNT = ("HSET", '["m","chat_completions","stream"]', 3)
+_LABELS, _QUEUED = '["m","chat_completions","stream"]', 3
 
 
 async def measure(quick: bool) -> list[Table]:
@@ -61,10 +61,11 @@ async def _scrape(
 async def _join(store: Store, frontends: int, workers: int) -> None:
     for number in range(frontends):
         frontend = f"frontend-{number:012x}"
-        await store.heartbeat(frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}}, [])
-        command, *fields = _COUNT
+        await join(store, frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}})
         await store.commands.execute_many(
-            [(command, f"{prefix}counts:{frontend}", *fields) for prefix in store.keys.prefixes]
+            ("HINCRBY", f"{prefix}{name}", _LABELS, _QUEUED)
+            for prefix in store.keys.prefixes
+            for name in (f"counts:{frontend}", "group_counts")
         )
     for number in range(workers):
         worker = f"worker-{number:012x}"
