@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import pytest
+
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced
 from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
-from lifecycle.store.results import PendingCancellation
+from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore
@@ -98,6 +100,29 @@ async def test_a_replica_comes_back_under_a_new_id_where_its_lease_has_expired(
     finally:
         await tasks.end((running,))
         await _leave(store, lease)
+
+
+async def test_each_renewal_but_the_first_tells_how_much_time_has_passed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another id too: the shard's clock of limits then leaves out the steps of Redis's clock."""
+    told: list[float | None] = []
+    reconcile_shard = Store.reconcile_shard
+
+    async def noted(self: Store, *args: Any, elapsed_secs: float | None = None, **more: Any) -> Reconciliation:
+        told.append(elapsed_secs)
+        return await reconcile_shard(self, *args, elapsed_secs=elapsed_secs, **more)
+
+    monkeypatch.setattr(Store, "reconcile_shard", noted)
+    lease = Lease(store, Role.WORKER, Holder(), ["m"])
+    await lease.join(1)
+    assert told == [None] * store.settings.shards
+    await lease.renew_through(store)
+    await store.expire(0, lease.id)
+    await lease.shards[0].renew()
+    assert lease.ids[0] == f"{lease.id}~1"
+    assert all(secs is not None for secs in told[store.settings.shards :])
+    await _leave(store, lease)
 
 
 async def _leave(store: Store, lease: Lease) -> None:
