@@ -119,3 +119,13 @@ async def test_a_long_list_is_read_in_pages(world: World) -> None:
         await world.store.heartbeat(name, Role.WORKER, {}, ["m"])
     assert {entry.id for entry in (await world.store.listed()).replicas} >= names
     assert {entry.id for entry in (await world.store.roster()).replicas} >= names
+
+
+async def test_of_very_many_models_only_those_served_last_are_known(store: Store) -> None:
+    await join(store, "w0", Role.WORKER, {}, [f"old-{number}" for number in range(600)])
+    await join(store, "w1", Role.WORKER, {}, [f"new-{number}" for number in range(600)])
+    for prefix in (store.keys.control, *store.keys.prefixes):
+        known = await store.command("ZRANGE", prefix + "models", 0, -1)
+        assert (len(known), sum(name.startswith(b"new-") for name in known)) == (1000, 600)
+    for worker in ("w0", "w1"):
+        await leave(store, worker, Role.WORKER)

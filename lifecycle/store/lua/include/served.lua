@@ -5,8 +5,9 @@ local MODELS_LIMIT = 1000
 -- Notes that these models are served now.
 local function note_models(models, now)
   for _, model in ipairs(models) do
-    redis.call('ZADD', P .. 'models', secs(now), model)
-    local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
-    if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
+    if redis.call('ZADD', P .. 'models', secs(now), model) == 1 then
+      local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
+      if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
+    end
   end
 end
