@@ -81,6 +81,7 @@ starting = Starting()
 class Probed(Closing):
     aclose = None
     async def health(self):
+        Path("begun").touch()
         await swallow()
 
 probed = Probed()
@@ -134,6 +135,8 @@ async def test_a_request_that_does_not_end(cluster: Cluster, engine: str) -> Non
 @pytest.mark.parametrize(("engine", "call"), [("closing", "aclose()"), ("probed", "health()")])
 async def test_a_call_that_does_not_return(cluster: Cluster, engine: str, call: str) -> None:
     worker = await cluster.worker("m", f"engines:{engine}")
+    if engine == "probed":
+        await wait_until((cluster.directory / "begun").exists, timeout=20)
     assert await leaves(worker) == 1
     log = worker.log.read_text()
     assert f"the engine engines:{engine} does not end" in log
