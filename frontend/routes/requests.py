@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/requests")
 
 STATUSES = (*Status, cluster.INFLIGHT)
 FORMATS = ("events",)
-"""What `?format=` of a stream may be; without it the events are in the format of the request's endpoint."""
+"""Lists the values of a stream's `?format=`; without it the events are in the format of the request's endpoint."""
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000

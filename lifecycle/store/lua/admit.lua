@@ -62,10 +62,12 @@ if parent ~= '' then redis.call('HSET', key, 'parent', parent) end
 if labels ~= '' then redis.call('HSET', key, 'labels', labels) end
 if webhook_url ~= '' then redis.call('HSET', key, 'webhook_url', webhook_url, 'webhook_event', webhook_event) end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}
+local limits_at
 for kind, after_secs in pairs(limits) do
   if tonumber(after_secs) > 0 then
+    limits_at = limits_at or limit_time(now)
     redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
-    redis.call('ZADD', P .. 'deadlines', secs(limit_time(now) + tonumber(after_secs)), kind .. '|' .. rid)
+    redis.call('ZADD', P .. 'deadlines', secs(limits_at + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')

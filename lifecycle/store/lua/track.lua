@@ -34,10 +34,12 @@ redis.call('HSET', key,
 for name, value in pairs({traceparent = traceparent, owner = owner, parent = parent, labels = labels}) do
   if value ~= '' then redis.call('HSET', key, name, value) end
 end
+local limits_at
 for kind, after_secs in pairs({first_token = first_token_timeout_secs, deadline = deadline_secs}) do
   if tonumber(after_secs) > 0 then
+    limits_at = limits_at or limit_time(now)
     redis.call('HSET', key, kind .. '_limit_secs', after_secs, 'due', '1')
-    redis.call('ZADD', P .. 'deadlines', secs(limit_time(now) + tonumber(after_secs)), kind .. '|' .. rid)
+    redis.call('ZADD', P .. 'deadlines', secs(limits_at + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
