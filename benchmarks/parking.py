@@ -13,6 +13,7 @@ from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType, Role
 from tests.admitting import admit
+from tests.joining import join, leave
 
 _LABELS = Labels("parked", Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)  # a model that nobody has ever served
 _TOGETHER = 500
@@ -23,7 +24,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
     """Queue `count` requests of a frontend that exists in Redis only and is expired when the block ends."""
     async with open_store(settings) as store:
         frontend = new_replica_id(Role.FRONTEND)
-        await store.heartbeat(frontend, Role.FRONTEND, {}, [])
+        await join(store, frontend, Role.FRONTEND, {}, [])
         heartbeats = asyncio.create_task(_heartbeat(store, frontend))
         try:
             for start in range(0, count, _TOGETHER):
@@ -31,7 +32,7 @@ async def parked(settings: Settings, count: int) -> AsyncIterator[None]:
             yield
         finally:
             await tasks.end((heartbeats,))
-            await store.expire(frontend)
+            await leave(store, frontend, Role.FRONTEND)
 
 
 async def _admit(store: Store, frontend: str) -> None:
@@ -46,4 +47,4 @@ async def _admit(store: Store, frontend: str) -> None:
 async def _heartbeat(store: Store, frontend: str) -> None:
     while True:
         await asyncio.sleep(store.settings.heartbeat_secs)
-        await store.heartbeat(frontend, Role.FRONTEND, {}, [])
+        await join(store, frontend, Role.FRONTEND, {}, [])

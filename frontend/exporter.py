@@ -51,7 +51,7 @@ class Exporter(Collector):
             if time.monotonic() - self._taken_at < _MAX_AGE_SECS:
                 return
             try:
-                snapshot = await cluster.snapshot(self._store)
+                snapshot = await cluster.snapshot(self._store, details=False)
             except StoreError:
                 self._snapshot = None
                 return

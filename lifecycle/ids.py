@@ -47,8 +47,18 @@ def new_request_id(prefix: str) -> str:
 
 
 def new_replica_id(role: str) -> str:
-    """Return a random id for a replica. A replica whose lease has expired takes a new one."""
+    """Return a random id for a replica, which it keeps for as long as it runs."""
     return f"{role}-{secrets.token_hex(6)}"
+
+
+def rejoined_id(replica: str, times: int) -> str:
+    """Return the id that a replica takes in a shard in which its lease has expired so many times."""
+    return f"{replica}~{times}"
+
+
+def replica_of(member: str) -> str:
+    """Return the id of the replica that a shard knows under this id."""
+    return member.partition("~")[0]
 
 
 def new_start_nonce() -> str:

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     heartbeat_secs: Seconds = Field(3.0, description="interval at which a replica renews its lease")
     lease_secs: Seconds = Field(12.0, description="time after its last heartbeat at which a replica expires")
-    sweep_secs: Seconds = Field(3.0, description="interval at which each replica runs the reaper")
+    sweep_secs: Seconds = Field(3.0, description="interval at which one of the replicas runs the reaper")
     retention_secs: Annotated[float, Field(ge=0.1, le=30 * 86_400)] = Field(
         600.0, description="time for which an ended request can be read"
     )

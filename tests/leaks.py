@@ -7,6 +7,7 @@ another type, lacks its TTL or has lost its owner is a leak: on a server that ru
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -86,10 +87,12 @@ class _Keyspace:
     async def scan(cls, commands: Sends, namespace: str, inflight_allowed: bool) -> _Keyspace:
         space = cls(commands, inflight_allowed)
         space.places = [_place(key, namespace) for key in await _scan(commands, namespace)]
-        control = f"{namespace}:{{{CONTROL_TAG}}}:"
-        for role in ("frontends", "workers"):
-            space.owners |= _texts(await commands.execute("ZRANGE", control + role, 0, -1))
-        space.owners |= _texts(await commands.execute("HKEYS", control + "pending_cleanup"))
+        for place in space.places:
+            if place.tag != CONTROL_TAG and place.declared is not None:
+                if place.declared.name in ("frontends", "workers"):
+                    space.owners |= _texts(await commands.execute("ZRANGE", place.key, 0, -1))
+                elif place.declared.name == "pending_cleanup":
+                    space.owners |= _texts(await commands.execute("HKEYS", place.key))
         for place in space.places:
             if place.declared is not None and place.declared.name == "request:":
                 status = await commands.execute("HGET", place.key, "status")
@@ -168,6 +171,21 @@ async def _members_are_owned(space: _Keyspace, place: _Place) -> str:
     return f"has members of unknown replicas: {sorted(stray)}" if stray else ""
 
 
+async def _sums_the_counts(space: _Keyspace, place: _Place) -> str:
+    """Compare the sum that is kept with the counts of all frontends, the dead included."""
+    sums: Counter[str] = Counter()
+    for other in space.places:
+        if other.declared is not None and other.declared.name == "counts:" and other.prefix == place.prefix:
+            sums.update(await _numbers(space, other.key))
+    kept = {name: number for name, number in (await _numbers(space, place.key)).items() if number}
+    return "" if kept == dict(sums) else f"has {kept}, while the counts of frontends have {dict(sums)}"
+
+
+async def _numbers(space: _Keyspace, key: str) -> dict[str, int]:
+    flat = await space.commands.execute("HGETALL", key)
+    return {name.decode(): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+
+
 async def _members_have_kept_content(space: _Keyspace, place: _Place) -> str:
     owners = _texts(await space.commands.execute("HKEYS", place.key))
     strays = {owner for owner in owners if not await space.commands.execute("EXISTS", f"{place.prefix}stored:{owner}")}
@@ -215,6 +233,8 @@ RULES: dict[str, _Rule] = {
     "inflight:": _is_owned,
     "counts:": _is_owned,
     "reading:": _is_owned,
+    "group_counts": _sums_the_counts,
+    "served": _members_are_owned,
     "running:": _is_owned,
     "pending_cancellations:": _is_owned,
     "fenced:": _expires,
@@ -236,11 +256,12 @@ RULES: dict[str, _Rule] = {
     "replica:": _expires,
     "models": _permanent,
     "config": _permanent,
+    "roster": _permanent,
+    "changes": _permanent,
     "expired_replicas": _permanent,
     "pending_cleanup": _permanent,
     "secret": _permanent,
     "clock": _permanent,
-    "limit_clock": _permanent,
 }
 """One rule for each declared key, the code to what `Key.life` says in words; a test holds the two together."""
 

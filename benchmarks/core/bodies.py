@@ -13,6 +13,7 @@ from lifecycle.aio import tasks
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import join
 
 _MEGABYTE = 1_000_000
 _PAUSE_SECS = 0.001
@@ -28,7 +29,7 @@ async def measure(quick: bool) -> list[Table]:
     with bench.server() as redis:
         chosen = bench.settings_for(redis.url)
         async with open_store(chosen) as store, open_store(chosen) as other:
-            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
+            await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
             await bench.open_queue(store)
             for size in (1,) if quick else (1, 4, 10):
                 body = b"x" * (size * _MEGABYTE)

@@ -1,7 +1,6 @@
-"""Measure the cost of leases, rosters and sweeps at the Redis node of the control slot, by the number of replicas.
+"""Measure what one call about the replicas costs Redis, by the number of replicas, with one client.
 
-One client measures single calls with so many replicas in Redis. The load of the whole cluster is calculated from the
-rates of the default settings: a heartbeat every 3 s, a sweep every 2.7 s on average (3 s less a random part).
+`python -m benchmarks.membership` measures whole replicas.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
-from tests.servers import info
+from tests.joining import join
 
-_HEARTBEAT_SECS = 3.0
-_SWEEP_SECS = 2.7
-_SHARDS = 16
 _CALLS = 15
 _SERVED = "meta-llama/Llama-3.1-70B"
 _ABOUT = {
@@ -36,66 +32,50 @@ _ABOUT = {
 
 
 async def measure(quick: bool) -> list[Table]:
-    """Measure the control slot by the number of replicas, and a shard's upkeep by the number of known models."""
+    """Measure the calls by the number of replicas, and a sweep by the number of known models."""
     with bench.server() as redis:
         async with open_store(bench.settings_for(redis.url)) as store:
-            control = await _control(redis, store, (20, 50) if quick else (100, 200, 500, 1000, 2000))
+            calls = await _calls(redis, store, (20, 50) if quick else (100, 500, 1000, 2000))
         async with open_store(bench.settings_for(redis.url, namespace="models")) as store:
-            shard = await _shard(redis, store, (1, 10) if quick else (1, 10, 100, 1000))
-    return [control, shard]
+            sweeps = await _sweeps(redis, store, (1, 10) if quick else (1, 10, 100, 1000))
+    return [calls, sweeps]
 
 
-async def _control(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> Table:
+async def _calls(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> Table:
     table = Table(
-        "The control slot, half of the replicas frontends",
-        (
-            "replicas",
-            "heartbeat, µs",
-            "expire, µs",
-            "roster, µs",
-            "roster, KiB",
-            "cores of its node",
-            "MB/s out of its node",
-        ),
+        "Calls about replicas, half of which are frontends",
+        ("replicas", "heartbeat, µs", "reconcile, µs", "expire, µs", "count_inflight, µs", "members, µs", "roster, µs"),
     )
-    joined = 0
+    joined, worker = 0, f"worker-{0:012x}"
     for replicas in sizes:
         for number in range(joined, replicas):
             role = Role.FRONTEND if number % 2 else Role.WORKER
-            await store.heartbeat(f"{role.value}-{number:012x}", role, _ABOUT, [_SERVED])
+            await join(store, f"{role.value}-{number:012x}", role, _ABOUT, [_SERVED])
         joined = replicas
-        heartbeat = await _mean_us(redis, lambda: store.heartbeat("frontend-000000000001", Role.FRONTEND, _ABOUT, []))
-        expire = await _mean_us(redis, store.expire)
-        roster = await _mean_us(redis, store.roster)
-        before = _bytes_out(redis)
-        await store.roster()
-        size = _bytes_out(redis) - before
-        rosters = replicas / _SWEEP_SECS + replicas / 2 / _HEARTBEAT_SECS  # a second; frontends ask at heartbeats too
-        busy_us = replicas / _HEARTBEAT_SECS * heartbeat + replicas / _SWEEP_SECS * expire + rosters * roster
-        table.add(str(replicas), heartbeat, expire, roster, size / 1024, busy_us / 1e6, rosters * size / 1e6)
+        measured = (
+            lambda: store.heartbeat(worker, Role.WORKER, _ABOUT, [_SERVED]),
+            lambda: store.reconcile_shard(0, worker, Role.WORKER, models=[_SERVED]),
+            lambda: store.expire(0),
+            lambda: store.count_inflight(0),
+            lambda: store.count_held(0, Role.FRONTEND),
+            store.roster,
+        )
+        table.add(str(replicas), *[await _mean_us(redis, call) for call in measured])
     return table
 
 
-async def _shard(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> Table:
-    table = Table(
-        "A shard in which nothing is to be done",
-        ("known models", "sweep, µs", f"cores, 100 replicas x {_SHARDS} shards", "cores, 2,000 replicas x 64 shards"),
-    )
+async def _sweeps(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> Table:
+    table = Table("Sweeps of a shard in which nothing is to be done", ("known models", "sweep of 100 models, µs"))
     models: list[str] = []
     for size in sizes:
-        for number in range(len(models), size):
-            models.append(f"model-{number}")
+        new = [f"model-{number}" for number in range(len(models), size)]
+        models += new
+        for model in new:
             for queue in ("queue:", "retry:"):
-                key = store.keys.prefixes[0] + queue + models[-1]
+                key = store.keys.prefixes[0] + queue + model
                 await store.command("XGROUP", "CREATE", key, "workers", "0", "MKSTREAM")
-        sweep = await _mean_us(redis, lambda: store.sweep(0, [], models))
-        small, large = (count / _SWEEP_SECS * sweep / 1e6 for count in (100 * _SHARDS, 2000 * 64))
-        table.add(str(size), sweep, small, large)
-    await store.heartbeat(bench.WORKER, Role.WORKER, _ABOUT, [])
-    reconcile = await _mean_us(redis, lambda: store.reconcile_shard(0, bench.WORKER, Role.WORKER))
-    rate = 2000 * 64 / _HEARTBEAT_SECS
-    cores = rate * reconcile / 1e6
-    table.note = f"reconcile one shard: {reconcile:.0f} µs; 2,000 replicas x 64 shards: {cores:.1f} cores"
+        await join(store, bench.WORKER, Role.WORKER, _ABOUT, new)
+        table.add(str(size), await _mean_us(redis, lambda: store.sweep(0)))
     return table
 
 
@@ -105,7 +85,3 @@ async def _mean_us(redis: EmbeddedRedis, call: Callable[[], Awaitable[object]]) 
     for _ in range(_CALLS):
         await call()
     return bench.script_times(redis).mean_us
-
-
-def _bytes_out(redis: EmbeddedRedis) -> int:
-    return int(info(redis, "stats")["total_net_output_bytes"])

@@ -11,6 +11,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.tokens.history import read_history
 from lifecycle.tokens.items import Tokens
 from lifecycle.types import Role
+from tests.joining import join
 
 _RID = "long"
 
@@ -21,7 +22,7 @@ async def measure(quick: bool) -> list[Table]:
     table = Table(f"An output of {count:,} tokens, one an entry", ("step", "figure"))
     with bench.server() as redis:
         async with open_store(bench.settings_for(redis.url)) as store:
-            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
+            await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
             await bench.open_queue(store)
             await bench.admit(store, _RID)
             await bench.start_queued(store, 1)

@@ -14,10 +14,11 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import join
 
 _SCRAPE_SECS = 15.0  # how often Prometheus asks each frontend by default
 _TICK_SECS = 0.001
-_COUNT = ("HSET", 'running["m","chat_completions","stream"]', 3)
+_LABELS, _QUEUED = '["m","chat_completions","stream"]', 3
 
 
 async def measure(quick: bool) -> list[Table]:
@@ -49,7 +50,7 @@ async def _scrape(
         bench.reset_counters(redis)
         lateness.clear()
         began, cpu_began = time.perf_counter(), time.process_time()
-        await cluster.snapshot(store)
+        await cluster.snapshot(store, details=False)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         await asyncio.sleep(_TICK_SECS)  # the last tick may still be late
         await tasks.end((ticking,))
@@ -60,14 +61,15 @@ async def _scrape(
 async def _join(store: Store, frontends: int, workers: int) -> None:
     for number in range(frontends):
         frontend = f"frontend-{number:012x}"
-        await store.heartbeat(frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}}, [])
-        command, *fields = _COUNT
+        await join(store, frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}})
         await store.commands.execute_many(
-            [(command, f"{prefix}counts:{frontend}", *fields) for prefix in store.keys.prefixes]
+            ("HINCRBY", f"{prefix}{name}", _LABELS, _QUEUED)
+            for prefix in store.keys.prefixes
+            for name in (f"counts:{frontend}", "group_counts")
         )
     for number in range(workers):
         worker = f"worker-{number:012x}"
-        await store.heartbeat(worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
+        await join(store, worker, Role.WORKER, {"models": [bench.MODEL], "started_at": 1.0}, [bench.MODEL])
 
 
 async def _tick(lateness: list[float]) -> None:

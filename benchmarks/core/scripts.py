@@ -13,6 +13,7 @@ from lifecycle.store.connect import open_store
 from lifecycle.store.results import ExpiredReplica
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import join
 
 _FLUSH = 256  # requests in one append: the largest flush of a worker
 _FLUSH_TOKENS = 128  # of each request in it
@@ -35,8 +36,8 @@ async def measure(quick: bool) -> list[Table]:
                 table.add(label, len(times.durations_ms), times.worst_ms, times.sum_ms)
 
             rids = [f"r{number}" for number in range(held)]
-            await store.heartbeat(bench.FRONTEND, Role.FRONTEND, {}, [])
-            await store.heartbeat(bench.WORKER, Role.WORKER, {}, [bench.MODEL])
+            await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
+            await join(store, bench.WORKER, Role.WORKER, {}, [bench.MODEL])
             await bench.open_queue(store)
             await bench.admit_all(store, rids)
             await bench.start_queued(store, held)
@@ -52,7 +53,7 @@ async def measure(quick: bool) -> list[Table]:
             await _expire(store)
             await timed(f"sweep: {held:,} expired records", lambda: _sweep_all(store))
             late = [f"late{number}" for number in range(held)]
-            await store.heartbeat(_SECOND_FRONTEND, Role.FRONTEND, {}, [])
+            await join(store, _SECOND_FRONTEND, Role.FRONTEND, {}, [])
             await bench.admit_all(store, late, frontend=_SECOND_FRONTEND, deadline_secs=0.001)
             await timed(f"sweep: {held:,} requests behind their deadline", lambda: _sweep_all(store))
             many = await _held_only_in_redis(store, compared)
@@ -88,7 +89,7 @@ def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], A
         (f"listing over {held:,} inflight, no match", lambda: cluster.list_requests(store, other, 100)),
         ("browse: 500 looked at, no match", lambda: store.browse(0, "active", "oldest", 0, 500, 50, "", ["zzz"])),
         ("browse: 500 rows", lambda: store.browse(0, "active", "oldest", 0, 500, 500, "", [])),
-        ("reap: a worker that ran nothing", lambda: store.reap(0, _NOBODY, [bench.FRONTEND])),
+        ("reap: a worker that ran nothing", lambda: store.reap(0, _NOBODY)),
     ]
 
 
@@ -98,13 +99,13 @@ def _worker_gone() -> ExpiredReplica:
 
 async def _reap_all(store: Store, expired: ExpiredReplica, new_owners: list[str]) -> None:
     while True:
-        reaped = await store.reap(0, expired, new_owners)
+        reaped = await store.reap(0, expired)
         if reaped.done or not (reaped.ended or reaped.moved):
             return
 
 
 async def _sweep_all(store: Store) -> None:
-    while (await store.sweep(0))[1]:
+    while (await store.sweep(0)).more:
         pass
 
 

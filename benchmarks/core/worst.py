@@ -8,8 +8,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
-import orjson
-
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from benchmarks.core.transitions import transitions
@@ -21,6 +19,7 @@ from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import ExpiredReplica, NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, OnDisconnect, Role
+from tests.joining import join
 from tests.servers import ask, info
 
 _OWNER = "acme"  # of a hundredth of the requests
@@ -79,7 +78,7 @@ def _times(redis: EmbeddedRedis) -> tuple[int, float, float, float]:
 
 async def _fill(store: Store, count: int) -> None:
     """Admit and end `count` requests, then admit `count` and start a tenth of them."""
-    await store.heartbeat(bench.WORKER, Role.WORKER, {}, [bench.MODEL])
+    await join(store, bench.WORKER, Role.WORKER, {}, [bench.MODEL])
     await bench.open_queue(store)
     for prefix, ends in (("done", True), ("live", False)):
         for begin in range(0, count, 500):
@@ -143,13 +142,11 @@ def _ending(store: Store, redis: EmbeddedRedis, count: int) -> list[tuple[str, W
         await asyncio.gather(*(store.cancel(rid, CancelMode.KILL, "") for rid in cancelled))
 
     async def expire() -> None:
-        about = orjson.dumps({})
         for number in range(_REPLICAS):
-            await store.command("ZADD", store.keys.control + "workers", "1", f"gone-{number}")
-            await store.command("HSET", f"{store.keys.control}replica:gone-{number}", "about", about, "models", "[]")
+            await store.command("ZADD", store.keys.prefixes[0] + "workers", "1", f"gone-{number}")
         _forget(redis)
         for _ in range(_REPLICAS // 40 + 1):
-            await store.expire()
+            await store.expire(0)
 
     return [
         ("cancel: a queued request", cancel),
@@ -168,13 +165,13 @@ def _ending(store: Store, redis: EmbeddedRedis, count: int) -> list[tuple[str, W
 
 
 async def _sweep_all(store: Store) -> None:
-    while (await store.sweep(0, models=[bench.MODEL]))[1]:
+    while (await store.sweep(0)).more:
         pass
 
 
 async def _reap_all(store: Store, expired: ExpiredReplica, new_owners: list[str]) -> None:
     while True:
-        reaped = await store.reap(0, expired, new_owners)
+        reaped = await store.reap(0, expired)
         if reaped.done or not (reaped.ended or reaped.moved):
             return
 

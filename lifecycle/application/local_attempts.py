@@ -1,4 +1,4 @@
-"""Run what is tracked in this process, under the id of its frontend."""
+"""Run what is tracked in this process, under the ids of its frontend."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from contextlib import suppress
 
 from lifecycle.aio import tasks
 from lifecycle.application.tracked_attempt import Source, TrackedAttempt
-from lifecycle.errors import Fenced, StoreError, StoreUnavailable
+from lifecycle.errors import StoreError, StoreUnavailable
 from lifecycle.execution.failures import message_of
+from lifecycle.replica.lease import Lease
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Ended, Start
@@ -26,36 +27,33 @@ class LocalAttempts:
     def __init__(self) -> None:
         """Start with none; `begin` follows before the first one."""
         self._connections: Connections
-        self._frontend = ""
+        self._lease: Lease
         self._writer: HeldBackWriter
         self._hears_cancels = asyncio.Event()
         self._attempts: dict[str, TrackedAttempt] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, connections: Connections, frontend: str) -> None:
-        """Run what is tracked from now on under this id. What ran under an earlier one has been let go."""
-        self._connections, self._frontend = connections, frontend
-        self._writer = HeldBackWriter(connections.store, frontend)
-        self._hears_cancels = asyncio.Event()
+    def begin(self, connections: Connections, lease: Lease) -> None:
+        """Get ready to run, under the ids that the frontend has in each shard. It is called once."""
+        self._connections, self._lease = connections, lease
+        self._writer = HeldBackWriter(connections.store, lease.ids, lease.hurry)
 
     async def serve(self) -> None:
-        """Write what the sources yield, and receive cancels, until cancelled. Raises Fenced."""
-        writer, subscription = self._writer, None
+        """Write what the sources yield, and receive cancels, until cancelled."""
+        subscription = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(writer.run(), name="writer")
+                group.create_task(self._writer.run(), name="writer")
                 subscription = await self._subscribe()
                 self._hears_cancels.set()
                 await asyncio.get_running_loop().create_future()
-        except BaseExceptionGroup as failures:
-            raise _fenced_of(failures) or failures from None
         finally:
             if subscription is not None:
                 self._connections.subscriptions.unsubscribe(subscription)
 
     async def _subscribe(self) -> Subscription:
-        """Subscribe to the cancels for this id. What is missed in a gap comes again with the next heartbeat."""
-        channel = self._connections.store.keys.worker_channel(self._frontend)
+        """Subscribe to the cancels for this frontend. What is missed in a gap comes again with the next heartbeat."""
+        channel = self._connections.store.keys.worker_channel(self._lease.id)
         while True:
             with suppress(StoreUnavailable):
                 return await self._connections.subscriptions.subscribe(channel, self._on_message, on_gap=lambda: None)
@@ -76,7 +74,7 @@ class LocalAttempts:
         """Run the source of a request that was just started."""
         attempt = TrackedAttempt(rid, start, source, self._writer, self._connections.store.settings)
         self._attempts[rid] = attempt
-        span = AttemptSpan(rid, model, self._frontend, start)
+        span = AttemptSpan(rid, model, self._lease.ids[attempt.sink.shard], start)
         attempt.context.traceparent = span.traceparent
         self._tasks[rid] = asyncio.create_task(self._run(attempt, span), name=f"tracked {rid}")
         return attempt
@@ -132,12 +130,3 @@ class LocalAttempts:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=timeout_secs)
         await tasks.end(list(self._tasks.values()))
-
-
-def _fenced_of(failures: BaseExceptionGroup[BaseException]) -> Fenced | None:
-    """Return a Fenced from a group of exceptions of any depth; None when there is none."""
-    for failure in failures.exceptions:
-        found = _fenced_of(failure) if isinstance(failure, BaseExceptionGroup) else failure
-        if isinstance(found, Fenced):
-            return found
-    return None

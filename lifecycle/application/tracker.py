@@ -79,7 +79,7 @@ class Tracker:
 
     @property
     def id(self) -> str:
-        """Return the replica id. It changes when the lease was lost and the tracker has come back."""
+        """Return the replica id. Records name it with a suffix, as in `<id>~1`, where its lease had expired."""
         return self._core.id
 
     @property

@@ -317,6 +317,9 @@ class Attempt:
     def _on_refused(self, why: Refusal) -> None:
         """End the engine: Redis refused its tokens, because the request has ended or belongs to another worker."""
         log.info("Redis refused tokens of request %s (%s); its engine is killed", self.rid, why)
+        if why == "expired":  # the reaper decides about the request; a report that comes before it would take effect
+            self.abandon()
+            return
         self.sink.discard()
         if why == "gone":
             self.fail(ErrorType.STATE_LOST, "Redis lost the token stream; send the request again")

@@ -79,7 +79,7 @@ class HandOver:
     async def _workers(self, model: str) -> list[LivingWorker] | None:
         """Return the living workers of a model; None when Redis does not tell."""
         try:
-            roster = await self._store.roster()
+            roster = await self._store.listed()
         except StoreError:
             return None
         return [w for w in workers_of(roster, self._store.settings.lease_secs) if model in w.models]

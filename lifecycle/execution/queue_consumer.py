@@ -15,6 +15,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.ids import is_request_id
+from lifecycle.replica.lease import Lease
 from lifecycle.store.redis import BLOCK_MS, Commands
 from lifecycle.store.transitions import Store
 
@@ -53,11 +54,11 @@ class QueueConsumer:
         blocking: Commands,
         shard: int,
         models: Sequence[str],
-        worker: str,
+        lease: Lease,
         slots: ConcurrencySlots,
         launch: Callable[[Delivery], bool],
     ) -> None:
-        """Read through `blocking`, a connection of this consumer's own, in the name of the replica id `worker`.
+        """Read through `blocking`, a connection of this consumer's own, while `lease` is held in the shard.
 
         `launch` is given a delivery for which a slot has been acquired. It returns False when the delivery is being
         handled already, and the slot is then released here.
@@ -67,7 +68,7 @@ class QueueConsumer:
         self._blocking = blocking
         self._shard = shard
         self._models = models
-        self._worker = worker
+        self._lease = lease.shards[shard]
         self._slots = slots
         self._launch = launch
         # All retry queues come first: what has waited once already does not wait behind another model's new requests.
@@ -85,6 +86,7 @@ class QueueConsumer:
         pause = 0.0
         while True:
             tasks.check_cancelled()
+            await self._lease.joined.wait()
             await self._slots.wait_available()
             try:
                 if time.monotonic() >= self._recheck_at:
@@ -163,7 +165,7 @@ class QueueConsumer:
         block = () if block_ms is None else ("BLOCK", block_ms)
         return await self._deliveries_of(
             await self._blocking.execute(
-                *("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count),
+                *("XREADGROUP", "GROUP", GROUP, self._lease.id, "COUNT", count),
                 *(*block, "STREAMS", *keys, *(">" for _ in keys)),
             )
         )
@@ -175,7 +177,7 @@ class QueueConsumer:
         """
         asked = self._pending
         reply: Any = await self._blocking.execute(
-            *("XREADGROUP", "GROUP", GROUP, self._worker, "COUNT", count),
+            *("XREADGROUP", "GROUP", GROUP, self._lease.id, "COUNT", count),
             *("STREAMS", *asked, *asked.values()),
         )
         deliveries = await self._deliveries_of(reply)
@@ -222,7 +224,7 @@ class QueueConsumer:
     async def _requeue(self, delivery: Delivery) -> None:
         await self._store.requeue(
             delivery.rid,
-            self._worker,
+            self._lease.id,
             queue=delivery.queue,
             entry=delivery.entry,
             retry_for_secs=self._store.settings.lease_secs,

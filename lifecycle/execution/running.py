@@ -19,6 +19,7 @@ from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
+from lifecycle.replica.lease import Lease
 from lifecycle.store.arguments import endpoints_argument
 from lifecycle.store.results import START_LOST, Drop, Ended, Start, Unsupported
 from lifecycle.store.transitions import Store
@@ -77,16 +78,15 @@ class RunningRequests:
         health: EngineHealth,
         slots: ConcurrencySlots,
         recheck: Callable[[int], None],
-        worker_id: str,
+        lease: Lease,
         writer: TokenWriter,
     ) -> None:
         """Start with an empty table.
 
-        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again. `worker_id` and `writer`
-        belong to the worker's identity; the worker replaces them when it comes back under a new one.
+        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again.
         """
-        self.worker_id = worker_id
-        self.writer = writer
+        self._lease = lease
+        self._writer = writer
         self._store = store
         self._settings = store.settings
         self._engine = engine
@@ -153,10 +153,12 @@ class RunningRequests:
             if attempt is not None:
                 attempt.sink.recheck()
 
-    def abandon_all(self) -> None:
-        """End all engines without reporting outcomes: Redis accepts no more writes from this worker's identity."""
-        for attempt in self._current_attempts():
-            attempt.abandon()
+    def abandon(self, shard: int) -> None:
+        """End the engines of a shard's requests without reporting outcomes: this worker's lease there has expired."""
+        for rid in list(self._held[shard]):
+            attempt = self.current(rid)
+            if attempt is not None:
+                attempt.abandon()
 
     async def move_or_fail_all(self) -> None:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
@@ -182,15 +184,17 @@ class RunningRequests:
     async def _handle(self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress) -> None:
         """Handle one delivery from its start to its end, then take it out of the table and release its slot."""
         rid, shard = delivery.rid, self._store.keys.shard_of(delivery.rid)
+        worker = self._lease.ids[shard]
         try:
-            await self._start(delivery, request, progress)
+            await self._start(delivery, request, progress, worker)
         except StoreUnavailable as failure:
             log.warning("request %s could not be started and will be tried again: %s", rid, failure)
             self._recheck(shard)
         except Fenced:
-            log.warning("request %s was not started: worker %s is fenced", rid, self.worker_id)
+            log.warning("request %s was not started: worker %s is fenced", rid, worker)
+            self._lease.hurry()
         except Exception:
-            log.exception("request %s failed in worker %s because of an internal error", rid, self.worker_id)
+            log.exception("request %s failed in worker %s because of an internal error", rid, worker)
         finally:
             del request.deliveries[delivery]
             if not request.deliveries:
@@ -199,15 +203,17 @@ class RunningRequests:
             if progress.redelivered:
                 self._recheck(shard)
 
-    async def _start(self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress) -> None:
-        """Start an attempt in Redis and run it.
+    async def _start(
+        self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress, worker: str
+    ) -> None:
+        """Start an attempt in Redis and run it, as `worker`: the id under which the shard knows this worker.
 
         Raise StoreUnavailable when Redis does not answer, and Fenced when it refuses this worker's identity.
         """
         rid = delivery.rid
         start = await self._store.start(
             rid,
-            self.worker_id,
+            worker,
             delivery.queue,
             delivery.model,
             delivery.entry,
@@ -220,35 +226,41 @@ class RunningRequests:
             log.debug("the delivery of request %s is dropped: %s", rid, start.why)
             return
         if isinstance(start, Unsupported):
-            await self._hand_over.unsupported(delivery, self.worker_id, start)
+            await self._hand_over.unsupported(delivery, worker, start)
             return
         earlier = request.current
         if earlier is not None:
             # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
             log.warning("request %s was queued again while attempt %d runs here", rid, earlier.attempt)
             earlier.abandon()
-        if await self.ends.end_restarted(rid, self.worker_id, start) is not None:
+        if await self.ends.end_restarted(rid, worker, start) is not None:
             log.warning("request %s has ended here before, and Redis has lost its end and its start", rid)
             return
-        emitted = await self._emitted(rid, start)
+        emitted = await self._emitted(rid, worker, start)
         if emitted is None:
             return
-        attempt = Attempt(rid, start, self._engine, self.writer, self._settings, emitted, self._health.served)
+        attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._health.served)
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)
         progress.attempt = attempt
-        await self._run(request, progress, attempt, start, delivery.model)
+        await self._run(request, progress, attempt, start, delivery.model, worker)
 
     async def _run(
-        self, request: RunningRequest, progress: DeliveryInProgress, attempt: Attempt, start: Start, model: str
+        self,
+        request: RunningRequest,
+        progress: DeliveryInProgress,
+        attempt: Attempt,
+        start: Start,
+        model: str,
+        worker: str,
     ) -> None:
         """Run an attempt as the current one of its request, inside a span."""
         rid, context = attempt.rid, attempt.context
         held = self._held[self._store.keys.shard_of(rid)]
         request.current = attempt
         held.add(rid)
-        span = AttemptSpan(rid, model, self.worker_id, start)
+        span = AttemptSpan(rid, model, worker, start)
         context.traceparent = span.traceparent
         if tracing.is_on():
             context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
@@ -260,7 +272,7 @@ class RunningRequests:
             if ended is not None and ended.what in ("already", "fenced"):
                 await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
-                await self._hand_over.unavailable(rid, self.worker_id, model, start, attempt.unavailable)
+                await self._hand_over.unavailable(rid, worker, model, start, attempt.unavailable)
             elif attempt.broke_off:
                 self._health.suspect()
         finally:
@@ -295,7 +307,7 @@ class RunningRequests:
             self._encoded = (offered, endpoints_argument(offered))
         return self._encoded[1]
 
-    async def _emitted(self, rid: str, start: Start) -> Sequence[Event] | None:
+    async def _emitted(self, rid: str, worker: str, start: Start) -> Sequence[Event] | None:
         """Return the events of earlier attempts, `start.base` of them.
 
         Return None, after failing the request with `state_lost`, when Redis has lost some of them.
@@ -305,9 +317,7 @@ class RunningRequests:
         retry_for_secs = self._settings.lease_secs
         emitted = await read_emitted(self._store, rid, start.base, retry_for_secs)
         if emitted is None:
-            await self._store.finish(
-                rid, self.worker_id, start.attempt, STREAM_LOST, start.base, retry_for_secs=retry_for_secs
-            )
+            await self._store.finish(rid, worker, start.attempt, STREAM_LOST, start.base, retry_for_secs=retry_for_secs)
         return emitted
 
     async def _move_or_fail(self, attempt: Attempt) -> None:
@@ -319,7 +329,8 @@ class RunningRequests:
     async def _move(self, attempt: Attempt) -> bool:
         """Requeue the attempt's request and abandon the attempt. Return False when Redis does not do it."""
         with suppress(StoreError):
-            outcome = await self._store.requeue(attempt.rid, self.worker_id, attempt=attempt.attempt)
+            worker = self._lease.ids[self._store.keys.shard_of(attempt.rid)]
+            outcome = await self._store.requeue(attempt.rid, worker, attempt=attempt.attempt)
             if outcome in ("requeued", "ended"):
                 attempt.abandon()
                 return True

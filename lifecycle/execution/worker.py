@@ -43,8 +43,8 @@ _CLOSING_SECS = 5.0  # for the engine's aclose()
 class Worker:
     """Serve one or more models with one engine, from `run()` to the end of a drain.
 
-    A worker that is fenced abandons its requests and comes back by itself under a new id. It is the holder of its
-    lease: `held`, `about` and the `on_…` methods are called by the heartbeat.
+    A worker whose lease in a shard has expired abandons its requests of that shard, and comes back there under a new
+    id. It is the holder of its leases: `held`, `about` and the `on_…` methods are called by the heartbeat.
     """
 
     def __init__(
@@ -86,14 +86,15 @@ class Worker:
         self._started = False
         self._failure: Exception | None = None  # of the engine's start
         self.unended: list[str] = []  # which calls of the engine run on although `run()` has ended, as "request ID"
-        self._lease, self._writer = self._new_identity()
+        self._lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.sweep_soon)
+        self._writer = TokenWriter(self._store, self._lease.ids, self._lease.hurry)
         self._running = RunningRequests(
-            self._store, self._engine, self._health, self._slots, self._recheck, self._lease.id, self._writer
+            self._store, self._engine, self._health, self._slots, self._recheck, self._lease, self._writer
         )
 
     @property
     def id(self) -> str:
-        """Return the replica id of the worker's current identity."""
+        """Return the worker's replica id."""
         return self._lease.id
 
     @property
@@ -146,8 +147,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
                 reaper = group.create_task(self._reaper.run(), name="reaper")
-                while not await self._serve() and await self._come_back():
-                    pass
+                await self._serve()
                 await tasks.end((reaper, subscriptions))
         finally:
             if await tasks.end((engine,), self.settings.kill_grace_secs):
@@ -199,14 +199,10 @@ class Worker:
         """
         return self.settings.blocked_loop_secs if self._start_over.is_set() else math.inf
 
-    def _new_identity(self) -> tuple[Lease, TokenWriter]:
-        lease = Lease(self._store, Role.WORKER, self, self.models)
-        return lease, TokenWriter(self._store, lease.id)
-
-    async def _serve(self) -> bool:
-        """Serve under one identity. Return whether the worker drains; it comes back otherwise."""
+    async def _serve(self) -> None:
+        """Serve until the end of a drain."""
         consumers = self._consumers = [
-            QueueConsumer(self._store, blocking, shard, self.models, self.id, self._slots, self._running.launch)
+            QueueConsumer(self._store, blocking, shard, self.models, self._lease, self._slots, self._running.launch)
             for shard, blocking in enumerate(self._connections.blocking)
         ]
         subscription: Subscription | None = None
@@ -225,23 +221,12 @@ class Worker:
                 await tasks.end(consuming)
                 await self._finish_up(consumers)
                 await tasks.end(background)
-        except* Fenced as fenced:
-            log.error(
-                "worker %s is fenced (%s); it ends its engines and comes back under a new id",
-                self.id,
-                fenced.exceptions[0],
-            )
-            self._running.abandon_all()
-            await self._running.wait(self.settings.kill_grace_secs)
-        else:
-            return True
         finally:
             if subscription is not None:
                 self._connections.subscriptions.unsubscribe(subscription)
-        return self._draining.is_set()
 
     async def _subscribe(self) -> Subscription | None:
-        """Subscribe to the cancels for this identity, before any delivery is taken.
+        """Subscribe to the cancels for this worker, before any delivery is taken.
 
         Return None when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
         heartbeat repeats each cancel that is not confirmed.
@@ -260,29 +245,15 @@ class Worker:
     def _recheck(self, shard: int) -> None:
         self._consumers[shard].recheck()
 
-    async def _come_back(self) -> bool:
-        """Join under a new id, however long Redis is away. Return False when the worker is asked to drain meanwhile."""
-        self._lease, self._writer = self._new_identity()
-        self._running.worker_id, self._running.writer = self._lease.id, self._writer
-        heartbeat_secs = self.settings.heartbeat_secs
-        while not self._draining.is_set():
-            with suppress(StoreError):
-                await self._lease.join(heartbeat_secs)
-                return True
-            tasks.check_cancelled()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(heartbeat_secs):
-                    await self._draining.wait()
-        return False
-
     async def _announce(self) -> None:
         """Tell the cluster at once about a change of the state. If Redis does not take it, the next heartbeat does."""
-        with suppress(StoreError, Fenced):
-            await self._lease.heartbeat()
+        with suppress(StoreError):
+            await self._lease.announce()
 
     async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
         """Release what was not started, wait for what runs, move or fail the rest, and leave the cluster."""
         await self._announce()
+        self._lease.hurry()  # so that every shard knows too that it drains
         releasing = [asyncio.create_task(consumer.release_pending(), name="release") for consumer in consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
@@ -290,8 +261,7 @@ class Worker:
         await self._running.wait(self.settings.drain_timeout_secs)
         await self._running.move_or_fail_all()
         await self._running.wait(self.settings.kill_grace_secs)
-        with suppress(StoreError):
-            await self._reaper.sweep(leaving=self.id)
+        await self._lease.leave(self._reaper.sweep)
 
     async def leave_through(self, store: Store) -> None:
         """Leave the cluster over a connection of another thread, because the engine blocks the event loop.
@@ -300,7 +270,7 @@ class Worker:
         Raises StoreUnavailable.
         """
         store.settings, store.common = self._store.settings, self._store.common
-        await Reaper(store).sweep(leaving=self.id)
+        await self._lease.leave_through(store, Reaper(store).sweep)
 
     # The holder of the lease
 
@@ -340,7 +310,9 @@ class Worker:
         """Report the request as cancelled, which confirms the cancel and removes it from the pending cancellations."""
         record = await self._store.read(rid)
         attempt = record.attempt if record is not None else 0
-        await self._store.finish(rid, self.id, attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0)
+        await self._store.finish(
+            rid, self._id_for(rid), attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0
+        )
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         """Abandon requests that Redis does not count as this worker's.
@@ -356,7 +328,7 @@ class Worker:
         """Let the writer check the streams before it appends, and report ends again that Redis may have lost."""
         self._running.check_streams(shard)
         ends = self._running.ends
-        await self._correct_each(lambda rid: ends.check(rid, self.id), ends.of_shard(shard))
+        await self._correct_each(lambda rid: ends.check(rid, self._id_for(rid)), ends.of_shard(shard))
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
@@ -369,8 +341,8 @@ class Worker:
         if rid in self._running:
             return
         record = await self._store.read(rid)
-        if await self._running.ends.report_again(rid, self.id, record) is None:
-            await self._store.requeue(rid, self.id, attempt=record.attempt if record is not None else 0)
+        if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
+            await self._store.requeue(rid, self._id_for(rid), attempt=record.attempt if record is not None else 0)
 
     async def _correct_each(self, correct: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
         """Correct the state of many requests at once, since a heartbeat waits for it. Raises StoreUnavailable.
@@ -385,6 +357,14 @@ class Worker:
                 log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
 
         await tasks.in_batches(isolated, rids)
+
+    def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
+        """End the engines of the shard's requests: they have ended, or are another worker's. No outcome is reported."""
+        log.error("%s is fenced in shard %d; it ends the engines of the shard's requests: %s", expired, shard, cause)
+        self._running.abandon(shard)
+
+    def _id_for(self, rid: str) -> str:
+        return self._lease.ids[self._store.keys.shard_of(rid)]
 
     async def on_new_epoch(self, shard: int) -> None:
         """Create the consumer groups of a shard that has lost its data."""

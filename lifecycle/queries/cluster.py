@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from lifecycle.ids import replica_of
 from lifecycle.records import Replica
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
@@ -41,7 +42,10 @@ class Count(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Inflight:
-    """Count the requests inflight, cluster-wide, at `as_of`: Unix seconds by Redis's clock."""
+    """Count the requests inflight, cluster-wide, at `as_of`: Unix seconds by Redis's clock.
+
+    `frontends` has the number that each frontend holds; it is empty in a snapshot.
+    """
 
     groups: dict[Labels, Count]
     frontends: list[tuple[RosterEntry, int]]
@@ -97,29 +101,33 @@ class Filter(NamedTuple):
 
 async def inflight(store: Store, model: str = "") -> Inflight:
     """Count the requests inflight of one model, or of all."""
-    return await _inflight(store, await store.roster(), model)
-
-
-async def _inflight(store: Store, roster: Roster, model: str = "") -> Inflight:
-    frontends = [r for r in roster.replicas if r.role == Role.FRONTEND]
-    prefixes = store.keys.prefixes
-    replies = await store.commands.execute_many(
-        ("HGETALL", f"{prefix}counts:{f.id}") for f in frontends for prefix in prefixes
+    now, listed, groups, own = await asyncio.gather(
+        store.now(),
+        store.listed_leases(Role.FRONTEND),
+        _groups(store, model),
+        _held(store, Role.FRONTEND, model),
     )
+    return Inflight(groups, [(entry, own.get(entry.id, 0)) for entry in listed], now)
+
+
+async def _groups(store: Store, model: str = "") -> dict[Labels, Count]:
+    """Count by labels, from one sum in each shard."""
     groups: dict[Labels, Count] = defaultdict(Count)
-    shown: list[tuple[RosterEntry, int]] = []
-    for index, frontend in enumerate(frontends):
-        own = 0
-        for flat in replies[index * len(prefixes) : (index + 1) * len(prefixes)]:
-            for field, number in zip(flat[::2], flat[1::2], strict=True):
-                state, _, labels = field.partition(b"[")
-                group = Labels(*orjson.loads(b"[" + labels))
-                if model and group.model != model:
-                    continue
-                own += int(number)
-                groups[group] += Count(queued=int(number)) if state == b"queued" else Count(running=int(number))
-        shown.append((frontend, own))
-    return Inflight(dict(groups), shown, roster.now)
+    for counts in await asyncio.gather(*(store.count_inflight(shard) for shard in range(store.settings.shards))):
+        for labels, (queued, running) in counts.items():
+            if not model or labels.model == model:
+                groups[labels] += Count(queued, running)
+    return dict(groups)
+
+
+async def _held(store: Store, role: Role, model: str = "") -> dict[str, int]:
+    """Return how many requests each replica holds in all shards; one that holds none may be missing."""
+    held: dict[str, int] = defaultdict(int)
+    shards = range(store.settings.shards)
+    for counts in await asyncio.gather(*(store.count_held(shard, role, model) for shard in shards)):
+        for member, number in counts.items():
+            held[replica_of(member)] += number
+    return held
 
 
 async def replicas(store: Store) -> list[Replica]:
@@ -127,17 +135,11 @@ async def replicas(store: Store) -> list[Replica]:
     return await _replicas(store, await store.roster())
 
 
-async def _replicas(store: Store, roster: Roster) -> list[Replica]:
-    prefixes = store.keys.prefixes
-    sizes = await store.commands.execute_many(
-        ("HLEN", f"{prefix}{'inflight' if r.role == Role.FRONTEND else 'running'}:{r.id}")
-        for r in roster.replicas
-        for prefix in prefixes
-    )
-    width = len(prefixes)
-    return [
-        _replica(entry, sum(map(int, sizes[i * width : (i + 1) * width]))) for i, entry in enumerate(roster.replicas)
-    ]
+async def _replicas(store: Store, roster: Roster, details: bool = True) -> list[Replica]:
+    held: dict[str, int] = {}
+    for own in await asyncio.gather(*(_held(store, role) for role in Role if details)):
+        held |= own
+    return [_replica(entry, held.get(entry.id, 0)) for entry in roster.replicas]
 
 
 def _replica(entry: RosterEntry, inflight: int) -> Replica:
@@ -163,11 +165,15 @@ def _replica(entry: RosterEntry, inflight: int) -> Replica:
     )
 
 
-async def snapshot(store: Store) -> ClusterSnapshot:
-    """Read what the cluster metrics show."""
-    roster = await store.roster()
-    counts = await _inflight(store, roster)
-    living = await _replicas(store, roster)
+async def snapshot(store: Store, *, details: bool = True) -> ClusterSnapshot:
+    """Read what the cluster metrics show.
+
+    Without `details`, the replicas have neither their inflight requests nor their figures, and the cost does not grow
+    with their number.
+    """
+    roster = await (store.roster() if details else store.listed())
+    groups, living = await asyncio.gather(_groups(store), _replicas(store, roster, details))
+    counts = Inflight(groups, [], roster.now)
     prefixes = store.keys.prefixes
     replies = await store.commands.execute_many(
         command
@@ -247,14 +253,28 @@ async def _shard_page(
     return found
 
 
-async def known_replicas(store: Store) -> set[str]:
-    """Return the ids of replicas that a reaper knows: with a lease, expired, or expired and not cleaned up yet."""
-    control = store.keys.control
+async def leases(store: Store) -> dict[str, float]:
+    """Return when each replica's lease ends, by the id under which a shard knows it; of several shards the earliest."""
+    ends: dict[str, float] = {}
     replies = await store.commands.execute_many(
-        [
-            ("ZRANGE", control + "frontends", 0, -1),
-            ("ZRANGE", control + "workers", 0, -1),
-            ("HKEYS", control + "pending_cleanup"),
-        ]
+        ("ZRANGE", f"{prefix}{role}s", 0, -1, "WITHSCORES") for prefix in store.keys.prefixes for role in Role
+    )
+    for flat in replies:
+        for member, at in zip(flat[::2], flat[1::2], strict=True):
+            name = member.decode()
+            ends[name] = min(float(at), ends.get(name, float("inf")))
+    return ends
+
+
+async def known_replicas(store: Store) -> set[str]:
+    """Return the ids of replicas that a reaper knows in some shard: with a lease, or expired and not cleaned up yet."""
+    replies = await store.commands.execute_many(
+        command
+        for prefix in store.keys.prefixes
+        for command in (
+            ("ZRANGE", prefix + "frontends", 0, -1),
+            ("ZRANGE", prefix + "workers", 0, -1),
+            ("HKEYS", prefix + "pending_cleanup"),
+        )
     )
     return {name.decode() for names in replies for name in names}

@@ -1,8 +1,7 @@
-"""A replica's lease. A heartbeat renews it, and then reconciles the replica's requests with Redis.
+"""A replica's membership of its cluster: its entry in the cluster's list, and its lease in each shard.
 
-The cost of a heartbeat does not grow with the number of inflight requests: each shard compares one number and returns
-differences only. Under load the numbers differ by the requests that are just ending. So the ids are compared only when
-the numbers have differed twice in a row, and at most once in a lease, or at once when Redis has lost its data.
+A heartbeat renews all of them. A shard that is away, or in which the lease has expired, concerns what the replica holds
+in that shard and nothing else; while the control slot is away, the replica is only not shown.
 """
 
 from __future__ import annotations
@@ -11,92 +10,84 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import time
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lifecycle.aio import tasks
 from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
-from lifecycle.store.results import PendingCancellation, Reconciliation
+from lifecycle.replica.shard_lease import Holder, ShardLease
 from lifecycle.store.transitions import Store
-from lifecycle.types import Role
+from lifecycle.types import ReplicaState, Role
 from lifecycle.version import VERSION
 
 log = logging.getLogger(__name__)
 
-_MISMATCHES = 2  # in a row, after which the ids are compared
-
-
-class Holder(Protocol):
-    """The owner of the requests under a lease: the tracker of a frontend, or a worker."""
-
-    def held(self, shard: int) -> Collection[str]:
-        """Return the ids of the requests of that shard which this replica holds."""
-
-    def about(self) -> dict[str, Any]:
-        """Return the description that `GET /v1/replicas` shows, as a JSON object."""
-
-    async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
-        """Handle cancellations that may have been missed. Each comes again until it is confirmed."""
-
-    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
-        """Handle requests that this replica holds but Redis does not count as its own."""
-
-    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
-        """Handle requests that Redis counts as this replica's but it does not hold."""
-
-    async def on_new_epoch(self, shard: int) -> None:
-        """Handle a shard's loss of its data. `on_not_in_redis` follows with the requests that were lost."""
-
-    async def on_data_lost(self, shard: int) -> None:
-        """Handle a shard's loss of its last writes, as by a failover. What is held is compared afterwards."""
-
 
 class Lease:
-    """The lease of one replica, under a new random id.
+    """The leases of one replica, under a random id that it keeps for as long as it runs."""
 
-    `run()` ends with Fenced when the lease has expired, or when the replica must assume so. The replica then joins
-    again with a new instance.
-    """
-
-    def __init__(self, store: Store, role: Role, holder: Holder, models: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        role: Role,
+        holder: Holder,
+        models: Sequence[str] = (),
+        on_sweep_due: Callable[[int], None] | None = None,
+    ) -> None:
+        """`on_sweep_due` is called with each shard that this replica is to sweep; without it, it is never told to."""
         self.id = new_replica_id(role.value)
         self.role = role
+        self.ids = [self.id] * store.settings.shards
+        """The id under which each shard knows this replica: another one where its lease has expired."""
         self.started_at = time.time()
         self._store = store
         self._holder = holder
         self._models = tuple(models)
         self._renewed_at = time.monotonic()
-        self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the lease is to be kept
-        self._mismatches = [0] * store.settings.shards
-        self._compare_at = [0.0] * store.settings.shards
-        self._epochs: list[str | None] = [None] * store.settings.shards
-        self._ticks = [0] * store.settings.shards
-        self._asked_at: list[float | None] = [None] * store.settings.shards  # when each shard has answered last
+        self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the leases are to be kept
+        self._left = False
+        self._draining = False
+        self._sending = asyncio.Lock()
+        self._hurried = asyncio.Event()
         # The shards that have lost data and have not been told again what is held, or of which that failed otherwise.
         self.reasserting: set[int] = set()
+        self.shards = [
+            ShardLease(
+                store,
+                shard,
+                role,
+                holder,
+                self.ids,
+                self._models,
+                self.reasserting,
+                lambda: self._draining,
+                on_sweep_due,
+            )
+            for shard in range(store.settings.shards)
+        ]
 
     @property
     def age_secs(self) -> float:
-        """Return the seconds since Redis last confirmed the lease."""
+        """Return the seconds since Redis last confirmed one of the leases."""
         return time.monotonic() - self._renewed_at
 
     @property
     def is_announced(self) -> bool:
-        """Return whether the replica has joined, and neither left nor been fenced."""
+        """Return whether the replica has joined and not left."""
         return self._announced is not None
 
     async def join(self, retry_for_secs: float) -> None:
-        """Join the cluster with the first heartbeat, repeated for at most `retry_for_secs`.
+        """Join the cluster, repeatedly for at most `retry_for_secs`. A shard that is away is joined later.
 
         Raises StoreUnavailable, or ConfigurationConflict when living replicas run with other common settings.
         """
-        await self.heartbeat(retry_for_secs)
+        await self.announce(retry_for_secs)
+        await self._renew_shards()
 
-    async def heartbeat(self, retry_for_secs: float = 0.0) -> None:
-        """Renew the lease once. Raises StoreUnavailable, Fenced or ConfigurationConflict."""
+    async def announce(self, retry_for_secs: float = 0.0) -> None:
+        """Show the cluster what this replica is now. Raises StoreUnavailable or ConfigurationConflict."""
         about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -106,121 +97,111 @@ class Lease:
         unreplicated = dict(self._store.unreplicated.counts)
         announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
         announced |= {"reasserting": sorted(self.reasserting)}
-        await self._send(self._store, announced, retry_for_secs)
-        self._announced = announced
-
-    async def renew_through(self, store: Store) -> None:
-        """Renew the lease over a connection of another thread, with what the last heartbeat has announced.
-
-        It is called while the replica's own event loop is blocked, and does nothing unless `is_announced`. Raises as
-        `heartbeat` does; a lease that has expired is not renewed by it again.
-        """
-        announced = self._announced
-        if announced is None:
-            return
-        store.settings, store.common = self._store.settings, self._store.common
-        try:
-            await self._send(store, announced)
-        except (Fenced, ConfigurationConflict):
-            self._announced = None
-            raise
+        self._draining = announced.get("state") == ReplicaState.DRAINING
+        if not self._left:
+            await self._send(self._store, announced, retry_for_secs)
+            self._announced = announced
 
     async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> None:
         asked_at = time.monotonic()
         await store.heartbeat(self.id, self.role, announced, self._models, retry_for_secs=retry_for_secs)
         self._renewed_at = max(self._renewed_at, asked_at)
 
-    async def run(self) -> None:
-        """Send heartbeats and reconcile every `heartbeat_secs`, until cancelled.
+    async def renew_through(self, store: Store) -> None:
+        """Renew everything over a connection of another thread, with what the last heartbeat has announced.
 
-        Raises Fenced when the lease has expired, or when Redis has not answered for two leases: other replicas may have
-        expired this one meanwhile, and its clients must not wait for ever. Raises ConfigurationConflict when living
-        replicas run with other common settings. Other errors are logged, and the next heartbeat follows.
+        It is called while the replica's own event loop is blocked, and does nothing unless `is_announced`. A lease that
+        has expired is not renewed. Raises StoreUnavailable or ConfigurationConflict when nothing could be renewed.
+        """
+        announced = self._announced
+        if announced is None:
+            return
+        store.settings, store.common = self._store.settings, self._store.common
+        outcomes = await asyncio.gather(
+            self._send(store, announced),
+            *(shard.renew_through(store) for shard in self.shards),
+            return_exceptions=True,
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(failures) < len(outcomes):
+            self._renewed_at = time.monotonic()
+        for failure in failures:
+            if isinstance(failure, ConfigurationConflict):
+                self._announced = None
+            if not isinstance(failure, Fenced):
+                raise failure
+
+    def hurry(self) -> None:
+        """Send the next heartbeat at once: Redis has refused a command because a lease has expired."""
+        self._hurried.set()
+
+    async def run(self) -> None:
+        """Send a heartbeat every `heartbeat_secs`, until cancelled or until `leave` was called.
+
+        Raises ConfigurationConflict when living replicas run with other common settings. Other errors are logged, and
+        the next heartbeat follows.
         """
         try:
-            await self._keep()
+            while True:
+                try:
+                    async with asyncio.timeout(self._store.settings.heartbeat_secs):
+                        await self._hurried.wait()
+                except TimeoutError:
+                    pass
+                self._hurried.clear()
+                tasks.check_cancelled()
+                async with self._sending:
+                    if self._left:
+                        return
+                    await self._heartbeat()
         finally:
             self._announced = None
 
-    async def _keep(self) -> None:
-        settings = self._store.settings
-        while True:
-            await asyncio.sleep(settings.heartbeat_secs)
-            try:
-                try:
-                    await self.heartbeat()
-                except StoreError:
-                    await self._reconcile_all()  # the shards may be on other servers, and their limits run by this
-                    raise
-                await self._reconcile_all()
-            except StoreError as failure:
+    async def _heartbeat(self) -> None:
+        announcing = asyncio.gather(self._announce_again(), self._renew_shards(), return_exceptions=True)
+        for outcome in await announcing:
+            if isinstance(outcome, BaseException):
                 tasks.check_cancelled()
-                log.warning("A heartbeat failed and is repeated in %g seconds: %s", settings.heartbeat_secs, failure)
-                if self.age_secs > 2 * settings.lease_secs:
-                    message = f"Redis has not answered for more than two leases ({2 * settings.lease_secs:g} seconds)"
-                    raise Fenced(message, error_type=failure.error_type) from failure
-            except LifecycleError:
-                raise  # Fenced or ConfigurationConflict, which a later heartbeat cannot repair
-            except Exception:
-                tasks.check_cancelled()
-                log.exception("A heartbeat or its reconciliation failed with an unexpected error")
+                raise outcome
 
-    async def _reconcile_all(self) -> None:
-        """Reconcile every shard, whether or not another fails. Raises Fenced, else a StoreError, if a shard failed."""
-        shards = range(self._store.settings.shards)
-        outcomes = await asyncio.gather(*(self._reconcile(shard) for shard in shards), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for shard, failure in enumerate(outcomes):
-            if isinstance(failure, Fenced):
-                raise failure
-            if isinstance(failure, BaseException) and not isinstance(failure, StoreError):
+    async def _announce_again(self) -> None:
+        """Announce the replica, with a failure logged. Raises ConfigurationConflict."""
+        try:
+            await self.announce()
+        except StoreError as failure:
+            log.warning("A heartbeat failed; the replica is not shown until the next one: %s", failure)
+        except LifecycleError:
+            raise  # ConfigurationConflict, which a later heartbeat cannot repair
+        except Exception:
+            log.exception("A heartbeat failed with an unexpected error")
+
+    async def _renew_shards(self) -> None:
+        """Renew the lease in each shard, whether or not another fails."""
+        outcomes = await asyncio.gather(*(shard.renew() for shard in self.shards), return_exceptions=True)
+        for shard, outcome in enumerate(outcomes):
+            if isinstance(outcome, StoreError):
+                log.warning(
+                    "The lease in shard %d was not renewed, which the next heartbeat repeats: %s", shard, outcome
+                )
+            elif isinstance(outcome, Exception):
                 self.reasserting.add(shard)
-                log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=failure)
-        for failure in failures:
-            if isinstance(failure, StoreError):
-                raise failure
+                log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=outcome)
+            elif outcome is None:
+                self._renewed_at = time.monotonic()
 
-    async def _reconcile(self, shard: int) -> None:
-        held = self._holder.held(shard)
-        now = time.monotonic()
-        compare = self._mismatches[shard] >= _MISMATCHES and now >= self._compare_at[shard]
-        reconciliation = await self._ask(shard, held, compare)
-        if self._epochs[shard] not in (None, reconciliation.epoch):
-            log.warning("Redis has lost the data of shard %d; its requests end as state_lost", shard)
-            self.reasserting.add(shard)
-            await self._holder.on_new_epoch(shard)
-            compare = True
-            reconciliation = await self._ask(shard, held, compare)
-        if reconciliation.tick <= self._ticks[shard]:  # so too if the epoch was among the last writes
-            log.warning(
-                "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
-            )
-            self._ticks[shard] = sys.maxsize  # after a failure on the way this is repeated
-            self.reasserting.add(shard)
-            await self._holder.on_data_lost(shard)
-            compare = True
-            reconciliation = await self._ask(shard, held, compare)
-        self._ticks[shard] = reconciliation.tick
-        self._epochs[shard] = reconciliation.epoch  # set last, so that after a failure on the way this is repeated
-        if compare:
-            self._compare_at[shard] = now + self._store.settings.lease_secs
-        if compare or reconciliation.held == len(held):
-            self._mismatches[shard] = 0
-        else:
-            self._mismatches[shard] += 1
-        if reconciliation.pending_cancellations:
-            await self._holder.on_pending_cancellations(reconciliation.pending_cancellations)
-        if reconciliation.not_in_redis:
-            await self._holder.on_not_in_redis(reconciliation.not_in_redis)
-        held = self._holder.held(shard)  # now, as some may have come while the ids were read
-        if missing := [rid for rid in reconciliation.not_held_locally if rid not in held]:
-            await self._holder.on_not_held_locally(missing)
-        self.reasserting.discard(shard)
+    async def leave(self, expire: Callable[[int, str], Any]) -> None:
+        """Leave the cluster: `run` ends, and `expire` is called with each shard and this replica's id there.
 
-    async def _ask(self, shard: int, held: Collection[str], compare: bool) -> Reconciliation:
-        before, now = self._asked_at[shard], time.monotonic()
-        elapsed_secs = None if before is None else now - before
-        rids = list(held) if compare else None
-        answer = await self._store.reconcile_shard(shard, self.id, self.role, rids, elapsed_secs=elapsed_secs)
-        self._asked_at[shard] = now
-        return answer
+        What fails is left to the reapers of other replicas.
+        """
+        self._left, self._announced = True, None
+        self._hurried.set()
+        async with self._sending:  # no heartbeat is under way, which would join again
+            await self.leave_through(self._store, expire)
+
+    async def leave_through(self, store: Store, expire: Callable[[int, str], Any]) -> None:
+        """Leave the cluster over this store, whatever `run` does. What fails is left to the reapers of others."""
+        leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
+        for outcome in await asyncio.gather(*leaving, store.leave(self.id, self.role), return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
+                raise outcome

@@ -1,39 +1,29 @@
 """The reaper, which expires replicas, cleans up after them, and ends requests that are past a limit.
 
-Every replica runs one, and none is the leader. Each step may be repeated, so several reapers may work at the same time,
-and one may fail half-way.
+Every replica has one, and none is the leader. When a sweep of a shard is due, the first replica to reconcile that shard
+is told to do it, so that the cost does not grow with the number of replicas. Each step may be repeated, so several
+reapers may work at the same time, and one may fail half-way: the next sweep is another one's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from typing import NamedTuple
+import time
+from collections.abc import Sequence
 
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
-from lifecycle.replica.unknown_replicas import UnknownReplicas
-from lifecycle.store.membership import MODELS_PAGE
-from lifecycle.store.results import ExpiredReplica, Roster, UnservedModel
+from lifecycle.store.membership import EXPIRE_LIMIT, MODELS_PAGE
+from lifecycle.store.results import ExpiredReplica, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import by_model, outage_of, workers_of
-from lifecycle.types import Role
 
 log = logging.getLogger(__name__)
 
-_CALLS_LIMIT = 10_000  # calls of reap or sweep in one round and shard; the next round continues
-
-
-class _Work(NamedTuple):
-    """Hold what one round does in each shard."""
-
-    expired: list[ExpiredReplica]
-    frontends: list[str]  # that live
-    unserved: list[UnservedModel]
-    models: list[str]
+_CALLS_LIMIT = 10_000  # calls of one script in one sweep of a shard; the next sweep continues
 
 
 class Reaper:
@@ -41,69 +31,61 @@ class Reaper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._unknown = UnknownReplicas(store)
-        self.lent = 0  # leases to unknown replicas, in the last sweep
+        self._due: set[int] = set()  # the shards that this replica is to sweep
+        self._woken = asyncio.Event()
+        self._outages: list[UnservedModel] = []
+        self._outages_until = float("-inf")
+        self._reading = asyncio.Lock()
+
+    def sweep_soon(self, shard: int) -> None:
+        """Let `run` sweep a shard."""
+        self._due.add(shard)
+        self._woken.set()
 
     async def run(self) -> None:
-        """Sweep about every `sweep_secs` until cancelled. Errors of Redis are logged."""
-        while True:
-            # The jitter keeps the sweeps of several replicas apart.
-            await asyncio.sleep(self._store.settings.sweep_secs * random.uniform(0.8, 1.0))
+        """Sweep the shards that this replica is told to sweep, until cancelled. Errors of Redis are logged.
+
+        No shard waits for another.
+        """
+        sweeping: set[int] = set()
+
+        async def sweep(shard: int) -> None:
             try:
-                await self.sweep()
+                await self.sweep(shard)
             except StoreError as failure:
                 tasks.check_cancelled()
-                log.debug("A sweep failed and is repeated in the next round: %s", failure)
+                log.debug("A sweep of shard %d failed and is left to the next one: %s", shard, failure)
             except RedisError:
-                log.exception("Redis refused a command of a sweep")
+                log.exception("Redis refused a command of a sweep of shard %d", shard)
+            finally:
+                sweeping.discard(shard)
 
-    async def sweep(self, leaving: str = "") -> None:
-        """Do one round. `leaving` is a replica that leaves the cluster now: it expires whatever its lease.
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._woken.wait()
+                self._woken.clear()
+                begun = self._due - sweeping
+                self._due.clear()
+                sweeping |= begun
+                for shard in begun:
+                    group.create_task(sweep(shard), name=f"sweep of shard {shard}")
 
-        Raises StoreUnavailable when the control keys cannot be reached. A shard that is unavailable is left to the next
-        round. Raises RedisError when Redis refuses a command.
+    async def sweep(self, shard: int, leaving: str = "") -> None:
+        """Do all that is to be done in one shard. `leaving` is a replica that expires there now, whatever its lease.
+
+        Raises StoreUnavailable, and RedisError when Redis refuses a command.
         """
-        work = await self._find_work(leaving)
-        shards = range(self._store.settings.shards)
-        outcomes = await asyncio.gather(*(self._clean(work, shard) for shard in shards), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
-                raise outcome
-        for expired in work.expired:
-            if all(not isinstance(done, BaseException) and expired.replica in done for done in outcomes):
-                await self._store.finish_cleanup(expired.replica)
+        for _ in range(_CALLS_LIMIT):
+            found = await self._store.expire(shard, leaving)
+            done = [await self._reap(expired, shard) for expired in found]
+            if len(found) < EXPIRE_LIMIT or not any(done):
+                break
+        await self._end_due(await self._find_outages(), shard)
 
-    async def _find_work(self, leaving: str) -> _Work:
-        expired = await self._store.expire(leaving)
-        roster = await self._store.roster()
-        known = {gone.replica for gone in expired} | {living.id for living in roster.replicas}
-        self.lent = await self._unknown.lend_leases(known)
-        models = sorted(roster.models)
-        return _Work(
-            [replica._replace(models=replica.models or models) for replica in expired],
-            [replica.id for replica in roster.replicas if replica.role == Role.FRONTEND],
-            self._unserved(roster),
-            models,
-        )
-
-    async def _clean(self, work: _Work, shard: int) -> set[str]:
-        """Do all work of one shard, and return the expired replicas of which nothing is left there.
-
-        No shard waits for another, and one that is unavailable costs the time of one call, however many replicas have
-        expired.
-        """
-        done: set[str] = set()
-        for expired in work.expired:
-            new_owners = [frontend for frontend in work.frontends if frontend != expired.replica]
-            if await self._reap(expired, new_owners, shard):
-                done.add(expired.replica)
-        await self._sweep(work.unserved, work.models, shard)
-        return done
-
-    async def _reap(self, expired: ExpiredReplica, new_owners: list[str], shard: int) -> bool:
+    async def _reap(self, expired: ExpiredReplica, shard: int) -> bool:
         """Clean up after a replica in one shard; return whether nothing is left to do there."""
         for _ in range(_CALLS_LIMIT):
-            reaped = await self._store.reap(shard, expired, new_owners)
+            reaped = await self._store.reap(shard, expired)
             if reaped.ended or reaped.moved:
                 log.warning(
                     "%s %s has expired or left: %d of its requests ended, %d continue elsewhere",
@@ -116,35 +98,40 @@ class Reaper:
                 return reaped.done
         return False
 
-    async def _sweep(self, unserved: list[UnservedModel], models: list[str], shard: int) -> bool:
-        """End what is due in one shard; return whether nothing is left to do there."""
-        calls = 0
-        for begin in range(0, max(len(models), len(unserved), 1), MODELS_PAGE):
-            page = slice(begin, begin + MODELS_PAGE)
-            more = True
-            while more:
-                _, more = await self._store.sweep(shard, unserved[page], models[page])
-                calls += 1
-                if more and calls >= _CALLS_LIMIT:
-                    return False
-        return True
+    async def _end_due(self, outages: Sequence[UnservedModel], shard: int) -> None:
+        """End what is due in one shard, and queue again what expired workers were delivered."""
+        first_model, begin = 0, 0
+        for _ in range(_CALLS_LIMIT):
+            swept = await self._store.sweep(shard, outages[begin : begin + MODELS_PAGE], first_model)
+            if swept.more:
+                continue
+            first_model, begin = swept.next_model, begin + MODELS_PAGE
+            if not first_model and begin >= len(outages):
+                return
 
-    def _unserved(self, roster: Roster) -> list[UnservedModel]:
-        """Return the models whose queued requests nobody can serve; none during a grace.
+    async def _find_outages(self) -> list[UnservedModel]:
+        """Return the models whose listed workers are all unhealthy; none when the list cannot be read.
 
-        They are the models of which every living worker is unhealthy, and those that no living worker has served for
-        one lease.
+        It is read once for all sweeps of an interval.
         """
-        settings = self._store.settings
+        async with self._reading:
+            if time.monotonic() >= self._outages_until:
+                self._outages = await self._read_outages()
+                self._outages_until = time.monotonic() + self._store.settings.sweep_secs / 2
+            return self._outages
+
+    async def _read_outages(self) -> list[UnservedModel]:
+        try:
+            roster = await self._store.listed()
+        except StoreError as failure:
+            tasks.check_cancelled()
+            log.debug("The list of workers cannot be read for a sweep: %s", failure)
+            return []
         if roster.grace:
             return []
-        serving = by_model(workers_of(roster, settings.lease_secs))
-        unserved = [
+        serving = by_model(workers_of(roster, self._store.settings.lease_secs))
+        return [
             UnservedModel(model, outage.message, outage.detail)
             for model, workers in serving.items()
             if (outage := outage_of(workers)) is not None
         ]
-        if not settings.queue_without_workers:
-            oldest = roster.now - settings.lease_secs
-            unserved += [UnservedModel(model) for model, served_at in roster.models.items() if served_at < oldest]
-        return unserved

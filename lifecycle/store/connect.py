@@ -17,6 +17,7 @@ from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, m
 from lifecycle.store.redis_cluster import ClusterCommands
 from lifecycle.store.redis_cluster_topology import Node, PerNode, Topology, slot_of
 from lifecycle.store.replicated_commands import ReplicatedCommands, Unreplicated
+from lifecycle.store.shared_link import SharedLinks
 from lifecycle.store.transitions import Store
 
 ReplicatedKind = Callable[..., ReplicatedCommands]
@@ -122,7 +123,8 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         return subscriber
 
     factory = ConnectionFactory(client, timeout_secs, commands.on_demotion)
-    return _Deployment(commands, replicated, blocking, factory, lambda _: factory)
+    of_shards = factory._replace(shared=SharedLinks())
+    return _Deployment(commands, replicated, blocking, factory, lambda _: of_shards)
 
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
@@ -156,6 +158,8 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
         """Return a client of any node: a Cluster broadcasts what is published without a slot."""
         return await listeners.get(await topology.some_node())
 
+    shared = SharedLinks()
+
     def shard_factory(prefix: str) -> ConnectionFactory:
         served_by: Node | None = None
 
@@ -166,6 +170,6 @@ def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
             served_by = await topology.node_of(slot_of(prefix))
             return await listeners.get(served_by)
 
-        return ConnectionFactory(client, timeout_secs, set())
+        return ConnectionFactory(client, timeout_secs, set(), shared)
 
     return _Deployment(commands, replicated, blocking, ConnectionFactory(client, timeout_secs, set()), shard_factory)

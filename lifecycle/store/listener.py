@@ -18,6 +18,7 @@ from lifecycle.aio import tasks
 from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.link import PushLink, connected
+from lifecycle.store.shared_link import LinkShare, SharedLinks
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,14 @@ class ConnectionFactory(NamedTuple):
     client: Callable[[], Awaitable[Redis]]
     timeout_secs: float  # for connecting, and for the answer to a probe
     on_demotion: set[Callable[[], None]]  # called when the server has become a replica
+    shared: SharedLinks | None = None  # by which listeners share connections; without it each has its own
+
+    async def open(self, on_push: Callable[[list[Any]], None]) -> PushLink | LinkShare:
+        """Connect; `on_push` is called with all replies that came in one read. Raises RedisError and OSError."""
+        client = await self.client()
+        if self.shared is not None:
+            return await self.shared.open(client, on_push)
+        return PushLink(await connected(client), on_push)
 
 
 class Listener:
@@ -44,7 +53,7 @@ class Listener:
         self._name = name
         self._factory = factory
         self._timeout_secs = factory.timeout_secs
-        self._link: PushLink | None = None
+        self._link: PushLink | LinkShare | None = None
         self._heard = False  # something was received since the last check
         self._works = False  # something was received over this connection
 
@@ -83,7 +92,7 @@ class Listener:
     async def _serve(self) -> None:
         """Connect and listen. Raises the reason when the connection is lost or does not answer a probe in time."""
         async with StallTimeout(self._timeout_secs):
-            link = self._link = PushLink(await connected(await self._factory.client()), self._hear)
+            link = self._link = await self._factory.open(self._hear)
         link.send("PING")  # a server that still loads its data confirms subscriptions, but answers this with an error
         for command in self._greeting():
             link.send(*command)

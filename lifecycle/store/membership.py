@@ -22,32 +22,37 @@ from lifecycle.store.results import (
     Reconciliation,
     Roster,
     RosterEntry,
+    Swept,
     UnservedModel,
+    queued_and_running,
 )
 from lifecycle.store.runner import ScriptRunner, as_text
-from lifecycle.types import Role
+from lifecycle.types import Labels, Role
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "7"
+SCHEMA_VERSION = "8"
 _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation returns; the next one returns the rest
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request
 # that ends, or is queued again, takes about 75 microseconds, a replica that expires about 15.
 ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
-_EXPIRE_LIMIT = 40
+EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
-LENT_PAGE = 500  # replicas that get a lease lent
+MEMBERS_PAGE = 1000  # replicas whose requests, or leases, are read at once
+LISTED_PAGE = 200  # replicas whose announcements are read at once
+FIGURES = ("counted", "probe_in_secs")
+"""What a replica announces that changes all the time. It is for display; others do not read the list because of it."""
 
 
 class Membership(ScriptRunner):
     """The part of the Store that knows the replicas.
 
-    Each method except `finish_cleanup` is one atomic script, in the slot of the control keys or in one shard. Leases
-    are in the control slot and requests in the shards, so the two change one after the other: `expire` first, then
-    `reap` in each shard, then `finish_cleanup`. Any replica may run any step at any time, also several replicas at
-    once, and a step that is repeated finds nothing left to do.
+    Each method is one atomic script. What a replica holds in a shard depends on its lease there, in the same slot:
+    `reconcile_shard` renews it, `expire` ends it, and `reap` cleans up. The control slot has the list of replicas,
+    which `heartbeat` renews: it shows them, and tells frontends which workers there are. Any replica may run any step
+    at any time, also several replicas at once, and a step that is repeated finds nothing left to do.
     """
 
     _secret = b""
@@ -62,15 +67,15 @@ class Membership(ScriptRunner):
         *,
         retry_for_secs: float = 0.0,
     ) -> float:
-        """Join the cluster or renew the lease for `lease_secs`, and return Redis's time.
+        """Show a replica in the cluster's list for `lease_secs`, and return the time of the control slot's server.
 
-        `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. Repeating it renews the
-        lease again. After a failover of Redis the renewal may be lost; the next heartbeat repairs that.
+        `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. It may be repeated.
+        After a failover of Redis it may be lost; the next heartbeat repairs that. What the replica holds does not
+        depend on it: see `reconcile_shard`.
 
         A common setting that was changed for the running cluster is in `settings` afterwards.
 
-        Raises Fenced when this id has expired: it never becomes valid again. Raises ConfigurationConflict when living
-        replicas run with other common settings.
+        Raises ConfigurationConflict when living replicas run with other common settings, and StoreUnavailable.
         """
         s, known = self.settings, self.common
         common = common_settings.as_texts(s) | {"version": SCHEMA_VERSION}
@@ -80,23 +85,26 @@ class Membership(ScriptRunner):
             replica,
             role.value,
             s.lease_secs,
-            orjson.dumps(about),
+            orjson.dumps({name: value for name, value in about.items() if name not in FIGURES}),
+            orjson.dumps({name: value for name, value in about.items() if name in FIGURES}),
             orjson.dumps(list(models)),
             orjson.dumps(common),
             known.since,
             known.revision,
             retry_for_secs=retry_for_secs,
         )
-        what = as_text(reply[0])
-        if what == "fenced":
-            raise fenced(replica)
-        if what == "conflict":
+        if as_text(reply[0]) == "conflict":
             name, theirs = as_text(reply[1]), as_text(reply[2])
             raise ConfigurationConflict(_conflict(name, common[name], theirs, s.namespace))
         known.since, known.revision = as_text(reply[2]), int(reply[3])
         if reply[4]:
             self._apply(orjson.loads(reply[4]))
+        self.roster_cache.announced = as_text(reply[5]), as_text(reply[6])
         return float(reply[1])
+
+    async def leave(self, replica: str, role: Role) -> None:
+        """Remove a replica that leaves from the cluster's list. May be repeated. Raises StoreUnavailable."""
+        await self.run("leave", self.keys.control, replica, role.value)
 
     def _apply(self, config: dict[str, str]) -> None:
         """Run with common settings that were changed for the whole cluster."""
@@ -136,25 +144,38 @@ class Membership(ScriptRunner):
         role: Role,
         rids: Sequence[str] | None = None,
         *,
+        models: Sequence[str] = (),
+        draining: bool = False,
+        sweeps: bool = False,
         elapsed_secs: float | None = None,
     ) -> Reconciliation:
-        """Compare what a replica holds in one shard with what Redis counts, and return the differences only.
+        """Renew a replica's lease in one shard, or join it, and compare what the replica holds with what it counts.
 
-        `rids` names what it holds; it is given only after a mismatch, because then the cost grows with their number.
-        What Redis counts is read page by page, so a request that starts or ends meanwhile may be among the
-        differences: whoever acts on them reads the record first. Nothing is changed but the shard's epoch, which the
-        first call after a loss of data sets, its clock of limits, and the replica's tick, which each call raises. A
-        cancellation is returned again until its worker has confirmed it.
+        Only differences are returned. `rids` names what the replica holds; it is given only after a mismatch, because
+        then the cost grows with their number. What Redis counts is read page by page, so a request that starts or ends
+        meanwhile may be among the differences: whoever acts on them reads the record first. A cancellation is returned
+        again until its worker has confirmed it. `models` are those that a worker serves, `draining` says that it leaves
+        in an orderly way, and `sweeps` that the caller has a reaper, and can be told to sweep the shard. May be
+        repeated; each call raises the replica's tick.
 
         `elapsed_secs` is the time since the replica's last call for the shard, by its monotonic clock; None for the
         first. Redis's clock may step, and what it shows beyond this time does not count for the limits of requests.
 
-        Raises Fenced when the replica has been reaped in this shard, and StoreUnavailable.
+        Raises Fenced when the replica's lease in this shard has expired: the id never becomes valid there again. Raises
+        StoreUnavailable.
         """
-        prefix = self._prefixes[shard]
-        elapsed = "" if elapsed_secs is None else f"{elapsed_secs:.3f}"
+        prefix, s = self._prefixes[shard], self.settings
         reply = await self._call(
-            "reconcile_shard", prefix, replica, role.value, _CANCELLATIONS_LIMIT, self.settings.lease_secs, elapsed
+            "reconcile_shard",
+            prefix,
+            replica,
+            role.value,
+            s.lease_secs,
+            s.sweep_secs if sweeps else "",
+            orjson.dumps(list(models)),
+            "1" if draining else "",
+            _CANCELLATIONS_LIMIT,
+            "" if elapsed_secs is None else f"{elapsed_secs:.3f}",
         )
         if reply[0] == b"fenced":
             raise fenced(replica)
@@ -165,8 +186,8 @@ class Membership(ScriptRunner):
             counted = await self._counted(f"{prefix}{'running' if role == Role.WORKER else 'inflight'}:{replica}")
             not_in_redis = [rid for rid in rids if rid not in counted]
             not_held_locally = [rid for rid in counted if rid not in held]
-        epoch, count, tick = as_text(reply[1]), int(reply[2]), int(reply[4])
-        return Reconciliation(epoch, count, cancellations, not_in_redis, not_held_locally, tick)
+        epoch, count, tick, sweep = as_text(reply[1]), int(reply[2]), int(reply[4]), bool(reply[5])
+        return Reconciliation(epoch, count, cancellations, not_in_redis, not_held_locally, tick, sweep)
 
     async def _counted(self, key: str) -> set[str]:
         """Return the request ids in a replica's table, read in pages that Redis sends within a millisecond."""
@@ -178,36 +199,27 @@ class Membership(ScriptRunner):
             if int(cursor) == 0:
                 return found
 
-    async def expire(self, leaving: str = "") -> list[ExpiredReplica]:
-        """Expire replicas whose lease has ended, and return all whose requests are still to be cleaned up.
+    async def expire(self, shard: int, leaving: str = "") -> list[ExpiredReplica]:
+        """Expire replicas whose lease in one shard has ended; return some whose requests there are to be cleaned up.
 
         `leaving` is a replica that expires now, whatever its lease. A replica that has expired stays expired: its
-        heartbeats are refused for a day, and its id is not used again. During the grace after an outage of Redis no
-        lease ends. May be repeated: it returns the same replicas until `finish_cleanup`. Raises StoreUnavailable.
+        writes in this shard are refused for a day, and its id is not used there again. During the grace after an outage
+        of Redis no lease ends. Each call expires, and returns, up to 40; those that are returned come again until
+        `reap` is done with them. May be repeated. Raises StoreUnavailable.
         """
-        reply = await self._call("expire", self.keys.control, self.settings.lease_secs, leaving, _EXPIRE_LIMIT)
+        reply = await self._call("expire", self._prefixes[shard], self.settings.lease_secs, leaving, EXPIRE_LIMIT)
         return [
             ExpiredReplica(as_text(replica), as_text(role), orjson.loads(models), bool(draining))
             for replica, role, models, draining in reply
         ]
 
-    async def lend_leases(self, replicas: Sequence[tuple[str, str]]) -> int:
-        """Give one lease to replicas, with their roles, that a shard knows and the control keys do not.
-
-        One that is gone then expires like any other, and what it has left behind is cleaned up. Returns how many got
-        one: none that has a lease, or whose cleanup is pending. May be repeated. Raises StoreUnavailable.
-        """
-        if not replicas:
-            return 0
-        return int(await self._call("lend", self.keys.control, self.settings.lease_secs, orjson.dumps(replicas)))
-
-    async def reap(self, shard: int, expired: ExpiredReplica, new_owners: Sequence[str]) -> Reaped:
+    async def reap(self, shard: int, expired: ExpiredReplica) -> Reaped:
         """Clean up after an expired replica in one shard, up to 10 requests a call.
 
-        The script first sets the mark that refuses the replica's later writes in this shard, so either the replica's
-        write comes before the cleanup and is seen by it, or it is refused. Requests of a worker are confirmed as
-        cancelled, queued again or failed as `worker_lost`, which uses up an attempt unless it was draining; requests of
-        a frontend get one of `new_owners` or fail as `frontend_lost`. May be repeated, and must be until `done`. Raises
+        The replica's writes in this shard are refused since it expired, so either a write came before that and is seen
+        by the cleanup, or it is refused. Requests of a worker are confirmed as cancelled, queued again or failed as
+        `worker_lost`, which uses up an attempt unless it was draining; requests of a frontend go to one that has a
+        lease in the shard, or fail as `frontend_lost`. May be repeated, and must be until `done`. Raises
         StoreUnavailable.
         """
         reply = await self._call(
@@ -215,7 +227,6 @@ class Membership(ScriptRunner):
             self._prefixes[shard],
             expired.replica,
             expired.role,
-            orjson.dumps(list(new_owners)),
             orjson.dumps(expired.models),
             "" if expired.draining else "1",
             self.settings.retention_secs,
@@ -224,60 +235,145 @@ class Membership(ScriptRunner):
         )
         return Reaped(bool(reply[0]), int(reply[1]), int(reply[2]), int(reply[3]))
 
-    async def finish_cleanup(self, replica: str) -> None:
-        """Forget an expired replica once `reap` is done in every shard. Its id stays refused for a day.
+    async def sweep(self, shard: int, outages: Sequence[UnservedModel] = (), first_model: int = 0) -> Swept:
+        """End what is due in one shard.
 
-        The two commands are not atomic together. Both may be repeated, and after a loss the cleanup is repeated.
-        Raises StoreUnavailable.
+        It ends requests past a time limit or a disconnect grace, removes expired records from the listings, and, for up
+        to 100 of the models that the shard knows, from `first_model` on, fails the queued requests that nobody can
+        serve, and queues deliveries to expired workers again. Nobody can serve a model in `outages`, or one without a
+        living worker for a lease. Limits are judged by the clock of the shard's server, in the same script that ends
+        the request. May be repeated. Raises StoreUnavailable.
         """
-        control = self.keys.control
-        await self.commands.execute_many(
-            [("HDEL", control + "pending_cleanup", replica), ("DEL", control + "replica:" + replica)]
-        )
-
-    async def sweep(
-        self, shard: int, unserved: Sequence[UnservedModel] = (), models: Sequence[str] = ()
-    ) -> tuple[int, bool]:
-        """End what is due in one shard; return how many requests ended and whether there is more to do.
-
-        It ends requests past a time limit or a disconnect grace, fails the queued requests of the `unserved` models,
-        removes expired records from the listings, and queues deliveries to expired workers again, for each of `models`.
-        Limits are judged by the clock of the shard's server, in the same script that ends the request. May be repeated.
-        Raises StoreUnavailable.
-        """
+        s = self.settings
         reply = await self._call(
             "sweep",
             self._prefixes[shard],
-            encode_json([(model, message, as_text(encode_detail(detail))) for model, message, detail in unserved]),
-            orjson.dumps(list(models)),
-            self.settings.retention_secs,
+            encode_json([(model, message, as_text(encode_detail(detail))) for model, message, detail in outages]),
+            first_model,
+            MODELS_PAGE,
+            "1" if s.queue_without_workers else "",
+            s.lease_secs,
+            s.retention_secs,
             ENDS_LIMIT,
             _FORGET_LIMIT,
         )
-        return int(reply[0]), bool(reply[1])
+        return Swept(int(reply[0]), bool(reply[1]), int(reply[2]))
+
+    async def count_inflight(self, shard: int) -> dict[Labels, tuple[int, int]]:
+        """Return how many requests are queued and running in one shard, of the frontends with a lease there.
+
+        The cost does not grow with the number of frontends. Raises StoreUnavailable.
+        """
+        flat = await self._call("count_inflight", self._prefixes[shard], self.settings.lease_secs)
+        return {
+            Labels(*orjson.loads(labels)): queued_and_running(int(number))
+            for labels, number in zip(flat[::2], flat[1::2], strict=True)
+        }
+
+    async def count_held(self, shard: int, role: Role, model: str = "") -> dict[str, int]:
+        """Return how many requests each replica of one role holds in one shard, without those that hold none.
+
+        They are named as the shard knows them. Of frontends, only the requests of `model` count, if one is given. It is
+        read in pages, so a replica may be missing that joins or expires meanwhile. Raises StoreUnavailable.
+        """
+        held: dict[str, int] = {}
+        first, examined = 0, MEMBERS_PAGE
+        while examined == MEMBERS_PAGE:
+            examined, *flat = await self._call(
+                "members", self._prefixes[shard], role.value, self.settings.lease_secs, first, MEMBERS_PAGE, model
+            )
+            held |= {as_text(name): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+            first += MEMBERS_PAGE
+        return held
 
     async def is_known_model(self, model: str) -> bool:
         """Return whether a worker has announced the model, lately enough to be remembered. Raises StoreUnavailable."""
         return await self.command("ZSCORE", self.keys.control + "models", model) is not None
 
+    async def listed(self) -> Roster:
+        """Return the listed replicas and the known models; only what has changed since the last call is read.
+
+        No entry says when its lease expires, and one whose lease is over is listed until the next heartbeat of any
+        replica. Raises StoreUnavailable.
+        """
+        cache = self.roster_cache
+        async with cache.lock:
+            more = True
+            while more:
+                more = cache.update(
+                    await self._call(
+                        "roster", self.keys.control, self.settings.lease_secs, cache.epoch, cache.version, LISTED_PAGE
+                    )
+                )
+        return cache.roster()
+
+    async def listed_leases(self, role: Role, *, figures: bool = False) -> list[RosterEntry]:
+        """Return until when the replicas of one role are listed, without what they have announced but the figures.
+
+        It is read in pages, so a replica may be missing that joins or leaves meanwhile. Raises StoreUnavailable.
+        """
+        found: list[RosterEntry] = []
+        first, examined, page = 0, MEMBERS_PAGE, MEMBERS_PAGE
+        while examined == page:
+            examined, *flat = await self._call(
+                "listed_leases",
+                self.keys.control,
+                role.value,
+                self.settings.lease_secs,
+                first,
+                page,
+                "1" if figures else "",
+            )
+            first += page
+            for name, ms, text in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+                found.append(RosterEntry(as_text(name), role, int(ms), text or b"{}"))
+        return found
+
+    async def next_probe_secs(self, workers: Sequence[str]) -> float:
+        """Return the time until the first of these unhealthy workers probes its engine, 0 when it is not known.
+
+        Raises StoreUnavailable.
+        """
+        control = self.keys.control
+        asked = [(("HGET", f"{control}replica:{w}", "figures"), ("ZSCORE", control + "workers", w)) for w in workers]
+        replies = await self.commands.execute_many(command for commands in asked for command in commands)
+        now, lease_secs = await self.now(), self.settings.lease_secs
+        probes = [
+            float(ends_at) - lease_secs + orjson.loads(figures).get("probe_in_secs", 0.0) - now
+            for figures, ends_at in zip(replies[::2], replies[1::2], strict=True)
+            if figures and ends_at
+        ]
+        return max(0.0, min(probes, default=0.0))
+
     async def roster(self) -> Roster:
-        """Return the living replicas and the known models, as of one moment. Raises StoreUnavailable."""
-        reply = await self._call("roster", self.keys.control, self.settings.lease_secs)
-        replicas = [RosterEntry(as_text(i), as_text(role), int(ms), about) for i, role, ms, about in reply[1]]
-        models = {as_text(m): float(at) for m, at in reply[2]}
-        return Roster(float(reply[0]), replicas, models, bool(reply[3]))
+        """Return the living replicas with all that they have announced, for display. Raises StoreUnavailable."""
+        listed = await self.listed()
+        known = {entry.id: entry for entry in listed.replicas}
+        leases = [lease for role in Role for lease in await self.listed_leases(role, figures=True)]
+        replicas = [
+            lease._replace(about=_joined(known[lease.id].about, lease.about)) for lease in leases if lease.id in known
+        ]
+        return listed._replace(replicas=replicas)
+
+
+def _joined(first: bytes, second: bytes) -> bytes:
+    """Return one JSON object with the members of two."""
+    if b"{}" in (first, second):
+        return second if first == b"{}" else first
+    return first[:-1] + b"," + second[1:]
 
 
 def fenced(replica: str) -> Fenced:
     """Return the error for a replica whose id has expired."""
-    return Fenced(f"The lease of {replica} has expired; it rejoins under a new id")
+    return Fenced(f"The lease of {replica} has expired in this shard; it rejoins there under a new id")
 
 
 def _conflict(name: str, ours: str, theirs: str, namespace: str) -> str:
     if name == "version":
         return (
-            f"This replica uses version {ours} of the data in Redis, but the living replicas of namespace "
-            f"{namespace!r} use version {theirs}: install the same release everywhere, or stop them all first"
+            f"This replica uses version {ours} of the data in Redis, but namespace {namespace!r} has data of version "
+            f"{theirs}: set LIFECYCLE_NAMESPACE to a new name for this release until the old one is empty, or install "
+            "the release that runs there"
         )
     return (
         f"LIFECYCLE_{name.upper()}={ours} differs from {theirs}, which the living replicas of namespace "

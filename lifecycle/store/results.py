@@ -9,8 +9,15 @@ import orjson
 
 from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
 
-Refusal = Literal["gone", "closed", "fenced"]
+Refusal = Literal["gone", "closed", "fenced", "expired"]
+"""Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
 AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
+
+
+def queued_and_running(number: int) -> tuple[int, int]:
+    """Return both counts that Redis keeps in one number: see `counts.lua`."""
+    running, queued = divmod(number, 1 << 26)
+    return queued, running
 
 
 def record_of(text: bytes) -> RequestRecord | None:
@@ -232,6 +239,7 @@ class Reconciliation(NamedTuple):
     not_in_redis: list[str]
     not_held_locally: list[str]
     tick: int  # how often the replica has asked; one that goes back shows that the last writes were lost
+    sweep: bool = False  # a sweep of the shard is due, and this replica is to do it
 
 
 class ExpiredReplica(NamedTuple):
@@ -250,6 +258,16 @@ class Reaped(NamedTuple):
     ended: int
     moved: int
     waiting: int
+
+
+class Swept(NamedTuple):
+    """One call's sweep of a shard: how many requests ended, whether `more` is to be done in the same way, and the index
+    of the model from which the next call continues, 0 when all were examined.
+    """
+
+    ended: int
+    more: bool
+    next_model: int
 
 
 class Steps(NamedTuple):

@@ -18,6 +18,7 @@ from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
 from lifecycle.store.redis import Commands
 from lifecycle.store.replicated_commands import REPLICATED, Unreplicated
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.script_loader import Script
 
 _FIRST_PAUSE_SECS = 0.02
@@ -60,6 +61,7 @@ class ScriptRunner:
         self.unreplicated = unreplicated or Unreplicated()
         self.settings = settings
         self.common = CommonSettings()
+        self.roster_cache = RosterCache()
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes
@@ -70,11 +72,17 @@ class ScriptRunner:
         }
 
     async def ping(self) -> None:
-        """Check that the server of the control keys answers and accepts writes.
+        """Check that a server answers and accepts writes: that of the control keys, or if it is away, any shard's.
 
-        Raises StoreUnavailable when it does not.
+        Raises StoreUnavailable when none does.
         """
-        await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+        try:
+            await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+        except StoreUnavailable:
+            asked = (self.command("PERSIST", prefix + "clock") for prefix in self._prefixes)
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            if all(isinstance(outcome, BaseException) for outcome in outcomes):
+                raise
 
     async def now(self) -> float:
         """Return Redis's time in Unix seconds. All times in a record are by this clock."""

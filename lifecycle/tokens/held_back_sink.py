@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from lifecycle.encoding import Encodable
 from lifecycle.store.results import Refusal
-from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 
 _EVENT_BYTES = 64  # that the smallest event counts as, so that many of them are bounded too
@@ -68,9 +67,6 @@ class HeldBackSink(TokenSink):
 
 class HeldBackWriter(TokenWriter):
     """Flush the sinks of what runs in one frontend's process."""
-
-    def __init__(self, store: Store, frontend: str) -> None:
-        super().__init__(store, frontend)
 
     def open(
         self,

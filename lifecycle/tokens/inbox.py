@@ -35,6 +35,12 @@ class Inbox(Listener):
         self._dispatch = dispatch
         self._on_gap = on_gap
 
+    def follow(self, channel: str) -> None:
+        """Listen on another channel of the same shard from now on."""
+        before, self._channel = self._channel, channel
+        self._send("SUNSUBSCRIBE", before)
+        self._send("SSUBSCRIBE", channel)
+
     def _greeting(self) -> Iterable[tuple[str, ...]]:
         # Sharded pub/sub: in Redis Cluster the node that holds the requests' slot serves the channel too.
         yield "SSUBSCRIBE", self._channel
@@ -47,7 +53,7 @@ class Inbox(Listener):
                     frames.append(frame)
                 case [b"ssubscribe", *_]:
                     self._on_gap()
-                case [b"sunsubscribe", *_]:
+                case [b"sunsubscribe", name, *_] if name == self._channel.encode():
                     raise ConnectionError("the slot has moved to another node")
         for item in _items(frames):
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -150,7 +150,7 @@ class TokenSink:
         self.reported = Reported(self.started, outcome, self._number, remainder, self._length)
         return await self._writer.store.finish(
             self.rid,
-            self._writer.worker,
+            self._writer.workers[self.shard],
             self.started.attempt,
             outcome,
             self._number,
@@ -272,9 +272,11 @@ class _Lane:
 class TokenWriter:
     """Flush the sinks of one worker. `run()` belongs into the caller's task group."""
 
-    def __init__(self, store: Store, worker: str) -> None:
+    def __init__(self, store: Store, workers: Sequence[str], on_fenced: Callable[[], None] = lambda: None) -> None:
+        """`workers` has the id under which each shard knows the worker. `on_fenced` is called when one has expired."""
         self.store = store
-        self.worker = worker
+        self.workers = workers
+        self._on_fenced = on_fenced
         self.lanes = [_Lane() for _ in range(store.settings.shards)]
         self._pacer = FlushPacer(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
         self._waking: asyncio.Handle | None = None
@@ -296,7 +298,7 @@ class TokenWriter:
         return TokenSink(self, rid, attempt, base, on_refused, nonce, length)
 
     async def run(self) -> None:
-        """Flush until cancelled. Raises Fenced, in an exception group, when the worker's lease has expired."""
+        """Flush until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 for shard in range(len(self.lanes)):
@@ -347,15 +349,14 @@ class TokenWriter:
                         sink.end_flush()
 
     async def _append(self, shard: int, batch: list[Append], sinks: dict[str, TokenSink]) -> None:
-        """Append a batch, repeatedly until Redis has answered: entry ids make a repetition harmless. Raises Fenced."""
+        """Append a batch, repeatedly until Redis has answered: entry ids make a repetition harmless."""
         pause = 0.01
         while True:
             try:
-                refused = await self.store.append(shard, self.worker, batch)
+                refused = await self.store.append(shard, self.workers[shard], batch)
             except Fenced:
-                for sink in sinks.values():
-                    sink.refuse("fenced")
-                raise
+                self._on_fenced()
+                refused = [(entry, "expired") for entry in batch]
             except StoreUnavailable:
                 tasks.check_cancelled()
                 for sink in sinks.values():

@@ -69,7 +69,7 @@ class AdmissionControl:
                 rid=admit.rid,
                 nonce=new_nonce(),
                 labels=admit.labels,
-                frontend=self._state.id,
+                frontend=self._state.id_for(admit.rid),
                 body=b"",
                 on_disconnect=admit.on_disconnect.value,
                 grace_secs=admit.grace_secs,
@@ -82,7 +82,7 @@ class AdmissionControl:
             )
             start = await self._store.track(new)
             if start == "fenced":
-                raise Fenced("This frontend's lease has expired")
+                raise Fenced("This frontend's lease in the shard of the request has expired")
             if isinstance(start, str):
                 raise Rejected(start)
             self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
@@ -128,7 +128,7 @@ class AdmissionControl:
                 rid=admit.rid,
                 nonce=nonce,
                 labels=admit.labels,
-                frontend=self._state.id,
+                frontend=self._state.id_for(admit.rid),
                 body=admit.body,
                 on_disconnect=admit.on_disconnect.value,
                 grace_secs=admit.grace_secs,
@@ -151,7 +151,7 @@ class AdmissionControl:
             if slot is not None and admission.outcome != "admitted":
                 await self._quota.release(admit.owner, slot)
             if admission.outcome == "fenced":
-                raise Fenced("This frontend's lease has expired")
+                raise Fenced("This frontend's lease in the shard of the request has expired")
             if admission.outcome == "late":
                 raise StoreUnavailable("Redis took too long to admit the request")
             if admission.outcome != "admitted":

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.ids import replica_of
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.monitor import StreamMonitor
 from lifecycle.types import ErrorType, RequestRecord
@@ -31,13 +32,19 @@ class FencedRequests:
         frontend: str,
         monitors: Sequence[StreamMonitor],
         error_type: ErrorType,
+        is_owned: Callable[[str], bool],
         on_counted: Callable[[str], None],
     ) -> None:
-        """`error_type` is what their clients were told, and `on_counted` is called with each id that is counted."""
+        """`frontend` is the id that was fenced, and `error_type` is what their clients were told.
+
+        `is_owned` returns whether this frontend has taken a request over under its next id, and so counts its end.
+        `on_counted` is called with each id that is counted here.
+        """
         self._store = store
         self._frontend = frontend
         self._undecided = {monitor.rid: monitor for monitor in monitors}
         self._error_type = error_type
+        self._is_owned = is_owned
         self._on_counted = on_counted
 
     async def settle(self) -> None:
@@ -64,12 +71,12 @@ class FencedRequests:
         monitor = self._undecided[rid]
         if record is None:
             self._count(monitor, None, ErrorType.STATE_LOST)
-        elif record.frontend != self._frontend:
+        elif self._is_owned(rid) or replica_of(record.frontend or "") != replica_of(self._frontend):
             monitor.settle_elsewhere()
         elif record.status.terminal:
             self._count(monitor, record, self._error_type)
         else:
-            return  # it has not been reaped yet
+            return  # it has not been reaped yet, or goes on under the next id of this frontend
         del self._undecided[rid]
 
     def _count(self, monitor: StreamMonitor, record: RequestRecord | None, error_type: ErrorType) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lifecycle.replica.shard_lease import ShardLease
 
 
 @dataclass(slots=True)
 class FrontendState:
-    """Identify one frontend. `Membership` sets the id whenever it joins; the others only read it."""
+    """Identify one frontend. `Membership` sets the leases; the others only read them."""
 
     url: str = ""
-    id: str = ""  # under which the lease is held; another one after the frontend was fenced
+    id: str = ""
+    shard_of: Callable[[str], int] = field(default=lambda _: 0)
+    leases: Sequence[ShardLease] = ()  # by shard
     draining: bool = False  # no more requests are admitted
+
+    def id_for(self, rid: str) -> str:
+        """Return the id under which the shard of a request knows this frontend."""
+        return self.leases[self.shard_of(rid)].id if self.leases else self.id

@@ -41,41 +41,42 @@ class Membership:
         owned: OwnedRequests,
         local_runs: LocalRuns,
     ) -> None:
-        self._local_runs = local_runs
         self._state = state
-        self._connections = connections
         self._store = connections.store
-        self._settings = connections.store.settings
         self._metrics = metrics
         self._models = models
         self._readers = readers
         self._owned = owned
+        self._local_runs = local_runs
         self._pushes = PushDispatcher(state, readers, owned)
         self._reaper = Reaper(self._store)
-        self._leaving = False
-        self.lease = self._new_lease()
-
-    def _new_lease(self) -> Lease:
-        lease = Lease(self._store, Role.FRONTEND, self)
-        self._state.id = lease.id
-        self._local_runs.begin(self._connections, lease.id)
-        return lease
+        self.lease = Lease(self._store, Role.FRONTEND, self, on_sweep_due=self._reaper.sweep_soon)
+        state.id, state.leases = self.lease.id, self.lease.shards
+        local_runs.begin(connections, self.lease)
+        self._inboxes = [
+            Inbox(
+                factory,
+                self._store.keys.inbox(shard, self.lease.ids[shard]),
+                self._pushes.dispatch,
+                partial(self._pushes.mark_stale, shard),
+            )
+            for shard, factory in enumerate(connections.push_factories)
+        ]
 
     async def join(self, retry_for_secs: float) -> None:
         """Send the first heartbeat. Raises StoreUnavailable; ConfigurationConflict when replicas disagree."""
         await self.lease.join(retry_for_secs)
 
     async def announce(self) -> None:
-        """Show the cluster at once that this frontend drains, unless its lease has expired."""
-        with suppress(StoreError, Fenced):
-            await self.lease.heartbeat()
+        """Show the cluster at once that this frontend drains."""
+        with suppress(StoreError):
+            await self.lease.announce()
 
     async def leave(self) -> None:
         """Leave the cluster: requests that may outlive their connection go on under another frontend, the rest end."""
-        self._leaving = True
         try:
             with suppress(StoreError):
-                await self._reaper.sweep(leaving=self._state.id)
+                await self.lease.leave(self._reaper.sweep)
                 await self._owned.leave_live_requests()
         finally:
             self.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
@@ -90,48 +91,15 @@ class Membership:
         await self._reaper.run()
 
     async def run(self) -> None:
-        """Send heartbeats and read the inboxes until cancelled, or until this frontend has left.
-
-        When fenced, end every stream with an error and come back under a new id.
-        """
-        while True:
-            try:
-                await self._run_under_one_id()
-            except* Fenced as fenced:
-                cause = fenced.exceptions[0]
-            if self._leaving:
-                return  # leaving ends the lease, and so fences this frontend
-            log.error("fenced: %s; every stream ends, and this frontend comes back under a new id", cause)
-            assert isinstance(cause, Fenced)  # raised by a task of the group itself
-            self._owned.break_off_all(cause.error_type, cause.message)
-            self._readers.end_all(cause.error_type, cause.message)
-            self.lease = self._new_lease()
-            while True:
-                with suppress(StoreError):
-                    await self.lease.join(self._settings.lease_secs)
-                    break
-                tasks.check_cancelled()
-                await asyncio.sleep(self._settings.heartbeat_secs)
-
-    async def _run_under_one_id(self) -> None:
-        """Raises Fenced in an exception group."""
-        inboxes = [
-            Inbox(
-                factory,
-                self._store.keys.inbox(shard, self._state.id),
-                self._pushes.dispatch,
-                partial(self._pushes.mark_stale, shard),
-            )
-            for shard, factory in enumerate(self._connections.push_factories)
-        ]
+        """Send heartbeats and read the inboxes until cancelled, or until this frontend has left."""
         async with asyncio.TaskGroup() as group:
-            for inbox in inboxes:
-                group.create_task(inbox.run(), name="inbox")
-            group.create_task(self._models.run(), name="roster")
-            group.create_task(self._local_runs.serve(), name="local runs")
-            # Not a task: one that fails while the group only waits leaves its parent marked as cancelled (CPython 3.11
-            # and 3.12), and a later check of that mark, as in `run`, would end this frontend without a message.
-            await self.lease.run()
+            background = [group.create_task(inbox.run(), name="inbox") for inbox in self._inboxes]
+            background.append(group.create_task(self._models.run(), name="roster"))
+            background.append(group.create_task(self._local_runs.serve(), name="local runs"))
+            try:
+                await self.lease.run()
+            finally:
+                await tasks.end(background)
 
     # The lease's holder
 
@@ -151,13 +119,20 @@ class Membership:
         record = await self._store.read(rid)
         attempt = record.attempt if record is not None else 0
         cancelled = Outcome("cancelled", ErrorType.CANCELLED, "cancelled")
-        await self._store.finish(rid, self._state.id, attempt, cancelled, 0)
+        await self._store.finish(rid, self._state.id_for(rid), attempt, cancelled, 0)
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
         self._owned.check_lost(rids)
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         self._owned.take_over(rids)
+
+    def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
+        """End the streams of the shard with an error; its requests are another frontend's now, or have ended."""
+        log.error("%s is fenced in shard %d, whose streams end: %s", expired, shard, cause)
+        self._owned.break_off(shard, expired, cause.error_type, cause.message)
+        self._readers.end_shard(shard, cause.error_type, cause.message)
+        self._inboxes[shard].follow(self._store.keys.inbox(shard, self.lease.ids[shard]))
 
     async def on_new_epoch(self, shard: int) -> None:
         self._readers.mark_stale(shard)

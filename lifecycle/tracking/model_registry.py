@@ -21,6 +21,8 @@ from lifecycle.store.worker_roster import (
     workers_of,
 )
 
+_PROBES_READ = 8  # workers whose next probe is read for one error
+
 ModelState = Literal["live", "known", "unknown"]
 """`live`: a worker offers the model, healthy or not. `known`: a worker has offered it, as far as Redis or this frontend
 knows, or is just being started.
@@ -45,7 +47,10 @@ class ModelRegistry:
         The roster is refreshed unless the model is live. A model that Redis does not know costs one small command.
         """
         state = self._cached_state(model)
-        if state == "known" or (state == "unknown" and await self._store.is_known_model(model)):
+        if state == "unknown" and await self._store.is_known_model(model):
+            self._known.add(model)
+            state = "known"
+        if state == "known":
             await self.refresh()
         return self._cached_state(model)
 
@@ -54,9 +59,16 @@ class ModelRegistry:
 
         The roster is refreshed before an error is returned. Raises StoreUnavailable.
         """
-        if outage_of(self._workers_of(model)) is not None:
-            await self.refresh()
-        return outage_of(self._workers_of(model))
+        if outage_of(self._workers_of(model)) is None:
+            return None
+        await self.refresh()
+        outage = outage_of(self._workers_of(model))
+        return outage and outage._replace(retry_after_secs=await self._next_probe_secs(model))
+
+    async def _next_probe_secs(self, model: str) -> float:
+        """Return the time until the next probe of an unhealthy worker of the model, as they announced it last."""
+        some = [worker.id for worker in self._workers_of(model)[:_PROBES_READ]]
+        return await self._store.next_probe_secs(some)
 
     async def find_unsupported(self, model: str, endpoint: str, needs: Sequence[str]) -> Missing | None:
         """Return what keeps every living worker of the model from a call to this endpoint with these needs.
@@ -97,9 +109,9 @@ class ModelRegistry:
             if self._asked_at < called_at:
                 asked_at = clock()
                 try:
-                    self._roster, self._failure = await self._store.roster(), None
-                    self._known.update(self._roster.models)
+                    self._roster, self._failure = await self._store.listed(), None
                     self._workers = by_model(workers_of(self._roster, self._store.settings.lease_secs))
+                    self._known.update(self._roster.models, self._workers)
                 except StoreUnavailable as failure:
                     self._failure = failure
                 self._asked_at = asked_at
@@ -109,12 +121,13 @@ class ModelRegistry:
             return self._roster
 
     async def run(self) -> None:
-        """Refresh the roster with each heartbeat until cancelled."""
+        """Refresh the roster when a heartbeat has shown that it has changed, until cancelled."""
         while True:
             await asyncio.sleep(self._store.settings.heartbeat_secs)
-            with suppress(StoreError):
-                await self.refresh()
-            tasks.check_cancelled()
+            if not self._store.roster_cache.is_current:
+                with suppress(StoreError):
+                    await self.refresh()
+                tasks.check_cancelled()
 
     def _workers_of(self, model: str) -> Sequence[LivingWorker]:
         return self._workers.get(model, ())

@@ -162,7 +162,7 @@ class OwnedRequests:
 
     async def _take_over(self, rid: str) -> None:
         record = await self._store.read(rid, retry_for_secs=self._store.settings.lease_secs)
-        if record is None or record.status.terminal or record.frontend != self._state.id or rid in self:
+        if record is None or record.status.terminal or record.frontend != self._state.id_for(rid) or rid in self:
             return
         if rid in self._admitting:
             return
@@ -229,7 +229,7 @@ class OwnedRequests:
         lost = Outcome("failed", ErrorType.WORKER_LOST, STREAM_ENDED)
         await self._store.finish(
             record.id,
-            self._state.id,
+            self._state.id_for(record.id),
             record.attempt,
             lost,
             record.stream_length,
@@ -277,7 +277,7 @@ class OwnedRequests:
             monitor.lose(ErrorType.STATE_LOST, "Redis lost the request")
         elif record.status.terminal:
             monitor.end_with(record)
-        elif record.frontend != self._state.id:
+        elif record.frontend != self._state.id_for(rid):
             monitor.leave()
 
     async def leave_live_requests(self) -> None:
@@ -293,14 +293,23 @@ class OwnedRequests:
         if monitor is not None and record is not None and not record.status.terminal:
             monitor.leave()
 
-    def break_off_all(self, error_type: ErrorType, message: str) -> None:
-        """End every owned request here, because this frontend is fenced. Each is counted once it is known by whom."""
-        monitors = list(self._monitors.values())
+    def break_off(self, shard: int, fenced_id: str, error_type: ErrorType, message: str) -> None:
+        """End every owned request of a shard, where this frontend's id was fenced.
+
+        Each is counted once it is known by whom.
+        """
+        monitors = [self._monitors[rid] for rid in self._by_shard[shard]]
         for monitor in monitors:
             monitor.break_off(error_type, message)
         if monitors:
-            fenced = FencedRequests(self._store, self._state.id, monitors, error_type, self.remember_end)
+            fenced = FencedRequests(
+                self._store, fenced_id, monitors, error_type, self._was_taken_over, self.remember_end
+            )
             self._spawn(fenced.settle(), "fenced requests")
+
+    def _was_taken_over(self, rid: str) -> bool:
+        """Return whether a request that was broken off goes on here, or has ended and was counted here."""
+        return rid in self._monitors or rid in self._ended
 
     def lose_all(self, error_type: ErrorType, message: str) -> None:
         """End every owned request here with an error, whatever its record says."""

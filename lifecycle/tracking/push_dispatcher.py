@@ -28,7 +28,7 @@ class PushDispatcher:
             if feed is not None:
                 feed.take_tokens(entry_id, payload, nonce)
         elif payload["type"] == "reassigned":
-            if payload["frontend"] == self._state.id:
+            if payload["frontend"] == self._state.id_for(rid):
                 self._owned.take_over([rid])
         elif feed is not None:
             feed.take_event(payload)

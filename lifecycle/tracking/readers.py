@@ -62,7 +62,7 @@ class Readers:
         reader = self._reader(feed, after, fresh=False)
         try:
             async with feed.attach_lock:
-                record = await self._store.attach(rid, self._state.id, feed.http_readers)
+                record = await self._store.attach(rid, self._state.id_for(rid), feed.http_readers)
         except BaseException as failure:
             feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted by the same report
             self.close(reader)
@@ -116,7 +116,7 @@ class Readers:
         async with feed.attach_lock:
             return await self._store.disconnect(
                 feed.rid,
-                self._state.id,
+                self._state.id_for(feed.rid),
                 feed.http_readers,
                 status.value,
                 admitting=admitting,
@@ -142,6 +142,12 @@ class Readers:
             if self._store.keys.shard_of(feed.rid) == shard:
                 for reader in feed.readers:
                     reader.mark_stale()
+
+    def end_shard(self, shard: int, error_type: str, message: str) -> None:
+        """End every reader of a shard with an error now."""
+        for feed in list(self.feeds.values()):
+            if self._store.keys.shard_of(feed.rid) == shard:
+                feed.abort(error_type, message)
 
     def end_all(self, error_type: str, message: str) -> None:
         """End every reader with an error now."""

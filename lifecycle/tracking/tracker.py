@@ -55,7 +55,7 @@ class Tracker:
         self.store = connections.store
         self.metrics = metrics
         self._connections = connections
-        self._state = FrontendState(url)
+        self._state = FrontendState(url, shard_of=connections.store.keys.shard_of)
         self._background = BackgroundTasks()
         self._models = ModelRegistry(self.store)
         self.readers = Readers(self.store, self._state, self._background.spawn)
@@ -126,7 +126,7 @@ class Tracker:
 
     @property
     def id(self) -> str:
-        """Return the id of this frontend; it changes when the frontend comes back after it was fenced."""
+        """Return the id of this frontend. Records name it with a suffix, as `<id>~1`, where its lease had expired."""
         return self._state.id
 
     @property

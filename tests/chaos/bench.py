@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx2
 
+from lifecycle.ids import replica_of
+from lifecycle.queries import cluster
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
@@ -72,7 +74,8 @@ class Bench(Cluster):
     async def ids(self, process: Process) -> set[str]:
         """The ids under which this process holds a lease now; asked past every proxy."""
         roster = await self.store.roster()
-        return {entry.id for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about}
+        own = {entry.id for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about}
+        return {member for member in await cluster.leases(self.store) if replica_of(member) in own}
 
     async def comes_back(self, process: Process, was: set[str]) -> str:
         """The new id under which it lives after it was fenced."""
@@ -87,7 +90,7 @@ class Bench(Cluster):
         """Wait until that id holds no lease."""
 
         async def gone() -> bool:
-            return all(entry.id != replica for entry in (await self.store.roster()).replicas)
+            return replica not in await cluster.leases(self.store)
 
         await wait_until(gone, timeout=20, what=f"{replica} without a lease")
 

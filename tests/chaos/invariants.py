@@ -29,6 +29,7 @@ import orjson
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
@@ -159,7 +160,8 @@ class Invariants:
     async def _look(self) -> None:
         store = self._store
         roster = await store.roster()
-        self._replicas.update(entry.id for entry in roster.replicas)
+        leases = await cluster.leases(store)
+        self._replicas.update(leases)
         unsettled: set[str] = set()
         frontends: dict[str, int] = {}
         shards = [await read_shard(store, index, self._replicas) for index in range(store.settings.shards)]
@@ -170,16 +172,19 @@ class Invariants:
             self._check_shard(index, shard, before)
             unsettled.update(rid for rid, record in shard.records.items() if not record.ended)
             for frontend, members in shard.members.items():
-                frontends[frontend] = frontends.get(frontend, 0) + len(members)
+                replica = replica_of(frontend)
+                frontends[replica] = frontends.get(replica, 0) + len(members)
             again = await read_shard(store, index, self._replicas)
             # By id, not by number; and nothing came and went in between, which the totals would show.
             seen, seen_again = ((s.members, s.counts, s.totals) for s in (shard, again))
             stable = stable and seen == seen_again
         self.unsettled, self.inflight = unsettled, gauge.total.inflight
-        shown = {entry.id: count for entry, count in gauge.frontends}
+        # What a frontend holds under an id that was fenced does not count, and belongs to nobody for a moment.
+        fenced = {replica_of(member) for member in self._replicas if "~" in member}
+        shown = {entry.id: count for entry, count in gauge.frontends if entry.id not in fenced}
         if stable and not self._may_lose and any(frontends.get(f, 0) != count for f, count in shown.items()):
             self.note(f"the gauge shows {shown}, the frontends hold {frontends}")
-        self._check_deaths(roster, shards)
+        self._check_deaths(roster, set(leases), shards)
 
     def _check_shard(self, index: int, shard: Shard, before: Shard | None) -> None:
         counted = self._counted[index]
@@ -230,10 +235,9 @@ class Invariants:
         if lost:
             self.note(f"queued, and in no queue: {lost}")
 
-    def _check_deaths(self, roster: Roster, shards: list[Shard]) -> None:
+    def _check_deaths(self, roster: Roster, living: set[str], shards: list[Shard]) -> None:
         """Within one lease the dead do not count; soon after, their requests have ended or moved."""
         now = time.monotonic()
-        living = {entry.id for entry in roster.replicas}
         self.living = {int(orjson.loads(entry.about).get("pid", 0)) for entry in roster.replicas}
         self.orphans = {
             rid

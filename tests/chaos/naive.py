@@ -42,7 +42,7 @@ class Weakening(NamedTuple):
     tests: tuple[str, ...]  # that must fail
 
 
-_COUNTED_FOR_EVER = {"roster": [("'(' .. secs(deadline)", "'-inf'")]}
+_COUNTED_FOR_EVER = {"count_inflight": [("'-inf', secs(bound)", "'-inf', '-1'")]}
 _NEVER_EXPIRED = {"expire": [("key, '-inf', secs(now), 'WITHSCORES'", "key, '-inf', '-1', 'WITHSCORES'")]}
 WEAKENINGS = (
     Weakening(

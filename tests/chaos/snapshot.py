@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lifecycle.store.results import queued_and_running
 from lifecycle.store.transitions import Store
 
 TERMINAL = ("completed", "failed", "cancelled")
@@ -97,7 +98,7 @@ class Shard:
     """One shard at one moment."""
 
     records: dict[str, Record]
-    counts: dict[str, dict[tuple[str, ...], int]]  # frontend → (state, *labels) → number
+    counts: dict[str, dict[tuple[str, ...], int]]  # frontend → (status, *labels) → number
     members: dict[str, set[str]]  # frontend → rids it is counted for
     running: dict[str, set[str]]  # worker → rids
     totals: dict[tuple[str, ...], int]
@@ -112,7 +113,7 @@ async def read_shard(store: Store, shard: int, replicas: Collection[str] = ()) -
     data: dict[str, Any] = json.loads(raw)
     return Shard(
         records={rid: Record(*values) for rid, values in data["records"]},
-        counts={replica: {_state(f): int(n) for f, n in fields} for replica, fields in data["counts"]},
+        counts={replica: _by_status(fields) for replica, fields in data["counts"]},
         members={replica: set(rids) for replica, rids in data["members"]},
         running={replica: set(rids) for replica, rids in data["running"]},
         totals={tuple(json.loads(field)): int(n) for field, n in data["totals"]},
@@ -121,6 +122,10 @@ async def read_shard(store: Store, shard: int, replicas: Collection[str] = ()) -
     )
 
 
-def _state(field: str) -> tuple[str, ...]:
-    state, _, labels = field.partition("[")
-    return (state, *json.loads("[" + labels))
+def _by_status(fields: list[list[str]]) -> dict[tuple[str, ...], int]:
+    counts: dict[tuple[str, ...], int] = {}
+    for labels, number in fields:
+        for status, count in zip(("queued", "running"), queued_and_running(int(number)), strict=True):
+            if count:
+                counts[status, *json.loads(labels)] = count
+    return counts

@@ -51,8 +51,8 @@ async def _grows_after_its_end(store: Store, prefix: str) -> None:
 
 async def _is_counted_for_ever(store: Store, prefix: str) -> None:
     frontend = next(entry.id for entry in (await store.roster()).replicas if entry.role == "frontend")
-    field = 'queued["echo","chat_completions","stream"]'
-    await store.commands.execute("HINCRBY", f"{prefix}counts:{frontend}", field, 1)
+    labels = '["echo","chat_completions","stream"]'
+    await store.commands.execute("HINCRBY", f"{prefix}counts:{frontend}", labels, 1)
 
 
 @pytest.mark.parametrize(

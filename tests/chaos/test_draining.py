@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lifecycle.types import Role
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
+from tests.joining import leave
 from tests.sse import chat, error_of
 from tests.waiting import wait_until
 
@@ -195,7 +197,7 @@ async def test_an_expired_replica_is_told_to_leave(
     async with open_bench(settings, tmp_path, frontends=2, workers=2) as bench:
         expired = (bench.workers if role == "worker" else bench.frontends)[0]
         (name,) = await bench.ids(expired)
-        await bench.store.expire(name)
+        await leave(bench.store, name, Role(role))
         healing.begins()
         expired.signal(signal.SIGTERM)
         async with asyncio.timeout(15):

@@ -20,7 +20,7 @@ from lifecycle.store.results import Ended, Outcome, Refusal, Start
 from lifecycle.tokens.history import read_history
 from lifecycle.tokens.items import Tokens
 from lifecycle.tokens.writer import TokenSink, TokenWriter
-from lifecycle.types import ErrorDetail
+from lifecycle.types import ErrorDetail, Status
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 
@@ -65,11 +65,16 @@ class Bench:
 
     async def run(self, engine: Engine) -> Outcome:
         """Run one attempt to its end and return the outcome that it reported."""
+        [outcome] = await self.outcomes(engine)
+        return outcome
+
+    async def outcomes(self, engine: Engine) -> list[Outcome]:
+        """Run one attempt to its end and return what it reported."""
         await self.world.admit()
         start = await self.world.start(await self.world.take())
         assert isinstance(start, Start)
         store = self.world.store
-        writer = JournalWriter(store, "w0")
+        writer = JournalWriter(store, ["w0"])
         flushing = asyncio.create_task(writer.run())
         try:
             async with asyncio.timeout(BOUND_SECS):
@@ -78,8 +83,7 @@ class Bench:
         finally:
             flushing.cancel()
             await asyncio.wait((flushing,))
-        [outcome] = writer.outcomes
-        return outcome
+        return writer.outcomes
 
     async def events(self) -> list[Any]:
         page = await read_history(self.world.store, "r", "0-0")
@@ -231,3 +235,17 @@ async def test_a_late_event_loop_is_no_silence(make_settings: MakeSettings, make
     await world.open()
     outcome = await Bench(world).run(engine)
     assert (outcome.status, outcome.message) == ("completed", "")
+
+
+async def test_what_is_refused_as_the_lease_has_expired_is_left_to_the_reaper(bench: Bench) -> None:
+    """The reaper queues it again or fails it; nobody has cancelled it."""
+
+    async def outlives_its_lease(request: dict[str, Any], context: EngineContext) -> AsyncIterator[Any]:
+        await bench.world.store.expire(0, "w0")
+        yield "refused"
+        await asyncio.sleep(BOUND_SECS)
+
+    assert await bench.outcomes(outlives_its_lease) == []
+    assert (await bench.world.record()).status is Status.RUNNING
+    assert await bench.world.reap("w0") == (0, 1, 0)
+    assert await bench.world.cancel() == "terminal"

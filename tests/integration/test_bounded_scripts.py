@@ -16,6 +16,7 @@ from lifecycle.store.membership import ENDS_LIMIT
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, connect
+from tests.joining import join
 from tests.servers import ask, info
 from tests.unit.world import World
 
@@ -65,10 +66,10 @@ async def test_one_reap_of_a_worker_handles_few_requests(bench: Bench) -> None:
     for number in range(MANY):
         await world.run(f"r{number}")
     expired = await world.expire("w0")
-    first = await world.store.reap(0, expired, ["f0"])
+    first = await world.store.reap(0, expired)
     assert (first.done, first.ended + first.moved) == (False, ENDS_LIMIT)
     calls = 1
-    while not (await world.store.reap(0, expired, ["f0"])).done:
+    while not (await world.store.reap(0, expired)).done:
         calls += 1
     assert calls <= MANY / ENDS_LIMIT
     assert await world.store.command("HLEN", world.prefix + "running:w0") == 0
@@ -78,15 +79,15 @@ async def test_one_reap_of_a_frontend_handles_few_requests(bench: Bench) -> None
     world = bench.world
     await _admit(world, MANY)
     expired = await world.expire("f0")
-    first = await world.store.reap(0, expired, [])
+    first = await world.store.reap(0, expired)
     assert (first.done, first.ended + first.moved) == (False, ENDS_LIMIT)
 
 
 async def test_one_sweep_ends_few_requests(bench: Bench) -> None:
     world = bench.world
     await _admit(world, MANY, deadline_secs=0.001)
-    assert await world.store.sweep(0) == (ENDS_LIMIT, True)
-    await Reaper(world.store).sweep()
+    assert await world.store.sweep(0) == (ENDS_LIMIT, True, 0)
+    await Reaper(world.store).sweep(0)
     assert await world.store.command("ZCARD", world.prefix + "active") == 0
 
 
@@ -171,6 +172,6 @@ async def test_one_sweep_examines_a_page_of_models(bench: Bench) -> None:
     world = bench.world
     models = [f"model-{number}" for number in range(250)]
     for begin in range(0, 250, 50):
-        await world.store.heartbeat("w9", Role.WORKER, {}, models[begin : begin + 50])
-    calls = await bench.calls(Reaper(world.store).sweep)
+        await join(world.store, "w9", Role.WORKER, {}, models[begin : begin + 50])
+    calls = await bench.calls(lambda: Reaper(world.store).sweep(0))
     assert calls["evalsha"] == 2 + 3, "expire, roster, and a sweep for each hundred models"

@@ -20,6 +20,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.programs import BOUND_SECS, LIFECYCLE, ROOT, Operator, Program
 from tests.waiting import wait_until
 
@@ -53,10 +54,10 @@ async def test_a_worker_drains_on_a_signal(make_settings: MakeSettings, on_store
 
 async def admitted(store: Store, rid: str, *, running: bool = False) -> RequestRecord:
     """A request of a frontend, and a worker, that do nothing more for it."""
-    await store.heartbeat("f", Role.FRONTEND, {}, [])
+    await join(store, "f", Role.FRONTEND, {}, [])
     await admit(store, rid, labels=Labels("m", "completions", "stream"), frontend="f")
     if running:
-        await store.heartbeat("w", Role.WORKER, {}, ["m"])
+        await join(store, "w", Role.WORKER, {}, ["m"])
         record = store.keys.prefix_of(rid) + "request:" + rid
         entry = (await store.command("HGET", record, "entry")).decode()
         assert isinstance(await store.start(rid, "w", "queue", "m", entry), Start)
@@ -194,12 +195,12 @@ async def test_doctor_sees_what_nobody_deals_with(
     await admitted(store, "stubborn", running=True)
     await store.cancel("stubborn", CancelMode.KILL, "enough")
     await admitted(store, "forgotten", running=True)
-    await store.command("ZREM", store.keys.control + "workers", "w")  # removed without the cleanup that a reaper does
+    await store.command("ZREM", store.keys.prefixes[0] + "workers", "w")  # removed without a cleanup
     await store.command("ZADD", store.keys.prefix_of("x") + "expiries", 1, "long ago")
 
     async def all_seen() -> dict[str, Any]:
         for role, name in ((Role.FRONTEND, "new-f"), (Role.WORKER, "new-w")):
-            await store.heartbeat(name, role, {"version": "0.0.1" if role is Role.WORKER else "0.0.2"}, ["m"])
+            await join(store, name, role, {"version": "0.0.1" if role is Role.WORKER else "0.0.2"}, ["m"])
         _, out, _ = await on_store("doctor", "--json")
         found = {finding["check"]: finding for finding in json.loads(out)["findings"]}
         return found if found["cancels"]["level"] == "fail" else {}
@@ -215,4 +216,4 @@ async def test_doctor_sees_what_nobody_deals_with(
     assert "0.0.1: new-w; 0.0.2: new-f" in found["versions"]["message"]
     assert "(stubborn)" in found["inflight"]["message"]
     assert all(finding["advice"] for finding in found.values() if finding["level"] != "ok")
-    await store.command("ZADD", store.keys.control + "workers", 1, "w")  # so that its keys have their owner again
+    await store.command("ZADD", store.keys.prefixes[0] + "workers", 1, "w")  # so that its keys have their owner again

@@ -20,6 +20,7 @@ from lifecycle.types import Role
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings, connect
+from tests.joining import join, leave
 from tests.keys import Keys
 from tests.shared_cluster import borrowed, shared_cluster
 from tests.sse import chat, post
@@ -206,7 +207,7 @@ async def test_a_worker_that_is_not_ready_says_why(browser: str, make_settings: 
     store = Store(connect(settings), settings)
 
     async def announce(name: str, **about: Any) -> None:
-        await store.heartbeat(name, Role.WORKER, {"models": ["m"], "concurrency": 1, **about}, ["m"])
+        await join(store, name, Role.WORKER, {"models": ["m"], "concurrency": 1, **about}, ["m"])
 
     async with running(settings, tmp_path, workers=0) as cluster, browsing(browser, cluster.frontends[0].url) as page:
         await announce("w-loading", state="starting")
@@ -223,7 +224,7 @@ async def test_a_worker_that_is_not_ready_says_why(browser: str, make_settings: 
         await expect(sick).to_have_count(0)
         await expect(page.locator("#replicas-note")).to_have_text("")
         for name in ("w-loading", "w-sick"):
-            await store.expire(name)
+            await leave(store, name, Role.WORKER)
     await store.commands.aclose()
 
 

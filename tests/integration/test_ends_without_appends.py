@@ -67,7 +67,7 @@ async def _bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
         world = World(store)
         await world.open()
         await world.run()
-        writer = TokenWriter(store, "w0")
+        writer = TokenWriter(store, ["w0"])
         refused: list[str] = []
         flushing = asyncio.create_task(writer.run())
         try:

@@ -73,9 +73,9 @@ async def test_deliveries_are_not_overlooked(server: EmbeddedRedis) -> None:
         ask(server, "ACL", "SETUSER", "default", "-xpending")
         expired = ExpiredReplica("worker-1", Role.WORKER, ["m"])
         with pytest.raises(StoreUnavailable):
-            await store.reap(0, expired, [])
+            await store.reap(0, expired)
         with pytest.raises(StoreUnavailable):
-            await store.sweep(0, models=["m"])
+            await store.sweep(0)
 
 
 async def test_a_delivery_that_cannot_be_acknowledged_stays(server: EmbeddedRedis) -> None:
@@ -104,7 +104,7 @@ async def test_the_wrong_types_of_others_fail_nothing(server: EmbeddedRedis) -> 
         reconciliation = await store.reconcile_shard(0, "worker-1", Role.WORKER)
         assert [cancel.rid for cancel in reconciliation.pending_cancellations] == ["r1"]
         assert (await _claim(store)).lost == 1
-        assert (await store.reap(0, ExpiredReplica("worker-1", Role.WORKER, ["m"]), [])).done
+        assert (await store.reap(0, ExpiredReplica("worker-1", Role.WORKER, ["m"]))).done
 
 
 @pytest.mark.parametrize("arguments", [["frontend", "--port", "0"], ["worker", "--engine", "echo", "--model", "m"]])

@@ -52,7 +52,7 @@ async def _reap_tracked(world: World) -> Call:
     await world.store.track(_tracked("r1", deadline_secs=60.0))
     await world.cancel(rid="r1")
     expired = await world.expire("f0")
-    return lambda: world.store.reap(0, expired, ["f1"])
+    return lambda: world.store.reap(0, expired)
 
 
 async def _start(world: World) -> Call:
@@ -133,7 +133,7 @@ async def _reap_worker(world: World) -> Call:
     await world.admit("r2")
     await world.take()
     expired = await world.expire("w0")
-    return lambda: world.store.reap(0, expired, ["f0", "f1"])
+    return lambda: world.store.reap(0, expired)
 
 
 async def _reap_frontend(world: World) -> Call:
@@ -143,14 +143,14 @@ async def _reap_frontend(world: World) -> Call:
     await world.admit("r3", frontend="f1", grace_secs=60.0)
     await world.store.attach("r3", "f0", 1)
     expired = await world.expire("f0")
-    return lambda: world.store.reap(0, expired, ["f1"])
+    return lambda: world.store.reap(0, expired)
 
 
 async def _sweep_deadlines(world: World) -> Call:
     await world.run("r0", deadline_secs=30.0)
     await world.admit("r1", queue_timeout_secs=30.0, **_STORED)
     world.shift_clock(60.0)
-    return lambda: world.store.sweep(0, models=[MODEL])
+    return lambda: world.store.sweep(0)
 
 
 async def _sweep_unserved(world: World) -> Call:
@@ -169,7 +169,7 @@ async def _sweep_deliveries(world: World) -> Call:
     await world.reap("w0")
     await world.admit()
     await world.take()
-    return lambda: world.store.sweep(0, models=[MODEL])
+    return lambda: world.store.sweep(0)
 
 
 async def _delete_content(world: World) -> Call:
@@ -195,7 +195,7 @@ def _settle(outcome: Literal["delivered", "failed"]) -> Callable[[World], Awaita
 
 
 async def _expire(world: World) -> Call:
-    return lambda: world.store.expire("w0")
+    return lambda: world.store.expire(0, "w0")
 
 
 async def _heartbeat(world: World) -> Call:
@@ -214,8 +214,19 @@ async def _reconcile(world: World) -> Call:
     return lambda: world.store.reconcile_shard(0, "w0", Role.WORKER)
 
 
-async def _lend(world: World) -> Call:
-    return lambda: world.store.lend_leases([("w8", "worker"), ("f8", "frontend")])
+async def _reconcile_newcomer(world: World) -> Call:
+    return lambda: world.store.reconcile_shard(0, "w9", Role.WORKER, models=["another"], draining=True, sweeps=True)
+
+
+async def _leave(world: World) -> Call:
+    return lambda: world.store.leave("w0", Role.WORKER)
+
+
+async def _heartbeat_after_a_death(world: World) -> Call:
+    for _ in range(4):
+        world.shift_clock(world.store.settings.lease_secs / 3)
+        await world.store.heartbeat("w1", Role.WORKER, {}, [MODEL])
+    return lambda: world.store.heartbeat("w1", Role.WORKER, {"state": "draining"}, [MODEL])
 
 
 async def _open_queues(world: World) -> Call:
@@ -268,7 +279,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "reserve": _reserve,
     "configure": _configure,
     "reconcile_shard": _reconcile,
-    "lend": _lend,
+    "reconcile_shard newcomer": _reconcile_newcomer,
+    "leave": _leave,
+    "heartbeat after a death": _heartbeat_after_a_death,
     "open_queues": _open_queues,
     "confirm": _confirm_writes,
     "secret": _secret,

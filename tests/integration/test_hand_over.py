@@ -15,7 +15,7 @@ from lifecycle.execution.worker import Worker
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.worker_roster import LivingWorker, workers_of
-from lifecycle.types import ReplicaState, RequestRecord
+from lifecycle.types import ReplicaState, RequestRecord, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
@@ -34,8 +34,7 @@ async def world(settings: Settings, make_store: MakeStore) -> World:
     world = World(make_store(settings))
     await world.open()
     for name in ("w0", "w1"):
-        await world.store.expire(name)
-        await world.store.finish_cleanup(name)
+        await world.store.leave(name, Role.WORKER)
     return world
 
 
@@ -136,7 +135,7 @@ async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(setting
         await _ended(world)
         await _until_state(world, worker, ReplicaState.UNHEALTHY)
         await world.admit("s")
-        await Reaper(world.store).sweep()
+        await Reaper(world.store).sweep(0)
         record = await _ended(world, "s")
     assert (record.error_type, record.error_message) == ("unavailable", "the GPU is lost")
     assert record.error_detail is not None

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
 
+from lifecycle.aio import tasks
 from lifecycle.errors import Fenced
 from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
-from lifecycle.store.results import PendingCancellation
+from lifecycle.replica.reaper import Reaper
+from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
-from tests.conftest import MakeStore
+from tests.conftest import MakeSettings, MakeStore
+from tests.waiting import wait_until
 
 
 class Holder:
     """A holder without requests."""
 
     state = "ready"
+
+    def __init__(self) -> None:
+        self.fenced: list[str] = []
 
     def held(self, shard: int) -> Collection[str]:
         return ()
@@ -42,6 +49,9 @@ class Holder:
     async def on_data_lost(self, shard: int) -> None:
         raise AssertionError
 
+    def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
+        self.fenced.append(expired)
+
 
 async def _living(store: Store) -> dict[str, str]:
     return {replica.id: replica.state for replica in await cluster.replicas(store)}
@@ -56,18 +66,65 @@ async def test_a_renewal_repeats_what_was_announced(store: Store, make_store: Ma
     holder.state = "draining"
     await lease.renew_through(make_store())
     assert await _living(store) == {lease.id: "ready"}
-    await store.expire(lease.id)
-    await store.finish_cleanup(lease.id)
+    await _leave(store, lease)
 
 
 async def test_a_lease_that_has_expired_is_not_renewed(store: Store, make_store: MakeStore) -> None:
     lease = Lease(store, Role.WORKER, Holder(), ["m"])
     await lease.join(1)
-    await store.expire(lease.id)
-    await store.finish_cleanup(lease.id)
-    other = make_store()
-    with pytest.raises(Fenced):
-        await lease.renew_through(other)
-    assert not lease.is_announced
-    await lease.renew_through(other)
+    await store.expire(0, lease.ids[0])
+    await lease.renew_through(make_store())
+    assert await store.command("ZCARD", store.keys.prefixes[0] + "workers") == 0
+    await _leave(store, lease)
+
+
+async def test_a_replica_comes_back_under_a_new_id_where_its_lease_has_expired(
+    make_store: MakeStore, make_settings: MakeSettings
+) -> None:
+    store = make_store(make_settings(shards=2, heartbeat_secs=0.05))
+    holder = Holder()
+    lease = Lease(store, Role.WORKER, holder, ["m"])
+    await lease.join(1)
+    running = asyncio.create_task(lease.run())
+    try:
+        await store.expire(1, lease.id)
+        await wait_until(lambda: holder.fenced == [lease.id], what="a lease that is known to have expired")
+        joined = store.keys.prefixes[1] + "workers"
+
+        async def is_back() -> bool:
+            return await store.command("ZSCORE", joined, f"{lease.id}~1") is not None
+
+        await wait_until(is_back, what="another lease in that shard")
+        assert lease.ids == [lease.id, f"{lease.id}~1"], "the other shard knows it as before"
+        assert list(await _living(store)) == [lease.id]
+    finally:
+        await tasks.end((running,))
+        await _leave(store, lease)
+
+
+async def test_each_renewal_but_the_first_tells_how_much_time_has_passed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another id too: the shard's clock of limits then leaves out the steps of Redis's clock."""
+    told: list[float | None] = []
+    reconcile_shard = Store.reconcile_shard
+
+    async def noted(self: Store, *args: Any, elapsed_secs: float | None = None, **more: Any) -> Reconciliation:
+        told.append(elapsed_secs)
+        return await reconcile_shard(self, *args, elapsed_secs=elapsed_secs, **more)
+
+    monkeypatch.setattr(Store, "reconcile_shard", noted)
+    lease = Lease(store, Role.WORKER, Holder(), ["m"])
+    await lease.join(1)
+    assert told == [None] * store.settings.shards
+    await lease.renew_through(store)
+    await store.expire(0, lease.id)
+    await lease.shards[0].renew()
+    assert lease.ids[0] == f"{lease.id}~1"
+    assert all(secs is not None for secs in told[store.settings.shards :])
+    await _leave(store, lease)
+
+
+async def _leave(store: Store, lease: Lease) -> None:
+    await lease.leave(Reaper(store).sweep)
     assert await _living(store) == {}

@@ -12,6 +12,7 @@ import redis
 
 from lifecycle.aio import tasks
 from lifecycle.cli.doctor.cluster import check_cluster
+from lifecycle.errors import Fenced
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
@@ -62,6 +63,9 @@ class Noting:
 
     async def on_data_lost(self, shard: int) -> None:
         self.told.append(("data lost", shard))
+
+    def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
+        raise AssertionError
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ async def test_a_replica_says_so_until_it_has_told_redis_what_it_holds(store: St
         await wait_until(is_over)
         assert await finding() == "ok"
         lease.started_at -= 60  # it is no newcomer, which is given the time of some heartbeats
-        await lease.heartbeat()
+        await lease.announce()
         await tasks.end([holding])
         await store.command("DEL", store.keys.prefixes[0] + "ticks")
         assert await finding() == "warn", "nobody has noticed the loss yet"
@@ -149,7 +153,7 @@ async def test_a_frontend_says_so_and_stays_ready(server: EmbeddedRedis, make_se
         ready = await edge.http.get("/ready")
         assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reasserting": [0]})
         assert (await edge.http.get("/health")).json()["reasserting"] == [0]
-        await edge.tracker.lease.heartbeat()
+        await edge.tracker.lease.announce()
         metrics = (await edge.http.get("/metrics")).text
         assert 'lifecycle_cluster_reasserting_replicas{role="frontend"} 1.0' in metrics
         assert 'lifecycle_cluster_reasserting_replicas{role="worker"} 0.0' in metrics

@@ -13,7 +13,7 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.types import ReplicaState
+from lifecycle.types import ReplicaState, Role
 from tests.chaos.engines import numbers
 from tests.chaos.signatures import text_of
 from tests.cluster import Cluster, Process, running
@@ -46,8 +46,7 @@ async def test_a_request_passes_through_many_workers_that_leave(
     world = World(make_store(settings))
     await world.open()
     for name in ("w0", "w1"):
-        await world.store.expire(name)
-        await world.store.finish_cleanup(name)
+        await world.store.leave(name, Role.WORKER)
     started = asyncio.Event()
     answers = False
 

@@ -44,7 +44,7 @@ async def run_engine(make_settings: MakeSettings, make_store: MakeStore) -> RunE
         await world.admit()
         start = await world.start(await world.take())
         assert isinstance(start, Start)
-        writer = TokenWriter(world.store, "w0")
+        writer = TokenWriter(world.store, ["w0"])
         flushing = asyncio.create_task(writer.run())
         try:
             async with asyncio.timeout(10):

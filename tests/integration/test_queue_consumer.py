@@ -10,6 +10,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.types import Role
 from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.waiting import wait_until
 from tests.workers import serving
 
@@ -27,7 +28,7 @@ async def test_one_slot_over_many_shards_is_not_handed_more_than_it_can_hold(
     """A request that finds no slot goes to the retry queue; this may happen once a shard, when the slots run out."""
     settings = make_settings(shards=SHARDS, concurrency=1, lease_secs=60.0, drain_timeout_secs=0.1)
     store = make_store(settings)
-    await store.heartbeat("f0", Role.FRONTEND, {}, [])
+    await join(store, "f0", Role.FRONTEND, {}, [])
     for number in range(REQUESTS):
         await admit(store, f"r{number}", on_disconnect="continue")
 

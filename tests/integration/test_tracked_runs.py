@@ -301,21 +301,23 @@ async def test_tail_prints_its_events_as_lines(settings: Settings) -> None:
 async def test_a_fenced_tracker_ends_its_sources_and_comes_back(settings: Settings, store: Store) -> None:
     source = Source(pause_secs=0.005)
     async with connect(settings) as here, connect(settings) as there:
-        first_id = here.id
         run = await here.track(source.events(), model="m", id="fenced", on_disconnect="continue")
         await anext(run.events())
-        await store.expire(first_id)  # as when its heartbeats had not come
+        for shard in range(settings.shards):
+            await store.expire(shard, here.id)  # as when its heartbeats had not come
         await wait_until(lambda: _has_status(there, "fenced", "failed"))
         assert (await there.get("fenced")).error_type == "worker_lost"
         await asyncio.wait_for(source.closed.wait(), 5)
-        await wait_until(lambda: here.id != first_id)
 
         async def tracks_again() -> bool:
             try:
                 async with await here.track(Source(3).events(), model="m") as again:
-                    return [event async for event in again] == [1, 2, 3]
+                    assert [event async for event in again] == [1, 2, 3]
             except lifecycle.Unavailable:
                 return False
+            record = await there.get(again.id)
+            assert record.frontend == record.worker == f"{here.id}~1"
+            return True
 
         await wait_until(tracks_again)
         assert (await there.inflight()).total == 0

@@ -20,6 +20,7 @@ from lifecycle.store.results import Append, Outcome
 from lifecycle.types import ErrorDetail, Role
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings
+from tests.joining import join
 from tests.unit.world import GROUP, MODEL, Delivery, World
 from tests.waiting import wait_until
 
@@ -46,7 +47,7 @@ class Bench:
         self.url = cluster.frontends[0].url
 
     async def join(self, *accepts: str) -> None:
-        await self.world.store.heartbeat("w0", Role.WORKER, {"models": [MODEL], "accepts": accepts}, [MODEL])
+        await join(self.world.store, "w0", Role.WORKER, {"models": [MODEL], "accepts": accepts}, [MODEL])
 
     def call(self, **fields: Any) -> asyncio.Task[httpx2.Response]:
         body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], **fields}

@@ -17,6 +17,7 @@ from lifecycle.store.results import Drop, ExpiredReplica, NewRequest, Start, Uns
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Role
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.unit.world import World
 from tests.waiting import wait_until
 from tests.workers import serving
@@ -32,10 +33,8 @@ def settings(make_settings: MakeSettings) -> Settings:
 async def world(settings: Settings, make_store: MakeStore) -> World:
     world = World(make_store(settings))
     await world.open()
-    await world.store.expire("w0")
-    await world.store.expire("w1")
     for name in ("w0", "w1"):
-        await world.store.finish_cleanup(name)
+        await world.store.leave(name, Role.WORKER)
     return world
 
 
@@ -143,7 +142,7 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
 
         await wait_until(settled)
         await world.store.command("HSET", f"{world.prefix}running:w1", *running)
-        reaped = await world.store.reap(0, ExpiredReplica("w1", "worker", ["m"]), [])
+        reaped = await world.store.reap(0, ExpiredReplica("w1", "worker", ["m"]))
         assert (reaped.done, reaped.moved) == (True, 1)
         await _until(world, "completed", "theirs")
     await world.store.command("DEL", *(f"{world.prefix}request:{rid}" for rid in poison))
@@ -212,12 +211,11 @@ async def test_one_worker_serves_several_models(settings: Settings, make_store: 
         for model in ("first", "second"):
             labels = Labels(model, "chat_completions", "stream")
             body = orjson.dumps({"model": model})
-            await store.heartbeat("f0", Role.FRONTEND, {}, [])
+            await join(store, "f0", Role.FRONTEND, {}, [])
             await store.admit(NewRequest(model, "n", labels, "f0", body, "cancel"), retry_for_secs=0)
             await _until(World(store), "completed", model)
             assert await World(store).tokens(model) == f"for {model}"
     await World(store).reap("f0")
-    await store.finish_cleanup("f0")
 
 
 async def test_a_worker_announces_what_its_engine_takes(settings: Settings) -> None:

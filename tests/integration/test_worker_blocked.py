@@ -121,9 +121,15 @@ async def test_a_worker_that_is_blocked_for_too_long_expires_and_comes_back(clus
 
     async def is_back() -> bool:
         now = await replica(cluster, worker)
-        return now is not None and now["id"] != shown["id"]
+        return now is not None and now["id"] == shown["id"]
 
     await wait_until(is_back)
+    answer = await cluster.http.post(
+        cluster.frontends[0].url + "/v1/chat/completions", json=chat("count", "m") | {"stream": False}
+    )
+    assert answer.status_code == 200
+    record = await cluster.get(f"/v1/requests/{answer.headers['x-request-id']}")
+    assert record["worker"] == f"{shown['id']}~1", "another id in the shard in which its lease has expired"
 
 
 async def test_no_time_at_all_can_be_allowed(cluster: Cluster) -> None:

@@ -23,6 +23,8 @@ from lifecycle.store.results import (
 )
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
+from tests.joining import join
+from tests.machine.drawing import MODELS
 from tests.machine.reference import FENCED
 from tests.machine.words import Delivery, Limits, Piece, body_of
 from tests.pushes import Pushes
@@ -177,7 +179,8 @@ class Actual:
 
     async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
-            answer = await self.store.reconcile_shard(0, replica, role, rids)
+            models = MODELS if role == Role.WORKER else ()
+            answer = await self.store.reconcile_shard(0, replica, role, rids, models=models)
             # Time passes here without any step of the clock, also while nobody reconciles: see test_limit_time.py.
             await self.store.command("DEL", self.prefix + "limit_clock")
         except Fenced:
@@ -185,25 +188,23 @@ class Actual:
         orders = {(order.rid, order.mode) for order in answer.pending_cancellations}
         return (answer.held, orders, set(answer.not_in_redis), set(answer.not_held_locally))
 
-    async def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
-        ended, more = await self.store.sweep(0, [UnservedModel(model) for model in unserved], models)
-        assert not more
-        return (ended,)
+    async def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
+        swept = await self.store.sweep(0, [UnservedModel(model) for model in unserved])
+        assert (swept.more, swept.next_model) == (False, 0)
+        return (swept.ended,)
 
-    async def reap(
-        self, replica: str, role: Role, new_owners: Sequence[str], models: Sequence[str]
-    ) -> tuple[object, ...]:
-        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value, list(models)), new_owners))
+    async def reap(self, replica: str, role: Role, models: Sequence[str]) -> tuple[object, ...]:
+        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value, list(models))))
 
     async def heartbeat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
         try:
-            await self.store.heartbeat(replica, role, {}, models)
+            await join(self.store, replica, role, {}, models)
         except Fenced:
             return False
         return True
 
     async def expire(self, leaving: str) -> set[str]:
-        return {expired.replica for expired in await self.store.expire(leaving)}
+        return {expired.replica for expired in await self.store.expire(0, leaving)}
 
 
 def _append(piece: Piece) -> Append:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from lifecycle.store.results import queued_and_running
 from tests.machine.actual import Actual
 from tests.machine.reference import ReferenceModel
 from tests.machine.words import Piece, Tracked, body_of
@@ -146,7 +147,11 @@ class Comparison:
         assert totals.total() == sum(r.terminal for r in self.reference.requests.values()), "each is counted once"
 
     async def _check_counts(self, frontend: str) -> None:
-        counts = {_text(name): int(number) for name, number in _pairs(await self._do("HGETALL", f"counts:{frontend}"))}
+        counts: Counter[str] = Counter()
+        for labels, number in _pairs(await self._do("HGETALL", f"counts:{frontend}")):
+            queued, running = queued_and_running(int(number))
+            counts["queued" + _text(labels)] += queued
+            counts["running" + _text(labels)] += running
         held = [r for r in self.reference.requests.values() if r.frontend == frontend and not r.terminal]
         assert counts == Counter(r.status + orjson.dumps(tuple(r.labels)).decode() for r in held)
         inflight = await self._do("HKEYS", f"inflight:{frontend}")

@@ -29,6 +29,7 @@ SETTINGS = load(
         "queue_limit": QUEUE_LIMIT,
         "queue_bytes": QUEUE_BYTES,
         "max_attempts": MAX_ATTEMPTS,
+        "queue_without_workers": True,  # which models nobody serves is drawn
     }
 )
 OUTCOMES = (

@@ -227,7 +227,7 @@ class ReferenceModel(LostStarts):
     # what any replica does
 
     def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
-        if replica in self.dead:
+        if not self.members.heartbeat(replica, role):
             return FENCED
         owner = "worker" if role == Role.WORKER else "frontend"
         held = {r.rid for r in self.requests.values() if not r.terminal and getattr(r, owner) == replica}
@@ -241,7 +241,7 @@ class ReferenceModel(LostStarts):
         runs_here = request.status == "running" and request.worker == worker
         return request.cancel_mode if runs_here and request.cancel_mode else "kill"
 
-    def sweep(self, unserved: Sequence[str], models: Sequence[str]) -> tuple[object, ...]:
+    def sweep(self, unserved: Sequence[str]) -> tuple[object, ...]:
         before = sum(self.totals.values())
         overdue = sorted(
             (due, kind, request.rid)
@@ -257,7 +257,7 @@ class ReferenceModel(LostStarts):
             if request.status == "queued" and request.labels.model in unserved:
                 self._terminate(request, "failed", "unavailable")
         for request in self.requests.values():
-            if request.entry and request.labels.model in models and self.pending.get(request.place) in self.dead:
+            if request.entry and self.pending.get(request.place) in self.dead:
                 self._queue_again(request)
         return (sum(self.totals.values()) - before,)
 
@@ -269,11 +269,9 @@ class ReferenceModel(LostStarts):
             request.cancelled_by = f"limit:{LIMIT_ERRORS[kind]}"
             self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
 
-    def reap(
-        self, replica: str, role: Role, new_owners: Sequence[str], find_new_owner: Mapping[str, str]
-    ) -> tuple[object, ...]:
+    def reap(self, replica: str, role: Role, find_new_owner: Mapping[str, str]) -> tuple[object, ...]:
         """`find_new_owner`: who got each request in fact. The choice among those who may have it is Redis's."""
-        self.dead.add(replica)
+        frontends = {name for name, (role, _) in self.members.leases.items() if role == Role.FRONTEND}
         ended = moved = waiting = 0
         if role == Role.WORKER:
             for request in self._running_on(replica):
@@ -287,7 +285,7 @@ class ReferenceModel(LostStarts):
             return (True, ended, moved, waiting)
         for request in [r for r in self.requests.values() if r.frontend == replica and not r.terminal]:
             readers = {f for f, n in request.readers.items() if n and f != replica and f not in self.dead}
-            candidates = readers or {new_owner for new_owner in new_owners if new_owner not in self.dead}
+            candidates = readers or frontends
             may_outlive = request.on_disconnect == "continue" or request.grace_secs or request.kill_pending
             if not readers and not may_outlive:
                 self._end_from_outside(request, "failed", "frontend_lost")

@@ -290,8 +290,8 @@ class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
         self.store.clock_shift_secs = self.reference.members.now
 
     @precondition(lambda self: self.reference.members.now < LONGEST_TICKS * TICK_SECS)
-    @rule(slot=slots, leaves=st.booleans(), reap=st.booleans(), fresh=st.booleans())
-    def death(self, slot: str, leaves: bool, reap: bool, fresh: bool) -> None:
+    @rule(slot=slots, leaves=st.booleans(), reap=st.booleans())
+    def death(self, slot: str, leaves: bool, reap: bool) -> None:
         """A replica leaves, or its lease runs out while the others send heartbeats. It is reaped now or later."""
         if leaves:
             self.expire(self.replica(slot))
@@ -301,43 +301,38 @@ class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
                 self.time_passes(False)
             self.expire("")
         if reap:
-            self.reap(fresh)
+            self.reap()
 
     def expire(self, leaving: str) -> None:
-        assert self.run(self.actual.expire(leaving)) == self.reference.members.expire(leaving)
+        expired = self.reference.members.expire(leaving)
+        assert self.run(self.actual.expire(leaving)) == expired
+        self.reference.dead |= expired
 
     @precondition(lambda self: self.reference.members.pending_cleanup or self.reference.dead)
-    @rule(fresh=st.booleans())
-    def reap(self, fresh: bool) -> None:
-        """Reap the expired replicas. If not `fresh`, the reaper's list of frontends is older than the last death.
-
-        Replicas that have been reaped are reaped again, as by a slow reaper.
-        """
+    @rule()
+    def reap(self) -> None:
+        """Reap the expired replicas. Those that have been reaped are reaped again, as by a slow reaper."""
         self.expire("")
-        new_owners = [name for name, role in self.replicas.items() if role == Role.FRONTEND]
-        if fresh:
-            new_owners = [name for name in new_owners if name in self.reference.members.leases]
         for name in [*self.reference.members.pending_cleanup, *sorted(self.reference.dead)]:
-            self._reap(name, self.replicas[name], new_owners)
+            self._reap(name, self.replicas[name])
 
-    def _reap(self, name: str, role: Role, new_owners: list[str]) -> None:
+    def _reap(self, name: str, role: Role) -> None:
         if role == Role.FRONTEND:
             self.run(self.comparison.hear(name))
-        found = self.run(self.actual.reap(name, role, new_owners, MODELS if role == Role.WORKER else ()))
+        found = self.run(self.actual.reap(name, role, MODELS if role == Role.WORKER else ()))
         find_new_owner = {rid: self._owner(rid) for rid in self.reference.requests}
-        expected = self.reference.reap(name, role, new_owners, find_new_owner)
+        expected = self.reference.reap(name, role, find_new_owner)
         assert found == expected, f"reap of {name} answered {found}, not {expected}"
         if found[0]:
-            self.run(self.store.finish_cleanup(name))
             self.reference.members.pending_cleanup.pop(name, None)
 
     def _owner(self, rid: str) -> str:
         owner: bytes = self.run(self.store.command("HGET", f"{self.actual.prefix}request:{rid}", "frontend"))
         return owner.decode()
 
-    @rule(unserved=st.sampled_from(((), (), (), ("a",))), models=st.sampled_from((MODELS, ())), times=twice)
-    def sweep(self, unserved: tuple[str, ...], models: tuple[str, ...], times: int) -> None:
-        self.both("sweep", unserved, models, times=times)
+    @rule(unserved=st.sampled_from(((), (), (), ("a",))), times=twice)
+    def sweep(self, unserved: tuple[str, ...], times: int) -> None:
+        self.both("sweep", unserved, times=times)
 
     @precondition(lambda self: self.past)
     @rule(data=st.data())
@@ -383,13 +378,13 @@ class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
             self._advance(TICK_SECS)
             self._send_heartbeat("f9.0")
             self.expire("")
-        self.reap(True)
-        self.both("sweep", (), MODELS)
+        self.reap()
+        self.both("sweep", ())
         self.redis_is_as_the_reference_model()
         assert not any(name in self.reference.dead for name in self.reference.pending.values()), (
             "handed to the dead for good"
         )
-        self.both("sweep", MODELS, MODELS)
+        self.both("sweep", MODELS)
         self.redis_is_as_the_reference_model()
         assert not self.reference.members.pending_cleanup
         assert all(r.terminal for r in self.reference.requests.values()), "a request that never ends"

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from lifecycle.store.results import queued_and_running
 from tests.leaks import leaks
 from tests.simulation.server.database import Database
 from tests.simulation.server.replies import CommandError
@@ -166,8 +167,9 @@ class _Shard:
                 note(f"{frontend.decode()} is counted for {_texts(counted)} and holds {_texts(rids)}")
             states = Counter(self._inflight[rid][b"status"].decode() for rid in rids)
             shown: Counter[str] = Counter()
-            for field, number in counts.get(frontend, {}).items():
-                shown[field.decode().partition("[")[0]] += int(number)
+            for number in counts.get(frontend, {}).values():
+                queued, running = queued_and_running(int(number))
+                shown += Counter(queued=queued, running=running)
             if shown != states:
                 note(f"{frontend.decode()} counts {dict(shown)} and holds {dict(states)}")
 

@@ -70,8 +70,8 @@ PLANTED = (
         "  cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\nif input_tokens",
     ),
     Planted(
-        "a reap does not set the fenced mark",
-        "lifecycle/store/lua/reap.lua",
+        "an expiry does not set the fenced mark",
+        "lifecycle/store/lua/expire.lua",
         "redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)",
         "",
     ),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 
-from benchmarks import chart
+from benchmarks import chart, membership
 from benchmarks.load import Outcome, Spread
 from benchmarks.measurement import TINY, Measurement
 from benchmarks.report import Report
@@ -29,6 +29,13 @@ async def test_workloads_find_figures_and_no_faults(name: str) -> None:
     assert report.faults == []
     assert report.figures
     assert all(math.isfinite(by_system[name]) for figures in report.figures.values() for by_system in figures.values())
+
+
+@pytest.mark.slow
+async def test_idle_replicas_are_measured_and_asked_about() -> None:
+    idle, questions = await membership.measure([4], [2], 0.5)
+
+    assert idle.rows[0][0] == questions.rows[0][0] == "4 x 2"
 
 
 def test_a_report_shows_the_medians_and_every_fault(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -169,7 +169,7 @@ async def test_a_page_of_the_stream_ends_at_its_bytes(
 
 @pytest.fixture
 async def writer(world: World) -> AsyncIterator[TokenWriter]:
-    writer = TokenWriter(world.store, "w0")
+    writer = TokenWriter(world.store, ["w0"])
     flushing = asyncio.create_task(writer.run())
     yield writer
     await tasks.end([flushing])

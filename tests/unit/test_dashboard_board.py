@@ -177,7 +177,7 @@ async def test_a_worker_whose_lease_ran_out_is_shown_dead_before_and_after_it_is
         await world.heartbeat("w1")
         shown = await states()
     assert shown["w1"] == "dead"
-    await world.store.expire()
+    await world.heartbeat("w1")
     assert (await states())["w1"] == "dead"
     stranger = DashboardFeed(world.store, lambda: "f1")
     assert (await stranger.cluster.get()).tables["replicas"]["w1"]["state"] == "gone"

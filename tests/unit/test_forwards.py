@@ -12,6 +12,7 @@ from lifecycle.formats.origin import Origin
 from lifecycle.store.results import Outcome
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import CancelMode, Event, ReplicaState, Role
+from tests.joining import join
 from tests.unit.world import World
 
 ANSWER: dict[str, Any] = {"data": [{"embedding": (0.5, 1)}], "usage": {"prompt_tokens": 2, "cost": 0.1}, "none": None}
@@ -43,7 +44,7 @@ def test_a_second_answer_is_refused_in_a_later_attempt_too() -> None:
 
 async def _heartbeat(world: World, worker: str, model: str, *endpoints: str, state: str = ReplicaState.READY) -> None:
     about = {"models": [model], "endpoints": dict.fromkeys(endpoints, "native"), "state": state}
-    await world.store.heartbeat(worker, Role.WORKER, about, [model])
+    await join(world.store, worker, Role.WORKER, about, [model])
 
 
 async def test_a_call_may_mean_the_models_that_offer_its_endpoint(world: World) -> None:

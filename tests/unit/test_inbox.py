@@ -14,6 +14,7 @@ from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.redis import make_client
+from lifecycle.store.shared_link import SharedLinks
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.inbox import Inbox, _items
 from tests.waiting import wait_until
@@ -124,3 +125,54 @@ async def test_it_ends_when_it_is_told_to_while_there_is_no_server() -> None:
     await asyncio.sleep(0)
     async with asyncio.timeout(5.0):
         await tasks.end((running,))
+
+
+async def test_inboxes_share_one_connection(settings: Settings, store: Store) -> None:
+    client = make_client(settings.redis_url, socket_timeout_secs=2.0)
+
+    async def same() -> Redis:
+        return client
+
+    factory = ConnectionFactory(same, 2.0, set(), SharedLinks())
+    first, second = Heard(), Heard()
+    channels = [store.keys.inbox(0, name) for name in ("f0", "f1")]
+    inboxes = [
+        Inbox(factory, channel, heard.item, heard.gap) for channel, heard in zip(channels, (first, second), strict=True)
+    ]
+    running = [asyncio.create_task(inbox.run()) for inbox in inboxes]
+
+    async def subscribed() -> set[str]:
+        clients = (await store.command("CLIENT", "LIST", "TYPE", "pubsub")).decode().splitlines()
+        return {line.split("addr=")[1].split()[0] for line in clients if " ssub=0" not in line}
+
+    async def publish(texts: list[str]) -> None:
+        for channel, text in zip(channels, texts, strict=True):
+            await store.command("SPUBLISH", channel, b'[["a","1-1",["%s"]]]' % text.encode())
+
+    try:
+        for heard in (first, second):
+            await heard.gaps_are(1)
+        assert len(await subscribed()) == 1
+        await publish(["x", "y"])
+        await wait_until(lambda: (first.items, second.items) == ([("a", "1-1", ["x"])], [("a", "1-1", ["y"])]))
+
+        await store.command("CLIENT", "KILL", "TYPE", "pubsub")
+        for heard in (first, second):
+            await heard.gaps_are(2)
+        assert len(await subscribed()) == 1
+
+        moved = store.keys.inbox(0, "f0~1")
+        inboxes[0].follow(moved)
+        await first.gaps_are(3)
+        channels[0] = moved
+        await publish(["z", "z"])
+        await wait_until(lambda: len(first.items) == len(second.items) == 2)
+
+        await tasks.end(running[:1])
+        await publish(["gone", "here"])
+        await wait_until(lambda: len(second.items) == 3)
+        assert (len(first.items), second.gaps) == (2, 2)
+    finally:
+        await tasks.end(running)
+        await client.aclose()
+    assert not await subscribed()

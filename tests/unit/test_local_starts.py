@@ -88,7 +88,7 @@ async def test_many_are_lost_in_bounded_steps(world: World) -> None:
     expired = await world.expire("f0")
     steps: list[Reaped] = []
     while not steps or not steps[-1].done:
-        steps.append(await world.store.reap(0, expired, ["f1"]))
+        steps.append(await world.store.reap(0, expired))
     assert [step.ended for step in steps] == [10, 10, 5]
     assert await world.totals() == {("error", "worker_lost"): 25}
 
@@ -96,7 +96,7 @@ async def test_many_are_lost_in_bounded_steps(world: World) -> None:
 async def test_a_deadline_ends_it_and_is_told_to_its_frontend(world: World) -> None:
     await track(world, deadline_secs=5.0)
     world.shift_clock(6)
-    assert await world.store.sweep(0) == (1, False)
+    assert await world.store.sweep(0) == (1, False, 0)
     assert (await world.record()).error_type == "deadline"
     missed = (await world.store.reconcile_shard(0, "f0", Role.FRONTEND)).pending_cancellations
     assert [cancel.mode for cancel in missed] == ["kill"]

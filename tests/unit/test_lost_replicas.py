@@ -7,6 +7,7 @@ import pytest
 from lifecycle.errors import Fenced
 from lifecycle.store.results import Drop, Start
 from lifecycle.types import Role
+from tests.joining import join
 from tests.unit.world import World
 
 
@@ -52,11 +53,10 @@ async def test_what_a_reaped_worker_was_handed_and_never_starts_goes_to_another(
         await world.start(await world.take("w1"), "w1")
         await world.store.requeue("r", "w1", attempt=1)
     stale = await world.take("w0")
-    assert await world.store.sweep(0, models=["other"]) == (0, False)
     with pytest.raises(AssertionError, match="nothing waits"):
         await world.take("w1")
     for _ in range(2):
-        assert await world.store.sweep(0, models=["m"]) == (0, False)
+        assert await world.store.sweep(0) == (0, False, 0)
     fresh = await world.take("w1")
     assert await world.start(stale, "w1") == Drop("moved")
     assert isinstance(await world.start(fresh, "w1"), Start)
@@ -66,14 +66,14 @@ async def test_what_a_reaped_worker_was_handed_and_never_starts_goes_to_another(
 async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> None:
     await world.admit()
     delivery = await world.take("w0")
-    assert await world.store.sweep(0, models=["m"]) == (0, False)
+    assert await world.store.sweep(0) == (0, False, 0)
     assert isinstance(await world.start(delivery), Start)
 
 
 @pytest.mark.leaves_inflight
 async def test_a_continue_request_moves_its_count_to_the_new_owner(world: World) -> None:
     await world.run(on_disconnect="continue")
-    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
+    assert await world.reap("f0") == (0, 1, 0)
     assert await world.counts("f0") == {}
     assert await world.counts("f1") == {"running": 1}
     assert (await world.record()).frontend == "f1"
@@ -84,9 +84,9 @@ async def test_a_continue_request_moves_its_count_to_the_new_owner(world: World)
 async def test_a_new_owner_that_has_expired_meanwhile_gets_nothing(world: World) -> None:
     await world.run(on_disconnect="continue")
     await world.reap("f1")
-    assert await world.reap("f0", new_owners=("f0", "f1")) == (0, 0, 1)
-    await world.store.heartbeat("f2", Role.FRONTEND, {}, [])
-    assert await world.reap("f0", new_owners=("f0", "f1", "f2")) == (0, 1, 0)
+    assert await world.reap("f0") == (0, 0, 1)
+    await join(world.store, "f2", Role.FRONTEND, {}, [])
+    assert await world.reap("f0") == (0, 1, 0)
     assert await world.counts("f2") == {"running": 1}
 
 
@@ -96,7 +96,7 @@ async def test_a_reader_elsewhere_keeps_the_request_and_inherits_it(world: World
     await world.store.attach("r", "f1", 1)
     lost = await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
     assert (lost.what, lost.first) == ("continues", True)
-    assert await world.reap("f0", new_owners=("f1",)) == (0, 1, 0)
+    assert await world.reap("f0") == (0, 1, 0)
     assert (await world.store.disconnect("r", "f1", 0, "closed_unexpectedly", admitting=False)).what == "pending"
 
 

@@ -9,6 +9,7 @@ import pytest
 from lifecycle.execution.engine import EngineLoadError, check_max_model_len, max_model_lens
 from lifecycle.store.worker_roster import max_model_lens_of, workers_of
 from lifecycle.types import Role
+from tests.joining import join
 from tests.unit.world import LEASE_SECS, World
 
 
@@ -41,5 +42,5 @@ def test_a_length_is_accepted(declared: Any) -> None:
 
 async def test_of_several_workers_the_smallest_length_counts(world: World) -> None:
     for name, lengths in {"w0": {"m": 8192, "n": 100}, "w1": {"m": 4096}}.items():
-        await world.store.heartbeat(name, Role.WORKER, {"models": ["m"], "max_model_len": lengths}, ["m"])
+        await join(world.store, name, Role.WORKER, {"models": ["m"], "max_model_len": lengths}, ["m"])
     assert max_model_lens_of(workers_of(await world.store.roster(), LEASE_SECS)) == {"m": 4096, "n": 100}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
+from tests.joining import join, leave
 from tests.unit.world import LEASE_SECS, World
 
 
@@ -14,9 +18,9 @@ async def test_a_replica_expires_with_its_lease_and_the_id_never_comes_back(worl
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
     with pytest.raises(Fenced):
-        await world.store.heartbeat("w0", Role.WORKER, {}, ["m"])
+        await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert "w0" not in {entry.id for entry in (await world.store.roster()).replicas}
 
 
@@ -25,24 +29,24 @@ async def test_after_a_silence_no_replica_expires_for_one_lease(world: World) ->
     roster = await world.store.roster()
     assert roster.grace, "before the first heartbeat after it, too"
     assert len(roster.replicas) == 4
-    assert await world.store.expire() == []
+    assert await world.store.expire(0) == []
     assert len((await world.store.roster()).replicas) == 4
     for _ in range(3):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
 
 
 async def test_a_clock_put_back_expires_no_replica_and_shortens_no_lease(world: World) -> None:
     world.shift_clock(-LEASE_SECS * 10)
-    assert await world.store.expire() == []
+    assert await world.store.expire(0) == []
     leases = {entry.id: entry.lease_expires_in_ms for entry in (await world.store.roster()).replicas}
     assert len(leases) == 4
     assert max(leases.values()) <= LEASE_SECS * 1000, "a lease from before must not last ten times as long"
     for _ in range(4):
         world.shift_clock(LEASE_SECS / 3)
         await world.heartbeat("w0")
-    assert [expired.replica for expired in await world.store.expire()] == ["w0"]
+    assert [expired.replica for expired in await world.store.expire(0)] == ["w0"]
 
 
 async def test_a_replica_with_another_common_setting_does_not_start(world: World) -> None:
@@ -51,5 +55,77 @@ async def test_a_replica_with_another_common_setting_does_not_start(world: World
     with pytest.raises(ConfigurationConflict, match=r"LIFECYCLE_SHARDS=2 differs from 1"):
         await other.heartbeat("f9", Role.FRONTEND, {}, [])
     for name in ("f0", "f1", "w0", "w1"):
-        await world.store.expire(name)
+        await leave(world.store, name, Role.FRONTEND if name.startswith("f") else Role.WORKER)
     await other.heartbeat("f9", Role.FRONTEND, {}, [])
+
+
+async def test_one_replica_is_told_to_sweep_a_shard_in_each_interval(world: World) -> None:
+    interval = world.store.settings.sweep_secs
+
+    async def told(*names: str) -> list[str]:
+        asked = [(name, await world.store.reconcile_shard(0, name, Role.WORKER, sweeps=True)) for name in names]
+        return [name for name, reconciliation in asked if reconciliation.sweep]
+
+    assert not (await world.store.reconcile_shard(0, "w0", Role.WORKER)).sweep, "one that does not sweep"
+    assert await told("w0", "w1", "w0") == ["w0"]
+    world.shift_clock(interval)
+    assert await told("w1", "w0", "w1") == ["w1"]
+    world.shift_clock(-10 * interval)
+    assert await told("w0", "w1") == ["w0"], "a clock that is put back must not delay the next sweep"
+
+
+async def test_only_what_has_changed_in_the_list_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, cache = world.store, world.store.roster_cache
+    assert {entry.id for entry in (await store.listed()).replicas} == {"f0", "f1", "w0", "w1"}
+    read: list[str] = []
+    update = RosterCache.update
+
+    def noted(cache: RosterCache, reply: list[Any]) -> bool:
+        read.extend(changed[0].decode() for changed in reply[7:])
+        return update(cache, reply)
+
+    monkeypatch.setattr(RosterCache, "update", noted)
+    await world.heartbeat()
+    assert cache.is_current, "a heartbeat that changes nothing"
+    await join(store, "w1", Role.WORKER, {"counted": {"output_tokens": 7}}, ["m"])
+    assert cache.is_current, "a figure that is only shown"
+    await join(store, "w0", Role.WORKER, {"state": "unhealthy"}, ["m"])
+    await leave(store, "f1", Role.FRONTEND)
+    await world.heartbeat("f1", "w0")
+    assert not cache.is_current
+    abouts = {entry.id: entry.about for entry in (await store.listed()).replicas}
+    assert (sorted(read), sorted(abouts)) == (["f1", "w0"], ["f0", "w0", "w1"])
+    assert b"unhealthy" in abouts["w0"]
+    assert cache.is_current
+    await store.listed()
+    assert sorted(read) == ["f1", "w0"]
+
+
+async def test_the_list_is_read_anew_after_redis_has_lost_it(world: World) -> None:
+    store = world.store
+    before = await store.listed()
+    control = store.keys.control
+    await store.command("HSET", control + "roster", "version", "1")  # a failover took it back
+    assert sorted((await store.listed()).replicas) == sorted(before.replicas)
+    for key in ("roster", "changes", "frontends", "workers", *(f"replica:{entry.id}" for entry in before.replicas)):
+        await store.command("DEL", control + key)
+    await store.heartbeat("w0", Role.WORKER, {}, ["m"])
+    assert [entry.id for entry in (await store.listed()).replicas] == ["w0"]
+
+
+async def test_a_long_list_is_read_in_pages(world: World) -> None:
+    names = {f"w{number:03}" for number in range(450)}
+    for name in names:
+        await world.store.heartbeat(name, Role.WORKER, {}, ["m"])
+    assert {entry.id for entry in (await world.store.listed()).replicas} >= names
+    assert {entry.id for entry in (await world.store.roster()).replicas} >= names
+
+
+async def test_of_very_many_models_only_those_served_last_are_known(store: Store) -> None:
+    await join(store, "w0", Role.WORKER, {}, [f"old-{number}" for number in range(600)])
+    await join(store, "w1", Role.WORKER, {}, [f"new-{number}" for number in range(600)])
+    for prefix in (store.keys.control, *store.keys.prefixes):
+        known = await store.command("ZRANGE", prefix + "models", 0, -1)
+        assert (len(known), sum(name.startswith(b"new-") for name in known)) == (1000, 600)
+    for worker in ("w0", "w1"):
+        await leave(store, worker, Role.WORKER)

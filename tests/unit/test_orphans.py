@@ -130,7 +130,7 @@ async def test_after_the_death_of_the_frontend_they_begin_when_another_has_taken
     if read:
         await world.store.attach("r", "f1", 1)
     await _append(world, 1, 2)
-    await world.reap("f0", ("f1",))
+    await world.reap("f0")
     await _append(world, 3)
     assert (await _end(world, 3)).orphan_events == (0 if read else 1)
 
@@ -150,7 +150,7 @@ async def test_a_sink_reports_what_it_could_not_append(world: World) -> None:
     await world.run()
     await _append(world, 1)
     await world.cancel()
-    sink = TokenWriter(world.store, "w0").open("r", 1, 1, lambda why: None)
+    sink = TokenWriter(world.store, ["w0"]).open("r", 1, 1, lambda why: None)
     sink.put("flushed", 8)
     assert sink.begin_flush() is not None
     sink.put("held", 8)

@@ -28,7 +28,7 @@ async def test_a_reassigned_request_is_taken_over_by_its_new_owner_only(world: W
 
     await world.run(on_disconnect="continue")
     inbox = await Pushes.open(world.store, "f1")
-    await world.reap("f0", ("f1",))
+    await world.reap("f0")
     state = FrontendState(id=frontend)
     readers = Readers(world.store, state, spawn)
     owned = OwnedRequests(world.store, Metrics(), state, readers, spawn)

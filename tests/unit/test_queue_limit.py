@@ -8,6 +8,7 @@ from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Role
 from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.unit.world import MODEL
 
 SHARDS = 8
@@ -16,7 +17,7 @@ SHARDS = 8
 @pytest.mark.leaves_inflight
 async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettings, make_store: MakeStore) -> None:
     store = make_store(make_settings(shards=SHARDS, queue_limit=3))
-    await store.heartbeat("f0", Role.FRONTEND, {}, [])
+    await join(store, "f0", Role.FRONTEND, {}, [])
     limit = QueueLimit(store)
     full = []
     for number in range(4):

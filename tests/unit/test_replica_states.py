@@ -17,6 +17,7 @@ from lifecycle.queries import cluster
 from lifecycle.records import Replica
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.types import ReplicaState, Role
+from tests.joining import join
 from tests.unit.world import MODEL, World
 
 REFUSED = "the upstream refused\nthe connection"
@@ -24,7 +25,7 @@ REFUSED = "the upstream refused\nthe connection"
 
 async def _announce(world: World, worker: str, state: ReplicaState, **about: Any) -> None:
     shown = {"state": state, "models": [MODEL], "concurrency": 8, **about}
-    await world.store.heartbeat(worker, Role.WORKER, shown, [MODEL])
+    await join(world.store, worker, Role.WORKER, shown, [MODEL])
 
 
 async def _replica(world: World, name: str) -> Replica:

@@ -124,7 +124,7 @@ async def test_who_ends_it_between_two_attempts_says_where_its_tokens_end(world:
 
 async def test_a_queue_that_nobody_serves_any_more_says_so_too(world: World) -> None:
     await _move(world)
-    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False)
+    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False, 0)
     assert (await world.record()).error_type == "unavailable"
     assert await _last_told(world) == 2
 
@@ -132,9 +132,9 @@ async def test_a_queue_that_nobody_serves_any_more_says_so_too(world: World) -> 
 async def test_the_limit_of_the_first_token_that_was_met_does_not_count_again(world: World) -> None:
     await _move(world, first_token_timeout_secs=5)
     world.shift_clock(6)
-    assert await world.store.sweep(0) == (0, False)
+    assert await world.store.sweep(0) == (0, False, 0)
     await _resume(world)
-    assert await world.store.sweep(0) == (0, False)
+    assert await world.store.sweep(0) == (0, False, 0)
     await _finish(world, 2)
 
 

@@ -23,7 +23,8 @@ from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"configure", "heartbeat", "expire", "lend", "roster", "secret", "membership"}
+CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed"}
+SHARED_FILES = {"membership", "served"}  # for either prefix
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
@@ -113,7 +114,10 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "attach": lambda s: s.attach("r", "f", 1),
     "heartbeat": lambda s: s.heartbeat("w", Role.WORKER, {}, ["m"]),
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
-    "expire": lambda s: s.expire(),
+    "expire": lambda s: s.expire(0),
+    "count_inflight": lambda s: s.count_inflight(0),
+    "leave": lambda s: s.leave("w", Role.WORKER),
+    "members": lambda s: s.count_held(0, Role.WORKER),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
     "confirm": lambda s: s.run("confirm", s.keys.prefixes[0]),
     "configure": lambda s: s.configure("max_attempts", 1),
@@ -123,18 +127,18 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "history": lambda s: read_history(s, "r", "0-0"),
-    "lend": lambda s: s.lend_leases([("w", "worker")]),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "open_queues": lambda s: s.open_queues(0, ["m"]),
     "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),
-    "reap": lambda s: s.reap(0, EXPIRED, []),
+    "reap": lambda s: s.reap(0, EXPIRED),
     "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER),
     "requeue": lambda s: s.requeue("r", "w", attempt=1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
-    "roster": lambda s: s.roster(),
+    "roster": lambda s: s.listed(),
+    "listed_leases": lambda s: s.listed_leases(Role.WORKER),
     "secret": lambda s: s.read_secret(),
     "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
     "sweep": lambda s: s.sweep(0),
@@ -162,7 +166,7 @@ def literals(files: list[Path]) -> set[str]:
 
 
 def test_the_scripts_use_the_declared_keys_and_channels_and_no_others() -> None:
-    control = literals([f for f in FILES if f.stem in CONTROL_FILES])
+    control = literals([f for f in FILES if f.stem in CONTROL_FILES | SHARED_FILES])
     shard = literals([f for f in FILES if f.stem not in CONTROL_FILES])
     declared_control = {key.name for key in CONTROL_KEYS}
     declared_shard = {key.name for key in SHARD_KEYS}

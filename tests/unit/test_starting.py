@@ -10,6 +10,7 @@ from lifecycle.store.results import Drop, Start, UnservedModel, Unsupported
 from lifecycle.store.worker_roster import Missing
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import Labels, Role
+from tests.joining import join
 from tests.unit.world import World
 
 
@@ -70,7 +71,7 @@ async def test_overdue_work_never_starts(world: World) -> None:
 async def test_a_request_that_runs_is_past_its_queue_limit(world: World) -> None:
     await world.run(queue_timeout_secs=5)
     world.shift_clock(6)
-    assert await world.store.sweep(0) == (0, False)
+    assert await world.store.sweep(0) == (0, False, 0)
     await world.finish()
 
 
@@ -78,13 +79,13 @@ async def test_the_first_token_ends_the_wait_for_it(world: World) -> None:
     await world.run(first_token_timeout_secs=5)
     await world.append(1)
     world.shift_clock(6)
-    assert await world.store.sweep(0) == (0, False)
+    assert await world.store.sweep(0) == (0, False, 0)
     await world.finish(1)
 
 
 async def test_a_queue_that_nobody_serves_ends(world: World) -> None:
     await world.admit()
-    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False)
+    assert await world.store.sweep(0, [UnservedModel("m")]) == (1, False, 0)
     assert (await world.record()).error_type == "unavailable"
 
 
@@ -129,11 +130,11 @@ async def test_a_count_of_tokens_is_started_by_an_engine_that_counts(world: Worl
 async def test_a_count_of_tokens_is_refused_where_no_engine_counts(world: World) -> None:
     models, needs = ModelRegistry(world.store), ("serves:count_tokens",)
     about: dict[str, Any] = {"models": ["m"], "accepts": ["*"], "endpoints": {"messages": "native"}}
-    await world.store.heartbeat("w0", Role.WORKER, about, ["m"])
+    await join(world.store, "w0", Role.WORKER, about, ["m"])
     await models.refresh()
     missing = await models.find_unsupported("m", "messages", needs)
     assert missing == Missing("count_tokens")
     assert missing.detail.code == "unsupported_endpoint"
     about["endpoints"]["count_tokens"] = "native"
-    await world.store.heartbeat("w0", Role.WORKER, about, ["m"])
+    await join(world.store, "w0", Role.WORKER, about, ["m"])
     assert await models.find_unsupported("m", "messages", needs) is None

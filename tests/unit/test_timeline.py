@@ -89,7 +89,7 @@ async def test_a_new_frontend_and_a_returned_delivery_are_told(world: World) -> 
     await world.admit(on_disconnect="continue")
     delivery = await world.take("w0")
     await world.store.requeue("r", "w0", queue=delivery.queue, entry=delivery.entry)
-    await world.reap("f0", ("f1",))
+    await world.reap("f0")
     entries = await told(world)
     assert entries[0]["frontend"] == "f0"
     assert [e["what"] for e in entries] == ["admitted", "queued", "returned", "queued", "frontend_changed"]
@@ -171,7 +171,7 @@ async def test_so_is_one_whose_grace_has_passed(world: World) -> None:
     await world.admit(grace_secs=5)
     await world.store.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)
     world.shift_clock(6)
-    await world.store.sweep(0, [], [])
+    await world.store.sweep(0)
     record = await world.record()
     assert (record.status, record.cancelled_by, record.cancelled_via) == ("cancelled", "disconnect", "f0")
 
@@ -188,7 +188,7 @@ async def test_a_limit_is_named_where_it_ended_the_request(world: World, limit: 
     admission: dict[str, Any] = {limit: 5}
     await world.admit(**admission)
     world.shift_clock(6)
-    await world.store.sweep(0, [], [])
+    await world.store.sweep(0)
     record = await world.record()
     assert (record.status, record.error_type) == ("failed", name)
     assert (record.cancelled_by, record.cancelled_via) == (f"limit:{name}", None)

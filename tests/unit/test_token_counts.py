@@ -179,7 +179,7 @@ async def test_a_frontend_that_takes_over_counts_what_comes_from_then_on(
         owner.own()
         await _append(world, 1, 2, 3)
         await owner.receive()
-        await world.reap("f0", ("f1",))
+        await world.reap("f0")
         await owner.owned.leave_live_requests()
         await new_owner.receive()
         await _append(world, 4, 5)

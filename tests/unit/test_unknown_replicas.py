@@ -1,8 +1,7 @@
-"""Replicas that a shard knows and the control keys do not: they get one lease, and what they left ends after it."""
+"""Replicas that the list does not show, because the control keys lost their data: what they left ends all the same."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +15,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord, Role
 from tests.admitting import admit
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
 
@@ -36,19 +36,15 @@ async def store(settings: Settings, make_store: MakeStore) -> AsyncIterator[Stor
     for queue in ("queue", "retry"):
         await store.command("XGROUP", "CREATE", f"{world.prefix}{queue}:{MODEL}", "workers", "0", "MKSTREAM")
     for role, name in DEAD.items():
-        await store.heartbeat(name, role, {}, [MODEL])
+        await join(store, name, role, {}, [MODEL])
     await admit(store, "r", frontend=DEAD[Role.FRONTEND])
     assert await world.start(await world.take(DEAD[Role.WORKER]), DEAD[Role.WORKER])
     assert await world.append(1, worker=DEAD[Role.WORKER]) == "accepted"
-    await _lose_control_keys(store)
-    yield store
-    await repair(store)
-
-
-async def _lose_control_keys(store: Store) -> None:
     async for keys in store.scan(store.keys.control + "*", 100):
         for key in keys:
             await store.command("UNLINK", key)
+    yield store
+    await repair(store)
 
 
 async def _read(store: Store) -> RequestRecord:
@@ -57,56 +53,41 @@ async def _read(store: Store) -> RequestRecord:
     return record
 
 
-async def _orphans(store: Store) -> tuple[Level, str]:
-    (found,) = [finding for finding in await check_requests(store) if finding.check == "orphans"]
-    return found.level, found.advice
-
-
 async def test_their_requests_end_by_themselves(store: Store) -> None:
-    await store.heartbeat(LIVING, Role.FRONTEND, {}, [])
-    level, advice = await _orphans(store)
-    assert level is Level.WARN
-    assert "within 1.6s" in advice
     reaper = Reaper(store)
 
     async def has_ended() -> bool:
-        await store.heartbeat(LIVING, Role.FRONTEND, {}, [])
-        await reaper.sweep()
+        await join(store, LIVING, Role.FRONTEND)
+        await reaper.sweep(0)
         return (await _read(store)).status.terminal
 
     await wait_until(has_ended, timeout=4 * store.settings.lease_secs)
-    assert (await _orphans(store))[0] is Level.OK
+    (found,) = [finding for finding in await check_requests(store) if finding.check == "orphans"]
+    assert found.level is Level.OK
+
+
+async def test_those_end_too_whose_leases_in_the_shard_are_lost(store: Store) -> None:
+    for key in ("frontends", "workers"):
+        await store.command("DEL", store.keys.prefixes[0] + key)
+    await test_their_requests_end_by_themselves(store)
+
+
+async def test_doctor_ends_them_when_no_replica_runs(store: Store) -> None:
+    await repair(store)
+    assert (await _read(store)).status.terminal
 
 
 @pytest.mark.leaves_inflight
-async def test_a_lent_lease_is_not_shown(store: Store) -> None:
-    """Show nobody a replica of which nothing is known: it must neither own a request nor be taken for a worker."""
-    assert await store.lend_leases([(DEAD[Role.FRONTEND], "frontend"), (DEAD[Role.WORKER], "worker")]) == 2
-    assert (await store.roster()).replicas == []
-
-
-async def test_one_that_lives_keeps_its_lease(store: Store) -> None:
+async def test_one_that_lives_keeps_what_it_holds(store: Store) -> None:
     reaper = Reaper(store)
-    await reaper.sweep()
-    assert reaper.lent == 2
-    await store.heartbeat(DEAD[Role.WORKER], Role.WORKER, {}, [MODEL])
-    await reaper.sweep()
-    assert reaper.lent == 0
-    assert [replica.id for replica in (await store.roster()).replicas] == [DEAD[Role.WORKER]]
+
+    async def renewed_for_two_leases() -> bool:
+        for role, name in DEAD.items():
+            await join(store, name, role, {}, [MODEL])
+        await reaper.sweep(0)
+        return await store.now() > since + 2 * store.settings.lease_secs
+
+    since = await store.now()
+    await wait_until(renewed_for_two_leases)
     assert (await _read(store)).status == "running"
-    await store.expire(DEAD[Role.WORKER])
-    assert await store.lend_leases([(DEAD[Role.WORKER], "worker")]) == 0, "its cleanup is pending"
-
-
-async def test_doctor_repairs_them_where_no_replica_runs(store: Store) -> None:
-    level, advice = await _orphans(store)
-    assert level is Level.FAIL
-    assert "run 'lifecycle doctor --repair'" in advice
-    await store.command("SET", f"{store.keys.prefixes[0]}body:stray", "x")
-    async with asyncio.timeout(10):
-        await repair(store)
-    record = await _read(store)
-    assert record.status == "failed"
-    assert record.error_type in ("worker_lost", "frontend_lost"), "whichever is cleaned up first"
-    assert (await _orphans(store))[0] is Level.OK
-    assert await store.command("PTTL", f"{store.keys.prefixes[0]}body:stray") > 0
+    assert {replica.id for replica in (await store.roster()).replicas} == set(DEAD.values())

@@ -60,7 +60,7 @@ async def test_a_remainder_is_appended_unchanged_whatever_of_it_is_there(world: 
 
 async def test_a_sink_carries_objects_and_texts(world: World) -> None:
     await world.run()
-    sink = TokenWriter(world.store, "w0").open("r", 1, 0, lambda why: None)
+    sink = TokenWriter(world.store, ["w0"]).open("r", 1, 0, lambda why: None)
     for event in (*ODD, {"delta": {"content": "a\ud800"}}):
         assert sink.put(event, 1)  # type: ignore[arg-type]
     assert (await sink.finish(Outcome("completed", content_events=3), 0.0)).what == "done"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import orjson
 
 from lifecycle.settings import Settings
 from lifecycle.store.common_settings import CommonSettings
-from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start
+from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start, queued_and_running
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Role
 from tests.admitting import CHAT, admit
+from tests.joining import join
 from tests.pushes import Pushes
 
 MODEL = CHAT.model
@@ -48,13 +49,13 @@ class World:
         """Let all replicas run with these common settings from now on."""
         self.store.settings, self.store.common = settings, CommonSettings()
         await self.store.command("DEL", self.store.keys.control + "config")
-        await self.store.heartbeat("f0", Role.FRONTEND, {}, [])
+        await join(self.store, "f0", Role.FRONTEND, {}, [])
 
     async def heartbeat(self, *silent: str) -> None:
         """All but the `silent` renew their leases."""
         for name, role in {"f0": Role.FRONTEND, "f1": Role.FRONTEND, "w0": Role.WORKER, "w1": Role.WORKER}.items():
             if name not in silent:
-                await self.store.heartbeat(name, role, {}, [MODEL] if role == Role.WORKER else [])
+                await join(self.store, name, role, models=[MODEL] if role == Role.WORKER else [])
 
     async def admit(self, rid: str = "r", **admission: Any) -> Admission:
         """`admission` are the keyword arguments of `tests.admitting.admit`."""
@@ -97,12 +98,13 @@ class World:
 
     async def expire(self, name: str) -> ExpiredReplica:
         """Expire a replica at once, as when it leaves."""
-        pending_cleanup = {expired.replica: expired for expired in await self.store.expire(name)}
+        await self.store.leave(name, Role.FRONTEND if name.startswith("f") else Role.WORKER)
+        pending_cleanup = {expired.replica: expired for expired in await self.store.expire(0, name)}
         return pending_cleanup[name]
 
-    async def reap(self, name: str, new_owners: tuple[str, ...] = ("f0", "f1")) -> tuple[int, int, int]:
+    async def reap(self, name: str) -> tuple[int, int, int]:
         """Expire and reap a replica. Return how many of its requests ended, moved and wait."""
-        answer = await self.store.reap(0, await self.expire(name), new_owners)
+        answer = await self.store.reap(0, await self.expire(name))
         return answer.ended, answer.moved, answer.waiting
 
     async def record(self, rid: str = "r") -> RequestRecord:
@@ -131,10 +133,8 @@ class World:
     async def counts(self, frontend: str) -> dict[str, int]:
         """Return the number of requests of a frontend, by status."""
         flat = await self.store.command("HGETALL", f"{self.prefix}counts:{frontend}")
-        counts: Counter[str] = Counter()
-        for field, number in zip(flat[::2], flat[1::2], strict=True):
-            counts[field.decode().partition("[")[0]] += int(number)
-        return dict(counts)
+        queued, running = map(sum, zip((0, 0), *(queued_and_running(int(n)) for n in flat[1::2]), strict=True))
+        return {status: n for status, n in (("queued", queued), ("running", running)) if n}
 
     async def totals(self) -> dict[tuple[str, str], int]:
         """(status, error type) → how many; a request counts once, whatever was done to it."""

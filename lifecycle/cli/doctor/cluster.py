@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
+from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.records import Replica
 from lifecycle.store.membership import SCHEMA_VERSION
@@ -37,7 +38,7 @@ async def check_cluster(store: Store) -> list[Finding]:
         await _expired(store, roster, living),
         await _pending_cleanup(store, living),
         await _reassertion(store, roster, living),
-        *await _queues(store, roster, models_of(workers), {r.id for r in living}),
+        *await _queues(store, roster, models_of(workers), set(await cluster.leases(store))),
     ]
 
 
@@ -110,31 +111,29 @@ def _versions(roster: Roster) -> Finding:
 
 
 async def _expired(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
-    """Find replicas whose lease has expired and that no reaper has removed."""
-    control, expired = store.keys.control, dict[str, float]()
-    counted = {replica.id for replica in roster.replicas}  # during a grace an expired lease counts on
-    for role in Role:
-        flat = await store.command("ZRANGE", f"{control}{role}s", 0, -1, "WITHSCORES")
-        leases = {replica.decode(): float(at) for replica, at in zip(flat[::2], flat[1::2], strict=True)}
-        expired |= {replica: roster.now - at for replica, at in leases.items() if replica not in counted}
-    expired = {replica: age for replica, age in expired.items() if age > 0}
+    """Find replicas whose lease in a shard has expired and that no reaper has removed."""
+    ends = {} if roster.grace else await cluster.leases(store)  # during a grace an expired lease counts on
+    now = await store.now()
+    expired = {replica: now - at for replica, at in ends.items() if now > at}
     if not expired:
         return ok("leases", "none expired")
     message = (
         f"expired, not cleaned up yet: {', '.join(f'{i} ({duration(age)})' for i, age in sorted(expired.items()))}"
     )
     if living and max(expired.values()) > store.settings.sweep_secs * 2:
-        return fail("leases", message, "every replica should do this within LIFECYCLE_SWEEP_SECS; see their logs")
+        return fail("leases", message, "the replicas should do this within LIFECYCLE_SWEEP_SECS; see their logs")
     if living:
         return warn("leases", message, "wait for the next sweep")
     return warn("leases", message, f"no replica is running that could clean up; start one, or {REPAIR}")
 
 
 async def _pending_cleanup(store: Store, living: Sequence[Replica]) -> Finding:
-    pending_cleanup = [name.decode() for name in await store.command("HKEYS", store.keys.control + "pending_cleanup")]
+    keys = (prefix + "pending_cleanup" for prefix in store.keys.prefixes)
+    replies = await store.commands.execute_many(("HRANDFIELD", key, _SHOWN) for key in keys)
+    pending_cleanup = sorted({name.decode() for names in replies for name in names or ()})
     if not pending_cleanup:
         return ok("cleanup", "none pending")
-    message = f"expired replicas whose requests are not all cleaned up: {', '.join(sorted(pending_cleanup))}"
+    message = f"expired replicas whose requests are not all cleaned up: {', '.join(pending_cleanup[:_SHOWN])}"
     if not living:
         return warn("cleanup", message, f"no replica is running that could continue; start one, or {REPAIR}")
     return warn("cleanup", message, "the replicas continue at each sweep; if this does not go away, see their logs")
@@ -143,7 +142,7 @@ async def _pending_cleanup(store: Store, living: Sequence[Replica]) -> Finding:
 async def _reassertion(store: Store, roster: Roster, living: Sequence[Replica]) -> Finding:
     """Find replicas that have not told each shard what they hold, which they do at once after a loss of data."""
     shards = await store.commands.execute_many([("HKEYS", prefix + "ticks") for prefix in store.keys.prefixes])
-    known = set.intersection(*({name.decode() for name in names} for names in shards))
+    known = set.intersection(*({replica_of(name.decode()) for name in names} for names in shards))
     joined_before = roster.now - store.settings.heartbeat_secs * _HEARTBEATS
     late = [
         replica.id

@@ -85,7 +85,7 @@ async def _due(store: Store, now: float) -> Finding:
     retry_for_secs = store.settings.sweep_secs * _LATE_SWEEPS
     latest = now - retry_for_secs
     prefixes = store.keys.prefixes
-    steps = await store.commands.execute_many(("HGET", prefix + "limit_clock", "lag") for prefix in prefixes)
+    steps = await store.commands.execute_many(("HGET", prefix + "clock", "lag") for prefix in prefixes)
     late = await store.commands.execute_many(
         ("ZCOUNT", prefix + name, "-inf", f"{latest - lag:.6f}")
         for prefix, step in zip(prefixes, steps, strict=True)

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- expire: expires the replicas whose lease has ended, and one that leaves by itself.
--- KEYS[1] control prefix
+-- expire: expires the replicas whose lease in one shard has ended, and one that leaves by itself.
+-- KEYS[1] shard prefix
 -- ARGV    shift, lease_secs, leaving (a replica that leaves now, '' for none), limit
--- Returns the expired replicas whose requests are not all cleaned up: {replica, role, models JSON, draining}…, where
--- draining is 1 for one that was leaving in an orderly way when it expired.
--- An expired id does not become valid again: heartbeat refuses it.
+-- Returns up to `limit` expired replicas whose requests here are not all cleaned up: {replica, role, models JSON,
+-- draining}…, where draining is 1 for one that was leaving in an orderly way when it expired.
+-- The mark `fenced:` is set with it: from then on the replica's writes in this shard are refused.
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)
@@ -14,38 +14,49 @@ local shift, lease_secs, leaving, limit = unpack(ARGV)
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
 local _, grace = lease_bound(now, lease)
+local DAY_SECS = 86400
+local EXAMINED = '100'  -- replicas that are known here, of which each call checks some at random
 
 -- Its models count as served until its lease has ended, not only until its last heartbeat.
 local function expire(role, replica, until_secs)
-  local models, about = unpack(redis.call('HMGET', P .. 'replica:' .. replica, 'models', 'about'))
-  models = models or '[]'
-  local draining = about and cjson.decode(about).state == 'draining' and 1 or 0
+  local served = cjson.decode(redis.call('HGET', P .. 'served', replica) or '{"models":[]}')
+  local models, draining = cjson.encode(served.models), served.draining and 1 or 0
+  if #served.models == 0 then models = '[]' end
   for _, model in ipairs(cjson.decode(models)) do
     redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
   end
   redis.call('ZREM', P .. role .. 's', replica)
-  redis.call('ZADD', P .. 'expired_replicas', secs(now), replica)
+  redis.call('HDEL', P .. 'served', replica)
+  redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
   redis.call('HSET', P .. 'pending_cleanup', replica, cjson.encode({role, models, draining}))
 end
 
 for _, role in ipairs(ROLES) do
   local key = P .. role .. 's'
   if leaving ~= '' and redis.call('ZSCORE', key, leaving) then expire(role, leaving, secs(now)) end
-  -- A lease that ends later than a heartbeat can set it was set before the clock was put back.
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. secs(now + lease), '+inf', 'LIMIT', 0, limit)) do
-    redis.call('ZADD', key, secs(now + lease), replica)
-  end
+  shorten_leases(key, now, lease, limit)
   if not grace then
     local expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
     for i = 1, #expired, 2 do expire(role, expired[i], expired[i + 1]) end
   end
 end
-local DAY_SECS = 86400
-redis.call('ZREMRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS))
 
-local pending_cleanup, flat = {}, redis.call('HGETALL', P .. 'pending_cleanup')
-for i = 1, #flat, 2 do
-  local cleanup = cjson.decode(flat[i + 1])
-  pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2], cleanup[3] or 0}
+-- Whoever has written here without a lease, or whose lease was lost, gets one: it expires unless that replica lives.
+local known = redis.call('EXISTS', P .. 'ticks') == 1 and redis.call('HRANDFIELD', P .. 'ticks', EXAMINED) or {}
+for _, replica in ipairs(known) do
+  local role = string.match(replica, '^(%l+)%-')
+  if (role == 'frontend' or role == 'worker') and not redis.call('ZSCORE', P .. role .. 's', replica)
+    and not redis.call('HGET', P .. 'pending_cleanup', replica) then
+    redis.call('ZADD', P .. role .. 's', secs(now + lease), replica)
+  end
+end
+
+local pending_cleanup = {}
+if redis.call('EXISTS', P .. 'pending_cleanup') == 1 then
+  local flat = redis.call('HRANDFIELD', P .. 'pending_cleanup', limit, 'WITHVALUES')
+  for i = 1, #flat, 2 do
+    local cleanup = cjson.decode(flat[i + 1])
+    pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2], cleanup[3]}
+  end
 end
 return pending_cleanup

@@ -1,23 +1,23 @@
 #!lua flags=allow-oom
--- heartbeat: a replica joins or renews its lease; the settings that must be common are compared.
+-- heartbeat: a replica shows itself in the cluster's list; the settings that must be common are compared. What it holds is
+--         decided in each shard by a lease of its own: see renew_lease.
 -- KEYS[1] control prefix
--- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), models (JSON list it serves),
---         config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
+-- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), figures (JSON object of what is shown
+--         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
 --         with was first written, '' when it joins), revision (how often that one had been changed)
--- Returns {'ok', now, since, revision, config}, where config is a JSON object if it was changed after that revision, else
---         ''; {'fenced'} when this id has expired (the replica must join under a new one); or {'conflict', name, theirs}
---         when the cluster runs with another value of a setting.
+-- Returns {'ok', now, since, revision, config, epoch, version}, where config is a JSON object if it was changed after that
+--         revision, else '', and epoch and version are those of the list: see roster; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
 -- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
 -- came before them with another one has to leave.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, about, models, config, since, revision = unpack(ARGV)
---- @include commands clock membership
+local shift, replica, role, lease_secs, about, figures, models, config, since, revision = unpack(ARGV)
+--- @include commands clock membership served listed
 --- @permit
 
-if redis.call('ZSCORE', P .. 'expired_replicas', replica) then return {'fenced'} end
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
+forget_expired(now, lease)
 
 local ours, theirs = cjson.decode(config), {}
 local flat = redis.call('HGETALL', P .. 'config')
@@ -38,6 +38,11 @@ local function others()
   return count
 end
 
+-- What another release has written is not read, whether or not its replicas live.
+if since == '' and theirs.version and theirs.version ~= ours.version then
+  return {'conflict', 'version', theirs.version}
+end
+
 local changed = ''
 if since == '' and (not theirs.since or others() == 0) then
   since, revision = secs(now), '0'
@@ -52,13 +57,12 @@ else
   end
 end
 
-redis.call('ZADD', P .. role .. 's', secs(now + lease), replica)
-redis.call('HSET', P .. 'replica:' .. replica, 'role', role, 'about', about, 'models', models)
-redis.call('PEXPIRE', P .. 'replica:' .. replica, math.ceil(lease * 1000) + 86400000)
-local MODELS_LIMIT = 1000
-for _, model in ipairs(cjson.decode(models)) do
-  redis.call('ZADD', P .. 'models', secs(now), model)
-  local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
-  if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
-end
-return {'ok', secs(now), theirs.since, theirs.revision, changed}
+local entry = P .. 'replica:' .. replica
+local is_new = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
+if is_new then redis.call('ZREM', P .. 'expired_replicas', replica) end
+if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
+redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models)
+redis.call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
+note_models(cjson.decode(models), now)
+local roster = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
+return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2]}

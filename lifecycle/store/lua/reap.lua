@@ -1,21 +1,18 @@
 #!lua flags=allow-oom
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, new_owners (JSON list of living frontends), models (JSON list of models of which the
---         replica may hold deliveries), uses_attempt ('1' when its attempts have failed, '' when it was draining),
---         retention_secs, max_attempts, limit
+-- ARGV    shift, replica, role, models (JSON list of models of which the replica may hold deliveries), uses_attempt ('1' when
+--         its attempts have failed, '' when it was draining), retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
---         owner; waiting ones need a new owner, but no frontend lives.
--- The `fenced:` mark is set first: from then on the replica's writes in this shard are refused.
+--         owner, one of the frontends with a lease here; waiting ones need a new owner, but no frontend has one.
+-- The `fenced:` mark, which refuses the replica's writes in this shard, was set when it expired: see expire.
 
 local P = KEYS[1]
-local shift, replica, role, new_owners, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
+local shift, replica, role, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
 --- @include commands clock limit_time stream record grace readers events counts queue content terminal orphans steps cancelling
 --- @include retrying deliveries
 --- @permit
 
-local DAY_SECS = 86400
-redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
 local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
@@ -45,8 +42,10 @@ local function find_new_owner(rid)
       return flat[i], true
     end
   end
-  if #new_owners == 0 then return nil, false end
-  return new_owners[(tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % #new_owners + 1], false
+  local candidates = redis.call('ZCARD', P .. 'frontends')
+  if candidates == 0 then return nil, false end
+  local chosen = (tonumber(string.format('%.0f', now * 1000000)) + ended + moved) % candidates
+  return redis.call('ZRANGE', P .. 'frontends', chosen, chosen)[1], false
 end
 
 local function reassign(rid, record, new_owner, read)
@@ -60,7 +59,6 @@ local function reassign(rid, record, new_owner, read)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
-  redis.call('HSETNX', P .. 'ticks', new_owner, '0')
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now, tonumber(record.grace_secs))
@@ -110,16 +108,7 @@ local function reap_reading()
   left = left + redis.call('SCARD', key)
 end
 
--- The list may be older than the last expiry, and a replica that was reaped already is not reaped again.
-local function living(frontends)
-  local found = {}
-  for _, frontend in ipairs(frontends) do
-    if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then found[#found + 1] = frontend end
-  end
-  return found
-end
-
-new_owners, models = living(cjson.decode(new_owners)), cjson.decode(models)
+models = cjson.decode(models)
 if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
 if role == 'worker' then
   for _, model in ipairs(models) do
@@ -133,11 +122,15 @@ if role == 'worker' then
 elseif left == 0 then  -- what it runs ends before anything of it is given to a new owner
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
   if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
-  if left == 0 then redis.call('DEL', P .. 'counts:' .. replica, P .. 'inflight:' .. replica) end
+  if left == 0 then
+    forget_counts(replica)
+    redis.call('DEL', P .. 'inflight:' .. replica)
+  end
 end
 if left == 0 then
   redis.call('DEL', P .. 'pending_cancellations:' .. replica)
   redis.call('HDEL', P .. 'ticks', replica)
+  redis.call('HDEL', P .. 'pending_cleanup', replica)
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
 return {left == 0 and 1 or 0, ended, moved, waiting}

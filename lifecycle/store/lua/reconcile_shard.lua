@@ -1,26 +1,37 @@
 #!lua flags=allow-oom
--- reconcile_shard: returns how many requests Redis counts as a replica's in one shard, and its pending cancellations. The
---         cost does not grow with the number of inflight requests: after a mismatch the caller reads the ids page by page.
+-- reconcile_shard: a replica renews its lease in one shard, or joins it. Returns how many requests the shard counts as the
+--         replica's, and its pending cancellations. The cost grows neither with the number of inflight requests nor with
+--         that of replicas: after a mismatch the caller reads the ids page by page.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, cancellations_limit, lease_secs, elapsed_secs (since this replica's last call, by its
---         monotonic clock; '' for its first)
--- Returns {'fenced'} when it has expired, else {'ok', epoch, held, pending_cancellations, tick}: held is the number that
---         Redis counts; pending_cancellations are {rid, mode, reason}…, of what runs there; tick is how often this replica has
---         called, so it goes back when Redis has lost its last writes.
+-- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), models (JSON list that a
+--         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit, elapsed_secs (since this
+--         replica's last call, by its monotonic clock; '' for its first)
+-- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
+--         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
+--         {rid, mode, reason}…, of what runs there; tick is how often this replica has called, so it goes back when Redis
+--         has lost its last writes; sweep is 1 when this replica has to sweep the shard.
 
 local P = KEYS[1]
-local shift, replica, role, cancellations_limit, lease_secs, elapsed_secs = unpack(ARGV)
---- @include commands clock limit_time stream record
+local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit,
+  elapsed_secs = unpack(ARGV)
+--- @include commands clock limit_time membership served stream record
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
-local now = clock(shift)
-note_limit_time(now, elapsed_secs, tonumber(lease_secs))
+local now, lease = clock(shift), tonumber(lease_secs)
+note_time(now, lease)
+note_limit_time(now, elapsed_secs, lease)
 local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
   epoch = secs(now) .. '-' .. replica
   redis.call('SET', P .. 'epoch', epoch)
 end
+
+local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
+if role == 'worker' and (joins or draining == '1') then
+  redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
+end
+if role == 'worker' then note_models(cjson.decode(models), now) end
 
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
@@ -32,4 +43,5 @@ for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. 
   if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
   pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
 end
-return {'ok', epoch, held, pending_cancellations, tick}
+local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
+return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0}

@@ -1,25 +1,31 @@
 #!lua flags=no-writes,allow-oom
--- roster: reads the living replicas and the known models.
+-- roster: reads which replicas the list has got, changed or lost since an earlier version of it, the earliest change first.
 -- KEYS[1] control prefix
--- ARGV    shift, lease_secs
--- Returns {now, replicas, models, grace}: replicas are {id, role, lease_expires_in_ms, about}…, models are
---         {name, when it was last served}…; grace is 1 while no lease expires.
+-- ARGV    shift, lease_secs, epoch, version (those of the reply that the caller has, '' for none), limit
+-- Returns {now, grace, epoch, version, begins, more, models, replica…}: epoch and version belong to this reply; begins is 1
+--         when the caller has to forget all that it has; more is 1 when the reply has reached the limit; models is a flat
+--         list of each known model and when it was last served, only in a reply that begins; each replica is {id, role,
+--         about}, or {id} when it is listed no more; grace is 1 while no entry expires.
 
 local P = KEYS[1]
-local shift, lease_secs = unpack(ARGV)
+local shift, lease_secs, epoch, version, limit = unpack(ARGV)
 --- @include clock membership
 
 local now = clock(shift)
-local deadline, grace = lease_bound(now, tonumber(lease_secs))
-local replicas, models = {}, {}
-for _, role in ipairs(ROLES) do
-  local flat = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(deadline), '+inf', 'WITHSCORES')
-  for i = 1, #flat, 2 do
-    local left_ms = math.max(0, math.floor((tonumber(flat[i + 1]) - now) * 1000))
-    local about = redis.call('HGET', P .. 'replica:' .. flat[i], 'about')
-    if about then replicas[#replicas + 1] = {flat[i], role, left_ms, about} end  -- else its lease was lent
-  end
+local _, grace = lease_bound(now, tonumber(lease_secs))
+local theirs = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
+local their_epoch, their_version = theirs[1] or '', theirs[2] or '0'
+-- A failover may have taken the version back.
+local begins = version == '' or epoch ~= their_epoch or tonumber(version) > tonumber(their_version)
+if begins then version = '0' end
+
+local changed = redis.call('ZRANGEBYSCORE', P .. 'changes', '(' .. version, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+local more = #changed == 2 * tonumber(limit)
+if more then their_version = changed[#changed] end
+local models = begins and redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES') or {}
+local reply = {secs(now), grace and 1 or 0, their_epoch, their_version, begins and 1 or 0, more and 1 or 0, models}
+for i = 1, #changed, 2 do
+  local entry = redis.call('HMGET', P .. 'replica:' .. changed[i], 'role', 'about')
+  reply[#reply + 1] = {changed[i], entry[1] or nil, entry[2] or nil}
 end
-local flat = redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES')
-for i = 1, #flat, 2 do models[#models + 1] = {flat[i], flat[i + 1]} end
-return {secs(now), replicas, models, grace and 1 or 0}
+return reply

@@ -3,20 +3,23 @@
 --         no worker serves, deliveries to expired workers, kept content above its owner's limit. And it
 --         corrects `queued_bytes`.
 -- KEYS[1] shard prefix
--- ARGV    shift, unserved (JSON list of {model, message, error_detail}: models that no worker can serve, and the error
---         for their queued requests; error_detail is JSON, '' for none), models (JSON list of models whose deliveries
---         are examined), retention_secs, limit (most requests that one call ends or queues again), forget_limit (most
---         expired records that leave the listings)
--- Returns {ended, more}: more is 1 when a limit was reached and the script should be called again.
+-- ARGV    shift, outages (JSON list of {model, message, error_detail}: models whose workers are all unhealthy, and the
+--         error for their queued requests; error_detail is JSON, '' for none), first_model (index of the first of the
+--         shard's known models that this call examines), models_limit (how many it examines), keeps_unserved ('1' when
+--         requests stay queued for a model that no worker serves), lease_secs, retention_secs, limit (most requests that
+--         one call ends or queues again), forget_limit (most expired records that leave the listings)
+-- Returns {ended, more, next_model}: more is 1 when a limit was reached and the script should be called again in the same
+--         way, and next_model is the index from which the next call continues, 0 when all models were examined.
 
 local P = KEYS[1]
-local shift, unserved, models, retention_secs, limit, forget_limit = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events counts queue content terminal limits
+local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
+  forget_limit = unpack(ARGV)
+--- @include commands clock limit_time membership stream record grace readers events counts queue content terminal limits
 --- @include orphans steps cancelling retrying deliveries
 --- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
-local ended, more = 0, 0
+local ended, more, reaped = 0, 0, 0
 local left = tonumber(limit)  -- what this call may still end or queue again
 
 local expired = redis.call('ZRANGEBYSCORE', P .. 'expiries', '-inf', secs(now), 'LIMIT', 0, forget_limit)
@@ -100,7 +103,18 @@ end
 if #overdue == left then more = 1 end
 left = left - #overdue
 
-for _, unserved_model in ipairs(cjson.decode(unserved)) do
+local first, count, lease = tonumber(first_model), tonumber(models_limit), tonumber(lease_secs)
+local flat = redis.call('ZRANGE', P .. 'models', first, first + count - 1, 'WITHSCORES')
+local _, grace = lease_bound(now, lease)
+local models, unserved = {}, cjson.decode(outages)
+for i = 1, #flat, 2 do
+  models[#models + 1] = flat[i]
+  if keeps_unserved ~= '1' and not grace and tonumber(flat[i + 1]) < now - lease then
+    unserved[#unserved + 1] = {flat[i], 'No worker serves the model', ''}
+  end
+end
+
+for _, unserved_model in ipairs(unserved) do
   local model, message, error_detail = unpack(unserved_model)
   for _, queue in ipairs({'queue', 'retry'}) do
     local key = P .. queue .. ':' .. model
@@ -121,14 +135,16 @@ for _, unserved_model in ipairs(cjson.decode(unserved)) do
 end
 
 -- A worker with a half-open connection may get a delivery after it was reaped, and it is not reaped again.
-for _, model in ipairs(cjson.decode(models)) do
+for _, model in ipairs(models) do
   for _, queue in ipairs({'queue', 'retry'}) do
     for _, worker in ipairs(expired_holders(queue, model)) do
       local moved, all = 0, false
       if left > 0 then moved, all = requeue_deliveries(queue, model, worker, left, now) end
       left = left - moved
+      reaped = reaped + moved
       if not all then more = 1 end
     end
   end
 end
-return {ended, more}
+if reaped > 0 then redis.call('HINCRBY', P .. 'totals', '["reaped","worker"]', reaped) end
+return {ended, more, #models == count and first + count or 0}

@@ -46,14 +46,14 @@ async def test_the_request_is_cancelled_when_the_frontend_of_its_last_reader_die
         async def others_live() -> None:
             while True:
                 await world.heartbeat("f1")
-                await reaper.sweep()
+                await reaper.sweep(0)
                 await asyncio.sleep(store.settings.heartbeat_secs)
 
         living = asyncio.create_task(others_live())
         try:
 
             async def is_expired() -> bool:
-                return await store.command("ZSCORE", store.keys.control + "expired_replicas", "f1") is not None
+                return bool(await store.command("EXISTS", store.keys.prefixes[0] + "fenced:f1"))
 
             async def judged() -> bool:
                 record = await record_of(store, "r")

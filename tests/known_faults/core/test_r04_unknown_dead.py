@@ -1,9 +1,8 @@
 """A worker has died, and what Redis knows of that is lost, on one side or the other.
 
-The leases and the shards lie on different nodes of a Cluster. If the leases are lost, nobody knows that the worker ever
-was; if a shard loses that the dead worker's requests were dealt with, no replica checks them again, for its
-cleanup is no longer pending. The request stays running for ever at a worker that does not exist. Expected: it ends, in
-either case.
+The list of replicas and the shards lie on different nodes of a Cluster. If the list is lost, nothing shows that the
+worker ever was; a shard may also lose that the dead worker's requests were dealt with. Expected: the request ends, in
+either case, because the shard that has it has the worker's lease too.
 
 Both losses are made on one server here: the keys of one side are put back to what they were.
 """
@@ -21,6 +20,7 @@ from lifecycle.store.results import Append, Start
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Role
+from tests.joining import join
 from tests.known_faults.core.kit import ended, held_within, record_of
 from tests.known_faults.core.replicas import (
     MODEL,
@@ -46,7 +46,7 @@ async def _run_at_a_worker_that_dies(tracker: Tracker) -> None:
     """Bring the request to its first token at a worker that is silent from then on."""
     store = tracker.store
     prefix = store.keys.prefixes[0]
-    await store.heartbeat(_DEAD, Role.WORKER, {}, [MODEL])
+    await join(store, _DEAD, Role.WORKER, {}, [MODEL])
     await store.command("XGROUP", "CREATE", f"{prefix}queue:{MODEL}", "workers", "0", "MKSTREAM")
     await tracker.admit(call(_RID))
     reply = await store.command(
@@ -87,9 +87,8 @@ async def test_a_request_ends_whose_worker_died_when_the_reaping_was_lost() -> N
             before = dump_shard(server, prefix)
 
             async def is_cleaned_up() -> bool:
-                control = store.keys.control
-                expired = await store.command("ZSCORE", control + "expired_replicas", _DEAD) is not None
-                return expired and not await store.command("HEXISTS", control + "pending_cleanup", _DEAD)
+                expired = await store.command("EXISTS", f"{prefix}fenced:{_DEAD}")
+                return bool(expired) and not await store.command("HEXISTS", prefix + "pending_cleanup", _DEAD)
 
             await wait_until(is_cleaned_up, what="a worker that was reaped")
             assert await ended(store, _RID)

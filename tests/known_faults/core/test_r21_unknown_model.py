@@ -12,6 +12,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.types import Role
 from tests.cluster import running
+from tests.joining import join
 from tests.known_faults.core.replicas import quick_settings
 from tests.servers import info
 
@@ -30,7 +31,7 @@ async def test_a_call_for_an_unknown_model_costs_redis_little(tmp_path: Path) ->
         settings = quick_settings(server.url, lease_secs=600.0, heartbeat_secs=60.0, sweep_secs=60.0)
         async with open_store(settings) as store:
             for number in range(_REPLICAS):
-                await store.heartbeat(f"worker-{number:012x}", Role.WORKER, _ABOUT, ["m"])
+                await join(store, f"worker-{number:012x}", Role.WORKER, _ABOUT, ["m"])
         async with running(settings, tmp_path, workers=0) as cluster:
             url = f"{cluster.frontends[0].url}/v1/chat/completions"
             body = {"model": "nobody-serves-this", "messages": [{"role": "user", "content": "hi"}]}

@@ -22,6 +22,7 @@ from lifecycle.store.redis_cluster_topology import slot_of
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.cluster_setup import ClusterSetup
+from tests.joining import join
 from tests.known_faults.core import writes
 from tests.known_faults.core.replicas import MODEL, quick_settings
 from tests.waiting import wait_until
@@ -30,21 +31,29 @@ _WORKERS = 30
 _PROMISED_SECS = 3.25  # a lease, a sweep and two seconds
 
 
-async def _send_heartbeats(store: Store) -> None:
-    """Keep a frontend and a worker alive that are not dealt with."""
-    while True:
-        with suppress(StoreError):
-            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
-            await store.heartbeat("worker-1", Role.WORKER, {}, [MODEL])
-        tasks.check_cancelled()
-        await asyncio.sleep(store.settings.heartbeat_secs)
+async def _send_heartbeats(store: Store, reaper: Reaper) -> None:
+    """Keep a frontend and a worker alive that are not dealt with, and sweep when it is due."""
+
+    async def renew(shard: int, replica: str, role: Role) -> None:
+        while True:
+            with suppress(StoreError):
+                if (await store.reconcile_shard(shard, replica, role, models=[MODEL], sweeps=True)).sweep:
+                    reaper.sweep_soon(shard)
+            tasks.check_cancelled()
+            await asyncio.sleep(store.settings.heartbeat_secs)
+
+    async with asyncio.TaskGroup() as group:
+        for shard in range(store.settings.shards):
+            group.create_task(renew(shard, "frontend-1", Role.FRONTEND))
+            group.create_task(renew(shard, "worker-1", Role.WORKER))
 
 
 @asynccontextmanager
 async def _survivors(settings: Settings) -> AsyncIterator[None]:
     """Run what a living replica does about the dead ones, beside the heartbeats of the living."""
     async with open_store(settings) as living, open_store(settings) as reaping:
-        running = [asyncio.create_task(_send_heartbeats(living)), asyncio.create_task(Reaper(reaping).run())]
+        reaper = Reaper(reaping)
+        running = [asyncio.create_task(_send_heartbeats(living, reaper)), asyncio.create_task(reaper.run())]
         try:
             yield
         finally:
@@ -61,9 +70,9 @@ async def test_requests_in_healthy_shards_do_not_wait_for_the_shards_that_hang()
             everywhere = (f"r{number}" for number in range(1000))
             healthy = (rid for rid in everywhere if setup.node_of(slot_of(store.keys.prefix_of(rid))) is not hanging)
             dead = {f"dead-{number}": next(healthy) for number in range(_WORKERS)}
-            await store.heartbeat("frontend-1", Role.FRONTEND, {}, [])
+            await join(store, "frontend-1", Role.FRONTEND, {}, [])
             for worker, rid in dead.items():
-                await store.heartbeat(worker, Role.WORKER, {}, [MODEL])
+                await join(store, worker, Role.WORKER, {}, [MODEL])
                 await writes.admit(store, rid, "frontend-1")
                 await writes.start(store, rid, worker)
                 await writes.append(store, rid, worker, ["a"])

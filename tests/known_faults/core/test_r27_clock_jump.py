@@ -11,6 +11,7 @@ import pytest
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeStore
+from tests.joining import join
 from tests.known_faults.core import writes
 
 _DEADLINE_SECS = 1800.0
@@ -19,8 +20,7 @@ _STEP_SECS = 3600.0
 
 @pytest.mark.leaves_inflight
 async def test_a_step_of_the_clock_ends_no_request_by_its_deadline(store: Store, make_store: MakeStore) -> None:
-    await store.heartbeat("f1", Role.FRONTEND, {}, [])
-    await store.reconcile_shard(0, "f1", Role.FRONTEND)
+    await join(store, "f1", Role.FRONTEND)
     await writes.admit(store, "r1", "f1", deadline_secs=_DEADLINE_SECS)
     later = make_store(clock_shift_secs=_STEP_SECS)
 

@@ -239,8 +239,9 @@ def _hincrby(db: Database, args: Sequence[bytes]) -> Any:
 
 @command("HRANDFIELD")
 def _hrandfield(db: Database, args: Sequence[bytes]) -> Any:
-    fields = list(db.typed(args[0], Hash) or ())
-    return db.randomness.sample(fields, min(int(args[1]), len(fields)))
+    fields = db.typed(args[0], Hash) or Hash()
+    chosen = db.randomness.sample(list(fields), min(int(args[1]), len(fields)))
+    return [part for name in chosen for part in (name, fields[name])] if len(args) > 2 else chosen
 
 
 @command("HSCAN")

@@ -1,10 +1,10 @@
--- The clock of time limits: Redis's own, without the steps that it has taken. `limit_clock` has when a replica was last
--- here (`seen`), how far Redis's clock has stepped ahead (`lag`), and half a lease (`half_lease`), all in seconds.
+-- The clock of time limits: Redis's own, without the steps that it has taken. `clock` has for it when a replica was last
+-- here (`limits_seen`), how far Redis's clock has stepped ahead (`lag`), and half a lease (`half_lease`), all in seconds.
 
 -- Returns the time by which limits are set and judged. A script cannot tell a step from time in which nobody came, so
 -- this clock waits at half a lease behind the last reconciliation until the next one has decided.
 local function limit_time(now)
-  local known = redis.call('HMGET', P .. 'limit_clock', 'seen', 'lag', 'half_lease')
+  local known = redis.call('HMGET', P .. 'clock', 'limits_seen', 'lag', 'half_lease')
   local seen, half_lease = tonumber(known[1] or ''), tonumber(known[3] or '')
   if not seen or not half_lease then return now end
   return math.max(seen - half_lease, math.min(seen + half_lease, now)) - tonumber(known[2] or '0')
@@ -14,7 +14,7 @@ end
 -- new. What Redis's clock shows beyond these is a step. A new replica cannot tell, and leaves it to the others, or to
 -- its next call: time in which no replica was here counts as a step then.
 local function note_limit_time(now, elapsed, lease)
-  local known = redis.call('HMGET', P .. 'limit_clock', 'seen', 'lag')
+  local known = redis.call('HMGET', P .. 'clock', 'limits_seen', 'lag')
   local seen, half_lease = tonumber(known[1] or ''), lease / 2
   local gap, step = now - (seen or now), 0
   if gap < -half_lease then
@@ -25,6 +25,6 @@ local function note_limit_time(now, elapsed, lease)
   elseif seen and gap < half_lease / 4 then
     return  -- it was noted only just now
   end
-  if step ~= 0 then redis.call('HSET', P .. 'limit_clock', 'lag', secs(tonumber(known[2] or '0') + step)) end
-  redis.call('HSET', P .. 'limit_clock', 'seen', secs(now), 'half_lease', secs(half_lease))
+  if step ~= 0 then redis.call('HSET', P .. 'clock', 'lag', secs(tonumber(known[2] or '0') + step)) end
+  redis.call('HSET', P .. 'clock', 'limits_seen', secs(now), 'half_lease', secs(half_lease))
 end

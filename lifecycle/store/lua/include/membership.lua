@@ -1,5 +1,5 @@
--- Leases. A lease that has ended means that its replica is lost. When no replica sent a heartbeat, Redis was away, and
--- then no lease expires for one lease (the grace).
+-- Leases, of a shard or of the control slot. A lease that has ended means that its replica is lost. When no replica sent a
+-- heartbeat, Redis was away, and then no lease expires for one lease (the grace).
 
 local ROLES = {'frontend', 'worker'}
 
@@ -21,4 +21,21 @@ local function lease_bound(now, lease_secs)
   local outage_secs = clock_seen[1] and now - tonumber(clock_seen[1]) or 0
   if outage_secs > lease_secs / 2 and outage_secs < lease_secs * 2 then return tonumber(clock_seen[1]), true end
   return now, false
+end
+
+-- Returns whether the caller has to sweep, because a sweep is due; it is due again for another one an interval later.
+-- The interval is shortened a little: heartbeats come as regularly, and one that is early must not skip a sweep.
+local function takes_sweep(now, sweep_secs)
+  local due = tonumber(redis.call('HGET', P .. 'clock', 'sweep_at') or '0')
+  if now < due and due - now <= sweep_secs then return false end  -- a later one was set before the clock was put back
+  redis.call('HSET', P .. 'clock', 'sweep_at', secs(now + 0.9 * sweep_secs))
+  return true
+end
+
+-- Shortens leases that end later than a heartbeat can set it: they were set before the clock was put back.
+local function shorten_leases(key, now, lease_secs, limit)
+  local ends_at = secs(now + lease_secs)
+  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. ends_at, '+inf', 'LIMIT', 0, limit)) do
+    redis.call('ZADD', key, ends_at, replica)
+  end
 end

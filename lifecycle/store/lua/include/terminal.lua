@@ -7,9 +7,10 @@ local function note_cancellation(worker, rid)
   end
 end
 
--- Notifies a worker, and the subscribers of the request, of a cancellation that has been noted.
+-- Notifies a worker, and the subscribers of the request, of a cancellation that has been noted. A worker has one channel
+-- under all its ids: those that it takes in single shards begin with its own, followed by `~`.
 local function publish_cancellation(worker, rid, mode, reason)
-  publish_to('worker:' .. worker, {type = 'cancel', rid = rid, mode = mode, reason = reason})
+  publish_to('worker:' .. string.match(worker, '^[^~]*'), {type = 'cancel', rid = rid, mode = mode, reason = reason})
   publish(rid, {type = 'cancel', mode = mode, reason = reason})
 end
 

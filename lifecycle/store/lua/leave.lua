@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- leave: removes a replica that leaves from the cluster's list.
+-- KEYS[1] control prefix
+-- ARGV    shift, replica, role
+-- Returns 1.
+
+local P = KEYS[1]
+local shift, replica, role = unpack(ARGV)
+--- @include commands clock membership listed
+--- @permit
+
+local now = clock(shift)
+if redis.call('ZSCORE', P .. role .. 's', replica) then forget(role, replica, secs(now), now) end
+return 1
