@@ -82,7 +82,7 @@ class AdmissionControl:
             )
             start = await self._store.track(new)
             if start == "fenced":
-                raise Fenced("This frontend's lease in the shard of the request has expired")
+                raise self._fenced()
             if isinstance(start, str):
                 raise Rejected(start)
             self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
@@ -151,13 +151,18 @@ class AdmissionControl:
             if slot is not None and admission.outcome != "admitted":
                 await self._quota.release(admit.owner, slot)
             if admission.outcome == "fenced":
-                raise Fenced("This frontend's lease in the shard of the request has expired")
+                raise self._fenced()
             if admission.outcome == "late":
                 raise StoreUnavailable("Redis took too long to admit the request")
             if admission.outcome != "admitted":
                 raise Rejected(admission.outcome)
         self._own(reader, admit, span, local=False)
         return admission.created_at, reader
+
+    def _fenced(self) -> Fenced:
+        """Let the leases be renewed at once, and return the error for the call that was refused meanwhile."""
+        self._state.renew()
+        return Fenced("This frontend's lease in the shard of the request has expired")
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")

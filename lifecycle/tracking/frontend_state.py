@@ -17,6 +17,7 @@ class FrontendState:
     shard_of: Callable[[str], int] = field(default=lambda _: 0)
     leases: Sequence[ShardLease] = ()  # by shard
     draining: bool = False  # no more requests are admitted
+    renew: Callable[[], None] = field(default=lambda: None)  # the leases at once, as Redis has refused a command
 
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""

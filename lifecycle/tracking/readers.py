@@ -67,6 +67,7 @@ class Readers:
             feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted by the same report
             self.close(reader)
             if isinstance(failure, Fenced):
+                self._state.renew()
                 feed.unpin()
             else:
                 # Redis may have executed it all the same, and counting a reader that does not exist would keep the

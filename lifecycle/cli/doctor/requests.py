@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
 from lifecycle.cli.view import silence_secs
+from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.queries.browse import oldest
 from lifecycle.store.transitions import Store
@@ -53,7 +54,7 @@ def _cancels(requests: Sequence[RequestRecord], now: float, lease_secs: float) -
     ignored = [r for r in requests if r.cancel_mode == "kill" and now - (r.cancel_requested_at or now) > lease_secs]
     if not ignored:
         return ok("cancels", "none overdue")
-    workers = ", ".join(sorted({request.worker or "?" for request in ignored}))
+    workers = ", ".join(sorted({replica_of(request.worker or "?") for request in ignored}))
     message = f"{len(ignored)} not confirmed after {duration(lease_secs)}: {_names(ignored)}"
     return fail("cancels", message, f"their engines do not end; restart {workers}")
 

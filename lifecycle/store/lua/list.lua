@@ -1,6 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- list: reads one page of one shard's requests, newest first. It examines a bounded number, so the page may be short.
 --         With an owner, the index of the owner's requests is read instead, unless fewer are inflight.
+--         A frontend or worker is meant under all its ids: those that it takes in single shards begin with its own and `~`.
 -- KEYS[1] shard prefix
 -- ARGV    shift, index (`created` | `active`), upper (bound of created_at, '+inf' to begin), before (rid at that bound,
 --         '' to begin), status, model, endpoint, frontend, worker, owner ('' each for any), limit, scan_limit
@@ -13,9 +14,14 @@ local shift, index, upper, before, status, model, endpoint, frontend, worker, ow
 
 local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
   {'worker', worker}, {'owner', owner}}
+local MEMBERS = {frontend = true, worker = true}
 local fields, values = {}, {}
+
+local function replica_of(member) return string.match(member, '^[^~]*') end
+
 for _, filter in ipairs(wanted) do
-  if filter[2] ~= '' then fields[#fields + 1], values[#values + 1] = filter[1], filter[2] end
+  local field, value = unpack(filter)
+  if value ~= '' then fields[#fields + 1], values[#values + 1] = field, MEMBERS[field] and replica_of(value) or value end
 end
 
 -- Whole records are read of those only that match, because most of a page may not.
@@ -23,7 +29,9 @@ local function matching(rid)
   if #fields > 0 then
     local found = read_typed('HMGET', P .. 'request:' .. rid, unpack(fields))
     for i, value in ipairs(values) do
-      if found[i] ~= value then return nil end
+      local is = found[i]
+      if is and MEMBERS[fields[i]] then is = replica_of(is) end
+      if is ~= value then return nil end
     end
   end
   return load_record(rid)
