@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
 EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
+LOST_PAGE = 500  # frontends without a lease whose counts are read at once
 MEMBERS_PAGE = 1000  # replicas whose requests, or leases, are read at once
 LISTED_PAGE = 200  # replicas whose announcements are read at once
 FIGURES = ("counted", "probe_in_secs")
@@ -262,12 +264,20 @@ class Membership(ScriptRunner):
     async def count_inflight(self, shard: int) -> dict[Labels, tuple[int, int]]:
         """Return how many requests are queued and running in one shard, of the frontends with a lease there.
 
-        The cost does not grow with the number of frontends. Raises StoreUnavailable.
+        The cost does not grow with the number of frontends, but with that of those that have lost their lease and are
+        not cleaned up; these are read in pages. Raises StoreUnavailable.
         """
-        flat = await self._call("count_inflight", self._prefixes[shard], self.settings.lease_secs)
+        totals: dict[str, int] = defaultdict(int)
+        first, examined = 0, LOST_PAGE
+        while examined == LOST_PAGE:
+            examined, *flat = await self._call(
+                "count_inflight", self._prefixes[shard], self.settings.lease_secs, first, LOST_PAGE
+            )
+            for labels, number in zip(flat[::2], flat[1::2], strict=True):
+                totals[as_text(labels)] += int(number)
+            first += LOST_PAGE
         return {
-            Labels(*orjson.loads(labels)): queued_and_running(int(number))
-            for labels, number in zip(flat[::2], flat[1::2], strict=True)
+            Labels(*orjson.loads(labels)): queued_and_running(number) for labels, number in totals.items() if number > 0
         }
 
     async def count_held(self, shard: int, role: Role, model: str = "") -> dict[str, int]:

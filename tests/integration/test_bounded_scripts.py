@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,7 +12,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import browse, cluster
 from lifecycle.replica.reaper import Reaper
 from lifecycle.store.listings import ROWS_LIMIT, SCAN_LIMIT
-from lifecycle.store.membership import ENDS_LIMIT
+from lifecycle.store.membership import ENDS_LIMIT, LOST_PAGE
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, connect
@@ -23,6 +23,7 @@ from tests.unit.world import World
 pytestmark = pytest.mark.leaves_inflight
 
 MANY = 3 * ENDS_LIMIT
+GROUP_OF_ONE = '["another","chat_completions","stream"]'
 
 
 class Bench(NamedTuple):
@@ -175,3 +176,22 @@ async def test_one_sweep_examines_a_page_of_models(bench: Bench) -> None:
         await join(world.store, "w9", Role.WORKER, {}, models[begin : begin + 50])
     calls = await bench.calls(lambda: Reaper(world.store).sweep(0))
     assert calls["evalsha"] == 2 + 3, "expire, roster, and a sweep for each hundred models"
+
+
+async def test_one_count_examines_a_page_of_the_frontends_that_are_lost(bench: Bench) -> None:
+    world = bench.world
+    await world.admit()
+    admitted = await world.store.count_inflight(0)
+    lost = [f"lost-{number}" for number in range(2 * LOST_PAGE + 1)]
+    for name in lost:
+        await world.store.command("ZADD", world.prefix + "frontends", 1, name)
+        await world.store.command("HSET", f"{world.prefix}counts:{name}", GROUP_OF_ONE, 1)
+    await world.store.command("HINCRBY", world.prefix + "group_counts", GROUP_OF_ONE, len(lost))
+    found: list[Any] = []
+    calls = await bench.calls(lambda: _collect(found, world.store.count_inflight(0)))
+    assert found == [admitted]
+    assert (calls["evalsha"], calls["hgetall"]) == (3, len(lost) + 1)
+
+
+async def _collect(found: list[Any], asked: Awaitable[Any]) -> None:
+    found.append(await asked)
