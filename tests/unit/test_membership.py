@@ -113,6 +113,25 @@ async def test_the_list_is_read_anew_after_redis_has_lost_it(world: World) -> No
     assert [entry.id for entry in (await store.listed()).replicas] == ["w0"]
 
 
+async def test_who_has_not_read_the_list_for_a_day_reads_it_anew(world: World) -> None:
+    store = world.store
+    assert "w1" in {entry.id for entry in (await store.listed()).replicas}
+    await leave(store, "w1", Role.WORKER)
+    world.shift_clock(86400 + LEASE_SECS)  # after which it is not noted any more that a replica has left
+    for _ in range(2):
+        await world.heartbeat("w1")
+        world.shift_clock(LEASE_SECS / 3)
+    assert not await store.command("ZSCORE", store.keys.control + "changes", "w1")
+    assert "w1" not in {entry.id for entry in (await store.listed()).replicas}
+    read: list[int] = []
+    update = store.roster_cache.update
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.roster_cache, "update", lambda reply: (read.append(len(reply[7:])), update(reply))[1])
+        world.shift_clock(2 * 86400)
+        await store.listed()
+    assert read == [0], "a list that has not changed for days is not read anew"
+
+
 async def test_a_long_list_is_read_in_pages(world: World) -> None:
     names = {f"w{number:03}" for number in range(450)}
     for name in names:

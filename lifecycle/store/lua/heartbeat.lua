@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- heartbeat: a replica shows itself in the cluster's list; the settings that must be common are compared. What it holds is
---         decided in each shard by a lease of its own: see renew_lease.
+--         decided in each shard by a lease of its own: see reconcile_shard.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), figures (JSON object of what is shown
---         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
---         with was first written, '' when it joins), revision (how often that one had been changed)
+--         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as
+--         strings), since (when the configuration that the replica runs with was first written, '' when it joins), revision
+--         (how often that one had been changed)
 -- Returns {'ok', now, since, revision, config, epoch, version}, where config is a JSON object if it was changed after that
---         revision, else '', and epoch and version are those of the list: see roster; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
+--         revision, else '', and epoch and version are those of the list: see roster; or {'conflict', name, theirs} when the
+--         cluster runs with another value of a setting.
 -- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
 -- came before them with another one has to leave.
 

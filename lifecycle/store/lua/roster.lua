@@ -15,8 +15,10 @@ local now = clock(shift)
 local _, grace = lease_bound(now, tonumber(lease_secs))
 local theirs = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
 local their_epoch, their_version = theirs[1] or '', theirs[2] or '0'
--- A failover may have taken the version back.
+-- A failover may have taken the version back; and which replicas have left is noted for a day only.
+local DAY_SECS = 86400
 local begins = version == '' or epoch ~= their_epoch or tonumber(version) > tonumber(their_version)
+  or version ~= their_version and tonumber(version) < (now - DAY_SECS) * 1000
 if begins then version = '0' end
 
 local changed = redis.call('ZRANGEBYSCORE', P .. 'changes', '(' .. version, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
