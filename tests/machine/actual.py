@@ -181,8 +181,7 @@ class Actual:
         try:
             models = MODELS if role == Role.WORKER else ()
             answer = await self.store.reconcile_shard(0, replica, role, rids, models=models)
-            # Time passes here without any step of the clock, also while nobody reconciles: see test_limit_time.py.
-            await self.store.command("DEL", self.prefix + "limit_clock")
+            await self._forget_limit_time()
         except Fenced:
             return FENCED
         orders = {(order.rid, order.mode) for order in answer.pending_cancellations}
@@ -199,9 +198,14 @@ class Actual:
     async def heartbeat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
         try:
             await join(self.store, replica, role, {}, models)
+            await self._forget_limit_time()
         except Fenced:
             return False
         return True
+
+    async def _forget_limit_time(self) -> None:
+        """Time passes here without any step of the clock, also while nobody reconciles: see test_limit_time.py."""
+        await self.store.command("HDEL", self.prefix + "clock", "limits_seen", "lag", "half_lease")
 
     async def expire(self, leaving: str) -> set[str]:
         return {expired.replica for expired in await self.store.expire(0, leaving)}
