@@ -16,6 +16,7 @@ from lifecycle.types import Endpoint, Labels, RequestType, Role, Storage
 from tests.admitting import admit
 from tests.cluster_setup import ClusterSetup
 from tests.conftest import MakeSettings
+from tests.joining import join
 from tests.leaks import assert_no_leaks
 from tests.unit.world import GROUP, MODEL, World
 
@@ -59,8 +60,8 @@ async def test_content_is_kept_continued_bounded_and_deleted_in_every_shard(make
 
 async def _check(store: Store) -> None:
     await open_shards(store)
-    await store.heartbeat("f0", Role.FRONTEND, {}, [])
-    await store.heartbeat("w0", Role.WORKER, {}, [MODEL])
+    await join(store, "f0", Role.FRONTEND)
+    await join(store, "w0", Role.WORKER, models=[MODEL])
     previous, following = in_shard(store, 0, 1)[0], in_shard(store, 15, 1)[0]
     await respond(store, previous, {"input": "hi"})
     call = Call(Endpoint.RESPONSES, MODEL, RequestType.UNARY, {"input": "more", "previous_response_id": previous})
