@@ -10,15 +10,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lifecycle.store.transitions import Store
+from tests.conftest import MakeSettings, MakeStore
 from tests.unit.world import World
 
 _QUEUE_TIMEOUT_SECS = 1.0
 
 
 @pytest.fixture
-async def world(store: Store) -> AsyncIterator[World]:
-    world = World(store)
+async def world(make_settings: MakeSettings, make_store: MakeStore) -> AsyncIterator[World]:
+    world = World(make_store(make_settings(lease_secs=30.0)))  # the clock of limits waits half a lease for a heartbeat
     await world.open()
     yield world
     await world.close()

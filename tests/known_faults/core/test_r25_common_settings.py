@@ -51,8 +51,8 @@ async def test_a_replica_with_another_common_setting_is_refused(server: Embedded
 async def _is_judged(tracker: Tracker, rid: str) -> bool:
     """Return whether the request has ended, or its model has been without workers for long enough."""
     record = await tracker.store.read(rid)
-    roster = await tracker.refresh_roster()
-    without_workers_secs = roster.now - roster.models[MODEL]
+    served_at = await tracker.store.command("ZSCORE", tracker.store.keys.control + "models", MODEL)
+    without_workers_secs = await tracker.store.now() - float(served_at)
     ended = record is None or record.status.terminal
     return ended or without_workers_secs > _LEASES * tracker.settings.lease_secs
 
