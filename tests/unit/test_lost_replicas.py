@@ -8,7 +8,7 @@ from lifecycle.errors import Fenced
 from lifecycle.store.results import Drop, Start
 from lifecycle.types import Role
 from tests.joining import join
-from tests.unit.world import World
+from tests.unit.world import LEASE_SECS, World
 
 
 async def test_a_request_without_a_token_is_tried_again_but_not_for_ever(world: World) -> None:
@@ -123,3 +123,18 @@ async def test_a_dead_frontend_admits_and_attaches_nothing(world: World) -> None
     assert (await world.admit("r1", frontend="f1")).outcome == "fenced"
     with pytest.raises(Fenced):
         await world.store.attach("r", "f1", 1)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_reader_at_a_frontend_that_never_had_a_lease_is_cleaned_up(world: World) -> None:
+    """The shard was away when the frontend joined, and it died before its next heartbeat."""
+    await world.run()
+    await world.store.attach("r", "frontend-late", 1)
+    await world.store.expire(0)  # gives it a lease, as it may live
+    for _ in range(4):
+        world.shift_clock(LEASE_SECS / 3)
+        await world.heartbeat()
+    assert [expired.replica for expired in await world.store.expire(0)] == ["frontend-late"]
+    await world.store.reap(0, (await world.store.expire(0))[0])
+    assert not await world.store.command("EXISTS", world.prefix + "reading:frontend-late")
+    assert await world.store.command("HKEYS", world.prefix + "readers:r") == [b"f0"]

@@ -22,6 +22,7 @@ if not is_terminal(record) then
   if record.frontend ~= frontend then
     if tonumber(readers) > 0 then
       redis.call('SADD', P .. 'reading:' .. frontend, rid)
+      redis.call('HSETNX', P .. 'ticks', frontend, '0')
     else
       redis.call('SREM', P .. 'reading:' .. frontend, rid)
     end
