@@ -9,5 +9,7 @@
 - `account`: CPU time, memory, and Redis's own figures. `profile`: where the CPU time goes.
 - `healing`: a command of its own, how long the cluster takes to be right again after a death.
 - `track`: a command of its own, what `track` costs an application beside a plain StreamingResponse.
+- `membership`: a command of its own, what up to 2,000 idle replicas cost Redis.
+- `primaries`: a command of its own, what the same requests cost one Redis server and the primaries of a Cluster.
 - `core`: a command of its own, what single scripts, replicas, bodies and clients cost: `python -m benchmarks.core`.
 """

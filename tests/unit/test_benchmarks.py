@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 
-from benchmarks import chart, membership
+from benchmarks import chart, membership, primaries
 from benchmarks.load import Outcome, Spread
 from benchmarks.measurement import TINY, Measurement
 from benchmarks.report import Report
@@ -36,6 +36,13 @@ async def test_idle_replicas_are_measured_and_asked_about() -> None:
     idle, questions = await membership.measure([4], [2], 0.5)
 
     assert idle.rows[0][0] == questions.rows[0][0] == "4 x 2"
+
+
+@pytest.mark.slow
+async def test_requests_are_run_on_one_server_and_on_primaries() -> None:
+    table = await primaries.measure(3, 256, 2)
+
+    assert [row[0] for row in table.rows] == ["1", "3 primaries"]
 
 
 def test_a_report_shows_the_medians_and_every_fault(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -125,8 +125,13 @@ async def test_who_has_not_read_the_list_for_a_day_reads_it_anew(world: World) -
     assert "w1" not in {entry.id for entry in (await store.listed()).replicas}
     read: list[int] = []
     update = store.roster_cache.update
+
+    def noted(reply: list[Any]) -> bool:
+        read.append(len(reply[7:]))
+        return update(reply)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store.roster_cache, "update", lambda reply: (read.append(len(reply[7:])), update(reply))[1])
+        patch.setattr(store.roster_cache, "update", noted)
         world.shift_clock(2 * 86400)
         await store.listed()
     assert read == [0], "a list that has not changed for days is not read anew"
