@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -42,7 +42,7 @@ _FORGET_LIMIT = 150  # expired records that leave the listings
 EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
 LOST_PAGE = 500  # frontends without a lease whose counts are read at once
-MEMBERS_PAGE = 1000  # replicas whose requests, or leases, are read at once
+MEMBERS_PAGE = 500  # replicas whose requests, or leases, are read at once
 LISTED_PAGE = 200  # replicas whose announcements are read at once
 FIGURES = ("counted", "probe_in_secs")
 """What a replica announces that changes all the time. It is for display; others do not read the list because of it."""
@@ -284,17 +284,24 @@ class Membership(ScriptRunner):
         """Return how many requests each replica of one role holds in one shard, without those that hold none.
 
         They are named as the shard knows them. Of frontends, only the requests of `model` count, if one is given. It is
-        read in pages, so a replica may be missing that joins or expires meanwhile. Raises StoreUnavailable.
+        read in pages. Raises StoreUnavailable.
         """
         held: dict[str, int] = {}
-        first, examined = 0, MEMBERS_PAGE
-        while examined == MEMBERS_PAGE:
-            examined, *flat = await self._call(
-                "members", self._prefixes[shard], role.value, self.settings.lease_secs, first, MEMBERS_PAGE, model
-            )
+        async for flat in self._lease_pages("members", self._prefixes[shard], role, model):
             held |= {as_text(name): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
-            first += MEMBERS_PAGE
         return held
+
+    async def _lease_pages(self, script: str, prefix: str, role: Role, *args: str) -> AsyncIterator[list[Any]]:
+        """Yield what a script returns of each page of the leases of one role. Raises StoreUnavailable."""
+        begin = ""
+        while True:
+            following, *flat = await self._call(
+                script, prefix, role.value, self.settings.lease_secs, begin, MEMBERS_PAGE, *args
+            )
+            yield flat
+            begin = as_text(following)
+            if not begin:
+                return
 
     async def is_known_model(self, model: str) -> bool:
         """Return whether a worker has announced the model, lately enough to be remembered. Raises StoreUnavailable."""
@@ -320,24 +327,14 @@ class Membership(ScriptRunner):
     async def listed_leases(self, role: Role, *, figures: bool = False) -> list[RosterEntry]:
         """Return until when the replicas of one role are listed, without what they have announced but the figures.
 
-        It is read in pages, so a replica may be missing that joins or leaves meanwhile. Raises StoreUnavailable.
+        It is read in pages. Raises StoreUnavailable.
         """
-        found: list[RosterEntry] = []
-        first, examined, page = 0, MEMBERS_PAGE, MEMBERS_PAGE
-        while examined == page:
-            examined, *flat = await self._call(
-                "listed_leases",
-                self.keys.control,
-                role.value,
-                self.settings.lease_secs,
-                first,
-                page,
-                "1" if figures else "",
-            )
-            first += page
+        found: dict[str, RosterEntry] = {}
+        async for flat in self._lease_pages("listed_leases", self.keys.control, role, "1" if figures else ""):
             for name, ms, text in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-                found.append(RosterEntry(as_text(name), role, int(ms), text or b"{}"))
-        return found
+                replica = as_text(name)
+                found[replica] = RosterEntry(replica, role, int(ms), text or b"{}")
+        return list(found.values())
 
     async def next_probe_secs(self, workers: Sequence[str]) -> float:
         """Return the time until the first of these unhealthy workers probes its engine, 0 when it is not known.

@@ -153,3 +153,33 @@ async def test_of_very_many_models_only_those_served_last_are_known(store: Store
         assert (len(known), sum(name.startswith(b"new-") for name in known)) == (1000, 600)
     for worker in ("w0", "w1"):
         await leave(store, worker, Role.WORKER)
+
+
+async def test_a_replica_that_renews_its_lease_while_pages_are_read_is_in_one_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases are read in the order in which they end, so a renewal moves a replica behind those still to be read."""
+    store, page = world.store, 2
+    monkeypatch.setattr("lifecycle.store.membership.MEMBERS_PAGE", page)
+    names = {f"w{number}" for number in range(5)}
+    for name in sorted(names):
+        world.shift_clock(0.001)
+        await join(store, name, Role.WORKER, {}, ["m"])
+        await store.command("HSET", f"{world.prefix}running:{name}", "r", "")
+    read, call = [0], store._call
+
+    async def renewed_in_between(name: str, *args: Any) -> Any:
+        reply = await call(name, *args)
+        if name in ("members", "listed_leases"):
+            read[0] += 1
+            if read[0] <= 2:  # the first ones that were read go to the end
+                for member in ("w0", "w1")[: read[0]]:
+                    world.shift_clock(0.001)
+                    await join(store, member, Role.WORKER, {}, ["m"])
+        return reply
+
+    monkeypatch.setattr(store, "_call", renewed_in_between)
+    assert set(await store.count_held(0, Role.WORKER)) == names
+    read[0] = 0
+    assert {entry.id for entry in await store.listed_leases(Role.WORKER)} == names
+    assert read[0] > 2

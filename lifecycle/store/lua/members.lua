@@ -1,12 +1,13 @@
 #!lua flags=no-writes,allow-oom
 -- members: counts the requests that each replica of one role holds in one shard, for those that hold a lease here.
 -- KEYS[1] shard prefix
--- ARGV    shift, role, lease_secs, first (index of the first replica to examine), limit, model (of frontends: only requests of
---         this model count; '' for all)
--- Returns {examined, replica, number…}, without replicas that hold nothing.
+-- ARGV    shift, role, lease_secs, from (where this page begins, '' for the first one), limit, model (of frontends: only
+--         requests of this model count; '' for all)
+-- Returns {next, replica, number…}, without replicas that hold nothing; next is the `from` of the next page, '' after the
+--         last one.
 
 local P = KEYS[1]
-local shift, role, lease_secs, first, limit, model = unpack(ARGV)
+local shift, role, lease_secs, from, limit, model = unpack(ARGV)
 --- @include clock membership counts
 
 local holds = role == 'worker' and 'running:' or 'inflight:'
@@ -21,12 +22,12 @@ local function number_of(replica)
 end
 
 local bound = lease_bound(clock(shift), tonumber(lease_secs))
-local replicas = redis.call('ZRANGEBYSCORE', P .. role .. 's', '(' .. secs(bound), '+inf', 'LIMIT', first, limit)
-local found = {#replicas}
-for _, replica in ipairs(replicas) do
-  local number = number_of(replica)
+local flat, next_from = lease_page(P .. role .. 's', bound, from, limit)
+local found = {next_from}
+for i = 1, #flat, 2 do
+  local number = number_of(flat[i])
   if number > 0 then
-    found[#found + 1] = replica
+    found[#found + 1] = flat[i]
     found[#found + 1] = number
   end
 end

@@ -39,3 +39,14 @@ local function shorten_leases(key, now, lease_secs, limit)
     redis.call('ZADD', key, ends_at, replica)
   end
 end
+
+-- Returns a page of the leases that end after `bound`, the first to end first, as ZRANGE does WITHSCORES; and where the
+-- next page begins, '' after the last one. `from` is that of the page before, '' for the first page. A lease that is
+-- renewed meanwhile comes once more on a later page, and none is left out.
+local function lease_page(key, bound, from, limit)
+  if from == '' or tonumber((string.gsub(from, '^%(', ''))) <= bound then from = '(' .. secs(bound) end
+  local flat = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+  if #flat < 2 * tonumber(limit) then return flat, '' end
+  local last = flat[#flat]
+  return flat, last == flat[2] and '(' .. last or last
+end
