@@ -21,11 +21,6 @@ class RosterCache:
         self._now = 0.0
         self._grace = False
 
-    @property
-    def is_current(self) -> bool:
-        """Return whether the last heartbeat's reply has shown no later version."""
-        return self.announced == (self.epoch, self.version)
-
     def update(self, reply: list[Any]) -> bool:
         """Take a reply of the script `roster`; return whether there is more to read."""
         now, grace, epoch, version, begins, more, models, *changed = reply

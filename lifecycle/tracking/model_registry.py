@@ -35,6 +35,7 @@ class ModelRegistry:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._roster: Roster | None = None
+        self._version = ("", "")  # of the list, which others in this process may have read later
         self._asked_at = float("-inf")  # loop time at which Redis was last asked for the roster
         self._failure: StoreUnavailable | None = None  # of that time
         self._lock = asyncio.Lock()
@@ -110,6 +111,7 @@ class ModelRegistry:
                 asked_at = clock()
                 try:
                     self._roster, self._failure = await self._store.listed(), None
+                    self._version = self._store.roster_cache.epoch, self._store.roster_cache.version
                     self._workers = by_model(workers_of(self._roster, self._store.settings.lease_secs))
                     self._known.update(self._roster.models, self._workers)
                 except StoreUnavailable as failure:
@@ -124,7 +126,7 @@ class ModelRegistry:
         """Refresh the roster when a heartbeat has shown that it has changed, until cancelled."""
         while True:
             await asyncio.sleep(self._store.settings.heartbeat_secs)
-            if not self._store.roster_cache.is_current:
+            if self._version != self._store.roster_cache.announced:
                 with suppress(StoreError):
                     await self.refresh()
                 tasks.check_cancelled()
