@@ -48,7 +48,7 @@ async def test_a_child_of_a_completed_parent_runs_and_its_idempotent_repetition_
     cluster: Cluster, rid: str
 ) -> None:
     await send(cluster, chat("x", stream=False), X_Request_Id=rid)
-    key = {"Idempotency_Key": f"key-{rid}", "X_Parent_Request_Id": rid}
+    key: dict[str, Any] = {"Idempotency_Key": f"key-{rid}", "X_Parent_Request_Id": rid}
     first = await send(cluster, chat("x", stream=False), **key)
     again = await send(cluster, chat("x", stream=False), **key)
     assert (first.status_code, again.status_code) == (200, 200)
