@@ -12,7 +12,8 @@ LifecycleError              Base class: has an `error_type` and a `message`
 │   └── NotConnected        Raised by an engine whose upstream cannot be connected to
 ├── Overloaded              Raised when a limit refuses a request
 ├── NotFound                Raised when a request or replica is unknown
-├── Conflict                Raised when the id of a new request is in use
+├── Conflict                Raised when the id of a new request is in use, or its parent has ended
+│   └── ParentEnded         Raised when the parent of a new request has ended
 ├── RequestFailed           Raised when a request that was read did not go well
 ├── InvalidSetting          Raised when a setting is unknown, out of range, or contradicts another
 └── InvalidValue            Raised, as a ValueError too, when an id, a position or a label is malformed
@@ -174,9 +175,13 @@ class NotFound(LifecycleError):
 
 
 class Conflict(LifecycleError):
-    """Raised when the id that a new request was given is in use."""
+    """Raised when the id that a new request was given is in use, or its parent failed or is being cancelled."""
 
     error_type = ErrorType.VALIDATION
+
+
+class ParentEnded(Conflict):
+    """Raised when the parent of a new request failed, was cancelled or is being cancelled."""
 
 
 class RequestFailed(LifecycleError):

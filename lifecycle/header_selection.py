@@ -37,6 +37,7 @@ NEVER_FORWARDED = frozenset(
         "x-disconnect-grace-secs",
         "x-first-token-timeout-secs",
         "x-on-disconnect",
+        "x-parent-request-id",
         "x-queue-timeout-secs",
         "x-request-id",
         "x-webhook-url",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifecycle.store.results import Admission, NewRequest
+from lifecycle.store.results import Admission, NewRequest, Parent
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels
 
@@ -28,6 +28,7 @@ async def admit(
     body: bytes = b"{}",
     storage: str = "",
     webhook_url: str = "",
+    parent: Parent | None = None,
 ) -> Admission:
     """Admit a request with, by default, an empty body and without limits. The frontend need not run."""
     new = NewRequest(
@@ -47,5 +48,6 @@ async def admit(
         headers=headers,
         storage=storage,
         webhook_url=webhook_url,
+        parent=parent,
     )
     return await store.admit(new, retry_for_secs=0)

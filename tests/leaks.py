@@ -245,6 +245,8 @@ RULES: dict[str, _Rule] = {
     "expiries": _permanent,
     "quota_slots:": _expires,
     "ended_slots:": _expires,
+    "with_parent": _members_are_inflight,
+    "children:": _expires,
     "webhooks": _expires,
     "webhook:": _expires,
     "totals": _permanent,

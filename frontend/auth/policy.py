@@ -64,6 +64,7 @@ RULES = (
     Rule("GET", "/v1/requests", Level.CLIENT, "a client sees its own only"),
     Rule("GET DELETE", "/v1/requests/{rid}", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/requests/{rid}/timeline", Level.CLIENT, "a client sees its own only"),
+    Rule("GET", "/v1/requests/{rid}/tree", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/requests/{rid}/stream", Level.CLIENT, "a client sees its own only"),
     Rule("POST", "/v1/requests/{rid}/cancel", Level.CLIENT, "a client sees its own only"),
     Rule("GET DELETE", "/v1/responses/{rid}", Level.CLIENT, "a client sees its own only"),

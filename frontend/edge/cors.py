@@ -19,8 +19,9 @@ from lifecycle.types import ErrorType
 _METHODS = b"GET, HEAD, POST, DELETE"
 _EXPOSED = b"X-Request-Id, Retry-After, X-Should-Retry, Idempotent-Replayed"
 _REQUEST_HEADERS = (
-    "authorization, content-type, accept, x-request-id, idempotency-key, last-event-id, x-on-disconnect, "
-    "x-disconnect-grace-secs, x-queue-timeout-secs, x-first-token-timeout-secs, x-deadline-secs, x-api-key"
+    "authorization, content-type, accept, x-request-id, x-parent-request-id, idempotency-key, last-event-id, "
+    "x-on-disconnect, x-disconnect-grace-secs, x-queue-timeout-secs, x-first-token-timeout-secs, x-deadline-secs, "
+    "x-api-key"
 )
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]{1,128}")
 _MOST_HEADERS = 100

@@ -11,7 +11,7 @@ from frontend.transport.deps import check_reader_limit, get_caller
 from lifecycle.errors import StoreFull
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.store.worker_roster import Missing
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, RefusedParent, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Labels, OnDisconnect
@@ -85,6 +85,8 @@ async def admit(
             request.state.request_id = rid
             named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
             return await idempotency.admit(tracker, named)
+        except RefusedParent as refused:
+            raise refused_parent(refused) from None
         except Rejected as rejected:
             raise _refusal(rejected.reason, request.state.request_id, tracker) from None
         except StoreFull as full:
@@ -121,8 +123,22 @@ def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, head
         headers=headers.forwarded,
         webhook_url=headers.webhook_url,
         storage=call.storage,
+        parent=headers.parent,
+        parent_owner=caller.owner,
         openings=endpoint.openings(rid, call),
     )
+
+
+def refused_parent(refused: RefusedParent) -> ApiError:
+    """Return the error for a call that was refused because of its parent."""
+    param = "X-Parent-Request-Id"
+    if refused.reason == "no_parent":
+        return ApiError(ErrorType.NOT_FOUND, refused.message, code="parent_not_found", param=param)
+    if refused.reason == "parent_ended":
+        return ApiError(ErrorType.VALIDATION, refused.message, status=409, code="parent_ended", param=param)
+    if refused.reason == "too_deep":
+        return ApiError(ErrorType.VALIDATION, refused.message, code="tree_too_deep", param=param)
+    return ApiError(ErrorType.OVERLOAD, refused.message, code="too_many_children", param=param)
 
 
 def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:

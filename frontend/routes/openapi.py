@@ -110,6 +110,12 @@ def _document_without_keys() -> dict[str, Any]:
                     "Read what happened to a request, in order", success(listing(ref("TimelineEntry"))), 404, 503
                 ),
             },
+            "/v1/requests/{rid}/tree": {
+                "parameters": [path_parameter("rid", RID)],
+                "get": describe(
+                    "Read which requests led to a request, and which it has started", success(ref("Tree")), 404, 503
+                ),
+            },
             "/v1/requests/{rid}/stream": {"parameters": [path_parameter("rid", RID)], "get": _stream()},
             "/v1/inflight": {
                 "get": describe("Count inflight requests", success(ref("Inflight")), 503, query={"model": LABEL})

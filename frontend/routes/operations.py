@@ -33,6 +33,7 @@ def starting_call(call: str, answers: Schema, summary: str, *, error: str = "Err
     """Describe a call that starts a request. `error` names the schema of its errors."""
     headers = {
         "X-Request-Id": RID,
+        "X-Parent-Request-Id": RID,
         "Idempotency-Key": {"type": "string", "pattern": f"^{KEY.pattern}$"},
         "X-On-Disconnect": one_of(*OnDisconnect),
         "X-Disconnect-Grace-Secs": SECS,

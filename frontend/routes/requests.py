@@ -18,7 +18,7 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.json_events import JsonEventEncoder
 from lifecycle.ids import START, TokenId, is_request_id
-from lifecycle.queries import cluster, timeline
+from lifecycle.queries import cluster, timeline, tree
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
@@ -74,8 +74,22 @@ async def read_request(request: Request, rid: str) -> Response:
 @router.get("/{rid}/timeline")
 async def read_timeline(request: Request, rid: str) -> Response:
     """Return what happened to one request, in order. Raises ApiError (404) or StoreError."""
-    found = await timeline.read(get_tracker(request).store, rid) if is_request_id(rid) else None
-    if found is None or not get_caller(request).may_see(found.record.owner):
+    store, caller = get_tracker(request).store, get_caller(request)
+    found = await timeline.read(store, rid, caller.may_see) if is_request_id(rid) else None
+    if found is None or not caller.may_see(found.record.owner):
+        raise _unknown(rid)
+    return _json(found.to_json())
+
+
+@router.get("/{rid}/tree")
+async def read_tree(request: Request, rid: str) -> Response:
+    """Return the requests that led to this one, itself, and those it has started.
+
+    Raises ApiError (404) or StoreError.
+    """
+    store, caller = get_tracker(request).store, get_caller(request)
+    found = await tree.read(store, rid, caller.may_see) if is_request_id(rid) else None
+    if found is None:
         raise _unknown(rid)
     return _json(found.to_json())
 

@@ -221,6 +221,22 @@ SCHEMAS: dict[str, Schema] = {
         labels={"type": "object", "additionalProperties": STRING},
     ),
     "TimelineEntry": open_object(exact_object(at=SECS, what=STRING)),
+    "Tree": listing(
+        exact_object(
+            id=RID,
+            parent=nullable(RID),
+            depth=COUNT,
+            model=STRING,
+            endpoint=ENDPOINT_NAME,
+            status=one_of(*Status),
+            error_type=one_of(*ErrorType),
+            cancel_requested_at=nullable(SECS),
+            cancelled_by=nullable(STRING),
+            created_at=SECS,
+            finished_at=nullable(SECS),
+        ),
+        has_more=BOOLEAN,
+    ),
     "Cancel": {"type": "object", "properties": {**_CANCEL, "wait_ms": integer(0, 30_000)}},
     "Selector": exact_object([], **_SELECTOR, **_CANCEL, dry_run=BOOLEAN, limit=integer(1, PAGE_MAX), after=RID)
     | {"anyOf": [{"required": [name]} for name in _SELECTOR]},

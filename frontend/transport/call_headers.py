@@ -11,6 +11,7 @@ from frontend.transport.headers import Headers
 from frontend.transport.params import invalid_parameter
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.header_selection import HeaderSelection
+from lifecycle.ids import REQUEST_ID_CHARS, is_request_id
 from lifecycle.settings import Settings, environment_name
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.idempotency import KEY
@@ -31,6 +32,7 @@ class CallHeaders(NamedTuple):
     limits: Limits
     traceparent: str  # '' without a trace
     forwarded: bytes  # the headers for the engine, as a JSON object; '' for none
+    parent: str = ""  # the id of the request that started this one; '' for none
     webhook_url: str = ""  # gets an event at the end of the request; '' for none
 
     @classmethod
@@ -48,6 +50,7 @@ class CallHeaders(NamedTuple):
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
             forwarded=_forwarded(headers, settings, forwarded),
+            parent=_parent(headers),
             webhook_url=_webhook_url(headers, settings),
         )
 
@@ -94,6 +97,17 @@ def _webhook_url(headers: Headers, settings: Settings) -> str:
     if not hosts.allows(target.host):
         raise invalid_parameter(f"{name}: {setting} does not name its host; use one that it names", name)
     return target.url
+
+
+def _parent(headers: Headers) -> str:
+    value = headers.get("x-parent-request-id")
+    if value is not None and not is_request_id(value):
+        raise invalid_parameter(
+            f"X-Parent-Request-Id must be 1 to {REQUEST_ID_CHARS} characters of A-Z a-z 0-9 . _ -; "
+            "send the id of the request that makes this call, or none",
+            "X-Parent-Request-Id",
+        )
+    return value or ""
 
 
 def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:

@@ -15,6 +15,13 @@ Source = AsyncIterator[Any] | Callable[[EngineContext], AsyncIterator[Any]]
 """An async generator of JSON values, or a function of the context that returns one."""
 
 
+async def close_source(source: Source) -> None:
+    """Close a source that does not run."""
+    aclose = getattr(source, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
 class TrackedAttempt(Attempt):
     """Run a source as an engine. Nobody else can run it, so its request is never moved."""
 

@@ -11,7 +11,7 @@ import orjson
 from lifecycle.aio import tasks
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.run import Resumed, Run
-from lifecycle.application.tracked_attempt import Source
+from lifecycle.application.tracked_attempt import Source, close_source
 from lifecycle.clients import arguments
 from lifecycle.clients.backend import all_pages
 from lifecycle.clients.over_redis import ClusterQueries
@@ -116,13 +116,17 @@ class Tracker:
 
         `model` is the name that it is counted under, `id` the request's id (a new one for None), and `owner` whose it
         is. `on_disconnect`, by default that of the settings, is `cancel` or `continue`. `deadline_secs` ends it after
-        that time. `parent` is the id of the request that started it, and `labels` are at most 16 strings of 64
-        characters by names of as many.
+        that time. `labels` are at most 16 strings of 64 characters by names of as many.
+
+        `parent` is the id of the request that started it. It ends with that: it is cancelled when its parent fails, is
+        lost or is cancelled, and stopped when its parent is; a parent that completes ends nothing. With an `owner` the
+        parent must be the same owner's. A request has at most 1,000 children inflight, and a tree 16 levels.
 
         If this process dies, the request ends as `worker_lost`.
 
-        Raises Conflict when the id is in use, Unavailable when Redis is away or the tracker drains, and InvalidValue
-        when an argument is malformed.
+        Raises Conflict when the id is in use, or the parent failed or is being cancelled; NotFound when the parent is
+        unknown or another owner's; Overloaded when it has too many children; Unavailable when Redis is away or the
+        tracker drains; InvalidValue when an argument is malformed.
         """
         try:
             asked = self._asked(
@@ -139,9 +143,7 @@ class Tracker:
             with public_errors(asked.rid):
                 admitted, start = await self._core.track(asked)
         except BaseException:
-            aclose = getattr(source, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await close_source(source)
             raise
         return Run(self._core, admitted, self._local, self._local.run(asked.rid, model, start, source))
 
@@ -165,7 +167,8 @@ class Tracker:
 
         Raises NotFound when the model is unknown; Unavailable when no worker can serve it now, Redis is away, or the
         tracker drains; Overloaded when its queue is full; Conflict when the id is in use; InvalidValue when an argument
-        is malformed, or no worker of the model takes calls to the endpoint.
+        is malformed, or no worker of the model takes calls to the endpoint; and what `track` raises because of the
+        parent.
         """
         model = arguments.model(body.get("model"))
         kind = RequestType.UNARY if endpoint in FORWARDS else RequestType.STREAM
@@ -211,6 +214,7 @@ class Tracker:
             ),
             owner=owner,
             parent="" if parent is None else arguments.request_id(parent),
+            parent_owner=owner,
             own_labels=arguments.own_labels(labels),
         )
 

@@ -16,6 +16,7 @@ from lifecycle.settings import Settings
 
 if TYPE_CHECKING:
     from lifecycle.queries.timeline import Timeline
+    from lifecycle.queries.tree import Tree
     from lifecycle.store.transitions import Store
 
 _CANCELLERS = {
@@ -34,7 +35,7 @@ def why(
 ) -> int:
     """Say what happened to a request, in order. Exits 1 when it is unknown or its record has expired."""
     from lifecycle.cli.operate import operate
-    from lifecycle.queries import timeline
+    from lifecycle.queries import timeline, tree
 
     async def work(store: Store) -> int:
         found = await timeline.read(store, rid) if is_request_id(rid) else None
@@ -44,7 +45,11 @@ def why(
         if json:
             output.write_json(found.to_json())
         else:
-            output.write("\n".join(lines(found)))
+            told = lines(found)
+            requests = await tree.read(store, rid)
+            if requests is not None and len(requests.nodes) > 1:
+                told += ["", "Its tree:", *tree_lines(requests, rid)]
+            output.write("\n".join(told))
         return 0
 
     return operate(settings, work)
@@ -60,9 +65,25 @@ def lines(timeline: Timeline) -> list[str]:
     return told
 
 
+def tree_lines(tree: Tree, rid: str) -> list[str]:
+    """Return one line for each request of a tree, below the one that started it."""
+    told = []
+    for record, depth in tree.nodes:
+        by = f" by {_who(record.cancelled_by)}" if record.cancelled_by else ""
+        state = record.status.value
+        if record.cancel_requested_at is not None and not record.status.terminal:
+            state = f"{state}, being cancelled"
+        here = "  <- this request" if record.id == rid else ""
+        told.append(output.printable(f"{'  ' * (depth + 1)}{record.id}  {state}{by}{here}"))
+    if tree.has_more:
+        told.append("  (Further requests of the tree are not shown.)")
+    return told
+
+
 def _admitted(entry: dict[str, Any]) -> str:
     owner = f", for {entry['owner']}" if entry["owner"] else ""
-    return f"Frontend {entry['frontend']} admitted it for the model {entry['model']}{owner}."
+    parent = f"; {entry['parent']} started it" if "parent" in entry else ""
+    return f"Frontend {entry['frontend']} admitted it for the model {entry['model']}{owner}{parent}."
 
 
 def _cancel_requested(entry: dict[str, Any]) -> str:
@@ -103,6 +124,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "returned": lambda entry: f"Worker {entry['worker']} had it delivered, and did not start it.",
     "started": lambda entry: f"Worker {entry['worker']} started attempt {entry['attempt']}.",
     "first_event": lambda _: "The engine produced its first event.",
+    "child_started": lambda entry: f"It started the request {entry['child']}.",
     "reader_attached": lambda entry: f"A reader came to frontend {entry['frontend']}.",
     "reader_left": lambda entry: f"A reader left frontend {entry['frontend']}.",
     "client_disconnected": lambda entry: f"Its client disconnected from frontend {entry['frontend']}.",

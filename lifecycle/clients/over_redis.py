@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
 from lifecycle.formats.event_text import events_of
 from lifecycle.ids import TokenId
-from lifecycle.queries import bulk_cancel, cluster, timeline
+from lifecycle.queries import bulk_cancel, cluster, timeline, tree
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.settings import Settings
@@ -62,12 +62,20 @@ class ClusterQueries:
         with public_errors():
             return _shown(_known(rid, await self._store.read(rid, retry_for_secs=0.3)))
 
-    async def timeline(self, rid: str) -> dict[str, Any]:
+    async def timeline(self, rid: str, may_see: Callable[[str | None], bool]) -> dict[str, Any]:
         """Return what happened to a request, as `GET /v1/requests/{id}/timeline` shows it. Raises NotFound."""
         with public_errors():
-            found = await timeline.read(self._store, rid)
+            found = await timeline.read(self._store, rid, may_see)
         _known(rid, found.record if found else None)
         return found.to_json() if found else {}
+
+    async def tree(self, rid: str, may_see: Callable[[str | None], bool]) -> dict[str, Any]:
+        """Return the tree of a request, as `GET /v1/requests/{id}/tree` shows it. Raises NotFound."""
+        with public_errors():
+            found = await tree.read(self._store, rid, may_see)
+        if found is None:
+            raise _unknown(rid)
+        return found.to_json()
 
     async def has_nothing_after(self, rid: str, after: TokenId) -> bool:
         """Return whether a request has ended, and no event follows this position. Raises NotFound."""
@@ -171,5 +179,9 @@ def _shown(record: RequestRecord) -> RequestRecord:
 
 def _known(rid: str, record: RequestRecord | None) -> RequestRecord:
     if record is None:
-        raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
+        raise _unknown(rid)
     return record
+
+
+def _unknown(rid: str) -> NotFound:
+    return NotFound(f"The request {rid!r} is unknown; its record may have expired")

@@ -172,7 +172,12 @@ async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Re
 
 async def _timeline(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
-    return _json(await tracker._queries.timeline(record.id))
+    return _json(await tracker._queries.timeline(record.id, caller.may_see))
+
+
+async def _tree(request: Request, tracker: Tracker, caller: Caller) -> Response:
+    record = await _visible(tracker, caller, request.path_params["rid"])
+    return _json(await tracker._queries.tree(record.id, caller.may_see))
 
 
 async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:
@@ -230,6 +235,7 @@ _ROUTES = (
     (["GET"], "/requests/{rid}", _read),
     (["GET"], "/requests/{rid}/stream", _stream),
     (["GET"], "/requests/{rid}/timeline", _timeline),
+    (["GET"], "/requests/{rid}/tree", _tree),
     (["POST"], "/requests/cancel", _cancel_many),
     (["POST"], "/requests/{rid}/cancel", _cancel),
     (["DELETE"], "/requests/{rid}", _cancel),

@@ -6,8 +6,11 @@ requests do not have is noted: readers that come and go, cancels, lost clients, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from lifecycle.queries import tree
+from lifecycle.queries.tree import CHILDREN_SHOWN
 from lifecycle.store.results import Steps
 from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
@@ -18,6 +21,7 @@ WHATS = (
     "returned",
     "started",
     "first_event",
+    "child_started",
     "reader_attached",
     "reader_left",
     "client_disconnected",
@@ -54,10 +58,17 @@ class Timeline(NamedTuple):
         return {"object": "list", "data": [entry.to_json() for entry in self.entries]}
 
 
-async def read(store: Store, rid: str) -> Timeline | None:
-    """Return the timeline of a request, or None when it is unknown or has expired. Raises StoreUnavailable."""
+async def read(store: Store, rid: str, may_see: Callable[[str | None], bool] = tree.everything) -> Timeline | None:
+    """Return the timeline of a request, or None when it is unknown or has expired. Raises StoreUnavailable.
+
+    `may_see` tells whether requests of an owner, that it has started, are shown.
+    """
     found = await store.read_timeline(rid, retry_for_secs=0.3)
-    return Timeline(found.record, assemble(found)) if found else None
+    if found is None:
+        return None
+    started = [rid for rid, _ in await store.children_of(rid, CHILDREN_SHOWN)]
+    children = [_child(child) for child in await tree.children(store, rid, started) if may_see(child.owner)]
+    return Timeline(found.record, sorted([*assemble(found), *children], key=lambda entry: entry.at))
 
 
 def assemble(found: Steps) -> list[Entry]:
@@ -77,10 +88,16 @@ def assemble(found: Steps) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.at)
 
 
+def _child(record: RequestRecord) -> Entry:
+    return Entry(record.created_at, "child_started", {"child": record.id, "model": record.model})
+
+
 def _admission(found: Steps) -> list[Entry]:
     record = found.record
     moves = [step["previous"] for step in found.steps if step["what"] == "frontend_changed"]
     admitted = {"frontend": moves[0] if moves else record.frontend, "owner": record.owner, "model": record.model}
+    if record.parent:
+        admitted["parent"] = record.parent
     queued = [] if record.is_local else [Entry(record.created_at, "queued", {})]
     return [Entry(record.created_at, "admitted", admitted), *queued]
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
+from lifecycle.replica.parent_checks import ParentChecks
 from lifecycle.store.membership import EXPIRE_LIMIT, MODELS_PAGE
 from lifecycle.store.results import ExpiredReplica, UnservedModel
 from lifecycle.store.transitions import Store
@@ -31,6 +32,7 @@ class Reaper:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._parents = ParentChecks(store)
         self._due: set[int] = set()  # the shards that this replica is to sweep
         self._woken = asyncio.Event()
         self._outages: list[UnservedModel] = []
@@ -81,6 +83,7 @@ class Reaper:
             if len(found) < EXPIRE_LIMIT or not any(done):
                 break
         await self._end_due(await self._find_outages(), shard)
+        await self._parents.check_due(shard)
 
     async def _reap(self, expired: ExpiredReplica, shard: int) -> bool:
         """Clean up after a replica in one shard; return whether nothing is left to do there."""

@@ -75,6 +75,8 @@ SHARD_KEYS = (
     Key("expiries", "zset", "members removed by sweep", "rid, or <rid>|<owner>, by the time its record expires"),
     Key("quota_slots:", "zset", "TTL: 30 days from the last reserve", "<owner>: <rid>|<nonce> by admit_by"),
     Key("ended_slots:", "set", "TTL: a day from the last end", "<owner>: <rid>|<nonce> of ended requests with a slot"),
+    Key("with_parent", "zset", "members removed at the end", "rid of one with a parent, by when that is looked at"),
+    Key("children:", "zset", "TTL: retention after the end", "<rid>: ids of the requests it started, by when"),
     Key("webhooks", "zset", "TTL: 25 hours from the last event", "event id by the time its delivery is due"),
     Key("webhook:", "hash", "TTL: 25 hours; deleted once delivered", "<event id>: an event that is to be delivered"),
     Key("totals", "hash", "permanent, bounded by labels", "counters of ended and of reaped requests"),

@@ -37,7 +37,7 @@ class LocalStarts(ScriptRunner):
             request.deadline_secs,
             request.traceparent,
             request.owner,
-            request.parent,
+            request.parent.argument if request.parent else "",
             request.own_labels,
         )
         what = as_text(reply[0])

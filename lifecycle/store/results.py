@@ -25,6 +25,19 @@ def record_of(text: bytes) -> RequestRecord | None:
     return RequestRecord.from_hash(orjson.loads(text)) if text else None
 
 
+class Parent(NamedTuple):
+    """The request that started another one. `level` is the other one's in their tree, whose first request has 1."""
+
+    rid: str
+    since: str  # when it was created, as in its record; empty when it has completed, and ends nothing any more
+    level: int
+
+    @property
+    def argument(self) -> str:
+        """Return what scripts take: see include/parent.lua."""
+        return f"{self.rid}|{self.since}|{self.level}"
+
+
 class NewRequest(NamedTuple):
     """A request to be admitted. A time limit of 0 is off; limits run from admission."""
 
@@ -47,7 +60,7 @@ class NewRequest(NamedTuple):
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
     webhook_url: str = ""  # gets an event at the end; empty for none
-    parent: str = ""  # the id of the request that started this one; empty for none
+    parent: Parent | None = None  # the request that started this one
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
 
 

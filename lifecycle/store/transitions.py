@@ -16,6 +16,7 @@ from lifecycle.store.local_starts import LocalStarts
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
 from lifecycle.store.queues import Queues
+from lifecycle.store.request_trees import RequestTrees
 from lifecycle.store.results import (
     Admission,
     AdmissionOutcome,
@@ -49,7 +50,7 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts):
+class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts, RequestTrees):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:
@@ -105,7 +106,7 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             self.settings.transient_secs,
             request.webhook_url,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
-            request.parent,
+            request.parent.argument if request.parent else "",
             request.own_labels,
         )
         outcome = cast(AdmissionOutcome, as_text(reply[0]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT
 from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
 from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
+
+ParentRefusal = Literal["no_parent", "parent_ended", "too_deep", "too_many_children"]
 
 
 class AdmissionRequest(NamedTuple):
@@ -31,6 +34,7 @@ class AdmissionRequest(NamedTuple):
     openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
     webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
     parent: str = ""  # the id of the request that started this one; empty for none
+    parent_owner: str = ""  # whose the parent must be; empty for anybody's
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
 
 
@@ -38,13 +42,28 @@ class Rejected(Exception):
     """Raised when a request is not admitted.
 
     `reason` is `exists`, `full` (the model's queue), `full_bytes` (the bodies of all queues), `limit` (the owner's
-    inflight limit) or `draining`; with an idempotency key also `other_body` (the key was sent with another body) or
-    `contended` (try again).
+    inflight limit), `draining`, or a ParentRefusal; with an idempotency key also `other_body` (the key was sent with
+    another body) or `contended` (try again).
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class RefusedParent(Rejected):
+    """Raised when a request is not admitted because of its parent. `message` says why."""
+
+    reason: ParentRefusal
+
+    def __init__(self, reason: ParentRefusal, parent: str) -> None:
+        super().__init__(reason)
+        self.message = {
+            "no_parent": f"The parent {parent!r} is unknown; its record may have expired",
+            "parent_ended": f"The parent {parent!r} has ended or is being cancelled, so it starts no request",
+            "too_deep": f"The parent {parent!r} is too deep in its tree, which may have {DEPTH_LIMIT} levels",
+            "too_many_children": f"The parent {parent!r} has {CHILDREN_LIMIT:,} children inflight, which is the limit",
+        }[reason]
 
 
 class Detachment:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import NewRequest, Start
+from lifecycle.store.results import NewRequest, Parent, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -16,6 +16,7 @@ from lifecycle.tracking.admission import AdmissionRequest, Rejected
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.memory_mark import MemoryMark
 from lifecycle.tracking.owned_requests import OwnedRequests
+from lifecycle.tracking.parents import Parents
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
@@ -32,6 +33,7 @@ class AdmissionControl:
         state: FrontendState,
         readers: Readers,
         owned: OwnedRequests,
+        parents: Parents,
         background_webhook_url: str = "",
     ) -> None:
         """`background_webhook_url` gets the events of responses in the background that name no other URL."""
@@ -40,6 +42,7 @@ class AdmissionControl:
         self._state = state
         self._readers = readers
         self._owned = owned
+        self._parents = parents
         self._background_webhook_url = background_webhook_url
         self._queue_limit = QueueLimit(store)
         self._memory_mark = MemoryMark(store)
@@ -56,7 +59,8 @@ class AdmissionControl:
             refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
             if refusal is not None:
                 raise Rejected(refusal)
-            return await self._admit(admit)
+            async with self._with_parent(admit) as parent:
+                return await self._admit(admit, parent)
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
         """Admit and start a request that runs in this process; return its start, and a reader for its client.
@@ -64,7 +68,12 @@ class AdmissionControl:
         Raises as `admit` does. What concerns queues, bodies, content and quotas in `admit` is not used.
         """
         await self._check_room(admit)
-        with self._owned.admitting(admit.rid), self._reader(admit) as (reader, span):
+        with self._owned.admitting(admit.rid):
+            async with self._with_parent(admit) as parent:
+                return await self._track(admit, parent)
+
+    async def _track(self, admit: AdmissionRequest, parent: Parent | None) -> tuple[Start, TokenReader]:
+        with self._reader(admit) as (reader, span):
             new = NewRequest(
                 rid=admit.rid,
                 nonce=new_nonce(),
@@ -77,7 +86,7 @@ class AdmissionControl:
                 deadline_secs=admit.limits.deadline_secs,
                 traceparent=span.traceparent,
                 owner=admit.owner,
-                parent=admit.parent,
+                parent=parent,
                 own_labels=admit.own_labels,
             )
             start = await self._store.track(new)
@@ -87,6 +96,21 @@ class AdmissionControl:
                 raise Rejected(start)
             self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
         return start, reader
+
+    @asynccontextmanager
+    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent | None]:
+        """Examine the parent of a request that is being admitted. It is let go of if the request is refused."""
+        try:
+            yield await self._parents.examine(admit) if admit.parent else None
+        except Rejected as rejected:
+            if rejected.reason == "exists":  # it may be this parent's child
+                self._parents.forget(admit.rid)
+            elif admit.parent:
+                self._parents.drop(admit)
+            raise
+        except BaseException:
+            self._parents.forget(admit.rid)
+            raise
 
     async def _check_room(self, admit: AdmissionRequest) -> None:
         """Refuse what this frontend need not ask Redis about: so nothing can have been admitted nevertheless."""
@@ -116,7 +140,7 @@ class AdmissionControl:
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
         self._metrics.output_tokens.labels(labels.model).inc(feed.number)
 
-    async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+    async def _admit(self, admit: AdmissionRequest, parent: Parent | None) -> tuple[float, TokenReader]:
         with self._reader(admit) as (reader, span):
             span.queued()
             limits, nonce, slot = admit.limits, new_nonce(), None
@@ -144,7 +168,7 @@ class AdmissionControl:
                 storage=admit.storage.value,
                 openings=admit.openings,
                 webhook_url=self._webhook_url(admit),
-                parent=admit.parent,
+                parent=parent,
                 own_labels=admit.own_labels,
             )
             admission = await self._store.admit(new)

@@ -45,16 +45,19 @@ class OwnedRequests:
         spawn: Spawn,
         on_webhook: Callable[[RequestRecord], None] = lambda _: None,
         local_runs: LocalRuns | None = None,
+        on_released: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`on_webhook` is called with the record of each request that has ended here and that a webhook reports.
 
-        `local_runs` runs those that were tracked in this process.
+        `local_runs` runs those that were tracked in this process. `on_released` is called with the id of each that is
+        no longer owned.
         """
         self._local_runs = local_runs or NoLocalRuns()
         self._store = store
         self._state = state
         self._readers = readers
         self._spawn = spawn
+        self._on_released = on_released
         self._services = MonitorServices(store, metrics, readers.record_polls, spawn, self._release, on_webhook)
         self._monitors: dict[str, StreamMonitor] = {}
         self._by_shard: list[set[str]] = [set() for _ in range(store.settings.shards)]
@@ -133,6 +136,7 @@ class OwnedRequests:
         self._by_shard[self._store.keys.shard_of(monitor.rid)].discard(monitor.rid)
         monitor.feed.unpin()
         self._local_runs.let_go(monitor.rid)
+        self._on_released(monitor.rid)
         if monitor.counted:
             record = monitor.feed.record
             self.remember_end(monitor.rid, StartedAttempt(record.attempt, record.start_nonce) if record else None)

@@ -10,13 +10,16 @@ from lifecycle.errors import (
     Conflict,
     Fenced,
     InvalidSetting,
+    InvalidValue,
     LifecycleError,
+    NotFound,
     Overloaded,
+    ParentEnded,
     StoreError,
     StoreUnavailable,
     Unavailable,
 )
-from lifecycle.tracking.admission import Rejected
+from lifecycle.tracking.admission import ParentRefusal, RefusedParent, Rejected
 
 _REJECTIONS: dict[str, tuple[type[Overloaded | Unavailable], str]] = {
     "draining": (Unavailable, "This tracker drains; send the request through another one"),
@@ -24,6 +27,13 @@ _REJECTIONS: dict[str, tuple[type[Overloaded | Unavailable], str]] = {
     "full_bytes": (Overloaded, "The queues hold as many bytes of requests as they may; try again later"),
     "limit": (Overloaded, "The owner has reached its limit of inflight requests; try again when one has ended"),
     "contended": (Unavailable, "Other calls with this idempotency key are being admitted; try again later"),
+}
+
+_PARENT_REFUSALS: dict[ParentRefusal, type[LifecycleError]] = {
+    "no_parent": NotFound,
+    "parent_ended": ParentEnded,
+    "too_deep": InvalidValue,
+    "too_many_children": Overloaded,
 }
 
 
@@ -56,6 +66,8 @@ def _public(failure: Exception, rid: str) -> Exception:
     if isinstance(failure, Rejected):
         if failure.reason == "exists":
             return Conflict(f"The request id {rid!r} is in use; choose another one, or none")
+        if isinstance(failure, RefusedParent):
+            return _PARENT_REFUSALS[failure.reason](failure.message)
         kind, message = _REJECTIONS[failure.reason]
         return kind(message)
     return failure

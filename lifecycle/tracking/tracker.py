@@ -31,6 +31,7 @@ from lifecycle.tracking.local_runs import LocalRuns, NoLocalRuns
 from lifecycle.tracking.membership import Membership
 from lifecycle.tracking.model_registry import ModelRegistry, ModelState
 from lifecycle.tracking.owned_requests import OwnedRequests
+from lifecycle.tracking.parents import Parents
 from lifecycle.tracking.readers import Readers
 from lifecycle.tracking.wait_for_end import wait_for_end
 from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, Labels, OnDisconnect, RequestRecord, Role
@@ -61,11 +62,25 @@ class Tracker:
         self.readers = Readers(self.store, self._state, self._background.spawn)
         config = WebhookConfig.of(settings)
         self._webhooks = self._make_deliverer(config) if config else None
+        self._parents = Parents(self.store, self.subscriptions, self._background.spawn)
         self.owned = OwnedRequests(
-            self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook, local_runs
+            self.store,
+            metrics,
+            self._state,
+            self.readers,
+            self._background.spawn,
+            self._on_webhook,
+            local_runs,
+            self._parents.forget,
         )
         self._admissions = AdmissionControl(
-            self.store, metrics, self._state, self.readers, self.owned, config.background_url if config else ""
+            self.store,
+            metrics,
+            self._state,
+            self.readers,
+            self.owned,
+            self._parents,
+            config.background_url if config else "",
         )
         self._membership = Membership(
             self._state, connections, metrics, self._models, self.readers, self.owned, local_runs or NoLocalRuns()

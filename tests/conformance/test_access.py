@@ -146,7 +146,8 @@ async def test_the_sdk_tells_the_refusals_apart_and_does_not_repeat_them(guarded
 async def test_another_tenants_request_is_unknown_everywhere(
     cluster: Cluster, acme: Caller, globex: Caller, ops: Caller, rid: str
 ) -> None:
-    calls = [("GET", ""), ("DELETE", ""), ("GET", "/timeline"), ("GET", "/stream"), ("POST", "/cancel")]
+    paths = ("/timeline", "/tree", "/stream")
+    calls = [("GET", ""), ("DELETE", ""), *(("GET", path) for path in paths), ("POST", "/cancel")]
     async with post(cluster.http, acme.urls[0], endless(), X_Request_Id=rid, **acme.headers) as stream:
         await stream.read_tokens(1)
         for method, path in calls:
@@ -162,6 +163,30 @@ async def test_another_tenants_request_is_unknown_everywhere(
         assert rid in lists(await ops.call("GET", "/v1/requests?status=inflight"))
         assert (await ops.call("GET", f"/v1/requests/{rid}")).status_code == 200
         assert (await acme.call("POST", f"/v1/requests/{rid}/cancel?wait_ms=10000", 1)).status_code == 200
+
+
+async def test_another_tenants_request_is_nobodys_parent(
+    cluster: Cluster, acme: Caller, globex: Caller, ops: Caller, new_id: NewId
+) -> None:
+    top, child = new_id(), new_id()
+
+    async def start(caller: Caller, parent: str, rid: str) -> httpx2.Response:
+        headers = {"X-Parent-Request-Id": parent, "X-Request-Id": rid, **caller.headers}
+        url = f"{acme.urls[1]}/v1/chat/completions"
+        return await cluster.http.post(url, json=chat("x", stream=False), headers=headers)
+
+    async with post(cluster.http, acme.urls[0], endless(), X_Request_Id=top, **acme.headers) as stream:
+        await stream.read_tokens(1)
+        theirs, nobodys = (
+            refusal(await start(globex, top, child), 404),
+            refusal(await start(globex, "nobody", child), 404),
+        )
+        assert theirs == nobodys | {"message": nobodys["message"].replace("nobody", top)}
+        assert (await start(ops, top, child)).status_code == 200
+        shown = (await acme.call("GET", f"/v1/requests/{top}/tree")).json()
+        assert [node["id"] for node in shown["data"]] == [top], "the operator's request is not the owner's to see"
+        shown = (await ops.call("GET", f"/v1/requests/{top}/tree")).json()
+        assert [node["id"] for node in shown["data"]] == [top, child]
 
 
 async def test_a_client_cancels_its_own_only_however_much_matches(

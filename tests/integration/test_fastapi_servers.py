@@ -40,13 +40,24 @@ SERVERS = {
         "{app}",
     ),
 }
-APPS = {"make": "", "behind_middlewares": "", "mounted": "/inner"}
+APPS = {
+    "tests.library_app:make": "",
+    "tests.library_app:behind_middlewares": "",
+    "tests.library_app:mounted": "/inner",
+    "tests.instrumented_app:instrumented": "",
+}
 
 
 def server(name: str) -> object:
     module = name.partition("-")[0]
     missing = importlib.util.find_spec(module) is None
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{module} is not installed"))
+
+
+def application(name: str) -> object:
+    missing = [m for m in ("sentry_sdk", "opentelemetry.instrumentation") if importlib.util.find_spec(m) is None]
+    is_missing = name.startswith("tests.instrumented_app:") and bool(missing)
+    return pytest.param(name, marks=pytest.mark.skipif(is_missing, reason=f"{missing} are not installed"))
 
 
 @asynccontextmanager
@@ -90,12 +101,12 @@ def data_of(text: str) -> list[str]:
     return [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
 
 
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize("app", [application(name) for name in APPS])
 @pytest.mark.parametrize("name", [server(name) for name in SERVERS])
 async def test_streams_errors_and_disconnects(settings: Settings, tmp_path: Path, name: str, app: str) -> None:
     prefix = APPS[app]
     async with (
-        serving(settings, name, f"tests.library_app:{app}", tmp_path) as http,
+        serving(settings, name, app, tmp_path) as http,
         lifecycle.AsyncClient(**given(settings)) as client,
     ):
         answer = await http.post(prefix + "/three", headers={"x-request-id": "mine"})
@@ -103,7 +114,7 @@ async def test_streams_errors_and_disconnects(settings: Settings, tmp_path: Path
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.text.startswith('id: 1-1\ndata: {"n":1}\n\nid: 1-2\n')
         assert data_of(answer.text)[-1] == "[DONE]"
-        if app == "behind_middlewares":
+        if app.endswith("behind_middlewares"):
             assert answer.headers["x-passed"] == "yes"
 
         again = await http.post(prefix + "/three", headers={"x-request-id": "mine"})

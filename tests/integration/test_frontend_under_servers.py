@@ -19,12 +19,16 @@ from starlette.testclient import TestClient
 import lifecycle
 from lifecycle.settings import Settings
 from tests.cluster import running
-from tests.integration.test_fastapi_servers import SERVERS, data_of, has_status, server, serving
+from tests.integration.test_fastapi_servers import SERVERS, application, data_of, has_status, server, serving
 from tests.library import given
 from tests.waiting import wait_until
 
 CHAT = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
-APPS = {"lifecycle.fastapi:create_app": "", "tests.integration.test_frontend_under_servers:mounted": "/llm"}
+APPS = {
+    "lifecycle.fastapi:create_app": "",
+    "tests.integration.test_frontend_under_servers:mounted": "/llm",
+    "tests.instrumented_app:frontend": "",
+}
 
 
 def mounted() -> FastAPI:
@@ -45,7 +49,7 @@ def mounted() -> FastAPI:
     return app
 
 
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize("app", [application(name) for name in APPS])
 @pytest.mark.parametrize("name", [server(name) for name in SERVERS])
 async def test_calls_streams_and_disconnects(settings: Settings, tmp_path: Path, name: str, app: str) -> None:
     prefix = APPS[app]

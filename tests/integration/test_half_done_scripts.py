@@ -19,7 +19,7 @@ from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
 from lifecycle.store.quota_slots import QuotaSlots
-from lifecycle.store.results import START_LOST, Append, NewRequest, Outcome, StartedAttempt, UnservedModel
+from lifecycle.store.results import START_LOST, Append, NewRequest, Outcome, Parent, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.types import CancelMode, Labels, Role
@@ -31,6 +31,7 @@ Call = Callable[[], Awaitable[Any]]
 _TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?")
 _URL = "https://example.com/"
 _STORED: dict[str, Any] = {"owner": "acme", "storage": "kept", "webhook_url": _URL, "admit_by": 4e9}
+_PARENT = Parent("p", "1.0", 2)
 _EVERYTHING: dict[str, Any] = {"queue_timeout_secs": 60.0, "deadline_secs": 60.0, "grace_secs": 60.0}
 
 
@@ -43,7 +44,9 @@ def _tracked(rid: str, **more: Any) -> NewRequest:
 
 
 async def _track(world: World) -> Call:
-    new = _tracked("r", first_token_timeout_secs=60.0, deadline_secs=60.0, owner="acme", parent="p", own_labels=b"{}")
+    new = _tracked(
+        "r", first_token_timeout_secs=60.0, deadline_secs=60.0, owner="acme", parent=_PARENT, own_labels=b"{}"
+    )
     return lambda: world.store.track(new)
 
 
@@ -237,6 +240,19 @@ async def _confirm_writes(world: World) -> Call:
     return lambda: world.store.run("confirm", world.prefix)
 
 
+async def _cancel_parent(world: World) -> Call:
+    await world.admit(parent=_PARENT)
+    await world.store.note_child("r", "child", "")
+    return lambda: world.store.cancel("r", CancelMode.KILL, "why")
+
+
+async def _claim_children(world: World) -> Call:
+    await world.admit(parent=_PARENT)
+    await world.store.command("ZADD", world.prefix + "with_parent", 0, "lost")
+    world.shift_clock(1.0)
+    return lambda: world.store.claim_children(0, 1.0)
+
+
 async def _secret(world: World) -> Call:
     return world.store.read_secret
 
@@ -285,6 +301,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "open_queues": _open_queues,
     "confirm": _confirm_writes,
     "secret": _secret,
+    "note_child": _running(lambda s: s.note_child("r", "child", "")),
+    "cancel a parent": _cancel_parent,
+    "claim_children": _claim_children,
 }
 
 

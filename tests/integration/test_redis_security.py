@@ -179,6 +179,9 @@ _OF_REPLICAS = (
     "read",
     "history",
     "lost_start",
+    "claim_children",
+    "parents",
+    "cancel",
 )
 SCRIPTS = {
     "frontend": (
@@ -195,6 +198,7 @@ SCRIPTS = {
         "claim_webhooks",
         "settle_webhook",
         "delete_content",
+        "note_child",
         "timeline",
         "confirm",
         "track",
@@ -220,7 +224,7 @@ SCRIPTS = {
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
     "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
-    "worker": "HSCAN XREADGROUP XACK XDEL HDEL DEL",
+    "worker": "HSCAN XREADGROUP XACK XDEL HDEL DEL ZREM",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 

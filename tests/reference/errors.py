@@ -100,6 +100,8 @@ CODES = {
     "no_healthy_worker": "no worker of the model can serve; `Retry-After` is the next probe",
     "no_worker": "the model is known, but has no worker at present",
     "overloaded": "this frontend has reached its limit of streams or dashboard viewers",
+    "parent_ended": "the request that `X-Parent-Request-Id` names failed, or is being cancelled; give up",
+    "parent_not_found": "the request that `X-Parent-Request-Id` names does not exist, or is another owner's",
     "previous_response_not_found": "`previous_response_id` names none that can be continued, see the message",
     "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued, or `LIFECYCLE_QUEUE_BYTES` of all bodies",
     "redis_unavailable": "Redis does not answer, is loading its data, or is read-only",
@@ -107,7 +109,9 @@ CODES = {
     "request_not_found": "the request does not exist, or its record has expired",
     "response_not_found": "the response does not exist, has expired, or was deleted",
     "response_not_in_background": "only a response that was started with `background: true` can be cancelled",
+    "too_many_children": "the request that `X-Parent-Request-Id` names has 1,000 requests inflight",
     "too_many_references": "`input` refers to more than 1000 items; send the items themselves",
+    "tree_too_deep": "the request that `X-Parent-Request-Id` names is at the 16th level of its tree",
     "unsupported_endpoint": "no live worker of the model serves the endpoint of the call",
     "unsupported_parameter": "no live worker of the model accepts `param`",
 }

@@ -49,3 +49,27 @@ def test_its_names_are_listed_before_they_are_loaded() -> None:
     assert set(lifecycle.__all__) <= set(dir(lifecycle))
     assert sorted(lifecycle.__all__, key=str.lower) == sorted(set(lifecycle.__all__), key=str.lower)
     assert (ROOT / "lifecycle" / "py.typed").exists()
+
+
+def test_the_import_takes_less_than_150_ms_of_the_processor() -> None:
+    """Measure processor time, not the time on the wall, so that a busy machine changes little; the best of five."""
+    bare, imported = (min(processor_secs(code) for _ in range(5)) for code in ("pass", "import lifecycle"))
+    assert imported - bare < 0.15
+
+
+def processor_secs(code: str) -> float:
+    """Return the processor time of a Python process that runs this code."""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_a_client_and_a_tracker_load_no_http_framework(tmp_path: Path) -> None:
+    code = (
+        "import sys, lifecycle\n"
+        "lifecycle.Client, lifecycle.AsyncClient, lifecycle.Tracker, lifecycle.Worker, lifecycle.engine\n"
+        "print(sorted({'fastapi', 'starlette', 'uvicorn', 'frontend', 'worker'} & set(sys.modules)))"
+    )
+    assert run(code, tmp_path) == "[]"

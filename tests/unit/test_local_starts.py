@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import NewRequest, Outcome, Reaped, Start
+from lifecycle.store.results import NewRequest, Outcome, Parent, Reaped, Start
 from lifecycle.types import Labels, Role, Status
 from tests.unit.world import World
 
@@ -20,9 +20,9 @@ async def track(world: World, rid: str = "r", *, nonce: str = "n", **more: Any) 
 
 
 async def test_it_is_running_at_once_and_counted_once(world: World) -> None:
-    start = await track(world, owner="acme", parent="p", own_labels=b'{"team":"a"}')
+    start = await track(world, owner="acme", parent=Parent("p", "1.0", 2), own_labels=b'{"team":"a"}')
     assert isinstance(start, Start)
-    assert await track(world, owner="acme", parent="p", own_labels=b'{"team":"a"}') == start
+    assert await track(world, owner="acme", parent=Parent("p", "1.0", 2), own_labels=b'{"team":"a"}') == start
     assert await track(world, nonce="other") == "exists"
     record = await world.record()
     assert (record.status, record.attempt, record.frontend, record.worker) == (Status.RUNNING, 1, "f0", "f0")

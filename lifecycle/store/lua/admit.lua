@@ -11,8 +11,8 @@
 --         list of events that are the answer's first, '' for none), openings_count, stored_limit_bytes (how much kept
 --         content the owner may have in this shard, 0 for no limit), transient_secs (how long the events of transient
 --         content stay after the end), webhook_url (gets an event at the end, '' for none), webhook_event (the id of that
---         event), parent (id of the request that started this one, '' for none), labels (the application's own, as a
---         JSON object of strings, '' for none)
+--         event), started_by (the request that started this one, see include/parent.lua, '' for none), labels (the
+--         application's own, as a JSON object of strings, '' for none)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
 --         {'full_bytes', bytes}, {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
@@ -21,8 +21,8 @@ local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, queue_bytes, traceparent, idempotency,
   owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
-  webhook_url, webhook_event, parent, labels = unpack(ARGV)
---- @include commands clock limit_time events counts queue
+  webhook_url, webhook_event, started_by, labels = unpack(ARGV)
+--- @include commands clock limit_time events counts queue parent
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -58,7 +58,7 @@ if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
 if storage ~= '' then
   redis.call('HSET', key, 'storage', storage, 'stored_limit_bytes', stored_limit_bytes, 'transient_secs', transient_secs)
 end
-if parent ~= '' then redis.call('HSET', key, 'parent', parent) end
+note_parent(rid, started_by, now)
 if labels ~= '' then redis.call('HSET', key, 'labels', labels) end
 if webhook_url ~= '' then redis.call('HSET', key, 'webhook_url', webhook_url, 'webhook_event', webhook_event) end
 local limits = {queue = queue_timeout_secs, first_token = first_token_timeout_secs, deadline = deadline_secs}

@@ -4,16 +4,16 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, nonce, start_nonce (of its start, 8 characters), model, endpoint, request_type, frontend,
 --         on_disconnect, grace_secs, first_token_timeout_secs, deadline_secs, traceparent, owner ('' for none),
---         parent (id of the request that started this one, '' for none), labels (the application's own, as a JSON
---         object of strings, '' for none)
+--         started_by (the request that started this one, see include/parent.lua, '' for none), labels (the
+--         application's own, as a JSON object of strings, '' for none)
 -- Returns {'run', created_at, start_nonce} (the same again when repeated with the same nonce), {'exists'} or
 --         {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend, on_disconnect, grace_secs,
-  first_token_timeout_secs, deadline_secs, traceparent, owner, parent, labels = unpack(ARGV)
---- @include commands clock limit_time readers counts
+  first_token_timeout_secs, deadline_secs, traceparent, owner, started_by, labels = unpack(ARGV)
+--- @include commands clock limit_time readers counts parent
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')
@@ -31,9 +31,10 @@ redis.call('HSET', key,
   'status', 'running', 'attempt', '1', 'worker', frontend, 'frontend', frontend, 'request_type', request_type,
   'created_at', created_at, 'started_at', created_at, 'nonce', nonce, 'start_nonce', start_nonce, 'id', rid,
   'model', model, 'endpoint', endpoint, 'on_disconnect', on_disconnect, 'grace_secs', grace_secs)
-for name, value in pairs({traceparent = traceparent, owner = owner, parent = parent, labels = labels}) do
+for name, value in pairs({traceparent = traceparent, owner = owner, labels = labels}) do
   if value ~= '' then redis.call('HSET', key, name, value) end
 end
+note_parent(rid, started_by, now)
 local limits_at
 for kind, after_secs in pairs({first_token = first_token_timeout_secs, deadline = deadline_secs}) do
   if tonumber(after_secs) > 0 then

@@ -32,5 +32,6 @@ local function public_record(rid, record)
   record.failures, record.needs, record.orphan_from, record.webhook_event, record.webhook_url = nil
   record.stored_bytes, record.stored_limit_bytes, record.transient_secs, record.quota_slot = nil
   record.steps, record.steps_left_out = nil
+  record.parent_since, record.level, record.has_children = nil
   return cjson.encode(record)
 end

@@ -113,6 +113,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     end
   end
   redis.call('ZREM', P .. 'active', rid)
+  if record.parent_since then redis.call('ZREM', P .. 'with_parent', rid) end
   if record.due then
     redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
   end
@@ -123,6 +124,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
   local ttl_ms = string.format('%d', math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
+  if record.has_children then redis.call('PEXPIRE', P .. 'children:' .. rid, ttl_ms) end
   local has_storage = (record.storage or '') ~= ''
   if has_storage then
     settle_content(rid, record, now, retention, ttl_ms)
