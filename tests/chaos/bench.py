@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
@@ -164,7 +165,10 @@ class Bench(Cluster):
 
     async def _joined(self, process: Process) -> bool:
         self._must_run(process)
-        roster = await self.store.roster()
+        try:
+            roster = await self.store.roster()
+        except StoreUnavailable:  # what was broken before, or a busy machine
+            return False
         own = [entry.about for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about]
         return any(b'"state":"starting"' not in about for about in own)
 

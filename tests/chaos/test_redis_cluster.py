@@ -369,3 +369,35 @@ async def test_workers_die_while_a_node_hangs(
             await asyncio.gather(*(stream.read() for stream in streams.values()))
         await _every_shard_serves(bench, places)
         await _is_right(bench)
+
+
+@pytest.mark.fault(
+    "The node of the control keys hangs, and another node loses its data.",
+    "Each replica reconciles with the shards all the same: the streams of the lost data end with `state_lost`, those "
+    "of the third node with their complete text.",
+)
+async def test_data_is_lost_while_the_control_keys_are_away(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    control, emptied = places.primary("control"), places.primary("another")
+    (third,) = set(redis_cluster.primaries) - {control, emptied}
+    async with straight_bench(settings, tmp_path, may_lose=True) as bench:
+        async with _a_stream_in_every_shard(bench, places, 300) as streams:
+            control.freeze()
+            try:
+                healing.begins()
+                ask(emptied, "FLUSHALL")
+                for shard in places.shards_of(emptied):
+                    error = error_of(await streams[shard].read())
+                    assert error is not None
+                    assert error["error_type"] == "state_lost"
+                healing.is_over()
+                for shard in places.shards_of(third):
+                    events = await streams[shard].read()
+                    assert (text_of(events), error_of(events)) == (numbers(300), None), shard
+            finally:
+                control.thaw()
+            await asyncio.gather(*(stream.read() for stream in streams.values()))
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable
+from functools import partial
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.types import Role
 from tests.chaos.bench import Bench
 from tests.chaos.soak.fault import Fault, Struck
+from tests.servers import CHANGE_SECS
+from tests.waiting import wait_until
 
 
 class MembershipFaults:
@@ -18,7 +23,21 @@ class MembershipFaults:
         self._dice = dice
 
     def faults(self) -> list[Fault]:
-        return [Fault("lease lost", self._lease_lost), Fault("control keys lost", self._control_keys_lost)]
+        return [
+            Fault("lease lost", partial(self._done, self._lease_lost)),
+            Fault("control keys lost", partial(self._done, self._control_keys_lost)),
+        ]
+
+    async def _done(self, strike: Callable[[], Awaitable[Struck]]) -> Struck:
+        """Strike, again if Redis does not answer; on a busy machine that may be."""
+
+        async def struck() -> Struck | None:
+            try:
+                return await strike()
+            except StoreUnavailable:
+                return None
+
+        return await wait_until(struck, CHANGE_SECS, "a change of the members")
 
     async def _lease_lost(self) -> Struck:
         keys = self._bench.store.keys
