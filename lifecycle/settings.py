@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     redis_password_file: str = Field(
         "", description="file whose first line is the password of Redis; read again at each connect"
     )
+    redis_sentinel_password_file: str = Field(
+        "", description="file whose first line is the Sentinels' own password; read again at each connect"
+    )
     redis_timeout_secs: Seconds = Field(2.0, description="longest wait for the reply of one Redis command")
     wait_replicas: int = Field(
         0, ge=0, le=100, description="replicas of Redis that must have an admission, start, cancel or end; 0 is off"

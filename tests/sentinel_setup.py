@@ -128,6 +128,20 @@ class SentinelSetup:
             lambda: holds(lambda: _follows(self.replica, self.primary)), CHANGE_SECS, "a following replica"
         )
 
+    async def settled(self) -> None:
+        """Wait until every sentinel names the same primary and the other server follows it, whichever that is."""
+
+        def found() -> bool:
+            named = {str(_master_address(sentinel)[1]) for sentinel in self.sentinels if sentinel.running}
+            one, other = self.servers
+            primary, replica = (one, other) if named == {str(one.port)} else (other, one)
+            if named != {str(primary.port)} or not _follows(replica, primary):
+                return False
+            self.primary, self.replica = primary, replica
+            return True
+
+        await wait_until(lambda: holds(found), CHANGE_SECS, "an agreed primary with a replica")
+
     def _complete(self) -> bool:
         def knows_all(sentinel: Sentinel) -> bool:
             state = _master_state(sentinel)

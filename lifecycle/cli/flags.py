@@ -22,7 +22,8 @@ from lifecycle.cli import output, unknown_variables
 from lifecycle.settings import Settings, SettingsError, environment_name, load
 
 EVERY = tuple(Settings.model_fields)
-OPERATOR = ("redis_url", "redis_password_file", "redis_timeout_secs", "namespace", "shards")
+_PASSWORD_FILES = ("redis_password_file", "redis_sentinel_password_file")
+OPERATOR = ("redis_url", *_PASSWORD_FILES, "redis_timeout_secs", "namespace", "shards")
 
 Command = Callable[..., int]
 
@@ -57,23 +58,25 @@ def read_settings(given: dict[str, Any]) -> Settings:
     cannot be read.
     """
     settings = load(given)
-    if {"redis_url", "redis_password_file"} & settings.model_fields_set:
+    if {"redis_url", *_PASSWORD_FILES} & settings.model_fields_set:
         _check_redis_url(settings)
     return settings
 
 
 def _check_redis_url(settings: Settings) -> None:
-    from lifecycle.store.password_file import read_password  # imported here: redis-py takes a quarter of a second
+    from lifecycle.store.connect import password_files  # imported here: redis-py takes a quarter of a second
+    from lifecycle.store.password_file import read_password
     from lifecycle.store.redis import make_client
 
-    password_file = settings.redis_password_file
+    passwords = password_files(settings)
+    for name, path in zip(_PASSWORD_FILES, passwords, strict=True):
+        try:
+            if path:
+                read_password(path)
+        except (OSError, ValueError) as failure:
+            raise SettingsError(f"{environment_name(name)}: {_one_line(failure)}") from None
     try:
-        if password_file:
-            read_password(password_file)
-    except (OSError, ValueError) as failure:
-        raise SettingsError(f"{environment_name('redis_password_file')}: {_one_line(failure)}") from None
-    try:
-        make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs, password_file=password_file)
+        make_client(settings.redis_url, socket_timeout_secs=settings.redis_timeout_secs, passwords=passwords)
     except (ValueError, TypeError) as failure:  # the URL may hold a password, so it is not shown
         raise SettingsError(f"{environment_name('redis_url')}: {_one_line(failure)}") from None
 

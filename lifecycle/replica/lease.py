@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from lifecycle.aio import tasks
@@ -23,6 +23,8 @@ from lifecycle.types import ReplicaState, Role
 from lifecycle.version import VERSION
 
 log = logging.getLogger(__name__)
+
+_LIST = -1
 
 
 class Lease:
@@ -50,6 +52,7 @@ class Lease:
         self._left = False
         self._draining = False
         self._sending = asyncio.Lock()
+        self._under_way: dict[int, asyncio.Task[None]] = {}  # parts of heartbeats, by shard; _LIST is the announcement
         self._hurried = asyncio.Event()
         # The shards that have lost data and have not been told again what is held, or of which that failed otherwise.
         self.reasserting: set[int] = set()
@@ -84,7 +87,11 @@ class Lease:
         Raises StoreUnavailable, or ConfigurationConflict when living replicas run with other common settings.
         """
         await self.announce(retry_for_secs)
-        await self._renew_shards()
+        try:
+            await self._wait_for(self._begin_renewals(), None)
+        except BaseException:
+            await self._break_off()
+            raise
 
     async def announce(self, retry_for_secs: float = 0.0) -> None:
         """Show the cluster what this replica is now. Raises StoreUnavailable or ConfigurationConflict."""
@@ -138,8 +145,9 @@ class Lease:
     async def run(self) -> None:
         """Send a heartbeat every `heartbeat_secs`, until cancelled or until `leave` was called.
 
-        Raises ConfigurationConflict when living replicas run with other common settings. Other errors are logged, and
-        the next heartbeat follows.
+        What one server does not answer in time goes on beside the next heartbeats to the others. Raises
+        ConfigurationConflict when living replicas run with other common settings. Other errors are logged, and the next
+        heartbeat follows.
         """
         try:
             while True:
@@ -156,13 +164,33 @@ class Lease:
                     await self._heartbeat()
         finally:
             self._announced = None
+            await self._break_off()
 
     async def _heartbeat(self) -> None:
-        announcing = asyncio.gather(self._announce_again(), self._renew_shards(), return_exceptions=True)
-        for outcome in await announcing:
-            if isinstance(outcome, BaseException):
-                tasks.check_cancelled()
-                raise outcome
+        begun = [*self._begin(_LIST, self._announce_again()), *self._begin_renewals()]
+        await self._wait_for(begun, self._store.settings.heartbeat_secs / 2)
+
+    def _begin_renewals(self) -> list[asyncio.Task[None]]:
+        return [task for shard, lease in enumerate(self.shards) for task in self._begin(shard, lease.renew())]
+
+    def _begin(self, part: int, work: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        """Begin a part of a heartbeat, unless that of an earlier one is still under way."""
+        if part in self._under_way:
+            work.close()
+            return []
+        task = self._under_way[part] = asyncio.create_task(work, name=f"heartbeat {part}")
+        return [task]
+
+    async def _wait_for(self, begun: Sequence[asyncio.Task[None]], timeout_secs: float | None) -> None:
+        """Wait for these parts, and handle the outcome of all that have ended. Raises ConfigurationConflict."""
+        if begun:
+            await asyncio.wait(begun, timeout=timeout_secs)
+        for part in [part for part, task in self._under_way.items() if task.done()]:
+            failure = self._under_way.pop(part).exception()
+            if part == _LIST and failure is not None:
+                raise failure
+            if part != _LIST:
+                self._note_renewal(part, failure)
 
     async def _announce_again(self) -> None:
         """Announce the replica, with a failure logged. Raises ConfigurationConflict."""
@@ -175,19 +203,22 @@ class Lease:
         except Exception:
             log.exception("A heartbeat failed with an unexpected error")
 
-    async def _renew_shards(self) -> None:
-        """Renew the lease in each shard, whether or not another fails."""
-        outcomes = await asyncio.gather(*(shard.renew() for shard in self.shards), return_exceptions=True)
-        for shard, outcome in enumerate(outcomes):
-            if isinstance(outcome, StoreError):
-                log.warning(
-                    "The lease in shard %d was not renewed, which the next heartbeat repeats: %s", shard, outcome
-                )
-            elif isinstance(outcome, Exception):
-                self.reasserting.add(shard)
-                log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=outcome)
-            elif outcome is None:
-                self._renewed_at = time.monotonic()
+    async def _break_off(self) -> None:
+        """End what is under way, whatever comes of it."""
+        await tasks.end(self._under_way.values())
+        for task in self._under_way.values():
+            if not task.cancelled():
+                task.exception()  # asyncio logs one that nobody reads
+        self._under_way.clear()
+
+    def _note_renewal(self, shard: int, failure: BaseException | None) -> None:
+        if isinstance(failure, StoreError):
+            log.warning("The lease in shard %d was not renewed, which the next heartbeat repeats: %s", shard, failure)
+        elif failure is not None:
+            self.reasserting.add(shard)
+            log.error("The reconciliation of shard %d failed with an unexpected error", shard, exc_info=failure)
+        else:
+            self._renewed_at = time.monotonic()
 
     async def leave(self, expire: Callable[[int, str], Any]) -> None:
         """Leave the cluster: `run` ends, and `expire` is called with each shard and this replica's id there.
@@ -196,7 +227,8 @@ class Lease:
         """
         self._left, self._announced = True, None
         self._hurried.set()
-        async with self._sending:  # no heartbeat is under way, which would join again
+        async with self._sending:
+            await self._break_off()  # no heartbeat is under way, which would join again
             await self.leave_through(self._store, expire)
 
     async def leave_through(self, store: Store, expire: Callable[[int, str], Any]) -> None:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from lifecycle.redis_url import Kind, parse
 from lifecycle.settings import Settings
 from lifecycle.store.listener import ConnectionFactory
+from lifecycle.store.password_file import PasswordFiles
 from lifecycle.store.pubsub import Subscriptions
 from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
 from lifecycle.store.redis_cluster import ClusterCommands
@@ -63,6 +64,11 @@ async def open_blocking(settings: Settings) -> AsyncIterator[Commands]:
         yield deployment.blocking()
 
 
+def password_files(settings: Settings) -> PasswordFiles:
+    """Return the files that the settings name."""
+    return PasswordFiles(settings.redis_password_file, settings.redis_sentinel_password_file)
+
+
 class _Deployment:
     """Ways to connect to one deployment of Redis. All connections are closed together."""
 
@@ -103,19 +109,19 @@ class _Deployment:
 
 def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     """Connect to one server, or to the primary behind Sentinels."""
-    url, timeout_secs, password_file = settings.redis_url, settings.redis_timeout_secs, settings.redis_password_file
-    commands = Commands(make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file))
+    url, timeout_secs, passwords = settings.redis_url, settings.redis_timeout_secs, password_files(settings)
+    commands = Commands(make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords))
     stack.push_async_callback(commands.aclose)
-    subscriber = make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file)
+    subscriber = make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords)
     stack.push_async_callback(subscriber.aclose)
 
     def replicated(kind: ReplicatedKind) -> Commands:
-        opened = kind(make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file))
+        opened = kind(make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords))
         stack.push_async_callback(opened.aclose)
         return opened
 
     def blocking() -> Commands:
-        opened = BlockingCommands(blocking_client(url, timeout_secs, password_file))
+        opened = BlockingCommands(blocking_client(url, timeout_secs, passwords))
         stack.push_async_callback(opened.aclose)
         return opened
 
@@ -129,13 +135,13 @@ def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
 
 def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
     """Connect to the nodes of a Redis Cluster."""
-    timeout_secs, password_file = settings.redis_timeout_secs, settings.redis_password_file
+    timeout_secs, passwords = settings.redis_timeout_secs, password_files(settings)
 
     def make(url: str) -> Redis:
-        return make_client(url, socket_timeout_secs=timeout_secs, password_file=password_file)
+        return make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords)
 
     def make_blocking(url: str) -> Redis:
-        return blocking_client(url, timeout_secs, password_file)
+        return blocking_client(url, timeout_secs, passwords)
 
     topology = Topology(parse(settings.redis_url), make)
     stack.push_async_callback(topology.aclose)

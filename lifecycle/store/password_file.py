@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+class PasswordFiles(NamedTuple):
+    """Name the files that have the passwords of Redis and of the Sentinels; '' for none."""
+
+    redis: str = ""
+    sentinels: str = ""
+
+
+NO_PASSWORD_FILES = PasswordFiles()
 
 
 class PasswordFile(CredentialProvider):
@@ -38,7 +48,7 @@ def read_password(path: str) -> str:
     return password
 
 
-def use_password_file(options: dict[str, Any], path: str) -> None:
+def use_password_file(options: dict[str, Any], path: str, *, of_sentinels: bool = False) -> None:
     """Let the options of a connection read the password from this file; '' changes nothing.
 
     Raises ValueError when they have a password already.
@@ -46,6 +56,9 @@ def use_password_file(options: dict[str, Any], path: str) -> None:
     if not path:
         return
     if options.get("password"):
-        raise ValueError("it has a password, and LIFECYCLE_REDIS_PASSWORD_FILE names another: leave out one of them")
+        what, name = (" for the Sentinels", "_SENTINEL") if of_sentinels else ("", "")
+        raise ValueError(
+            f"it has a password{what}, and LIFECYCLE_REDIS{name}_PASSWORD_FILE names another: leave out one of them"
+        )
     options.pop("password", None)
     options["credential_provider"] = PasswordFile(path, options.pop("username", None))

@@ -31,7 +31,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
 from lifecycle.store.link import Link, Reply, connected
-from lifecycle.store.password_file import use_password_file
+from lifecycle.store.password_file import NO_PASSWORD_FILES, PasswordFiles, use_password_file
 from lifecycle.store.redis_errors import unavailable
 from lifecycle.store.sentinel import sentinel_client
 from lifecycle.store.sockets import GUARDED, UnixConnection
@@ -61,29 +61,33 @@ def client_options(socket_timeout_secs: float) -> dict[str, Any]:
     }
 
 
-def make_client(url: str, *, socket_timeout_secs: float, password_file: str = "") -> Redis:
+def make_client(url: str, *, socket_timeout_secs: float, passwords: PasswordFiles = NO_PASSWORD_FILES) -> Redis:
     """Return a client of the URL's server, of the primary that Sentinels name, or of a Redis Cluster's first node.
 
-    It reads the password from `password_file`, if there is one, at each connect. Raises ValueError when the URL is
-    malformed. Nothing is connected yet.
+    It reads the passwords from their files, if there are any, at each connect. Raises ValueError when the URL is
+    malformed or does not go with the files. Nothing is connected yet.
     """
     redis_url = parse(url)
+    if passwords.sentinels and redis_url.kind is not Kind.SENTINEL:
+        raise ValueError(
+            "it names no Sentinels, and LIFECYCLE_REDIS_SENTINEL_PASSWORD_FILE is for them: leave that out"
+        )
     options = client_options(socket_timeout_secs)
     if redis_url.kind is Kind.SENTINEL:
-        return sentinel_client(redis_url, options, password_file)
+        return sentinel_client(redis_url, options, passwords)
     if redis_url.kind is Kind.CLUSTER:
         url = redis_url.node_url(*redis_url.nodes[0])
     given: dict[str, Any] = dict(parse_url(url))
-    use_password_file(given, password_file)
+    use_password_file(given, passwords.redis)
     connection_class = GUARDED[given.pop("connection_class", Connection)]
     if connection_class is not UnixConnection:
         options["socket_keepalive"] = True
     return Redis.from_pool(ConnectionPool(connection_class, **(options | given)))
 
 
-def blocking_client(url: str, timeout_secs: float, password_file: str = "") -> Redis:
+def blocking_client(url: str, timeout_secs: float, passwords: PasswordFiles = NO_PASSWORD_FILES) -> Redis:
     """Return a client for blocking reads, whose timeout is added to the BLOCK time. Raises ValueError as above."""
-    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, password_file=password_file)
+    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, passwords=passwords)
 
 
 class Commands:

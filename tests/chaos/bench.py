@@ -7,11 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
@@ -20,6 +22,7 @@ from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from tests import sse
 from tests.chaos.invariants import Invariants
+from tests.chaos.links import Links, OpenLinks
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.readings import Reading
 from tests.cluster import Cluster, Process
@@ -31,17 +34,18 @@ TERMINAL = ("completed", "failed", "cancelled")
 
 @dataclass
 class Bench(Cluster):
-    """`store` is the direct line to Redis, for commands and for looking; `proxies` are the processes' lines."""
+    """`store` is the direct line to Redis, for commands and for looking; `links` are the processes' lines."""
 
     store: Store = field(kw_only=True)
     invariants: Invariants = field(kw_only=True)
-    proxies: dict[Process, FaultProxy] = field(default_factory=dict)
-    proxied: bool = True
+    links: dict[Process, Links] = field(default_factory=dict)
+    open_links: OpenLinks | None = None  # without it, the processes reach Redis by themselves
     serving: list[Process] = field(default_factory=list)  # frontends that a balancer would send requests to
     environment: dict[str, str] = field(default_factory=dict)  # of the processes that are started from now on
 
     def link(self, process: Process) -> FaultProxy:
-        return self.proxies[process]
+        """Return a process's line to a single server."""
+        return self.links[process].only
 
     async def execute(self, *args: Any) -> Any:
         """A command to Redis, past every proxy."""
@@ -161,20 +165,23 @@ class Bench(Cluster):
 
     async def _joined(self, process: Process) -> bool:
         self._must_run(process)
-        roster = await self.store.roster()
+        try:
+            roster = await self.store.roster()
+        except StoreUnavailable:  # what was broken before, or a busy machine
+            return False
         own = [entry.about for entry in roster.replicas if f'"pid":{process.pid},'.encode() in entry.about]
         return any(b'"state":"starting"' not in about for about in own)
 
     async def _start(self, role: str, argv: list[str], overrides: dict[str, Any]) -> Process:
-        if not self.proxied or "redis_url" in overrides:  # it reaches Redis by itself
+        if self.open_links is None or "redis_url" in overrides:  # it reaches Redis by itself
             return await super()._start(role, argv, overrides)
-        proxy = await FaultProxy(self.settings.redis_url).start()
+        links = await self.open_links()
         try:
-            process = await super()._start(role, argv, {**overrides, "redis_url": proxy.url})
+            process = await super()._start(role, argv, {**overrides, "redis_url": links.url})
         except BaseException:
-            await proxy.close()
+            await links.close()
             raise
-        self.proxies[process] = proxy
+        self.links[process] = links
         return process
 
     def _environment(self, settings: Settings) -> dict[str, str]:
@@ -182,13 +189,13 @@ class Bench(Cluster):
 
     async def close(self) -> None:
         """A process must end by itself when it is told to and nothing is broken any more."""
-        for proxy in self.proxies.values():
-            proxy.restore()
+        for links in self.links.values():
+            links.restore()
         try:
             await super().close()
         finally:
-            for proxy in self.proxies.values():
-                await proxy.close()
+            for links in self.links.values():
+                await links.close()
 
 
 @asynccontextmanager
@@ -199,11 +206,13 @@ async def open_bench(
     frontends: int = 1,
     workers: int = 1,
     proxied: bool = True,
+    open_links: OpenLinks | None = None,
     **watching: Any,
 ) -> AsyncIterator[Bench]:
     """Run a cluster with echo workers. `watching` goes to the Invariants, which hold at the end or fail the test.
 
-    Not `proxied`, for load that one process could not pass on: no link can be broken then.
+    Not `proxied`, for load that one process could not pass on: no link can be broken then. `open_links` are those to a
+    deployment of several servers.
     Every script is loaded beforehand, so that a rule which waits for one meets the call that executes.
     """
     async with AsyncExitStack() as stack:
@@ -213,7 +222,10 @@ async def open_bench(
                 await node.execute("SCRIPT", "LOAD", script_loader.load(name).source)
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)
         http = await stack.enter_async_context(httpx2.AsyncClient(timeout=30, trust_env=False, limits=limits))
-        bench = Bench(settings, directory, http, store=store, invariants=Invariants(store, **watching), proxied=proxied)
+        if open_links is None and proxied:
+            open_links = partial(Links.to_one, settings.redis_url)
+        invariants = Invariants(store, **watching)
+        bench = Bench(settings, directory, http, store=store, invariants=invariants, open_links=open_links)
         stack.push_async_callback(bench.close)
         for _ in range(frontends):
             await bench.frontend()

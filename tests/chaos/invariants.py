@@ -33,6 +33,7 @@ from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
+from lifecycle.types import Role
 from tests.chaos.readings import Reading, differences, faults_of
 from tests.chaos.snapshot import Record, Shard, read_shard
 
@@ -68,7 +69,7 @@ class Invariants:
         self.ended: dict[str, Record] = {}  # every request that was seen to have ended
         self.unsettled: set[str] = set()  # requests of the last snapshot that have not ended
         self.orphans: set[str] = set()  # those of them whose frontend or worker holds no lease
-        self.living: set[int] = set()  # processes of the replicas with a lease
+        self.living: set[int] = set()  # processes of the replicas that are listed, with a lease in every shard
         self._store = store
         self._poll_secs = poll_secs
         self._consequences_secs = consequences_secs
@@ -161,6 +162,7 @@ class Invariants:
         store = self._store
         roster = await store.roster()
         leases = await cluster.leases(store)
+        held = await _held_everywhere(store)
         self._replicas.update(leases)
         unsettled: set[str] = set()
         frontends: dict[str, int] = {}
@@ -179,12 +181,13 @@ class Invariants:
             seen, seen_again = ((s.members, s.counts, s.totals) for s in (shard, again))
             stable = stable and seen == seen_again
         self.unsettled, self.inflight = unsettled, gauge.total.inflight
-        # What a frontend holds under an id that was fenced does not count, and belongs to nobody for a moment.
+        # What a frontend holds where its lease has expired does not count, and belongs to nobody for a moment.
+        held &= await _held_everywhere(store)
         fenced = {replica_of(member) for member in self._replicas if "~" in member}
-        shown = {entry.id: count for entry, count in gauge.frontends if entry.id not in fenced}
+        shown = {entry.id: count for entry, count in gauge.frontends if entry.id in held - fenced}
         if stable and not self._may_lose and any(frontends.get(f, 0) != count for f, count in shown.items()):
             self.note(f"the gauge shows {shown}, the frontends hold {frontends}")
-        self._check_deaths(roster, set(leases), shards)
+        self._check_deaths(roster, set(leases), held, shards)
 
     def _check_shard(self, index: int, shard: Shard, before: Shard | None) -> None:
         counted = self._counted[index]
@@ -235,10 +238,10 @@ class Invariants:
         if lost:
             self.note(f"queued, and in no queue: {lost}")
 
-    def _check_deaths(self, roster: Roster, living: set[str], shards: list[Shard]) -> None:
+    def _check_deaths(self, roster: Roster, living: set[str], held: set[str], shards: list[Shard]) -> None:
         """Within one lease the dead do not count; soon after, their requests have ended or moved."""
         now = time.monotonic()
-        self.living = {int(orjson.loads(entry.about).get("pid", 0)) for entry in roster.replicas}
+        self.living = {int(orjson.loads(entry.about).get("pid", 0)) for entry in roster.replicas if entry.id in held}
         self.orphans = {
             rid
             for shard in shards
@@ -268,6 +271,21 @@ class Invariants:
         """Said once, however often it is seen."""
         if violation not in self.violations:
             self.violations.append(violation)
+
+
+async def _held_everywhere(store: Store) -> set[str]:
+    """Return the ids of the replicas that hold a lease in every shard, under whatever id it has there."""
+    now = await store.now()
+    replies = await store.commands.execute_many(
+        ("ZRANGEBYSCORE", f"{prefix}{role}s", now, "+inf") for role in Role for prefix in store.keys.prefixes
+    )
+    holders = [{replica_of(member.decode()) for member in members} for members in replies]
+    shards = store.settings.shards
+    return {
+        replica
+        for first in range(0, len(holders), shards)
+        for replica in set.intersection(*holders[first : first + shards])
+    }
 
 
 def _keep_since(since: dict[str, float], now_true: set[str], now: float) -> None:

@@ -81,7 +81,8 @@ class Rule:
 class FaultProxy:
     """One listening port on loopback in front of one Redis (`redis://` or `unix://`)."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, host: str = "127.0.0.1", port: int = 0) -> None:
+        """`host` and `port`: where it listens."""
         parts = urlsplit(target)
         if parts.scheme not in ("redis", "unix"):
             raise ValueError(f"no proxy for {target!r}: TCP or a unix socket, without TLS")
@@ -95,14 +96,20 @@ class FaultProxy:
         self._links: set[_Link] = set()
         self._mode = _Mode.PASS
         self._detour_port: int | None = None
-        self.port = 0
+        self.host = host
+        self.port = port
         self.delay_secs = 0.0
+        self.rewritten: tuple[bytes, bytes] | None = None  # in the replies, the first text becomes the second
         self.requests: list[Rule] = []
         self.replies: list[Rule] = []
 
     @property
     def url(self) -> str:
-        return f"redis://{self._credentials}127.0.0.1:{self.port}/{self._database}"
+        return f"redis://{self._credentials}{self.host}:{self.port}/{self._database}"
+
+    @property
+    def target_port(self) -> int:
+        return self._address[1]
 
     @property
     def open(self) -> bool:
@@ -149,7 +156,7 @@ class FaultProxy:
 
     async def start(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Link(self).client, "127.0.0.1", self.port)
+        self._server = await loop.create_server(lambda: _Link(self).client, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -312,7 +319,8 @@ class _Pipe:
             return
         assert self._target is not None
         if rule is None or self is link.to_server:
-            self._target.write(data)
+            rewritten = link.proxy.rewritten if self is link.to_client else None
+            self._target.write(data.replace(*rewritten) if rewritten else data)
         if rule is not None and rule.then is Then.SWALLOW:
             link.to_client._lost = True
         elif rule is not None and rule.then is Then.RESET:

@@ -140,6 +140,40 @@ async def test_what_continues_is_inherited(steady: Settings, tmp_path: Path, hea
 
 
 @pytest.mark.fault(
+    "A call is refused at a frontend that does not reach Redis, repeated at another one under the same id, and that "
+    "one is killed (`kill -9`).",
+    "The first one takes the request over and lets it go on: the call that it refused is not this one.",
+)
+async def test_a_refused_call_is_inherited_after_its_repetition(
+    make_settings: MakeSettings, tmp_path: Path, healing: Healing
+) -> None:
+    settings = make_settings(lease_secs=4.0, echo_tokens_per_sec=8.0)
+    async with open_bench(settings, tmp_path, frontends=2) as bench:
+        dying, survivor = bench.frontends
+        bench.link(survivor).cut()
+        async with bench.post(survivor, chat(WORDS), "r1") as refused:
+            assert refused.response.status_code == 503
+        async with bench.post(dying, chat(WORDS), "r1", X_On_Disconnect="continue") as stream:
+            await stream.read_tokens(2)
+            bench.link(survivor).restore()
+            name = (await bench.get("/health", survivor))["frontend"]
+            healing.begins()
+            await bench.kill(dying)
+            await _breaks_off(stream)
+        owner = (await bench.status("r1", "running", "completed"))["frontend"]
+        assert owner != name
+
+        async def inherited() -> bool:
+            return bool((await bench.status("r1", "running", "completed"))["frontend"].startswith(name))
+
+        await wait_until(inherited)
+        healing.is_over()
+        async with bench.resume(survivor, "r1") as rest:
+            assert (text_of(await rest.read()), error_of(rest.events)) == (WORDS, None)
+        await bench.quiet()
+
+
+@pytest.mark.fault(
     "A frontend is killed (`kill -9`) while another frontend has a reader of its request.",
     "The reader keeps the request alive and reads the complete text.",
 )

@@ -32,6 +32,7 @@ from tests.sse import Stream, error_of
 from tests.waiting import wait_until
 
 SHARDS = 6  # two for each of the three primaries
+_LONG_SECS = 40.0  # the time limit of a command, where a node that hangs must hold up nobody
 
 
 @pytest.fixture
@@ -346,8 +347,9 @@ def _maps_asked_for(cluster: ClusterSetup) -> int:
     "The streams of the shards that can be reached end with `worker_lost`, as if no node hung.",
 )
 async def test_workers_die_while_a_node_hangs(
-    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+    make_settings: MakeSettings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
 ) -> None:
+    settings = make_settings(shards=SHARDS, lease_secs=3.0, redis_timeout_secs=_LONG_SECS)
     places = Places(settings, redis_cluster)
     hanging = places.primary("another")
     reachable = set(range(SHARDS)) - places.shards_of(hanging)
@@ -358,14 +360,47 @@ async def test_workers_die_while_a_node_hangs(
             try:
                 for worker in list(bench.workers):
                     await bench.kill(worker)
-                for shard in reachable:
-                    error = error_of(await streams[shard].read())
-                    assert error is not None
-                    assert error["error_type"] == "worker_lost"
+                async with asyncio.timeout(_LONG_SECS / 2):  # so nobody has waited for an answer of the node
+                    for shard in reachable:
+                        error = error_of(await streams[shard].read())
+                        assert error is not None
+                        assert error["error_type"] == "worker_lost"
                 healing.is_over()
             finally:
                 hanging.thaw()
             await bench.worker("paced", PACED, redis_url=settings.redis_url)
+            await asyncio.gather(*(stream.read() for stream in streams.values()))
+        await _every_shard_serves(bench, places)
+        await _is_right(bench)
+
+
+@pytest.mark.fault(
+    "The node of the control keys hangs, and another node loses its data.",
+    "Each replica reconciles with the shards all the same: the streams of the lost data end with `state_lost`, those "
+    "of the third node with their complete text.",
+)
+async def test_data_is_lost_while_the_control_keys_are_away(
+    settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
+) -> None:
+    places = Places(settings, redis_cluster)
+    control, emptied = places.primary("control"), places.primary("another")
+    (third,) = set(redis_cluster.primaries) - {control, emptied}
+    async with straight_bench(settings, tmp_path, may_lose=True) as bench:
+        async with _a_stream_in_every_shard(bench, places, 300) as streams:
+            control.freeze()
+            try:
+                healing.begins()
+                ask(emptied, "FLUSHALL")
+                for shard in places.shards_of(emptied):
+                    error = error_of(await streams[shard].read())
+                    assert error is not None
+                    assert error["error_type"] == "state_lost"
+                healing.is_over()
+                for shard in places.shards_of(third):
+                    events = await streams[shard].read()
+                    assert (text_of(events), error_of(events)) == (numbers(300), None), shard
+            finally:
+                control.thaw()
             await asyncio.gather(*(stream.read() for stream in streams.values()))
         await _every_shard_serves(bench, places)
         await _is_right(bench)

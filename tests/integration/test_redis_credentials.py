@@ -17,6 +17,7 @@ from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
 from tests.certificates import certify
 from tests.cluster import Cluster, running
+from tests.sentinel_setup import SentinelSetup
 from tests.servers import ask
 from tests.sse import chat, error_of, post, text_of
 from tests.waiting import wait_until
@@ -60,6 +61,38 @@ async def test_a_new_password_is_read_from_its_file(tmp_path: Path) -> None:
                 await stream.read_tokens(2)
                 ask(server, "ACL", "SETUSER", "replica", "resetpass", ">the new one")
                 ask(server, "CLIENT", "KILL", "USER", "replica")
+
+                async def away() -> bool:
+                    return not await is_ready(cluster)
+
+                await wait_until(away, LEASE_SECS, "a frontend that is not ready")
+                replace(password, "the new one\n")
+                events = await stream.read()
+            assert error_of(events) is None
+            assert text_of(events).split() == WORDS.split()
+            await wait_until(lambda: is_ready(cluster), what="a frontend that is ready")
+            assert await ids(cluster) == before
+            logs = [process.log.read_text() for process in (*cluster.frontends, *cluster.workers)]
+    assert not [log for log in logs if "the old one" in log or "the new one" in log]
+
+
+async def test_a_new_password_of_the_sentinels_is_read_from_its_file(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    replace(password, "the old one\n")
+    with SentinelSetup() as setup:
+        for sentinel in setup.sentinels:
+            ask(sentinel, "ACL", "SETUSER", "finder", "on", ">the old one", "-@all", "+sentinel|masters")
+        url = setup.url + "?sentinel_username=finder"
+        settings = Settings(redis_url=url, redis_sentinel_password_file=str(password), **QUICK)
+        async with running(settings, tmp_path) as cluster:
+            before = await ids(cluster)
+            async with post(cluster.http, cluster.frontends[0].url, chat(WORDS)) as stream:
+                await stream.read_tokens(2)
+                for sentinel in setup.sentinels:
+                    ask(sentinel, "ACL", "SETUSER", "finder", "resetpass", ">the new one")
+                    ask(sentinel, "CLIENT", "KILL", "USER", "finder")
+                for kind in ("normal", "pubsub"):
+                    ask(setup.primary, "CLIENT", "KILL", "TYPE", kind)
 
                 async def away() -> bool:
                     return not await is_ready(cluster)
@@ -120,22 +153,28 @@ async def test_new_certificates_are_read_at_the_next_connect(tmp_path: Path) -> 
         server.stop()
 
 
+_PASSWORD, _OF_SENTINELS = "--redis-password-file", "--redis-sentinel-password-file"
+
+
 @pytest.mark.parametrize(
-    ("content", "url", "says"),
+    ("content", "url", "flag", "says"),
     [
-        (None, "redis://127.0.0.1:1/0", "LIFECYCLE_REDIS_PASSWORD_FILE"),
-        ("\n", "redis://127.0.0.1:1/0", "no password"),
-        ("topsecret", "redis://:hidden@127.0.0.1:1/0", "leave out one"),
-        ("topsecret", "redis+sentinel://:hidden@127.0.0.1:1/main", "leave out one"),
+        (None, "redis://127.0.0.1:1/0", _PASSWORD, "LIFECYCLE_REDIS_PASSWORD_FILE"),
+        ("\n", "redis://127.0.0.1:1/0", _PASSWORD, "no password"),
+        ("topsecret", "redis://:hidden@127.0.0.1:1/0", _PASSWORD, "leave out one"),
+        ("topsecret", "redis+sentinel://:hidden@127.0.0.1:1/main", _PASSWORD, "leave out one"),
+        (None, "redis+sentinel://127.0.0.1:1/main", _OF_SENTINELS, "LIFECYCLE_REDIS_SENTINEL_PASSWORD_FILE"),
+        ("topsecret", "redis+sentinel://127.0.0.1:1/main?sentinel_password=hidden", _OF_SENTINELS, "leave out one"),
+        ("topsecret", "redis+cluster://127.0.0.1:1", _OF_SENTINELS, "names no Sentinels"),
     ],
 )
 def test_a_wrong_password_file_stops_the_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, url: str, says: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, url: str, flag: str, says: str
 ) -> None:
     file = tmp_path / "password"
     if content is not None:
         file.write_text(content)
-    assert main.run(["ps", "--redis-url", url, "--redis-password-file", str(file)]) == 2
+    assert main.run(["ps", "--redis-url", url, flag, str(file)]) == 2
     said = capsys.readouterr().err
     assert says in said
     assert len(said.splitlines()) == 1

@@ -286,6 +286,47 @@ async def test_each_node_of_a_cluster_waits_for_its_own_replicas(namespace: str)
             assert not store.unreplicated.counts
 
 
+async def test_a_slot_that_moves_disturbs_only_the_writes_of_its_own_shard(namespace: str) -> None:
+    """Two shards of one node share a pipeline, and so the small write that precedes WAIT, which has one slot."""
+    with ClusterSetup(primaries=3, replicas=1, node_timeout_ms=60_000) as setup:
+        settings = _settings(setup.url, namespace, _NEVER_MS, shards=6, redis_timeout_secs=70.0)
+        async with open_store(settings) as store, _looking(settings) as looking:
+            moving_slot, staying_slot = (slot_of(store.keys.prefixes[shard]) for shard in (0, 1))
+            source = setup.node_of(moving_slot)
+            assert source is setup.node_of(staying_slot)
+            target = next(node for node in setup.primaries if node is not source)
+            ids = (f"r{number}" for number in range(1000))
+            moving, staying = ([], [])  # type: tuple[list[str], list[str]]
+            while min(len(moving), len(staying)) < 3:
+                rid = next(ids)
+                {0: moving, 1: staying}.get(store.keys.shard_of(rid), []).append(rid)
+            await asyncio.gather(admit(store, staying[0], "f"), admit(store, moving[0], "f"))
+            assert not store.unreplicated.counts
+
+            ask(target, "CLUSTER", "SETSLOT", moving_slot, "IMPORTING", source.id)
+            ask(source, "CLUSTER", "SETSLOT", moving_slot, "MIGRATING", target.id)
+            stays, moves = await asyncio.gather(
+                admit(store, staying[1], "f"), admit(store, moving[1], "f"), return_exceptions=True
+            )
+            assert stays is None
+            assert isinstance(moves, StoreUnavailable)
+            assert await _status(looking, staying[1]) is Status.QUEUED
+            assert store.unreplicated.counts == {"admit": 1}  # it stands; whether the replica has it is not known
+
+            await setup.migrate_slot(moving_slot, target)
+            replica = setup.replicas[setup.primaries.index(target)][0]
+            replica.freeze()
+            try:
+                waiting = asyncio.create_task(admit(store, moving[2], "f"))
+                await _has_status(looking, moving[2], Status.QUEUED)
+                await admit(store, staying[2], "f")
+                assert not waiting.done()
+            finally:
+                replica.thaw()
+            await waiting
+            assert store.unreplicated.counts == {"admit": 1}
+
+
 def test_the_wait_must_be_shorter_than_the_timeout_of_a_command() -> None:
     with pytest.raises(SettingsError, match="at most half of LIFECYCLE_REDIS_TIMEOUT_SECS=2"):
         load({"wait_replicas": 1, "wait_timeout_ms": 1001})

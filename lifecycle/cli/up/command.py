@@ -88,7 +88,8 @@ def up(
     given = settings.redis_url if "redis_url" in settings.model_fields_set else None
     with private_server(given, console.notice) as server:
         if server is not None:
-            settings = settings.model_copy(update={"redis_url": server.url, "redis_password_file": ""})
+            own = {"redis_url": server.url, "redis_password_file": "", "redis_sentinel_password_file": ""}
+            settings = settings.model_copy(update=own)
         return asyncio.run(_run(plan, settings, console, server))
 
 

@@ -41,8 +41,10 @@ def main() -> int:
     plan = Plan(given.seed, given.secs, given.frontends, given.clients, given.slowness, given.only)
     report = Report(given.redis, given.seed, given.secs)
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
-    asyncio.run(soak(_DEPLOYMENTS[given.redis](), plan, directory, report))
-    print(f"\n{report}")
+    try:
+        asyncio.run(soak(_DEPLOYMENTS[given.redis](), plan, directory, report))
+    finally:  # what was seen until something else has failed is shown too
+        print(f"\n{report}")
     if given.history is not None:
         report.history.write(given.history)
     if report.violations:

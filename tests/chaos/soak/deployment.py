@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
+from tests.chaos.links import Links
 from tests.chaos.soak.fault import Fault
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-percentage": "0"}
@@ -16,9 +17,8 @@ DURABLE = {"appendonly": "yes", "appendfsync": "always", "auto-aof-rewrite-perce
 
 
 class Deployment(ABC):
-    """One kind of deployment. `proxied`: the replicas reach it through fault proxies, so links can be broken."""
+    """One kind of deployment, which the replicas reach through fault proxies."""
 
-    proxied = False
     shards = 4
 
     @property
@@ -29,6 +29,10 @@ class Deployment(ABC):
     @abstractmethod
     def primaries(self) -> Sequence[EmbeddedRedis]:
         """Return the servers that take writes now."""
+
+    @abstractmethod
+    async def open_links(self) -> Links:
+        """Open the links of one replica that is to be started."""
 
     @abstractmethod
     def faults(self, bench: Bench, dice: random.Random) -> list[Fault]:

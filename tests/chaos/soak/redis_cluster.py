@@ -1,6 +1,6 @@
 """A Redis Cluster of three primaries with a replica each: primaries fail, are failed over, and slots move.
 
-The node with the control slot is left alone, and so are the links to single nodes.
+A primary that fails is any of them, so at times that of the control slot; a fault of its own makes sure of it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from lifecycle.local.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
 from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
-from tests.chaos.soak.connection_faults import ConnectionFaults
+from tests.chaos.links import PER_PROCESS, Links
+from tests.chaos.soak.answered_errors import AnsweredErrors
 from tests.chaos.soak.deployment import DURABLE, Deployment
 from tests.chaos.soak.fault import Fault, Struck
 from tests.chaos.soak.lag import lagging
+from tests.chaos.soak.link_faults import LinkFaults
 from tests.chaos.soak.refusals import Refusals
 from tests.chaos.soak.snapshot import roll_back
 from tests.cluster_setup import ClusterNode, ClusterSetup
@@ -30,13 +32,17 @@ from tests.waiting import wait_until
 _NOT_HERE = ("BUSY", "NOAUTH", "READONLY", "MASTERDOWN")
 """A node that is busy is replaced, REPLICAOF is not allowed, and replicas would need the password too."""
 
+_NODE_TIMEOUT_MS = 1500
+"""So long that a busy machine alone causes no failover, which could lose writes while no fault allows that."""
+
 
 class RedisCluster(Deployment):
     shards = 6
 
     def __init__(self) -> None:
         binary = find_server(BUNDLED) if bundled_path() else None
-        self._setup = ClusterSetup(binary, replicas=1, config=DURABLE)
+        config = DURABLE | PER_PROCESS
+        self._setup = ClusterSetup(binary, replicas=1, node_timeout_ms=_NODE_TIMEOUT_MS, config=config)
         self._dice = random.Random()
         self._slots: list[int] = []  # of the shards
         self._control_slot = 0
@@ -47,6 +53,9 @@ class RedisCluster(Deployment):
 
     def primaries(self) -> Sequence[EmbeddedRedis]:
         return self._owners()
+
+    async def open_links(self) -> Links:
+        return await Links.to_many(self.url, [node.port for node in self._setup.nodes])
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -64,7 +73,10 @@ class RedisCluster(Deployment):
             Fault("primary frozen briefly", self._frozen_briefly, loses_data=True),
             Fault("replica promoted that lags", self._lagging, loses_data=True),
             Fault("primary from a snapshot", self._from_a_snapshot, loses_data=True),
-            *ConnectionFaults(bench, lambda: [node for node in self._setup.nodes if node.running], dice).faults(),
+            Fault("node of the control slot killed", self._control_killed, loses_data=True),
+            Fault("node of the control slot hangs", self._control_hangs, loses_data=True),
+            *LinkFaults(bench, dice, lambda: [node.port for node in self._owners()]).faults(),
+            *AnsweredErrors(bench, self.primaries, dice).faults(also=_NOT_HERE),
             Fault("slot moved key by key", self._slot_moved),
             Fault("slot moved at once", self._slot_moved_at_once),
         ]
@@ -80,16 +92,10 @@ class RedisCluster(Deployment):
         """Return the primaries of now: those that serve and do not follow anybody."""
         return [node for node in self._setup.nodes if _role(node) == "master" and node.id in _primary_ids(node)]
 
-    def _victim(self) -> tuple[ClusterNode, ClusterNode]:
-        """Choose a primary that does not have the control slot; return it and its replica."""
-        control = self._setup.node_of(self._control_slot)
-        pairs = [
-            (primary, replica)
-            for primary in self._owners()
-            if primary is not control
-            for replica in self._setup.nodes
-            if _follows(replica, primary)
-        ]
+    def _victim(self, slot: int | None = None) -> tuple[ClusterNode, ClusterNode]:
+        """Choose a primary, or that of a slot; return it and its replica."""
+        wanted = self._owners() if slot is None else [self._setup.node_of(slot)]
+        pairs = [(primary, node) for primary in wanted for node in self._setup.nodes if _follows(node, primary)]
         return self._dice.choice(pairs)
 
     async def _promoted(self, old: ClusterNode, new: ClusterNode) -> None:
@@ -117,7 +123,12 @@ class RedisCluster(Deployment):
         return Struck(f"port {primary.port}")
 
     async def _killed(self) -> Struck:
-        primary, replica = self._victim()
+        return await self._kill(*self._victim())
+
+    async def _control_killed(self) -> Struck:
+        return await self._kill(*self._victim(self._control_slot))
+
+    async def _kill(self, primary: ClusterNode, replica: ClusterNode) -> Struck:
         await asyncio.to_thread(primary.kill)
         await self._promoted(primary, replica)
         await asyncio.to_thread(primary.start)
@@ -147,7 +158,12 @@ class RedisCluster(Deployment):
         return Struck(f"port {primary.port}, {secs:.1f} s older")
 
     async def _frozen(self) -> Struck:
-        primary, replica = self._victim()
+        return await self._freeze(*self._victim())
+
+    async def _control_hangs(self) -> Struck:
+        return await self._freeze(*self._victim(self._control_slot))
+
+    async def _freeze(self, primary: ClusterNode, replica: ClusterNode) -> Struck:
         primary.freeze()
         try:
             await self._promoted(primary, replica)
@@ -178,8 +194,8 @@ class RedisCluster(Deployment):
         return Struck(f"slot {slot}")
 
     def _move(self) -> tuple[int, ClusterNode]:
-        """Choose a shard's slot and another primary for it."""
-        slot = self._dice.choice([slot for slot in self._slots if slot != self._control_slot])
+        """Choose the slot of a shard or of the control keys, and another primary for it."""
+        slot = self._dice.choice([*self._slots, self._control_slot])
         owner = self._setup.node_of(slot)
         return slot, self._dice.choice([node for node in self._owners() if node is not owner])
 

@@ -28,11 +28,14 @@ _Way = Callable[[Operator, EmbeddedRedis, float], AsyncIterator[None]]
 
 
 class Refusals:
-    """`servers()`: the primaries of now; all of them refuse at once."""
+    """`servers()`: the primaries of now; all of them refuse at once. `spared`: single commands that none may refuse."""
 
-    def __init__(self, servers: Callable[[], Sequence[EmbeddedRedis]], dice: random.Random) -> None:
+    def __init__(
+        self, servers: Callable[[], Sequence[EmbeddedRedis]], dice: random.Random, spared: Collection[str] = ()
+    ) -> None:
         self._servers = servers
         self._dice = dice
+        self._single = [command for command in _SINGLE if command not in spared]
 
     def faults(self, *, but: Collection[str] = ()) -> list[Fault]:
         """Return them `but` for those that this deployment answers with a failover or does not allow."""
@@ -72,7 +75,7 @@ class Refusals:
     # Ways to be refused: broken until the generator goes on
 
     async def _forbidden(self, command: Operator, server: EmbeddedRedis, secs: float) -> AsyncIterator[None]:
-        one = "-" + self._dice.choice(_SINGLE).lower().replace(" ", "|")
+        one = "-" + self._dice.choice(self._single).lower().replace(" ", "|")
         command("ACL", "SETUSER", "default", *self._dice.choice((*_FORBIDDEN, one, one)).split())
         yield
         command("ACL", "SETUSER", "default", "+@all")

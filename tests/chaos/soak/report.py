@@ -11,7 +11,7 @@ from tests.chaos.audit.report import lines_of
 
 @dataclass
 class Report:
-    """`outcomes` are those of the clients, by kind; recovery times include the fault itself."""
+    """`faults` are all in the bag. `outcomes` are the clients', by kind; recovery times include the fault itself."""
 
     deployment: str
     seed: int
@@ -35,7 +35,7 @@ class Report:
             "faults:",
         ]
         lines += [
-            f"  {n:4} {kind:32} recovered within {self.recovery_secs[kind]:.1f} s"
+            f"  {n:4} {kind:34} " + (f"recovered within {self.recovery_secs[kind]:.1f} s" if n else "not drawn")
             for kind, n in sorted(self.faults.items())
         ]
         lines += ["", *lines_of(self.history, self.outcomes, self.violations)]

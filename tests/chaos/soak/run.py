@@ -20,6 +20,7 @@ from tests.chaos.invariants import Violated
 from tests.chaos.soak.client_faults import ClientFaults
 from tests.chaos.soak.deployment import Deployment
 from tests.chaos.soak.fault import Bag
+from tests.chaos.soak.membership_faults import MembershipFaults
 from tests.chaos.soak.memory_faults import MemoryFaults
 from tests.chaos.soak.replica_faults import ReplicaFaults, Served
 from tests.chaos.soak.report import Report
@@ -76,7 +77,12 @@ async def soak(deployment: Deployment, plan: Plan, directory: Path, report: Repo
         }
         with suppress(Violated):  # it is in the report
             async with open_bench(
-                settings, directory, frontends=plan.frontends, workers=0, proxied=deployment.proxied, **watching
+                settings,
+                directory,
+                frontends=plan.frontends,
+                workers=0,
+                open_links=deployment.open_links,
+                **watching,
             ) as bench:
                 bench.invariants.violations = report.violations
                 await _under_load(deployment, plan, bench, report)
@@ -93,9 +99,11 @@ async def _under_load(deployment: Deployment, plan: Plan, bench: Bench, report: 
     report.history = History(retention_secs=_RETENTION_SECS - slack_secs, settle_secs=slack_secs)
     recorder = Recorder(bench.http, report.history, timeout_secs=_CLIENT_TIMEOUT_SECS * plan.slowness)
     memory = MemoryFaults(bench, recorder, deployment.primaries, lambda: replicas.serving(_FILLED[0]), _FILLED, dice)
-    parts = (replicas, ClientFaults(bench, dice), memory)
+    parts = (replicas, ClientFaults(bench, dice), memory, MembershipFaults(bench, dice))
     faults = [*(fault for part in parts for fault in part.faults()), *deployment.faults(bench, dice)]
-    bag = Bag([fault for fault in faults if plan.only in fault.kind], plan.seed)
+    drawn = [fault for fault in faults if plan.only in fault.kind]
+    report.faults.update({fault.kind: 0 for fault in drawn})
+    bag = Bag(drawn, plan.seed)
     load = Load(
         recorder,
         lambda: [frontend.url for frontend in bench.serving],

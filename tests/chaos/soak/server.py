@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from tests.chaos.bench import Bench
+from tests.chaos.links import Links
 from tests.chaos.soak.answered_errors import AnsweredErrors
 from tests.chaos.soak.deployment import DURABLE, Deployment
 from tests.chaos.soak.fault import Fault, Struck
@@ -20,8 +21,6 @@ from tests.chaos.soak.snapshot import AOF, roll_back
 
 
 class Server(Deployment):
-    proxied = True
-
     def __init__(self) -> None:
         self._redis = EmbeddedRedis(port=0, config=DURABLE)
         self._dice = random.Random()
@@ -33,6 +32,9 @@ class Server(Deployment):
     def primaries(self) -> Sequence[EmbeddedRedis]:
         return [self._redis]
 
+    async def open_links(self) -> Links:
+        return await Links.to_one(self.url)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         with self._redis:
@@ -42,7 +44,7 @@ class Server(Deployment):
         self._dice = dice
         return [
             *LinkFaults(bench, dice).faults(),
-            *AnsweredErrors(bench, lambda: self._redis, dice).faults(),
+            *AnsweredErrors(bench, self.primaries, dice).faults(),
             *Refusals(self.primaries, dice).faults(),
             Fault("redis stop", self._stop),
             Fault("redis kill", self._kill),
