@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
 from lifecycle.store.results import NewRequest, Start
@@ -56,7 +53,12 @@ class AdmissionControl:
             refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
             if refusal is not None:
                 raise Rejected(refusal)
-            return await self._admit(admit)
+            reader = self._open_reader(admit.rid)
+            try:
+                return await self._admit(admit, reader), reader
+            except BaseException:
+                self._drop_reader(reader)
+                raise
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
         """Admit and start a request that runs in this process; return its start, and a reader for its client.
@@ -64,29 +66,38 @@ class AdmissionControl:
         Raises as `admit` does. What concerns queues, bodies, content and quotas in `admit` is not used.
         """
         await self._check_room(admit)
-        with self._owned.admitting(admit.rid), self._reader(admit) as (reader, span):
-            new = NewRequest(
-                rid=admit.rid,
-                nonce=new_nonce(),
-                labels=admit.labels,
-                frontend=self._state.id_for(admit.rid),
-                body=b"",
-                on_disconnect=admit.on_disconnect.value,
-                grace_secs=admit.grace_secs,
-                first_token_timeout_secs=admit.limits.first_token_secs,
-                deadline_secs=admit.limits.deadline_secs,
-                traceparent=span.traceparent,
-                owner=admit.owner,
-                parent=admit.parent,
-                own_labels=admit.own_labels,
-            )
-            start = await self._store.track(new)
-            if start == "fenced":
-                raise Fenced("This frontend's lease in the shard of the request has expired")
-            if isinstance(start, str):
-                raise Rejected(start)
-            self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
-        return start, reader
+        with self._owned.admitting(admit.rid):
+            reader = self._open_reader(admit.rid)
+            try:
+                return await self._track(admit, reader), reader
+            except BaseException:
+                self._drop_reader(reader)
+                raise
+
+    async def _track(self, admit: AdmissionRequest, reader: TokenReader) -> Start:
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
+        new = NewRequest(
+            rid=admit.rid,
+            nonce=new_nonce(),
+            labels=admit.labels,
+            frontend=self._state.id_for(admit.rid),
+            body=b"",
+            on_disconnect=admit.on_disconnect,
+            grace_secs=admit.grace_secs,
+            first_token_timeout_secs=admit.limits.first_token_secs,
+            deadline_secs=admit.limits.deadline_secs,
+            traceparent=span.traceparent,
+            owner=admit.owner,
+            parent=admit.parent,
+            own_labels=admit.own_labels,
+        )
+        start = await self._store.track(new)
+        if start == "fenced":
+            raise Fenced("This frontend's lease in the shard of the request has expired")
+        if isinstance(start, str):
+            raise Rejected(start)
+        self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
+        return start
 
     async def _check_room(self, admit: AdmissionRequest) -> None:
         """Refuse what this frontend need not ask Redis about: so nothing can have been admitted nevertheless."""
@@ -95,19 +106,15 @@ class AdmissionControl:
         if admit.rid not in self._owned:  # else it exists, whatever the memory has
             await self._memory_mark.check(admit.rid, len(admit.body))
 
-    @contextmanager
-    def _reader(self, admit: AdmissionRequest) -> Iterator[tuple[TokenReader, RequestSpan]]:
-        """Open the reader and the span of a request that is being admitted. Both are dropped if it is refused."""
-        feed = self._readers.feed(admit.rid)
+    def _open_reader(self, rid: str) -> TokenReader:
+        """Open the reader of a request that is being admitted. It is dropped if the request is refused."""
+        feed = self._readers.feed(rid)
         feed.pin()
-        reader = self._readers.fresh(feed)
-        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
-        try:
-            yield reader, span
-        except BaseException:
-            self._readers.close(reader)
-            feed.unpin()
-            raise
+        return self._readers.fresh(feed)
+
+    def _drop_reader(self, reader: TokenReader) -> None:
+        self._readers.close(reader)
+        reader.feed.unpin()
 
     def _own(self, reader: TokenReader, admit: AdmissionRequest, span: RequestSpan, *, local: bool) -> None:
         feed, labels = reader.feed, admit.labels
@@ -116,48 +123,48 @@ class AdmissionControl:
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
         self._metrics.output_tokens.labels(labels.model).inc(feed.number)
 
-    async def _admit(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
-        with self._reader(admit) as (reader, span):
-            span.queued()
-            limits, nonce, slot = admit.limits, new_nonce(), None
-            if admit.inflight_limit:
-                slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
-                if slot is None:
-                    raise Rejected("limit")
-            new = NewRequest(
-                rid=admit.rid,
-                nonce=nonce,
-                labels=admit.labels,
-                frontend=self._state.id_for(admit.rid),
-                body=admit.body,
-                on_disconnect=admit.on_disconnect.value,
-                grace_secs=admit.grace_secs,
-                queue_timeout_secs=limits.queue_secs,
-                first_token_timeout_secs=limits.first_token_secs,
-                deadline_secs=limits.deadline_secs,
-                traceparent=span.traceparent,
-                idempotency=admit.idempotency,
-                owner=admit.owner,
-                admit_by=slot.admit_by if slot else None,
-                needs=admit.needs,
-                headers=admit.headers,
-                storage=admit.storage.value,
-                openings=admit.openings,
-                webhook_url=self._webhook_url(admit),
-                parent=admit.parent,
-                own_labels=admit.own_labels,
-            )
-            admission = await self._store.admit(new)
-            if slot is not None and admission.outcome != "admitted":
-                await self._quota.release(admit.owner, slot)
-            if admission.outcome == "fenced":
-                raise Fenced("This frontend's lease in the shard of the request has expired")
-            if admission.outcome == "late":
-                raise StoreUnavailable("Redis took too long to admit the request")
-            if admission.outcome != "admitted":
-                raise Rejected(admission.outcome)
+    async def _admit(self, admit: AdmissionRequest, reader: TokenReader) -> float:
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
+        span.queued()
+        limits, nonce, slot = admit.limits, new_nonce(), None
+        if admit.inflight_limit:
+            slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
+            if slot is None:
+                raise Rejected("limit")
+        new = NewRequest(
+            rid=admit.rid,
+            nonce=nonce,
+            labels=admit.labels,
+            frontend=self._state.id_for(admit.rid),
+            body=admit.body,
+            on_disconnect=admit.on_disconnect,
+            grace_secs=admit.grace_secs,
+            queue_timeout_secs=limits.queue_secs,
+            first_token_timeout_secs=limits.first_token_secs,
+            deadline_secs=limits.deadline_secs,
+            traceparent=span.traceparent,
+            idempotency=admit.idempotency,
+            owner=admit.owner,
+            admit_by=slot.admit_by if slot else None,
+            needs=admit.needs,
+            headers=admit.headers,
+            storage=admit.storage,
+            openings=admit.openings,
+            webhook_url=self._webhook_url(admit),
+            parent=admit.parent,
+            own_labels=admit.own_labels,
+        )
+        admission = await self._store.admit(new)
+        if slot is not None and admission.outcome != "admitted":
+            await self._quota.release(admit.owner, slot)
+        if admission.outcome == "fenced":
+            raise Fenced("This frontend's lease in the shard of the request has expired")
+        if admission.outcome == "late":
+            raise StoreUnavailable("Redis took too long to admit the request")
+        if admission.outcome != "admitted":
+            raise Rejected(admission.outcome)
         self._own(reader, admit, span, local=False)
-        return admission.created_at, reader
+        return admission.created_at
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")
