@@ -9,6 +9,7 @@ from frontend.endpoints.endpoint import ApiEndpoint, Call
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller
 from lifecycle.errors import StoreFull
+from lifecycle.fastapi.api_keys import Caller
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.store.worker_roster import Missing
 from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, RefusedParent, Rejected
@@ -16,6 +17,7 @@ from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Labels, OnDisconnect
 
+_NOT_FOUND = "model_not_found"
 _REJECTIONS = {
     "draining": "This frontend is draining; send the call to another frontend",
     "full": "The queue of this model is full; repeat the call later",
@@ -43,26 +45,11 @@ async def admit(
     request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders, tracker: Tracker
 ) -> AdmittedRequest:
     """Admit a request for this call. Raises ApiError when the call is refused; no request has been started then."""
-    model, key, caller = "", headers.idempotency_key, get_caller(request)
+    key, caller = headers.idempotency_key, get_caller(request)
     idempotency = Idempotency.of(key, call.endpoint, orjson.dumps(call.body), caller.name) if key else None
     try:
-        state = await tracker.model_state(call.model)
-        if state == "unknown":
-            raise ApiError(
-                ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code="model_not_found", param="model"
-            )
-        model = call.model  # the model exists, so its name may become a metric's label
-        if state == "known" and not tracker.settings.queue_without_workers:
-            message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
-            raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
-        outage = await tracker.find_outage(call.model)
-        if outage is not None:
-            raise ApiError(
-                ErrorType.UNAVAILABLE,
-                outage.message,
-                code="no_healthy_worker",
-                retry_after_secs=max(1.0, outage.retry_after_secs),
-            )
+        if not tracker.is_served(call.model, call.endpoint, call.gated):
+            await _check_model(call, tracker)
         try:
             call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
         except ApiError:
@@ -72,11 +59,12 @@ async def admit(
                 raise
             request.state.request_id = attached.rid
             return attached
-        missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
-        if missing is not None:
-            raise _unsupported(missing, call.model, endpoint)
-        admission = _admission_request(request, endpoint, call, headers)
-        check_reader_limit(request)
+        if not tracker.is_served(call.model, call.endpoint, call.gated):
+            missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
+            if missing is not None:
+                raise _unsupported(missing, call.model, endpoint)
+        admission = _admission_request(request, caller, endpoint, call, headers)
+        check_reader_limit(request, caller, tracker)
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
@@ -92,8 +80,27 @@ async def admit(
         except StoreFull as full:
             raise redis_unavailable(full) from full
     except ApiError as error:
+        model = "" if error.code == _NOT_FOUND else call.model  # as labels of metrics, names of models are bounded
         tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
         raise
+
+
+async def _check_model(call: Call, tracker: Tracker) -> None:
+    """Raise ApiError: 404 for a model that is unknown, 503 for one that no worker can serve at the moment."""
+    state = await tracker.model_state(call.model)
+    if state == "unknown":
+        raise ApiError(ErrorType.NOT_FOUND, f"The model {call.model!r} does not exist", code=_NOT_FOUND, param="model")
+    if state == "known" and not tracker.settings.queue_without_workers:
+        message = f"No worker serves the model {call.model!r} at the moment; repeat the call later"
+        raise ApiError(ErrorType.UNAVAILABLE, message, code="no_worker")
+    outage = await tracker.find_outage(call.model)
+    if outage is not None:
+        raise ApiError(
+            ErrorType.UNAVAILABLE,
+            outage.message,
+            code="no_healthy_worker",
+            retry_after_secs=max(1.0, outage.retry_after_secs),
+        )
 
 
 def _unsupported(missing: Missing, model: str, endpoint: ApiEndpoint) -> ApiError:
@@ -107,8 +114,10 @@ def _unsupported(missing: Missing, model: str, endpoint: ApiEndpoint) -> ApiErro
     )
 
 
-def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders) -> AdmissionRequest:
-    caller, rid = get_caller(request), request.scope["state"]["request_id"]
+def _admission_request(
+    request: Request, caller: Caller, endpoint: ApiEndpoint, call: Call, headers: CallHeaders
+) -> AdmissionRequest:
+    rid = request.scope["state"]["request_id"]
     return AdmissionRequest(
         rid=rid,
         labels=Labels(call.model, call.endpoint, call.request_type),

@@ -20,6 +20,7 @@ from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
+from lifecycle.settings import Settings
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmittedRequest
@@ -46,29 +47,37 @@ for path, route in ROUTES.items():
 
 async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
     tracker = get_tracker(request)
-    call, headers = await _read_call(request, endpoint, tracker)
+    settings = tracker.settings
+    call, headers = await _read_call(request, endpoint, tracker, settings)
     if not call.model:
         call = await with_only_model(call, tracker)
     admitted = await admit(request, endpoint, call, headers, tracker)
     if call.request_type is RequestType.STREAM:
-        return _streaming(endpoint, admitted, call, headers, tracker)
+        return _streaming(endpoint, admitted, call, headers, tracker, settings)
     if call.is_background:
         return await _in_background(endpoint, admitted, call, tracker)
     return await _unary(endpoint, request, admitted, call, headers)
 
 
-async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
+async def _read_call(
+    request: Request, endpoint: ApiEndpoint, tracker: Tracker, settings: Settings
+) -> tuple[Call, CallHeaders]:
     try:
-        body = await params.read_body(request, tracker.settings.max_body_bytes)
+        body = await params.read_body(request, settings.max_body_bytes)
         headers = headers_of(request.scope)
-        return endpoint.parse(body), CallHeaders.parse(headers, tracker.settings, endpoint.forwarded_headers)
+        return endpoint.parse(body), CallHeaders.parse(headers, settings, endpoint.forwarded_headers)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise
 
 
 def _streaming(
-    endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, headers: CallHeaders, tracker: Tracker
+    endpoint: ApiEndpoint,
+    admitted: AdmittedRequest,
+    call: Call,
+    headers: CallHeaders,
+    tracker: Tracker,
+    settings: Settings,
 ) -> Response:
     encoder = endpoint.encoder(Answer(admitted.rid, call.model, admitted.created_at), call)
 
@@ -88,8 +97,8 @@ def _streaming(
     response = TokenStreamResponse(
         admitted.reader,
         encoder,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs,
-        headers_after_secs=tracker.settings.headers_after_secs,
+        slow_consumer_secs=settings.slow_consumer_secs,
+        headers_after_secs=settings.headers_after_secs,
         to_error=lambda end: _failure(end, admitted.rid, headers),
         is_opening=None if call.is_background else endpoint.is_opening,  # the first event answers at once
         on_begin=on_begin,

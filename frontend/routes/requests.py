@@ -110,7 +110,7 @@ async def stream_request(request: Request, rid: str) -> Response:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise params.invalid_parameter(message, "Last-Event-ID")
     raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
-    check_reader_limit(request)
+    check_reader_limit(request, get_caller(request), tracker)
     record = await _read_visible(request, rid)
     if record is None:
         raise _unknown(rid)

@@ -44,7 +44,7 @@ async def retrieve_response(request: Request, rid: str) -> Response:
 async def _stream(request: Request, record: RequestRecord, number: int) -> Response:
     """Stream the events behind the one with this number."""
     tracker, rid = get_tracker(request), record.id
-    check_reader_limit(request)
+    check_reader_limit(request, get_caller(request), tracker)
     answer = Answer(rid, record.model, record.created_at)
     read = await read_fold(tracker.store, answer, number)
     if read.last.number < number and record.status.terminal:

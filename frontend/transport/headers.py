@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from starlette.types import Scope
 
@@ -24,4 +23,5 @@ def decode_headers(scope: Scope) -> Headers:
 
 def headers_of(scope: Scope) -> Headers:
     """Return the headers of this call as `decode_headers` left them."""
-    return cast(Headers, scope["state"][_STATE])
+    headers: Headers = scope["state"][_STATE]
+    return headers

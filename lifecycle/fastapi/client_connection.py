@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 from starlette.types import Receive, Scope
@@ -37,7 +36,8 @@ class ClientConnection:
     @classmethod
     def of(cls, scope: Scope) -> ClientConnection | AsgiConnection:
         """Return the connection that was put into this ASGI scope. Raises KeyError when there is none."""
-        return cast("ClientConnection | AsgiConnection", scope["extensions"][_EXTENSION])
+        connection: ClientConnection | AsgiConnection = scope["extensions"][_EXTENSION]
+        return connection
 
     @classmethod
     def find(cls, scope: Scope, receive: Receive) -> ClientConnection | AsgiConnection:
@@ -121,8 +121,10 @@ class ClientConnection:
         if head:
             cycle.transport = cast(asyncio.Transport, _Prefixed(transport, head))
         sending = cycle.send({"type": "http.response.body", "body": data, "more_body": False})
-        with suppress(StopIteration):
+        try:
             sending.send(None)  # one step runs it to its end: it waits only while the write buffer is full
+        except StopIteration:
+            pass
         cycle.transport = transport
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from hiredis import pack_command
 
@@ -16,10 +16,11 @@ MESSAGE_CHARS = 4096  # of an error message or a reason; the rest is cut off
 def pack(args: tuple[Any, ...]) -> bytes:
     """Return a command as Redis reads it. What UTF-8 cannot carry is replaced: an engine's words may hold anything."""
     try:
-        return cast(bytes, pack_command(args))
+        packed: bytes = pack_command(args)
     except UnicodeEncodeError:
         cleaned: Any = tuple(encodable(arg) if isinstance(arg, str) else arg for arg in args)
-        return cast(bytes, pack_command(cleaned))
+        packed = pack_command(cleaned)
+    return packed
 
 
 def endpoints_argument(offered: Mapping[str, str]) -> str:

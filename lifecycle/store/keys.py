@@ -7,7 +7,7 @@ below; tests/unit/test_scripts.py compares both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -158,16 +158,16 @@ class Keys:
 
     namespace: str
     shards: int
+    prefixes: tuple[str, ...] = field(init=False)  # of each shard's keys
+
+    def __post_init__(self) -> None:
+        prefixes = tuple(f"{self.namespace}:{{{tag}}}:" for tag in shard_tags(self.shards))
+        object.__setattr__(self, "prefixes", prefixes)
 
     @property
     def control(self) -> str:
         """Return the prefix of the control keys."""
         return f"{self.namespace}:{{{CONTROL_TAG}}}:"
-
-    @property
-    def prefixes(self) -> tuple[str, ...]:
-        """Return the prefix of each shard's keys."""
-        return tuple(f"{self.namespace}:{{{tag}}}:" for tag in shard_tags(self.shards))
 
     def shard_of(self, rid: str) -> int:
         """Return the shard of a request, by the hash of its id."""

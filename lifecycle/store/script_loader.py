@@ -1,19 +1,20 @@
 """Loads the Lua scripts, in which two comments are replaced.
 
-`--- @include NAME…` becomes the files of that name in `lua/include/`, and `--- @permit` becomes a check that the user
-may run all commands of the script.
+`--- @include NAME…` becomes the files of that name in `lua/include/`. `--- @permit COMMAND…` becomes a check that the
+user may run these commands, and `--- @permit` alone one for all commands of the script.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
-_PERMIT = re.compile(r"^--- @permit$", re.MULTILINE)
+_PERMIT = re.compile(r"^--- @permit( [A-Z ]+)?$", re.MULTILINE)
 _CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(CREATE|DELCONSUMER)')?")
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
@@ -41,8 +42,9 @@ def _script(name: str, source: str) -> Script:
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
     source = _INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8"))
-    checks = " ".join(_check(command) for command in commands_of(source))
-    return _script(name, _PERMIT.sub(checks, source))
+    return _script(
+        name, _PERMIT.sub(lambda match: _check(match[1].split() if match[1] else commands_of(source)), source)
+    )
 
 
 def names() -> list[str]:
@@ -60,9 +62,11 @@ def _included(match: re.Match[str]) -> str:
     return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
 
 
-def _check(command: str) -> str:
-    words = ", ".join(f"'{word}'" for word in command.split())
-    return f"require_command({words})"
+def _check(commands: Sequence[str]) -> str:
+    """Return a line of Lua that checks commands. A call for each, or a table of them, would cost as much again."""
+    named = [", ".join(f"'{word}'" for word in command.split()) for command in commands]
+    permitted = " and ".join(f"is_permitted({words}, P)" for words in named)
+    return f"if not ({permitted}) then {' '.join(f'require_command({words})' for words in named)} end"
 
 
 def name_of(reference: str) -> str:

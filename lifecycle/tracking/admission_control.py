@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
@@ -59,8 +59,15 @@ class AdmissionControl:
             refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
             if refusal is not None:
                 raise Rejected(refusal)
-            async with self._with_parent(admit) as parent:
-                return await self._admit(admit, parent)
+            reader = self._open_reader(admit.rid)
+            try:
+                if not admit.parent:
+                    return await self._admit(admit, reader, None), reader
+                async with self._with_parent(admit) as parent:
+                    return await self._admit(admit, reader, parent), reader
+            except BaseException:
+                self._drop_reader(reader)
+                raise
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
         """Admit and start a request that runs in this process; return its start, and a reader for its client.
@@ -69,43 +76,50 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            async with self._with_parent(admit) as parent:
-                return await self._track(admit, parent)
+            reader = self._open_reader(admit.rid)
+            try:
+                if not admit.parent:
+                    return await self._track(admit, reader, None), reader
+                async with self._with_parent(admit) as parent:
+                    return await self._track(admit, reader, parent), reader
+            except BaseException:
+                self._drop_reader(reader)
+                raise
 
-    async def _track(self, admit: AdmissionRequest, parent: Parent | None) -> tuple[Start, TokenReader]:
-        with self._reader(admit) as (reader, span):
-            new = NewRequest(
-                rid=admit.rid,
-                nonce=new_nonce(),
-                labels=admit.labels,
-                frontend=self._state.id_for(admit.rid),
-                body=b"",
-                on_disconnect=admit.on_disconnect.value,
-                grace_secs=admit.grace_secs,
-                first_token_timeout_secs=admit.limits.first_token_secs,
-                deadline_secs=admit.limits.deadline_secs,
-                traceparent=span.traceparent,
-                owner=admit.owner,
-                parent=parent,
-                own_labels=admit.own_labels,
-            )
-            start = await self._store.track(new)
-            if start == "fenced":
-                raise self._fenced()
-            if isinstance(start, str):
-                raise Rejected(start)
-            self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
-        return start, reader
+    async def _track(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> Start:
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
+        new = NewRequest(
+            rid=admit.rid,
+            nonce=new_nonce(),
+            labels=admit.labels,
+            frontend=self._state.id_for(admit.rid),
+            body=b"",
+            on_disconnect=admit.on_disconnect,
+            grace_secs=admit.grace_secs,
+            first_token_timeout_secs=admit.limits.first_token_secs,
+            deadline_secs=admit.limits.deadline_secs,
+            traceparent=span.traceparent,
+            owner=admit.owner,
+            parent=parent,
+            own_labels=admit.own_labels,
+        )
+        start = await self._store.track(new)
+        if start == "fenced":
+            raise self._fenced()
+        if isinstance(start, str):
+            raise Rejected(start)
+        self._own(reader, admit, span, local=True)  # within: the request is known here before it may be taken over
+        return start
 
     @asynccontextmanager
-    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent | None]:
+    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent]:
         """Examine the parent of a request that is being admitted. It is let go of if the request is refused."""
         try:
-            yield await self._parents.examine(admit) if admit.parent else None
+            yield await self._parents.examine(admit)
         except Rejected as rejected:
             if rejected.reason == "exists":  # it may be this parent's child
                 self._parents.forget(admit.rid)
-            elif admit.parent:
+            else:
                 self._parents.drop(admit)
             raise
         except BaseException:
@@ -119,19 +133,15 @@ class AdmissionControl:
         if admit.rid not in self._owned:  # else it exists, whatever the memory has
             await self._memory_mark.check(admit.rid, len(admit.body))
 
-    @contextmanager
-    def _reader(self, admit: AdmissionRequest) -> Iterator[tuple[TokenReader, RequestSpan]]:
-        """Open the reader and the span of a request that is being admitted. Both are dropped if it is refused."""
-        feed = self._readers.feed(admit.rid)
+    def _open_reader(self, rid: str) -> TokenReader:
+        """Open the reader of a request that is being admitted. It is dropped if the request is refused."""
+        feed = self._readers.feed(rid)
         feed.pin()
-        reader = self._readers.fresh(feed)
-        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
-        try:
-            yield reader, span
-        except BaseException:
-            self._readers.close(reader)
-            feed.unpin()
-            raise
+        return self._readers.fresh(feed)
+
+    def _drop_reader(self, reader: TokenReader) -> None:
+        self._readers.close(reader)
+        reader.feed.unpin()
 
     def _own(self, reader: TokenReader, admit: AdmissionRequest, span: RequestSpan, *, local: bool) -> None:
         feed, labels = reader.feed, admit.labels
@@ -140,48 +150,48 @@ class AdmissionControl:
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
         self._metrics.output_tokens.labels(labels.model).inc(feed.number)
 
-    async def _admit(self, admit: AdmissionRequest, parent: Parent | None) -> tuple[float, TokenReader]:
-        with self._reader(admit) as (reader, span):
-            span.queued()
-            limits, nonce, slot = admit.limits, new_nonce(), None
-            if admit.inflight_limit:
-                slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
-                if slot is None:
-                    raise Rejected("limit")
-            new = NewRequest(
-                rid=admit.rid,
-                nonce=nonce,
-                labels=admit.labels,
-                frontend=self._state.id_for(admit.rid),
-                body=admit.body,
-                on_disconnect=admit.on_disconnect.value,
-                grace_secs=admit.grace_secs,
-                queue_timeout_secs=limits.queue_secs,
-                first_token_timeout_secs=limits.first_token_secs,
-                deadline_secs=limits.deadline_secs,
-                traceparent=span.traceparent,
-                idempotency=admit.idempotency,
-                owner=admit.owner,
-                admit_by=slot.admit_by if slot else None,
-                needs=admit.needs,
-                headers=admit.headers,
-                storage=admit.storage.value,
-                openings=admit.openings,
-                webhook_url=self._webhook_url(admit),
-                parent=parent,
-                own_labels=admit.own_labels,
-            )
-            admission = await self._store.admit(new)
-            if slot is not None and admission.outcome != "admitted":
-                await self._quota.release(admit.owner, slot)
-            if admission.outcome == "fenced":
-                raise self._fenced()
-            if admission.outcome == "late":
-                raise StoreUnavailable("Redis took too long to admit the request")
-            if admission.outcome != "admitted":
-                raise Rejected(admission.outcome)
+    async def _admit(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> float:
+        span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
+        span.queued()
+        limits, nonce, slot = admit.limits, new_nonce(), None
+        if admit.inflight_limit:
+            slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
+            if slot is None:
+                raise Rejected("limit")
+        new = NewRequest(
+            rid=admit.rid,
+            nonce=nonce,
+            labels=admit.labels,
+            frontend=self._state.id_for(admit.rid),
+            body=admit.body,
+            on_disconnect=admit.on_disconnect,
+            grace_secs=admit.grace_secs,
+            queue_timeout_secs=limits.queue_secs,
+            first_token_timeout_secs=limits.first_token_secs,
+            deadline_secs=limits.deadline_secs,
+            traceparent=span.traceparent,
+            idempotency=admit.idempotency,
+            owner=admit.owner,
+            admit_by=slot.admit_by if slot else None,
+            needs=admit.needs,
+            headers=admit.headers,
+            storage=admit.storage,
+            openings=admit.openings,
+            webhook_url=self._webhook_url(admit),
+            parent=parent,
+            own_labels=admit.own_labels,
+        )
+        admission = await self._store.admit(new)
+        if slot is not None and admission.outcome != "admitted":
+            await self._quota.release(admit.owner, slot)
+        if admission.outcome == "fenced":
+            raise self._fenced()
+        if admission.outcome == "late":
+            raise StoreUnavailable("Redis took too long to admit the request")
+        if admission.outcome != "admitted":
+            raise Rejected(admission.outcome)
         self._own(reader, admit, span, local=False)
-        return admission.created_at, reader
+        return admission.created_at
 
     def _fenced(self) -> Fenced:
         """Let the leases be renewed at once, and return the error for the call that was refused meanwhile."""

@@ -34,15 +34,17 @@ class _Room:
         self._read_at = float("-inf")
         self._fresh_secs = 0.0
 
+    @property
+    def is_old(self) -> bool:
+        """Return whether the server is to be asked again."""
+        return time.monotonic() - self._read_at >= self._fresh_secs
+
     async def refresh(self, server: Commands) -> None:
-        """Ask the server again if the reading is too old. Calls at the same time ask once."""
-        if time.monotonic() - self._read_at < self._fresh_secs:
-            return
+        """Ask the server again, once for all calls at the same time."""
         async with self._asking:  # whoever comes meanwhile waits for the same answer
-            now = time.monotonic()
-            if now - self._read_at < self._fresh_secs:
+            if not self.is_old:
                 return
-            left, fresh_secs = float("inf"), _UNKNOWN_SECS
+            now, left, fresh_secs = time.monotonic(), float("inf"), _UNKNOWN_SECS
             try:
                 info = parse_info((await server.execute("INFO", "memory")).decode(errors="replace"))
                 left, fresh_secs = memory_room(info, _SHARE), _FRESH_SECS
@@ -71,9 +73,12 @@ class MemoryMark:
     async def check(self, rid: str, body_bytes: int) -> None:
         """Raise StoreFull when the server of this request has no room for it below the mark."""
         server = await self._store.commands.node_of(self._store.keys.prefix_of(rid))
-        if server not in self._rooms and len(self._rooms) >= _SERVERS:
-            self._rooms.clear()
-        room = self._rooms.setdefault(server, _Room())
-        await room.refresh(server)
+        room = self._rooms.get(server)
+        if room is None:
+            if len(self._rooms) >= _SERVERS:
+                self._rooms.clear()
+            room = self._rooms[server] = _Room()
+        if room.is_old:
+            await room.refresh(server)
         if not room.take(body_bytes):
             raise StoreFull(f"more than {_SHARE:.0%} of maxmemory would be used with a body of {body_bytes:,} bytes")

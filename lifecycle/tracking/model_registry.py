@@ -22,6 +22,7 @@ from lifecycle.store.worker_roster import (
 )
 
 _PROBES_READ = 8  # workers whose next probe is read for one error
+_MOST_SERVED = 1000  # kinds of calls that are remembered
 
 ModelState = Literal["live", "known", "unknown"]
 """`live`: a worker offers the model, healthy or not. `known`: a worker has offered it, as far as Redis or this frontend
@@ -41,6 +42,23 @@ class ModelRegistry:
         self._lock = asyncio.Lock()
         self._known: set[str] = set()
         self._workers: dict[str, list[LivingWorker]] = {}  # by model
+        self._served: set[tuple[str, str, tuple[str, ...]]] = set()  # calls that `is_served` has found, by this roster
+
+    def is_served(self, model: str, endpoint: str, needs: tuple[str, ...]) -> bool:
+        """Return whether the roster shows a live model that takes a call to this endpoint with these needs.
+
+        Then the methods that tell why a call is refused, which may ask Redis, need not be called.
+        """
+        call = (model, endpoint, needs)
+        if call in self._served:
+            return True
+        workers = self._workers_of(model)
+        if self._cached_state(model) != "live" or outage_of(workers) or find_unsupported(workers, endpoint, needs):
+            return False
+        if len(self._served) >= _MOST_SERVED:
+            self._served.clear()
+        self._served.add(call)
+        return True
 
     async def state_of(self, model: str) -> ModelState:
         """Return a model's state. Raises StoreUnavailable.
@@ -114,6 +132,7 @@ class ModelRegistry:
                     self._version = self._store.roster_cache.epoch, self._store.roster_cache.version
                     self._workers = by_model(workers_of(self._roster, self._store.settings.lease_secs))
                     self._known.update(self._roster.models, self._workers)
+                    self._served.clear()
                 except StoreUnavailable as failure:
                     self._failure = failure
                 self._asked_at = asked_at

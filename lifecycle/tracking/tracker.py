@@ -162,6 +162,10 @@ class Tracker:
     def draining(self, draining: bool) -> None:
         self._state.draining = draining
 
+    def is_served(self, model: str, endpoint: str, needs: tuple[str, ...]) -> bool:
+        """Return whether a call needs no further questions: the model is live and takes what the call needs."""
+        return self._models.is_served(model, endpoint, needs)
+
     async def model_state(self, model: str) -> ModelState:
         """Return whether a model is served now, was served before, or is unknown. Raises StoreUnavailable."""
         return await self._models.state_of(model)

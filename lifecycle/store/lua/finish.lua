@@ -39,7 +39,9 @@ if not record or ended or another or record.status ~= 'running' or record.worker
 end
 
 if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
-for _, command in ipairs({'HKEYS', 'HSET', 'HDEL', 'HINCRBY', 'SREM', 'ZADD', 'ZREM', 'PEXPIRE', 'DEL'}) do require_command(command) end
+local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
+if frontends[1] ~= record.frontend or frontends[2] then require_command('SREM') end
+--- @permit HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
@@ -49,7 +51,7 @@ record.output_events, record.produced_events = content_events, produced_events
 local number, at, closed = stream_end(rid)
 local preceding
 local function ends(outcome)
-  local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed}, preceding)
+  local _, public = terminate(rid, record, now, tonumber(retention_secs), outcome, {number, at, closed, frontends}, preceding)
   return {'done', public}
 end
 -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.

@@ -54,12 +54,13 @@ local function note_ended_slot(rid, record)
 end
 
 -- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
--- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, and `preceding` are
--- tokens that readers get before the end, see push(). Returns the updated record, and public_record() of it.
+-- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, with the frontends that
+-- read as its fourth value if it has them too, and `preceding` are tokens that readers get before the end, see push().
+-- Returns the updated record, and public_record() of it.
 local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
-  local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
+  local frontends = tail and tail[4] or redis.call('HKEYS', P .. 'readers:' .. rid)
   local kill_reason = record.killed_for
   record.killed_for = nil
   if was == 'queued' then
