@@ -12,7 +12,7 @@ LifecycleError              Base class: has an `error_type` and a `message`
 │   └── NotConnected        Raised by an engine whose upstream cannot be connected to
 ├── Overloaded              Raised when a limit refuses a request
 ├── NotFound                Raised when a request or replica is unknown
-├── Conflict                Raised when the id of a new request is in use
+├── Conflict                Raised when the id of a new request is in use, or a replica drains
 ├── RequestFailed           Raised when a request that was read did not go well
 ├── InvalidSetting          Raised when a setting is unknown, out of range, or contradicts another
 └── InvalidValue            Raised, as a ValueError too, when an id, a position or a label is malformed
@@ -174,7 +174,7 @@ class NotFound(LifecycleError):
 
 
 class Conflict(LifecycleError):
-    """Raised when the id that a new request was given is in use."""
+    """Raised when the id that a new request was given is in use, or a replica that is instructed drains."""
 
     error_type = ErrorType.VALIDATION
 

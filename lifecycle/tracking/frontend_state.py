@@ -17,6 +17,13 @@ class FrontendState:
     shard_of: Callable[[str], int] = field(default=lambda _: 0)
     leases: Sequence[ShardLease] = ()  # by shard
     draining: bool = False  # no more requests are admitted
+    on_drain: Callable[[], None] | None = None  # called when an operator wants a drain, which then ends the process
+
+    def drain(self) -> None:
+        """Begin to drain, as an operator wants it."""
+        self.draining = True
+        if self.on_drain is not None:
+            self.on_drain()
 
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""
