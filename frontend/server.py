@@ -1,9 +1,9 @@
 """Run one frontend with uvicorn, and drain it before the process ends.
 
 uvicorn alone would wait for open streams without a limit, and would end at once on SIGHUP. Here the first signal starts
-the drain: `/ready` answers 503, no request is admitted, every
-response closes its connection, and open streams may finish within DRAIN_TIMEOUT_SECS; those
-that remain end with an error frame. A second signal ends the process at once.
+the drain, and so does an operator's instruction: `/ready` answers 503, no request is admitted, every response closes
+its connection, and open streams may finish within DRAIN_TIMEOUT_SECS; those that remain end with an error frame. A
+second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -46,13 +46,19 @@ class Server(uvicorn.Server):
         self._tracker = tracker
         self._connections = config.shared
         self._draining: asyncio.Task[None] | None = None
+        self._signalled = False
         self.interrupted = False
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def drain(self) -> None:
+        """Begin to drain, if that has not begun; the server then ends."""
         if self._draining is None:
-            self.interrupted = sig == signal.SIGINT
             self._tracker.draining = self._connections.draining = True
             self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._signalled:
+            self._signalled, self.interrupted = True, sig == signal.SIGINT
+            self.drain()
         else:
             self._tracker.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
             super().handle_exit(sig, frame)
@@ -123,6 +129,7 @@ async def serve(settings: Settings, host: str, port: int) -> None:
             connections = most_connections(limit)
             warn_if_low(limit, connections, settings.max_readers)
             server = make_server(tracker, keyring, connections)
+            tracker.drain_with(server.drain)
             log.info("frontend %s listens on %s", tracker.id, url)
             # uvicorn raises the signal again after it has ended, but the drain has already handled it.
             previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

@@ -12,7 +12,7 @@ LifecycleError              Base class: has an `error_type` and a `message`
 │   └── NotConnected        Raised by an engine whose upstream cannot be connected to
 ├── Overloaded              Raised when a limit refuses a request
 ├── NotFound                Raised when a request or replica is unknown
-├── Conflict                Raised when the id of a new request is in use, or its parent has ended
+├── Conflict                Raised when an id is in use, a parent has ended, or a replica drains
 │   └── ParentEnded         Raised when the parent of a new request has ended
 ├── RequestFailed           Raised when a request that was read did not go well
 ├── InvalidSetting          Raised when a setting is unknown, out of range, or contradicts another
@@ -175,7 +175,7 @@ class NotFound(LifecycleError):
 
 
 class Conflict(LifecycleError):
-    """Raised when the id that a new request was given is in use, or its parent failed or is being cancelled."""
+    """Raised when the id of a new request is in use, its parent has ended badly, or the instructed replica drains."""
 
     error_type = ErrorType.VALIDATION
 

@@ -67,8 +67,21 @@ class ReplicaState(StrEnum):
     """The replica serves."""
     UNHEALTHY = "unhealthy"
     """The worker's engine cannot serve; the worker takes nothing new until a probe of it succeeds."""
+    PAUSED = "paused"
+    """The worker takes nothing new until it is resumed; its models stay offered, and what runs goes on."""
     DRAINING = "draining"
     """The replica takes nothing new, finishes what it has, and then leaves."""
+
+
+class ReplicaAction(StrEnum):
+    """The instructions of an operator to a replica."""
+
+    DRAIN = "drain"
+    """Take nothing new, finish what runs within DRAIN_TIMEOUT_SECS, then leave; nothing undoes it."""
+    PAUSE = "pause"
+    """Take nothing new until `resume`; only a worker can."""
+    RESUME = "resume"
+    """Take requests again."""
 
 
 class CancelMode(StrEnum):

@@ -1,8 +1,9 @@
 """Run one worker as a process, from loading its engine to the end of its drain.
 
-The first SIGTERM, SIGINT or SIGHUP starts a drain: the worker takes no new requests, lets running ones finish within
-DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the worker at once. An engine that does not end
-keeps the process for some seconds only (`departure.py`). A third signal has the system's default effect.
+The first SIGTERM, SIGINT or SIGHUP starts a drain, and so does an operator's instruction: the worker takes no new
+requests, lets running ones finish within DRAIN_TIMEOUT_SECS, and moves or fails the rest. A second signal ends the
+worker at once. An engine that does not end keeps the process for some seconds only (`departure.py`). A third signal has
+the system's default effect.
 """
 
 from __future__ import annotations
@@ -41,10 +42,14 @@ async def serve(
     """
     engine = HostedEngine(find_engine(engine_spec, settings))
     models = await _models(models, engine)
+
+    def begin_departure() -> None:
+        departure.begin()
+
     async with Connections.open(settings) as connections:
-        worker = Worker(settings, connections, models, engine, on_blocked_heartbeat)
-        running = asyncio.create_task(worker.run(), name="worker")
+        worker = Worker(settings, connections, models, engine, on_blocked_heartbeat, begin_departure)
         departure = Departure(worker, engine_spec)
+        running = asyncio.create_task(worker.run(), name="worker")
         signals = _Signals(worker, running, departure)
         try:
             await running

@@ -25,7 +25,7 @@ from lifecycle.errors import StoreError
 from lifecycle.fastapi.api_keys import Caller, Keyring, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.store.transitions import Store
-from lifecycle.types import ErrorType
+from lifecycle.types import ErrorType, ReplicaAction
 
 _SAFE = frozenset({"GET", "HEAD"})
 
@@ -73,6 +73,10 @@ RULES = (
     Rule("GET", "/v1/inflight", Level.OPERATOR, "shows the counts of all owners"),
     Rule("GET", "/v1/overview", Level.OPERATOR, "shows the requests of all owners"),
     Rule("GET", "/v1/replicas", Level.OPERATOR, "shows hosts and URLs"),
+    *(
+        Rule("POST", f"/v1/replicas/{{id}}/{action}", Level.OPERATOR, "ends or holds what serves all owners")
+        for action in ReplicaAction
+    ),
     Rule("GET", "/metrics", Level.OPERATOR, "for anybody with LIFECYCLE_PUBLIC_METRICS"),
 )
 

@@ -9,12 +9,13 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from frontend.transport.deps import get_tracker
+from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.instructions import instruct
 from lifecycle.queries import cluster
 from lifecycle.store.worker_roster import max_model_lens_of, models_of, workers_of
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import ErrorType
+from lifecycle.types import ErrorType, ReplicaAction
 
 router = APIRouter()
 
@@ -62,6 +63,28 @@ async def replicas(request: Request) -> Response:
     """List the replicas that hold a lease. Raises StoreError."""
     living = await cluster.replicas(get_tracker(request).store)
     return _json({"object": "list", "data": [replica.to_json() for replica in living]})
+
+
+@router.post("/v1/replicas/{id}/drain")
+async def drain(request: Request, id: str) -> Response:
+    """Tell a replica to finish what it has, and then to leave. Raises ApiError or StoreError."""
+    return await _instruct(request, id, ReplicaAction.DRAIN)
+
+
+@router.post("/v1/replicas/{id}/pause")
+async def pause(request: Request, id: str) -> Response:
+    """Tell a worker to take nothing new. Raises ApiError or StoreError."""
+    return await _instruct(request, id, ReplicaAction.PAUSE)
+
+
+@router.post("/v1/replicas/{id}/resume")
+async def resume(request: Request, id: str) -> Response:
+    """Tell a paused worker to take requests again. Raises ApiError or StoreError."""
+    return await _instruct(request, id, ReplicaAction.RESUME)
+
+
+async def _instruct(request: Request, id: str, action: ReplicaAction) -> Response:
+    return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
 
 
 @router.get("/metrics")

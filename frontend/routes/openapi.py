@@ -39,6 +39,7 @@ from frontend.routes.operations import (
 )
 from frontend.routes.requests import FORMATS, STATUSES
 from frontend.routes.schemas import SCHEMAS
+from lifecycle.types import ReplicaAction
 
 router = APIRouter()
 
@@ -123,6 +124,7 @@ def _document_without_keys() -> dict[str, Any]:
             "/v1/replicas": {
                 "get": describe("List the replicas that hold a lease", success(listing(ref("Replica"))), 503)
             },
+            **_instructions(),
             "/v1/overview": {"get": _overview()},
             "/metrics": {"get": describe("Read the metrics in Prometheus's format", success(STRING, TEXT))},
             "/live": {"get": describe("Check that the process runs", success(ref("Health")))},
@@ -148,6 +150,25 @@ def _forwards() -> dict[str, Schema]:
         path: {"post": starting_call("ForwardedCall", answers, (endpoint.__doc__ or "").rstrip("."))}
         for endpoint in FORWARDS
         for path in endpoint.paths
+    }
+
+
+_ACTIONS = {
+    ReplicaAction.DRAIN: "Tell a replica to finish what it has, and then to leave",
+    ReplicaAction.PAUSE: "Tell a worker to take nothing new",
+    ReplicaAction.RESUME: "Tell a paused worker to take requests again",
+}
+
+
+def _instructions() -> dict[str, Schema]:
+    """Describe the calls that instruct a replica, by path."""
+    answers = {"202": answered("the replica, which follows within a heartbeat", {JSON: {"schema": ref("Replica")}})}
+    return {
+        f"/v1/replicas/{{id}}/{action}": {
+            "parameters": [path_parameter("id", STRING)],
+            "post": describe(summary, answers, 404, 409, 503),
+        }
+        for action, summary in _ACTIONS.items()
     }
 
 

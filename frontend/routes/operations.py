@@ -14,7 +14,7 @@ _WHY = {
     403: "the call needs an API key with the role operator, or another site's page sent it",
     404: "unknown or expired",
     408: "the head or the body did not arrive in time, or the client did not read the response",
-    409: "the request id is in use",
+    409: "the request id is in use, or the replica drains",
     413: "the body is too large",
     414: "the URL is too long",
     421: "without API keys: the Host is not this machine",

@@ -157,7 +157,7 @@ _REPLICA: dict[str, Schema] = {
     "url": nullable(STRING),
 }
 _OF_WORKERS: dict[str, Schema] = {
-    "error": STRING,  # only of an unhealthy one
+    "error": STRING,  # only of one whose engine cannot serve
     "endpoints": {"type": "object", "additionalProperties": one_of(NATIVE, TRANSLATED)},
 }
 _ANSWER = exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING))

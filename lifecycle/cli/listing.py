@@ -1,4 +1,4 @@
-"""`ps`, `inflight` and `replicas`: list requests, count them, and list the replicas that handle them."""
+"""`ps` and `inflight`: list requests and count them; and the rows of their tables, and of that of the replicas."""
 
 from __future__ import annotations
 
@@ -82,24 +82,6 @@ def inflight(
             output.write_json(counts.to_json())
             return 0
         output.write("\n".join(output.table(INFLIGHT_HEADS, inflight_rows(counts))))
-        return 0
-
-    return operate(settings, work)
-
-
-@with_settings(OPERATOR)
-def replicas(settings: Settings, json: Json = False) -> int:
-    """List the frontends and workers that hold a lease."""
-    from lifecycle.cli.operate import operate
-    from lifecycle.queries import cluster
-
-    async def work(store: Store) -> int:
-        living = await cluster.replicas(store)
-        if json:
-            output.write_json({"object": "list", "data": [replica.to_json() for replica in living]})
-            return 0
-        now = await store.now()
-        output.write("\n".join(output.table(REPLICA_HEADS, (replica_row(replica, now) for replica in living))))
         return 0
 
     return operate(settings, work)

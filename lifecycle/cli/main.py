@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, settings, tail, top, why
+from lifecycle.cli import keys, listing, output, replica, replicas, settings, tail, top, why
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -53,7 +53,6 @@ for command in (
     replica.worker,
     listing.ps,
     listing.inflight,
-    listing.replicas,
     cancel,
     tail.tail,
     why.why,
@@ -61,6 +60,7 @@ for command in (
     doctor,
 ):
     app.command()(command)
+app.add_typer(replicas.app)
 app.add_typer(keys.app)
 app.add_typer(settings.app)
 

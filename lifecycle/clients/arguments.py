@@ -41,6 +41,13 @@ def request_id(value: str) -> str:
     return value
 
 
+def replica_id(value: str) -> str:
+    """Return a replica id."""
+    if not isinstance(value, str) or not 0 < len(value) <= REQUEST_ID_CHARS or not value.isprintable():
+        raise InvalidValue(f"the replica id {value!r:.200} is malformed; use the id of a replica or of a record")
+    return value
+
+
 def position(value: str | None) -> TokenId:
     """Return the position to resume at, of the form `<attempt>-<number>`; None is the start."""
     if value is None:

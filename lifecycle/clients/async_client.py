@@ -12,7 +12,7 @@ from lifecycle.clients import arguments
 from lifecycle.clients.backend import Backend, all_pages
 from lifecycle.errors import InvalidValue
 from lifecycle.records import Cancelled, Inflight, Replica
-from lifecycle.types import RequestRecord
+from lifecycle.types import ReplicaAction, RequestRecord
 
 
 class AsyncClient:
@@ -143,6 +143,33 @@ class AsyncClient:
     async def replicas(self) -> list[Replica]:
         """Return the replicas that hold a lease. Raises Unavailable."""
         return await (await self._open()).replicas()
+
+    async def drain(self, replica_id: str) -> Replica:
+        """Tell a replica to finish what it has, and then to leave, and return it. Its process ends with exit code 0.
+
+        A tracker refuses further requests, and its application ends it. The replica follows at once, or with its next
+        heartbeat; it is gone from `replicas()` when it has left. `replica_id` is that of a `Replica` or of a record.
+
+        Raises NotFound, Unavailable, InvalidValue.
+        """
+        return await (await self._open()).instruct(arguments.replica_id(replica_id), ReplicaAction.DRAIN)
+
+    async def pause(self, replica_id: str) -> Replica:
+        """Tell a worker to take nothing new, and return it. What runs goes on, and its models stay listed.
+
+        Its state is `paused` once it has followed, which it does at once, or with its next heartbeat, and it stays so
+        until `resume` or the end of its process. Requests that no other worker takes wait in the queue.
+
+        Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
+        """
+        return await (await self._open()).instruct(arguments.replica_id(replica_id), ReplicaAction.PAUSE)
+
+    async def resume(self, replica_id: str) -> Replica:
+        """Tell a paused worker to take requests again, and return it. One that is not paused changes nothing.
+
+        Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
+        """
+        return await (await self._open()).instruct(arguments.replica_id(replica_id), ReplicaAction.RESUME)
 
 
 def make_backend(url: str | None, api_key: str | None, settings: dict[str, Any]) -> Backend:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 from lifecycle.clients.arguments import PAGE
 from lifecycle.records import Cancelled, Inflight, Replica
-from lifecycle.types import CancelMode, RequestRecord
+from lifecycle.types import CancelMode, ReplicaAction, RequestRecord
 
 
 class Pages(Protocol):
@@ -48,6 +48,9 @@ class Backend(Pages, Protocol):
 
     async def replicas(self) -> list[Replica]:
         """Return the living replicas."""
+
+    async def instruct(self, replica_id: str, action: ReplicaAction) -> Replica:
+        """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
 
 
 async def all_pages(pages: Pages, filter: Mapping[str, str]) -> list[RequestRecord]:

@@ -176,6 +176,33 @@ class Client:
         """Return the replicas that hold a lease. Raises Unavailable."""
         return self._run(self._client.replicas())
 
+    def drain(self, replica_id: str) -> Replica:
+        """Tell a replica to finish what it has, and then to leave, and return it. Its process ends with exit code 0.
+
+        A tracker refuses further requests, and its application ends it. The replica follows at once, or with its next
+        heartbeat; it is gone from `replicas()` when it has left. `replica_id` is that of a `Replica` or of a record.
+
+        Raises NotFound, Unavailable, InvalidValue.
+        """
+        return self._run(self._client.drain(replica_id))
+
+    def pause(self, replica_id: str) -> Replica:
+        """Tell a worker to take nothing new, and return it. What runs goes on, and its models stay listed.
+
+        Its state is `paused` once it has followed, which it does at once, or with its next heartbeat, and it stays so
+        until `resume` or the end of its process. Requests that no other worker takes wait in the queue.
+
+        Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
+        """
+        return self._run(self._client.pause(replica_id))
+
+    def resume(self, replica_id: str) -> Replica:
+        """Tell a paused worker to take requests again, and return it. One that is not paused changes nothing.
+
+        Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
+        """
+        return self._run(self._client.resume(replica_id))
+
 
 class _Reading:
     """Read one stream, a call for each event. A call that was interrupted, as by Ctrl-C, may not have ended yet."""

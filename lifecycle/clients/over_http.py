@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx2
 import orjson
@@ -22,7 +23,7 @@ from lifecycle.errors import (
     Unavailable,
 )
 from lifecycle.records import Cancelled, Inflight, Replica
-from lifecycle.types import CancelMode, ErrorType, RequestRecord
+from lifecycle.types import CancelMode, ErrorType, ReplicaAction, RequestRecord
 
 _PAUSE_SECS = 0.2  # before a stream that broke is resumed; doubled each time up to the longest
 _LONGEST_PAUSE_SECS = 2.0
@@ -95,6 +96,11 @@ class HttpBackend:
     async def replicas(self) -> list[Replica]:
         """Return the living replicas."""
         return [Replica.from_json(shown) for shown in (await self._call("GET", "/v1/replicas"))["data"]]
+
+    async def instruct(self, replica_id: str, action: ReplicaAction) -> Replica:
+        """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
+        path = f"/v1/replicas/{quote(replica_id, safe='~')}/{action.value}"
+        return Replica.from_json(await self._call("POST", path))
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. A connection that breaks is resumed. Raises NotFound, RequestFailed."""

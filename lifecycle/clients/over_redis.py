@@ -13,7 +13,7 @@ from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
 from lifecycle.formats.event_text import events_of
 from lifecycle.ids import TokenId
-from lifecycle.queries import bulk_cancel, cluster, timeline, tree
+from lifecycle.queries import bulk_cancel, cluster, instructions, timeline, tree
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
 from lifecycle.records import Cancelled, Inflight, Replica
 from lifecycle.settings import Settings
@@ -24,7 +24,7 @@ from lifecycle.tokens.follow import follow
 from lifecycle.tokens.items import End
 from lifecycle.tracking.public_errors import public_errors
 from lifecycle.tracking.wait_for_end import wait_for_end
-from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, RequestRecord, Status
+from lifecycle.types import OPERATOR_LIBRARY, CancelMode, ErrorType, ReplicaAction, RequestRecord, Status
 
 
 class ClusterQueries:
@@ -149,6 +149,12 @@ class ClusterQueries:
         """Return the living replicas."""
         with public_errors():
             return [Replica.from_json(replica.to_json()) for replica in await cluster.replicas(self._store)]
+
+    async def instruct(self, replica_id: str, action: ReplicaAction, *, by: str = OPERATOR_LIBRARY) -> Replica:
+        """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
+        with public_errors():
+            replica = await instructions.instruct(self._store, replica_id, action, by)
+            return Replica.from_json(replica.to_json())
 
 
 class RedisBackend(ClusterQueries):

@@ -87,7 +87,7 @@ class EngineHealth:
         """Note that the engine has produced the first event of an attempt."""
         if self._failures and self.healthy:
             self._failures = 0
-            self._slots.limit(self._slots.size)
+            self._slots.limit(None)
 
     async def run(self) -> None:
         """Probe the engine whenever it is due, until cancelled. The engine must have started."""
@@ -141,7 +141,7 @@ class EngineHealth:
         if self.healthy:
             return
         self.healthy, self.error = True, ""
-        self._slots.limit(self._slots.size if self._probe else self._slots.used + 1)
+        self._slots.limit(None if self._probe else self._slots.used + 1)
         log.info("the engine can serve again; the worker takes requests")
         await self._announce()
 

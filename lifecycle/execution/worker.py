@@ -27,13 +27,14 @@ from lifecycle.replica.loop_monitor import LoopMonitor
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.pubsub import Message, Subscription
 from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import TokenWriter
-from lifecycle.types import CancelMode, ErrorType, ReplicaState, Role
+from lifecycle.types import CancelMode, ErrorType, ReplicaAction, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +55,13 @@ class Worker:
         model: str | Sequence[str],
         engine: Engine,
         on_blocked_heartbeat: Callable[[], None] | None = None,
+        on_drain: Callable[[], None] | None = None,
     ) -> None:
         """Prepare the worker; `run()` joins the cluster and then starts the engine. The worker closes it at its end.
 
         `engine` is an engine, or a HostedEngine that `run()` is to load. `model` is the name of one model, or the names
         of several, which share the engine and its concurrency. `on_blocked_heartbeat` is called by another thread with
-        each heartbeat that is due while the engine blocks the event loop.
+        each heartbeat that is due while the engine blocks the event loop. `on_drain` is called when a drain begins.
 
         Raise EngineLoadError when the engine's declarations are not valid.
         """
@@ -81,6 +83,7 @@ class Worker:
             announce=self._announce,
         )
         self._consumers: list[QueueConsumer] = []  # by shard
+        self._on_drain = on_drain
         self._draining = asyncio.Event()
         self._start_over = asyncio.Event()  # the engine has started, or it never will
         self._started = False
@@ -104,6 +107,8 @@ class Worker:
             return ReplicaState.DRAINING
         if not self._started:
             return ReplicaState.STARTING
+        if self._slots.paused:
+            return ReplicaState.PAUSED
         return ReplicaState.READY if self._health.healthy else ReplicaState.UNHEALTHY
 
     @property
@@ -113,6 +118,8 @@ class Worker:
 
     def drain(self) -> None:
         """Take no new requests, let running ones finish within DRAIN_TIMEOUT_SECS, move or fail the rest, then end."""
+        if self._on_drain is not None and not self._draining.is_set():
+            self._on_drain()
         self._draining.set()
         self._start_over.set()
 
@@ -226,10 +233,10 @@ class Worker:
                 self._connections.subscriptions.unsubscribe(subscription)
 
     async def _subscribe(self) -> Subscription | None:
-        """Subscribe to the cancels for this worker, before any delivery is taken.
+        """Subscribe to the cancels for this worker, and its instructions, before any delivery is taken.
 
         Return None when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
-        heartbeat repeats each cancel that is not confirmed.
+        heartbeat repeats each cancel that is not confirmed, and each instruction that was not followed.
         """
         channel = self._store.keys.worker_channel(self.id)
         while not self._draining.is_set():
@@ -241,6 +248,8 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         if message["type"] == "cancel":
             self._running.cancel(message["rid"], CancelMode(message["mode"]))
+        elif message["type"] == "instruction":
+            self._lease.hurry()
 
     def _recheck(self, shard: int) -> None:
         self._consumers[shard].recheck()
@@ -357,6 +366,14 @@ class Worker:
                 log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
 
         await tasks.in_batches(isolated, rids)
+
+    def on_instruction(self, instruction: Instruction) -> None:
+        """Drain, pause or resume, as an operator wants it."""
+        log.info("worker %s is told to %s by %s", self.id, instruction.action.value, instruction.by)
+        if instruction.action is ReplicaAction.DRAIN:
+            self.drain()
+        else:
+            self._slots.pause(instruction.action is ReplicaAction.PAUSE)
 
     def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
         """End the engines of the shard's requests: they have ended, or are another worker's. No outcome is reported."""

@@ -17,10 +17,11 @@ from lifecycle.errors import InvalidValue, LifecycleError, NotFound
 from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.instructions import instruct
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.fastapi.tracked import refusal
 from lifecycle.records import Cancelled
-from lifecycle.types import ErrorType, RequestRecord
+from lifecycle.types import ErrorType, ReplicaAction, RequestRecord
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
@@ -110,6 +111,12 @@ async def _inflight(request: Request, tracker: Tracker, caller: Caller) -> Respo
 async def _replicas(request: Request, tracker: Tracker, caller: Caller) -> Response:
     _must_be_operator(caller)
     return _json({"object": "list", "data": [replica.to_json() for replica in await tracker.replicas()]})
+
+
+async def _instruct(request: Request, tracker: Tracker, caller: Caller) -> Response:
+    _must_be_operator(caller)
+    action = ReplicaAction(request.url.path.rpartition("/")[2])
+    return await instruct(tracker._core.store, request.path_params["id"], action, caller.canceller)
 
 
 async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
@@ -231,6 +238,7 @@ def _integer(value: object, name: str, default: int, low: int, high: int) -> int
 _ROUTES = (
     (["GET"], "/inflight", _inflight),
     (["GET"], "/replicas", _replicas),
+    *((["POST"], f"/replicas/{{id}}/{action}", _instruct) for action in ReplicaAction),
     (["GET"], "/requests", _list),
     (["GET"], "/requests/{rid}", _read),
     (["GET"], "/requests/{rid}/stream", _stream),

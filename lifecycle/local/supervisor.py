@@ -45,7 +45,7 @@ class Supervisor:
 
     SIGINT, SIGTERM and SIGHUP send SIGTERM to all children and give them `drain_secs` to end. A second Ctrl-C, or the
     end of that time, kills them. Each child has its own session, so a terminal's Ctrl-C reaches only this process.
-    A child that dies unexpectedly is reported, and the others go on.
+    A child that leaves or dies unexpectedly is reported, and the others go on.
     """
 
     def __init__(self, console: Console | None = None, *, drain_secs: float = 30.0) -> None:
@@ -180,7 +180,9 @@ class Supervisor:
 
     async def _report(self, child: Child) -> None:
         status = await child.ended
-        if not self._stop_asked.is_set():
+        if not self._stop_asked.is_set() and status == 0:
+            self._console.notice(f"{child.name} (pid {child.pid}) has left. The others go on.")
+        elif not self._stop_asked.is_set():
             self._console.notice(
                 f"{child.name} (pid {child.pid}) died unexpectedly: {describe_status(status)}. The others go on."
                 + (" Its last lines:" if child.tail else ""),

@@ -18,6 +18,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
 from lifecycle.replica.shard_lease import Holder, ShardLease
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.transitions import Store
 from lifecycle.types import ReplicaState, Role
 from lifecycle.version import VERSION
@@ -49,6 +50,7 @@ class Lease:
         self._models = tuple(models)
         self._renewed_at = time.monotonic()
         self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the leases are to be kept
+        self._followed: Instruction | None = None  # the last instruction of an operator
         self._left = False
         self._draining = False
         self._sending = asyncio.Lock()
@@ -106,13 +108,26 @@ class Lease:
         announced |= {"reasserting": sorted(self.reasserting)}
         self._draining = announced.get("state") == ReplicaState.DRAINING
         if not self._left:
-            await self._send(self._store, announced, retry_for_secs)
+            instruction = await self._send(self._store, announced, retry_for_secs)
             self._announced = announced
+            self._follow(instruction)
 
-    async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> None:
+    async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> Instruction | None:
+        """Send the heartbeat, and return the latest instruction to this replica."""
         asked_at = time.monotonic()
-        await store.heartbeat(self.id, self.role, announced, self._models, retry_for_secs=retry_for_secs)
+        instruction = await store.heartbeat(
+            self.id, self.role, announced, self._models, followed=self._followed, retry_for_secs=retry_for_secs
+        )
         self._renewed_at = max(self._renewed_at, asked_at)
+        return instruction
+
+    def _follow(self, instruction: Instruction | None) -> None:
+        """Let the holder follow an instruction that it has not followed yet, and show its new state at once."""
+        if instruction is None or (self._followed is not None and instruction.revision <= self._followed.revision):
+            return
+        self._followed = instruction
+        self._holder.on_instruction(instruction)
+        self.hurry()
 
     async def renew_through(self, store: Store) -> None:
         """Renew everything over a connection of another thread, with what the last heartbeat has announced.
@@ -139,7 +154,7 @@ class Lease:
                 raise failure
 
     def hurry(self) -> None:
-        """Send the next heartbeat at once: Redis has refused a command because a lease has expired."""
+        """Send the next heartbeat at once: it has something to tell or to learn."""
         self._hurried.set()
 
     async def run(self) -> None:

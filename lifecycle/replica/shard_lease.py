@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.ids import rejoined_id
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
@@ -48,6 +49,9 @@ class Holder(Protocol):
 
     async def on_data_lost(self, shard: int) -> None:
         """Handle a shard's loss of its last writes, as by a failover. What is held is compared afterwards."""
+
+    def on_instruction(self, instruction: Instruction) -> None:
+        """Follow an operator's instruction, which comes once. It must not raise."""
 
     def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
         """Let go of all that this replica holds in a shard: its lease there has expired, which it had as `expired`.

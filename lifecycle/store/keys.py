@@ -101,7 +101,12 @@ CONTROL_KEYS = (
     Key("workers", "zset", "members removed when they expire", "listed worker by when its entry expires"),
     Key("roster", "hash", "permanent", "epoch and version of the list of replicas"),
     Key("changes", "zset", "members removed a day after they left", "replica by the version of its last change"),
-    Key("replica:", "hash", "TTL: a day and a lease from the last heartbeat", "<replica>: its description of itself"),
+    Key(
+        "replica:",
+        "hash",
+        "TTL: a day and a lease from the last heartbeat",
+        "<replica>: its description of itself, and an instruction to it",
+    ),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
     Key("expired_replicas", "zset", "members removed after a day", "replica that expired or left, by when it did"),
@@ -111,7 +116,8 @@ CONTROL_KEYS = (
 
 CHANNELS = (
     Channel("request:<rid>", "all", "status of the client's connection, cancel, end: objects with `type`"),
-    Channel("worker:<worker>", "all", "cancels: objects with `type`, `rid`, `mode` and `reason`"),
+    Channel("worker:<worker>", "all", "cancels: objects with `type`, `rid`, `mode` and `reason`; `instruction`"),
+    Channel("frontend:<frontend>", "all", "`instruction`: there is one for it, which its heartbeat reads"),
     Channel("inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`"),
 )
 
@@ -182,8 +188,12 @@ class Keys:
         return f"{self.namespace}:request:{rid}"
 
     def worker_channel(self, worker: str) -> str:
-        """Return the channel of the cancels for a worker's requests."""
+        """Return the channel of a worker's instructions and of the cancels for its requests."""
         return f"{self.namespace}:worker:{worker}"
+
+    def frontend_channel(self, frontend: str) -> str:
+        """Return the channel of a frontend's instructions."""
+        return f"{self.namespace}:frontend:{frontend}"
 
     def inbox(self, shard: int, frontend: str) -> str:
         """Return the sharded channel on which a shard sends tokens and events to a frontend."""

@@ -16,6 +16,7 @@ from lifecycle.errors import ConfigurationConflict, Fenced
 from lifecycle.store import common_settings
 from lifecycle.store.arguments import encode_detail
 from lifecycle.store.common_settings import CHANGEABLE
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import (
     ExpiredReplica,
     PendingCancellation,
@@ -67,11 +68,13 @@ class Membership(ScriptRunner):
         about: dict[str, Any],
         models: Sequence[str],
         *,
+        followed: Instruction | None = None,
         retry_for_secs: float = 0.0,
-    ) -> float:
-        """Show a replica in the cluster's list for `lease_secs`, and return the time of the control slot's server.
+    ) -> Instruction | None:
+        """Show a replica in the cluster's list for `lease_secs`, and return the latest instruction to it, if any.
 
-        `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. It may be repeated.
+        `about` is what `GET /v1/replicas` shows, `models` are the models that a worker serves. `followed`
+        is the last instruction that the replica has followed, which Redis may have lost. It may be repeated.
         After a failover of Redis it may be lost; the next heartbeat repairs that. What the replica holds does not
         depend on it: see `reconcile_shard`.
 
@@ -93,6 +96,7 @@ class Membership(ScriptRunner):
             orjson.dumps(common),
             known.since,
             known.revision,
+            str(followed or ""),
             retry_for_secs=retry_for_secs,
         )
         if as_text(reply[0]) == "conflict":
@@ -102,7 +106,7 @@ class Membership(ScriptRunner):
         if reply[4]:
             self._apply(orjson.loads(reply[4]))
         self.roster_cache.announced = as_text(reply[5]), as_text(reply[6])
-        return float(reply[1])
+        return Instruction.parse(as_text(reply[7]))
 
     async def leave(self, replica: str, role: Role) -> None:
         """Remove a replica that leaves from the cluster's list. May be repeated. Raises StoreUnavailable."""

@@ -11,6 +11,7 @@ from lifecycle.encoding import encode_events, encode_json
 from lifecycle.ids import new_start_nonce
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
 from lifecycle.store.contents import Contents
+from lifecycle.store.instructions import Instructions
 from lifecycle.store.listings import Listings
 from lifecycle.store.local_starts import LocalStarts
 from lifecycle.store.lost_starts import LostStarts
@@ -50,7 +51,18 @@ EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
 
-class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts, RequestTrees):
+class Store(
+    Membership,
+    Instructions,
+    Queues,
+    Listings,
+    Contents,
+    WebhookOutbox,
+    TokenAppends,
+    LostStarts,
+    LocalStarts,
+    RequestTrees,
+):
     """All access to the state of requests and replicas in Redis.
 
     These rules hold for every transition below:

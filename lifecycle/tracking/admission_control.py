@@ -112,7 +112,7 @@ class AdmissionControl:
         return start
 
     @asynccontextmanager
-    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent]:
+    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent | None]:
         """Examine the parent of a request that is being admitted. It is let go of if the request is refused."""
         try:
             yield await self._parents.examine(admit)

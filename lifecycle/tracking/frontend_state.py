@@ -18,6 +18,13 @@ class FrontendState:
     leases: Sequence[ShardLease] = ()  # by shard
     draining: bool = False  # no more requests are admitted
     renew: Callable[[], None] = field(default=lambda: None)  # the leases at once, as Redis has refused a command
+    on_drain: Callable[[], None] | None = None  # called when an operator wants a drain, which then ends the process
+
+    def drain(self) -> None:
+        """Begin to drain, as an operator wants it."""
+        self.draining = True
+        if self.on_drain is not None:
+            self.on_drain()
 
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""

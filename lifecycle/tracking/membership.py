@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from lifecycle.aio import tasks
-from lifecycle.errors import Fenced, StoreError
+from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
 from lifecycle.store.connect import Connections
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import Outcome, PendingCancellation
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.inbox import Inbox
@@ -43,6 +44,7 @@ class Membership:
     ) -> None:
         self._state = state
         self._store = connections.store
+        self._subscriptions = connections.subscriptions
         self._metrics = metrics
         self._models = models
         self._readers = readers
@@ -94,12 +96,22 @@ class Membership:
         """Send heartbeats and read the inboxes until cancelled, or until this frontend has left."""
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(inbox.run(), name="inbox") for inbox in self._inboxes]
+            background.append(group.create_task(self._listen(), name="instructions"))
             background.append(group.create_task(self._models.run(), name="roster"))
             background.append(group.create_task(self._local_runs.serve(), name="local runs"))
             try:
                 await self.lease.run()
             finally:
                 await tasks.end(background)
+
+    async def _listen(self) -> None:
+        """Subscribe to this frontend's instructions. Without it, it learns of each by its next heartbeat."""
+        channel = self._store.keys.frontend_channel(self.lease.id)
+        while True:
+            tasks.check_cancelled()
+            with suppress(StoreUnavailable):
+                await self._subscriptions.subscribe(channel, lambda _: self.lease.hurry(), on_gap=self.lease.hurry)
+                return
 
     # The lease's holder
 
@@ -126,6 +138,11 @@ class Membership:
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         self._owned.take_over(rids)
+
+    def on_instruction(self, instruction: Instruction) -> None:
+        """Drain, as an operator wants it. A frontend is told nothing else."""
+        log.info("%s is told to %s by %s", self.lease.id, instruction.action.value, instruction.by)
+        self._state.drain()
 
     def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
         """End the streams of the shard with an error; its requests are another frontend's now, or have ended."""

@@ -7,7 +7,7 @@ is a façade: the work is done by the parts that it puts together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -165,6 +165,15 @@ class Tracker:
     def is_served(self, model: str, endpoint: str, needs: tuple[str, ...]) -> bool:
         """Return whether a call needs no further questions: the model is live and takes what the call needs."""
         return self._models.is_served(model, endpoint, needs)
+
+    def drain_with(self, drain: Callable[[], None]) -> None:
+        """Call `drain` when an operator has told this frontend to drain, which may have been before this call.
+
+        Without it, the frontend then refuses further requests, and whoever runs it ends it.
+        """
+        self._state.on_drain = drain
+        if self._state.draining:
+            drain()
 
     async def model_state(self, model: str) -> ModelState:
         """Return whether a model is served now, was served before, or is unknown. Raises StoreUnavailable."""

@@ -22,7 +22,7 @@ from lifecycle.store.quota_slots import QuotaSlots
 from lifecycle.store.results import START_LOST, Append, NewRequest, Outcome, Parent, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
-from lifecycle.types import CancelMode, Labels, Role
+from lifecycle.types import CancelMode, Labels, ReplicaAction, Role
 from tests.leaks import leaks
 from tests.servers import ask
 from tests.unit.world import GROUP, MODEL, World
@@ -205,6 +205,10 @@ async def _heartbeat(world: World) -> Call:
     return lambda: world.store.heartbeat("w9", Role.WORKER, {}, ["another"])
 
 
+async def _instruct(world: World) -> Call:
+    return lambda: world.store.instruct("w0", ReplicaAction.PAUSE, "operator:cli")
+
+
 async def _reserve(world: World) -> Call:
     return lambda: QuotaSlots(world.store).reserve("acme", "r", "n", 1)
 
@@ -292,6 +296,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "settle_webhook failed": _settle("failed"),
     "expire": _expire,
     "heartbeat": _heartbeat,
+    "instruct": _instruct,
     "reserve": _reserve,
     "configure": _configure,
     "reconcile_shard": _reconcile,

@@ -13,6 +13,7 @@ from lifecycle.errors import Fenced
 from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
 from lifecycle.replica.reaper import Reaper
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
@@ -47,6 +48,9 @@ class Holder:
         raise AssertionError
 
     async def on_data_lost(self, shard: int) -> None:
+        raise AssertionError
+
+    def on_instruction(self, instruction: Instruction) -> None:
         raise AssertionError
 
     def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:

@@ -17,6 +17,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
+from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import PendingCancellation
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
@@ -63,6 +64,9 @@ class Noting:
 
     async def on_data_lost(self, shard: int) -> None:
         self.told.append(("data lost", shard))
+
+    def on_instruction(self, instruction: Instruction) -> None:
+        raise AssertionError
 
     def on_fenced(self, shard: int, expired: str, cause: Fenced) -> None:
         raise AssertionError

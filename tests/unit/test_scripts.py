@@ -18,12 +18,12 @@ from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewReque
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.tokens.history import read_history
-from lifecycle.types import CancelMode, Labels, Role, Status
+from lifecycle.types import CancelMode, Labels, ReplicaAction, Role, Status
 from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed"}
+CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed", "instruct"}
 SHARED_FILES = {"membership", "served"}  # for either prefix
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
@@ -113,6 +113,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "note_child": lambda s: s.note_child("p", "r", "", retry_for_secs=0),
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
+    "instruct": lambda s: s.instruct("w", ReplicaAction.PAUSE, "operator:cli"),
     "heartbeat": lambda s: s.heartbeat("w", Role.WORKER, {}, ["m"]),
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(0),

@@ -160,6 +160,13 @@ async def test_an_unexpected_death_is_reported_and_the_others_run_on(screen: Scr
     assert "other (pid" not in screen.text
 
 
+async def test_a_child_that_leaves_has_not_died(screen: Screen) -> None:
+    async with Supervisor(screen.console) as supervisor:
+        child = await supervisor.start("a", python(""))
+        await supervisor.wait_ready({"report": screen.shows(f"a (pid {child.pid}) has left. The others go on.")})
+    assert "unexpectedly" not in screen.text
+
+
 async def test_run_ends_with_1_when_no_child_is_left(screen: Screen) -> None:
     async with Supervisor(screen.console) as supervisor:
         await supervisor.start("a", python("raise SystemExit(3)"))

@@ -5,16 +5,17 @@
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), figures (JSON object of what is shown
 --         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as
 --         strings), since (when the configuration that the replica runs with was first written, '' when it joins), revision
---         (how often that one had been changed)
--- Returns {'ok', now, since, revision, config, epoch, version}, where config is a JSON object if it was changed after that
---         revision, else '', and epoch and version are those of the list: see roster; or {'conflict', name, theirs} when the
---         cluster runs with another value of a setting.
+--         (how often that one had been changed), instruction (the last one that the replica has followed, '' for none: see
+--         instruct)
+-- Returns {'ok', now, since, revision, config, epoch, version, instruction}, where config is a JSON object if it was changed
+--         after that revision, else '', epoch and version are those of the list: see roster, and instruction is the latest
+--         one to the replica, '' for none; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
 -- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
 -- came before them with another one has to leave.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, about, figures, models, config, since, revision = unpack(ARGV)
---- @include commands clock membership served listed
+local shift, replica, role, lease_secs, about, figures, models, config, since, revision, instruction = unpack(ARGV)
+--- @include commands clock membership served listed instructions
 --- @permit
 
 local now, lease = clock(shift), tonumber(lease_secs)
@@ -63,8 +64,9 @@ local entry = P .. 'replica:' .. replica
 local is_new = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
 if is_new then redis.call('ZREM', P .. 'expired_replicas', replica) end
 if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
-redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models)
+instruction = later_instruction(redis.call('HGET', entry, 'instruction') or '', instruction)
+redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)
 redis.call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
 note_models(cjson.decode(models), now)
 local roster = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
-return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2]}
+return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2], instruction}

@@ -1,0 +1,52 @@
+"""The concurrency slots of a worker: how many are free while it is paused, unhealthy, or resized."""
+
+from __future__ import annotations
+
+import asyncio
+
+from lifecycle.aio import tasks
+from lifecycle.execution.concurrency_slots import ConcurrencySlots
+
+
+async def test_none_is_free_while_the_worker_is_paused() -> None:
+    slots = ConcurrencySlots(2)
+    assert slots.try_acquire()
+    slots.pause(True)
+    assert (slots.free, slots.try_acquire()) == (0, False)
+    waiting = asyncio.create_task(slots.wait_available())
+    slots.release()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.pause(False)
+    await waiting
+    assert slots.free == 2
+
+
+async def test_a_pause_and_the_limit_of_the_health_do_not_undo_each_other() -> None:
+    slots = ConcurrencySlots(4)
+    slots.limit(0)
+    slots.pause(True)
+    slots.limit(None)
+    assert slots.free == 0
+    slots.limit(1)
+    slots.pause(False)
+    assert slots.free == 1
+    slots.limit(None)
+    assert slots.free == 4
+
+
+async def test_fewer_slots_than_are_occupied_end_nothing() -> None:
+    slots = ConcurrencySlots(4)
+    for _ in range(3):
+        slots.try_acquire()
+    slots.resize(1)
+    assert (slots.used, slots.free, slots.try_acquire()) == (3, 0, False)
+    waiting = asyncio.create_task(slots.wait_available())
+    for _ in range(2):
+        slots.release()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    slots.resize(2)
+    await waiting
+    assert slots.free == 1
+    await tasks.end((waiting,))
