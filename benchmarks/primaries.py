@@ -23,7 +23,7 @@ from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import Append, Outcome, Start
+from lifecycle.store.results import Append, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.cluster_setup import ClusterSetup
@@ -76,8 +76,6 @@ async def _measure(
     async with open_store(settings) as store:
         await join(store, bench.FRONTEND, Role.FRONTEND)
         await join(store, bench.WORKER, Role.WORKER, models=[bench.MODEL])
-        for shard in range(_SHARDS):
-            await store.open_queues(shard, [bench.MODEL])
         await _run(store, _SHARDS * _TOGETHER, tokens, "warm")
         before, began = [_cpu_secs(server) for server in servers], time.monotonic()
         count = await _run(store, requests, tokens, "r")
@@ -114,13 +112,10 @@ async def _run(store: Store, requests: int, tokens: int, prefix: str) -> int:
 
 
 async def _run_shard(store: Store, shard: int, rids: Sequence[str], tokens: int) -> None:
-    queue = f"{store.keys.prefixes[shard]}queue:{bench.MODEL}"
     for begin in range(0, len(rids), _TOGETHER):
         batch = rids[begin : begin + _TOGETHER]
         await asyncio.gather(*(bench.admit(store, rid) for rid in batch))
-        read = ("XREADGROUP", "GROUP", "workers", bench.WORKER, "COUNT", len(batch), "STREAMS", queue, ">")
-        entries = (await store.command(*read))[0][1]
-        await asyncio.gather(*(_start(store, entry.decode(), fields[1].decode()) for entry, fields in entries))
+        await bench.start_queued(store, len(batch), shard)
         for last in range(1, tokens + 1):
             refused = await store.append(
                 shard, bench.WORKER, [Append(rid, 1, last, _TOKEN, last == 1) for rid in batch]
@@ -130,12 +125,6 @@ async def _run_shard(store: Store, shard: int, rids: Sequence[str], tokens: int)
         await asyncio.gather(
             *(store.finish(rid, bench.WORKER, 1, Outcome("completed", finish_reason="stop"), tokens) for rid in batch)
         )
-
-
-async def _start(store: Store, entry: str, rid: str) -> None:
-    started = await store.start(rid, bench.WORKER, "queue", bench.MODEL, entry)
-    if not isinstance(started, Start):
-        raise RuntimeError(f"request {rid} was not started: {started}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit( [A-Z ]+)?$", re.MULTILINE)
-_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(CREATE|DELCONSUMER)')?")
+_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"
@@ -53,8 +53,8 @@ def names() -> list[str]:
 
 
 def commands_of(source: str) -> list[str]:
-    """Return the commands that a script cannot do without, such as `HSET` and `XGROUP DELCONSUMER`."""
-    found = {" ".join(filter(None, match.groups())) for match in _CALL.finditer(source)}
+    """Return the commands that a script cannot do without, such as `HSET`."""
+    found = set(_CALL.findall(source))
     return sorted(found - {_OPTIONAL})
 
 
@@ -64,9 +64,8 @@ def _included(match: re.Match[str]) -> str:
 
 def _check(commands: Sequence[str]) -> str:
     """Return a line of Lua that checks commands. A call for each, or a table of them, would cost as much again."""
-    named = [", ".join(f"'{word}'" for word in command.split()) for command in commands]
-    permitted = " and ".join(f"is_permitted({words}, P)" for words in named)
-    return f"if not ({permitted}) then {' '.join(f'require_command({words})' for words in named)} end"
+    permitted = " and ".join(f"is_permitted('{command}', P)" for command in commands)
+    return f"if not ({permitted}) then {' '.join(f"require_command('{command}')" for command in commands)} end"
 
 
 def name_of(reference: str) -> str:

@@ -31,7 +31,7 @@ EVERY_PATH = (
     "admit",
     "read",
     "claim_webhooks",
-    "XREADGROUP",
+    "take",
     "SUBSCRIBE",
     "SSUBSCRIBE",
 )

@@ -10,9 +10,9 @@ from lifecycle.execution.concurrency_slots import ConcurrencySlots
 
 async def test_none_is_free_while_the_worker_is_paused() -> None:
     slots = ConcurrencySlots(2)
-    assert slots.try_acquire()
+    assert slots.acquire(1) == 1
     slots.pause(True)
-    assert (slots.free, slots.try_acquire()) == (0, False)
+    assert (slots.free, slots.acquire(1)) == (0, 0)
     waiting = asyncio.create_task(slots.wait_available())
     slots.release()
     await asyncio.sleep(0)
@@ -37,13 +37,11 @@ async def test_a_pause_and_the_limit_of_the_health_do_not_undo_each_other() -> N
 
 async def test_fewer_slots_than_are_occupied_end_nothing() -> None:
     slots = ConcurrencySlots(4)
-    for _ in range(3):
-        slots.try_acquire()
+    slots.acquire(3)
     slots.resize(1)
-    assert (slots.used, slots.free, slots.try_acquire()) == (3, 0, False)
+    assert (slots.used, slots.free, slots.acquire(1)) == (3, 0, 0)
     waiting = asyncio.create_task(slots.wait_available())
-    for _ in range(2):
-        slots.release()
+    slots.release(2)
     await asyncio.sleep(0)
     assert not waiting.done()
     slots.resize(2)

@@ -19,7 +19,7 @@ local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs, item_ids, nonce, length = unpack(ARGV)
---- @include commands clock stream record events counts queue content terminal
+--- @include commands clock stream record events counts queue cost content terminal
 
 -- Checks what the end of some requests needs.
 local function require_all()

@@ -23,7 +23,7 @@ if known[2] then
 end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 
-for _, command in ipairs({'HSET', 'HKEYS', 'HSETNX', 'HINCRBY', 'ZADD', 'XADD'}) do require_command(command) end
+--- @permit HSET HKEYS HSETNX HINCRBY ZADD XADD
 
 local now = clock(shift)
 local created_at = secs(now)

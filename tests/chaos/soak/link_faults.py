@@ -13,7 +13,7 @@ from tests.cluster import Process
 
 _SCRIPTS = (
     "admit",
-    "start",
+    "take",
     "append",
     "finish",
     "cancel",

@@ -16,12 +16,9 @@ end
 local is_permitted = redis.acl_check_cmd or function() return true end
 
 -- Returns the error with which Redis refuses a command to a user who may not run it, nil when it is allowed.
-local function refusal(command, subcommand)
-  local permitted
-  if subcommand then permitted = is_permitted(command, subcommand, P) else permitted = is_permitted(command, P) end
-  if permitted then return nil end
-  local name = string.lower(subcommand and command .. '|' .. subcommand or command)
-  return {err = "NOPERM this user has no permissions to run the '" .. name .. "' command"}
+local function refusal(command)
+  if is_permitted(command, P) then return nil end
+  return {err = "NOPERM this user has no permissions to run the '" .. string.lower(command) .. "' command"}
 end
 
 -- Raises an error unless the user may run a command. A script calls it for its commands before the first write, because
@@ -29,7 +26,7 @@ end
 -- full, it refuses before the first write by itself. Each check costs about two thirds of a small command. So the scripts
 -- that every request needs name what they always run beside their first write, with `--- @permit COMMAND…`, and the
 -- others have `--- @permit`: see script_loader.py.
-local function require_command(command, subcommand)
-  local refused = refusal(command, subcommand)
+local function require_command(command)
+  local refused = refusal(command)
   if refused then error(refused) end
 end
