@@ -81,6 +81,10 @@ class CancelMode(StrEnum):
     KILL = "kill"
 
 
+MOST_PRIORITY = 1_000_000_000
+"""The largest priority that applies; the smallest is its negative. A lower priority starts first."""
+
+
 class OnDisconnect(StrEnum):
     """The effect on a request when its last reader disconnects."""
 

@@ -22,7 +22,8 @@ from frontend.endpoints import BY_PATH
 from frontend.transport.error_responses import failure_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
-from lifecycle.fastapi.api_keys import Caller, Keyring, KeyRole
+from lifecycle.fastapi.api_keys import Keyring
+from lifecycle.fastapi.caller import Caller, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType
