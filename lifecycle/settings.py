@@ -149,6 +149,12 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field("", description="names besides localhost that a Host may be without API keys")
     cors_origins: str = Field("", description="origins whose pages may call, such as https://app.example; * is all")
     public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
+    adopt_client_timeout: bool = Field(
+        False, description="take the timeout that OpenAI's and Anthropic's SDKs send as the deadline, if it is shorter"
+    )
+    refuse_hopeless: bool = Field(
+        False, description="refuse a request at once whose deadline would pass in the queue by the estimate"
+    )
     session_secs: Seconds = Field(43_200.0, description="duration of a log-in to the dashboard")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
         30.0, description="time for requests to finish when a replica is stopped"
@@ -172,6 +178,7 @@ class Settings(BaseSettings):
     )
 
     # worker
+    forward_priority: bool = Field(False, description="give the engine the priority of a request, in its body")
     concurrency: int = Field(64, ge=1, le=100_000, description="most requests that one worker runs at a time")
     kill_grace_secs: Seconds = Field(
         2.0, description="time after which a killed engine that still runs is reported as stuck"

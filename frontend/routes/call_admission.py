@@ -10,8 +10,9 @@ from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller
 from lifecycle.errors import StoreFull
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
+from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.store.worker_roster import Missing
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Labels, OnDisconnect
@@ -107,10 +108,11 @@ def _unsupported(missing: Missing, model: str, endpoint: ApiEndpoint) -> ApiErro
 
 def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, headers: CallHeaders) -> AdmissionRequest:
     caller, rid = get_caller(request), request.scope["state"]["request_id"]
+    body = orjson.dumps(call.body)
     return AdmissionRequest(
         rid=rid,
         labels=Labels(call.model, call.endpoint, call.request_type),
-        body=orjson.dumps(call.body),
+        body=body,
         on_disconnect=OnDisconnect.CONTINUE if call.is_background else headers.on_disconnect,
         grace_secs=headers.grace_secs,
         limits=headers.limits,
@@ -122,6 +124,12 @@ def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, head
         webhook_url=headers.webhook_url,
         storage=call.storage,
         openings=endpoint.openings(rid, call),
+        place=QueuePlace(
+            priority=caller.priority.clamp(call.priority),
+            weight=caller.weight,
+            estimate=estimate_tokens(call.endpoint, call.body, len(body), call.gated),
+            share=caller.queue_share,
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import ENDPOINTS
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, Fold
+from frontend.endpoints.priority import with_priority
 from frontend.endpoints.stream import TokenStreamResponse
 from frontend.routes.call_admission import admit, with_only_model
 from frontend.transport import params
@@ -60,8 +61,8 @@ async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
 async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
     try:
         body = await params.read_body(request, tracker.settings.max_body_bytes)
-        headers = headers_of(request.scope)
-        return endpoint.parse(body), CallHeaders.parse(headers, tracker.settings, endpoint.forwarded_headers)
+        call, given = with_priority(endpoint.parse(body)), headers_of(request.scope)
+        return call, CallHeaders.parse(given, tracker.settings, endpoint.forwarded_headers)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise

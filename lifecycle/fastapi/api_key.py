@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lifecycle.fastapi.caller import NO_PRIORITY, NO_SHARE, Caller, KeyRole, PriorityRange, QueueShare
+from lifecycle.fastapi.caller import NO_PRIORITY, Caller, KeyRole, PriorityRange
 from lifecycle.settings import SettingsError
-from lifecycle.types import MOST_PRIORITY
+from lifecycle.types import MOST_PRIORITY, NO_SHARE, QueueShare
 
 MOST_INFLIGHT = 10_000  # before a call is refused, each of the name's requests is checked
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 1000.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from lifecycle.types import ANONYMOUS, MOST_PRIORITY
+from lifecycle.types import ANONYMOUS, MOST_PRIORITY, NO_SHARE, QueueShare
 
 
 class KeyRole(StrEnum):
@@ -32,17 +32,6 @@ class PriorityRange(NamedTuple):
 
 NO_PRIORITY = PriorityRange()
 ANY_PRIORITY = PriorityRange(-MOST_PRIORITY, MOST_PRIORITY)
-
-
-class QueueShare(NamedTuple):
-    """What a caller may have queued for one model, besides the limits of the settings; 0 is no further limit."""
-
-    requests: int = 0
-    tokens: int = 0  # as estimated at admission
-    body_bytes: int = 0
-
-
-NO_SHARE = QueueShare()
 
 
 @dataclass(frozen=True, slots=True)

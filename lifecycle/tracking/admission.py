@@ -6,10 +6,20 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lifecycle.formats.token_estimate import TokenEstimate
 from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
+from lifecycle.types import NO_SHARE, Event, Labels, Limits, OnDisconnect, QueueShare, Storage
+
+
+class QueuePlace(NamedTuple):
+    """Describe what decides about a request's place in its model's queue."""
+
+    priority: int = 0  # a lower one starts first
+    weight: float | None = None  # of its owner; None leaves the owner's weight as it is, 1 at first
+    estimate: TokenEstimate = TokenEstimate(0, None)
+    share: QueueShare = NO_SHARE
 
 
 class AdmissionRequest(NamedTuple):
@@ -32,6 +42,7 @@ class AdmissionRequest(NamedTuple):
     webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
     parent: str = ""  # the id of the request that started this one; empty for none
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
+    place: QueuePlace = QueuePlace()
 
 
 class Rejected(Exception):
