@@ -247,6 +247,9 @@ class RequestRecord(NamedTuple):
     output_events: int = 0  # events with content
     parent: str | None = None  # the id of the request that started this one
     labels: Mapping[str, str] = NO_LABELS  # the application's own
+    priority: int = 0  # in the queue, as it applied; a lower one starts first
+    queue_position: int | None = None  # of a queued request that was asked for alone: 1 is next in its shard
+    estimated_wait_secs: float | None = None  # of such a request, until it starts; None also where it is not known
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
@@ -333,6 +336,7 @@ class RequestRecord(NamedTuple):
             usage=orjson.loads(raw["usage"]) if raw.get("usage") else None,
             parent=raw.get("parent") or None,
             labels=orjson.loads(raw["labels"]) if raw.get("labels") else NO_LABELS,
+            priority=int(raw.get("priority") or 0),
             output_events=int(raw.get("output_events") or 0),
             stream_length=int(raw.get("stream_length") or raw.get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if raw.get("error_detail") else None,
@@ -353,8 +357,9 @@ class RequestRecord(NamedTuple):
         return cls(**{**fields, "status": Status(fields["status"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API and `--json` show."""
-        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"}
+        """Return the JSON object that the HTTP API and `--json` show. Only a queued request's has its wait."""
+        waits = self.queue_position is not None
+        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id" and (waits or name not in _WAIT)}
         return {"id": self.id, "object": "request"} | shown | {"labels": dict(self.labels)}
 
 
@@ -370,6 +375,7 @@ _INTERNAL = [
     "lost_start",
     "webhook",
 ]
+_WAIT = ("queue_position", "estimated_wait_secs")
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 

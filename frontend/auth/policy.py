@@ -72,6 +72,7 @@ RULES = (
     Rule("GET", "/v1/responses/{rid}/input_items", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/inflight", Level.OPERATOR, "shows the counts of all owners"),
     Rule("GET", "/v1/overview", Level.OPERATOR, "shows the requests of all owners"),
+    Rule("GET", "/v1/queue", Level.OPERATOR, "shows all owners"),
     Rule("GET", "/v1/replicas", Level.OPERATOR, "shows hosts and URLs"),
     Rule("GET", "/metrics", Level.OPERATOR, "for anybody with LIFECYCLE_PUBLIC_METRICS"),
 )

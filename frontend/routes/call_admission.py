@@ -19,7 +19,9 @@ from lifecycle.types import ErrorType, Labels, OnDisconnect
 
 _REJECTIONS = {
     "draining": "This frontend is draining; send the call to another frontend",
-    "full": "The queue of this model is full; repeat the call later",
+    "full": "The queue of this model is full for you; repeat the call later",
+    "full_model": "The queue of this model is full; repeat the call later",
+    "hopeless": "By the estimate the deadline would pass in the queue; repeat the call later, or with more time",
     "contended": "Other calls with this Idempotency-Key are being admitted; repeat the call later",
 }
 
@@ -87,7 +89,7 @@ async def admit(
             named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
             return await idempotency.admit(tracker, named)
         except Rejected as rejected:
-            raise _refusal(rejected.reason, request.state.request_id, tracker) from None
+            raise _refusal(rejected, request.state.request_id, tracker) from None
         except StoreFull as full:
             raise redis_unavailable(full) from full
     except ApiError as error:
@@ -133,7 +135,8 @@ def _admission_request(request: Request, endpoint: ApiEndpoint, call: Call, head
     )
 
 
-def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:
+def _refusal(rejected: Rejected, rid: str, tracker: Tracker) -> ApiError:
+    reason, after_secs = rejected.reason, rejected.retry_after_secs
     if reason == "exists":
         return ApiError(
             ErrorType.VALIDATION,
@@ -152,9 +155,13 @@ def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:
         )
     if reason == "limit":
         message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
-        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
+        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit", retry_after_secs=after_secs)
+    if reason == "queue_limit":
+        message = "The API key has as much queued for this model as it may; repeat the call later"
+        return ApiError(ErrorType.OVERLOAD, message, code="queue_limit", retry_after_secs=after_secs)
     if reason == "full_bytes":
         most = tracker.settings.queue_bytes
         message = f"The bodies of all queued requests may have {most:,} bytes, and have nearly; repeat the call later"
-        return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full")
-    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
+        return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full", retry_after_secs=after_secs)
+    code = "queue_full" if reason in ("full", "full_model") else reason
+    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code=code, retry_after_secs=after_secs)

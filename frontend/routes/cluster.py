@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from frontend.transport.deps import get_tracker
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.queries import cluster
+from lifecycle.queries import cluster, queues
 from lifecycle.store.worker_roster import max_model_lens_of, models_of, workers_of
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType
@@ -62,6 +62,13 @@ async def replicas(request: Request) -> Response:
     """List the replicas that hold a lease. Raises StoreError."""
     living = await cluster.replicas(get_tracker(request).store)
     return _json({"object": "list", "data": [replica.to_json() for replica in living]})
+
+
+@router.get("/v1/queue")
+async def queue(request: Request) -> Response:
+    """List what waits, by model and owner, and for how long it will. Raises StoreError."""
+    found = await queues.read_queues(get_tracker(request).store)
+    return _json({"object": "list", "data": [model.to_json() for model in found]})
 
 
 @router.get("/metrics")

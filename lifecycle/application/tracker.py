@@ -18,7 +18,7 @@ from lifecycle.clients.over_redis import ClusterQueries
 from lifecycle.errors import InvalidValue, NotFound, StoreError, Unavailable
 from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.ids import new_request_id
-from lifecycle.records import Inflight, Replica
+from lifecycle.records import Inflight, ModelQueue, Replica
 from lifecycle.settings import Settings
 from lifecycle.store.worker_roster import Outage
 from lifecycle.telemetry.metrics import Metrics
@@ -297,6 +297,10 @@ class Tracker:
     async def replicas(self) -> list[Replica]:
         """Return the replicas that hold a lease, this one included. Raises Unavailable."""
         return await self._queries.replicas()
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return what waits, by model and owner, and for how long it will. Raises Unavailable."""
+        return await self._queries.queue()
 
     async def _end_tracked(self) -> None:
         """End what is tracked here, as a disconnect of its clients."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, settings, tail, top, why
+from lifecycle.cli import keys, listing, output, queue, replica, settings, tail, top, why
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -54,6 +54,7 @@ for command in (
     listing.ps,
     listing.inflight,
     listing.replicas,
+    queue.queue,
     cancel,
     tail.tail,
     why.why,

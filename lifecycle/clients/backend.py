@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lifecycle.clients.arguments import PAGE
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import CancelMode, RequestRecord
 
 
@@ -48,6 +48,9 @@ class Backend(Pages, Protocol):
 
     async def replicas(self) -> list[Replica]:
         """Return the living replicas."""
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return the queues of the models that have requests waiting, or had in the last minute."""
 
 
 async def all_pages(pages: Pages, filter: Mapping[str, str]) -> list[RequestRecord]:

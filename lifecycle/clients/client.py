@@ -14,7 +14,7 @@ from lifecycle.aio import tasks
 from lifecycle.clients.arguments import filter_of
 from lifecycle.clients.async_client import AsyncClient
 from lifecycle.errors import Unavailable
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import RequestRecord
 
 Result = TypeVar("Result")
@@ -175,6 +175,10 @@ class Client:
     def replicas(self) -> list[Replica]:
         """Return the replicas that hold a lease. Raises Unavailable."""
         return self._run(self._client.replicas())
+
+    def queue(self) -> list[ModelQueue]:
+        """Return what waits, by model and owner, and for how long it will. Raises Unavailable."""
+        return self._run(self._client.queue())
 
 
 class _Reading:

@@ -21,7 +21,7 @@ from lifecycle.errors import (
     RequestFailed,
     Unavailable,
 )
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import CancelMode, ErrorType, RequestRecord
 
 _PAUSE_SECS = 0.2  # before a stream that broke is resumed; doubled each time up to the longest
@@ -95,6 +95,10 @@ class HttpBackend:
     async def replicas(self) -> list[Replica]:
         """Return the living replicas."""
         return [Replica.from_json(shown) for shown in (await self._call("GET", "/v1/replicas"))["data"]]
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return the queues of models."""
+        return [ModelQueue.from_json(shown) for shown in (await self._call("GET", "/v1/queue"))["data"]]
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. A connection that breaks is resumed. Raises NotFound, RequestFailed."""

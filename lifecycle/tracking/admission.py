@@ -17,7 +17,7 @@ class QueuePlace(NamedTuple):
     """Describe what decides about a request's place in its model's queue."""
 
     priority: int = 0  # a lower one starts first
-    weight: float | None = None  # of its owner; None leaves the owner's weight as it is, 1 at first
+    weight: float = 1.0  # of its owner
     estimate: TokenEstimate = TokenEstimate(0, None)
     share: QueueShare = NO_SHARE
 
@@ -51,11 +51,13 @@ class Rejected(Exception):
     `reason` is `exists`, `full` (the model's queue), `full_bytes` (the bodies of all queues), `limit` (the owner's
     inflight limit) or `draining`; with an idempotency key also `other_body` (the key was sent with another body) or
     `contended` (try again).
+    `retry_after_secs` is when a place may be free; None where nothing tells.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after_secs: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retry_after_secs = retry_after_secs
 
 
 class Detachment:

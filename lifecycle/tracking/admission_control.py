@@ -13,6 +13,7 @@ from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.memory_mark import MemoryMark
 from lifecycle.tracking.owned_requests import OwnedRequests
@@ -32,6 +33,7 @@ class AdmissionControl:
         state: FrontendState,
         readers: Readers,
         owned: OwnedRequests,
+        forecast: Forecast,
         background_webhook_url: str = "",
     ) -> None:
         """`background_webhook_url` gets the events of responses in the background that name no other URL."""
@@ -40,6 +42,7 @@ class AdmissionControl:
         self._state = state
         self._readers = readers
         self._owned = owned
+        self._forecast = forecast
         self._background_webhook_url = background_webhook_url
         self._queue_limit = QueueLimit(store)
         self._memory_mark = MemoryMark(store)
@@ -53,10 +56,41 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
-            if refusal is not None:
-                raise Rejected(refusal)
-            return await self._admit(admit)
+            try:
+                await self._check_deadline(admit)
+                refusal = await self._queue_limit.refusal(admit)
+                if refusal is not None:
+                    raise Rejected(refusal)
+                return await self._admit(admit)
+            except Rejected as rejected:
+                if rejected.retry_after_secs is None:
+                    rejected.retry_after_secs = await self._retry_after_secs(rejected.reason, admit)
+                raise
+
+    async def _check_deadline(self, admit: AdmissionRequest) -> None:
+        """Refuse a request that could not end before its deadline, by the estimate, if that is wanted."""
+        deadline_secs = admit.limits.deadline_secs
+        if not self._store.settings.refuse_hopeless or not deadline_secs:
+            return
+        wait_secs = await self._forecast.secs_until_start(admit)
+        if not wait_secs:
+            return
+        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - deadline_secs
+        if late_secs > 0:
+            raise Rejected("hopeless", max(1.0, late_secs))
+
+    async def _retry_after_secs(self, reason: str, admit: AdmissionRequest) -> float | None:
+        """Return when a refused request may find a place, at least a second; None where nothing tells."""
+        model, owner = admit.labels.model, admit.owner
+        if reason in ("full", "queue_limit"):
+            secs = await self._forecast.secs_until_place(model, owner)
+        elif reason in ("full_model", "full_bytes"):
+            secs = await self._forecast.secs_until_any_start(model)
+        elif reason == "limit":
+            secs = await self._forecast.secs_until_end(model, owner, admit.inflight_limit)
+        else:
+            return None
+        return None if secs is None else max(1.0, secs)
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
         """Admit and start a request that runs in this process; return its start, and a reader for its client.

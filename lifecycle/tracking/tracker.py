@@ -26,6 +26,7 @@ from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Deta
 from lifecycle.tracking.admission_control import AdmissionControl
 from lifecycle.tracking.background import BackgroundTasks
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
+from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.local_runs import LocalRuns, NoLocalRuns
 from lifecycle.tracking.membership import Membership
@@ -65,7 +66,13 @@ class Tracker:
             self.store, metrics, self._state, self.readers, self._background.spawn, self._on_webhook, local_runs
         )
         self._admissions = AdmissionControl(
-            self.store, metrics, self._state, self.readers, self.owned, config.background_url if config else ""
+            self.store,
+            metrics,
+            self._state,
+            self.readers,
+            self.owned,
+            Forecast(self.store, self._models.slots_of),
+            config.background_url if config else "",
         )
         self._membership = Membership(
             self._state, connections, metrics, self._models, self.readers, self.owned, local_runs or NoLocalRuns()
