@@ -15,12 +15,12 @@ from lifecycle.types import Role
 _READING_SCRIPTS = "no-writes"
 _OUTSIDE_OF_SCRIPTS = {
     Role.FRONTEND: ("HSCAN", "PERSIST", "SSUBSCRIBE", "SUBSCRIBE", "ZREVRANGE"),
-    Role.WORKER: ("HSCAN", "SUBSCRIBE", "XGROUP CREATE", "XREADGROUP"),
+    Role.WORKER: ("HSCAN", "PUBLISH", "SUBSCRIBE"),
 }
 
 
 def needed_commands(role: Role) -> list[str]:
-    """Return the commands that a replica of this role cannot do without, such as `HSET` and `XGROUP CREATE`.
+    """Return the commands that a replica of this role cannot do without, such as `HSET` and `ZADD`.
 
     A worker reads no lists, so it needs the commands of those scripts only that write.
     """
