@@ -24,10 +24,16 @@ class _OwnerSums:
         self.waits: list[float | None] = []
 
 
+async def busy_shards(store: Store, model: str) -> int:
+    """Return in how many shards requests wait for a model."""
+    found = await store.commands.execute_many(("EXISTS", f"{p}levels:{model}") for p in store.keys.prefixes)
+    return sum(map(int, found))
+
+
 async def read_queues(store: Store) -> list[ModelQueue]:
     """Return the queues of the models that living workers serve, or that somebody waits for."""
     slots = slots_of(workers_of(await store.listed(), store.settings.lease_secs))
-    waiting = await store.waiting_models()
+    waiting = await store.queued_bytes()
     models = sorted({*slots, *waiting})
     return [await _model_queue(store, model, slots.get(model, 0)) for model in models]
 
@@ -81,7 +87,7 @@ async def with_wait(store: Store, record: RequestRecord) -> RequestRecord:
         return record
     own = store.keys.shard_of(record.id)
     queue, busy, roster = await asyncio.gather(
-        read_shard_queue(store, own, record.model, record.id), store.busy_shards(record.model), store.listed()
+        read_shard_queue(store, own, record.model, record.id), busy_shards(store, record.model), store.listed()
     )
     if queue.place is None:  # it has just started
         return record

@@ -7,6 +7,7 @@ advances by its cost divided by the owner's weight.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
 
 from lifecycle.store.shard_queues import SECS_PER_BUCKET, Flow, ShardQueue
@@ -21,19 +22,27 @@ def position_of(queue: ShardQueue, priority: int, owner: str, rank: int, weight:
     The flow need not exist: `weight` is then that of its owner.
     """
     before = sum(flow.size for flow in queue.flows if flow.priority < priority)
-    level = [flow for flow in queue.flows if flow.priority == priority]
+    level = [flow for flow in _as_served(queue.flows) if flow.priority == priority]
     own = next((flow for flow in level if flow.owner == owner), None)
     others = [flow for flow in level if flow is not own]
-    if own is not None:
-        at = _time_of(own, rank)
-    else:
-        known = [flow.virtual_time for flow in others]
-        at = min(known, default=0.0)  # what has not waited gets no advantage from it
+    # A newcomer gets no advantage from not having waited.
+    newcomer_at = min((flow.virtual_time for flow in others), default=0.0)
+    at = newcomer_at if own is None else _time_of(own, rank)
     ahead = sum(_served_before(flow, at, is_first_of_equals=flow.owner < owner) for flow in others)
-    unread = queue.left_out if priority == max((flow.priority for flow in queue.flows), default=priority) else 0
-    if unread and level:  # the flows that were not read are taken to be like the others
-        ahead += round(ahead / max(1, len(others)) * unread)
+    if queue.left_out and level and priority == max(flow.priority for flow in queue.flows):
+        ahead += round(ahead / max(1, len(others)) * queue.left_out)  # flows that were not read are like the others
     return before + ahead + rank + 1
+
+
+def _as_served(flows: Iterable[Flow]) -> list[Flow]:
+    """Return the flows with the virtual times that they have once everything of better priority has started."""
+    reached: dict[str, float] = {}
+    found = []
+    for flow in sorted(flows, key=lambda flow: flow.priority):
+        flow = flow._replace(virtual_time=max(flow.virtual_time, reached.get(flow.owner, 0.0)))
+        reached[flow.owner] = _time_of(flow, flow.size)
+        found.append(flow)
+    return found
 
 
 def _times(flow: Flow) -> list[float]:

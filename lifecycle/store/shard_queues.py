@@ -9,7 +9,6 @@ from lifecycle.store.runner import ScriptRunner, as_text
 FLOWS_LIMIT = 100  # beyond these a place in the order is an estimate
 REQUESTS_LIMIT = 500  # whose costs are read: about a millisecond of Redis's time
 SECS_PER_BUCKET = 10  # of the counters of starts, see take.lua
-_FRONT_SECS = 4_000_000_000  # see queue.lua
 _FIRST_MEAN_TOKENS = 256.0  # see cost.lua
 
 
@@ -20,7 +19,7 @@ class Flow(NamedTuple):
     owner: str
     virtual_time: float  # at which the first of them is served
     size: int
-    oldest_at: float
+    oldest_at: float  # since when the first of them waits
     weight: float
     costs: tuple[float, ...]  # of the first ones, in tokens as estimated
 
@@ -74,14 +73,13 @@ async def read_shard_queue(store: ScriptRunner, shard: int, model: str, rid: str
 
 
 def _flow(raw: list[bytes | int], mean_tokens: float) -> Flow:
-    priority, owner, virtual_time, size, first_at, weight, *tokens = (as_text(part) for part in raw)
-    at = float(first_at)
+    priority, owner, virtual_time, size, oldest_at, weight, *tokens = (as_text(part) for part in raw)
     return Flow(
         int(priority),
         owner,
         float(virtual_time),
         int(size),
-        at + _FRONT_SECS if at < 0 else at,
+        float(oldest_at),
         max(float(weight), 0.001),
         tuple(
             max(1.0, float(prompt) + (float(output) if output else mean_tokens))

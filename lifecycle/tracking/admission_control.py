@@ -58,7 +58,7 @@ class AdmissionControl:
         with self._owned.admitting(admit.rid):
             try:
                 await self._check_deadline(admit)
-                refusal = await self._queue_limit.refusal(admit)
+                refusal = await self._queue_limit.refusal(admit.labels.model, admit.owner, len(admit.body))
                 if refusal is not None:
                     raise Rejected(refusal)
                 return await self._admit(admit)
@@ -180,6 +180,10 @@ class AdmissionControl:
                 webhook_url=self._webhook_url(admit),
                 parent=admit.parent,
                 own_labels=admit.own_labels,
+                priority=admit.place.priority,
+                weight=admit.place.weight,
+                prompt_tokens=admit.place.estimate.prompt,
+                max_tokens=admit.place.estimate.output,
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":

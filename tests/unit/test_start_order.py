@@ -26,15 +26,17 @@ def queue(
 
 def served(flows: Sequence[Flow]) -> list[tuple[int, str, int]]:
     """Serve all requests as the script `take` does, one by one; return (priority, owner, rank) in this order."""
-    times = {(f.priority, f.owner): f.virtual_time for f in flows}
-    ranks = dict.fromkeys(times, 0)
+    starts = {(f.priority, f.owner): f.virtual_time for f in flows}
+    charged: dict[str, float] = {}
+    ranks = dict.fromkeys(starts, 0)
     by_key = {(f.priority, f.owner): f for f in flows}
     order = []
     while by_key:
+        times = {key: max(starts[key], charged.get(key[1], 0.0)) for key in by_key}
         key = min(by_key, key=lambda key: (key[0], times[key], key[1]))
         f, rank = by_key[key], ranks[key]
         order.append((*key, rank))
-        times[key] = round(times[key] + f.costs[rank] / f.weight, 6)
+        charged[f.owner] = starts[key] = round(times[key] + f.costs[rank] / f.weight, 6)
         ranks[key] += 1
         if ranks[key] == f.size:
             del by_key[key]
