@@ -85,6 +85,10 @@ MOST_PRIORITY = 1_000_000_000
 """The largest priority that applies; the smallest is its negative. A lower priority starts first."""
 
 
+MOST_QUEUED = 2**53 - 1
+"""The largest limit of what may be queued: Lua represents larger integers inexactly."""
+
+
 class OnDisconnect(StrEnum):
     """The effect on a request when its last reader disconnects."""
 

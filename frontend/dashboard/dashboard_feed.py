@@ -134,13 +134,10 @@ class DashboardFeed:
     async def _queue_rows(self) -> dict[str, dict[str, Any]]:
         """Return a row for each owner that waits for a model. Both names together are its id."""
         return {
-            row["id"]: row
+            name: {"id": name, "model": queue.model, "drain_per_sec": queue.drain_per_sec} | asdict(owner)
             for queue in await queues.read_queues(self._store)
-            for row in (
-                {"id": f"{queue.model} {owner.owner}", "model": queue.model, "drain_per_sec": queue.drain_per_sec}
-                | asdict(owner)
-                for owner in queue.owners
-            )
+            for owner in queue.owners
+            for name in (f"{queue.model} {owner.owner}",)
         }
 
     def _live_row(self, replica: Replica, now: float) -> dict[str, Any]:

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 
 from lifecycle.fastapi.caller import NO_PRIORITY, Caller, KeyRole, PriorityRange
 from lifecycle.settings import SettingsError
-from lifecycle.types import MOST_PRIORITY, NO_SHARE, QueueShare
+from lifecycle.types import MOST_PRIORITY, MOST_QUEUED, NO_SHARE, QueueShare
 
 MOST_INFLIGHT = 10_000  # before a call is refused, each of the name's requests is checked
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 1000.0
-MOST_QUEUED = 2**53 - 1  # the largest integer that Lua represents exactly
 _PREFIX = "lc-"
 _MAX_KEY_CHARS = 512
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")

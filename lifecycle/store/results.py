@@ -12,7 +12,7 @@ from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, Event, Labels
 
 Refusal = Literal["gone", "closed", "fenced", "expired"]
 """Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
-AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
+AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "queue_limit", "full_model", "late", "fenced"]
 EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
@@ -26,6 +26,17 @@ def queued_and_running(number: int) -> tuple[int, int]:
 def record_of(text: bytes) -> RequestRecord | None:
     """Return the record that a script sent as JSON; an empty reply means that there is none."""
     return RequestRecord.from_hash(orjson.loads(text)) if text else None
+
+
+class ShareLimits(NamedTuple):
+    """Limit what may wait for a model in one shard, of the owner and of all owners; 0 is no limit."""
+
+    owner_requests: int = 0
+    owner_tokens: int = 0  # as estimated at admission
+    owner_bytes: int = 0  # of bodies
+    model_requests: int = 0
+    model_tokens: int = 0
+    model_bytes: int = 0
 
 
 class NewRequest(NamedTuple):
@@ -56,6 +67,7 @@ class NewRequest(NamedTuple):
     weight: float = 1  # of the owner: its share of the tokens among those that wait
     prompt_tokens: int = 0  # as estimated
     max_tokens: int | None = None  # of the answer; None when the call does not say
+    share_limits: ShareLimits | None = None  # None when it is not counted for any
 
 
 class Admission(NamedTuple):

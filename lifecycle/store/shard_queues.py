@@ -59,7 +59,8 @@ async def read_shard_queue(store: ScriptRunner, shard: int, model: str, rid: str
     reply = await store.run("waits", prefix, model, rid, FLOWS_LIMIT, REQUESTS_LIMIT, retry_for_secs=0.3)
     now, mean_tokens, mean_secs = (as_text(part) for part in reply[:3])
     mean = float(mean_tokens) if mean_tokens else _FIRST_MEAN_TOKENS
-    starts = dict(map(int, as_text(part).split()) for part in reply[3])
+    counters = [as_text(part).split() for part in reply[3]]
+    starts = {int(bucket): int(number) for bucket, number in counters}
     place = reply[6]
     return ShardQueue(
         float(now),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import NewRequest, Start
+from lifecycle.store.results import NewRequest, ShareLimits, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
@@ -17,7 +17,7 @@ from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.memory_mark import MemoryMark
 from lifecycle.tracking.owned_requests import OwnedRequests
-from lifecycle.tracking.queue_limit import QueueLimit
+from lifecycle.tracking.queue_limit import QueueLimit, share_limits
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
 from lifecycle.types import Storage
@@ -58,7 +58,7 @@ class AdmissionControl:
         with self._owned.admitting(admit.rid):
             try:
                 await self._check_deadline(admit)
-                refusal = await self._queue_limit.refusal(admit.labels.model, admit.owner, len(admit.body))
+                refusal = await self._queue_limit.refusal(admit)
                 if refusal is not None:
                     raise Rejected(refusal)
                 return await self._admit(admit)
@@ -184,6 +184,7 @@ class AdmissionControl:
                 weight=admit.place.weight,
                 prompt_tokens=admit.place.estimate.prompt,
                 max_tokens=admit.place.estimate.output,
+                share_limits=self._share_limits(admit),
             )
             admission = await self._store.admit(new)
             if slot is not None and admission.outcome != "admitted":
@@ -196,6 +197,11 @@ class AdmissionControl:
                 raise Rejected(admission.outcome)
         self._own(reader, admit, span, local=False)
         return admission.created_at, reader
+
+    def _share_limits(self, admit: AdmissionRequest) -> ShareLimits | None:
+        """Return the further limits that the script compares. With several shards it only counts."""
+        limits = share_limits(self._store.settings, admit)
+        return limits if limits is None or self._store.settings.shards == 1 else ShareLimits()
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")
