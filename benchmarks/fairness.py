@@ -13,8 +13,7 @@ import argparse
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +24,15 @@ from lifecycle.fastapi.api_key import new_key
 from lifecycle.fastapi.caller import KeyRole
 from lifecycle.local.embedded_redis import open_redis
 from lifecycle.settings import load
-from tests.cluster import Cluster, Process, running
+from tests.cluster import Process, running
+from tests.waiting import wait_until
 
 WEIGHTS = {"premium": 4.0, "regular": 1.0}
-_CALLERS = 48  # of each owner, which call one after the other
+_CALLERS = 64  # of each owner, which call one after the other
 _SLOTS = 8
+_LONGEST_SECS = 300.0
 _WORDS = 20
-_TOKENS_PER_SEC = 400.0  # of each request
+_TOKENS_PER_SEC = 100.0  # of each request
 _SETTINGS = {
     "heartbeat_secs": 0.5,
     "lease_secs": 2.0,
@@ -71,37 +72,44 @@ class Shares(NamedTuple):
         return self.tokens["premium"] / max(1, self.tokens["regular"])
 
 
-async def call_forever(cluster: Cluster, frontends: list[Process], at: Sequence[int], caller: int, key: str) -> None:
-    """Call one after the other; a frontend that is gone is replaced by the next."""
-    body = {
-        "model": "echo",
-        "messages": [{"role": "user", "content": " ".join(["word"] * _WORDS)}],
-        "max_tokens": _WORDS,
-    }
-    place = at[caller % len(at)]
-    while True:
-        try:
-            url = frontends[place % len(frontends)].url
-            headers = {"Authorization": f"Bearer {key}"}
-            answer = await cluster.http.post(url + "/v1/chat/completions", json=body, headers=headers)
-            if answer.status_code >= 500:
+class Callers:
+    """Call for both owners until cancelled, each of many callers one call after the other."""
+
+    def __init__(self, http: httpx2.AsyncClient, frontends: Sequence[Process], keys: Mapping[str, str]) -> None:
+        self.answered = 0
+        self._http = http
+        self._frontends = frontends
+        self._keys = keys
+
+    async def run(self, row: Row) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(_CALLERS):
+                group.create_task(self._call_forever("premium", row.premium[number % len(row.premium)]))
+                group.create_task(self._call_forever("regular", row.regular[number % len(row.regular)]))
+
+    async def _call_forever(self, owner: str, place: int) -> None:
+        """Call through one frontend, and once that is gone through the next."""
+        body = {
+            "model": "echo",
+            "messages": [{"role": "user", "content": " ".join(["word"] * _WORDS)}],
+            "max_tokens": _WORDS,
+        }
+        headers = {"Authorization": f"Bearer {self._keys[owner]}"}
+        while True:
+            url = self._frontends[place % len(self._frontends)].url
+            try:
+                answer = await self._http.post(url + "/v1/chat/completions", json=body, headers=headers)
+            except httpx2.TransportError:
+                place += 1
+                continue
+            self.answered += answer.status_code == 200
+            if answer.status_code != 200:
                 await asyncio.sleep(0.05)
-        except httpx2.TransportError:
-            place += 1
 
 
-async def counted(client: AsyncClient, owner: str) -> list[RequestRecord]:
-    """Return the requests of an owner that have started."""
-    return [record for record in await client.requests(owner=owner) if record.started_at is not None]
-
-
-async def started(client: AsyncClient) -> int:
-    return sum([len(await counted(client, owner)) for owner in WEIGHTS])
-
-
-def shares_of(records: dict[str, list[RequestRecord]], wanted: int) -> Shares:
+def shares_of(records: Sequence[RequestRecord], wanted: int) -> Shares:
     """Return the shares of the `wanted` requests that started after a first tenth, in which the queue fills."""
-    every = sorted((r for found in records.values() for r in found), key=lambda r: r.started_at or 0.0)
+    every = sorted((r for r in records if r.started_at is not None), key=lambda r: r.started_at or 0.0)
     skipped = wanted // 10
     window = every[skipped : skipped + wanted]
     tokens: Counter[str] = Counter()
@@ -118,33 +126,26 @@ async def measure(row: Row, wanted: int, url: str, keys: dict[str, str], lines: 
     settings = load({"redis_url": url, "namespace": f"fair{ROWS.index(row)}", "api_keys": lines, **_SETTINGS})
     operator = {"Authorization": f"Bearer {keys['ops']}"}
     with tempfile.TemporaryDirectory() as directory:
-        async with running(settings, Path(directory), frontends=2, workers=1, headers=operator) as cluster:
-            cluster.http.timeout = httpx2.Timeout(60)
-            frontends = list(cluster.frontends)
-            async with AsyncClient(redis_url=url, namespace=settings.namespace) as client:
-                callers = [
-                    asyncio.create_task(call_forever(cluster, frontends, at, number, keys[owner]))
-                    for number in range(_CALLERS)
-                    for owner, at in (("premium", row.premium), ("regular", row.regular))
-                ]
-                try:
-                    is_killed = not row.kills
-                    total = wanted + wanted // 10
-                    while (now := await started(client)) < total + _SLOTS:
-                        if not is_killed and now > total // 2:
-                            cluster.frontends.remove(frontends[0])
-                            await frontends[0].kill()
-                            is_killed = True
-                        await asyncio.sleep(0.25)
-                    records = {owner: await counted(client, owner) for owner in WEIGHTS}
-                finally:
-                    for caller in callers:
-                        caller.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.gather(*callers, return_exceptions=True)
-                running_now = [r.id for found in records.values() for r in found if not r.status.terminal]
-                ended = {rid: await client.get(rid) for rid in running_now}
-    return shares_of({owner: [ended.get(r.id, r) for r in found] for owner, found in records.items()}, wanted)
+        async with (
+            running(settings, Path(directory), frontends=2, workers=1, headers=operator) as cluster,
+            AsyncClient(redis_url=url, namespace=settings.namespace) as client,
+            httpx2.AsyncClient(timeout=120, limits=httpx2.Limits(max_connections=None), trust_env=False) as http,
+        ):
+            callers = Callers(http, list(cluster.frontends), keys)
+            calling = asyncio.create_task(callers.run(row))
+            if row.kills:
+                await wait_until(lambda: callers.answered > wanted // 2, timeout=_LONGEST_SECS)
+                await cluster.frontends.pop(0).kill()
+            await wait_until(lambda: callers.answered > wanted * 1.2, timeout=_LONGEST_SECS)
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+            await wait_until(lambda: _idle(client), timeout=_LONGEST_SECS)
+            records = [record for owner in WEIGHTS for record in await client.requests(owner=owner)]
+    return shares_of(records, wanted)
+
+
+async def _idle(client: AsyncClient) -> bool:
+    return (await client.inflight()).total == 0
 
 
 async def main(wanted: int) -> bool:
