@@ -34,6 +34,7 @@ LEASE_SECS = 30.0
 class World:
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.shard = 0
         self.prefix = store.keys.prefixes[0]
         self._pushes: dict[str, Pushes] = {}
         self._pushed: defaultdict[str, list[tuple[str, str, Any]]] = defaultdict(list)
@@ -69,7 +70,7 @@ class World:
         """Repeat the last take of the worker, as after a lost reply."""
         number = self._takes[worker]
         nonce = f"{worker:-<4}{number:04}"
-        taken = await self.store.take(0, worker, number, nonce, [MODEL], slots, Offer(**offer))
+        taken = await self.store.take(self.shard, worker, number, nonce, [MODEL], slots, Offer(**offer))
         assert taken is not None, "a later take has been executed"
         return taken
 
@@ -83,6 +84,13 @@ class World:
         """Admit a request and start it."""
         await self.admit(rid, **admission)
         return await self.take(worker, resumable=resumable)
+
+    async def forget_start(self, rid: str = "r", worker: str = "w0") -> None:
+        """Remove a start from Redis, as after the promotion of a Redis replica that has not received it."""
+        record = await self.record(rid)
+        await self.store.requeue(rid, worker, record.attempt)
+        await self.store.command("DEL", f"{self.prefix}tokens:{rid}")
+        await self.store.command("HSET", f"{self.prefix}request:{rid}", "attempt", record.attempt - 1)
 
     async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:
         """One token; 'accepted' or why not."""
