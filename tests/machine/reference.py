@@ -30,9 +30,7 @@ class ReferenceModel(LostStarts):
         self.dead: set[str] = set()  # marked in the shard: they can write nothing there
         self.pending_cancellations: defaultdict[str, set[str]] = defaultdict(set)
         self.queues = FairQueues(self.members)
-        self.taken: dict[
-            str, tuple[int, list[tuple[str, int]]]
-        ] = {}  # worker → its last take: number, starts
+        self.taken: dict[str, tuple[int, list[tuple[str, int]]]] = {}  # worker → its last take: number, starts
         self.totals: Counter[tuple[str, ...]] = Counter()
         self._ticks = 0
 
@@ -229,7 +227,7 @@ class ReferenceModel(LostStarts):
             return ("already", request.status)
         if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
             return FENCED
-        if request.cancel_mode == "kill":
+        if request.cancel_mode == "kill" or (request.cancel_mode == "stop" and status == "cancelled"):
             self._terminate(request, "cancelled", "cancelled")
             return ("done", "cancelled")
         have = request.number - last + len(remainder.texts) if remainder else -1

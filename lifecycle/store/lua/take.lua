@@ -25,6 +25,8 @@ local shift, worker, number, nonce, models, slots, bytes_limit, resumable, reten
 -- that is only looked at, and how far a call looks behind requests that this worker cannot serve.
 local WORK_LIMIT, STARTED, LOOKED_AT = 1600, 75, 8
 local LEVELS, FLOWS, REQUESTS = '7', 8, '15'
+local REMEMBERED = 64  -- virtual times of owners, above which idle ones are forgotten
+local FIRST_MEAN_TOKENS = 256  -- of an answer, until the first one of the model has ended
 local SECS_PER_BUCKET, BUCKETS = 10, 7  -- of the starts of the last minute
 
 -- Few starts end a request, so the functions for that are created only then.
@@ -82,6 +84,24 @@ local function state_of(model)
     latest = 0}
   states[model] = state
   return state
+end
+
+-- Returns the estimate for a request. `mean` is that of the model's recent answers.
+local function estimated_cost(prompt_tokens, max_tokens, mean)
+  local answer = tonumber(max_tokens or '') or tonumber(mean or '') or FIRST_MEAN_TOKENS
+  return math.max(1, (tonumber(prompt_tokens or '0') or 0) + answer)
+end
+
+-- Forgets the virtual times of some owners that have nothing queued and are not ahead of the model's; `examined` are looked at,
+-- twice as many as were added, so that the owners who are remembered are bounded by those who are ahead.
+local function forget_idle(model, times, virtual_time, examined)
+  if redis.call('ZCARD', times) <= REMEMBERED then return end
+  local flat = redis.call('ZRANDMEMBER', times, examined, 'WITHSCORES')
+  for i = 1, #flat, 2 do
+    if tonumber(flat[i + 1]) <= virtual_time and redis.call('HEXISTS', P .. 'queued:' .. model, flat[i]) == 0 then
+      redis.call('ZREM', times, flat[i])
+    end
+  end
 end
 
 local function names(list, name) return string.find(list, ' ' .. name .. ' ', 1, true) end

@@ -1,29 +1,8 @@
 -- What a started request costs its owner: at its start an estimate, in tokens, which the end corrects.
 
-local FIRST_MEAN_TOKENS = 256  -- of an answer, until the first one of the model has ended
 local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are served
 
 local function weight_of(record) return math.max(tonumber(record.weight or '1') or 1, 0.001) end
-
--- Returns the estimate for a request. `mean` is that of the model's recent answers.
-local function estimated_cost(prompt_tokens, max_tokens, mean)
-  local answer = tonumber(max_tokens or '') or tonumber(mean or '') or FIRST_MEAN_TOKENS
-  return math.max(1, (tonumber(prompt_tokens or '0') or 0) + answer)
-end
-
--- Forgets the virtual times of some owners that have nothing queued and are not ahead of the model's; `examined` are looked at,
--- twice as many as were added, so that the owners who are remembered are bounded by those who are ahead.
-local REMEMBERED = 64
-
-local function forget_idle(model, times, virtual_time, examined)
-  if redis.call('ZCARD', times) <= REMEMBERED then return end
-  local flat = redis.call('ZRANDMEMBER', times, examined, 'WITHSCORES')
-  for i = 1, #flat, 2 do
-    if tonumber(flat[i + 1]) <= virtual_time and redis.call('HEXISTS', P .. 'queued:' .. model, flat[i]) == 0 then
-      redis.call('ZREM', times, flat[i])
-    end
-  end
-end
 
 -- Charges the owner of a request that was started what it has cost in fact, in place of the estimate.
 local function correct_cost(record, tokens)
