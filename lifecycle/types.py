@@ -175,7 +175,7 @@ class Limits(NamedTuple):
 
 
 class QueueShare(NamedTuple):
-    """What an owner may have queued for one model, besides the limits of the settings; 0 is no further limit."""
+    """Limit what an owner may have queued for one model, besides the limits of the settings; 0 is no further limit."""
 
     requests: int = 0
     tokens: int = 0  # as estimated at admission

@@ -163,5 +163,9 @@ def _refusal(rejected: Rejected, rid: str, tracker: Tracker) -> ApiError:
         most = tracker.settings.queue_bytes
         message = f"The bodies of all queued requests may have {most:,} bytes, and have nearly; repeat the call later"
         return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full", retry_after_secs=after_secs)
-    code = "queue_full" if reason in ("full", "full_model") else reason
-    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code=code, retry_after_secs=after_secs)
+    return ApiError(
+        ErrorType.UNAVAILABLE,
+        _REJECTIONS[reason],
+        code="queue_full" if reason in ("full", "full_model") else reason,
+        retry_after_secs=after_secs,
+    )

@@ -131,7 +131,7 @@ def _limits(headers: Headers, settings: Settings) -> Limits:
 
 
 def _with_client_timeout(headers: Headers, deadline_secs: float, settings: Settings) -> float:
-    """Return the deadline, or the timeout that an SDK declares if that is adopted and shorter. Malformed is none."""
+    """Return the deadline, or the timeout that an SDK declares, if that is wanted and shorter. Malformed is none."""
     text = headers.get(_CLIENT_TIMEOUT) if settings.adopt_client_timeout else None
     try:
         timeout_secs = float(text) if text is not None else 0.0

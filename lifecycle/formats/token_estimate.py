@@ -22,7 +22,7 @@ _LIMITS: Mapping[str, tuple[str, ...]] = {
 
 
 class TokenEstimate(NamedTuple):
-    """What a request is expected to take. `output` is None where the call sets no limit of it."""
+    """Hold what a request is expected to take. `output` is None where the call sets no limit of it."""
 
     prompt: int
     output: int | None

@@ -25,7 +25,7 @@ class Flow(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a queued request is: behind `rank` others of its flow."""
+    """Say where a queued request is: behind `rank` others of its flow."""
 
     priority: int
     owner: str
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class ShardQueue(NamedTuple):
-    """What waits for a model in one shard at the time `now`. Flows are in the order in which they are served."""
+    """Hold what waits for a model in one shard at the time `now`. Flows are in the order in which they are served."""
 
     now: float
     mean_tokens: float  # of recent answers

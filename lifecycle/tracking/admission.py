@@ -48,10 +48,11 @@ class AdmissionRequest(NamedTuple):
 class Rejected(Exception):
     """Raised when a request is not admitted.
 
-    `reason` is `exists`, `full` (the model's queue), `full_bytes` (the bodies of all queues), `limit` (the owner's
-    inflight limit) or `draining`; with an idempotency key also `other_body` (the key was sent with another body) or
-    `contended` (try again).
-    `retry_after_secs` is when a place may be free; None where nothing tells.
+    `reason` is `exists`, `full` (of the owner's requests for the model), `full_model` (of all requests for the model),
+    `full_bytes` (the bodies of all queues), `queue_limit` (of what the owner may have queued), `limit` (the owner's
+    inflight limit), `hopeless` (the deadline would pass in the queue) or `draining`; with an idempotency key also
+    `other_body` (the key was sent with another body) or `contended` (try again). Its retry_after_secs is when a place
+    may be free; None where nothing tells.
     """
 
     def __init__(self, reason: str, retry_after_secs: float | None = None) -> None:

@@ -281,13 +281,13 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(scene_of: Any) -
 
 
 async def _inflight(scene: Scene, number: int) -> bool:
-    return await scene.cluster.inflight() == number
+    return number == await scene.cluster.inflight()
 
 
-@pytest.mark.parametrize(("adopts", "status"), [(True, "failed"), (False, "cancelled")])
-async def test_the_sdks_timeout_may_be_the_deadline(scene_of: Any, adopts: bool, status: str) -> None:
+@pytest.mark.parametrize(("is_wanted", "status"), [(True, "failed"), (False, "cancelled")])
+async def test_the_sdks_timeout_may_be_the_deadline(scene_of: Any, is_wanted: bool, status: str) -> None:
     """Without it the request ends because its client goes away."""
-    async with scene_of(adopt_client_timeout=adopts, on_disconnect="cancel") as scene:
+    async with scene_of(adopt_client_timeout=is_wanted, on_disconnect="cancel") as scene:
         async with scene.sdk("acme", timeout=1.5) as sdk:
             messages: Any = [{"role": "user", "content": str(scene._gate)}]
             with pytest.raises((openai.APITimeoutError, openai.InternalServerError)):
@@ -299,7 +299,7 @@ async def test_the_sdks_timeout_may_be_the_deadline(scene_of: Any, adopts: bool,
         await wait_until(ended)
         record = await scene.record("r")
         assert record["status"] == status
-        assert (record["error_type"] == "deadline") == adopts
+        assert (record["error_type"] == "deadline") == is_wanted
 
 
 async def test_a_changed_key_applies_without_a_restart(scene_of: Any) -> None:

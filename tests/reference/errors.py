@@ -158,4 +158,4 @@ def _values(expression: ast.expr) -> Iterator[str]:
             yield from _values(body)
             yield from _values(orelse)
         case ast.Name(id="reason"):  # of a refused admission
-            yield from (reason for reason in _REJECTIONS if reason != "full")
+            yield from (reason for reason in _REJECTIONS if reason not in ("full", "full_model"))

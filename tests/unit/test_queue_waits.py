@@ -1,4 +1,4 @@
-"""What is told of a queue agrees with the scripts that serve it."""
+"""Waits are told as the scripts serve the queue."""
 
 from __future__ import annotations
 

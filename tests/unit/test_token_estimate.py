@@ -1,4 +1,4 @@
-"""What a request is expected to take of its owner's share, before an engine has counted."""
+"""The estimate of a request's tokens, before an engine has counted them."""
 
 from __future__ import annotations
 
