@@ -94,6 +94,9 @@ def reset_counters(redis: EmbeddedRedis) -> None:
     ask(redis, "CONFIG", "RESETSTAT")
 
 
+_numbers = itertools.count(1)  # of takes, in all stores
+
+
 async def admit(
     store: Store, rid: str, *, frontend: str = FRONTEND, body: bytes = BODY, deadline_secs: float = 0.0
 ) -> None:
@@ -113,10 +116,10 @@ async def admit_all(store: Store, rids: Sequence[str], *, frontend: str = FRONTE
 
 async def start_queued(store: Store, count: int) -> None:
     """Let WORKER take `count` requests from the queue of shard 0."""
-    done, number = 0, int(await store.command("HLEN", f"{store.keys.prefixes[0]}running:{WORKER}"))
+    done = 0
     while done < count:
-        number += 1
-        taken = await store.take(0, WORKER, number, new_start_nonce(), [MODEL], min(TAKE_LIMIT, count - done))
+        slots = min(TAKE_LIMIT, count - done)
+        taken = await store.take(0, WORKER, next(_numbers), new_start_nonce(), [MODEL], slots)
         if taken is None or not taken.runs:
             raise RuntimeError(f"the queue holds {done} requests, {count} were to be started")
         done += len(taken.runs)

@@ -70,10 +70,6 @@ async def _sweeps(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) ->
     for size in sizes:
         new = [f"model-{number}" for number in range(len(models), size)]
         models += new
-        for model in new:
-            for queue in ("queue:", "retry:"):
-                key = store.keys.prefixes[0] + queue + model
-                await store.command("XGROUP", "CREATE", key, "workers", "0", "MKSTREAM")
         await join(store, bench.WORKER, Role.WORKER, _ABOUT, new)
         table.add(str(size), await _mean_us(redis, lambda: store.sweep(0)))
     return table

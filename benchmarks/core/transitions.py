@@ -61,7 +61,7 @@ def transitions(
             each(lambda rid: store.disconnect(rid, _owner(rid), 0, "closed_unexpectedly", admitting=True), left),
         ),
         ("fail: a request", each(lambda rid: store.fail(rid, ErrorType.RESPONSE_TIMEOUT, "silence"), failed)),
-        ("requeue: a request", each(lambda rid: store.requeue(rid, bench.WORKER, attempt=1), requeued)),
+        ("requeue: a request", each(lambda rid: store.requeue(rid, bench.WORKER, 1), requeued)),
         (
             "lost_start: a request",
             each(lambda rid: store.report_lost_start(rid, StartedAttempt(2, "unknown"), START_LOST), lost),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lifecycle.settings import Settings
-from tests.chaos.bench import open_bench
+from tests.chaos.bench import Bench, open_bench
 from tests.chaos.faults import Healing
 from tests.chaos.signatures import text_of
 from tests.sse import chat, error_of
@@ -74,6 +74,17 @@ async def test_on_a_channel(calm: Settings, tmp_path: Path, healing: Healing) ->
         assert [await bench.ids(process) for process in (frontend, *bench.workers)] == replicas
 
 
+_FLOW = "flow:0|0||echo"
+
+
+async def _put(bench: Bench, *members: str | bytes) -> None:
+    """Put members to the front of the only flow."""
+    for member in members:
+        await bench.execute("ZADD", bench.key(_FLOW), 0, member)
+    await bench.execute("ZADD", bench.key("level:0|echo"), 0, "")
+    await bench.execute("ZADD", bench.key("levels:echo"), 0, 0)
+
+
 @pytest.mark.fault(
     "Invalid entries are added to a queue.",
     "They are dropped, and the requests queued behind them run.",
@@ -83,16 +94,13 @@ async def test_in_a_queue(calm: Settings, tmp_path: Path, healing: Healing) -> N
         (frontend,) = bench.frontends
         replicas = [await bench.ids(process) for process in (frontend, *bench.workers)]
         healing.begins()
-        for queue in ("queue:echo", "retry:echo"):
-            key = bench.key(queue)
-            for fields in (("foo", "bar"), ("rid", "nobody"), ("rid", b"\xff\xfe"), ("rid", ""), ("a", "1", "b", "2")):
-                await bench.execute("XADD", key, "*", *fields)
+        await _put(bench, "nobody", b"\xff\xfe", "", "a b")
         async with bench.post(frontend, chat(WORDS), "r1") as stream:
             events = await stream.read()
         assert (text_of(events), error_of(events)) == (WORDS, None)
 
         async def gone() -> bool:
-            return not any([await bench.execute("XLEN", bench.key(queue)) for queue in ("queue:echo", "retry:echo")])
+            return not await bench.execute("EXISTS", bench.key(_FLOW))
 
         await wait_until(gone)
         healing.is_over()
@@ -101,23 +109,21 @@ async def test_in_a_queue(calm: Settings, tmp_path: Path, healing: Healing) -> N
 
 @pytest.mark.fault(
     "A request is in a queue twice.",
-    "It runs once, and the second delivery is dropped.",
+    "It runs once, and its second entry is dropped.",
 )
-async def test_a_duplicate_delivery(calm: Settings, tmp_path: Path, healing: Healing) -> None:
+async def test_a_duplicate_entry(calm: Settings, tmp_path: Path, healing: Healing) -> None:
     async with open_bench(calm, tmp_path, workers=2) as bench:
         (frontend,) = bench.frontends
         healing.begins()
         async with bench.post(frontend, chat(WORDS), "r1") as stream:
-            for queue in ("queue:echo", "retry:echo", "queue:echo"):
-                await bench.execute("XADD", bench.key(queue), "*", "rid", "r1")
+            await _put(bench, "r1")
             await stream.read_tokens(5)
-            for queue in ("queue:echo", "retry:echo"):
-                await bench.execute("XADD", bench.key(queue), "*", "rid", "r1")
+            await _put(bench, "r1")
             events = await stream.read()
-        await bench.execute("XADD", bench.key("queue:echo"), "*", "rid", "r1")
+        await _put(bench, "r1")
 
         async def gone() -> bool:
-            return not any([await bench.execute("XLEN", bench.key(queue)) for queue in ("queue:echo", "retry:echo")])
+            return not await bench.execute("EXISTS", bench.key(_FLOW))
 
         await wait_until(gone)
         healing.is_over()

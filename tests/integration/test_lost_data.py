@@ -106,7 +106,7 @@ async def test_a_replica_says_so_until_it_has_told_redis_what_it_holds(store: St
 
         async def on_new_epoch(self, shard: int) -> None:
             if self.fails:
-                raise RuntimeError("the consumer groups cannot be created")
+                raise RuntimeError("what it holds cannot be told")
 
     holder = Failing()
     lease = Lease(store, Role.WORKER, holder)

@@ -88,16 +88,6 @@ async def ended(store: Store, *rids: str) -> bool:
     return all(record is not None and record.status.terminal for record in records)
 
 
-async def queue_is_open(store: Store) -> None:
-    """Wait until a worker has made the queue of the world's model in every shard."""
-    keys = [f"{prefix}queue:{MODEL}" for prefix in store.keys.prefixes]
-
-    async def made() -> bool:
-        return all([await store.command("EXISTS", key) for key in keys])
-
-    await wait_until(made, what="a worker's queues")
-
-
 async def killed_while_nobody_hears(store: Store, rid: str) -> None:
     """Cancel a request while every subscriber of this Redis is disconnected, so that the message reaches nobody.
 
