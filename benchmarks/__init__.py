@@ -8,6 +8,8 @@
 - `load`, `generator`: the load, made by a process of its own. `stream`, `caller`: the client's side of one connection.
 - `account`: CPU time, memory, and Redis's own figures. `profile`: where the CPU time goes.
 - `healing`: a command of its own, how long the cluster takes to be right again after a death.
+- `fairness`: a command of its own, how owners of different weights share a model's tokens.
+- `waits`: a command of its own, how estimates of waits compare with the waits.
 - `track`: a command of its own, what `track` costs an application beside a plain StreamingResponse.
 - `membership`: a command of its own, what up to 2,000 idle replicas cost Redis.
 - `primaries`: a command of its own, what the same requests cost one Redis server and the primaries of a Cluster.

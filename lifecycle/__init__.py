@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from lifecycle.execution.context import EngineContext
-    from lifecycle.records import Cancelled, Inflight, InflightFrontend, InflightGroup, Replica
+    from lifecycle.records import Cancelled, Inflight, InflightFrontend, InflightGroup, ModelQueue, QueueOwner, Replica
     from lifecycle.types import ErrorType, RequestRecord, Status
 
 __all__ = [
@@ -49,8 +49,10 @@ __all__ = [
     "InvalidSetting",
     "InvalidValue",
     "LifecycleError",
+    "ModelQueue",
     "NotFound",
     "Overloaded",
+    "QueueOwner",
     "Replica",
     "RequestFailed",
     "RequestRecord",
@@ -87,7 +89,15 @@ _MODULES = {
         "Unavailable",
     ),
     "lifecycle.execution.context": ("EngineContext",),
-    "lifecycle.records": ("Cancelled", "Inflight", "InflightFrontend", "InflightGroup", "Replica"),
+    "lifecycle.records": (
+        "Cancelled",
+        "Inflight",
+        "InflightFrontend",
+        "InflightGroup",
+        "ModelQueue",
+        "QueueOwner",
+        "Replica",
+    ),
     "lifecycle.types": ("ErrorType", "RequestRecord", "Status"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

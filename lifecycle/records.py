@@ -101,6 +101,45 @@ class Inflight:
 
 
 @dataclass(slots=True, frozen=True)
+class QueueOwner:
+    """One owner's part of a model's queue. `owner` is empty for requests without an API key.
+
+    `estimated_wait_secs` is how long the last of its queued requests will wait if nobody else comes; None while the
+    queue has not moved for a minute.
+    """
+
+    owner: str
+    weight: float
+    queued: int
+    oldest_secs: float
+    estimated_wait_secs: float | None
+
+
+@dataclass(slots=True, frozen=True)
+class ModelQueue:
+    """The queue of one model: how many requests wait, for how long the oldest has, and how fast it is served.
+
+    `drain_per_sec` is how many requests started each second, over the last minute.
+    """
+
+    model: str
+    queued: int
+    oldest_secs: float
+    drain_per_sec: float
+    owners: tuple[QueueOwner, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `GET /v1/queue` lists."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, shown: Mapping[str, Any]) -> ModelQueue:
+        """Return the queue of what `to_json` shows. Raises KeyError or TypeError when it is malformed."""
+        names = ("model", "queued", "oldest_secs", "drain_per_sec")
+        return cls(**{name: shown[name] for name in names}, owners=tuple(QueueOwner(**o) for o in shown["owners"]))
+
+
+@dataclass(slots=True, frozen=True)
 class Cancelled:
     """Tell what a selector matched: how many requests, of how many the cancel was requested, and their records.
 

@@ -14,7 +14,7 @@ from lifecycle.header_selection import NOTHING, HeaderSelection
 from lifecycle.ids import ENDPOINT
 from lifecycle.redis_url import Kind, kind_of
 from lifecycle.site_names import parse_hosts, parse_origins
-from lifecycle.types import OnDisconnect
+from lifecycle.types import MOST_QUEUED, OnDisconnect
 
 PREFIX = "LIFECYCLE_"
 CLUSTER_SHARDS = 16
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(3, ge=1, le=100, description="most failed attempts of one request")
     queue_limit: int = Field(
-        10_000, ge=1, le=10_000_000, description="most queued requests of one model; more get a 503"
+        10_000, ge=1, le=10_000_000, description="most queued requests of one owner for one model; more get a 503"
     )
     queue_bytes: int = Field(
         256 * 1024 * 1024,
@@ -112,6 +112,26 @@ class Settings(BaseSettings):
         5.0, description="time for an engine to stop before it is killed"
     )
     queue_without_workers: bool = Field(False, description="queue requests of a known model without a living worker")
+
+    # admission; the same on all frontends
+    owner_queue_tokens: int = Field(
+        0,
+        ge=0,
+        le=MOST_QUEUED,
+        description="most estimated tokens of one owner queued for one model; 0 is off",
+    )
+    owner_queue_bytes: int = Field(
+        0, ge=0, le=MOST_QUEUED, description="most bytes of bodies of one owner queued for one model; 0 is off"
+    )
+    model_queue_limit: int = Field(
+        0, ge=0, le=MOST_QUEUED, description="most queued requests of one model, of all owners; 0 is off"
+    )
+    model_queue_tokens: int = Field(
+        0, ge=0, le=MOST_QUEUED, description="most estimated tokens queued for one model, of all owners; 0 is off"
+    )
+    model_queue_bytes: int = Field(
+        0, ge=0, le=MOST_QUEUED, description="most bytes of bodies queued for one model, of all owners; 0 is off"
+    )
 
     # frontend
     sse_keepalive_secs: Seconds = Field(15.0, description="interval of comments on a stream without events")
@@ -152,6 +172,12 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field("", description="names besides localhost that a Host may be without API keys")
     cors_origins: str = Field("", description="origins whose pages may call, such as https://app.example; * is all")
     public_metrics: bool = Field(False, description="serve /metrics to callers without an API key too")
+    adopt_client_timeout: bool = Field(
+        False, description="take the timeout that OpenAI's and Anthropic's SDKs send as the deadline, if it is shorter"
+    )
+    refuse_hopeless: bool = Field(
+        False, description="refuse a request at once whose deadline would pass in the queue by the estimate"
+    )
     session_secs: Seconds = Field(43_200.0, description="duration of a log-in to the dashboard")
     drain_timeout_secs: Annotated[float, Field(ge=0, le=86_400)] = Field(
         30.0, description="time for requests to finish when a replica is stopped"
@@ -175,6 +201,7 @@ class Settings(BaseSettings):
     )
 
     # worker
+    forward_priority: bool = Field(False, description="give the engine the priority of a request, in its body")
     concurrency: int = Field(64, ge=1, le=100_000, description="most requests that one worker runs at a time")
     kill_grace_secs: Seconds = Field(
         2.0, description="time after which a killed engine that still runs is reported as stuck"

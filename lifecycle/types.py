@@ -94,6 +94,14 @@ class CancelMode(StrEnum):
     KILL = "kill"
 
 
+MOST_PRIORITY = 1_000_000_000
+"""The largest priority that applies; the smallest is its negative. A lower priority starts first."""
+
+
+MOST_QUEUED = 2**53 - 1
+"""The largest limit of what may be queued: Lua represents larger integers inexactly."""
+
+
 class OnDisconnect(StrEnum):
     """The effect on a request when its last reader disconnects."""
 
@@ -179,6 +187,17 @@ class Limits(NamedTuple):
     deadline_secs: float = 0.0
 
 
+class QueueShare(NamedTuple):
+    """Limit what an owner may have queued for one model, besides the limits of the settings; 0 is no further limit."""
+
+    requests: int = 0
+    tokens: int = 0  # as estimated at admission
+    body_bytes: int = 0
+
+
+NO_SHARE = QueueShare()
+
+
 Event = str | dict[str, Any]
 """One thing that an engine produced: the text of a token, or a chunk of the endpoint's format without its envelope."""
 
@@ -245,6 +264,9 @@ class RequestRecord(NamedTuple):
     output_events: int = 0  # events with content
     parent: str | None = None  # the id of the request that started this one
     labels: Mapping[str, str] = NO_LABELS  # the application's own
+    priority: int = 0  # in the queue, as it applied; a lower one starts first
+    queue_position: int | None = None  # of a queued request that was asked for alone: 1 is next in its shard
+    estimated_wait_secs: float | None = None  # of such a request, until it starts; None also where it is not known
     # Internal; the HTTP API does not show these
     input_tokens: int | None = None  # for the metrics and `usage`
     idempotency: str = ""  # identifies repetitions of the call
@@ -332,6 +354,7 @@ class RequestRecord(NamedTuple):
             usage=orjson.loads(raw["usage"]) if get("usage") else None,
             parent=get("parent") or None,
             labels=orjson.loads(raw["labels"]) if get("labels") else NO_LABELS,
+            priority=int(get("priority") or 0),
             output_events=int(get("output_events") or 0),
             stream_length=int(get("stream_length") or get("output_tokens") or 0),
             error_detail=ErrorDetail.from_json(raw["error_detail"]) if get("error_detail") else None,
@@ -352,8 +375,9 @@ class RequestRecord(NamedTuple):
         return cls(**{**fields, "status": Status(fields["status"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that the HTTP API and `--json` show."""
-        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id"}
+        """Return the JSON object that the HTTP API and `--json` show. Only a queued request's has its wait."""
+        waits = self.queue_position is not None
+        shown = {name: getattr(self, name) for name in _RECORD_FIELDS if name != "id" and (waits or name not in _WAIT)}
         return {"id": self.id, "object": "request"} | shown | {"labels": dict(self.labels)}
 
 
@@ -369,6 +393,7 @@ _INTERNAL = [
     "lost_start",
     "webhook",
 ]
+_WAIT = ("queue_position", "estimated_wait_secs")
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
 
 

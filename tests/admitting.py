@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifecycle.store.results import Admission, NewRequest, Parent
+from lifecycle.store.results import Admission, NewRequest, Parent, ShareLimits
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels
 
@@ -33,6 +33,7 @@ async def admit(
     weight: float = 1,
     prompt_tokens: int = 0,
     max_tokens: int | None = None,
+    share_limits: ShareLimits | None = None,
 ) -> Admission:
     """Admit a request with, by default, an empty body and without limits. The frontend need not run."""
     new = NewRequest(
@@ -57,5 +58,6 @@ async def admit(
         weight=weight,
         prompt_tokens=prompt_tokens,
         max_tokens=max_tokens,
+        share_limits=share_limits,
     )
     return await store.admit(new, retry_for_secs=0)

@@ -140,3 +140,16 @@ async def bulky(request: dict[str, Any], context: EngineContext) -> AsyncIterato
 def bulky_token(number: int, size: int) -> str:
     """Return one token of `bulky`."""
     return f"{number} ".ljust(size, "x")
+
+
+async def shown(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield the request that it gets, as JSON."""
+    yield json.dumps(request)
+
+
+async def waiting(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Yield nothing until it is stopped or killed, or until the file that the prompt names exists."""
+    file = Path(prompt(request))
+    while not context.is_stopped and not file.exists():
+        await asyncio.sleep(0.01)
+    yield "done"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lifecycle.fastapi.api_keys import KeyRole, new_key
+from lifecycle.fastapi.api_key import new_key
+from lifecycle.fastapi.caller import KeyRole
 
 LIMIT = 7
 

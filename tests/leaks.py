@@ -224,6 +224,19 @@ async def _counts_what_is_queued(space: _Keyspace, place: _Place) -> str:
     return "" if kept == dict(found) else f"counts {kept}, while {dict(found)} wait"
 
 
+async def _counts_shares(space: _Keyspace, place: _Place) -> str:
+    """Compare the counts under further limits with the shares in the records of what waits."""
+    found: Counter[str] = Counter()
+    for flow in _flows(space, place.prefix):
+        for rid in await space.commands.execute("ZRANGE", flow.key, 0, -1) if flow.model == place.suffix else ():
+            share = await space.commands.execute("HGET", f"{place.prefix}request:{rid.decode()}", "share")
+            if share is not None:
+                tokens, size = map(int, share.split())
+                found.update({"n": 1, "t": tokens, "b": size, f"t|{flow.owner}": tokens, f"b|{flow.owner}": size})
+    kept = {name: number for name, number in (await _numbers(space, place.key)).items() if number}
+    return "" if kept == dict(+found) else f"counts {kept}, while {dict(found)} wait"
+
+
 class _Flow(NamedTuple):
     key: str
     priority: str
@@ -270,6 +283,7 @@ RULES: dict[str, _Rule] = {
     "virtual_times:": _expires,
     "queue:": _expires,
     "queued:": _counts_what_is_queued,
+    "shares:": _counts_shares,
     "waiting:": _members_are_workers,
     "taken": _members_are_owned,
     "queued_bytes": _counts_what_waits,

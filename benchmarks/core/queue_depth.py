@@ -5,9 +5,12 @@ from __future__ import annotations
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.store.connect import open_store
+from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.queue_limit import QueueLimit
+from lifecycle.types import Limits, OnDisconnect
 
 _LIMIT = 10
+_REQUEST = AdmissionRequest("r", bench.LABELS, b"{}", OnDisconnect.CANCEL, 0.0, Limits())
 _QUESTIONS = 3  # each counts as an admission, and three do not fill a short queue by half
 
 
@@ -26,10 +29,10 @@ async def measure(quick: bool) -> list[Table]:
                 for waiting in (0, _LIMIT // 2 + 1):
                     backlog = QueueLimit(store)  # one that remembers no depth
                     await bench.admit_all(store, [f"r{number}" for number in range(waiting)])
-                    await backlog.refusal(bench.MODEL, "", 2)
+                    await backlog.refusal(_REQUEST)
                     bench.reset_counters(redis)
                     for _ in range(_QUESTIONS):
-                        await backlog.refusal(bench.MODEL, "", 2)
+                        await backlog.refusal(_REQUEST)
                     counted.append(bench.calls_of(redis).get("hget", 0) / _QUESTIONS)
                 table.add(str(shards), *counted)
     return [table]

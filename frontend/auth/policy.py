@@ -22,7 +22,8 @@ from frontend.endpoints import BY_PATH
 from frontend.transport.error_responses import failure_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
-from lifecycle.fastapi.api_keys import Caller, Keyring, KeyRole
+from lifecycle.fastapi.api_keys import Keyring
+from lifecycle.fastapi.caller import Caller, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType, ReplicaAction
@@ -72,6 +73,7 @@ RULES = (
     Rule("GET", "/v1/responses/{rid}/input_items", Level.CLIENT, "a client sees its own only"),
     Rule("GET", "/v1/inflight", Level.OPERATOR, "shows the counts of all owners"),
     Rule("GET", "/v1/overview", Level.OPERATOR, "shows the requests of all owners"),
+    Rule("GET", "/v1/queue", Level.OPERATOR, "shows all owners"),
     Rule("GET", "/v1/replicas", Level.OPERATOR, "shows hosts and URLs"),
     *(
         Rule("POST", f"/v1/replicas/{{id}}/{action}", Level.OPERATOR, "ends or holds what serves all owners")

@@ -10,7 +10,9 @@ import hashlib
 import hmac
 import time
 
-from lifecycle.fastapi.api_keys import ApiKey, Caller, Keyring
+from lifecycle.fastapi.api_key import ApiKey
+from lifecycle.fastapi.api_keys import Keyring
+from lifecycle.fastapi.caller import Caller
 from lifecycle.store.transitions import Store
 
 COOKIE = "lifecycle_session"

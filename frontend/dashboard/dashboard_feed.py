@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,7 +17,7 @@ from frontend.dashboard.snapshot import Snapshot
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import summary_of
-from lifecycle.queries import browse, cluster
+from lifecycle.queries import browse, cluster, queues
 from lifecycle.records import Replica
 from lifecycle.store.results import Row
 from lifecycle.store.transitions import Store
@@ -127,7 +128,17 @@ class DashboardFeed:
             "lease_secs": settings.lease_secs,
         }
         version = last.version + 1 if last else 1
-        return Snapshot(version, facts, {"replicas": replicas}, last.tables if last else {}, list(self._history))
+        tables = {"replicas": replicas, "queue": await self._queue_rows()}
+        return Snapshot(version, facts, tables, last.tables if last else {}, list(self._history))
+
+    async def _queue_rows(self) -> dict[str, dict[str, Any]]:
+        """Return a row for each owner that waits for a model. Both names together are its id."""
+        return {
+            name: {"id": name, "model": queue.model, "drain_per_sec": queue.drain_per_sec} | asdict(owner)
+            for queue in await queues.read_queues(self._store)
+            for owner in queue.owners
+            for name in (f"{queue.model} {owner.owner}",)
+        }
 
     def _live_row(self, replica: Replica, now: float) -> dict[str, Any]:
         row = replica.to_json() | {"gone_at": None, "error": replica.error and replica.error[:_MESSAGE_CHARS]}

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lifecycle.fastapi.api_keys import ApiKey, Caller, Keyring, KeyRole
+from lifecycle.fastapi.api_key import ApiKey
+from lifecycle.fastapi.api_keys import Keyring
+from lifecycle.fastapi.caller import Caller, KeyRole
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.settings import Settings
 from lifecycle.types import ErrorType

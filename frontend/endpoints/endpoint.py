@@ -31,6 +31,7 @@ class Call(NamedTuple):
     include_usage: bool = False
     gated: tuple[str, ...] = ()  # what the call needs of an engine, see LivingWorker.missing
     storage: Storage = Storage.NONE
+    priority: int = 0  # as the call asks for it; the caller's range applies to it
 
     @property
     def is_background(self) -> bool:

@@ -9,10 +9,11 @@ from frontend.endpoints.endpoint import ApiEndpoint, Call
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller
 from lifecycle.errors import StoreFull
-from lifecycle.fastapi.api_keys import Caller
+from lifecycle.fastapi.caller import Caller
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
+from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.store.worker_roster import Missing
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, RefusedParent, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, RefusedParent, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Labels, OnDisconnect
@@ -20,7 +21,9 @@ from lifecycle.types import ErrorType, Labels, OnDisconnect
 _NOT_FOUND = "model_not_found"
 _REJECTIONS = {
     "draining": "This frontend is draining; send the call to another frontend",
-    "full": "The queue of this model is full; repeat the call later",
+    "full": "The queue of this model is full for you; repeat the call later",
+    "full_model": "The queue of this model is full; repeat the call later",
+    "hopeless": "By the estimate the deadline would pass in the queue; repeat the call later, or with more time",
     "contended": "Other calls with this Idempotency-Key are being admitted; repeat the call later",
 }
 
@@ -76,7 +79,7 @@ async def admit(
         except RefusedParent as refused:
             raise refused_parent(refused) from None
         except Rejected as rejected:
-            raise _refusal(rejected.reason, request.state.request_id, tracker) from None
+            raise _refusal(rejected, request.state.request_id, tracker) from None
         except StoreFull as full:
             raise redis_unavailable(full) from full
     except ApiError as error:
@@ -118,10 +121,11 @@ def _admission_request(
     request: Request, caller: Caller, endpoint: ApiEndpoint, call: Call, headers: CallHeaders
 ) -> AdmissionRequest:
     rid = request.scope["state"]["request_id"]
+    body = orjson.dumps(call.body)
     return AdmissionRequest(
         rid=rid,
         labels=Labels(call.model, call.endpoint, call.request_type),
-        body=orjson.dumps(call.body),
+        body=body,
         on_disconnect=OnDisconnect.CONTINUE if call.is_background else headers.on_disconnect,
         grace_secs=headers.grace_secs,
         limits=headers.limits,
@@ -135,6 +139,12 @@ def _admission_request(
         parent=headers.parent,
         parent_owner=caller.owner,
         openings=endpoint.openings(rid, call),
+        place=QueuePlace(
+            priority=caller.priority.clamp(call.priority),
+            weight=caller.weight,
+            estimate=estimate_tokens(call.endpoint, call.body, len(body), call.gated),
+            share=caller.queue_share,
+        ),
     )
 
 
@@ -150,7 +160,8 @@ def refused_parent(refused: RefusedParent) -> ApiError:
     return ApiError(ErrorType.OVERLOAD, refused.message, code="too_many_children", param=param)
 
 
-def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:
+def _refusal(rejected: Rejected, rid: str, tracker: Tracker) -> ApiError:
+    reason, after_secs = rejected.reason, rejected.retry_after_secs
     if reason == "exists":
         return ApiError(
             ErrorType.VALIDATION,
@@ -169,9 +180,17 @@ def _refusal(reason: str, rid: str, tracker: Tracker) -> ApiError:
         )
     if reason == "limit":
         message = "The API key has reached its limit of inflight requests; repeat the call when one has ended"
-        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit")
+        return ApiError(ErrorType.OVERLOAD, message, code="inflight_limit", retry_after_secs=after_secs)
+    if reason == "queue_limit":
+        message = "The API key has as much queued for this model as it may; repeat the call later"
+        return ApiError(ErrorType.OVERLOAD, message, code="queue_limit", retry_after_secs=after_secs)
     if reason == "full_bytes":
         most = tracker.settings.queue_bytes
         message = f"The bodies of all queued requests may have {most:,} bytes, and have nearly; repeat the call later"
-        return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full")
-    return ApiError(ErrorType.UNAVAILABLE, _REJECTIONS[reason], code="queue_full" if reason == "full" else reason)
+        return ApiError(ErrorType.UNAVAILABLE, message, code="queue_full", retry_after_secs=after_secs)
+    return ApiError(
+        ErrorType.UNAVAILABLE,
+        _REJECTIONS[reason],
+        code="queue_full" if reason in ("full", "full_model") else reason,
+        retry_after_secs=after_secs,
+    )

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import ENDPOINTS
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, Fold
+from frontend.endpoints.priority import with_priority
 from frontend.endpoints.stream import TokenStreamResponse
 from frontend.routes.call_admission import admit, with_only_model
 from frontend.transport import params
@@ -64,8 +65,8 @@ async def _read_call(
 ) -> tuple[Call, CallHeaders]:
     try:
         body = await params.read_body(request, settings.max_body_bytes)
-        headers = headers_of(request.scope)
-        return endpoint.parse(body), CallHeaders.parse(headers, settings, endpoint.forwarded_headers)
+        call, headers = with_priority(endpoint.parse(body)), headers_of(request.scope)
+        return call, CallHeaders.parse(headers, settings, endpoint.forwarded_headers)
     except ApiError as error:
         tracker.metrics.rejections.labels("", endpoint.name, error.error_type).inc()
         raise

@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.instructions import instruct
-from lifecycle.queries import cluster
+from lifecycle.queries import cluster, queues
 from lifecycle.store.worker_roster import max_model_lens_of, models_of, workers_of
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, ReplicaAction
@@ -85,6 +85,13 @@ async def resume(request: Request, id: str) -> Response:
 
 async def _instruct(request: Request, id: str, action: ReplicaAction) -> Response:
     return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
+
+
+@router.get("/v1/queue")
+async def queue(request: Request) -> Response:
+    """List what waits, by model and owner, and for how long it will. Raises StoreError."""
+    found = await queues.read_queues(get_tracker(request).store)
+    return _json({"object": "list", "data": [model.to_json() for model in found]})
 
 
 @router.get("/metrics")

@@ -26,6 +26,7 @@ MODEL: Schema = {
     "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$",
 }
 ONLY_MODEL = "may be left out if there is only one"
+PRIORITY: Schema = {"type": "integer", "description": "of the queue; a lower one starts first; not for the engine"}
 SECS: Schema = {"type": "number", "minimum": 0}
 TOKEN_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
 
@@ -87,5 +88,6 @@ def gated(schema: Schema, what: str) -> Schema:
 
 def call_body(required: list[str], properties: dict[str, Schema]) -> Schema:
     """Describe the body of a call. Other fields are passed to the engine unchanged; null means the same as no value."""
+    properties = {**properties, "priority": PRIORITY}
     shown = {name: schema if name in required else nullable(schema) for name, schema in properties.items()}
     return {"type": "object", "properties": shown, "required": required}

@@ -125,6 +125,9 @@ def _document_without_keys() -> dict[str, Any]:
                 "get": describe("List the replicas that hold a lease", success(listing(ref("Replica"))), 503)
             },
             **_instructions(),
+            "/v1/queue": {
+                "get": describe("List what waits, by model and owner", success(listing(ref("ModelQueue"))), 503)
+            },
             "/v1/overview": {"get": _overview()},
             "/metrics": {"get": describe("Read the metrics in Prometheus's format", success(STRING, TEXT))},
             "/live": {"get": describe("Check that the process runs", success(ref("Health")))},

@@ -19,7 +19,7 @@ _WHY = {
     414: "the URL is too long",
     421: "without API keys: the Host is not this machine",
     422: "the Idempotency-Key was used with another body",
-    429: "the API key has reached its limit of inflight requests; repeat the call after Retry-After",
+    429: "the API key has reached one of its limits; repeat the call after Retry-After",
     431: "the head of the call, or the headers for the engine, are too large",
     499: "cancelled before the response began",
     500: "the engine failed, or an internal error",

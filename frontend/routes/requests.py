@@ -18,7 +18,7 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.json_events import JsonEventEncoder
 from lifecycle.ids import START, TokenId, is_request_id
-from lifecycle.queries import cluster, timeline, tree
+from lifecycle.queries import cluster, queues, timeline, tree
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
@@ -68,7 +68,7 @@ async def read_request(request: Request, rid: str) -> Response:
     record = await _read_visible(request, rid)
     if record is None:
         raise _unknown(rid)
-    return _json(record.to_json())
+    return _json((await queues.with_wait(get_tracker(request).store, record)).to_json())
 
 
 @router.get("/{rid}/timeline")

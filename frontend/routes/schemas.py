@@ -132,6 +132,8 @@ _GROUP = exact_object(
     running=COUNT,
     inflight=COUNT,
 )
+_WAITING: dict[str, Schema] = {"queued": COUNT, "oldest_secs": SECS}
+_QUEUE_OWNER = exact_object(owner=STRING, weight=NUMBER, **_WAITING, estimated_wait_secs=nullable(SECS))
 _SELECTOR = {
     "model": LABEL | {"minLength": 1},
     "endpoint": ENDPOINT_NAME,
@@ -142,6 +144,43 @@ _SELECTOR = {
     "older_than_secs": SECS,
 }
 _CANCEL = {"mode": one_of(*CancelMode), "reason": {"type": "string", "maxLength": REASON_CHARS}}
+
+_REQUEST: dict[str, Schema] = {
+    "id": RID,
+    "object": one_of("request"),
+    "model": STRING,
+    "endpoint": ENDPOINT_NAME,
+    "request_type": one_of(*RequestType),
+    "status": one_of(*Status),
+    "error_type": one_of(*ErrorType),
+    "error_message": nullable(STRING),
+    "cancel_requested_at": nullable(SECS),
+    "cancel_reason": nullable(STRING),
+    "cancel_mode": nullable(one_of(*CancelMode)),
+    "on_disconnect": one_of(*OnDisconnect),
+    "frontend": nullable(STRING),
+    "worker": nullable(STRING),
+    "attempt": COUNT,
+    "created_at": SECS,
+    "started_at": nullable(SECS),
+    "first_token_at": nullable(SECS),
+    "last_token_at": nullable(SECS),
+    "finished_at": nullable(SECS),
+    "output_tokens": COUNT,
+    "finish_reason": nullable(STRING),
+    "owner": nullable(STRING),
+    "cancelled_by": nullable(STRING),
+    "cancelled_via": nullable(STRING),
+    "usage": nullable(OBJECT),
+    "output_events": COUNT,
+    "parent": nullable(RID),
+    "labels": {"type": "object", "additionalProperties": STRING},
+    "priority": INTEGER,
+}
+_OF_QUEUED: dict[str, Schema] = {
+    "queue_position": integer(1, 2**53),
+    "estimated_wait_secs": nullable(SECS),
+}
 
 _REPLICA: dict[str, Schema] = {
     "id": STRING,
@@ -189,37 +228,7 @@ SCHEMAS: dict[str, Schema] = {
         owned_by=STRING,
         max_model_len=COUNT,
     ),
-    "Request": exact_object(
-        id=RID,
-        object=one_of("request"),
-        model=STRING,
-        endpoint=ENDPOINT_NAME,
-        request_type=one_of(*RequestType),
-        status=one_of(*Status),
-        error_type=one_of(*ErrorType),
-        error_message=nullable(STRING),
-        cancel_requested_at=nullable(SECS),
-        cancel_reason=nullable(STRING),
-        cancel_mode=nullable(one_of(*CancelMode)),
-        on_disconnect=one_of(*OnDisconnect),
-        frontend=nullable(STRING),
-        worker=nullable(STRING),
-        attempt=COUNT,
-        created_at=SECS,
-        started_at=nullable(SECS),
-        first_token_at=nullable(SECS),
-        last_token_at=nullable(SECS),
-        finished_at=nullable(SECS),
-        output_tokens=COUNT,
-        finish_reason=nullable(STRING),
-        owner=nullable(STRING),
-        cancelled_by=nullable(STRING),
-        cancelled_via=nullable(STRING),
-        usage=nullable(OBJECT),
-        output_events=COUNT,
-        parent=nullable(RID),
-        labels={"type": "object", "additionalProperties": STRING},
-    ),
+    "Request": exact_object(list(_REQUEST), **_REQUEST, **_OF_QUEUED),
     "TimelineEntry": open_object(exact_object(at=SECS, what=STRING)),
     "Tree": listing(
         exact_object(
@@ -250,6 +259,7 @@ SCHEMAS: dict[str, Schema] = {
         frontends=array(exact_object(id=STRING, inflight=COUNT, lease_expires_in_ms=INTEGER)),
         as_of=SECS,
     ),
+    "ModelQueue": exact_object(model=STRING, **_WAITING, drain_per_sec=NUMBER, owners=array(_QUEUE_OWNER)),
     "Replica": exact_object(list(_REPLICA), **_REPLICA, **_OF_WORKERS),
     "Health": {
         "type": "object",

@@ -20,6 +20,7 @@ from lifecycle.webhooks.target import HostList, Target
 
 _MAX_SECS = 30 * 86_400.0
 _MAX_FORWARDED_BYTES = 8 * 1024
+_CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds, of the SDKs that Stainless generates
 
 
 class CallHeaders(NamedTuple):
@@ -139,8 +140,20 @@ def _limits(headers: Headers, settings: Settings) -> Limits:
     return Limits(
         queue_secs=shorter("X-Queue-Timeout-Secs", settings.queue_timeout_secs),
         first_token_secs=shorter("X-First-Token-Timeout-Secs", settings.first_token_timeout_secs),
-        deadline_secs=shorter("X-Deadline-Secs", settings.deadline_secs),
+        deadline_secs=_with_client_timeout(headers, shorter("X-Deadline-Secs", settings.deadline_secs), settings),
     )
+
+
+def _with_client_timeout(headers: Headers, deadline_secs: float, settings: Settings) -> float:
+    """Return the deadline, or the timeout that an SDK declares, if that is wanted and shorter. Malformed is none."""
+    text = headers.get(_CLIENT_TIMEOUT) if settings.adopt_client_timeout else None
+    try:
+        timeout_secs = float(text) if text is not None else 0.0
+    except ValueError:
+        return deadline_secs
+    if not 0 < timeout_secs <= _MAX_SECS:
+        return deadline_secs
+    return min(timeout_secs, deadline_secs) if deadline_secs > 0 else timeout_secs
 
 
 def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from frontend.auth.policy import AccessPolicy
 from frontend.edge.client_shares import ClientShares
-from lifecycle.fastapi.api_keys import ANYBODY, Caller
+from lifecycle.fastapi.caller import ANYBODY, Caller
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType

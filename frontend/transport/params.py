@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from frontend.transport.deps import get_caller, get_client_shares
 from frontend.transport.headers import headers_of
-from lifecycle.fastapi.api_keys import Caller
+from lifecycle.fastapi.caller import Caller
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import is_endpoint, is_request_id

@@ -16,13 +16,14 @@ from lifecycle.clients import arguments
 from lifecycle.clients.backend import all_pages
 from lifecycle.clients.over_redis import ClusterQueries
 from lifecycle.errors import InvalidValue, NotFound, StoreError, Unavailable
+from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.ids import new_request_id
-from lifecycle.records import Inflight, Replica
+from lifecycle.records import Inflight, ModelQueue, Replica
 from lifecycle.settings import Settings
 from lifecycle.store.worker_roster import Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking import tracker as tracking
-from lifecycle.tracking.admission import AdmissionRequest
+from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.public_errors import public_errors
 from lifecycle.types import (
     FORWARDS,
@@ -162,8 +163,9 @@ class Tracker:
         """Queue a request for a worker of the body's `model`, and read its events.
 
         `body` is the JSON object of a call to `endpoint`, and the events are what the engine yields: a str is the text
-        of choice 0, a dict is a chunk of that endpoint's format without its envelope. The other arguments are those of
-        `track`.
+        of choice 0, a dict is a chunk of that endpoint's format without its envelope. Its `priority` (an integer, 0 by
+        default; a lower one starts first) orders the queue, and does not reach the engine. The other arguments are
+        those of `track`.
 
         Raises NotFound when the model is unknown; Unavailable when no worker can serve it now, Redis is away, or the
         tracker drains; Overloaded when its queue is full; Conflict when the id is in use; InvalidValue when an argument
@@ -182,9 +184,14 @@ class Tracker:
             parent,
             labels,
         )
+        content = {name: value for name, value in body.items() if name != "priority"}
+        encoded = orjson.dumps(content)
+        place = QueuePlace(
+            arguments.priority(body.get("priority")), estimate=estimate_tokens(endpoint, content, len(encoded))
+        )
         with public_errors(asked.rid):
             await self._check_model(model, endpoint)
-            admitted = await self._core.admit(asked._replace(body=orjson.dumps(body)))
+            admitted = await self._core.admit(asked._replace(body=encoded, place=place))
         return Run(self._core, admitted, self._local)
 
     def _asked(
@@ -294,6 +301,10 @@ class Tracker:
     async def replicas(self) -> list[Replica]:
         """Return the replicas that hold a lease, this one included. Raises Unavailable."""
         return await self._queries.replicas()
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return what waits, by model and owner, and for how long it will. Raises Unavailable."""
+        return await self._queries.queue()
 
     async def _end_tracked(self) -> None:
         """End what is tracked here, as a disconnect of its clients."""

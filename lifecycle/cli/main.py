@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import lifecycle
-from lifecycle.cli import keys, listing, output, replica, replicas, settings, tail, top, why
+from lifecycle.cli import keys, listing, output, queue, replica, replicas, settings, tail, top, why
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
@@ -53,6 +53,7 @@ for command in (
     replica.worker,
     listing.ps,
     listing.inflight,
+    queue.queue,
     cancel,
     tail.tail,
     why.why,

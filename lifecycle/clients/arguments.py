@@ -10,7 +10,7 @@ import orjson
 from lifecycle.errors import InvalidSetting, InvalidValue
 from lifecycle.ids import REQUEST_ID_CHARS, START, TokenId, is_endpoint, is_request_id
 from lifecycle.settings import Settings, load
-from lifecycle.types import CancelMode, OnDisconnect
+from lifecycle.types import MOST_PRIORITY, CancelMode, OnDisconnect
 
 FILTER = ("status", "model", "endpoint", "frontend", "worker", "owner")
 """The fields by which requests are listed."""
@@ -97,6 +97,13 @@ def seconds(name: str, value: float | None) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 30 * 86_400:
         raise InvalidValue(f"{name} is {value!r:.200}; it must be a number of seconds above 0, of 30 days at most")
     return float(value)
+
+
+def priority(value: object) -> int:
+    """Return a priority in the queue; None is 0."""
+    if isinstance(value, bool) or not isinstance(value, int | None):
+        raise InvalidValue(f"priority is {value!r:.200}; it must be an integer", param="priority")
+    return min(max(value or 0, -MOST_PRIORITY), MOST_PRIORITY)
 
 
 def own_labels(labels: Mapping[str, str] | None) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from lifecycle.clients import arguments
 from lifecycle.clients.backend import Backend, all_pages
 from lifecycle.errors import InvalidValue
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import ReplicaAction, RequestRecord
 
 
@@ -170,6 +170,10 @@ class AsyncClient:
         Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
         """
         return await (await self._open()).instruct(arguments.replica_id(replica_id), ReplicaAction.RESUME)
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return what waits, by model and owner, and for how long it will. Raises Unavailable."""
+        return await (await self._open()).queue()
 
 
 def make_backend(url: str | None, api_key: str | None, settings: dict[str, Any]) -> Backend:

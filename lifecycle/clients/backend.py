@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from lifecycle.clients.arguments import PAGE
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import CancelMode, ReplicaAction, RequestRecord
 
 
@@ -51,6 +51,9 @@ class Backend(Pages, Protocol):
 
     async def instruct(self, replica_id: str, action: ReplicaAction) -> Replica:
         """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return the queues of the models that have requests waiting, or had in the last minute."""
 
 
 async def all_pages(pages: Pages, filter: Mapping[str, str]) -> list[RequestRecord]:

@@ -14,7 +14,7 @@ from lifecycle.aio import tasks
 from lifecycle.clients.arguments import filter_of
 from lifecycle.clients.async_client import AsyncClient
 from lifecycle.errors import Unavailable
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import RequestRecord
 
 Result = TypeVar("Result")
@@ -202,6 +202,10 @@ class Client:
         Raises NotFound; Conflict when it drains; InvalidValue when it is a frontend; Unavailable.
         """
         return self._run(self._client.resume(replica_id))
+
+    def queue(self) -> list[ModelQueue]:
+        """Return what waits, by model and owner, and for how long it will. Raises Unavailable."""
+        return self._run(self._client.queue())
 
 
 class _Reading:

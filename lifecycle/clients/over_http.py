@@ -22,7 +22,7 @@ from lifecycle.errors import (
     RequestFailed,
     Unavailable,
 )
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.types import CancelMode, ErrorType, ReplicaAction, RequestRecord
 
 _PAUSE_SECS = 0.2  # before a stream that broke is resumed; doubled each time up to the longest
@@ -101,6 +101,10 @@ class HttpBackend:
         """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
         path = f"/v1/replicas/{quote(replica_id, safe='~')}/{action.value}"
         return Replica.from_json(await self._call("POST", path))
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return the queues of models."""
+        return [ModelQueue.from_json(shown) for shown in (await self._call("GET", "/v1/queue"))["data"]]
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. A connection that breaks is resumed. Raises NotFound, RequestFailed."""

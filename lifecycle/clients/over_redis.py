@@ -13,9 +13,9 @@ from lifecycle.clients.arguments import position
 from lifecycle.errors import InvalidValue, NotFound, RequestFailed, StateLost
 from lifecycle.formats.event_text import events_of
 from lifecycle.ids import TokenId
-from lifecycle.queries import bulk_cancel, cluster, instructions, timeline, tree
+from lifecycle.queries import bulk_cancel, cluster, instructions, queues, timeline, tree
 from lifecycle.queries.bulk_cancel import PAGE_MAX, Selector
-from lifecycle.records import Cancelled, Inflight, Replica
+from lifecycle.records import Cancelled, Inflight, ModelQueue, Replica
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.pubsub import Subscriptions
@@ -60,7 +60,8 @@ class ClusterQueries:
     async def get(self, rid: str) -> RequestRecord:
         """Return a record. Raises NotFound."""
         with public_errors():
-            return _shown(_known(rid, await self._store.read(rid, retry_for_secs=0.3)))
+            record = _known(rid, await self._store.read(rid, retry_for_secs=0.3))
+            return _shown(await queues.with_wait(self._store, record))
 
     async def timeline(self, rid: str, may_see: Callable[[str | None], bool]) -> dict[str, Any]:
         """Return what happened to a request, as `GET /v1/requests/{id}/timeline` shows it. Raises NotFound."""
@@ -155,6 +156,11 @@ class ClusterQueries:
         with public_errors():
             replica = await instructions.instruct(self._store, replica_id, action, by)
             return Replica.from_json(replica.to_json())
+
+    async def queue(self) -> list[ModelQueue]:
+        """Return the queues of models."""
+        with public_errors():
+            return await queues.read_queues(self._store)
 
 
 class RedisBackend(ClusterQueries):

@@ -63,6 +63,8 @@ class Attempt:
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
         self._engine = engine
         self._request = _decode(start.body)
+        if settings.forward_priority:
+            self._request["priority"] = start.priority
         origin = Origin(rid, start.created_at, self._request, emitted)
         self._translated = engine_for(engine, served, origin)
         self._is_translated = self._translated is not engine

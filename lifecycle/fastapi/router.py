@@ -14,7 +14,7 @@ from starlette.responses import Response
 from lifecycle.application.tracker import Tracker
 from lifecycle.clients import arguments
 from lifecycle.errors import InvalidValue, LifecycleError, NotFound
-from lifecycle.fastapi.api_keys import ANYBODY, Caller, KeyRole
+from lifecycle.fastapi.caller import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.instructions import instruct

@@ -70,6 +70,12 @@ SHARD_KEYS = (
         "members removed with the last body that waits",
         "model → bytes of the bodies queued for it",
     ),
+    Key(
+        "shares:",
+        "hash",
+        "members removed with the last request",
+        "<model>: what waits under further limits: n, t, b, and t|<owner>, b|<owner>",
+    ),
     Key("waiting:", "zset", "members removed when rung or expired", "<model>: worker with a free slot by since when"),
     Key("taken", "hash", "members removed by the reaper", "worker → number, nonce and rids of its last take"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
@@ -208,7 +214,7 @@ class Keys:
         return f"{self.namespace}:request:{rid}"
 
     def worker_channel(self, worker: str) -> str:
-        """Return the channel of a worker's instructions, of the cancels for its requests, and of the bells that wake it."""
+        """Return the channel of a worker's instructions, the cancels for its requests, and the bells that wake it."""
         return f"{self.namespace}:worker:{worker}"
 
     def frontend_channel(self, frontend: str) -> str:

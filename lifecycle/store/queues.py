@@ -83,6 +83,15 @@ class Queues(ScriptRunner):
         counts = await self._each("HGET", [prefix + "queued:" + model for prefix in self._prefixes], owner)
         return sum(int(count or 0) for count in counts)
 
+    async def queue_shares(self, model: str, owner: str) -> list[int]:
+        """Return what waits under further limits in the shards that answer, see ShareLimits.
+
+        These are the tokens and bytes of the owner, and the requests, tokens and bytes of the model.
+        """
+        fields = (f"t|{owner}", f"b|{owner}", "n", "t", "b")
+        shares = await self._each("HMGET", [prefix + "shares:" + model for prefix in self._prefixes], *fields)
+        return [sum(int(share[place] or 0) for share in shares) for place in range(len(fields))]
+
     async def queued_bytes(self) -> dict[str, int]:
         """Return how many bytes the queued requests' bodies have, by model, in the shards that answer."""
         found: Counter[str] = Counter()

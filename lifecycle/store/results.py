@@ -12,7 +12,7 @@ from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, Event, Labels
 
 Refusal = Literal["gone", "closed", "fenced", "expired"]
 """Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
-AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
+AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "queue_limit", "full_model", "late", "fenced"]
 EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
 """The endpoints of a worker that serves each of them without translation."""
 
@@ -39,6 +39,17 @@ class Parent(NamedTuple):
     def argument(self) -> str:
         """Return what scripts take: see include/parent.lua."""
         return f"{self.rid}|{self.since}|{self.level}"
+
+
+class ShareLimits(NamedTuple):
+    """Limit what may wait for a model in one shard, of the owner and of all owners; 0 is no limit."""
+
+    owner_requests: int = 0
+    owner_tokens: int = 0  # as estimated at admission
+    owner_bytes: int = 0  # of bodies
+    model_requests: int = 0
+    model_tokens: int = 0
+    model_bytes: int = 0
 
 
 class NewRequest(NamedTuple):
@@ -69,6 +80,7 @@ class NewRequest(NamedTuple):
     weight: float = 1  # of the owner: its share of the tokens among those that wait
     prompt_tokens: int = 0  # as estimated
     max_tokens: int | None = None  # of the answer; None when the call does not say
+    share_limits: ShareLimits | None = None  # None when it is not counted for any
 
 
 class Admission(NamedTuple):

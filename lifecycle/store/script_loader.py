@@ -65,7 +65,8 @@ def _included(match: re.Match[str]) -> str:
 def _check(commands: Sequence[str]) -> str:
     """Return a line of Lua that checks commands. A call for each, or a table of them, would cost as much again."""
     permitted = " and ".join(f"is_permitted('{command}', P)" for command in commands)
-    return f"if not ({permitted}) then {' '.join(f"require_command('{command}')" for command in commands)} end"
+    required = " ".join(f"require_command('{command}')" for command in commands)
+    return f"if not ({permitted}) then {required} end"
 
 
 def name_of(reference: str) -> str:

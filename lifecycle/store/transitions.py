@@ -76,6 +76,7 @@ class Store(
         A repetition with the same nonce returns `admitted` with the same time; one with another nonce returns `exists`.
         A request is refused without any write as `full` (`queue_limit` requests of its owner wait for the model in the
         shard), `full_bytes` (the bodies that wait in the shard would exceed `queue_bytes`; one alone never does),
+        `queue_limit` or `full_model` (its `share_limits` would be exceeded, those of the owner or of the model),
         `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull,
         when its memory is full.
         """
@@ -114,6 +115,7 @@ class Store(
             f"{request.weight:g}",
             request.prompt_tokens,
             "" if request.max_tokens is None else request.max_tokens,
+            " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
         )
         outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":

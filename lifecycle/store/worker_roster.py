@@ -57,6 +57,7 @@ class LivingWorker(NamedTuple):
     probe_in_secs: float
     started_at: float
     max_model_len: dict[str, int]  # by model, where the engine tells it
+    concurrency: int = 0  # how many requests it runs at a time
 
     @property
     def offers(self) -> bool:
@@ -122,6 +123,7 @@ def workers_of(roster: Roster, lease_secs: float) -> list[LivingWorker]:
                 probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
                 started_at=about.get("started_at", 0.0),
                 max_model_len=about.get("max_model_len") or {},
+                concurrency=about.get("concurrency") or 0,
             )
         )
     return found
@@ -170,6 +172,14 @@ def max_model_lens_of(workers: Collection[LivingWorker]) -> dict[str, int]:
         for model, length in worker.max_model_len.items():
             found[model] = min(found.get(model, length), length)
     return found
+
+
+def slots_of(workers: Collection[LivingWorker]) -> dict[str, int]:
+    """Return how many requests for each model the workers that are ready can run at a time."""
+    return {
+        model: sum(worker.concurrency for worker in serving if worker.state == ReplicaState.READY)
+        for model, serving in by_model(workers).items()
+    }
 
 
 def outage_of(workers: Collection[LivingWorker]) -> Outage | None:

@@ -6,11 +6,22 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from lifecycle.formats.token_estimate import TokenEstimate
 from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT
 from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
+from lifecycle.types import NO_SHARE, Event, Labels, Limits, OnDisconnect, QueueShare, Storage
+
+
+class QueuePlace(NamedTuple):
+    """Describe what decides about a request's place in its model's queue."""
+
+    priority: int = 0  # a lower one starts first
+    weight: float = 1.0  # of its owner
+    estimate: TokenEstimate = TokenEstimate(0, None)
+    share: QueueShare = NO_SHARE
+
 
 ParentRefusal = Literal["no_parent", "parent_ended", "too_deep", "too_many_children"]
 
@@ -36,19 +47,23 @@ class AdmissionRequest(NamedTuple):
     parent: str = ""  # the id of the request that started this one; empty for none
     parent_owner: str = ""  # whose the parent must be; empty for anybody's
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
+    place: QueuePlace = QueuePlace()
 
 
 class Rejected(Exception):
     """Raised when a request is not admitted.
 
-    `reason` is `exists`, `full` (the model's queue), `full_bytes` (the bodies of all queues), `limit` (the owner's
-    inflight limit), `draining`, or a ParentRefusal; with an idempotency key also `other_body` (the key was sent with
-    another body) or `contended` (try again).
+    `reason` is `exists`, `full` (of the owner's requests for the model), `full_model` (of all requests for the model),
+    `full_bytes` (the bodies of all queues), `queue_limit` (of what the owner may have queued), `limit` (the owner's
+    inflight limit), `hopeless` (the deadline would pass in the queue), `draining`, or a ParentRefusal; with an
+    idempotency key also `other_body` (the key was sent with another body) or `contended` (try again). Its
+    retry_after_secs is when a place may be free; None where nothing tells.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, retry_after_secs: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.retry_after_secs = retry_after_secs
 
 
 class RefusedParent(Rejected):

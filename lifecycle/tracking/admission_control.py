@@ -7,17 +7,18 @@ from contextlib import asynccontextmanager
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import NewRequest, Parent, Start
+from lifecycle.store.results import NewRequest, Parent, ShareLimits, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.memory_mark import MemoryMark
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.parents import Parents
-from lifecycle.tracking.queue_limit import QueueLimit
+from lifecycle.tracking.queue_limit import QueueLimit, share_limits
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
 from lifecycle.types import Storage
@@ -34,6 +35,7 @@ class AdmissionControl:
         readers: Readers,
         owned: OwnedRequests,
         parents: Parents,
+        forecast: Forecast,
         background_webhook_url: str = "",
     ) -> None:
         """`background_webhook_url` gets the events of responses in the background that name no other URL."""
@@ -43,6 +45,7 @@ class AdmissionControl:
         self._readers = readers
         self._owned = owned
         self._parents = parents
+        self._forecast = forecast
         self._background_webhook_url = background_webhook_url
         self._queue_limit = QueueLimit(store)
         self._memory_mark = MemoryMark(store)
@@ -56,18 +59,52 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            refusal = await self._queue_limit.refusal(admit.labels.model, admit.owner, len(admit.body))
-            if refusal is not None:
-                raise Rejected(refusal)
-            reader = self._open_reader(admit.rid)
             try:
-                if not admit.parent:
-                    return await self._admit(admit, reader, None), reader
-                async with self._with_parent(admit) as parent:
-                    return await self._admit(admit, reader, parent), reader
-            except BaseException:
-                self._drop_reader(reader)
+                await self._check_deadline(admit)
+                refusal = await self._queue_limit.refusal(admit)
+                if refusal is not None:
+                    raise Rejected(refusal)
+                return await self._admit_tree(admit)
+            except Rejected as rejected:
+                if rejected.retry_after_secs is None:
+                    rejected.retry_after_secs = await self._retry_after_secs(rejected.reason, admit)
                 raise
+
+    async def _admit_tree(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+        reader = self._open_reader(admit.rid)
+        try:
+            if not admit.parent:
+                return await self._admit(admit, reader, None), reader
+            async with self._with_parent(admit) as parent:
+                return await self._admit(admit, reader, parent), reader
+        except BaseException:
+            self._drop_reader(reader)
+            raise
+
+    async def _check_deadline(self, admit: AdmissionRequest) -> None:
+        """Refuse a request that could not end before its deadline, by the estimate, if that is wanted."""
+        deadline_secs = admit.limits.deadline_secs
+        if not self._store.settings.refuse_hopeless or not deadline_secs:
+            return
+        wait_secs = await self._forecast.secs_until_start(admit)
+        if not wait_secs:
+            return
+        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - deadline_secs
+        if late_secs > 0:
+            raise Rejected("hopeless", max(1.0, late_secs))
+
+    async def _retry_after_secs(self, reason: str, admit: AdmissionRequest) -> float | None:
+        """Return when a refused request may find a place, at least a second; None where nothing tells."""
+        model, owner = admit.labels.model, admit.owner
+        if reason in ("full", "queue_limit"):
+            secs = await self._forecast.secs_until_place(model, owner)
+        elif reason in ("full_model", "full_bytes"):
+            secs = await self._forecast.secs_until_any_start(model)
+        elif reason == "limit":
+            secs = await self._forecast.secs_until_end(model, owner, admit.inflight_limit)
+        else:
+            return None
+        return None if secs is None else max(1.0, secs)
 
     async def track(self, admit: AdmissionRequest) -> tuple[Start, TokenReader]:
         """Admit and start a request that runs in this process; return its start, and a reader for its client.
@@ -180,6 +217,11 @@ class AdmissionControl:
             webhook_url=self._webhook_url(admit),
             parent=parent,
             own_labels=admit.own_labels,
+            priority=admit.place.priority,
+            weight=admit.place.weight,
+            prompt_tokens=admit.place.estimate.prompt,
+            max_tokens=admit.place.estimate.output,
+            share_limits=self._share_limits(admit),
         )
         admission = await self._store.admit(new)
         if slot is not None and admission.outcome != "admitted":
@@ -197,6 +239,11 @@ class AdmissionControl:
         """Let the leases be renewed at once, and return the error for the call that was refused meanwhile."""
         self._state.renew()
         return Fenced("This frontend's lease in the shard of the request has expired")
+
+    def _share_limits(self, admit: AdmissionRequest) -> ShareLimits | None:
+        """Return the further limits that the script compares. With several shards it only counts."""
+        limits = share_limits(self._store.settings, admit)
+        return limits if limits is None or self._store.settings.shards == 1 else ShareLimits()
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")

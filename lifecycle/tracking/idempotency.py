@@ -21,14 +21,18 @@ KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMED_SECS = 1800.0  # plus the retention: clients repeat a call within minutes, and a stored id costs memory
 _DIGEST_CHARS = 32  # 128 bits
 _TRIES = 5
+# A repeated call starts nothing, so it attaches nevertheless.
 _REFUSES_NEW = (
     "limit",
     "full",
+    "full_model",
     "full_bytes",
+    "queue_limit",
+    "hopeless",
     "no_parent",
     "parent_ended",
     "too_many_children",
-)  # a repeated call starts nothing, so it attaches nevertheless
+)
 
 
 @dataclass(frozen=True, slots=True)

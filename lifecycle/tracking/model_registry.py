@@ -18,6 +18,7 @@ from lifecycle.store.worker_roster import (
     by_model,
     find_unsupported,
     outage_of,
+    slots_of,
     workers_of,
 )
 
@@ -72,6 +73,10 @@ class ModelRegistry:
         if state == "known":
             await self.refresh()
         return self._cached_state(model)
+
+    def slots_of(self, model: str) -> int:
+        """Return how many requests for the model its workers can run at a time, as they announced it last."""
+        return slots_of(self._workers_of(model)).get(model, 0)
 
     async def find_outage(self, model: str) -> Outage | None:
         """Return the error for a model whose living workers are all unhealthy; None when one is not.

@@ -25,6 +25,9 @@ _REJECTIONS: dict[str, tuple[type[Overloaded | Unavailable], str]] = {
     "draining": (Unavailable, "This tracker drains; send the request through another one"),
     "full": (Overloaded, "The queue of this model is full; try again later"),
     "full_bytes": (Overloaded, "The queues hold as many bytes of requests as they may; try again later"),
+    "full_model": (Overloaded, "The queue of this model is full; try again later"),
+    "queue_limit": (Overloaded, "The owner has as much queued for this model as it may; try again later"),
+    "hopeless": (Unavailable, "By the estimate the deadline would pass in the queue; try again later"),
     "limit": (Overloaded, "The owner has reached its limit of inflight requests; try again when one has ended"),
     "contended": (Unavailable, "Other calls with this idempotency key are being admitted; try again later"),
 }
@@ -69,5 +72,5 @@ def _public(failure: Exception, rid: str) -> Exception:
         if isinstance(failure, RefusedParent):
             return _PARENT_REFUSALS[failure.reason](failure.message)
         kind, message = _REJECTIONS[failure.reason]
-        return kind(message)
+        return kind(message, failure.retry_after_secs)
     return failure

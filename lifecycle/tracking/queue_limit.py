@@ -1,67 +1,129 @@
 """Limit what waits where it lies in several shards, so that the limits hold for all of them together.
 
-With one shard the admitting script itself compares how many requests of the owner wait for the model, and the bytes of
-all bodies that wait. With several no script can, so they are added up before an admission: for each admission when the
-sum is near its limit, else at most once in a tenth of a second. Frontends that admit at the same moment may exceed the
-limits by what they admit in that moment.
+With one shard the admitting script itself compares what waits with the limits. With several no script can, so what
+waits is added up before an admission: for each admission when the sum is near its limit, else at most once in a tenth
+of a second. Frontends that admit at the same moment may exceed the limits by what they admit in that moment.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
+from lifecycle.settings import Settings
+from lifecycle.store.results import ShareLimits
 from lifecycle.store.transitions import Store
+from lifecycle.tracking.admission import AdmissionRequest
 
 _FRESH_SECS = 0.1
 _NEAR = 0.5  # of the limit
-_FLOWS = 1000  # depths that are cached at most
+_FLOWS = 1000  # whose sums are cached at most
+_UNKNOWN_OUTPUT = 256  # tokens of a call that sets no limit, until the script knows the model's mean
+
+_Refusal = Literal["full", "full_bytes", "queue_limit", "full_model"]
 
 
-class _Sum:
-    """Keep a sum over all shards as it was lately, with what was admitted here since."""
+class _Sums:
+    """Keep sums over all shards as they were lately, with what was admitted here since."""
 
     def __init__(self) -> None:
-        self.value = 0
+        self.values: list[int] = []
         self._read_at = float("-inf")
 
-    async def refresh(self, limit: int, read: Callable[[], Awaitable[int]]) -> None:
-        """Read the sum again if it is old, or near its limit."""
+    async def refresh(self, limits: Sequence[int], read: Callable[[], Awaitable[list[int]]]) -> None:
+        """Read the sums again if they are old, or one is near its limit; 0 is no limit."""
         now = time.monotonic()
-        if self.value >= limit * _NEAR or now - self._read_at > _FRESH_SECS:
-            self.value, self._read_at = await read(), now
+        is_near = any(value >= limit * _NEAR for value, limit in zip(self.values, limits, strict=False) if limit)
+        if is_near or now - self._read_at > _FRESH_SECS:
+            self.values, self._read_at = await read(), now
+
+    def add(self, *numbers: int) -> None:
+        """Count what is admitted."""
+        self.values = [value + number for value, number in zip(self.values, numbers, strict=True)]
+
+
+def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
+    """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
+    share = admit.place.share
+    limits = ShareLimits(
+        share.requests,
+        _smaller(settings.owner_queue_tokens, share.tokens),
+        _smaller(settings.owner_queue_bytes, share.body_bytes),
+        settings.model_queue_limit,
+        settings.model_queue_tokens,
+        settings.model_queue_bytes,
+    )
+    return limits if any(limits) else None
+
+
+def _smaller(one: int, other: int) -> int:
+    return min(one, other) if one and other else one or other
 
 
 class QueueLimit:
-    """Know approximately how many requests of each owner wait for a model, and how large the bodies of all are."""
+    """Know approximately what each owner has waiting for a model, and how large the bodies of all requests are."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._depths: dict[tuple[str, str], _Sum] = {}
-        self._bytes = _Sum()
+        self._depths: dict[tuple[str, str], _Sums] = {}
+        self._shares: dict[tuple[str, str], _Sums] = {}
+        self._bytes = _Sums()
 
-    async def refusal(self, model: str, owner: str, body_bytes: int) -> Literal["full", "full_bytes"] | None:
+    async def refusal(self, admit: AdmissionRequest) -> _Refusal | None:
         """Return why a request may not be queued, or None, and count it then.
 
         A shard that is unavailable counts as empty: it refuses admissions itself, and must not stop the others.
         """
-        settings = self._store.settings
+        settings, store = self._store.settings, self._store
         if settings.shards == 1:
             return None
-        flow = model, owner
-        if len(self._depths) >= _FLOWS and flow not in self._depths:
-            self._depths.clear()
-        depth, total = self._depths.setdefault(flow, _Sum()), self._bytes
-        await depth.refresh(settings.queue_limit, lambda: self._store.queue_depth(model, owner))
-        if depth.value >= settings.queue_limit:
+        flow, size = (admit.labels.model, admit.owner), len(admit.body)
+        depth = _cached(self._depths, flow)
+        await depth.refresh([settings.queue_limit], lambda: _alone(store.queue_depth(*flow)))
+        if depth.values[0] >= settings.queue_limit:
             return "full"
-        await total.refresh(settings.queue_bytes, self._queued_bytes)
-        if total.value and total.value + body_bytes > settings.queue_bytes:
+        limits = share_limits(settings, admit)
+        estimate = admit.place.estimate
+        tokens = estimate.prompt + (_UNKNOWN_OUTPUT if estimate.output is None else estimate.output)
+        if limits is not None:
+            refusal = await self._share_refusal(flow, limits, depth.values[0], tokens, size)
+            if refusal is not None:
+                return refusal
+        await self._bytes.refresh([settings.queue_bytes], lambda: _alone(self._queued_bytes()))
+        if self._bytes.values[0] and self._bytes.values[0] + size > settings.queue_bytes:
             return "full_bytes"
-        depth.value += 1
-        total.value += body_bytes
+        depth.add(1)
+        self._bytes.add(size)
+        if limits is not None:
+            self._shares[flow].add(tokens, size, 1, tokens, size)
         return None
+
+    async def _share_refusal(
+        self, flow: tuple[str, str], limits: ShareLimits, depth: int, tokens: int, size: int
+    ) -> Literal["queue_limit", "full_model"] | None:
+        """Return which further limit refuses a request, as the script `admit` does for one shard."""
+        sums = _cached(self._shares, flow)
+        await sums.refresh(limits[1:], lambda: self._store.queue_shares(*flow))
+        held = [depth, *sums.values]
+        added = (1, tokens, size, 1, tokens, size)
+        beyond = [
+            limit > 0 and number > 0 and number + more > limit
+            for limit, number, more in zip(limits, held, added, strict=True)
+        ]
+        if any(beyond[:3]):
+            return "queue_limit"
+        return "full_model" if any(beyond[3:]) else None
 
     async def _queued_bytes(self) -> int:
         return sum((await self._store.queued_bytes()).values())
+
+
+def _cached(sums: dict[tuple[str, str], _Sums], flow: tuple[str, str]) -> _Sums:
+    if len(sums) >= _FLOWS and flow not in sums:
+        sums.clear()
+    return sums.setdefault(flow, _Sums())
+
+
+async def _alone(number: Awaitable[int]) -> list[int]:
+    return [await number]

@@ -26,6 +26,7 @@ from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Deta
 from lifecycle.tracking.admission_control import AdmissionControl
 from lifecycle.tracking.background import BackgroundTasks
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
+from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.local_runs import LocalRuns, NoLocalRuns
 from lifecycle.tracking.membership import Membership
@@ -80,6 +81,7 @@ class Tracker:
             self.readers,
             self.owned,
             self._parents,
+            Forecast(self.store, self._models.slots_of),
             config.background_url if config else "",
         )
         self._membership = Membership(

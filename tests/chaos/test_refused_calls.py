@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.fastapi.api_keys import KeyRole, new_key
+from lifecycle.fastapi.api_key import new_key
+from lifecycle.fastapi.caller import KeyRole
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store

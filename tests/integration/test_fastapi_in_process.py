@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 import lifecycle
-from lifecycle.fastapi.api_keys import KeyRole, new_key
+from lifecycle.fastapi.api_key import new_key
+from lifecycle.fastapi.caller import KeyRole
 from lifecycle.settings import Settings
 from tests.conftest import MakeSettings
 from tests.library import Source, connect, given

@@ -127,3 +127,48 @@ async def test_a_signal_drains_a_worker_of_ones_own(settings: Settings, sent: si
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_a_submitted_request_has_a_priority_that_the_engine_does_not_see(settings: Settings) -> None:
+    @lifecycle.engine
+    async def tell(request: dict[str, Any], context: lifecycle.EngineContext) -> AsyncIterator[str]:
+        yield json.dumps(sorted(request))
+
+    running = asyncio.create_task(lifecycle.Worker(tell, model="mine", **given(settings)).run())
+    async with connect(settings) as tracker:
+        await wait_until(lambda: serves(tracker))
+        async with await tracker.submit({**CALL, "priority": -7}) as run:
+            assert [event async for event in run] == ['["messages", "model"]']
+        assert (await tracker.get(run.id)).priority == -7
+        with pytest.raises(lifecycle.InvalidValue, match="priority is 'high'") as refused:
+            await tracker.submit({**CALL, "priority": "high"})
+        assert refused.value.param == "priority"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_full_queue_says_when_a_place_may_be_free(settings: Settings) -> None:
+    @lifecycle.engine(concurrency=1)
+    async def wait(request: dict[str, Any], context: lifecycle.EngineContext) -> AsyncIterator[str]:
+        yield "begun"
+        if request.get("slow"):
+            await context.stopped()
+
+    worker = lifecycle.Worker(wait, model="mine", **given(settings) | {"queue_limit": 1})
+    running = asyncio.create_task(worker.run())
+    async with connect(settings, queue_limit=1) as tracker:
+        await wait_until(lambda: serves(tracker))
+        async with await tracker.submit(CALL) as run:
+            assert [event async for event in run] == ["begun"]
+        async with await tracker.submit({**CALL, "slow": True}) as first:
+            assert await anext(aiter(first)) == "begun"
+            async with await tracker.submit(CALL) as second:
+                assert (await tracker.get(second.id)).queue_position == 1
+                (queue,) = await tracker.queue()
+                assert queue.owners[0].queued == 1
+                with pytest.raises(lifecycle.Overloaded) as refused:
+                    await tracker.submit(CALL)
+                assert refused.value.retry_after_secs is not None
+                assert refused.value.retry_after_secs >= 1
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -89,6 +89,7 @@ CODES = {
     "contended": "other calls with this `Idempotency-Key` are being admitted; repeat it",
     "draining": "this frontend is draining; another one accepts the call",
     "headers_too_large": "the headers that `LIFECYCLE_FORWARD_HEADERS` selects are too large",
+    "hopeless": "by the estimate the deadline would pass in the queue (`LIFECYCLE_REFUSE_HOPELESS`)",
     "idempotency_key_reused": "the `Idempotency-Key` was used with another body; use a new one",
     "inflight_limit": "the inflight limit of this API key is reached",
     "insufficient_permissions": "the call needs an operator's API key",
@@ -104,7 +105,8 @@ CODES = {
     "parent_ended": "the request that `X-Parent-Request-Id` names failed, or is being cancelled; give up",
     "parent_not_found": "the request that `X-Parent-Request-Id` names does not exist, or is another owner's",
     "previous_response_not_found": "`previous_response_id` names none that can be continued, see the message",
-    "queue_full": "`LIFECYCLE_QUEUE_LIMIT` requests of this model are queued, or `LIFECYCLE_QUEUE_BYTES` of all bodies",
+    "queue_full": "the queue is full for this owner, for this model, or in bytes ([limits](../queue.md#limits))",
+    "queue_limit": "the owner has as much queued for this model as its [key](../queue.md#limits) may",
     "redis_unavailable": "Redis does not answer, is loading its data, or is read-only",
     "replica_draining": "the replica drains, which nothing undoes; start another one in its place",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
@@ -162,4 +164,4 @@ def _values(expression: ast.expr) -> Iterator[str]:
             yield from _values(body)
             yield from _values(orelse)
         case ast.Name(id="reason"):  # of a refused admission
-            yield from (reason for reason in _REJECTIONS if reason != "full")
+            yield from (reason for reason in _REJECTIONS if reason not in ("full", "full_model"))

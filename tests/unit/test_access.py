@@ -17,7 +17,9 @@ from frontend.app import ROUTERS
 from frontend.auth.policy import RULES, AccessPolicy, Level
 from frontend.auth.sessions import Sessions
 from lifecycle.cli.main import run
-from lifecycle.fastapi.api_keys import Keyring, KeyRole, check_access, new_key, parse_keys, parse_line
+from lifecycle.fastapi.api_key import new_key, parse_line
+from lifecycle.fastapi.api_keys import Keyring, check_access, parse_keys
+from lifecycle.fastapi.caller import KeyRole
 from lifecycle.settings import SettingsError, as_environment, load
 from lifecycle.store.transitions import Store
 from tests.keys import Keys
@@ -65,6 +67,14 @@ def test_neither_the_key_nor_its_hash_shows_up_where_things_are_printed() -> Non
         (f"acme:client:10001:{DIGEST}", "limit"),
         (f"acme:client:-1:{DIGEST}", "name:role"),
         (f"acme:client::{DIGEST[1:]}", "name:role"),
+        (f"acme:client::{DIGEST}:", "name:role"),
+        (f"acme:client::{DIGEST}:4", "name:role"),
+        (f"acme:client::{DIGEST}:color=red", "line 1: 'color' is no field"),
+        (f"acme:client::{DIGEST}:weight=4:weight=5", "twice"),
+        *((f"acme:client::{DIGEST}:weight={w}", "weight") for w in ("", "0", "-1", "x", "nan", "1e3", "1001")),
+        *((f"acme:client::{DIGEST}:priority={r}", "LOW:HIGH") for r in ("", "3", "2:1", "a:b", "0:2000000000")),
+        *((f"acme:client::{DIGEST}:queue-{n}=0", f"queue-{n}") for n in ("limit", "tokens", "bytes")),
+        (f"acme:client::{DIGEST}:weight=2\nacme:client::{DIGEST}", "'acme' differ"),
         (f"acme:client::{DIGEST}\nacme:operator::{DIGEST}", "'acme' differ"),
         (f"a:client::{DIGEST}\n" * 1001, "1001 keys"),
     ],
@@ -141,6 +151,30 @@ def test_keys_new_prints_a_key_and_its_line(capsys: pytest.CaptureFixture[str]) 
     assert Keyring(made["line"]).find(made["key"]) is not None
     assert run(["keys", "new", "--name", "a:b"]) == 2
     assert run(["keys", "new", "--name", "a", "--role", "boss"]) == 2
+
+
+def test_what_a_key_grants_in_the_queue_is_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--weight", "4", "--priority", "-10:10", "--queue-limit", "5", "--queue-tokens", "6", "--queue-bytes", "7"]
+    assert run(["keys", "new", "--name", "acme", *given, "--json"]) == 0
+    line = json.loads(capsys.readouterr().out)["line"]
+    caller = parse_line(line).caller
+    assert line.endswith(":weight=4:priority=-10:10:queue-limit=5:queue-tokens=6:queue-bytes=7")
+    assert (caller.weight, caller.priority, caller.queue_share) == (4, (-10, 10), (5, 6, 7))
+    assert [caller.priority.clamp(wanted) for wanted in (-11, 3, 99)] == [-10, 3, 10]
+    assert parse_line(f"a:client::{DIGEST}:priority=0:3:weight=0.5").caller.weight == 0.5  # in any order
+
+
+@pytest.mark.parametrize("wrong", [["--weight", "0"], ["--weight", "nan"], ["--priority", "5:1"], ["--priority", "5"]])
+def test_a_wrong_grant_is_one_clear_line(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "new", "--name", "acme", *wrong]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert wrong[0].strip("-") in said
+
+
+def test_a_line_of_the_first_version_grants_nothing_in_the_queue() -> None:
+    caller = parse_line(f"acme:client:5:{DIGEST}").caller
+    assert (caller.inflight_limit, caller.weight, caller.priority, caller.queue_share) == (5, 1, (0, 0), (0, 0, 0))
 
 
 def test_children_are_given_the_same_keys() -> None:

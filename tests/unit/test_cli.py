@@ -29,7 +29,7 @@ from lifecycle.settings import Settings, SettingsError, environment_name, load
 from lifecycle.telemetry import request_log
 from lifecycle.types import RequestRecord, Status
 
-OPERATORS = ("ps", "inflight", "cancel", "tail", "why", "top", "doctor")
+OPERATORS = ("ps", "inflight", "queue", "cancel", "tail", "why", "top", "doctor")
 OUT_OF_REACH = ["--redis-url", "redis://127.0.0.1:1/0"]
 RECORD = RequestRecord.from_hash(
     {

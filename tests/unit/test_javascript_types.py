@@ -20,7 +20,11 @@ def fields_of(interface: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("interface", "schema"), [("RequestRecord", "Request"), ("Inflight", "Inflight"), ("Replica", "Replica")]
+    ("interface", "schema"),
+    [
+        (name, name.replace("RequestRecord", "Request"))
+        for name in ("RequestRecord", "Inflight", "Replica", "ModelQueue")
+    ],
 )
 def test_an_interface_has_the_fields_of_its_schema(interface: str, schema: str) -> None:
     assert fields_of(interface) == SCHEMAS[schema]["properties"].keys()

@@ -35,17 +35,17 @@ def test_every_route_is_described_and_nothing_else() -> None:
     ("endpoint", "name"), [(Endpoint.CHAT_COMPLETIONS, "ChatCall"), (Endpoint.COMPLETIONS, "TextCall")]
 )
 def test_every_parameter_of_a_call_is_described(endpoint: Endpoint, name: str) -> None:
-    assert SCHEMAS[name]["properties"].keys() == RULES[endpoint].keys()
+    assert SCHEMAS[name]["properties"].keys() == {*RULES[endpoint], "priority"}
     assert SCHEMAS[name]["required"] == list(REQUIRED[endpoint])
 
 
 def test_every_parameter_of_a_response_is_described() -> None:
-    assert SCHEMAS["ResponseCall"]["properties"].keys() == validation.RULES.keys()
+    assert SCHEMAS["ResponseCall"]["properties"].keys() == {*validation.RULES, "priority"}
 
 
 def test_every_parameter_of_a_message_is_described() -> None:
-    assert SCHEMAS["MessagesCall"]["properties"].keys() == messages.RULES.keys()
-    assert SCHEMAS["TokenCountCall"]["properties"].keys() == messages.COUNT_RULES.keys()
+    assert SCHEMAS["MessagesCall"]["properties"].keys() == {*messages.RULES, "priority"}
+    assert SCHEMAS["TokenCountCall"]["properties"].keys() == {*messages.COUNT_RULES, "priority"}
 
 
 def test_the_record_is_described() -> None:
@@ -58,7 +58,10 @@ def test_the_record_is_described() -> None:
         "on_disconnect": "cancel",
         "created_at": "1",
     }
-    assert SCHEMAS["Request"]["properties"].keys() == RequestRecord.from_hash(raw).to_json().keys()
+    ended = RequestRecord.from_hash(raw)
+    queued = ended._replace(queue_position=1)
+    assert SCHEMAS["Request"]["properties"].keys() == queued.to_json().keys()
+    assert set(SCHEMAS["Request"]["required"]) == ended.to_json().keys()
 
 
 def references(value: Any) -> set[str]:

@@ -23,7 +23,8 @@ def test_every_reason_to_refuse_has_an_error(reason: str) -> None:
 
 
 def test_the_reasons_are_all_there() -> None:
-    assert {"exists", "full", "full_bytes", "limit", "draining", "contended"} == REASONS, Path(admission.__file__)
+    known = {"exists", "full", "full_model", "full_bytes", "queue_limit", "limit", "hopeless", "draining", "contended"}
+    assert known == REASONS, Path(admission.__file__)
 
 
 @pytest.mark.parametrize(

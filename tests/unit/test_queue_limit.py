@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.queue_limit import QueueLimit
-from lifecycle.types import Role
-from tests.admitting import admit
+from lifecycle.types import Limits, OnDisconnect, Role
+from tests.admitting import CHAT, admit
 from tests.conftest import MakeSettings, MakeStore
 from tests.joining import join
-from tests.unit.world import MODEL
 
 SHARDS = 8
+REQUEST = AdmissionRequest("r", CHAT, b"{}", OnDisconnect.CANCEL, 0.0, Limits())
 
 
 @pytest.mark.leaves_inflight
@@ -21,7 +22,7 @@ async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettin
     limit = QueueLimit(store)
     full = []
     for number in range(4):
-        full.append(await limit.refusal(MODEL, "", 2))
+        full.append(await limit.refusal(REQUEST))
         if full[-1]:
             break
         await admit(store, f"r{number}")
@@ -33,4 +34,4 @@ async def test_one_shard_asks_nothing(make_settings: MakeSettings, make_store: M
     """There the admitting script itself compares, and no command is spent."""
     store = make_store(make_settings(queue_limit=1))
     await store.commands.aclose()
-    assert await QueueLimit(store).refusal(MODEL, "", 2) is None
+    assert await QueueLimit(store).refusal(REQUEST) is None

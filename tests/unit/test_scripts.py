@@ -15,6 +15,7 @@ from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc1
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, StartedAttempt
+from lifecycle.store.shard_queues import read_shard_queue
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.tokens.history import read_history
@@ -142,6 +143,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "listed_leases": lambda s: s.listed_leases(Role.WORKER),
     "secret": lambda s: s.read_secret(),
     "take": lambda s: s.take(0, "w", 1, "nonce", ["m"], 1),
+    "waits": lambda s: read_shard_queue(s, 0, "m"),
     "sweep": lambda s: s.sweep(0),
     "track": lambda s: s.track(NewRequest("r", "n", LABELS, "f", b"", "cancel"), retry_for_secs=0),
     "claim_children": lambda s: s.claim_children(0, 1.0),

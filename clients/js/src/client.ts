@@ -8,6 +8,7 @@ import type {
   ChatCompletionBody,
   ChatCompletionChunk,
   Inflight,
+  ModelQueue,
   Replica,
   RequestFilter,
   RequestRecord,
@@ -133,6 +134,12 @@ export class LifecycleClient {
   async replicas(options: CallOptions = {}): Promise<Replica[]> {
     const call = { method: "GET", path: "/v1/replicas" } as const;
     return (await this.#transport.json<{ data: Replica[] }>(call, options)).data;
+  }
+
+  /** Return what waits, by model and owner, and for how long it will. */
+  async queue(options: CallOptions = {}): Promise<ModelQueue[]> {
+    const call = { method: "GET", path: "/v1/queue" } as const;
+    return (await this.#transport.json<{ data: ModelQueue[] }>(call, options)).data;
   }
 }
 

@@ -39,6 +39,12 @@ export interface RequestRecord {
   parent: string | null;
   /** The application's own. */
   labels: Record<string, string>;
+  /** In the queue, as it applied: a lower one starts first. */
+  priority: number;
+  /** Of a queued request that `get` returns: 1 is next. */
+  queue_position?: number;
+  /** How long such a request will wait; null where it is not known. */
+  estimated_wait_secs?: number | null;
 }
 
 export interface Usage {
@@ -74,6 +80,23 @@ export interface Inflight {
   }[];
   frontends: { id: string; inflight: number; lease_expires_in_ms: number }[];
   as_of: number;
+}
+
+/** The queue of one model. */
+export interface ModelQueue {
+  model: string;
+  queued: number;
+  oldest_secs: number;
+  /** How many requests started each second, over the last minute. */
+  drain_per_sec: number;
+  owners: {
+    owner: string;
+    weight: number;
+    queued: number;
+    oldest_secs: number;
+    /** How long the last of them will wait if nobody else comes; null where it is not known. */
+    estimated_wait_secs: number | null;
+  }[];
 }
 
 /** A frontend or a worker that holds a lease. */

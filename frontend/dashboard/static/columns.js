@@ -1,4 +1,4 @@
-// Define the columns of the three tables.
+// Define the columns of the tables.
 
 import { duration, shortDuration, number, short } from "./format.js";
 import { phase, silence } from "./state.js";
@@ -28,6 +28,21 @@ export const inflight = [
   frontend,
   worker,
   { name: "readers", value: (r) => number(r.readers), sort: (r) => r.readers, number: true },
+];
+
+export const queue = [
+  { name: "model", value: (r) => r.model, full: (r) => r.model, rowHeader: true },
+  { name: "owner", value: (r) => r.owner || "–", full: (r) => r.owner },
+  { name: "weight", value: (r) => String(r.weight), sort: (r) => r.weight, number: true },
+  { name: "queued", value: (r) => number(r.queued), sort: (r) => r.queued, number: true },
+  { name: "oldest", value: (r) => duration(r.oldest_secs), sort: (r) => r.oldest_secs, number: true },
+  {
+    name: "wait", number: true,
+    value: (r) => (r.estimated_wait_secs === null ? "" : duration(r.estimated_wait_secs)),
+    sort: (r) => r.estimated_wait_secs ?? -1,
+    full: () => "How long the last of them will wait, by the estimate, if nobody else comes.",
+  },
+  { name: "starts/s", value: (r) => r.drain_per_sec.toFixed(1), sort: (r) => r.drain_per_sec, number: true, full: () => "Of all owners, over the last minute." },
 ];
 
 const load = (r) => (r.concurrency ? `${number(r.inflight)} of ${number(r.concurrency)}` : number(r.inflight ?? 0));

@@ -29,6 +29,7 @@ const watchAction = { name: "Watch", key: "w", run: (r, from) => openDetail(r.id
 const cancelAction = { name: "Cancel", key: "c", run: (r) => askToCancel(r.id), hidden: (r) => cancelling.has(r.id) };
 const inflight = new Table("inflight", { columns: columns.inflight, actions: [watchAction, cancelAction], open });
 const finished = new Table("finished", { columns: columns.finished, open, descending: false });
+const queue = new Table("queue", { columns: columns.queue, descending: false });
 const replicas = new Table("replicas", {
   columns: columns.replicas(() => 2 * state.facts.heartbeat_secs + 1, () => state.facts.as_of),
   descending: false,
@@ -69,6 +70,9 @@ function show() {
   showTiles(state);
   inflight.show([...tables.inflight.values()], facts.listed_at);
   finished.show([...tables.finished.values()], facts.listed_at);
+  queue.show([...tables.queue.values()], facts.as_of);
+  $("queue-section").hidden = !tables.queue.size;
+  write($("queue-count"), number([...tables.queue.values()].reduce((sum, r) => sum + r.queued, 0)));
   replicas.show([...tables.replicas.values()], facts.as_of);
   const [, queued, running] = facts.point;
   const total = queued + running;

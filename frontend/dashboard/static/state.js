@@ -6,7 +6,7 @@ const HISTORY_SECS = 300;
 export class ClusterState {
   facts = {};
   history = [];
-  tables = { replicas: new Map(), inflight: new Map(), finished: new Map() };
+  tables = { queue: new Map(), replicas: new Map(), inflight: new Map(), finished: new Map() };
   #receivedAt = 0;
 
   get empty() {

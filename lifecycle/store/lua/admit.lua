@@ -13,17 +13,20 @@
 --         content stay after the end), webhook_url (gets an event at the end, '' for none), webhook_event (the id of that
 --         event), started_by (the request that started this one, see include/parent.lua, '' for none), labels (the
 --         application's own, as a JSON object of strings, '' for none), priority (lower is served first), weight (of the
---         owner, 1 or so), prompt_tokens (as estimated), max_tokens (of the answer, '' when the call does not say)
+--         owner, 1 or so), prompt_tokens (as estimated), max_tokens (of the answer, '' when the call does not say),
+--         share_limits (how many requests, tokens and bytes of the owner may wait for the model, and of all owners, 0 each
+--         for no limit, separated by spaces; '' when the request is not counted for any)
 -- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
---         {'full_bytes', bytes}, {'late'} or {'fenced'}.
+--         {'full_bytes', bytes}, {'queue_limit'}, {'full_model'}, {'late'} or {'fenced'}.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
 local shift, rid, nonce, model, endpoint, request_type, frontend, body, on_disconnect, grace_secs,
   queue_timeout_secs, first_token_timeout_secs, deadline_secs, queue_limit, queue_bytes, traceparent, idempotency,
   owner, admit_by, needs, headers, storage, openings, openings_count, stored_limit_bytes, transient_secs,
-  webhook_url, webhook_event, started_by, labels, priority, weight, prompt_tokens, max_tokens = unpack(ARGV)
---- @include commands clock limit_time events counts queue parent
+  webhook_url, webhook_event, started_by, labels, priority, weight, prompt_tokens, max_tokens,
+  share_limits = unpack(ARGV)
+--- @include commands clock limit_time events counts queue shares parent
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
@@ -34,6 +37,14 @@ end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local depth = tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
 if depth >= tonumber(queue_limit) then return {'full', depth} end
+local share
+if share_limits ~= '' then
+  local tokens = max_tokens ~= '' and max_tokens or redis.call('HGET', P .. 'queue:' .. model, 'mean_tokens') or '256'
+  tokens = math.floor(tonumber(prompt_tokens) + tonumber(tokens))
+  local refusal = exceeded_limit(model, owner, depth, share_limits, tokens, #body)
+  if refusal then return {refusal} end
+  share = string.format('%.0f %d', tokens, #body)
+end
 local waiting, queued_bytes = redis.call('HGETALL', P .. 'queued_bytes'), 0
 for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
 if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
@@ -56,6 +67,7 @@ if admit_by ~= '' then redis.call('HSET', key, 'quota_slot', '1') end
 if priority ~= '0' then redis.call('HSET', key, 'priority', priority) end
 if weight ~= '1' then redis.call('HSET', key, 'weight', weight) end
 if max_tokens ~= '' then redis.call('HSET', key, 'max_tokens', max_tokens) end
+if share then redis.call('HSET', key, 'share', share) end
 if needs ~= '' then redis.call('HSET', key, 'needs', needs) end
 if headers ~= '' then redis.call('HSET', key, 'headers', headers) end
 if storage ~= '' then
@@ -73,7 +85,7 @@ for kind, after_secs in pairs(limits) do
     redis.call('ZADD', P .. 'deadlines', secs(limits_at + tonumber(after_secs)), kind .. '|' .. rid)
   end
 end
-enqueue({id = rid, model = model, owner = owner, priority = priority, created_at = created_at}, false, #body)
+enqueue({id = rid, model = model, owner = owner, priority = priority, created_at = created_at, share = share}, false, #body)
 redis.call('HSET', P .. 'readers:' .. rid, frontend, '1')
 redis.call('HSETNX', P .. 'ticks', frontend, '0')
 count_in(frontend, rid, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued')

@@ -76,10 +76,15 @@ local function recount(model)
     bytes = bytes + body_bytes(entry[1])
     counts[entry[3]] = (counts[entry[3]] or 0) + 1
   end
+  local has_shares = redis.call('EXISTS', P .. 'shares:' .. model) == 1
   redis.call('HDEL', P .. 'queued_bytes', model)
-  redis.call('DEL', P .. 'queued:' .. model)
+  redis.call('DEL', P .. 'queued:' .. model, P .. 'shares:' .. model)
   if bytes > 0 then redis.call('HSET', P .. 'queued_bytes', model, string.format('%d', bytes)) end
   for owner, count in pairs(counts) do redis.call('HSET', P .. 'queued:' .. model, owner, string.format('%d', count)) end
+  for _, entry in ipairs(has_shares and queued or {}) do
+    local share = read_typed('HMGET', P .. 'request:' .. entry[1], 'share')[1]
+    if share then count_share(model, entry[3], share, '') end
+  end
 end
 
 if redis.call('EXISTS', P .. 'queued_bytes') == 1 then

@@ -133,8 +133,8 @@ end
 local function try(model, priority, owner, reached, rid)
   local key = P .. 'request:' .. rid
   local status, attempt, frontend, due, needs, endpoint, storage, first_token_at, weight, prompt_tokens,
-    max_tokens = unpack(read_typed('HMGET', key, 'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage',
-    'first_token_at', 'weight', 'prompt_tokens', 'max_tokens'))
+    max_tokens, share = unpack(read_typed('HMGET', key, 'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage',
+    'first_token_at', 'weight', 'prompt_tokens', 'max_tokens', 'share'))
   if status ~= 'queued' then  -- its record was lost, or is a Redis key of another type
     dequeue(model, priority, owner, rid)
     ended = ended + 1
@@ -170,7 +170,7 @@ local function try(model, priority, owner, reached, rid)
   local started_at = secs(now)
   local cost = charge(model, priority, owner, reached,
     {weight = weight, prompt_tokens = prompt_tokens, max_tokens = max_tokens})
-  dequeue(model, priority, owner, rid, length)
+  dequeue(model, priority, owner, rid, length, share)
   redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
     'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
   local frontends = note_readers(rid, worker, nonce)

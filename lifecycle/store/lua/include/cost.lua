@@ -21,14 +21,22 @@ local function correct_cost(record, tokens)
   end
 end
 
--- Corrects the cost of a request that ends, with `output_tokens` of its answer, and the model's mean if it is `complete`.
+local function moved_mean(known, value)
+  known = tonumber(known or '')
+  return string.format('%.3f', known and known + (value - known) / 16 or value)
+end
+
+-- Corrects the cost of a request that ends, with `output_tokens` of its answer, and the model's means: for how long its
+-- requests run, and if it is `complete`, how many tokens they have.
 local function settle_cost(record, output_tokens, is_complete)
   if not record.cost then return end
   correct_cost(record, (tonumber(record.input_tokens or record.prompt_tokens or '0') or 0) + output_tokens)
   record.cost = nil
-  if not is_complete then return end
   local queue = P .. 'queue:' .. record.model
-  local mean = tonumber(redis.call('HGET', queue, 'mean_tokens') or '')
-  redis.call('HSET', queue, 'mean_tokens', string.format('%.3f', mean and mean + (output_tokens - mean) / 16 or output_tokens))
-  if not mean then redis.call('PEXPIRE', queue, DAY_MS) end
+  local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens')
+  local ran = tonumber(record.finished_at) - (tonumber(record.started_at or '') or tonumber(record.finished_at))
+  local means = {'mean_secs', moved_mean(known[1], ran)}
+  if is_complete then means[3], means[4] = 'mean_tokens', moved_mean(known[2], output_tokens) end
+  redis.call('HSET', queue, unpack(means))
+  if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
 end

@@ -22,6 +22,17 @@ local function count_queued(model, owner, by, bytes)
   end
 end
 
+-- Counts the share of a request that was admitted under a further limit in, or out with `sign` '-': its tokens and its bytes,
+-- for its owner and for the model. Other requests have no share, and cost nothing here.
+local function count_share(model, owner, share, sign)
+  local tokens, bytes = string.match(share, '^(%d+) (%d+)$')
+  local key, counts = P .. 'shares:' .. model, {n = '1', t = tokens, b = bytes}
+  counts['t|' .. owner], counts['b|' .. owner] = tokens, bytes
+  for field, number in pairs(counts) do
+    if redis.call('HINCRBY', key, field, sign .. number) <= 0 and sign == '-' then redis.call('HDEL', key, field) end
+  end
+end
+
 -- Returns the length of a request's body; 0 for a Redis key of another type, which must not stop an end half-way.
 local function body_bytes(rid)
   local bytes = redis.pcall('STRLEN', P .. 'body:' .. rid)
@@ -56,16 +67,18 @@ local function enqueue(record, is_front, bytes)
   end
   if redis.call('ZADD', flow, secs(place), record.id) == 1 then
     count_queued(model, owner, '1', bytes or body_bytes(record.id))
+    if record.share then count_share(model, owner, record.share, '') end
   end
   if not last then activate(model, priority, owner) end
   to_ring[#to_ring + 1] = model
 end
 
--- Removes a request from its flow, and returns whether it was there.
-local function dequeue(model, priority, owner, rid, bytes)
+-- Removes a request from its flow, and returns whether it was there. `share` is that of its record.
+local function dequeue(model, priority, owner, rid, bytes, share)
   local flow = flow_key(model, priority, owner)
   if unless_error('WRONGTYPE', 'ZREM', flow, rid) ~= 1 then return false end
   count_queued(model, owner, '-1', -(bytes or body_bytes(rid)))
+  if share then count_share(model, owner, share, '-') end
   if redis.call('EXISTS', flow) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
     if redis.call('EXISTS', level_key(model, priority)) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
@@ -75,7 +88,7 @@ end
 
 -- Removes a queued request from its queue.
 local function leave_queue(record)
-  dequeue(record.model, record.priority or '0', record.owner or '', record.id)
+  dequeue(record.model, record.priority or '0', record.owner or '', record.id, nil, record.share)
 end
 
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that

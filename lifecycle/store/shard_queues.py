@@ -1,0 +1,89 @@
+"""Read what waits for a model in one shard, and what decides when its requests start."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lifecycle.store.runner import ScriptRunner, as_text
+
+FLOWS_LIMIT = 100  # beyond these a place in the order is an estimate
+REQUESTS_LIMIT = 500  # whose costs are read: about a millisecond of Redis's time
+SECS_PER_BUCKET = 10  # of the counters of starts, see take.lua
+_FIRST_MEAN_TOKENS = 256.0  # see cost.lua
+
+
+class Flow(NamedTuple):
+    """The requests of one owner that wait with one priority, in order."""
+
+    priority: int
+    owner: str
+    virtual_time: float  # at which the first of them is served
+    size: int
+    oldest_at: float  # since when the first of them waits
+    weight: float
+    costs: tuple[float, ...]  # of the first ones, in tokens as estimated
+
+
+class Place(NamedTuple):
+    """Say where a queued request is: behind `rank` others of its flow."""
+
+    priority: int
+    owner: str
+    rank: int
+
+
+class ShardQueue(NamedTuple):
+    """Hold what waits for a model in one shard at the time `now`. Flows are in the order in which they are served."""
+
+    now: float
+    mean_tokens: float  # of recent answers
+    mean_secs: float | None  # for which recent requests ran; None until one has ended
+    starts: dict[int, int]  # by ten seconds of Redis's clock, of the last minute
+    flows: tuple[Flow, ...]
+    left_out: int  # how many flows were not read
+    place: Place | None  # of the request that was asked for
+
+    @property
+    def size(self) -> int:
+        """Return how many requests wait, as far as the flows were read."""
+        return sum(flow.size for flow in self.flows)
+
+
+async def read_shard_queue(store: ScriptRunner, shard: int, model: str, rid: str = "") -> ShardQueue:
+    """Read the queue of a model in one shard, and the place of the request `rid` there, if it is given and queued.
+
+    Nothing is written. The costs of a bounded number of requests are read, so that Redis is never busy with it for
+    long. Raises StoreUnavailable.
+    """
+    prefix = store.keys.prefixes[shard]
+    reply = await store.run("waits", prefix, model, rid, FLOWS_LIMIT, REQUESTS_LIMIT, retry_for_secs=0.3)
+    now, mean_tokens, mean_secs = (as_text(part) for part in reply[:3])
+    mean = float(mean_tokens) if mean_tokens else _FIRST_MEAN_TOKENS
+    counters = [as_text(part).split() for part in reply[3]]
+    starts = {int(bucket): int(number) for bucket, number in counters}
+    place = reply[6]
+    return ShardQueue(
+        float(now),
+        mean,
+        float(mean_secs) if mean_secs else None,
+        starts,
+        tuple(_flow(raw, mean) for raw in reply[4]),
+        int(reply[5]),
+        Place(int(place[0]), as_text(place[1]), int(place[2])) if place else None,
+    )
+
+
+def _flow(raw: list[bytes | int], mean_tokens: float) -> Flow:
+    priority, owner, virtual_time, size, oldest_at, weight, *tokens = (as_text(part) for part in raw)
+    return Flow(
+        int(priority),
+        owner,
+        float(virtual_time),
+        int(size),
+        float(oldest_at),
+        max(float(weight), 0.001),
+        tuple(
+            max(1.0, float(prompt) + (float(output) if output else mean_tokens))
+            for prompt, output in zip(tokens[::2], tokens[1::2], strict=True)
+        ),
+    )
