@@ -1,8 +1,9 @@
 """`python -m benchmarks.membership`: what idle replicas cost Redis, and what a question about all of them costs.
 
 The replicas are real frontends and workers without their HTTP side and without an engine's work, half of each, all in
-this process: their leases, heartbeats, sweeps, rosters, blocking reads and subscriptions. They run under the default
-settings, but for a lease that is long enough for this process to be late.
+this process: their leases, heartbeats, sweeps, blocking reads and subscriptions. They run under the default settings,
+but for a lease that is long enough for this process to be late, and share what they have read of the list of replicas,
+as the memory of one process does not suffice for a thousand lists of two thousand.
 
     python -m benchmarks.membership --replicas 100 --replicas 500 --shards 1
 """
@@ -29,7 +30,9 @@ from lifecycle.execution.worker import Worker
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
+from lifecycle.store import runner
 from lifecycle.store.connect import Connections, open_store
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.tracker import Tracker
@@ -109,6 +112,8 @@ async def _idle(
     redis: EmbeddedRedis, settings: Settings, size: int, secs: float
 ) -> tuple[float, float, float, float, int, float, str]:
     replicas: list[asyncio.Task[None]] = []
+    shared = RosterCache()
+    setattr(runner, RosterCache.__name__, lambda: shared)
     try:
         for begin in range(0, size, _JOINING):
             some = range(begin, min(begin + _JOINING, size))
@@ -119,6 +124,7 @@ async def _idle(
         after, took, cpu = _account(redis), time.monotonic() - began, time.process_time() - cpu_began
         connections = int(info(redis, "clients")["connected_clients"]) - 1
     finally:
+        setattr(runner, RosterCache.__name__, RosterCache)
         redis.kill()  # nobody waits for the replicas to leave
         await tasks.end(replicas)
     gone = {name: after[name] - before[name] for name in after}
