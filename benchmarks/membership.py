@@ -2,8 +2,9 @@
 
 The replicas are real frontends and workers without their HTTP side and without an engine's work, half of each, all in
 this process: their leases, heartbeats, sweeps, blocking reads and subscriptions. They run under the default settings,
-but for a lease that is long enough for this process to be late, and share what they have read of the list of replicas,
-as the memory of one process does not suffice for a thousand lists of two thousand.
+but for a lease that is long enough for this process to be late. They share what they have read of the list of replicas,
+as the memory of one process does not suffice for a thousand lists of two thousand, and have no threads that watch their
+event loops, of which a thousand would leave it no time.
 
     python -m benchmarks.membership --replicas 100 --replicas 500 --shards 1
 """
@@ -172,9 +173,18 @@ async def _frontend(settings: Settings, joined: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
 
+class _NoMonitor:
+    """Stand in for the thread that watches an event loop."""
+
+    async def run(self) -> None:
+        """Wait until cancelled."""
+        await asyncio.Event().wait()
+
+
 async def _worker(settings: Settings, joined: asyncio.Event) -> None:
     async with Connections.open(settings) as connections:
         worker = Worker(settings, connections, bench.MODEL, _engine)
+        setattr(worker, "_monitor", _NoMonitor())  # noqa: B010
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run(retry_for_secs=60.0))
             await wait_until(lambda: worker.state == "ready", _READY_SECS, "a worker that is ready")
