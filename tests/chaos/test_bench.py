@@ -52,7 +52,8 @@ async def _grows_after_its_end(store: Store, prefix: str) -> None:
 async def _is_counted_for_ever(store: Store, prefix: str) -> None:
     frontend = next(entry.id for entry in (await store.roster()).replicas if entry.role == "frontend")
     labels = '["echo","chat_completions","stream"]'
-    await store.commands.execute("HINCRBY", f"{prefix}counts:{frontend}", labels, 1)
+    for key in (f"counts:{frontend}", "group_counts"):
+        await store.commands.execute("HINCRBY", prefix + key, labels, 1)
 
 
 @pytest.mark.parametrize(
