@@ -1,8 +1,10 @@
 """`python -m benchmarks.membership`: what idle replicas cost Redis, and what a question about all of them costs.
 
 The replicas are real frontends and workers without their HTTP side and without an engine's work, half of each, all in
-this process: their leases, heartbeats, sweeps, rosters, blocking reads and subscriptions. They run under the default
-settings, but for a lease that is long enough for this process to be late.
+this process: their leases, heartbeats, sweeps, blocking reads and subscriptions. They run under the default settings,
+but for a lease that is long enough for this process to be late. They share what they have read of the list of replicas,
+as the memory of one process does not suffice for a thousand lists of two thousand, and have no threads that watch their
+event loops, of which a thousand would leave it no time.
 
     python -m benchmarks.membership --replicas 100 --replicas 500 --shards 1
 """
@@ -29,7 +31,9 @@ from lifecycle.execution.worker import Worker
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
 from lifecycle.settings import Settings
+from lifecycle.store import runner
 from lifecycle.store.connect import Connections, open_store
+from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking.tracker import Tracker
@@ -109,6 +113,8 @@ async def _idle(
     redis: EmbeddedRedis, settings: Settings, size: int, secs: float
 ) -> tuple[float, float, float, float, int, float, str]:
     replicas: list[asyncio.Task[None]] = []
+    shared = RosterCache()
+    setattr(runner, RosterCache.__name__, lambda: shared)
     try:
         for begin in range(0, size, _JOINING):
             some = range(begin, min(begin + _JOINING, size))
@@ -119,6 +125,7 @@ async def _idle(
         after, took, cpu = _account(redis), time.monotonic() - began, time.process_time() - cpu_began
         connections = int(info(redis, "clients")["connected_clients"]) - 1
     finally:
+        setattr(runner, RosterCache.__name__, RosterCache)
         redis.kill()  # nobody waits for the replicas to leave
         await tasks.end(replicas)
     gone = {name: after[name] - before[name] for name in after}
@@ -166,9 +173,18 @@ async def _frontend(settings: Settings, joined: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
 
+class _NoMonitor:
+    """Stand in for the thread that watches an event loop."""
+
+    async def run(self) -> None:
+        """Wait until cancelled."""
+        await asyncio.Event().wait()
+
+
 async def _worker(settings: Settings, joined: asyncio.Event) -> None:
     async with Connections.open(settings) as connections:
         worker = Worker(settings, connections, bench.MODEL, _engine)
+        setattr(worker, "_monitor", _NoMonitor())  # noqa: B010
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run(retry_for_secs=60.0))
             await wait_until(lambda: worker.state == "ready", _READY_SECS, "a worker that is ready")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
 
-from lifecycle.store.results import Roster
+from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, ReplicaState, Role
+
+_KNOWN_WORKERS = 4096
 
 EVERYTHING = "*"
 """The only element of a worker's announced `accepts` when its engine takes every parameter."""
@@ -106,27 +109,25 @@ class Outage(NamedTuple):
 
 def workers_of(roster: Roster, lease_secs: float) -> list[LivingWorker]:
     """Return the living workers. `lease_secs` tells from the rest of a lease how old the heartbeat is."""
-    found = []
-    for entry in roster.replicas:
-        if entry.role != Role.WORKER:
-            continue
-        about = orjson.loads(entry.about)
-        age_secs = max(0.0, lease_secs - entry.lease_expires_in_ms / 1000)
-        found.append(
-            LivingWorker(
-                id=entry.id,
-                state=about.get("state", ReplicaState.READY),
-                models=frozenset(about.get("models", ())),
-                accepts=frozenset(about.get("accepts") or ()),
-                endpoints=about.get("endpoints", COMPLETIONS),
-                error=about.get("error") or "",
-                probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
-                started_at=about.get("started_at", 0.0),
-                max_model_len=about.get("max_model_len") or {},
-                concurrency=about.get("concurrency") or 0,
-            )
-        )
-    return found
+    return [_worker_of(entry, lease_secs) for entry in roster.replicas if entry.role == Role.WORKER]
+
+
+@lru_cache(maxsize=_KNOWN_WORKERS)  # of a long list, few have changed since it was read before
+def _worker_of(entry: RosterEntry, lease_secs: float) -> LivingWorker:
+    about = orjson.loads(entry.about)
+    age_secs = max(0.0, lease_secs - entry.lease_expires_in_ms / 1000)
+    return LivingWorker(
+        id=entry.id,
+        state=about.get("state", ReplicaState.READY),
+        models=frozenset(about.get("models", ())),
+        accepts=frozenset(about.get("accepts") or ()),
+        endpoints=about.get("endpoints", COMPLETIONS),
+        error=about.get("error") or "",
+        probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
+        started_at=about.get("started_at", 0.0),
+        max_model_len=about.get("max_model_len") or {},
+        concurrency=about.get("concurrency") or 0,
+    )
 
 
 def find_unsupported(workers: Collection[LivingWorker], endpoint: str, needs: Sequence[str]) -> Missing | None:
