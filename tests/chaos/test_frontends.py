@@ -13,6 +13,7 @@ from lifecycle.settings import Settings
 from tests.chaos.bench import Bench, open_bench
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
+from tests.chaos.proxy import Then, script
 from tests.chaos.signatures import text_of
 from tests.cluster import Process
 from tests.conftest import MakeSettings
@@ -150,12 +151,14 @@ async def test_a_refused_call_is_inherited_after_its_repetition(
     settings = make_settings(lease_secs=4.0, echo_tokens_per_sec=8.0)
     async with open_bench(settings, tmp_path, frontends=2) as bench:
         dying, survivor = bench.frontends
-        bench.link(survivor).cut()
+        link = bench.link(survivor)
+        lost = link.on_request(script("admit"), Then.LOSE, times=100)
         async with bench.post(survivor, chat(WORDS), "r1") as refused:
             assert refused.response.status_code == 503
+        assert lost.count
         async with bench.post(dying, chat(WORDS), "r1", X_On_Disconnect="continue") as stream:
             await stream.read_tokens(2)
-            bench.link(survivor).restore()
+            link.requests.remove(lost)
             name = await wait_until(lambda: _name_of(bench, survivor), what="a frontend that reaches Redis again")
             healing.begins()
             await bench.kill(dying)
