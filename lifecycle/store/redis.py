@@ -30,6 +30,7 @@ from lifecycle.aio.watchdog import StallTimeout
 from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
+from lifecycle.store.command_keys import key_of
 from lifecycle.store.link import Link, Reply, connected
 from lifecycle.store.password_file import NO_PASSWORD_FILES, PasswordFiles, use_password_file
 from lifecycle.store.redis_errors import unavailable
@@ -99,7 +100,10 @@ class Commands:
     """
 
     def __init__(self, client: Redis, *, redirected: bool = False) -> None:
-        """With `redirected`, MovedError, AskError and TryAgainError are raised to the caller, which handles them."""
+        """With `redirected`, MovedError, AskError and TryAgainError are raised to the caller, which handles them.
+
+        Without a key there is nothing to redirect, so they are refusals like any other then.
+        """
         self._client = client
         options = client.connection_pool.connection_kwargs
         self._timeout_secs: float = options.get("socket_timeout") or _NO_TIMEOUT_SECS
@@ -129,7 +133,8 @@ class Commands:
         self._schedule()
         value = await reply
         if isinstance(value, Exception):
-            if self._redirected and isinstance(value, (MovedError, AskError, TryAgainError)):
+            redirects = self._redirected and isinstance(value, (MovedError, AskError, TryAgainError))
+            if redirects and key_of(args) is not None:
                 raise value
             if isinstance(value, ReadOnlyError):
                 self._leave()

@@ -9,29 +9,10 @@ from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, TryAgainError
 
 from lifecycle.errors import StoreUnavailable
+from lifecycle.store.command_keys import key_of
 from lifecycle.store.redis import Commands
 from lifecycle.store.redis_cluster_topology import REDIRECTS, Node, PerNode, Topology, slot_of
 from lifecycle.store.redis_errors import unavailable
-
-_KEYLESS = frozenset(
-    {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
-)
-_KEY_SECOND = frozenset({"XINFO", "OBJECT", "MEMORY"})
-_KEY_THIRD = frozenset({"EVAL", "EVALSHA"})
-_KEY_BEHIND_STREAMS = frozenset({"XREAD"})
-
-
-def key_of(args: Sequence[Any]) -> str | bytes | None:
-    """Return the Redis key that decides which node gets a command, or None when any node can execute it."""
-    name = str(args[0]).upper()
-    if name in _KEYLESS:
-        return None
-    if name in _KEY_BEHIND_STREAMS:
-        position = args.index("STREAMS") + 1
-    else:
-        position = 3 if name in _KEY_THIRD else 2 if name in _KEY_SECOND else 1
-    key: str | bytes = args[position]
-    return key
 
 
 class ClusterCommands(Commands):

@@ -376,8 +376,8 @@ async def test_workers_die_while_a_node_hangs(
 
 @pytest.mark.fault(
     "The node of the control keys hangs, and another node loses its data.",
-    "Each replica reconciles with the shards all the same: the streams of the lost data end with `state_lost`, those "
-    "of the third node with their complete text.",
+    "Each replica reconciles with the shards all the same: the streams of the lost data end with `state_lost`, one of "
+    "the third node whose cancel no message told with `cancelled`, and the others there with their complete text.",
 )
 async def test_data_is_lost_while_the_control_keys_are_away(
     settings: Settings, redis_cluster: ClusterSetup, tmp_path: Path, healing: Healing
@@ -395,8 +395,13 @@ async def test_data_is_lost_while_the_control_keys_are_away(
                     error = error_of(await streams[shard].read())
                     assert error is not None
                     assert error["error_type"] == "state_lost"
+                cancelled, *whole = places.shards_of(third)
+                await _note_cancel(bench, third, streams[cancelled].response.headers["x-request-id"])
+                error = error_of(await streams[cancelled].read())
+                assert error is not None
+                assert error["error_type"] == "cancelled"
                 healing.is_over()
-                for shard in places.shards_of(third):
+                for shard in whole:
                     events = await streams[shard].read()
                     assert (text_of(events), error_of(events)) == (numbers(300), None), shard
             finally:
@@ -404,3 +409,11 @@ async def test_data_is_lost_while_the_control_keys_are_away(
             await asyncio.gather(*(stream.read() for stream in streams.values()))
         await _every_shard_serves(bench, places)
         await _is_right(bench)
+
+
+async def _note_cancel(bench: Bench, node: ClusterNode, rid: str) -> None:
+    """Write a cancel of a running request as the script does, but tell nobody of it."""
+    record = bench.key("request:" + rid, rid)
+    worker = ask(node, "HGET", record, "worker")
+    ask(node, "HSET", record, "cancel_mode", "kill", "cancel_reason", "a test asked for it")
+    ask(node, "SADD", bench.key(f"pending_cancellations:{worker}", rid), rid)

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import cluster
+from lifecycle.settings import Settings
+from lifecycle.store.connect import open_store
+from tests.chaos.links import PER_PROCESS, Links
+from tests.cluster_setup import ClusterSetup
 from tests.edge import EdgeServer, edge_server
 from tests.known_faults.core.replicas import MODEL, quick_settings, served, worker
 from tests.receiver import SECRET, receiving
@@ -114,3 +121,33 @@ async def test_everything_waits_and_goes_on(error: str) -> None:
                 assert answer.status_code == 200, answer.text
                 await receiver.got()
                 assert set(await cluster.leases(edge.tracker.store)) == {edge.tracker.id, running.id}, "none expired"
+
+
+@pytest.mark.parametrize("error", ["TRYAGAIN Multiple keys request during rehashing of slot", "ASK 1 127.0.0.1:1"])
+async def test_a_node_that_refuses_commands_without_a_key_is_away(error: str) -> None:
+    """Nothing is to be redirected there, so these errors are not those of a slot that moves."""
+    with ClusterSetup(config=PER_PROCESS) as setup:
+        ports = [node.port for node in setup.nodes]
+        links = await Links.to_many(setup.url, ports)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(links.close)
+            store = await stack.enter_async_context(open_store(Settings(redis_url=links.url, redis_timeout_secs=1.0)))
+            await store.ping()
+            nodes = await store.commands.nodes()
+            for port in ports:
+                relay = await stack.enter_async_context(RefusingRedis(port))
+                relay.refuse(error, "TIME", "INFO")
+                links.to(port).lead_to(relay.port)
+
+            async def refused() -> bool:
+                for ask in (store.now, partial(nodes[0].execute, "INFO")):
+                    try:
+                        await ask()
+                    except StoreUnavailable as failure:
+                        if "moving" not in str(failure):
+                            return False  # the connection has only been reset
+                    else:
+                        return False
+                return True
+
+            await wait_until(refused, what="refusals")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.chaos import faults
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "faults.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "faults.md"
 
 
 def test_the_page_lists_exactly_the_declared_faults() -> None:
@@ -51,3 +53,9 @@ def test_a_renamed_test_keeps_its_recovery_time(tmp_path: Path, monkeypatch: pyt
     path.write_text(path.read_text().replace(f"not measured (`{name}`)", "7 ms (`test_of_another_name`)"))
     faults.write(path)
     assert faults.shown(path.read_text())[first.test][1] == "7 ms"
+
+
+def test_the_tests_of_known_faults_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "tests" / "known_faults" / "README.md").read_text())
+    assert len(named) > 40
+    assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -6,8 +6,8 @@ import pytest
 
 from lifecycle.redis_url import Kind, kind_of, parse
 from lifecycle.settings import CLUSTER_SHARDS, load
+from lifecycle.store.command_keys import key_of
 from lifecycle.store.redis import make_client
-from lifecycle.store.redis_cluster import key_of
 from lifecycle.store.redis_cluster_topology import slot_of
 
 
