@@ -33,6 +33,7 @@ lint: $(READY) ## Check style, formatting, types and import layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check $(PACKAGES)
 	$(BIN)/mypy
+	$(BIN)/mypy --strict examples/agent.py examples/autoscale.py examples/whole_surface.py
 	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## Format the code and mend what ruff can mend.

@@ -12,6 +12,7 @@ LifecycleError              Base class: has an `error_type` and a `message`
 │   └── NotConnected        Raised by an engine whose upstream cannot be connected to
 ├── Overloaded              Raised when a limit refuses a request
 ├── NotFound                Raised when a request or replica is unknown
+│   └── ParentNotFound      Raised when the parent of a new request is unknown, or another owner's
 ├── Conflict                Raised when an id is in use, a parent has ended, or a replica drains
 │   └── ParentEnded         Raised when the parent of a new request has ended
 ├── RequestFailed           Raised when a request that was read did not go well
@@ -172,6 +173,10 @@ class NotFound(LifecycleError):
     """Raised when a request or replica is unknown: there never was one, or its record has expired."""
 
     error_type = ErrorType.NOT_FOUND
+
+
+class ParentNotFound(NotFound):
+    """Raised when the parent of a new request is unknown, or another owner's."""
 
 
 class Conflict(LifecycleError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends
@@ -11,12 +12,23 @@ from starlette.responses import Response
 
 from lifecycle.application.tracked_attempt import Source, close_source
 from lifecycle.application.tracker import Tracker
-from lifecycle.errors import Conflict, InvalidValue, LifecycleError, NotFound, Overloaded, ParentEnded, Unavailable
+from lifecycle.errors import (
+    Conflict,
+    InvalidValue,
+    LifecycleError,
+    NotFound,
+    Overloaded,
+    ParentEnded,
+    ParentNotFound,
+    Unavailable,
+)
 from lifecycle.fastapi.connected import Connected, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.ids import new_request_id
 from lifecycle.types import ErrorType
+
+_PARENT = "X-Parent-Request-Id"
 
 
 class TrackedCall:
@@ -83,9 +95,10 @@ class TrackedCall:
         if not self._has_owners or self.owner:
             return
         try:
-            record = await self.tracker.get(parent)
-            if record.owner:
-                raise NotFound(f"The parent {parent!r} is unknown; its record may have expired")
+            with suppress(NotFound):
+                if not (await self.tracker.get(parent)).owner:
+                    return
+            raise ParentNotFound(f"The parent {parent!r} is unknown; its record may have expired")
         except BaseException:
             await close_source(source)
             raise
@@ -99,9 +112,9 @@ def refusal(refused: LifecycleError, id: str = "") -> Response:
     `Retry-After`. `id` becomes its `X-Request-Id`, but for 400 and 409, which may be because of it.
     """
     if isinstance(refused, ParentEnded):
-        error = ApiError(
-            ErrorType.VALIDATION, refused.message, status=409, code="parent_ended", param="X-Parent-Request-Id"
-        )
+        error = ApiError(ErrorType.VALIDATION, refused.message, status=409, code="parent_ended", param=_PARENT)
+    elif isinstance(refused, ParentNotFound):
+        error = ApiError(ErrorType.NOT_FOUND, refused.message, code="parent_not_found", param=_PARENT)
     elif isinstance(refused, Conflict):
         error = ApiError(
             ErrorType.VALIDATION, refused.message, status=409, code="request_id_in_use", param="X-Request-Id"

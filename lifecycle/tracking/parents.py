@@ -43,7 +43,7 @@ class Parents:
             return None
         if admit.parent == admit.rid:
             raise RefusedParent("no_parent", admit.parent)
-        await self._listen(admit.parent, admit.rid)
+        self._listen(admit.parent, admit.rid)
         for _ in range(_TRIES):
             noted = await self._store.note_child(admit.parent, admit.rid, admit.parent_owner)
             if noted.parent is not None:
@@ -67,21 +67,23 @@ class Parents:
         if record is None or record.status.terminal:
             ended.append(rid)
 
-    async def _listen(self, parent: str, rid: str) -> None:
-        """Be told of the parent's end. Without the message the next sweep finds it."""
+    def _listen(self, parent: str, rid: str) -> None:
+        """Be told of the parent's end from now on. The admission does not wait for that."""
         self._parent_of[rid] = parent
-        if parent in self._children:
-            self._children[parent].setdefault(rid, Child(rid, parent, ""))
-            return
-        self._children[parent] = {rid: Child(rid, parent, "")}
+        is_first = parent not in self._children
+        self._children.setdefault(parent, {})[rid] = Child(rid, parent, "")
+        if is_first:
+            self._spawn(self._subscribe(parent), "parent")
+
+    async def _subscribe(self, parent: str) -> None:
+        """Subscribe to the parent's channel, and look at what has happened before. Without it the sweeps do so."""
         with suppress(StoreUnavailable):
-            subscription = await self._subscriptions.subscribe(
-                self._store.keys.channel(parent),
-                partial(self._on_message, parent),
-                on_gap=partial(self._check, parent),
-            )
+            check = partial(self._check, parent)
+            channel = self._store.keys.channel(parent)
+            subscription = await self._subscriptions.subscribe(channel, partial(self._on_message, parent), check)
             if parent in self._children and parent not in self._subscriptions_of:
                 self._subscriptions_of[parent] = subscription
+                check()
             else:  # its children have ended meanwhile
                 self._subscriptions.unsubscribe(subscription)
 

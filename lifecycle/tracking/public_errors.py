@@ -12,9 +12,9 @@ from lifecycle.errors import (
     InvalidSetting,
     InvalidValue,
     LifecycleError,
-    NotFound,
     Overloaded,
     ParentEnded,
+    ParentNotFound,
     StoreError,
     StoreUnavailable,
     Unavailable,
@@ -33,7 +33,7 @@ _REJECTIONS: dict[str, tuple[type[Overloaded | Unavailable], str]] = {
 }
 
 _PARENT_REFUSALS: dict[ParentRefusal, type[LifecycleError]] = {
-    "no_parent": NotFound,
+    "no_parent": ParentNotFound,
     "parent_ended": ParentEnded,
     "too_deep": InvalidValue,
     "too_many_children": Overloaded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import orjson
+import pytest
 
 import lifecycle
 from tests.cluster import ROOT
@@ -21,17 +23,33 @@ EXAMPLE = ROOT / "examples" / "agent.py"
 LONG = " ".join(["word"] * 500)
 
 
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{missing} are not installed")
+
+
 def test_it_is_short() -> None:
     code = EXAMPLE.read_text().partition('"""\n\n')[2]
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
 
 
-async def test_two_replicas_are_one_application(make_settings: MakeSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "servers",
+    [
+        ("uvicorn-httptools", "uvicorn-h11"),
+        pytest.param(("hypercorn", "granian"), marks=needs("hypercorn", "granian")),
+        pytest.param(("granian", "hypercorn"), marks=needs("hypercorn", "granian")),
+    ],
+    ids=" and ".join,
+)
+async def test_two_replicas_are_one_application(
+    make_settings: MakeSettings, tmp_path: Path, servers: tuple[str, str]
+) -> None:
     assert "export LIFECYCLE_DISCONNECT_GRACE_SECS=" in EXAMPLE.read_text()
     settings = make_settings(disconnect_grace_secs=3.0)  # shorter than the example's, since its end is waited for
     async with (
-        serving(settings, "uvicorn-httptools", "examples.agent:app", tmp_path, factory=False) as first,
-        serving(settings, "uvicorn-h11", "examples.agent:app", tmp_path, factory=False) as second,
+        serving(settings, servers[0], "examples.agent:app", tmp_path, factory=False) as first,
+        serving(settings, servers[1], "examples.agent:app", tmp_path, factory=False) as second,
         lifecycle.AsyncClient(**given(settings)) as client,
     ):
         answer = await first.post("/agent", params={"question": "one two"})

@@ -104,6 +104,26 @@ async def test_a_request_of_another_frontend_is_watched_and_cancelled(browser: s
     assert (await cluster.record("r1"))["status"] == "cancelled"
 
 
+async def test_the_tree_of_a_request_is_shown_and_opens_its_requests(browser: str, cluster: Cluster) -> None:
+    a, b = cluster.frontends
+    async with (
+        browsing(browser, b.url) as page,
+        post(cluster.http, a.url, chat("100000 0.05", "paced"), X_Request_Id="tree-top") as top,
+    ):
+        await top.read_tokens(1)
+        named = {"X_Request_Id": "tree-child", "X_Parent_Request_Id": "tree-top"}
+        async with post(cluster.http, b.url, chat("100000 0.05", "paced"), **named) as child:
+            await child.read_tokens(1)
+            await page.locator("#inflight tbody tr", has_text="tree-child").click()
+            await expect(page.locator("#tree li")).to_have_text(["tree-top running", "tree-child running"])
+            await page.locator("#tree").get_by_role("button", name="tree-top").click()
+            await expect(page.locator("#detail-id")).to_have_text("tree-top")
+            await expect(page.locator("#timeline")).to_contain_text("child started: child tree-child")
+            await cluster.http.delete(f"{a.url}/v1/requests/tree-top")
+            await child.read()
+            await expect(page.locator("#tree li").last).to_have_text("tree-child cancelled by parent:tree-top")
+
+
 async def test_a_cancel_says_that_it_is_not_confirmed_until_it_is(
     browser: str, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.settings import Settings
+import lifecycle
+from lifecycle.settings import Settings, as_environment
+from tests import surface
 from tests.browser import browsing, chromium
 from tests.cluster import ROOT, Cluster, running
 from tests.shared_cluster import borrowed, shared_cluster
@@ -22,7 +25,7 @@ from tests.sse import resume, text_of
 EXAMPLES = ROOT / "examples"
 SENTENCE = "the quick brown fox jumps over the lazy dog"
 LONGEST_LINES = 60
-LONGEST_TRANSPORT_LINES = 120
+LONGEST_LINES_OF = {"transport.js": 120, "whole_surface.py": 200}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,57 @@ async def test_curl(cluster: Cluster) -> None:
     assert '"status":"cancelled"' in cancelled
 
 
+async def test_the_whole_surface_of_the_library_works(settings: Settings) -> None:
+    environment = as_environment(settings)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / "whole_surface.py"), stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    async with asyncio.timeout(60):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "all of it works" in printed.decode()
+
+
+def test_the_example_of_the_whole_surface_names_all_of_it() -> None:
+    source = (EXAMPLES / "whole_surface.py").read_text()
+    methods = re.findall(
+        r"^  (?:Async)?(?:Client|Tracker|Run|Resumed|Worker)\.([a-z]\w*)", surface.text(), re.MULTILINE
+    )
+    wanted = {*lifecycle.__all__, *lifecycle.fastapi.__all__, *methods}
+    unused = {"close", "aclose", "id", "settings"}  # by their context managers, and plain values
+    assert {name for name in wanted - unused if not re.search(rf"\b{name}\b", source)} == {"TrackedCall"}
+
+
+async def test_an_autoscaler_starts_a_worker_for_what_waits_and_ends_it(settings: Settings, tmp_path: Path) -> None:
+    scaled = settings.model_copy(update={"queue_without_workers": True})
+    environment = as_environment(scaled) | {"PYTHONPATH": str(ROOT)}
+    async with running(scaled, tmp_path, workers=0) as cluster:
+        worker = await cluster.worker("scaled")  # the model becomes known, and has no worker then
+        await worker.terminate()
+        cluster.workers.remove(worker)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(EXAMPLES / "autoscale.py"),
+            "scaled",
+            "echo",
+            "1",
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        assert process.stdout is not None
+        try:
+            call = {"model": "scaled", "messages": [{"role": "user", "content": "x"}]}
+            answer = await cluster.http.post(cluster.frontends[0].url + "/v1/chat/completions", json=call, timeout=40)
+            assert answer.status_code == 200, answer.text
+            assert (await process.stdout.readline()).decode() == "1 wait: 1 workers\n"
+            async with asyncio.timeout(30):
+                while (await process.stdout.readline()).decode() != "idle: no worker\n":
+                    pass
+        finally:
+            process.send_signal(signal.SIGINT)
+            await asyncio.wait_for(process.wait(), 30)
+
+
 async def test_an_engine_around_a_model(cluster: Cluster) -> None:
     url = cluster.frontends[0].url + "/v1/completions"
     body = {"model": "ngram", "prompt": "the", "max_tokens": 7, "seed": 1}
@@ -168,8 +222,7 @@ def test_they_are_short_and_listed() -> None:
         for path in EXAMPLES.rglob("*")
         if path.suffix in (".py", ".js", ".mjs", ".jsx", ".sh", ".html") and "node_modules" not in path.parts
     ]
-    assert len(files) == 12
+    assert len(files) == 14
     for path in files:
-        longest = LONGEST_TRANSPORT_LINES if path.name == "transport.js" else LONGEST_LINES
-        assert len(path.read_text().splitlines()) <= longest, path
+        assert len(path.read_text().splitlines()) <= LONGEST_LINES_OF.get(path.name, LONGEST_LINES), path
         assert path.name in readme or path.parent.name in readme

@@ -67,6 +67,8 @@ async def serving(
     """Run a server with the application that the function `app` makes, or with the one of that name."""
     port = free_port()
     argv = [word.format(port=port, app=app) for word in SERVERS[name] if factory or word != "--factory"]
+    if not factory:
+        argv = [word.removesuffix("()") for word in argv]
     environment = as_environment(settings) | {"PYTHONPATH": str(ROOT), "LIFECYCLE_ENDPOINT": "agent"}
     log = directory / f"server-{port}.log"
     with log.open("wb") as output:

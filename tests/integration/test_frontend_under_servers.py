@@ -20,6 +20,7 @@ import lifecycle
 from lifecycle.settings import Settings
 from tests.cluster import running
 from tests.integration.test_fastapi_servers import SERVERS, application, data_of, has_status, server, serving
+from tests.keys import Keys
 from tests.library import given
 from tests.waiting import wait_until
 
@@ -123,3 +124,19 @@ def test_a_module_frontend_of_the_users_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_wrong_setting_is_named_at_once() -> None:
     with pytest.raises(lifecycle.InvalidSetting, match="SHARDS"):
         lifecycle.fastapi.create_app(shards=0)
+
+
+@pytest.mark.parametrize("app", [application("tests.instrumented_app:frontend")])
+async def test_keys_decide_behind_instrumentation(settings: Settings, tmp_path: Path, app: str) -> None:
+    keys = Keys.make(tmp_path)
+    guarded = settings.model_copy(update={"api_keys": str(keys.file)})
+    async with serving(guarded, "uvicorn-httptools", app, tmp_path) as http:
+        for path, name, status in (
+            ("/v1/models", "", 401),
+            ("/v1/models", "acme", 200),
+            ("/v1/inflight", "acme", 403),
+            ("/v1/inflight", "ops", 200),
+            ("/v1/requests/nobody", "acme", 404),
+        ):
+            headers = keys.bearer(name) if name else {}
+            assert (await http.get(path, headers=headers)).status_code == status, (path, name)

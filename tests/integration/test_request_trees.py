@@ -16,7 +16,7 @@ from lifecycle.cli.why import tree_lines
 from lifecycle.queries import timeline, tree
 from lifecycle.replica.parent_checks import ParentChecks
 from lifecycle.settings import Settings, as_environment
-from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT
+from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT, Child
 from lifecycle.store.transitions import Store
 from tests.conftest import MakeSettings
 from tests.library import connect, start_python
@@ -202,6 +202,42 @@ async def test_a_parent_whose_id_is_used_again_is_another_request(settings: Sett
         await own.command("ZADD", own.keys.prefix_of("child") + "with_parent", 0, "child")
         record = await wait_until(has_status(here, "child", "cancelled"))
         assert record.cancel_reason == "Its parent, top, was lost"
+
+
+async def test_what_the_parents_shard_has_lost_does_not_save_its_children(settings: Settings) -> None:
+    async with connect(settings) as here, connect(settings) as there, AsyncExitStack() as runs:
+        for rid, parent in (("top", None), ("listed", "top"), ("root", None), ("child", "root")):
+            await run_of(runs, (here, there)[rid in ("listed", "child")], rid, parent=parent)
+        own = here._core.store
+        await own.command("DEL", own.keys.prefix_of("top") + "children:top")
+        await here.cancel("top", wait_secs=5)
+        await wait_until(has_status(there, "listed", "cancelled"))
+        prefix = own.keys.prefix_of("root")
+        await own.command("DEL", *(f"{prefix}{key}:root" for key in ("request", "tokens", "readers", "children")))
+        await own.command("ZREM", prefix + "active", "root")
+        await own.command("ZREM", prefix + "created", "root")
+        record = await wait_until(has_status(there, "child", "cancelled"))
+        assert record.cancel_reason == "Its parent, root, was lost"
+
+
+async def test_looking_at_a_parent_twice_changes_nothing(settings: Settings) -> None:
+    async with connect(settings) as here, AsyncExitStack() as runs:
+        await run_of(runs, here, "top")
+        await run_of(runs, here, "child", parent="top")
+        created_at = await here._core.store.command(
+            "HGET", here._core.store.keys.prefix_of("top") + "request:top", "created_at"
+        )
+        checks, child = ParentChecks(here._core.store), Child("child", "top", created_at.decode())
+        await checks.check([child])
+        assert (await here.get("child")).cancel_requested_at is None
+        await here.cancel("top", wait_secs=5)
+        await asyncio.gather(*(checks.check([child, child]) for _ in range(3)))
+        first = await wait_until(has_status(here, "child", "cancelled"))
+        await checks.check([child])
+        assert await here.get("child") == first
+        found = await timeline.read(here._core.store, "child")
+        assert found is not None
+        assert [entry.what for entry in found.entries].count("cancel_requested") == 1
 
 
 async def test_trees_are_bounded_in_depth_and_width(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

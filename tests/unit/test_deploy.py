@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from frontend.routes.openapi import document
+from frontend.routes.schemas import SCHEMAS
 from lifecycle.cli.main import app
 from lifecycle.settings import PREFIX, Settings
 from tests import metrics_doc
@@ -25,7 +28,7 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-CUSTOM = ("autoscaling.yaml", "monitoring.yaml")  # kinds that operators bring
+CUSTOM = ("autoscaling.yaml", "autoscaling-by-http.yaml", "monitoring.yaml")  # kinds that operators bring
 OBJECTS: list[dict[str, Any]] = [
     document
     for path in sorted(KUBERNETES.glob("*.yaml"))
@@ -300,8 +303,32 @@ def test_selectors_find_their_pods() -> None:
 
 
 def test_workers_are_scaled_by_series_that_exist() -> None:
-    [scaled] = [found for found in OBJECTS if found["kind"] == "ScaledObject"]
-    for trigger in scaled["spec"]["triggers"]:
+    triggers = [trigger for trigger in _triggers() if trigger["type"] == "prometheus"]
+    assert len(triggers) == 2
+    for trigger in triggers:
         assert metrics_doc.used(trigger["metadata"]["query"]) <= metrics_doc.series()
         assert trigger["metadata"]["ignoreNullValues"] == "false", "no answer would read as no load"
         assert all(isinstance(value, str) for value in trigger["metadata"].values())
+
+
+def test_workers_are_scaled_by_an_answer_that_a_frontend_gives() -> None:
+    [trigger] = [trigger for trigger in _triggers() if trigger["type"] == "metrics-api"]
+    url = urlsplit(trigger["metadata"]["url"])
+    assert (url.scheme, url.hostname, url.port) == ("http", "frontend.lifecycle", None), "the service has port 80"
+    operation = document()["paths"][url.path]["get"]
+    assert set(parse_qs(url.query)) <= {parameter["name"] for parameter in operation["parameters"]}
+    assert SCHEMAS["Inflight"]["properties"][trigger["metadata"]["valueLocation"]]["type"] == "integer"
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    [authentication] = [found for found in OBJECTS if found["kind"] == "TriggerAuthentication"]
+    assert trigger["authenticationRef"]["name"] == authentication["metadata"]["name"]
+    assert (trigger["metadata"]["authMode"], authentication["spec"]["secretTargetRef"][0]["parameter"]) == (
+        "bearer",
+        "token",
+    )
+
+
+def _triggers() -> list[dict[str, Any]]:
+    scaled = [found for found in OBJECTS if found["kind"] == "ScaledObject"]
+    for found in scaled:
+        assert found["spec"]["scaleTargetRef"]["name"] in {deployment["metadata"]["name"] for deployment in DEPLOYMENTS}
+    return [trigger for found in scaled for trigger in found["spec"]["triggers"]]

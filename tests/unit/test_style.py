@@ -15,6 +15,8 @@ PACKAGES = ("lifecycle", "frontend", "worker")
 ALL_PYTHON = (*PACKAGES, "tests", "benchmarks")
 LONGEST_FILE = 400
 
+TYPED_EXAMPLES = ("examples/agent.py", "examples/autoscale.py", "examples/whole_surface.py")
+
 
 @pytest.mark.parametrize(
     "command",
@@ -22,6 +24,7 @@ LONGEST_FILE = 400
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         pytest.param(["mypy"], marks=pytest.mark.slow, id="mypy"),  # a minute without its cache
+        pytest.param(["mypy", "--strict", *TYPED_EXAMPLES], marks=pytest.mark.slow, id="mypy of examples"),
         ["lint-imports", "--no-cache"],
     ],
     ids=lambda command: " ".join(command[:2]),

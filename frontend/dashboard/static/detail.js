@@ -22,6 +22,7 @@ export function openDetail(id, from, { andWatch = false } = {}) {
     write($("detail-problem"), "");
     $("record").replaceChildren();
     $("timeline").replaceChildren();
+    showTree([], id);
     refresh(id);
   }
   opener = from;
@@ -48,10 +49,12 @@ function startWatching() {
 async function refresh(id) {
   let over = false;
   try {
-    const [{ body }, timeline] = await Promise.all([call(requestPath(id)), call(requestPath(id, "/timeline"))]);
+    const paths = [requestPath(id), requestPath(id, "/timeline"), requestPath(id, "/tree")];
+    const [{ body }, timeline, tree] = await Promise.all(paths.map((path) => call(path)));
     if (shown !== id) return;
     showRecord(body);
     showTimeline(timeline.body.data);
+    showTree(tree.body.data, id);
     write($("detail-problem"), "");
     over = body.finished_at !== null;
   } catch (problem) {
@@ -89,6 +92,23 @@ function showTimeline(entries) {
   while (list.children.length > lines.length) list.lastChild.remove();
   while (list.children.length < lines.length) list.append(element("li"));
   lines.forEach((line, index) => write(list.children[index], line));
+}
+
+/** Show the requests that led to this one and those that it has started, if there are any; a click opens one. */
+function showTree(nodes, id) {
+  const shown = nodes.length > 1 ? nodes : [];
+  $("tree-title").hidden = shown.length === 0;
+  const list = $("tree");
+  while (list.children.length > shown.length) list.lastChild.remove();
+  while (list.children.length < shown.length) list.append(element("li", {}, element("button", { type: "button" }), " ", element("span")));
+  shown.forEach((node, index) => {
+    const [button, phaseOf] = list.children[index].children;
+    list.children[index].style.paddingLeft = `${node.depth}rem`;
+    write(button, node.id);
+    button.toggleAttribute("aria-current", node.id === id);
+    button.onclick = () => openDetail(node.id, opener);
+    write(phaseOf, node.cancelled_by ? `${node.status} by ${node.cancelled_by}` : node.status);
+  });
 }
 
 function formatField(name, value, record) {
