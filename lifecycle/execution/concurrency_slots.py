@@ -18,6 +18,7 @@ class ConcurrencySlots:
         self.paused = False
         self.polling = asyncio.Lock()
         self.used = 0
+        self.peak = 0  # the most that were occupied at a time since `reset_peak()`
         self._limit: int | None = None  # of the engine's health, None while it is healthy
         self._available = asyncio.Event()
         self._available.set()
@@ -42,8 +43,13 @@ class ConcurrencySlots:
         if self.used >= self._most:
             return False
         self.used += 1
+        self.peak = max(self.peak, self.used)
         self._update()
         return True
+
+    def reset_peak(self) -> None:
+        """Let the peak be what is occupied now."""
+        self.peak = self.used
 
     def release(self) -> None:
         """Free one slot."""

@@ -80,13 +80,16 @@ class RunningRequests:
         recheck: Callable[[int], None],
         lease: Lease,
         writer: TokenWriter,
+        on_first_event: Callable[[float], None],
     ) -> None:
         """Start with an empty table.
 
-        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again.
+        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again. `on_first_event(secs)` is
+        called when an attempt has yielded its first event, so many seconds after its engine was called.
         """
         self._lease = lease
         self._writer = writer
+        self._on_first_event = on_first_event
         self._store = store
         self._settings = store.settings
         self._engine = engine
@@ -162,7 +165,7 @@ class RunningRequests:
 
     async def move_or_fail_all(self) -> None:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
-        await tasks.in_batches(self._move_or_fail, self._current_attempts())
+        await tasks.in_batches(self._move_or_fail, self.current_attempts())
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until all tasks of the moment have ended, `timeout_secs` at most."""
@@ -175,7 +178,8 @@ class RunningRequests:
         await tasks.end(self._tasks(), _ENDING_SECS)
         return [attempt.rid for attempt in attempts if attempt.engine_runs]
 
-    def _current_attempts(self) -> list[Attempt]:
+    def current_attempts(self) -> list[Attempt]:
+        """Return the latest attempt of each request that runs."""
         return [request.current for request in self._requests.values() if request.current is not None]
 
     def _tasks(self) -> list[asyncio.Task[None]]:
@@ -239,7 +243,7 @@ class RunningRequests:
         emitted = await self._emitted(rid, worker, start)
         if emitted is None:
             return
-        attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._health.served)
+        attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._on_first_event)
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)
