@@ -27,6 +27,21 @@ from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"
 KINDS = ("redis", "http")
+UPSTREAM = """
+from pathlib import Path
+
+
+class Engine:
+    async def __call__(self, request, context):
+        yield "here"
+
+    async def health(self):
+        if Path("{away}").exists():
+            raise RuntimeError("the upstream is away")
+
+
+engine = Engine()
+"""
 
 
 async def listed(cluster: Cluster, process: Process) -> dict[str, Any]:
@@ -187,6 +202,31 @@ async def test_the_death_of_a_paused_worker_is_that_of_any(make_settings: MakeSe
                 assert (error_of(await stream.read()), text_of(stream.events)) == (None, numbers(3))
         assert (await cluster.record("runs"))["attempt"] == 2
         assert (await cluster.record("waits"))["attempt"] == 1
+
+
+async def test_requests_wait_for_a_paused_worker_through_a_restart_of_its_upstream(
+    settings: Settings, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    (tmp_path / "upstream.py").write_text(UPSTREAM.format(away=str(away)))
+    async with running(settings, tmp_path, workers=0) as cluster:
+        worker, url = await cluster.worker("m", "upstream.py:engine"), cluster.frontends[0].url
+        await instruct(cluster, worker, "pause")
+        await state(cluster, worker, "paused")
+        away.touch()
+
+        async def has_failed() -> bool:
+            return (await listed(cluster, worker)).get("error") == "the upstream is away"
+
+        await wait_until(has_failed)
+        assert (await listed(cluster, worker))["state"] == "paused"
+        async with post(cluster.http, url, chat("x", "m"), X_Request_Id="r1") as stream:
+            await reaches(cluster, "r1", "queued")
+            await heartbeats_pass(settings, (await listed(cluster, worker))["id"], 3)
+            assert (await cluster.record("r1"))["status"] == "queued"
+            away.unlink()
+            await instruct(cluster, worker, "resume")
+            assert (error_of(await stream.read()), text_of(stream.events)) == (None, "here")
 
 
 async def test_a_pause_outlives_the_data_of_redis(settings: Settings, tmp_path: Path) -> None:
