@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -276,16 +277,19 @@ async def test_a_message_makes_it_immediate(make_settings: MakeSettings, tmp_pat
 
 
 async def test_a_frontend_is_drained_by_another_and_by_itself(make_settings: MakeSettings, tmp_path: Path) -> None:
-    settings = make_settings(drain_timeout_secs=60.0)
-    async with running(settings, tmp_path, frontends=2, workers=1) as cluster:
+    settings, gate = make_settings(drain_timeout_secs=60.0), tmp_path / "gate"
+    async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
+        await cluster.worker("m", GATED)
         leaving, staying = cluster.frontends
-        async with post(cluster.http, leaving.url, chat("a b c d e f"), X_Request_Id="r1") as stream:
-            await stream.read_tokens(1)
+        async with post(cluster.http, leaving.url, chat(f"{gate} 9 0", "m"), X_Request_Id="r1") as stream:
+            await reaches(cluster, "r1", "running")
             assert (await instruct(cluster, leaving, "drain")).status_code == 202
             assert (await state(cluster, leaving, "draining"))["inflight"] == 1
             assert (await cluster.http.get(leaving.url + "/ready")).status_code == 503
             assert (await instruct(cluster, leaving, "drain")).status_code == 202, "a repetition changes nothing"
-            assert error_of(await stream.read()) is None
+            leaving.signal(signal.SIGTERM)  # of its orchestrator, which is no second signal
+            gate.touch()
+            assert (error_of(await stream.read()), text_of(stream.events)) == (None, numbers(9))
         async with asyncio.timeout(15):
             assert await leaving.process.wait() == 0
         cluster.frontends.remove(leaving)
