@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +18,8 @@ from lifecycle.types import MOST_QUEUED, OnDisconnect
 
 PREFIX = "LIFECYCLE_"
 CLUSTER_SHARDS = 16
+AUTO = "auto"
+"""The `concurrency` of a worker that adapts it."""
 _BACKEND_TIMEOUT = "backend_stream_timeout_secs"
 _BACKEND_TIMEOUT_ALIAS = "DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"
 
@@ -202,7 +204,11 @@ class Settings(BaseSettings):
 
     # worker
     forward_priority: bool = Field(False, description="give the engine the priority of a request, in its body")
-    concurrency: int = Field(64, ge=1, le=100_000, description="most requests that one worker runs at a time")
+    concurrency: int | Literal["auto"] = Field(
+        64, description="most requests that one worker runs at a time: 1 to 100,000, or auto to adapt it"
+    )
+    concurrency_min: int = Field(1, ge=1, le=100_000, description="fewest slots of a worker whose concurrency is auto")
+    concurrency_max: int = Field(256, ge=1, le=100_000, description="most slots of a worker whose concurrency is auto")
     kill_grace_secs: Seconds = Field(
         2.0, description="time after which a killed engine that still runs is reported as stuck"
     )
@@ -231,6 +237,16 @@ class Settings(BaseSettings):
     def _malformed_is_off(cls, value: Any) -> int:
         return parse_backend_timeout(value)
 
+    @field_validator("concurrency", mode="before")
+    @classmethod
+    def _is_number_or_auto(cls, value: Any) -> Any:
+        text = str(value).strip()
+        if text == AUTO:
+            return AUTO
+        if isinstance(value, bool) or not (text.isascii() and text.isdigit()) or not 1 <= int(text[:9]) <= 100_000:
+            raise ValueError("must be a whole number from 1 to 100000, or auto")
+        return int(text)
+
     @field_validator("forward_headers")
     @classmethod
     def _names_headers(cls, value: str) -> str:
@@ -256,12 +272,28 @@ class Settings(BaseSettings):
                 f"LIFECYCLE_HEARTBEAT_SECS={self.heartbeat_secs:g} must be at most half of "
                 f"LIFECYCLE_LEASE_SECS={self.lease_secs:g}: lower the first or raise the second"
             )
+        if self.concurrency_min > self.concurrency_max:
+            raise ValueError(
+                f"LIFECYCLE_CONCURRENCY_MIN={self.concurrency_min} must be at most "
+                f"LIFECYCLE_CONCURRENCY_MAX={self.concurrency_max}: lower the first or raise the second"
+            )
         if self.wait_replicas and self.wait_timeout_ms * 2 > self.redis_timeout_secs * 1000:
             raise ValueError(
                 f"LIFECYCLE_WAIT_TIMEOUT_MS={self.wait_timeout_ms} must be at most half of "
                 f"LIFECYCLE_REDIS_TIMEOUT_SECS={self.redis_timeout_secs:g}: lower the first or raise the second"
             )
         return self
+
+    @property
+    def is_auto(self) -> bool:
+        """Return whether a worker adapts its concurrency."""
+        return self.concurrency == AUTO
+
+    @property
+    def fixed_concurrency(self) -> int:
+        """Return the concurrency of a worker that does not adapt it."""
+        assert isinstance(self.concurrency, int)
+        return self.concurrency
 
     @property
     def stored_bytes_of_shard(self) -> int:
@@ -308,7 +340,7 @@ def _explain(error: Any) -> str:
     name = str(error["loc"][0]).upper()
     name = name if name.startswith((PREFIX, "DYN_")) else PREFIX + name
     shown = "" if any(word in name for word in _SECRET_WORDS) else f"={error['input']!r}"
-    return f"{name}{shown}: {error['msg']}"
+    return f"{name}{shown}: {str(error['msg']).removeprefix('Value error, ')}"
 
 
 def environment_name(field: str) -> str:

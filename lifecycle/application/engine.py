@@ -21,6 +21,7 @@ def engine(
     concurrency: int | None = None,
     startup: Callable[[], Awaitable[None]] | None = None,
     health: Callable[[], Awaitable[None]] | None = None,
+    waiting: Callable[[], Awaitable[int | None]] | None = None,
     aclose: Callable[[], Awaitable[None]] | None = None,
     run_in_thread: bool | None = None,
 ) -> Callable[[EngineT], EngineT]: ...
@@ -29,8 +30,9 @@ def engine(function: EngineT | None = None, /, **declared: Any) -> EngineT | Cal
 
     Use it bare or with what the engine declares: `accepts` are the names of parameters that it takes, or True for all;
     `endpoints` the names of those that it serves; `resumable=True` that it continues behind `context.emitted`;
-    `concurrency` how many requests a worker runs at a time; `startup`, `health` and `aclose` are async functions
-    without arguments; `run_in_thread=True` belongs to a synchronous generator function.
+    `concurrency` how many requests a worker runs at a time; `startup`, `health`, `waiting` and `aclose` are async
+    functions without arguments, of which `waiting` returns how many requests the engine holds back;
+    `run_in_thread=True` belongs to a synchronous generator function.
 
     The function is returned as it is, with these attributes. Raises InvalidSetting when it cannot be an engine.
     """

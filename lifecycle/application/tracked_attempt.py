@@ -49,5 +49,5 @@ class TrackedAttempt(Attempt):
         super()._watch_inactivity()
 
 
-def _ignore_first_event() -> None:
-    """Do nothing: only a worker's health depends on first events."""
+def _ignore_first_event(_: float) -> None:
+    """Do nothing: only a worker depends on first events."""

@@ -13,7 +13,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
@@ -100,6 +100,8 @@ def _flag(name: str) -> inspect.Parameter:
 def _metavar(name: str, kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return "|".join(str(member.value) for member in kind)
+    if get_origin(kind) is Union:
+        return "N|" + "|".join(map(str, get_args(get_args(kind)[1])))  # a number, or one of some words
     if kind is int and not name.endswith(("_secs", "_bytes")):
         return "N"
     return name.rpartition("_")[2].upper() if kind in (int, float) else "TEXT"

@@ -45,12 +45,12 @@ class Attempt:
         writer: TokenWriter,
         settings: Settings,
         emitted: Sequence[Event],
-        on_first_event: Callable[[], None],
+        on_first_event: Callable[[float], None],
     ) -> None:
         """Prepare the attempt that `start` allows.
 
         `emitted` holds the events of earlier attempts, `start.base` of them. `on_first_event` is called when the engine
-        yields its first one.
+        yields its first one, with the seconds since it was called.
         """
         self.rid = rid
         self.attempt = start.attempt
@@ -75,7 +75,7 @@ class Attempt:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._last_event_at = self._loop.time()
+        self._began_at = self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
         self._item_ids: dict[str, None] = {}  # of the answer's items, in order
         self._produced = False  # the engine has yielded an event that is no opening
@@ -86,6 +86,11 @@ class Attempt:
         self.unavailable: Unavailable | None = None  # the engine could not serve, and the request is still to be moved
         self.broke_off = False  # the engine became unavailable after its first event
         self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    @property
+    def produced(self) -> int:
+        """Return how many events the engine has yielded."""
+        return self.sink.produced
 
     @property
     def can_move(self) -> bool:
@@ -126,6 +131,7 @@ class Attempt:
         """
         remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
+        self._began_at = self._loop.time()
         self._task = asyncio.create_task(self._generate(), name=f"engine {self.rid}")
         self._task.add_done_callback(self._allow_report)
         if self.context.is_stopped:
@@ -207,7 +213,7 @@ class Attempt:
 
     def _note_first_event(self) -> None:
         self._produced = True
-        self._on_first_event()
+        self._on_first_event(self._loop.time() - self._began_at)
 
     def _read(self, event: object) -> bytes:
         """Return the JSON to write for an event that the engine yielded; its usage goes to the context instead.

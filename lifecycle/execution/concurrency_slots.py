@@ -17,6 +17,8 @@ class ConcurrencySlots:
         self.size = size
         self.paused = False
         self.used = 0
+        self._reserved = 0  # for requests that a take may bring
+        self.peak = 0  # the most that were occupied at a time since `reset_peak()`
         self._limit: int | None = None  # of the engine's health, None while it is healthy
         self._available = asyncio.Event()
         self._available.set()
@@ -24,7 +26,7 @@ class ConcurrencySlots:
     @property
     def free(self) -> int:
         """Return how many more requests the worker may take now."""
-        return max(0, self._most - self.used)
+        return max(0, self._most - self.used - self._reserved)
 
     @property
     def _most(self) -> int:
@@ -39,14 +41,42 @@ class ConcurrencySlots:
     def acquire(self, number: int) -> int:
         """Occupy up to `number` slots, as many as are free. Return how many were."""
         acquired = min(number, self.free)
-        self.used += acquired
-        self._update()
+        self._occupy(acquired)
         return acquired
 
     def release(self, number: int = 1) -> None:
         """Free some slots."""
         self.used -= number
         self._update()
+
+    def reserve(self, number: int) -> int:
+        """Keep up to `number` free slots for what may come, and return how many.
+
+        Each is given up with `occupy_reserved` or `unreserve`.
+        """
+        reserved = min(number, self.free)
+        self._reserved += reserved
+        self._update()
+        return reserved
+
+    def occupy_reserved(self) -> None:
+        """Occupy one slot that was reserved."""
+        self._reserved -= 1
+        self._occupy(1)
+
+    def unreserve(self, number: int) -> None:
+        """Keep some slots no longer."""
+        self._reserved -= number
+        self._update()
+
+    def _occupy(self, number: int) -> None:
+        self.used += number
+        self.peak = max(self.peak, self.used)
+        self._update()
+
+    def reset_peak(self) -> None:
+        """Let the peak be what is occupied now."""
+        self.peak = self.used
 
     def resize(self, size: int) -> None:
         """Change the number of slots to `size`, one at least. Those that are occupied stay so until their release."""
@@ -64,7 +94,7 @@ class ConcurrencySlots:
         self._update()
 
     def _update(self) -> None:
-        if self.used < self._most:
+        if self.free:
             self._available.set()
         else:
             self._available.clear()

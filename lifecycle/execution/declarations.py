@@ -9,7 +9,7 @@ from typing import Any, cast
 from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
 from lifecycle.execution.offered_endpoints import offered_endpoints
 
-METHODS = ("startup", "health", "aclose")
+METHODS = ("startup", "health", "waiting", "aclose")
 """The optional async functions of an engine, which take no arguments."""
 
 _CONCURRENCY_LIMIT = 100_000

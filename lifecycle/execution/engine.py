@@ -32,9 +32,11 @@ It may declare, as attributes of the function or of an object with `__call__`:
   a mapping from the names of models to one. It may be set later, and is read at each heartbeat
 - `run_in_thread`: True for a synchronous generator function; each of its attempts runs in a thread. It may read the
   context's attributes and set `finish_reason`, `input_tokens` and `usage`; everything else belongs to the event loop
-- `concurrency`: how many requests the worker runs at a time, unless its settings say so
+- `concurrency`: how many requests the worker runs at a time, unless its settings say so; with `auto` the most
 - `startup`, `health`, `aclose`: async functions without arguments. `startup` is awaited before the worker takes
   anything, `health` raises when the engine cannot serve, and `aclose` is awaited when the worker ends
+- `waiting`: an async function without arguments that returns how many requests the engine holds back, or None; it is
+  awaited each second by a worker whose concurrency is `auto`
 """
 
 GATED_PARAMETERS = frozenset(

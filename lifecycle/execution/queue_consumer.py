@@ -124,12 +124,12 @@ class QueueConsumer:
             self._take = self._next_take()
         take, self._rung = self._take, False
         share = max(1, self._slots.free // self._store.settings.shards)  # several shards may have some
-        reserved = self._slots.acquire(min(TAKE_LIMIT, share))
+        reserved = self._slots.reserve(min(TAKE_LIMIT, share))
         try:
             self._call = asyncio.create_task(self._ask(take, reserved), name="take")
             await asyncio.wait((self._call,), timeout=_RESERVED_SECS)
             if not self._call.done():
-                self._slots.release(reserved)
+                self._slots.unreserve(reserved)
                 reserved = 0
                 await asyncio.wait((self._call,))
             call, self._call = self._call, None
@@ -138,13 +138,14 @@ class QueueConsumer:
             unplaced: list[Run] = []
             for run in taken.runs if taken else ():
                 if reserved:
+                    self._slots.occupy_reserved()
                     reserved -= 1
                 elif not self._slots.acquire(1):
                     unplaced.append(run)
                     continue
                 self._launch(run, take.worker)
         finally:
-            self._slots.release(reserved)
+            self._slots.unreserve(reserved)
         self._lease.waits = taken is not None and taken.waits
         if self._lease.waits and not self._rung:
             self._due.clear()

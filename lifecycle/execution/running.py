@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -77,10 +77,16 @@ class RunningRequests:
         slots: ConcurrencySlots,
         lease: Lease,
         writer: TokenWriter,
+        on_first_event: Callable[[float], None],
     ) -> None:
-        """Start with an empty table."""
+        """Start with an empty table.
+
+        `on_first_event(secs)` is called when an attempt has yielded its first event, so many seconds after its engine
+        was called.
+        """
         self._lease = lease
         self._writer = writer
+        self._on_first_event = on_first_event
         self._store = store
         self._settings = store.settings
         self._engine = engine
@@ -166,7 +172,7 @@ class RunningRequests:
 
     async def move_or_fail_all(self) -> None:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
-        await tasks.in_batches(self._move_or_fail, self._current_attempts())
+        await tasks.in_batches(self._move_or_fail, self.current_attempts())
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until all tasks of the moment have ended, `timeout_secs` at most."""
@@ -179,7 +185,8 @@ class RunningRequests:
         await tasks.end(self._tasks(), _ENDING_SECS)
         return [attempt.rid for attempt in attempts if attempt.engine_runs]
 
-    def _current_attempts(self) -> list[Attempt]:
+    def current_attempts(self) -> list[Attempt]:
+        """Return the latest attempt of each request that runs."""
         return [request.current for request in self._requests.values() if request.current is not None]
 
     def _tasks(self) -> list[asyncio.Task[None]]:
@@ -220,7 +227,7 @@ class RunningRequests:
         emitted = await self._emitted(rid, worker, start)
         if emitted is None:
             return
-        attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._health.served)
+        attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._on_first_event)
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)

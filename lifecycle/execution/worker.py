@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.declarations import declared_concurrency
+from lifecycle.execution.concurrency_tuner import ConcurrencyTuner
 from lifecycle.execution.engine import Engine, accepted_parameters, max_model_lens
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
@@ -71,10 +71,9 @@ class Worker:
         self._connections = connections
         self._engine = engine if isinstance(engine, HostedEngine) else HostedEngine.of(engine)
         self._accepts = accepted_parameters(self._engine)
-        self._concurrency = settings.concurrency
         self._reaper = Reaper(self._store)
         self._monitor = LoopMonitor(settings, lambda: self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
-        self._slots = ConcurrencySlots(settings.concurrency)
+        self._slots = ConcurrencySlots(settings.concurrency_min if settings.is_auto else settings.fixed_concurrency)
         self._health = EngineHealth(
             self._engine,
             self._slots,
@@ -91,7 +90,10 @@ class Worker:
         self.unended: list[str] = []  # which calls of the engine run on although `run()` has ended, as "request ID"
         self._lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.sweep_soon)
         self._writer = TokenWriter(self._store, self._lease.ids, self._lease.hurry)
-        self._running = RunningRequests(self._store, self._engine, self._health, self._slots, self._lease, self._writer)
+        self._running = RunningRequests(
+            self._store, self._engine, self._health, self._slots, self._lease, self._writer, self._served
+        )
+        self._tuner = ConcurrencyTuner(settings, self._slots, self._engine, self._running.current_attempts)
 
     @property
     def id(self) -> str:
@@ -164,7 +166,8 @@ class Worker:
         """Load and start the engine, then watch its health. If that fails, drain; `run` raises the failure."""
         try:
             await self._start_engine()
-            await self._health.run()
+            async with self._tuner.running():
+                await self._health.run()
         except Exception as failure:
             self._failure = failure
             self.drain()
@@ -173,13 +176,15 @@ class Worker:
         log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
         await self._engine.start()
         self._accepts = accepted_parameters(self._engine)
-        if "concurrency" not in self.settings.model_fields_set:
-            self._concurrency = declared_concurrency(self._engine) or self._concurrency
-            self._slots.resize(self._concurrency)
+        self._tuner.begin()
         self._started = True
         await self._announce()
         self._start_over.set()
-        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._concurrency)
+        log.info("worker %s serves model %s with %d slots", self.id, ", ".join(self.models), self._slots.size)
+
+    def _served(self, secs: float) -> None:
+        self._health.served()
+        self._tuner.note_first_event(secs)
 
     async def _close_engine(self) -> None:
         """Close the engine, within 5 seconds. Raise whatever its `aclose()` raises, unless its start has failed."""
@@ -311,7 +316,7 @@ class Worker:
             "accepts": self._accepts,
             "endpoints": dict(offered_endpoints(self._engine)),
             "max_model_len": max_model_lens(self._engine, self.models),
-            "concurrency": self._concurrency,
+            "concurrency": self._slots.size,
             "stuck": self._running.stuck,
         } | self._health.about()
 

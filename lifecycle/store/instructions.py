@@ -19,11 +19,12 @@ class Instruction(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the instruction that Redis keeps as this text, None for an empty one."""
-        if not text:
+        """Return the instruction that Redis keeps as this text, None for none, or for one of a later release."""
+        try:
+            revision, action, by = text.split(" ", 2)
+            return cls(int(revision), ReplicaAction(action), by)
+        except ValueError:
             return None
-        revision, action, by = text.split(" ", 2)
-        return cls(int(revision), ReplicaAction(action), by)
 
     def __str__(self) -> str:
         return f"{self.revision} {self.action.value} {self.by}"

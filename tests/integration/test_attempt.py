@@ -78,7 +78,9 @@ class Bench:
         flushing = asyncio.create_task(writer.run())
         try:
             async with asyncio.timeout(BOUND_SECS):
-                attempt = Attempt("r", start._replace(body=self.body), engine, writer, store.settings, [], lambda: None)
+                attempt = Attempt(
+                    "r", start._replace(body=self.body), engine, writer, store.settings, [], lambda _: None
+                )
                 await attempt.run()
         finally:
             flushing.cancel()

@@ -95,3 +95,22 @@ async def test_the_answer_of_a_forward_is_an_object(settings: Settings) -> None:
             assert (orjson.loads(streamed[0]), streamed[1:]) == (yielded, ["[DONE]"])
             lines = (await client.get(path, headers={"accept": "application/x-ndjson"})).text
             assert orjson.loads(lines) == yielded
+
+
+def test_replicas_are_instructed_by_operators_only(settings: Settings) -> None:
+    def owner(request: Request) -> str | None:
+        return request.headers.get("x-user")
+
+    app = application(settings, owner=owner)
+    app.include_router(lifecycle.fastapi.router(owner))
+    with TestClient(app, headers={"x-user": "ann"}) as client:
+        for action in ("drain", "pause", "resume"):
+            assert client.post(f"/v1/replicas/worker-0/{action}").status_code == 403
+    with TestClient(add_routes(application(settings))) as client:
+        [replica] = client.get("/v1/replicas").json()["data"]
+        path = f"/v1/replicas/{replica['id']}"
+        assert client.post("/v1/replicas/worker-0/pause").status_code == 404
+        paused = client.post(f"{path}/pause")
+        assert (paused.status_code, paused.json()["error"]["code"]) == (400, "not_a_worker")
+        drained = client.post(f"{path}/drain")
+        assert (drained.status_code, drained.json()["id"]) == (202, replica["id"])

@@ -50,7 +50,7 @@ async def run_engine(make_settings: MakeSettings, make_store: MakeStore) -> RunE
             async with asyncio.timeout(10):
                 settings = world.store.settings
                 start = start._replace(body=body)
-                await Attempt("r", start, engine, writer, settings, emitted, lambda: None).run()
+                await Attempt("r", start, engine, writer, settings, emitted, lambda _: None).run()
         finally:
             await tasks.end([flushing])
         return world

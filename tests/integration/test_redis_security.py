@@ -145,6 +145,10 @@ async def test_everything_works_for_those_who_may_do_what_the_file_says(secured:
         async with post(cluster.http, a.url, endless(), X_Request_Id="by-hand", X_On_Disconnect="continue"):
             pass
         assert await operate("cancel", "by-hand", "--wait") == 0
+        worker = next(r["id"] for r in (await cluster.get("/v1/replicas", b))["data"] if r["role"] == "worker")
+        for action in ("pause", "resume"):
+            assert (await cluster.http.post(f"{b.url}/v1/replicas/{worker}/{action}")).status_code == 202
+            assert await operate("replicas", action, worker, "--wait") == 0
         for command in (["ps"], ["inflight"], ["replicas"], ["tail", "whole"], ["top", "--json"], ["doctor"]):
             assert await operate(*command) == 0, command
         await a.kill()
@@ -205,12 +209,14 @@ SCRIPTS = {
         "count_inflight",
         "members",
         "listed_leases",
+        "instruct",
         *_OF_REPLICAS,
     ),
     "worker": ("take", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
     "operator": (
         "read",
         "cancel",
+        "instruct",
         "list",
         "roster",
         "listed_leases",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import httpx2
 import pytest
 
-import lifecycle
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
@@ -20,13 +20,25 @@ from tests.chaos.signatures import text_of
 from tests.cluster import Cluster, Process, running
 from tests.conftest import MakeSettings
 from tests.keys import Keys
-from tests.library import Source, given
-from tests.programs import Operator
 from tests.sse import Stream, chat, error_of, post
 from tests.waiting import wait_until
 
 GATED = "tests.chaos.engines:gated"
-KINDS = ("redis", "http")
+UPSTREAM = """
+from pathlib import Path
+
+
+class Engine:
+    async def __call__(self, request, context):
+        yield "here"
+
+    async def health(self):
+        if Path("{away}").exists():
+            raise RuntimeError("the upstream is away")
+
+
+engine = Engine()
+"""
 
 
 async def listed(cluster: Cluster, process: Process) -> dict[str, Any]:
@@ -189,6 +201,31 @@ async def test_the_death_of_a_paused_worker_is_that_of_any(make_settings: MakeSe
         assert (await cluster.record("waits"))["attempt"] == 1
 
 
+async def test_requests_wait_for_a_paused_worker_through_a_restart_of_its_upstream(
+    settings: Settings, tmp_path: Path
+) -> None:
+    away = tmp_path / "away"
+    (tmp_path / "upstream.py").write_text(UPSTREAM.format(away=str(away)))
+    async with running(settings, tmp_path, workers=0) as cluster:
+        worker, url = await cluster.worker("m", "upstream.py:engine"), cluster.frontends[0].url
+        await instruct(cluster, worker, "pause")
+        await state(cluster, worker, "paused")
+        away.touch()
+
+        async def has_failed() -> bool:
+            return (await listed(cluster, worker)).get("error") == "the upstream is away"
+
+        await wait_until(has_failed)
+        assert (await listed(cluster, worker))["state"] == "paused"
+        async with post(cluster.http, url, chat("x", "m"), X_Request_Id="r1") as stream:
+            await reaches(cluster, "r1", "queued")
+            await heartbeats_pass(settings, (await listed(cluster, worker))["id"], 3)
+            assert (await cluster.record("r1"))["status"] == "queued"
+            away.unlink()
+            await instruct(cluster, worker, "resume")
+            assert (error_of(await stream.read()), text_of(stream.events)) == (None, "here")
+
+
 async def test_a_pause_outlives_the_data_of_redis(settings: Settings, tmp_path: Path) -> None:
     async with running(settings, tmp_path, workers=0) as cluster:
         worker = await cluster.worker("echo")
@@ -236,16 +273,19 @@ async def test_a_message_makes_it_immediate(make_settings: MakeSettings, tmp_pat
 
 
 async def test_a_frontend_is_drained_by_another_and_by_itself(make_settings: MakeSettings, tmp_path: Path) -> None:
-    settings = make_settings(drain_timeout_secs=60.0)
-    async with running(settings, tmp_path, frontends=2, workers=1) as cluster:
+    settings, gate = make_settings(drain_timeout_secs=60.0), tmp_path / "gate"
+    async with running(settings, tmp_path, frontends=2, workers=0) as cluster:
+        await cluster.worker("m", GATED)
         leaving, staying = cluster.frontends
-        async with post(cluster.http, leaving.url, chat("a b c d e f"), X_Request_Id="r1") as stream:
-            await stream.read_tokens(1)
+        async with post(cluster.http, leaving.url, chat(f"{gate} 9 0", "m"), X_Request_Id="r1") as stream:
+            await reaches(cluster, "r1", "running")
             assert (await instruct(cluster, leaving, "drain")).status_code == 202
             assert (await state(cluster, leaving, "draining"))["inflight"] == 1
             assert (await cluster.http.get(leaving.url + "/ready")).status_code == 503
             assert (await instruct(cluster, leaving, "drain")).status_code == 202, "a repetition changes nothing"
-            assert error_of(await stream.read()) is None
+            leaving.signal(signal.SIGTERM)  # of its orchestrator, which is no second signal
+            gate.touch()
+            assert (error_of(await stream.read()), text_of(stream.events)) == (None, numbers(9))
         async with asyncio.timeout(15):
             assert await leaving.process.wait() == 0
         cluster.frontends.remove(leaving)
@@ -293,75 +333,3 @@ async def test_it_is_for_operators_and_the_log_names_them(make_settings: MakeSet
         assert (await cluster.http.post(url)).status_code == 202
         await state(cluster, worker, "paused")
         assert "is told to pause by operator:ops" in worker.log.read_text()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_clients_drain_pause_and_resume(settings: Settings, tmp_path: Path, kind: str) -> None:
-    async with running(settings, tmp_path) as cluster:
-        [worker], [frontend] = cluster.workers, cluster.frontends
-        arguments: dict[str, Any] = {"url": frontend.url} if kind == "http" else given(settings)
-        id = (await listed(cluster, worker))["id"]
-        async with lifecycle.AsyncClient(**arguments) as client:
-            replica = await client.pause(id)
-            assert (replica.id, replica.role) == (id, "worker")
-            await state(cluster, worker, "paused")
-            await client.resume(id)
-            await state(cluster, worker, "ready")
-            with pytest.raises(lifecycle.NotFound):
-                await client.drain("worker-0")
-            with pytest.raises(lifecycle.NotFound):
-                await client.drain("../requests")
-            with pytest.raises(lifecycle.InvalidValue, match="only a worker can pause"):
-                await client.pause((await listed(cluster, frontend))["id"])
-            with pytest.raises(lifecycle.InvalidValue, match="malformed"):
-                await client.pause("")
-
-        def as_a_script() -> None:
-            with lifecycle.Client(**arguments) as plain:
-                assert plain.drain(id).id == id
-                with pytest.raises((lifecycle.Conflict, lifecycle.NotFound)):
-                    plain.resume(id)
-
-        await asyncio.to_thread(as_a_script)
-        async with asyncio.timeout(15):
-            assert await worker.process.wait() == 0
-        cluster.workers.remove(worker)
-
-
-async def test_the_command_line_waits_until_it_is_done(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    on_cluster = Operator(capsys, "--redis-url", settings.redis_url, "--namespace", settings.namespace)
-    async with running(settings, tmp_path) as cluster:
-        [worker], [frontend] = cluster.workers, cluster.frontends
-        id, other = (await listed(cluster, worker))["id"], (await listed(cluster, frontend))["id"]
-        code, printed, _ = await on_cluster("replicas", "pause", id, "--wait")
-        assert (code, printed) == (0, f"{id}: paused, inflight 0\n")
-        assert (await on_cluster.json("replicas", "resume", id, "--wait"))["state"] == "ready"
-        code, _, said = await on_cluster("replicas", "pause", other)
-        assert (code, said.count("\n"), "only a worker can pause" in said) == (1, 1, True)
-        code, _, said = await on_cluster("replicas", "drain", "worker-0")
-        assert (code, said.count("\n"), "worker-0 is unknown" in said) == (1, 1, True)
-        assert (await on_cluster("replicas", "drain"))[0] == 2
-        code, printed, _ = await on_cluster("replicas", "drain", id, "--wait")
-        assert (code, printed) == (0, f"{id}: has left\n")
-        async with asyncio.timeout(15):
-            assert await worker.process.wait() == 0
-        cluster.workers.remove(worker)
-        assert "is told to drain by operator:cli" in worker.log.read_text()
-
-
-async def test_an_application_that_tracks_is_drained_and_ends_itself(settings: Settings) -> None:
-    async with (
-        lifecycle.Tracker.connect(**given(settings)) as tracker,
-        lifecycle.AsyncClient(**given(settings)) as client,
-    ):
-        await client.drain(tracker.id)
-        await wait_until(lambda: tracker.draining)
-        with pytest.raises(lifecycle.Unavailable, match="drains"):
-            await tracker.track(Source().events(), model="m")
-
-        async def is_shown() -> bool:
-            return [replica.state for replica in await client.replicas()] == ["draining"]
-
-        await wait_until(is_shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
@@ -57,6 +57,8 @@ def _values(name: str, field: FieldInfo) -> str:
     kind: Any = field.annotation
     if kind is bool:
         return "`true`, `false`"
+    if kind == int | Literal["auto"]:
+        return "whole, from 1 to 100,000; `auto`"
     if issubclass(kind, Enum):
         return ", ".join(code(str(member.value)) for member in kind)
     bounds = {

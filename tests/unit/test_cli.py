@@ -97,6 +97,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["worker", "--model", "m"], "--engine"),
         (["worker", "--model", "m", "--engine", "nosuch"], "nosuch"),
         (["worker", "--model", "m", "--engine", "echo", "--concurrency", "0"], "LIFECYCLE_CONCURRENCY"),
+        (["worker", "--model", "m", "--engine", "echo", "--concurrency", "automatic"], "from 1 to 100000, or auto"),
+        (["worker", "--engine", "echo", "--concurrency-min", "9", "--concurrency-max", "8"], "CONCURRENCY_MIN=9 must"),
         (["worker", "--model", "m", "--engine", "echo", "--max-output-bytes", "1000"], "LIFECYCLE_MAX_OUTPUT_BYTES"),
         (["worker", "--model", "m", "--engine", "echo", "--max-output-bytes", "1e12"], "LIFECYCLE_MAX_OUTPUT_BYTES"),
         (["frontend", "--reader-buffer-bytes", "1023"], "LIFECYCLE_READER_BUFFER_BYTES"),

@@ -27,6 +27,12 @@ async def test_an_instruction_comes_with_the_next_heartbeat(world: World) -> Non
     assert await _heartbeat(world, told) == told
 
 
+async def test_an_instruction_of_a_later_release_is_not_followed(world: World) -> None:
+    entry = world.store.keys.control + "replica:w0"
+    await world.store.command("HSET", entry, "instruction", "1700000000000 dance operator:ops")
+    assert await _heartbeat(world) is None
+
+
 async def test_of_two_instructions_the_later_one_counts(world: World) -> None:
     await world.store.instruct("w0", ReplicaAction.PAUSE, BY)
     first = await _heartbeat(world)

@@ -43,7 +43,13 @@ async def test_the_error_of_an_unhealthy_worker_is_in_the_listing_until_it_has_r
 
 @pytest.mark.parametrize(
     ("state", "color"),
-    [("starting", output.CYAN), ("ready", output.GREEN), ("unhealthy", output.RED), ("draining", output.YELLOW)],
+    [
+        ("starting", output.CYAN),
+        ("ready", output.GREEN),
+        ("unhealthy", output.RED),
+        ("paused", output.YELLOW),
+        ("draining", output.YELLOW),
+    ],
 )
 async def test_each_state_has_its_colour_in_a_table(world: World, state: str, color: int) -> None:
     await _announce(world, "w0", ReplicaState(state))

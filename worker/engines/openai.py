@@ -23,6 +23,7 @@ from worker.engines.served_endpoints import ServedEndpoints
 from worker.engines.upstream import Upstream, keep_alive, make_client
 from worker.engines.upstream_calls import UpstreamCall, call_of
 from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
+from worker.engines.upstream_load import UpstreamLoad
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class OpenAIEngine:
             **self._upstream.headers,
         }
         self._served = ServedEndpoints(self._upstream)
+        self._load = UpstreamLoad(self._upstream)
         self._client: httpx2.AsyncClient | None = None
 
     @property
@@ -110,6 +112,10 @@ class OpenAIEngine:
             self._served.forget()
             raise Unavailable(f"the upstream answers with status {response.status_code}")
         self._served.learn_later(client)
+
+    async def waiting(self) -> int | None:
+        """Return how many requests wait in the upstream, as its metrics tell; None when they do not."""
+        return await self._load.waiting(self._open_client())
 
     async def models(self) -> list[str]:
         """Return the names of the models that the upstream lists. Raise LifecycleError when it lists none."""

@@ -141,6 +141,26 @@ export class LifecycleClient {
     const call = { method: "GET", path: "/v1/queue" } as const;
     return (await this.#transport.json<{ data: ModelQueue[] }>(call, options)).data;
   }
+
+  /** Tell a replica to finish what it has and then to leave, and return it. It follows within a heartbeat. */
+  drainReplica(replicaId: string, options: CallOptions = {}): Promise<Replica> {
+    return this.#instruct(replicaId, "drain", options);
+  }
+
+  /** Tell a worker to take nothing new, and return it; its `state` is `paused` once it has followed. */
+  pauseReplica(replicaId: string, options: CallOptions = {}): Promise<Replica> {
+    return this.#instruct(replicaId, "pause", options);
+  }
+
+  /** Tell a paused worker to take requests again, and return it. */
+  resumeReplica(replicaId: string, options: CallOptions = {}): Promise<Replica> {
+    return this.#instruct(replicaId, "resume", options);
+  }
+
+  #instruct(replicaId: string, action: "drain" | "pause" | "resume", options: CallOptions): Promise<Replica> {
+    const path = `/v1/replicas/${encodeURIComponent(replicaId)}/${action}`;
+    return this.#transport.json({ method: "POST", path }, options);
+  }
 }
 
 function pathOf(requestId: string): string {

@@ -8,13 +8,16 @@ const connect = (fetch, options = {}) =>
   new LifecycleClient({ urls: ["http://a", "http://b"], fetch, baseDelayMs: 1, ...options });
 
 test("each call has its path, and prefers the replica that worked last", async () => {
-  const { fetch, calls } = scripted(refused, ...Array.from({ length: 5 }, () => status(200, { data: [] })));
+  const { fetch, calls } = scripted(refused, ...Array.from({ length: 8 }, () => status(200, { data: [] })));
   const client = connect(fetch);
   await client.get("r/1");
   await client.cancel("r-1", { mode: "stop", waitMs: 500 });
   await client.inflight({ model: "a b" });
   await client.replicas();
   await client.queue();
+  await client.drainReplica("worker-1~1");
+  await client.pauseReplica("worker-1");
+  await client.resumeReplica("worker-1");
   assert.deepEqual(
     calls.map(({ method, url }) => `${method} ${url}`),
     [
@@ -24,6 +27,9 @@ test("each call has its path, and prefers the replica that worked last", async (
       "GET http://b/v1/inflight?model=a+b",
       "GET http://b/v1/replicas",
       "GET http://b/v1/queue",
+      "POST http://b/v1/replicas/worker-1~1/drain",
+      "POST http://b/v1/replicas/worker-1/pause",
+      "POST http://b/v1/replicas/worker-1/resume",
     ],
   );
   assert.deepEqual(JSON.parse(calls[2].body), { mode: "stop", wait_ms: 500 });

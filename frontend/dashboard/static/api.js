@@ -6,6 +6,8 @@ const TIMEOUT_MS = 5000;
 
 export const requestPath = (id, suffix = "") => `v1/requests/${encodeURIComponent(id)}${suffix}`;
 
+export const replicaPath = (id, suffix = "") => `v1/replicas/${encodeURIComponent(id)}${suffix}`;
+
 /** Return the error of a response that is not ok. */
 export async function responseError(response) {
   const { error } = await response.json().catch(() => ({}));

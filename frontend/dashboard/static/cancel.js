@@ -1,12 +1,12 @@
 // Cancel a request: ask for confirmation, then show the progress and how long the cancellation took.
 
 import { call, requestPath } from "./api.js";
-import { $, element, mark, write } from "./dom.js";
+import { $, write } from "./dom.js";
 import { duration, shortDuration } from "./format.js";
+import { notice } from "./notices.js";
 
 const WAIT_MS = 5000;
 const ROUNDS = 12; // of waiting, one minute in all
-const NOTICES = 5;
 const REASON = "Cancelled from the dashboard";
 
 /** The ids of the requests that this page is cancelling. */
@@ -50,17 +50,4 @@ async function cancel(id) {
     clearInterval(ticking);
     cancelling.delete(id);
   }
-}
-
-function notice(id) {
-  const label = element("span");
-  const close = element("button", { type: "button", textContent: "✕", ariaLabel: `Dismiss ${id}` });
-  const item = element("li", {}, element("code", { textContent: id }), label, close);
-  close.onclick = () => item.remove();
-  $("notices").prepend(item);
-  while ($("notices").children.length > NOTICES) $("notices").lastChild.remove();
-  return (state, text) => {
-    mark(item, "state", state);
-    write(label, text);
-  };
 }

@@ -55,6 +55,7 @@ function heartbeat(r, now) {
 const STATES = {
   starting: "The worker loads its engine and takes nothing yet.",
   unhealthy: "The engine cannot serve. The worker takes nothing new until a probe of it succeeds.",
+  paused: "An operator has paused the worker. It takes nothing new until it is resumed.",
   draining: "It takes nothing new, finishes what it has, and then leaves.",
   late: "Two heartbeats are missing.",
   dead: "Its lease expired.",

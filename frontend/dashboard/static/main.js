@@ -5,6 +5,7 @@ import * as columns from "./columns.js";
 import { openDetail } from "./detail.js";
 import { $, mark, write } from "./dom.js";
 import { duration, number, time } from "./format.js";
+import { askToDrain, instruct } from "./instruct.js";
 import { showSession } from "./session.js";
 import { ClusterState } from "./state.js";
 import { Stream } from "./stream.js";
@@ -30,7 +31,14 @@ const cancelAction = { name: "Cancel", key: "c", run: (r) => askToCancel(r.id), 
 const inflight = new Table("inflight", { columns: columns.inflight, actions: [watchAction, cancelAction], open });
 const finished = new Table("finished", { columns: columns.finished, open, descending: false });
 const queue = new Table("queue", { columns: columns.queue, descending: false });
+const takesNothing = (r) => r.gone_at || r.state === "draining";
+const replicaActions = [
+  { name: "Pause", run: (r) => instruct(r.id, "pause"), hidden: (r) => takesNothing(r) || r.role !== "worker" || r.state === "paused" },
+  { name: "Resume", run: (r) => instruct(r.id, "resume"), hidden: (r) => takesNothing(r) || r.state !== "paused" },
+  { name: "Drain", run: (r) => askToDrain(r.id), hidden: takesNothing },
+];
 const replicas = new Table("replicas", {
+  actions: replicaActions,
   columns: columns.replicas(() => 2 * state.facts.heartbeat_secs + 1, () => state.facts.as_of),
   descending: false,
 });
