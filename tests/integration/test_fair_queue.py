@@ -281,7 +281,8 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(scene_of: Any) -
 
 
 async def _inflight(scene: Scene, number: int) -> bool:
-    return number == await scene.cluster.inflight()
+    found = await scene.cluster.inflight()
+    return found == number
 
 
 @pytest.mark.parametrize(("is_wanted", "status"), [(True, "failed"), (False, "cancelled")])
