@@ -59,7 +59,7 @@ SHARD_KEYS = (
         "flow:",
         "zset",
         "members removed when they start or end",
-        "<priority>|<length of owner>|<owner>|<model>: queued rids in the order of an owner's flow",
+        "<priority>|<length of owner>|<owner>|<model>: queued rids, in order",
     ),
     Key("virtual_times:", "zset", "TTL: a day from the last starts", "<model>: owner by its virtual time, in tokens"),
     Key("queue:", "hash", "TTL: a day from the last starts", "<model>: virtual time, mean answer, starts of a minute"),

@@ -126,7 +126,7 @@ class Unsupported(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What a worker offers the requests that it takes: see Store.take."""
+    """Describe what a worker offers the requests that it takes: see Store.take."""
 
     resumable: bool = False  # its engine can continue behind the tokens of another attempt
     accepts: Sequence[str] = ("*",)  # the gated parameters that the engine takes, `*` for all

@@ -215,7 +215,7 @@ async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, he
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
 @pytest.mark.parametrize("name", ["take", "append", "finish"])
 @pytest.mark.fault(
-    "The reply to a worker's start, append or finish is lost: the connection is reset, or the reply never arrives.",
+    "The reply to a worker's take, append or finish is lost: the connection is reset, or the reply never arrives.",
     "The call is repeated; nothing happens twice, and nothing is lost.",
 )
 async def test_a_workers_call_is_not_confirmed(
@@ -311,10 +311,11 @@ async def test_a_cancel_is_not_confirmed(long_lease: Settings, tmp_path: Path, h
 
 @pytest.mark.parametrize("then", [Then.RESET, Then.DROP], ids=lambda then: then.name.lower())
 @pytest.mark.fault(
-    "A delivery is lost on its way to a worker: the connection is reset, or the delivery never arrives.",
-    "It is read again, and the request runs once.",
+    "A request is lost on its way to the worker that has taken it: the connection is reset, or the reply never "
+    "arrives.",
+    "The take is repeated, and the request runs once.",
 )
-async def test_a_lost_delivery(long_lease: Settings, tmp_path: Path, healing: Healing, then: Then) -> None:
+async def test_a_lost_reply_to_a_take(long_lease: Settings, tmp_path: Path, healing: Healing, then: Then) -> None:
     async with open_bench(long_lease, tmp_path) as bench:
         rule = bench.link(bench.workers[0]).on_reply(b"the-request", then)
         healing.begins()

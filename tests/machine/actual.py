@@ -24,7 +24,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.joining import join
 from tests.machine.drawing import MODELS
-from tests.machine.reference import FENCED
+from tests.machine.takes import FENCED
 from tests.machine.words import Limits, Piece, Share, body_of
 from tests.pushes import Pushes
 

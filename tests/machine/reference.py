@@ -14,13 +14,11 @@ from lifecycle.types import Labels, Role, Storage
 from tests.machine.fair_queue import FairQueues
 from tests.machine.lost_starts import LostStarts
 from tests.machine.members import Members
+from tests.machine.takes import FENCED, LIMIT_ERRORS, Takes
 from tests.machine.words import Limits, Piece, Share, Tracked, body_of
 
-FENCED = ("fenced",)
-LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
 
-
-class ReferenceModel(LostStarts):
+class ReferenceModel(Takes, LostStarts):
     def __init__(self, *, lease_secs: int, queue_limit: int, queue_bytes: int, max_attempts: int) -> None:
         self.members = Members(lease_secs)
         self.queue_limit = queue_limit
@@ -119,71 +117,6 @@ class ReferenceModel(LostStarts):
         return ("deleted" if request.terminal else "pending", request.status)
 
     # what a worker does
-
-    def take(
-        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
-    ) -> tuple[object, ...]:
-        if worker in self.dead:
-            return FENCED
-        last, runs = self.taken.get(worker, (0, []))
-        if number < last:
-            return ("stale",)
-        if number == last:
-            held = [self.requests[rid] for rid, attempt in runs if self._runs(rid, worker, attempt)]
-            return ("ok", tuple(_started(request) for request in held), (), False)
-        started: list[Tracked] = []
-        skipped: set[str] = set()
-        means = {model: self.queues.models[model].mean for model in models}
-        latest: defaultdict[str, float] = defaultdict(float)
-        removed = 0
-
-        def attempt_start(request: Tracked) -> str:
-            nonlocal removed
-            if self._ends_at_start(request, resumable):
-                removed += 1
-                return "removed"
-            if "*" not in accepts and not set(request.needs) <= set(accepts):
-                return "skipped"
-            model = request.labels.model
-            latest[model] = max(latest[model], self.queues.charge(request, means[model]))
-            self.queues.remove(request)
-            request.status, request.worker, request.resumable = "running", worker, resumable
-            request.attempt += 1
-            request.deadlines.pop("queue", None)
-            started.append(request)
-            return "started"
-
-        left = list(models) if slots else []
-        while left:
-            left = [m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped)]
-        for model in latest:
-            queue = self.queues.models[model]
-            if not queue.requests():
-                queue.virtual_time = max(queue.virtual_time, latest[model])
-        self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
-        waits = len(started) < slots or (slots > 0 and not started and not removed)
-        for model in models:
-            queue = self.queues.models[model]
-            queue.waiting = [other for other in queue.waiting if other != worker] + ([worker] if waits else [])
-            if not slots and queue.requests():
-                self.queues.ring(queue)
-        return ("ok", tuple(map(_started, started)), tuple(sorted(skipped)), waits)
-
-    def _runs(self, rid: str, worker: str, attempt: int) -> bool:
-        request = self.requests[rid]
-        return (request.status, request.worker, request.attempt) == ("running", worker, attempt)
-
-    def _ends_at_start(self, request: Tracked, resumable: bool) -> bool:
-        """End a request that may not start any more. Return whether it has ended."""
-        for kind, error_type in LIMIT_ERRORS.items():
-            if self._is_due(request.deadlines.get(kind)):
-                request.cancelled_by = f"limit:{error_type}"
-                self._terminate(request, "failed", error_type)
-                return True
-        if request.pieces and not resumable:
-            self._terminate(request, "failed", "worker_lost")
-            return True
-        return False
 
     def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
         if worker in self.dead:
@@ -407,7 +340,3 @@ class ReferenceModel(LostStarts):
         request.deadlines.clear()
         request.readers.clear()
         self.totals[(*request.labels, "success" if status == "completed" else "error", error_type)] += 1
-
-
-def _started(request: Tracked) -> tuple[object, ...]:
-    return (request.rid, request.attempt, request.number, request.cancel_mode)

@@ -19,7 +19,7 @@ class Limits(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What decides about the order in which requests start."""
+    """Hold what decides about the order in which requests start."""
 
     owner: str = ""
     priority: int = 0

@@ -48,7 +48,7 @@ async def test_what_starts_ends_or_moves_is_counted_once(bounded: World) -> None
         await bounded.take_again()
         assert await waiting(bounded) == 900, "started"
     for _ in range(2):
-        await bounded.store.requeue(started.rid, "w0", 1, failure=Failure("no"))
+        await bounded.store.requeue(started.rid, "w0", 1, failure=Failure("no", uses_attempt=False))
         assert await waiting(bounded) == 1000, "queued again"
     for _ in range(2):
         await bounded.cancel(rid="r3")
