@@ -318,7 +318,8 @@ async def test_a_changed_key_applies_without_a_restart(scene_of: Any) -> None:
         async def changed() -> bool:
             nonlocal number
             number += 1
-            return (await scene.wait("globex", f"after{number}", priority=5))["priority"] == 5
+            record = await scene.wait("globex", f"after{number}", priority=5)
+            return int(record["priority"]) == 5
 
         await wait_until(changed)
         (told,) = (await scene.cluster.get("/v1/queue"))["data"]
