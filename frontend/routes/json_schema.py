@@ -26,7 +26,12 @@ MODEL: Schema = {
     "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$",
 }
 ONLY_MODEL = "may be left out if there is only one"
-PRIORITY: Schema = {"type": "integer", "description": "of the queue; a lower one starts first; not for the engine"}
+PRIORITY: Schema = {
+    "type": "integer",
+    "minimum": -(2**53),
+    "maximum": 2**53,
+    "description": "orders the queue: a lower one starts first",
+}
 SECS: Schema = {"type": "number", "minimum": 0}
 TOKEN_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
 

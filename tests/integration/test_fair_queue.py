@@ -281,7 +281,8 @@ async def test_a_deadline_that_cannot_be_met_is_refused_at_once(scene_of: Any) -
 
 
 async def _inflight(scene: Scene, number: int) -> bool:
-    return number == await scene.cluster.inflight()
+    found = await scene.cluster.inflight()
+    return found == number
 
 
 @pytest.mark.parametrize(("is_wanted", "status"), [(True, "failed"), (False, "cancelled")])
@@ -317,7 +318,8 @@ async def test_a_changed_key_applies_without_a_restart(scene_of: Any) -> None:
         async def changed() -> bool:
             nonlocal number
             number += 1
-            return bool((await scene.wait("globex", f"after{number}", priority=5))["priority"] == 5)
+            record = await scene.wait("globex", f"after{number}", priority=5)
+            return int(record["priority"]) == 5
 
         await wait_until(changed)
         (told,) = (await scene.cluster.get("/v1/queue"))["data"]

@@ -1,4 +1,4 @@
-"""What a refused call is told of when to come back, and which deadlines could not be met."""
+"""Refused calls are told when to come back, and deadlines that could not be met are known."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from lifecycle.queries import queues
 from lifecycle.queries.start_order import drain_per_sec, position_of
 from lifecycle.store.results import Outcome
-from lifecycle.store.shard_queues import read_shard_queue
+from lifecycle.store.shard_queues import REQUESTS_LIMIT, read_shard_queue
 from tests.unit.world import MODEL, World
 
 
@@ -109,7 +109,7 @@ async def test_only_a_part_of_a_long_queue_is_read(roomy: World) -> None:
         await roomy.admit(f"r{number}", owner=f"o{number % 150}", max_tokens=10)
     queue = await read_shard_queue(roomy.store, 0, MODEL)
     assert (len(queue.flows), queue.left_out) == (100, 50)
-    assert sum(len(flow.costs) for flow in queue.flows) <= 500
+    assert sum(len(flow.costs) for flow in queue.flows) <= REQUESTS_LIMIT
     assert await position(roomy, "r0") == pytest.approx(1, abs=150)
     assert await position(roomy, "r599") == pytest.approx(600, rel=0.3)
 
