@@ -222,6 +222,11 @@ async def test_requests_wait_for_a_paused_worker_through_a_restart_of_its_upstre
             await heartbeats_pass(settings, (await listed(cluster, worker))["id"], 3)
             assert (await cluster.record("r1"))["status"] == "queued"
             away.unlink()
+
+            async def has_recovered() -> bool:
+                return "error" not in await listed(cluster, worker)
+
+            await wait_until(has_recovered, timeout=30)  # resumed before, it would be unhealthy
             await instruct(cluster, worker, "resume")
             assert (error_of(await stream.read()), text_of(stream.events)) == (None, "here")
 
