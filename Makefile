@@ -12,7 +12,7 @@ READY := $(VENV)/.ready-for-development
 constraint = $$($(BIN)/python -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
 .DEFAULT_GOAL := help
-.PHONY: help up lint format test test-fast coverage simulate bench docs screenshots constraints build clean
+.PHONY: help up lint format test test-fast coverage spec simulate bench docs screenshots constraints build clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; \
@@ -49,6 +49,9 @@ test-fast: $(READY) ## Run the fast tier: no servers, less than a minute.
 coverage: COVERED = $(if $(filter fast,$(COVERAGE_TIER)),-n 0 -m "not slow" tests/unit)
 coverage: $(READY) ## Measure the coverage of the whole suite; COVERAGE_TIER=fast: of the fast tier.
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html $(COVERED) $(ARGS)
+
+spec: $(READY) ## Explore the specification of a request's life: every state of small worlds; ARGS=--quick for a first look.
+	$(BIN)/python -m tests.spec $(ARGS)
 
 simulate: SEEDS = 10000
 simulate: $(READY) ## Simulate SEEDS histories of a whole cluster with faults; ARGS="--seed N" tells one.
