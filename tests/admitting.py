@@ -28,6 +28,10 @@ async def admit(
     body: bytes = b"{}",
     storage: str = "",
     webhook_url: str = "",
+    priority: int = 0,
+    weight: float = 1,
+    prompt_tokens: int = 0,
+    max_tokens: int | None = None,
 ) -> Admission:
     """Admit a request with, by default, an empty body and without limits. The frontend need not run."""
     new = NewRequest(
@@ -47,5 +51,9 @@ async def admit(
         headers=headers,
         storage=storage,
         webhook_url=webhook_url,
+        priority=priority,
+        weight=weight,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
     )
     return await store.admit(new, retry_for_secs=0)

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lifecycle.store.keys import CONTROL_KEYS, CONTROL_TAG, SHARD_KEYS, Key
 from lifecycle.store.transitions import Store
@@ -192,29 +192,66 @@ async def _members_have_kept_content(space: _Keyspace, place: _Place) -> str:
     return f"holds owners without kept content: {sorted(strays)}" if strays else ""
 
 
-async def _entries_are_queued(space: _Keyspace, place: _Place) -> str:
+async def _members_are_queued(space: _Keyspace, place: _Place) -> str:
     strays = []
-    for entry_id, (_, rid) in await space.commands.execute("XRANGE", place.key, "-", "+"):
-        record = place.prefix + "request:" + rid.decode()
-        status, entry = await space.commands.execute("HMGET", record, "status", "entry")
-        if status != b"queued" or entry != entry_id:
-            strays.append(rid.decode())
-    return f"holds entries of requests that do not wait in it: {strays}" if strays else ""
+    for rid in _texts(await space.commands.execute("ZRANGE", place.key, 0, -1)):
+        if await space.commands.execute("HGET", f"{place.prefix}request:{rid}", "status") != b"queued":
+            strays.append(rid)
+    return f"holds requests that do not wait: {strays}" if strays else ""
+
+
+async def _has_flows(space: _Keyspace, place: _Place) -> str:
+    """Compare the owners of a level with the flows in it."""
+    owners = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1))
+    priority, _, model = place.suffix.partition("|")
+    flows = [flow for flow in _flows(space, place.prefix) if (flow.model, flow.priority) == (model, priority)]
+    found = {flow.owner for flow in flows}
+    return "" if owners == found else f"has owners {sorted(owners)}, while {sorted(found)} wait"
+
+
+async def _has_levels(space: _Keyspace, place: _Place) -> str:
+    priorities = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1))
+    found = {flow.priority for flow in _flows(space, place.prefix) if flow.model == place.suffix}
+    return "" if priorities == found else f"has priorities {sorted(priorities)}, while {sorted(found)} wait"
+
+
+async def _counts_what_is_queued(space: _Keyspace, place: _Place) -> str:
+    found: Counter[str] = Counter()
+    for flow in _flows(space, place.prefix):
+        if flow.model == place.suffix:
+            found[flow.owner] += await space.commands.execute("ZCARD", flow.key)
+    kept = await _numbers(space, place.key)
+    return "" if kept == dict(found) else f"counts {kept}, while {dict(found)} wait"
+
+
+class _Flow(NamedTuple):
+    key: str
+    priority: str
+    owner: str
+    model: str
+
+
+def _flows(space: _Keyspace, prefix: str) -> list[_Flow]:
+    found = []
+    for place in space.places:
+        if place.declared is not None and place.declared.name == "flow:" and place.prefix == prefix:
+            priority, length, rest = place.suffix.split("|", 2)
+            found.append(_Flow(place.key, priority, rest[: int(length)], rest[int(length) + 1 :]))
+    return found
 
 
 async def _counts_what_waits(space: _Keyspace, place: _Place) -> str:
-    flat = await space.commands.execute("HGETALL", place.key)
-    wrong = {}
-    for model, size in zip(flat[::2], flat[1::2], strict=True):
-        waiting = 0
-        for queue in ("queue:", "retry:"):
-            for _, (_, rid) in await space.commands.execute(
-                "XRANGE", f"{place.prefix}{queue}{model.decode()}", "-", "+"
-            ):
-                waiting += await space.commands.execute("STRLEN", f"{place.prefix}body:{rid.decode()}")
-        if int(size) != waiting:
-            wrong[model.decode()] = f"{int(size)}, not {waiting}"
-    return f"counts other bytes than wait: {wrong}" if wrong else ""
+    waiting: Counter[str] = Counter()
+    for flow in _flows(space, place.prefix):
+        for rid in await space.commands.execute("ZRANGE", flow.key, 0, -1):
+            waiting[flow.model] += await space.commands.execute("STRLEN", f"{place.prefix}body:{rid.decode()}")
+    kept = await _numbers(space, place.key)
+    return "" if kept == dict(+waiting) else f"counts other bytes than wait: {kept}, not {dict(waiting)}"
+
+
+async def _members_are_workers(space: _Keyspace, place: _Place) -> str:
+    stray = _texts(await space.commands.execute("ZRANGE", place.key, 0, -1)) - space.owners
+    return f"holds workers that neither live nor wait to be reaped: {sorted(stray)}" if stray else ""
 
 
 RULES: dict[str, _Rule] = {
@@ -227,8 +264,14 @@ RULES: dict[str, _Rule] = {
     "overfull": _members_have_kept_content,
     "readers:": _ends_with_the_request,
     "named:": _expires,
-    "queue:": _entries_are_queued,
-    "retry:": _entries_are_queued,
+    "levels:": _has_levels,
+    "level:": _has_flows,
+    "flow:": _members_are_queued,
+    "virtual_times:": _expires,
+    "queue:": _expires,
+    "queued:": _counts_what_is_queued,
+    "waiting:": _members_are_workers,
+    "taken": _members_are_owned,
     "queued_bytes": _counts_what_waits,
     "inflight:": _is_owned,
     "counts:": _is_owned,

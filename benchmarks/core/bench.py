@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 
-from lifecycle.ids import new_nonce
+from lifecycle.ids import new_nonce, new_start_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
-from lifecycle.store.results import Append, NewRequest, Outcome, Start
+from lifecycle.store.queues import TAKE_LIMIT
+from lifecycle.store.results import Append, NewRequest, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.servers import ask, info
@@ -111,28 +112,14 @@ async def admit_all(store: Store, rids: Sequence[str], *, frontend: str = FRONTE
 
 
 async def start_queued(store: Store, count: int) -> None:
-    """Let WORKER read `count` requests from the queue of shard 0 and start them."""
-    queue = await open_queue(store)
-    done = 0
+    """Let WORKER take `count` requests from the queue of shard 0."""
+    done, number = 0, int(await store.command("HLEN", f"{store.keys.prefixes[0]}running:{WORKER}"))
     while done < count:
-        reply = await store.command("XREADGROUP", "GROUP", "workers", WORKER, "COUNT", _TOGETHER, "STREAMS", queue, ">")
-        if not reply:
+        number += 1
+        taken = await store.take(0, WORKER, number, new_start_nonce(), [MODEL], min(TAKE_LIMIT, count - done))
+        if taken is None or not taken.runs:
             raise RuntimeError(f"the queue holds {done} requests, {count} were to be started")
-        entries = [(entry_id.decode(), fields[1].decode()) for entry_id, fields in reply[0][1]]
-        started = await asyncio.gather(
-            *(store.start(rid, WORKER, "queue", MODEL, entry_id) for entry_id, rid in entries)
-        )
-        if refused := [drop for drop in started if not isinstance(drop, Start)]:
-            raise RuntimeError(f"a request could not be started: {refused[0]}")
-        done += len(entries)
-
-
-async def open_queue(store: Store) -> str:
-    """Create the consumer group of MODEL's queue in shard 0 where it is missing; returns the queue's key."""
-    queue = f"{store.keys.prefixes[0]}queue:{MODEL}"
-    if not await store.command("EXISTS", queue) or not await store.command("XINFO", "GROUPS", queue):
-        await store.command("XGROUP", "CREATE", queue, "workers", "0", "MKSTREAM")
-    return queue
+        done += len(taken.runs)
 
 
 def tokens(rid: str, last: int, texts: Sequence[str], *, attempt: int = 1) -> Append:

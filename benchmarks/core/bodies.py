@@ -30,7 +30,6 @@ async def measure(quick: bool) -> list[Table]:
         chosen = bench.settings_for(redis.url)
         async with open_store(chosen) as store, open_store(chosen) as other:
             await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
-            await bench.open_queue(store)
             for size in (1,) if quick else (1, 4, 10):
                 body = b"x" * (size * _MEGABYTE)
                 bench.forget_script_times(redis)

@@ -25,7 +25,6 @@ async def measure(quick: bool) -> list[Table]:
     empty = 0.0
     with bench.server() as redis:
         async with open_store(bench.settings_for(redis.url)) as store:
-            await bench.open_queue(store)
             await _finish(store, "warm-up", 1, 1)  # scripts and counters are in memory from now on
             for tokens, per_entry in _SHAPES:
                 before = _used_bytes(redis)

@@ -23,7 +23,6 @@ async def measure(quick: bool) -> list[Table]:
     with bench.server() as redis:
         async with open_store(bench.settings_for(redis.url)) as store:
             await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
-            await bench.open_queue(store)
             await bench.admit(store, _RID)
             await bench.start_queued(store, 1)
             began = time.perf_counter()

@@ -14,7 +14,7 @@ _QUESTIONS = 3  # each counts as an admission, and three do not fill a short que
 async def measure(quick: bool) -> list[Table]:
     """Ask for the depth of a queue that is short, and of one that holds more than half of its limit."""
     table = Table(
-        "XLEN commands of one admission",
+        "HGET commands of one admission",
         ("shards", "short queue", "more than half full"),
         note="The depth of a short queue is remembered for 0.1 s.",
     )
@@ -26,10 +26,10 @@ async def measure(quick: bool) -> list[Table]:
                 for waiting in (0, _LIMIT // 2 + 1):
                     backlog = QueueLimit(store)  # one that remembers no depth
                     await bench.admit_all(store, [f"r{number}" for number in range(waiting)])
-                    await backlog.refusal(bench.MODEL, 2)
+                    await backlog.refusal(bench.MODEL, "", 2)
                     bench.reset_counters(redis)
                     for _ in range(_QUESTIONS):
-                        await backlog.refusal(bench.MODEL, 2)
-                    counted.append(bench.calls_of(redis).get("xlen", 0) / _QUESTIONS)
+                        await backlog.refusal(bench.MODEL, "", 2)
+                    counted.append(bench.calls_of(redis).get("hget", 0) / _QUESTIONS)
                 table.add(str(shards), *counted)
     return [table]

@@ -30,7 +30,6 @@ async def measure(quick: bool) -> list[Table]:
                 primary.url, namespace=f"wait{replicas}", wait_replicas=replicas, wait_timeout_ms=_WAIT_MS
             )
             async with open_store(settings) as store:
-                await bench.open_queue(store)
                 await bench.admit_all(store, [f"r{number}" for number in range(2 * count)])
                 alone_us = sorted([await _cancel_us(store, f"r{number}") for number in range(count)])
                 each_us = await _together_us(store, range(count, 2 * count))

@@ -19,7 +19,7 @@ _FLUSH = 256  # requests in one append: the largest flush of a worker
 _FLUSH_TOKENS = 128  # of each request in it
 _SECOND_FRONTEND = "frontend-2"  # the first ones have been reaped by then
 _SECOND_WORKER = "worker-2"
-_NOBODY = ExpiredReplica("worker-gone", Role.WORKER, [bench.MODEL])
+_NOBODY = ExpiredReplica("worker-gone", Role.WORKER)
 
 
 async def measure(quick: bool) -> list[Table]:
@@ -38,13 +38,12 @@ async def measure(quick: bool) -> list[Table]:
             rids = [f"r{number}" for number in range(held)]
             await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
             await join(store, bench.WORKER, Role.WORKER, {}, [bench.MODEL])
-            await bench.open_queue(store)
             await bench.admit_all(store, rids)
             await bench.start_queued(store, held)
             for label, work in _of_running(store, rids):
                 await timed(label, work)
             await timed(f"reap: a worker that ran {held:,}", lambda: _reap_all(store, _worker_gone(), [bench.FRONTEND]))
-            gone = ExpiredReplica(bench.FRONTEND, Role.FRONTEND, [])
+            gone = ExpiredReplica(bench.FRONTEND, Role.FRONTEND)
             await timed(f"reap: a frontend that owned {held:,}", lambda: _reap_all(store, gone, []))
             owner = cluster.Filter(owner="acme")
             await timed(
@@ -94,7 +93,7 @@ def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], A
 
 
 def _worker_gone() -> ExpiredReplica:
-    return ExpiredReplica(bench.WORKER, Role.WORKER, [bench.MODEL])
+    return ExpiredReplica(bench.WORKER, Role.WORKER)
 
 
 async def _reap_all(store: Store, expired: ExpiredReplica, new_owners: list[str]) -> None:

@@ -79,7 +79,6 @@ def _times(redis: EmbeddedRedis) -> tuple[int, float, float, float]:
 async def _fill(store: Store, count: int) -> None:
     """Admit and end `count` requests, then admit `count` and start a tenth of them."""
     await join(store, bench.WORKER, Role.WORKER, {}, [bench.MODEL])
-    await bench.open_queue(store)
     for prefix, ends in (("done", True), ("live", False)):
         for begin in range(0, count, 500):
             some = range(begin, min(begin + 500, count))
@@ -153,11 +152,11 @@ def _ending(store: Store, redis: EmbeddedRedis, count: int) -> list[tuple[str, W
         (f"sweep: {count // _PART:,} past their deadline", lambda: _past_deadline(store, redis)),
         (
             f"reap: a worker with {count // _PART:,}",
-            lambda: _reap_all(store, ExpiredReplica(bench.WORKER, Role.WORKER, [bench.MODEL]), living),
+            lambda: _reap_all(store, ExpiredReplica(bench.WORKER, Role.WORKER), living),
         ),
         (
             f"reap: a frontend with {count // _PART:,}",
-            lambda: _reap_all(store, ExpiredReplica("frontend-1", Role.FRONTEND, []), living[1:]),
+            lambda: _reap_all(store, ExpiredReplica("frontend-1", Role.FRONTEND), living[1:]),
         ),
         (f"expire: {_REPLICAS} replicas", expire),
         (f"sweep: more than {count:,} expired records", lambda: _forget_all(store, redis)),

@@ -100,7 +100,6 @@ def _through(frontend: str | None) -> str:
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "admitted": _admitted,
     "queued": lambda _: "It waited for a worker.",
-    "returned": lambda entry: f"Worker {entry['worker']} had it delivered, and did not start it.",
     "started": lambda entry: f"Worker {entry['worker']} started attempt {entry['attempt']}.",
     "first_event": lambda _: "The engine produced its first event.",
     "reader_attached": lambda entry: f"A reader came to frontend {entry['frontend']}.",

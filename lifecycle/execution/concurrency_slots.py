@@ -8,14 +8,12 @@ import asyncio
 class ConcurrencySlots:
     """Count the free concurrency slots of a worker; its queue consumers share them.
 
-    `size` is the number of slots while the engine is healthy. `polling` is the lock of the queue consumer that polls
-    its queues for the last few slots.
+    `size` is the number of slots while the engine is healthy.
     """
 
     def __init__(self, size: int) -> None:
         """Start with `size` free slots."""
         self.size = size
-        self.polling = asyncio.Lock()
         self.used = 0
         self._limit = size
         self._available = asyncio.Event()
@@ -34,17 +32,16 @@ class ConcurrencySlots:
         """Return once at least one slot is free. Another task may acquire it first."""
         await self._available.wait()
 
-    def try_acquire(self) -> bool:
-        """Occupy one slot. Return False when none is free."""
-        if self.used >= self._limit:
-            return False
-        self.used += 1
+    def acquire(self, number: int) -> int:
+        """Occupy up to `number` slots, as many as are free. Return how many were."""
+        acquired = min(number, self.free)
+        self.used += acquired
         self._update()
-        return True
+        return acquired
 
-    def release(self) -> None:
-        """Free one slot."""
-        self.used -= 1
+    def release(self, number: int = 1) -> None:
+        """Free some slots."""
+        self.used -= number
         self._update()
 
     def limit(self, number: int) -> None:

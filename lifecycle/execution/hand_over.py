@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
+from lifecycle.encoding import encode_json
 from lifecycle.errors import NotConnected, StoreError, Unavailable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
-from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.store.results import Failure, Outcome, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
@@ -17,9 +18,8 @@ from lifecycle.types import ErrorDetail, ErrorType
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_SECS = 0.05
-_LONGEST_PAUSE_SECS = 0.5
-_REMEMBERED = 1000  # requests whose returns are counted
+_REMEMBERED = 1000  # requests that were looked at
+_RUNG = 8  # workers that are told of a request which this one does not take
 
 
 class HandOver:
@@ -28,7 +28,7 @@ class HandOver:
     def __init__(self, store: Store, health: EngineHealth) -> None:
         self._store = store
         self._health = health
-        self._returns: OrderedDict[str, int] = OrderedDict()  # rid → how often it was returned as unsupported
+        self._looked_at: OrderedDict[str, float] = OrderedDict()  # rid → when it was found to be unsupported
 
     async def unavailable(self, rid: str, worker: str, model: str, start: Start, cause: Unavailable) -> None:
         """Requeue a running request whose engine cannot serve and has produced nothing, or fail it.
@@ -49,32 +49,34 @@ class HandOver:
             await self._store.finish(rid, worker, start.attempt, outcome, start.base, retry_for_secs=retry_for_secs)
             return
         failure = Failure(message, detail, uses_attempt=not isinstance(cause, NotConnected))
-        moved = await self._store.requeue(
-            rid, worker, attempt=start.attempt, failure=failure, retry_for_secs=retry_for_secs
-        )
+        moved = await self._store.requeue(rid, worker, start.attempt, failure=failure, retry_for_secs=retry_for_secs)
         log.info("request %s is handed over to another worker of model %s: %s", rid, model, moved)
 
-    async def unsupported(self, delivery: Delivery, worker: str, unsupported: Unsupported) -> None:
-        """Requeue a delivery that needs what this worker's engine does not take, or fail its request.
+    async def unsupported(self, found: Sequence[Unsupported], worker: str) -> None:
+        """Fail queued requests that no living worker's engine takes, and ring the workers that take the others.
 
-        A request that comes back again and again, because the workers that accept it are busy, is held for a growing
-        time of up to half a second. Raises StoreUnavailable.
+        Each of them is looked at once in a heartbeat at most. Raises StoreUnavailable.
         """
-        rid, model = delivery.rid, delivery.model
-        retry_for_secs = self._store.settings.lease_secs
+        for request in found:
+            if self._is_due(request.rid):
+                await self._fail_or_ring(request, worker)
+
+    async def _fail_or_ring(self, request: Unsupported, worker: str) -> None:
+        rid, model, endpoint, needs = request
         workers = await self._workers(model) or ()
-        outage = outage_of([other for other in workers if not other.missing(*unsupported)])
+        others = [other for other in workers if not other.missing(endpoint, needs)]
+        outage, missing = outage_of(others), find_unsupported(workers, endpoint, needs)
         if outage is not None:
-            await self._store.fail(rid, ErrorType.UNAVAILABLE, outage.message, detail=outage.detail)
+            error, message, detail = ErrorType.UNAVAILABLE, outage.message, outage.detail
+        elif missing is not None:
+            error, message, detail = ErrorType.VALIDATION, missing.message(model), missing.detail
+        else:
+            bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(rid)})
+            for other in others[:_RUNG]:
+                if other.id != worker:
+                    await self._store.command("PUBLISH", self._store.keys.worker_channel(other.id), bell)
             return
-        missing = find_unsupported(workers, *unsupported)
-        if missing is not None:
-            await self._store.fail(rid, ErrorType.VALIDATION, missing.message(model), detail=missing.detail)
-            return
-        await asyncio.sleep(self._pause_secs(rid))
-        await self._store.requeue(
-            rid, worker, queue=delivery.queue, entry=delivery.entry, retry_for_secs=retry_for_secs
-        )
+        await self._store.fail(rid, error, message, detail=detail, only_queued=True)
 
     async def _workers(self, model: str) -> list[LivingWorker] | None:
         """Return the living workers of a model; None when Redis does not tell."""
@@ -84,10 +86,12 @@ class HandOver:
             return None
         return [w for w in workers_of(roster, self._store.settings.lease_secs) if model in w.models]
 
-    def _pause_secs(self, rid: str) -> float:
-        """Return how long to hold a request: nothing the first time, then longer each time it comes back."""
-        returns = self._returns.pop(rid, 0)
-        self._returns[rid] = returns + 1
-        if len(self._returns) > _REMEMBERED:
-            self._returns.popitem(last=False)
-        return 0.0 if returns == 0 else min(_LONGEST_PAUSE_SECS, _FIRST_PAUSE_SECS * 2.0 ** min(returns - 1, 10))
+    def _is_due(self, rid: str) -> bool:
+        """Return whether the request was not looked at within the last heartbeat, and note that it is."""
+        now = time.monotonic()
+        looked_at = self._looked_at.pop(rid, float("-inf"))
+        is_due = now - looked_at >= self._store.settings.heartbeat_secs
+        self._looked_at[rid] = now if is_due else looked_at
+        if len(self._looked_at) > _REMEMBERED:
+            self._looked_at.popitem(last=False)
+        return is_due

@@ -1,10 +1,11 @@
-"""Keep one table of the requests that a worker handles, from their delivery to the end of their engine."""
+"""Keep one table of the requests that a worker handles, from their start to the end of their engine."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -17,11 +18,10 @@ from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
-from lifecycle.execution.queue_consumer import Delivery
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.replica.lease import Lease
 from lifecycle.store.arguments import endpoints_argument
-from lifecycle.store.results import START_LOST, Drop, Ended, Start, Unsupported
+from lifecycle.store.results import START_LOST, Ended, Offer, Run, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -31,45 +31,43 @@ from lifecycle.types import CancelMode, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
+_EARLY_CANCELS = 1000
 _ENDING_SECS = 1.0  # for the tasks of requests to end when they are cancelled
 
 
 @dataclass(slots=True, eq=False)
-class DeliveryInProgress:
-    """Describe one delivery while its task handles it; the delivery occupies one concurrency slot.
+class RunInProgress:
+    """Describe one start of a request while its task handles it; it occupies one concurrency slot.
 
-    - `task`: handles the delivery until its engine has ended and Redis knows the outcome
-    - `cancels`: the modes of the cancels that came since the delivery was taken; the attempt it starts gets them
-    - `attempt`: the attempt that the delivery started; None before the start and after the engine's end
-    - `redelivered`: the queue delivered the same entry again meanwhile, so the queue is read again afterwards
+    - `task`: runs the engine until it has ended and Redis knows the outcome
+    - `cancels`: the modes of the cancels that came since the request was taken; its attempt gets them
+    - `attempt`: the attempt that was started; None before its engine runs and after it has ended
     """
 
     task: asyncio.Task[None] = field(init=False)
     cancels: set[CancelMode] = field(default_factory=set)
     attempt: Attempt | None = None
-    redelivered: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class RunningRequest:
     """Describe one request that this worker handles.
 
-    - `current`: the latest attempt, until its engine ends; None before the first start
-    - `deliveries`: the deliveries under way. Usually there is one. There are more when the request was queued again
-      while the engine of an earlier attempt does not end: that attempt is abandoned, and its delivery waits for its
-      engine.
+    - `current`: the latest attempt, until its engine ends; None before the first
+    - `runs`: the starts under way. Usually there is one. There are more when the request was queued again while the
+      engine of an earlier attempt does not end: that attempt is abandoned, and its task waits for its engine.
     """
 
     current: Attempt | None = None
-    deliveries: dict[Delivery, DeliveryInProgress] = field(default_factory=dict)
+    runs: list[RunInProgress] = field(default_factory=list)
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts whose engines have not ended, the abandoned ones too."""
-        return [delivery.attempt for delivery in self.deliveries.values() if delivery.attempt is not None]
+        return [run.attempt for run in self.runs if run.attempt is not None]
 
 
 class RunningRequests:
-    """Own the table of running requests and the tasks that handle their deliveries."""
+    """Own the table of running requests and the tasks that handle them."""
 
     def __init__(
         self,
@@ -77,14 +75,10 @@ class RunningRequests:
         engine: Engine,
         health: EngineHealth,
         slots: ConcurrencySlots,
-        recheck: Callable[[int], None],
         lease: Lease,
         writer: TokenWriter,
     ) -> None:
-        """Start with an empty table.
-
-        `recheck(shard)` makes the shard's queue consumer read its pending deliveries again.
-        """
+        """Start with an empty table."""
         self._lease = lease
         self._writer = writer
         self._store = store
@@ -94,18 +88,18 @@ class RunningRequests:
         self._hand_over = HandOver(store, health)
         self.ends = RememberedEnds(store)
         self._slots = slots
-        self._recheck = recheck
         self._requests: dict[str, RunningRequest] = {}
+        self._early_cancels: OrderedDict[str, set[CancelMode]] = OrderedDict()  # of requests that do not run here yet
         self._encoded: tuple[Mapping[str, str], str] = ({}, "")  # the endpoints that were offered last
         # An index of the table: the ids with a current attempt, by shard. A heartbeat reads its size in constant time.
         self._held: list[set[str]] = [set() for _ in range(store.settings.shards)]
 
     def __contains__(self, rid: str) -> bool:
-        """Return whether a delivery of the request is under way, with or without an attempt."""
+        """Return whether the request is handled here, with or without an attempt."""
         return rid in self._requests
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the ids of the requests of which a delivery is under way."""
+        """Iterate over the ids of the requests that are handled here."""
         return iter(tuple(self._requests))
 
     def held(self, shard: int) -> Collection[str]:
@@ -122,29 +116,39 @@ class RunningRequests:
         """Return how many engines were killed and have not ended within KILL_GRACE_SECS."""
         return sum(attempt.stuck for request in self._requests.values() for attempt in request.attempts())
 
-    def launch(self, delivery: Delivery) -> bool:
-        """Handle a delivery in a task of its own; the task releases the delivery's concurrency slot at its end.
+    def offer(self) -> Offer:
+        """Return what the engine offers at the moment to the requests that are taken."""
+        return Offer(is_resumable(self._engine), accepted_parameters(self._engine), self._offered())
 
-        Return False, and leave the slot to the caller, when this delivery is being handled already.
+    def launch(self, run: Run, worker: str) -> None:
+        """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
+
+        The task releases the request's concurrency slot at its end.
         """
-        request = self._requests.setdefault(delivery.rid, RunningRequest())
-        known = request.deliveries.get(delivery)
-        if known is not None:
-            known.redelivered = True
-            return False
-        progress = request.deliveries[delivery] = DeliveryInProgress()
-        progress.task = asyncio.create_task(self._handle(delivery, request, progress), name=f"request {delivery.rid}")
-        return True
+        request = self._requests.setdefault(run.rid, RunningRequest())
+        progress = RunInProgress(cancels=self._early_cancels.pop(run.rid, set()))
+        request.runs.append(progress)
+        progress.task = asyncio.create_task(self._handle(run, request, progress, worker), name=f"request {run.rid}")
+
+    async def refuse(self, found: Sequence[Unsupported], worker: str) -> None:
+        """Let requests that the engine does not take go to another worker, or fail them. Raises StoreUnavailable."""
+        await self._hand_over.unsupported(found, worker)
 
     def cancel(self, rid: str, mode: CancelMode) -> None:
-        """Cancel the current attempt, and any attempt of the request whose start is under way."""
+        """Cancel the current attempt, and any attempt of the request that is about to run.
+
+        The message may come before the answer to the take that has started the request.
+        """
         request = self._requests.get(rid)
         if request is None:
+            self._early_cancels.setdefault(rid, set()).add(mode)
+            if len(self._early_cancels) > _EARLY_CANCELS:
+                self._early_cancels.popitem(last=False)
             return
         if request.current is not None:
             request.current.cancel(mode)
-        for delivery in request.deliveries.values():
-            delivery.cancels.add(mode)
+        for run in request.runs:
+            run.cancels.add(mode)
 
     def check_streams(self, shard: int) -> None:
         """Let each attempt of the shard check that Redis has its last tokens before it appends more."""
@@ -179,55 +183,32 @@ class RunningRequests:
         return [request.current for request in self._requests.values() if request.current is not None]
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [delivery.task for request in self._requests.values() for delivery in request.deliveries.values()]
+        return [run.task for request in self._requests.values() for run in request.runs]
 
-    async def _handle(self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress) -> None:
-        """Handle one delivery from its start to its end, then take it out of the table and release its slot."""
-        rid, shard = delivery.rid, self._store.keys.shard_of(delivery.rid)
-        worker = self._lease.ids[shard]
+    async def _handle(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> None:
+        """Handle one start of a request to its end, then take it out of the table and release its slot."""
+        rid = run.rid
         try:
-            await self._start(delivery, request, progress, worker)
+            await self._begin(run, request, progress, worker)
         except StoreUnavailable as failure:
-            log.warning("request %s could not be started and will be tried again: %s", rid, failure)
-            self._recheck(shard)
+            log.warning("request %s could not be run and is queued again: %s", rid, failure)
+            with suppress(StoreError, Fenced):  # otherwise a later heartbeat or the reaper does it
+                retry_for_secs = self._settings.lease_secs
+                await self._store.requeue(rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
         except Fenced:
-            log.warning("request %s was not started: worker %s is fenced", rid, worker)
+            log.warning("request %s does not run: worker %s is fenced", rid, worker)
             self._lease.hurry()
         except Exception:
             log.exception("request %s failed in worker %s because of an internal error", rid, worker)
         finally:
-            del request.deliveries[delivery]
-            if not request.deliveries:
+            request.runs.remove(progress)
+            if not request.runs:
                 del self._requests[rid]
             self._slots.release()
-            if progress.redelivered:
-                self._recheck(shard)
 
-    async def _start(
-        self, delivery: Delivery, request: RunningRequest, progress: DeliveryInProgress, worker: str
-    ) -> None:
-        """Start an attempt in Redis and run it, as `worker`: the id under which the shard knows this worker.
-
-        Raise StoreUnavailable when Redis does not answer, and Fenced when it refuses this worker's identity.
-        """
-        rid = delivery.rid
-        start = await self._store.start(
-            rid,
-            worker,
-            delivery.queue,
-            delivery.model,
-            delivery.entry,
-            resumable=is_resumable(self._engine),
-            accepts=accepted_parameters(self._engine),
-            endpoints=self._offered(),
-            retry_for_secs=self._settings.lease_secs,
-        )
-        if isinstance(start, Drop):
-            log.debug("the delivery of request %s is dropped: %s", rid, start.why)
-            return
-        if isinstance(start, Unsupported):
-            await self._hand_over.unsupported(delivery, worker, start)
-            return
+    async def _begin(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> None:
+        """Run the engine of an attempt that was started. Raise StoreUnavailable when Redis does not answer."""
+        rid, start = run.rid, run.start
         earlier = request.current
         if earlier is not None:
             # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
@@ -244,12 +225,12 @@ class RunningRequests:
             if mode:
                 attempt.cancel(mode)
         progress.attempt = attempt
-        await self._run(request, progress, attempt, start, delivery.model, worker)
+        await self._run(request, progress, attempt, start, run.model, worker)
 
     async def _run(
         self,
         request: RunningRequest,
-        progress: DeliveryInProgress,
+        progress: RunInProgress,
         attempt: Attempt,
         start: Start,
         model: str,
@@ -301,7 +282,7 @@ class RunningRequests:
             log.warning("Redis has lost the start of request %s here, which may run elsewhere", attempt.rid)
 
     def _offered(self) -> str:
-        """Return the endpoints that the engine offers at the moment, as `Store.start` takes them."""
+        """Return the endpoints that the engine offers at the moment, as `Store.take` takes them."""
         offered = offered_endpoints(self._engine)
         if offered is not self._encoded[0]:
             self._encoded = (offered, endpoints_argument(offered))
@@ -330,7 +311,7 @@ class RunningRequests:
         """Requeue the attempt's request and abandon the attempt. Return False when Redis does not do it."""
         with suppress(StoreError):
             worker = self._lease.ids[self._store.keys.shard_of(attempt.rid)]
-            outcome = await self._store.requeue(attempt.rid, worker, attempt=attempt.attempt)
+            outcome = await self._store.requeue(attempt.rid, worker, attempt.attempt)
             if outcome in ("requeued", "ended"):
                 attempt.abandon()
                 return True

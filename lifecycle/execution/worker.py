@@ -88,9 +88,7 @@ class Worker:
         self.unended: list[str] = []  # which calls of the engine run on although `run()` has ended, as "request ID"
         self._lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.sweep_soon)
         self._writer = TokenWriter(self._store, self._lease.ids, self._lease.hurry)
-        self._running = RunningRequests(
-            self._store, self._engine, self._health, self._slots, self._recheck, self._lease, self._writer
-        )
+        self._running = RunningRequests(self._store, self._engine, self._health, self._slots, self._lease, self._writer)
 
     @property
     def id(self) -> str:
@@ -202,8 +200,17 @@ class Worker:
     async def _serve(self) -> None:
         """Serve until the end of a drain."""
         consumers = self._consumers = [
-            QueueConsumer(self._store, blocking, shard, self.models, self._lease, self._slots, self._running.launch)
-            for shard, blocking in enumerate(self._connections.blocking)
+            QueueConsumer(
+                self._store,
+                shard,
+                self.models,
+                lease,
+                self._slots,
+                self._running.offer,
+                self._running.launch,
+                self._running.refuse,
+            )
+            for shard, lease in enumerate(self._lease.shards)
         ]
         subscription: Subscription | None = None
         try:
@@ -222,14 +229,16 @@ class Worker:
                 await self._finish_up(consumers)
                 await tasks.end(background)
         finally:
+            for consumer in consumers:
+                await consumer.aclose()
             if subscription is not None:
                 self._connections.subscriptions.unsubscribe(subscription)
 
     async def _subscribe(self) -> Subscription | None:
-        """Subscribe to the cancels for this worker, before any delivery is taken.
+        """Subscribe to the cancels and bells for this worker, before any request is taken.
 
         Return None when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
-        heartbeat repeats each cancel that is not confirmed.
+        heartbeat repeats each cancel that is not confirmed, and says whether something is queued.
         """
         channel = self._store.keys.worker_channel(self.id)
         while not self._draining.is_set():
@@ -241,9 +250,10 @@ class Worker:
     def _on_message(self, message: Message) -> None:
         if message["type"] == "cancel":
             self._running.cancel(message["rid"], CancelMode(message["mode"]))
-
-    def _recheck(self, shard: int) -> None:
-        self._consumers[shard].recheck()
+        elif message["type"] == "bell":
+            prefixes = self._store.keys.prefixes
+            if message["prefix"] in prefixes and self._consumers:
+                self._consumers[prefixes.index(message["prefix"])].ring()
 
     async def _announce(self) -> None:
         """Tell the cluster at once about a change of the state. If Redis does not take it, the next heartbeat does."""
@@ -251,10 +261,10 @@ class Worker:
             await self._lease.announce()
 
     async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
-        """Release what was not started, wait for what runs, move or fail the rest, and leave the cluster."""
+        """Release what was taken only now, wait for what runs, move or fail the rest, and leave the cluster."""
         await self._announce()
         self._lease.hurry()  # so that every shard knows too that it drains
-        releasing = [asyncio.create_task(consumer.release_pending(), name="release") for consumer in consumers]
+        releasing = [asyncio.create_task(consumer.release(), name="release") for consumer in consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
         await asyncio.gather(*releasing, return_exceptions=True)
@@ -333,7 +343,7 @@ class Worker:
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
 
-        The reply to their start was lost. If they have ended here, Redis has lost the end, which is reported again.
+        The reply to their take was lost. If they have ended here, Redis has lost the end, which is reported again.
         """
         await self._correct_each(self._requeue_or_end, rids)
 
@@ -342,7 +352,7 @@ class Worker:
             return
         record = await self._store.read(rid)
         if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
-            await self._store.requeue(rid, self._id_for(rid), attempt=record.attempt if record is not None else 0)
+            await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
 
     async def _correct_each(self, correct: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
         """Correct the state of many requests at once, since a heartbeat waits for it. Raises StoreUnavailable.
@@ -367,6 +377,6 @@ class Worker:
         return self._lease.ids[self._store.keys.shard_of(rid)]
 
     async def on_new_epoch(self, shard: int) -> None:
-        """Create the consumer groups of a shard that has lost its data."""
-        with suppress(RedisError, OSError):  # otherwise the queue consumer creates them when it finds them missing
-            await self._consumers[shard].open_queues()
+        """Take from a shard that has lost its data: it does not know any more that this worker waits."""
+        if self._consumers:
+            self._consumers[shard].ring()

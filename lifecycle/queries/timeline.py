@@ -15,7 +15,6 @@ from lifecycle.types import RequestRecord
 WHATS = (
     "admitted",
     "queued",
-    "returned",
     "started",
     "first_event",
     "reader_attached",
@@ -89,11 +88,9 @@ def _entries_of(step: dict[str, Any]) -> list[Entry]:
     """Return what one noted step tells: the end of an attempt also tells its start and that the request waits again."""
     at, what = float(step["at"]), step["what"]
     details = {name: value or None for name, value in step.items() if name not in ("at", "what", "started_at")}
-    if what not in ("requeued", "returned"):
+    if what != "requeued":
         return [Entry(at, what, details)]
     queued = Entry(at, "queued", {})
-    if what == "returned":
-        return [Entry(at, what, details), queued]
     attempt = {"attempt": step["attempt"], "worker": step["worker"]}
     failure = {"error_type": step.get("error_type", ""), "error_message": step.get("error_message")}
     ended = Entry(at, "attempt_ended", attempt | {"outcome": "failed" if failure["error_type"] else "moved"} | failure)

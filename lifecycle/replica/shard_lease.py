@@ -81,6 +81,8 @@ class ShardLease:
         is to sweep the shard; without it, it is never told to.
         """
         self.joined = asyncio.Event()  # set while the lease is held, as far as this replica knows
+        self.waits = False  # a worker waits for a bell: see QueueConsumer
+        self.on_queued: Callable[[], None] | None = None  # called when something may be queued of which no bell tells
         self._store = store
         self._shard = shard
         self._role = role
@@ -200,8 +202,11 @@ class ShardLease:
             draining=self._is_draining(),
             sweeps=self._on_sweep_due is not None,
             elapsed_secs=self._elapsed_secs(asked_at),
+            waits=self.waits,
         )
         self._note_renewal(asked_at)
+        if reconciliation.takes and self.on_queued is not None:
+            self.on_queued()
         if reconciliation.sweep and self._on_sweep_due is not None:
             self._on_sweep_due(self._shard)
         return reconciliation

@@ -29,7 +29,6 @@ class Connections:
     """The connections of a replica."""
 
     store: Store
-    blocking: list[Commands]  # one for each shard, for the blocking reads of one caller
     push_factories: list[ConnectionFactory]  # one for each shard, for listening to its sharded channels
     subscriptions: Subscriptions
 
@@ -41,9 +40,8 @@ class Connections:
         """
         async with _Deployment.open(settings) as deployment:
             store = deployment.store(settings)
-            blocking = [deployment.blocking() for _ in store.keys.prefixes]
             push_factories = [deployment.shard_factory(prefix) for prefix in store.keys.prefixes]
-            yield cls(store, blocking, push_factories, Subscriptions(deployment.factory))
+            yield cls(store, push_factories, Subscriptions(deployment.factory))
 
 
 @asynccontextmanager

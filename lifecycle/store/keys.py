@@ -48,14 +48,30 @@ SHARD_KEYS = (
     Key("overfull", "hash", "members removed by sweep", "owner with too much kept content → bytes that are allowed"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
-    Key("queue:", "stream", "permanent, one per known model", "<model>: queued requests; group `workers`"),
-    Key("retry:", "stream", "permanent, one per known model", "<model>: requests to try again; read first"),
+    Key("levels:", "zset", "members removed with the last request", "<model>: priorities of which requests wait"),
+    Key(
+        "level:",
+        "zset",
+        "members removed with the owner's last request",
+        "<priority>|<model>: owner by the virtual time at which it is served next",
+    ),
+    Key(
+        "flow:",
+        "zset",
+        "members removed when they start or end",
+        "<priority>|<length of owner>|<owner>|<model>: queued rids in the order of an owner's flow",
+    ),
+    Key("virtual_times:", "zset", "TTL: a day from the last starts", "<model>: owner by its virtual time, in tokens"),
+    Key("queue:", "hash", "TTL: a day from the last starts", "<model>: virtual time, mean answer, starts of a minute"),
+    Key("queued:", "hash", "members removed with the last request", "<model>: owner → number of its queued requests"),
     Key(
         "queued_bytes",
         "hash",
         "members removed with the last body that waits",
         "model → bytes of the bodies queued for it",
     ),
+    Key("waiting:", "zset", "members removed when rung or expired", "<model>: worker with a free slot by since when"),
+    Key("taken", "hash", "members removed by the reaper", "worker → number, nonce and rids of its last take"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: labels → queued + 2^26 * running"),
     Key("group_counts", "hash", "permanent, bounded by labels", "the sum of `counts` of all frontends"),
@@ -90,7 +106,7 @@ SHARD_KEYS = (
         "worker → JSON object: its models, and if it drains",
     ),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served in this shard"),
-    Key("pending_cleanup", "hash", "members removed when they are reaped", "expired replica → role, models, drained"),
+    Key("pending_cleanup", "hash", "members removed when they are reaped", "expired replica → role, drained"),
     Key("clock", "hash", "permanent", "last time seen, grace after an outage, next sweep, steps of Redis's clock"),
 )
 
@@ -109,7 +125,9 @@ CONTROL_KEYS = (
 
 CHANNELS = (
     Channel("request:<rid>", "all", "status of the client's connection, cancel, end: objects with `type`"),
-    Channel("worker:<worker>", "all", "cancels: objects with `type`, `rid`, `mode` and `reason`"),
+    Channel(
+        "worker:<worker>", "all", "cancels and bells: objects with `type`, and `rid`, `mode`, `reason` or `prefix`"
+    ),
     Channel("inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`"),
 )
 
@@ -180,7 +198,7 @@ class Keys:
         return f"{self.namespace}:request:{rid}"
 
     def worker_channel(self, worker: str) -> str:
-        """Return the channel of the cancels for a worker's requests."""
+        """Return the channel of the cancels for a worker's requests, and of the bells that wake it."""
         return f"{self.namespace}:worker:{worker}"
 
     def inbox(self, shard: int, frontend: str) -> str:

@@ -31,7 +31,7 @@ from lifecycle.types import Labels, Role
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "8"
+SCHEMA_VERSION = "9"
 _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation returns; the next one returns the rest
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request
@@ -148,6 +148,7 @@ class Membership(ScriptRunner):
         draining: bool = False,
         sweeps: bool = False,
         elapsed_secs: float | None = None,
+        waits: bool = False,
     ) -> Reconciliation:
         """Renew a replica's lease in one shard, or join it, and compare what the replica holds with what it counts.
 
@@ -160,6 +161,7 @@ class Membership(ScriptRunner):
 
         `elapsed_secs` is the time since the replica's last call for the shard, by its monotonic clock; None for the
         first. Redis's clock may step, and what it shows beyond this time does not count for the limits of requests.
+        `waits` says that a worker believes to be rung when something is queued.
 
         Raises Fenced when the replica's lease in this shard has expired: the id never becomes valid there again. Raises
         StoreUnavailable.
@@ -176,6 +178,7 @@ class Membership(ScriptRunner):
             "1" if draining else "",
             _CANCELLATIONS_LIMIT,
             "" if elapsed_secs is None else f"{elapsed_secs:.3f}",
+            "1" if waits else "",
         )
         if reply[0] == b"fenced":
             raise fenced(replica)
@@ -186,8 +189,16 @@ class Membership(ScriptRunner):
             counted = await self._counted(f"{prefix}{'running' if role == Role.WORKER else 'inflight'}:{replica}")
             not_in_redis = [rid for rid in rids if rid not in counted]
             not_held_locally = [rid for rid in counted if rid not in held]
-        epoch, count, tick, sweep = as_text(reply[1]), int(reply[2]), int(reply[4]), bool(reply[5])
-        return Reconciliation(epoch, count, cancellations, not_in_redis, not_held_locally, tick, sweep)
+        return Reconciliation(
+            epoch=as_text(reply[1]),
+            held=int(reply[2]),
+            pending_cancellations=cancellations,
+            not_in_redis=not_in_redis,
+            not_held_locally=not_held_locally,
+            tick=int(reply[4]),
+            sweep=bool(reply[5]),
+            takes=bool(reply[6]),
+        )
 
     async def _counted(self, key: str) -> set[str]:
         """Return the request ids in a replica's table, read in pages that Redis sends within a millisecond."""
@@ -208,10 +219,7 @@ class Membership(ScriptRunner):
         `reap` is done with them. May be repeated. Raises StoreUnavailable.
         """
         reply = await self._call("expire", self._prefixes[shard], self.settings.lease_secs, leaving, EXPIRE_LIMIT)
-        return [
-            ExpiredReplica(as_text(replica), as_text(role), orjson.loads(models), bool(draining))
-            for replica, role, models, draining in reply
-        ]
+        return [ExpiredReplica(as_text(replica), as_text(role), bool(draining)) for replica, role, draining in reply]
 
     async def reap(self, shard: int, expired: ExpiredReplica) -> Reaped:
         """Clean up after an expired replica in one shard, up to 10 requests a call.
@@ -227,7 +235,6 @@ class Membership(ScriptRunner):
             self._prefixes[shard],
             expired.replica,
             expired.role,
-            orjson.dumps(expired.models),
             "" if expired.draining else "1",
             self.settings.retention_secs,
             self.settings.max_attempts,
@@ -240,7 +247,7 @@ class Membership(ScriptRunner):
 
         It ends requests past a time limit or a disconnect grace, removes expired records from the listings, and, for up
         to 100 of the models that the shard knows, from `first_model` on, fails the queued requests that nobody can
-        serve, and queues deliveries to expired workers again. Nobody can serve a model in `outages`, or one without a
+        serve. Nobody can serve a model in `outages`, or one without a
         living worker for a lease. Limits are judged by the clock of the shard's server, in the same script that ends
         the request. May be repeated. Raises StoreUnavailable.
         """

@@ -13,18 +13,20 @@ from lifecycle.store.runner import ScriptRunner, as_text
 from lifecycle.types import Role
 
 _READING_SCRIPTS = "no-writes"
+_OF_WORKERS = "take"  # the script that no frontend runs
 _OUTSIDE_OF_SCRIPTS = {
     Role.FRONTEND: ("HSCAN", "PERSIST", "SSUBSCRIBE", "SUBSCRIBE", "ZREVRANGE"),
-    Role.WORKER: ("HSCAN", "SUBSCRIBE", "XGROUP CREATE", "XREADGROUP"),
+    Role.WORKER: ("HSCAN", "PUBLISH", "SUBSCRIBE"),
 }
 
 
 def needed_commands(role: Role) -> list[str]:
-    """Return the commands that a replica of this role cannot do without, such as `HSET` and `XGROUP CREATE`.
+    """Return the commands that a replica of this role cannot do without, such as `HSET` and `ZADD`.
 
-    A worker reads no lists, so it needs the commands of those scripts only that write.
+    A worker reads no lists, so it needs the commands of those scripts only that write. A frontend takes no requests.
     """
-    sources = [script_loader.load(name).source for name in script_loader.names()]
+    names = [name for name in script_loader.names() if role is Role.WORKER or name != _OF_WORKERS]
+    sources = [script_loader.load(name).source for name in names]
     if role is Role.WORKER:
         sources = [source for source in sources if _READING_SCRIPTS not in source.partition("\n")[0]]
     in_scripts = {command for source in sources for command in script_loader.commands_of(source)}

@@ -1,4 +1,4 @@
-"""Make the queues of models, and measure what waits in them."""
+"""Take what is queued, and measure it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,78 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import StoreUnavailable
+from lifecycle.store.membership import fenced
+from lifecycle.store.results import Offer, Run, Start, Taken, Unsupported
 from lifecycle.store.runner import ScriptRunner, as_text
+
+TAKE_LIMIT = 16  # requests that one take starts, which takes Redis 2 ms at most
+_BODIES_BYTES = 1024 * 1024  # that one take returns, beside the first body
 
 
 class Queues(ScriptRunner):
-    """The part of the Store that knows the queues: of each model one for new requests and one for those tried again."""
+    """The part of the Store that knows the queues of models."""
 
-    async def open_queues(self, shard: int, models: Sequence[str], *, retry_for_secs: float = 0.0) -> None:
-        """Make the queues of these models in one shard, with the consumer group that all workers share.
+    async def take(
+        self,
+        shard: int,
+        worker: str,
+        number: int,
+        nonce: str,
+        models: Sequence[str],
+        slots: int,
+        offer: Offer | None = None,
+        *,
+        retry_for_secs: float = 0.0,
+    ) -> Taken | None:
+        """Begin attempts on the next queued requests of these models in one shard, `slots` or 16 of them at most.
 
-        A repetition changes nothing. Raises StoreUnavailable, but not because the memory of Redis is full.
+        The models are served in turn. Each attempt gets the next number of its request, and its first stream entry
+        makes Redis refuse tokens of all earlier attempts. It also gets `nonce`, which distinguishes it from another
+        start that gets the same number after Redis has lost this one. What the worker's `offer` does not serve stays
+        queued, and some of it is returned. A request that is past a time limit ends, and so does one that has tokens
+        when the engine cannot continue behind them.
+
+        The worker waits for a bell afterwards unless it has no free slot left. With no `slots` it stops waiting, and
+        another waiting worker is rung if something is queued.
+
+        `number` counts the takes of the worker in the shard. A repetition with the same number returns the same runs,
+        without those that run there no more. None is returned when a later take has been executed. Raises Fenced when
+        the worker has expired.
         """
-        prefix = self._prefixes[shard]
-        await self.run("open_queues", prefix, orjson.dumps(list(models)), retry_for_secs=retry_for_secs)
+        offer = offer or Offer()
+        reply = await self.run(
+            "take",
+            self._prefixes[shard],
+            worker,
+            number,
+            nonce,
+            orjson.dumps(list(models)),
+            min(slots, TAKE_LIMIT),
+            _BODIES_BYTES,
+            int(offer.resumable),
+            self.settings.retention_secs,
+            " ".join(offer.accepts),
+            offer.endpoints,
+            retry_for_secs=retry_for_secs,
+        )
+        what = as_text(reply[0])
+        if what == "fenced":
+            raise fenced(worker)
+        if what == "stale":
+            return None
+        unsupported = [
+            Unsupported(as_text(rid), as_text(model), as_text(endpoint), tuple(as_text(needs).split()))
+            for rid, model, endpoint, needs in reply[2]
+        ]
+        return Taken([_run_of(run, nonce) for run in reply[1]], unsupported, bool(reply[3]))
 
-    async def queue_depth(self, model: str) -> int:
-        """Return how many requests wait for this model in the shards that answer.
+    async def queue_depth(self, model: str, owner: str) -> int:
+        """Return how many requests of an owner wait for this model in the shards that answer.
 
         A shard that is unavailable counts as 0, so the number is then too small.
         """
-        keys = [prefix + queue + model for prefix in self._prefixes for queue in ("queue:", "retry:")]
-        return sum(await self._each("XLEN", keys))
+        counts = await self._each("HGET", [prefix + "queued:" + model for prefix in self._prefixes], owner)
+        return sum(int(count or 0) for count in counts)
 
     async def queued_bytes(self) -> dict[str, int]:
         """Return how many bytes the queued requests' bodies have, by model, in the shards that answer."""
@@ -39,10 +90,32 @@ class Queues(ScriptRunner):
             found.update({as_text(model): int(size) for model, size in zip(flat[::2], flat[1::2], strict=True)})
         return dict(found)
 
-    async def _each(self, command: str, keys: Sequence[str]) -> list[Any]:
+    async def _each(self, command: str, keys: Sequence[str], *args: str) -> list[Any]:
         """Return the replies about these keys of several shards, without those of shards that are unavailable."""
-        replies = await asyncio.gather(*(self.commands.execute(command, key) for key in keys), return_exceptions=True)
+        asked = (self.commands.execute(command, key, *args) for key in keys)
+        replies = await asyncio.gather(*asked, return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException) and not isinstance(reply, StoreUnavailable):
                 raise reply
         return [reply for reply in replies if not isinstance(reply, BaseException)]
+
+
+def _run_of(reply: Sequence[Any], nonce: str) -> Run:
+    start = Start(
+        attempt=int(reply[2]),
+        base=int(reply[3]),
+        body=reply[4],
+        request_type=as_text(reply[5]),
+        cancel_mode=as_text(reply[6]),
+        cancel_reason=as_text(reply[7]),
+        traceparent=as_text(reply[8]),
+        created_at=float(reply[9]),
+        needs=tuple(as_text(reply[10]).split()),
+        headers=reply[11],
+        endpoint=as_text(reply[12]),
+        owner=as_text(reply[13]),
+        nonce=nonce,
+        length=int(reply[14]),
+        priority=int(reply[15]),
+    )
+    return Run(as_text(reply[0]), as_text(reply[1]), start)

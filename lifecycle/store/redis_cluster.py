@@ -16,9 +16,9 @@ from lifecycle.store.redis_errors import unavailable
 _KEYLESS = frozenset(
     {"PING", "ECHO", "TIME", "INFO", "CONFIG", "CLIENT", "SCAN", "SCRIPT", "CLUSTER", "COMMAND", "PUBLISH"}
 )
-_KEY_SECOND = frozenset({"XINFO", "XGROUP", "OBJECT", "MEMORY"})
+_KEY_SECOND = frozenset({"XINFO", "OBJECT", "MEMORY"})
 _KEY_THIRD = frozenset({"EVAL", "EVALSHA"})
-_KEY_BEHIND_STREAMS = frozenset({"XREAD", "XREADGROUP"})
+_KEY_BEHIND_STREAMS = frozenset({"XREAD"})
 
 
 def key_of(args: Sequence[Any]) -> str | bytes | None:

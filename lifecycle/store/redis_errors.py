@@ -27,20 +27,17 @@ from lifecycle.errors import StoreFull, StoreUnavailable
 
 _CODE = re.compile(r"-?([A-Z]{3,}[A-Z0-9]*)\b")
 _ABOUT_THE_DATA = re.compile(
-    r"WRONGTYPE |NOGROUP "  # of a key or a stream
-    r"|no such key|The XGROUP subcommand requires the key to exist"
+    r"WRONGTYPE |no such key"
     r"|user_script:\d+: |Error compiling script"  # a script met what it does not expect, or cannot run here at all
     r"|(hash )?value is not |(increment|decrement|increment or decrement) would |The ID specified in XADD "
 )
-_BUSYGROUP = "BUSYGROUP"
 _ARGUMENTS = ", with args beginning with"  # of a command that is not known; they may be a part of a prompt
 
 
 def unavailable(failure: BaseException, command: str = "") -> StoreUnavailable | None:
     """Return the error as StoreUnavailable, or None when it tells something about the data, or is a bug.
 
-    None is also returned for an error with which `command` answers its caller: NOSCRIPT of an EVALSHA, and BUSYGROUP of
-    an XGROUP.
+    None is also returned for NOSCRIPT, with which an EVALSHA answers its caller.
     """
     if isinstance(failure, AuthenticationError):
         return StoreUnavailable("Redis refused the credentials of LIFECYCLE_REDIS_URL", str(failure))
@@ -61,15 +58,9 @@ def unavailable(failure: BaseException, command: str = "") -> StoreUnavailable |
         return StoreFull(str(failure))
     if isinstance(failure, ReadOnlyError):
         return StoreUnavailable("Redis refuses writes", str(failure))
-    if not isinstance(failure, ResponseError) or _is_answer(failure, command):
+    if not isinstance(failure, ResponseError) or (command == "EVALSHA" and isinstance(failure, NoScriptError)):
         return None
     return _refusal(failure)
-
-
-def _is_answer(failure: ResponseError, command: str) -> bool:
-    if command == "EVALSHA":
-        return isinstance(failure, NoScriptError)
-    return command == "XGROUP" and str(failure).startswith(_BUSYGROUP)
 
 
 def _refusal(failure: ResponseError) -> StoreUnavailable | None:

@@ -30,7 +30,7 @@ from lifecycle.store.redis_errors import unavailable
 log = logging.getLogger(__name__)
 
 REPLICATED = frozenset(
-    {"admit", "track", "start", "finish", "fail", "lost_start", "cancel", "disconnect", "delete_content"}
+    {"admit", "track", "take", "finish", "fail", "lost_start", "cancel", "disconnect", "delete_content"}
 )
 """The scripts that wait: their caller tells somebody, or starts an engine, and cannot take it back."""
 

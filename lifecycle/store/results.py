@@ -7,11 +7,14 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from lifecycle.types import SERVES, ErrorDetail, Event, Labels, RequestRecord
+from lifecycle.store.arguments import endpoints_argument
+from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, Event, Labels, RequestRecord
 
 Refusal = Literal["gone", "closed", "fenced", "expired"]
 """Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
 AdmissionOutcome = Literal["admitted", "exists", "full", "full_bytes", "late", "fenced"]
+EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
+"""The endpoints of a worker that serves each of them without translation."""
 
 
 def queued_and_running(number: int) -> tuple[int, int]:
@@ -49,6 +52,10 @@ class NewRequest(NamedTuple):
     webhook_url: str = ""  # gets an event at the end; empty for none
     parent: str = ""  # the id of the request that started this one; empty for none
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
+    priority: int = 0  # lower is served first
+    weight: float = 1  # of the owner: its share of the tokens among those that wait
+    prompt_tokens: int = 0  # as estimated
+    max_tokens: int | None = None  # of the answer; None when the call does not say
 
 
 class Admission(NamedTuple):
@@ -76,6 +83,7 @@ class Start(NamedTuple):
     owner: str = ""  # the name of the API key; empty for none
     nonce: str = ""  # of this start; empty for one by an older replica
     length: int | None = None  # entries in the token stream; None leaves it unchecked
+    priority: int = 0
 
     @property
     def served(self) -> str:
@@ -85,22 +93,43 @@ class Start(NamedTuple):
         return next((name.removeprefix(SERVES) for name in self.needs if name.startswith(SERVES)), self.endpoint)
 
 
-class Unsupported(NamedTuple):
-    """A delivery whose request needs an endpoint or parameters that the worker's engine does not take.
+class Run(NamedTuple):
+    """A request that a worker has taken, and its right to run it."""
 
-    It stays pending.
+    rid: str
+    model: str
+    start: Start
+
+
+class Unsupported(NamedTuple):
+    """A queued request that needs an endpoint or parameters which the worker's engine does not take.
+
+    It stays queued.
     """
 
+    rid: str
+    model: str
     endpoint: str
     needs: tuple[str, ...]
 
 
-class Drop(NamedTuple):
-    """A delivery with nothing to run. `why` is `unknown`, a terminal status, `taken`, `moved`, `overdue` or
-    `worker_lost`.
+class Offer(NamedTuple):
+    """What a worker offers the requests that it takes: see Store.take."""
+
+    resumable: bool = False  # its engine can continue behind the tokens of another attempt
+    accepts: Sequence[str] = ("*",)  # the gated parameters that the engine takes, `*` for all
+    endpoints: str = EVERY_ENDPOINT
+
+
+class Taken(NamedTuple):
+    """The answer to a take: requests that have started, and some that this worker's engine cannot serve.
+
+    `waits`: nothing is left for this worker, which is rung when something comes.
     """
 
-    why: str
+    runs: list[Run]
+    unsupported: list[Unsupported]
+    waits: bool
 
 
 class Append(NamedTuple):
@@ -240,6 +269,7 @@ class Reconciliation(NamedTuple):
     not_held_locally: list[str]
     tick: int  # how often the replica has asked; one that goes back shows that the last writes were lost
     sweep: bool = False  # a sweep of the shard is due, and this replica is to do it
+    takes: bool = False  # something may be queued for this worker of which no bell tells
 
 
 class ExpiredReplica(NamedTuple):
@@ -247,7 +277,6 @@ class ExpiredReplica(NamedTuple):
 
     replica: str
     role: str
-    models: list[str]
     draining: bool = False
 
 

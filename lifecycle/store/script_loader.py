@@ -14,7 +14,7 @@ from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit$", re.MULTILINE)
-_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'(?:, '(CREATE|DELCONSUMER)')?")
+_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"
@@ -51,8 +51,8 @@ def names() -> list[str]:
 
 
 def commands_of(source: str) -> list[str]:
-    """Return the commands that a script cannot do without, such as `HSET` and `XGROUP DELCONSUMER`."""
-    found = {" ".join(filter(None, match.groups())) for match in _CALL.finditer(source)}
+    """Return the commands that a script cannot do without, such as `HSET`."""
+    found = set(_CALL.findall(source))
     return sorted(found - {_OPTIONAL})
 
 
@@ -61,8 +61,7 @@ def _included(match: re.Match[str]) -> str:
 
 
 def _check(command: str) -> str:
-    words = ", ".join(f"'{word}'" for word in command.split())
-    return f"require_command({words})"
+    return f"require_command('{command}')"
 
 
 def name_of(reference: str) -> str:

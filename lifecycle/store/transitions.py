@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import orjson
 
 from lifecycle.encoding import encode_events, encode_json
-from lifecycle.ids import new_start_nonce
-from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail, endpoints_argument
+from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail
 from lifecycle.store.contents import Contents
 from lifecycle.store.listings import Listings
 from lifecycle.store.local_starts import LocalStarts
@@ -22,13 +20,10 @@ from lifecycle.store.results import (
     Append,
     Cancellation,
     Disconnection,
-    Drop,
     Ended,
     Failure,
     NewRequest,
     Outcome,
-    Start,
-    Unsupported,
     ended_of,
     record_of,
 )
@@ -36,17 +31,12 @@ from lifecycle.store.runner import as_text
 from lifecycle.store.token_appends import TokenAppends
 from lifecycle.store.webhooks import WebhookOutbox, event_id
 from lifecycle.types import (
-    NATIVE,
     OPERATOR_LIBRARY,
     CancelMode,
-    Endpoint,
     ErrorDetail,
     RequestRecord,
     reported_tokens,
 )
-
-EVERY_ENDPOINT = endpoints_argument(dict.fromkeys(Endpoint, NATIVE))
-"""The endpoints of a worker that serves each of them without translation."""
 
 
 class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends, LostStarts, LocalStarts):
@@ -71,10 +61,10 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
         """Write a new request's record, queue it and count it as inflight of its frontend.
 
         A repetition with the same nonce returns `admitted` with the same time; one with another nonce returns `exists`.
-        A request is refused without any write as `full` (the shard's queue of the model has reached `queue_limit`),
-        `full_bytes` (the bodies that wait in the shard would exceed `queue_bytes`; one alone never does), `late` (the
-        time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull, when its memory
-        is full.
+        A request is refused without any write as `full` (`queue_limit` requests of its owner wait for the model in the
+        shard), `full_bytes` (the bodies that wait in the shard would exceed `queue_bytes`; one alone never does),
+        `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull,
+        when its memory is full.
         """
         reply = await self._in_shard(
             "admit",
@@ -107,75 +97,15 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             event_id(request.rid, request.nonce) if request.webhook_url else "",
             request.parent,
             request.own_labels,
+            request.priority,
+            f"{request.weight:g}",
+            request.prompt_tokens,
+            "" if request.max_tokens is None else request.max_tokens,
         )
         outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
-
-    async def start(
-        self,
-        rid: str,
-        worker: str,
-        queue: str,
-        model: str,
-        entry: str,
-        *,
-        resumable: bool = False,
-        accepts: Sequence[str] = ("*",),
-        endpoints: str = EVERY_ENDPOINT,
-        retry_for_secs: float = 0.0,
-    ) -> Start | Drop | Unsupported:
-        """Begin an attempt on a request that `queue` (`queue` or `retry`) has delivered as `entry`.
-
-        The attempt gets the next number, and its first stream entry makes Redis refuse tokens of all earlier attempts.
-        It also gets a random nonce, which distinguishes it from another start that gets the same number after Redis has
-        lost this one.
-        A repetition for the same delivery by the same worker returns the same Start. Drop is returned, and the delivery
-        removed from the queue, when there is nothing to run; a request that is past a time limit ends here, and so does
-        one that has tokens when the engine cannot continue behind them (`resumable`). Unsupported is returned, and
-        nothing is changed, when the request came to an endpoint that is not in `endpoints`, or needs a gated parameter
-        that is not in `accepts` (`*` stands for all).
-
-        Raises Fenced when the worker has expired; the delivery is then queued again.
-        """
-        reply = await self._in_shard(
-            "start",
-            rid,
-            retry_for_secs,
-            rid,
-            worker,
-            new_start_nonce(),
-            queue,
-            model,
-            entry,
-            int(resumable),
-            self.settings.retention_secs,
-            " ".join(accepts),
-            endpoints,
-        )
-        if as_text(reply[0]) == "fenced":
-            raise fenced(worker)
-        if as_text(reply[0]) == "drop":
-            return Drop(as_text(reply[1]))
-        if as_text(reply[0]) == "unsupported":
-            return Unsupported(as_text(reply[1]), tuple(as_text(reply[2]).split()))
-        return Start(
-            int(reply[1]),
-            int(reply[2]),
-            reply[3],
-            as_text(reply[4]),
-            as_text(reply[5]),
-            as_text(reply[6]),
-            as_text(reply[7]),
-            float(reply[8]),
-            tuple(as_text(reply[9]).split()),
-            reply[10],
-            as_text(reply[11]),
-            as_text(reply[12]),
-            as_text(reply[13]),
-            int(reply[14]),
-        )
 
     async def finish(
         self,
@@ -251,14 +181,16 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
         *,
         seen: int | None = None,
         detail: ErrorDetail | None = None,
+        only_queued: bool = False,
         retry_for_secs: float = 0.0,
     ) -> Ended:
         """End a request as failed, on behalf of its frontend. A worker that runs it is notified to kill it.
 
         A worker that can neither run nor hand on a queued request fails it too. `detail` has the parts of the error
-        that the client gets beside the message. With `seen` it ends only if no token came after that number; else
-        `moved` is returned. Returns `done`, or `already` when it had ended before, also by an earlier execution of this
-        call. Nothing is written for `unknown`, `moved` and `killing` (a kill is pending, which the worker confirms).
+        that the client gets beside the message. With `seen` it ends only if no token came after that number, and with
+        `only_queued` only if it has not been started; else `moved` is returned. Returns `done`, or `already` when it
+        had ended before, also by an earlier execution of this call. Nothing is written for `unknown`, `moved` and
+        `killing` (a kill is pending, which the worker confirms).
         """
         reply = await self._in_shard(
             "fail",
@@ -269,6 +201,7 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             message[:MESSAGE_CHARS],
             "" if seen is None else seen,
             encode_detail(detail),
+            "1" if only_queued else "",
             self.settings.retention_secs,
         )
         return ended_of(reply)
@@ -356,20 +289,18 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
         self,
         rid: str,
         worker: str,
+        attempt: int,
         *,
-        attempt: int | None = None,
-        queue: str = "",
-        entry: str = "",
         failure: Failure | None = None,
         retry_for_secs: float = 0.0,
     ) -> str:
-        """Return a request of this worker to the retry queue: a running attempt, or a delivery that was not started.
+        """Queue a request again that runs here, in front of its owner's others, and ring a worker that waits.
 
-        A running request is named by `attempt`, a delivery by `queue` and `entry`. `failure` says why the attempt
-        failed; without it the request is moved in an orderly way, which uses up no attempt. The end of a requeued
-        attempt is marked in the stream, so tokens of it that are still under way are refused. Returns `requeued`;
-        `ended` when the request ended instead, because a cancel is pending, its attempts are used up, or its engine
-        cannot continue behind its tokens; `not` when it is not this worker's; or `unknown`. A repetition returns `not`.
+        `failure` says why the attempt failed; without it the request is moved in an orderly way, which uses up no
+        attempt. The end of the attempt is marked in the stream, so tokens of it that are still under way are refused.
+        Returns `requeued`; `ended` when the request ended instead, because a cancel is pending, its attempts are used
+        up, or its engine cannot continue behind its tokens; `not` when it is not this worker's; or `unknown`. A
+        repetition returns `not`.
         """
         reply = await self._in_shard(
             "requeue",
@@ -377,9 +308,7 @@ class Store(Membership, Queues, Listings, Contents, WebhookOutbox, TokenAppends,
             retry_for_secs,
             rid,
             worker,
-            "" if attempt is None else attempt,
-            queue,
-            entry,
+            attempt,
             int(failure is not None and failure.uses_attempt),
             failure.message[:MESSAGE_CHARS] if failure else "",
             encode_detail(failure.detail if failure else None),

@@ -53,7 +53,7 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            refusal = await self._queue_limit.refusal(admit.labels.model, len(admit.body))
+            refusal = await self._queue_limit.refusal(admit.labels.model, admit.owner, len(admit.body))
             if refusal is not None:
                 raise Rejected(refusal)
             return await self._admit(admit)

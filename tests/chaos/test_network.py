@@ -213,7 +213,7 @@ async def test_lost_end_messages(make_settings: MakeSettings, tmp_path: Path, he
 
 
 @pytest.mark.parametrize("then", [Then.RESET, Then.SWALLOW], ids=lambda then: then.name.lower())
-@pytest.mark.parametrize("name", ["start", "append", "finish"])
+@pytest.mark.parametrize("name", ["take", "append", "finish"])
 @pytest.mark.fault(
     "The reply to a worker's start, append or finish is lost: the connection is reset, or the reply never arrives.",
     "The call is repeated; nothing happens twice, and nothing is lost.",

@@ -71,7 +71,7 @@ class Bench:
     async def outcomes(self, engine: Engine) -> list[Outcome]:
         """Run one attempt to its end and return what it reported."""
         await self.world.admit()
-        start = await self.world.start(await self.world.take())
+        start = (await self.world.take()).start
         assert isinstance(start, Start)
         store = self.world.store
         writer = JournalWriter(store, ["w0"])

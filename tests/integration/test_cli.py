@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from lifecycle.settings import Settings, as_environment
-from lifecycle.store.results import Start
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, RequestRecord, Role
 from tests.admitting import admit
@@ -58,9 +57,9 @@ async def admitted(store: Store, rid: str, *, running: bool = False) -> RequestR
     await admit(store, rid, labels=Labels("m", "completions", "stream"), frontend="f")
     if running:
         await join(store, "w", Role.WORKER, {}, ["m"])
-        record = store.keys.prefix_of(rid) + "request:" + rid
-        entry = (await store.command("HGET", record, "entry")).decode()
-        assert isinstance(await store.start(rid, "w", "queue", "m", entry), Start)
+        taken = await store.take(store.keys.shard_of(rid), "w", 1, "nonce-01", ["m"], 1)
+        assert taken is not None
+        assert [run.rid for run in taken.runs] == [rid]
     found = await store.read(rid)
     assert found is not None
     return found

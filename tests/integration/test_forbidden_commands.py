@@ -16,8 +16,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import ExpiredReplica, Start
-from lifecycle.store.runner import as_text
+from lifecycle.store.results import ExpiredReplica, Taken
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import ClaimedWebhooks
 from lifecycle.types import CancelMode, Role
@@ -40,11 +39,14 @@ async def test_a_request_is_not_unknown(server: EmbeddedRedis) -> None:
             await store.read("r1")
 
 
-async def test_a_delivery_is_not_dropped(server: EmbeddedRedis) -> None:
+async def test_a_queued_request_is_not_dropped(server: EmbeddedRedis) -> None:
     async with open_store(Settings(redis_url=server.url)) as store:
+        await admit(store, "r1")
         ask(server, "ACL", "SETUSER", "default", "-hmget")
         with pytest.raises(StoreUnavailable):
-            await store.start("r1", "worker-1", "queue", "m", "1-1")
+            await _take(store)
+        ask(server, "ACL", "SETUSER", "default", "+hmget")
+        assert len((await _take(store)).runs) == 1
 
 
 async def test_a_cancel_is_not_lost_on_its_way_to_a_worker(server: EmbeddedRedis) -> None:
@@ -67,23 +69,14 @@ async def test_a_webhook_is_not_dropped(server: EmbeddedRedis) -> None:
         assert (await _claim(store)).lost == 0
 
 
-async def test_deliveries_are_not_overlooked(server: EmbeddedRedis) -> None:
+async def test_a_request_that_cannot_leave_the_queue_stays(server: EmbeddedRedis) -> None:
     async with open_store(Settings(redis_url=server.url)) as store:
         await admit(store, "r1")
-        ask(server, "ACL", "SETUSER", "default", "-xpending")
-        expired = ExpiredReplica("worker-1", Role.WORKER, ["m"])
+        ask(server, "ACL", "SETUSER", "default", "-zrem")
         with pytest.raises(StoreUnavailable):
-            await store.reap(0, expired)
-        with pytest.raises(StoreUnavailable):
-            await store.sweep(0)
-
-
-async def test_a_delivery_that_cannot_be_acknowledged_stays(server: EmbeddedRedis) -> None:
-    async with open_store(Settings(redis_url=server.url)) as store:
-        await admit(store, "r1")
-        ask(server, "ACL", "SETUSER", "default", "-xack")
-        with pytest.raises(StoreUnavailable):
-            await store.start("r1", "worker-1", "queue", "m", await _entry(store, "r1"))
+            await _take(store)
+        ask(server, "ACL", "SETUSER", "default", "+zrem")
+        assert len((await _take(store)).runs) == 1
 
 
 async def test_content_is_measured_without_the_command_for_it(server: EmbeddedRedis) -> None:
@@ -99,23 +92,23 @@ async def test_the_wrong_types_of_others_fail_nothing(server: EmbeddedRedis) -> 
         prefix = store.keys.prefixes[0]
         await store.commands.execute("SADD", prefix + "pending_cancellations:worker-1", "r1")
         await store.commands.execute("ZADD", prefix + "webhooks", "1", "e1")
-        for key in ("request:r1", "webhook:e1", "queue:m"):
+        for key in ("request:r1", "webhook:e1"):
             await store.commands.execute("SET", prefix + key, "text")
         reconciliation = await store.reconcile_shard(0, "worker-1", Role.WORKER)
         assert [cancel.rid for cancel in reconciliation.pending_cancellations] == ["r1"]
         assert (await _claim(store)).lost == 1
-        assert (await store.reap(0, ExpiredReplica("worker-1", Role.WORKER, ["m"]))).done
+        assert (await store.reap(0, ExpiredReplica("worker-1", Role.WORKER))).done
 
 
 @pytest.mark.parametrize("arguments", [["frontend", "--port", "0"], ["worker", "--engine", "echo", "--model", "m"]])
 def test_a_replica_does_not_start_without_a_command_that_it_needs(server: EmbeddedRedis, arguments: list[str]) -> None:
-    ask(server, "ACL", "SETUSER", "default", "-hincrby", "-xgroup|delconsumer")
+    ask(server, "ACL", "SETUSER", "default", "-hincrby", "-zpopmin")
     program = [sys.executable, "-m", "lifecycle.cli.main", *arguments, "--redis-url", server.url]
     ended = subprocess.run(program, check=False, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     assert re.fullmatch(
         rf"lifecycle: Redis forbids its user commands that a {arguments[0]} needs; "
-        r"allow them with ACL SETUSER <user> \+hincrby \+xgroup\|delconsumer\n",
+        r"allow them with ACL SETUSER <user> \+hincrby \+zpopmin\n",
         ended.stderr,
     )
     assert ask(server, "DBSIZE") == 0, "nothing was written"
@@ -125,11 +118,13 @@ async def _claim(store: Store) -> ClaimedWebhooks:
     return await store.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1)
 
 
-async def _entry(store: Store, rid: str) -> str:
-    return as_text(await store.commands.execute("HGET", store.keys.prefix_of(rid) + "request:" + rid, "entry"))
+async def _take(store: Store) -> Taken:
+    taken = await store.take(0, "worker-1", 1, "nonce-01", ["m"], 1)
+    assert taken is not None
+    return taken
 
 
 async def _start(store: Store, rid: str) -> None:
     """Admit a request and start an attempt at worker-1."""
     await admit(store, rid)
-    assert isinstance(await store.start(rid, "worker-1", "queue", "m", await _entry(store, rid)), Start)
+    assert [run.rid for run in (await _take(store)).runs] == [rid]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lifecycle.errors import Fenced, StoreUnavailable
+from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
@@ -25,7 +25,7 @@ from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.types import CancelMode, Labels, Role
 from tests.leaks import leaks
 from tests.servers import ask
-from tests.unit.world import GROUP, MODEL, World
+from tests.unit.world import MODEL, World
 
 Call = Callable[[], Awaitable[Any]]
 _TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?")
@@ -55,29 +55,24 @@ async def _reap_tracked(world: World) -> Call:
     return lambda: world.store.reap(0, expired)
 
 
-async def _start(world: World) -> Call:
-    await world.admit(**_EVERYTHING)
-    delivery = await world.take()
-    return lambda: world.start(delivery)
+async def _take(world: World) -> Call:
+    await world.admit(**_EVERYTHING, weight=2.0, max_tokens=10, priority=-1)
+    await world.admit("r1", owner="other")
+    await world.store.reconcile_shard(0, "w0", Role.WORKER, models=[MODEL])
+    return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
 
 
-async def _start_overdue(world: World) -> Call:
+async def _take_overdue(world: World) -> Call:
     await world.admit(**_STORED, queue_timeout_secs=0.001)
-    delivery = await world.take()
     world.shift_clock(1.0)
-    return lambda: world.start(delivery)
+    return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 1)
 
 
-async def _start_fenced(world: World) -> Call:
+async def _take_nothing(world: World) -> Call:
+    await world.take_all("w0")
+    await world.take_all("w1")
     await world.admit()
-    delivery = await world.take()
-    await world.store.command("SET", world.prefix + "fenced:w0", "1", "EX", 60)
-
-    async def start() -> None:
-        with suppress(Fenced):
-            await world.start(delivery)
-
-    return start
+    return lambda: world.store.take(0, "w0", 2, "nonce-01", [MODEL], 0)
 
 
 async def _append(world: World) -> Call:
@@ -123,7 +118,7 @@ def _queued(call: Callable[[Store], Awaitable[Any]], **admission: Any) -> Callab
 
 async def _requeue(world: World) -> Call:
     await world.run(**_EVERYTHING)
-    return lambda: world.store.requeue("r", "w0", attempt=1)
+    return lambda: world.store.requeue("r", "w0", 1)
 
 
 async def _reap_worker(world: World) -> Call:
@@ -165,10 +160,9 @@ async def _sweep_expired(world: World) -> Call:
     return lambda: world.store.sweep(0)
 
 
-async def _sweep_deliveries(world: World) -> Call:
-    await world.reap("w0")
+async def _sweep_lost(world: World) -> Call:
     await world.admit()
-    await world.take()
+    await world.store.command("DEL", f"{world.prefix}flow:0|0||{MODEL}")
     return lambda: world.store.sweep(0)
 
 
@@ -229,10 +223,6 @@ async def _heartbeat_after_a_death(world: World) -> Call:
     return lambda: world.store.heartbeat("w1", Role.WORKER, {"state": "draining"}, [MODEL])
 
 
-async def _open_queues(world: World) -> Call:
-    return lambda: world.store.open_queues(0, [MODEL, "another"])
-
-
 async def _confirm_writes(world: World) -> Call:
     return lambda: world.store.run("confirm", world.prefix)
 
@@ -245,9 +235,9 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "admit": _admit,
     "track": _track,
     "reap tracked": _reap_tracked,
-    "start": _start,
-    "start overdue": _start_overdue,
-    "start fenced": _start_fenced,
+    "take": _take,
+    "take overdue": _take_overdue,
+    "take nothing": _take_nothing,
     "append": _append,
     "finish": _finish(**_EVERYTHING),
     "finish kept": _finish(**_STORED),
@@ -268,7 +258,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "sweep deadlines": _sweep_deadlines,
     "sweep unserved": _sweep_unserved,
     "sweep expired": _sweep_expired,
-    "sweep deliveries": _sweep_deliveries,
+    "sweep lost": _sweep_lost,
     "lost_start": _running(lambda s: s.report_lost_start("r", StartedAttempt(2, "n"), START_LOST)),
     "delete_content": _delete_content,
     "claim_webhooks": _claim,
@@ -282,7 +272,6 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "reconcile_shard newcomer": _reconcile_newcomer,
     "leave": _leave,
     "heartbeat after a death": _heartbeat_after_a_death,
-    "open_queues": _open_queues,
     "confirm": _confirm_writes,
     "secret": _secret,
 }
@@ -297,7 +286,6 @@ def server() -> Any:
 @pytest.fixture
 async def store(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     """Provide a store that makes the same calls each time."""
-    monkeypatch.setattr("lifecycle.store.transitions.new_start_nonce", lambda: "nonce-01")
     monkeypatch.setattr("lifecycle.store.local_starts.new_start_nonce", lambda: "nonce-01")
     monkeypatch.setattr("lifecycle.store.membership.secrets.token_hex", lambda _: "secret")
     async with open_store(Settings(redis_url=server.url, namespace="lc")) as store:
@@ -321,8 +309,6 @@ async def test_a_script_is_done_wholly_or_not_at_all(server: EmbeddedRedis, stor
         ask(server, "FLUSHALL")
         store.clock_shift_secs = 0.0
         world = World(store)
-        for queue in ("queue", "retry"):
-            await store.command("XGROUP", "CREATE", f"{world.prefix}{queue}:{MODEL}", GROUP, "0", "MKSTREAM")
         await world.heartbeat()
         return await SCENARIOS[scenario](world)
 

@@ -42,7 +42,7 @@ async def run_engine(make_settings: MakeSettings, make_store: MakeStore) -> RunE
         world = World(make_store(make_settings(lease_secs=60.0, max_output_bytes=LIMIT)))
         await world.open()
         await world.admit()
-        start = await world.start(await world.take())
+        start = (await world.take()).start
         assert isinstance(start, Start)
         writer = TokenWriter(world.store, ["w0"])
         flushing = asyncio.create_task(writer.run())

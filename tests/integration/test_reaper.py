@@ -27,8 +27,7 @@ async def test_a_shard_that_fails_keeps_no_other_waiting(make_settings: MakeSett
     await join(store, "w0", Role.WORKER, {}, [MODEL])
     for rid in RIDS:
         await admit(store, rid, on_disconnect="continue")
-        ((entry, _),) = await store.command("XRANGE", f"{store.keys.prefix_of(rid)}queue:{MODEL}", "-", "+")
-        await store.start(rid, "w0", "queue", MODEL, entry.decode())
+        await store.take(store.keys.shard_of(rid), "w0", 1, "nonce-01", [MODEL], 1)
     broken = f"{store.keys.prefixes[0]}running:w0"
     await store.command("SET", broken, "not a hash")
 

@@ -203,7 +203,7 @@ SCRIPTS = {
         "listed_leases",
         *_OF_REPLICAS,
     ),
-    "worker": ("open_queues", "start", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
+    "worker": ("take", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
     "operator": (
         "read",
         "cancel",
@@ -220,7 +220,7 @@ SCRIPTS = {
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
     "frontend": "HSCAN SSUBSCRIBE PERSIST HGETALL HLEN ZSCORE ZRANGE ZREVRANGE GET SET XLEN ZREM HDEL DEL",
-    "worker": "HSCAN XREADGROUP XACK XDEL HDEL DEL",
+    "worker": "HSCAN HDEL DEL",
     "operator": "TIME HMGET HGET HGETALL HLEN ZRANGE GET XREAD ZSCORE ZCOUNT HKEYS PTTL SCAN TYPE XLEN XINFO",
 }
 

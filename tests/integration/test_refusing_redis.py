@@ -30,7 +30,7 @@ EVERY_PATH = (
     "admit",
     "read",
     "claim_webhooks",
-    "XREADGROUP",
+    "take",
     "SUBSCRIBE",
     "SSUBSCRIBE",
 )

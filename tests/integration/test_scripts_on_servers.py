@@ -16,7 +16,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.conftest import MakeSettings, MakeStore, connect
 from tests.servers import info
-from tests.unit.world import MODEL, World
+from tests.unit.world import World
 
 FILLER_BYTES = 16_384
 
@@ -58,9 +58,7 @@ async def test_full_memory_refuses_admission_and_nothing_else(small_world: World
         await world.admit("one-more")
     assert await world.append(1, rid="r0") == "accepted"
 
-    await store.open_queues(0, [MODEL, "a new model"])
-    delivery = await world.take()
-    await world.start(delivery)
+    await world.take()
     assert (await world.finish(1, rid="r0")).what == "done"
     assert await world.cancel(rid="r1") == "pending"
     assert (await world.finish(rid="r1")).what == "done"

@@ -18,7 +18,7 @@ from tests.conftest import connect
 from tests.waiting import wait_until
 
 TIMEOUT_SECS = 3.0
-_FAILING = ("XGROUP", "CREATE", "no-such-stream", "workers", "0")
+_FAILING = ("LSET", "no-such-list", "0", "x")
 
 
 @pytest.fixture

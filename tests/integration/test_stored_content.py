@@ -10,14 +10,14 @@ from frontend.endpoints.endpoint import Call
 from frontend.endpoints.responses.context import with_context
 from lifecycle.formats.response_object import new_response
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import Append, Outcome, Start
+from lifecycle.store.results import Append, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, RequestType, Role, Storage
 from tests.admitting import admit
 from tests.cluster_setup import ClusterSetup
 from tests.conftest import MakeSettings
 from tests.leaks import assert_no_leaks
-from tests.unit.world import GROUP, MODEL, World
+from tests.unit.world import MODEL, World
 
 LABELS = Labels(MODEL, Endpoint.RESPONSES, "stream")
 ANSWER = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": []}
@@ -34,20 +34,13 @@ def in_shard(store: Store, shard: int, count: int) -> list[str]:
 async def respond(store: Store, rid: str, body: dict[str, Any]) -> None:
     """Admit, run and complete a response of one event, in whichever shard it belongs to."""
     world = World(store)
-    world.prefix = store.keys.prefix_of(rid)
+    world.shard, world.prefix = store.keys.shard_of(rid), store.keys.prefix_of(rid)
     await admit(store, rid, labels=LABELS, body=orjson.dumps(body), storage=Storage.KEPT)
-    delivery = await world.take()
-    assert isinstance(await world.start(delivery), Start)
+    assert (await world.take(f"w-{rid}")).rid == rid
     response = new_response(rid, 1.0, body, "completed") | {"output": [ANSWER]}
     events = orjson.dumps([{"type": "response.completed", "response": response}])
-    ended = await store.finish(rid, "w0", 1, Outcome("completed"), 1, remainder=Append(rid, 1, 1, events, True))
+    ended = await store.finish(rid, f"w-{rid}", 1, Outcome("completed"), 1, remainder=Append(rid, 1, 1, events, True))
     assert ended.what == "done"
-
-
-async def open_shards(store: Store) -> None:
-    for prefix in store.keys.prefixes:
-        for queue in ("queue", "retry"):
-            await store.command("XGROUP", "CREATE", f"{prefix}{queue}:{MODEL}", GROUP, "0", "MKSTREAM")
 
 
 async def test_content_is_kept_continued_bounded_and_deleted_in_every_shard(make_settings: MakeSettings) -> None:
@@ -58,7 +51,6 @@ async def test_content_is_kept_continued_bounded_and_deleted_in_every_shard(make
 
 
 async def _check(store: Store) -> None:
-    await open_shards(store)
     await store.heartbeat("f0", Role.FRONTEND, {}, [])
     await store.heartbeat("w0", Role.WORKER, {}, [MODEL])
     previous, following = in_shard(store, 0, 1)[0], in_shard(store, 15, 1)[0]

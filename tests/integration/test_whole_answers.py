@@ -16,12 +16,12 @@ import orjson
 import pytest
 
 from lifecycle.store.connect import Connections
-from lifecycle.store.results import Append, Outcome
+from lifecycle.store.results import Append, Outcome, Run
 from lifecycle.types import ErrorDetail, Role
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings
 from tests.joining import join
-from tests.unit.world import GROUP, MODEL, Delivery, World
+from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 20, "total_tokens": 23, "prompt_tokens_details": {"cached_tokens": 1}}
@@ -55,17 +55,16 @@ class Bench:
 
     async def start(self) -> str:
         """Take the next request and begin it. Return its id."""
-        found: list[Delivery] = []
+        found: list[Run] = []
 
-        async def delivered() -> bool:
+        async def taken() -> bool:
             try:
                 found.append(await self.world.take())
             except AssertionError:
                 return False
             return True
 
-        await wait_until(delivered, what="a delivery")
-        await self.world.start(found[0])
+        await wait_until(taken, what="a request")
         return found[0].rid
 
     async def yields(self, rid: str, events: Sequence[Any], last: int) -> None:
@@ -82,8 +81,6 @@ async def opened(make_settings: MakeSettings, tmp_path: Path, **overrides: Any) 
     settings = make_settings(**{"lease_secs": 30.0, "heartbeat_secs": 0.5, "headers_after_secs": 20.0, **overrides})
     async with running(settings, tmp_path, workers=0) as cluster, Connections.open(settings) as connections:
         world = World(connections.store)
-        for queue in ("queue", "retry"):
-            await world.store.command("XGROUP", "CREATE", f"{world.prefix}{queue}:{MODEL}", GROUP, "0", "MKSTREAM")
         bench = Bench(cluster, world)
         await bench.join()
         yield bench

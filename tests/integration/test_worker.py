@@ -13,12 +13,12 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import Drop, ExpiredReplica, NewRequest, Start, Unsupported
+from lifecycle.store.results import ExpiredReplica, NewRequest, Taken
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Role
 from tests.conftest import MakeSettings, MakeStore
 from tests.joining import join
-from tests.unit.world import World
+from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
 from tests.workers import serving
 
@@ -104,8 +104,7 @@ async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Set
         await world.run(rid, "w1")
     await world.finish(rid="over", worker="w1")
     await world.admit("queued")
-    delivery = await world.take("w1")  # so that the worker is not given it
-    assert delivery.rid == "queued"
+    await world.store.command("DEL", f"{world.prefix}flow:0|0||{MODEL}")  # so that the worker is not given it
     async with serving(settings, two_words) as worker:
         strays = ("unknown", "queued", "theirs", "over")
         running = [text for rid in strays for text in (rid, "f0")]
@@ -119,9 +118,9 @@ async def test_what_redis_wrongly_counts_as_a_workers_is_put_right(settings: Set
         await wait_until(empty)
         assert [await _status(world, rid) for rid in strays[1:]] == ["queued", "running", "completed"]
         assert worker.id not in {(await world.record(rid)).worker for rid in strays[1:]}
-    await world.start(delivery, "w1")
-    for rid in ("queued", "theirs"):
-        await world.finish(rid=rid, worker="w1")
+    await world.finish(rid="theirs", worker="w1")
+    await world.cancel(rid="queued")
+    await world.store.sweep(0)
     await world.store.command("HDEL", world.prefix + "ticks", "w1")  # which was cleaned up before it started any
 
 
@@ -142,7 +141,7 @@ async def test_a_record_that_is_none_holds_up_nothing_else(settings: Settings, w
 
         await wait_until(settled)
         await world.store.command("HSET", f"{world.prefix}running:w1", *running)
-        reaped = await world.store.reap(0, ExpiredReplica("w1", "worker", ["m"]))
+        reaped = await world.store.reap(0, ExpiredReplica("w1", "worker"))
         assert (reaped.done, reaped.moved) == (True, 1)
         await _until(world, "completed", "theirs")
     await world.store.command("DEL", *(f"{world.prefix}request:{rid}" for rid in poison))
@@ -171,28 +170,31 @@ async def test_a_message_that_is_no_json_is_passed_over(settings: Settings, worl
         await _until(world, "cancelled")
 
 
-async def test_a_cancel_that_overtakes_the_reply_to_the_start_is_heard(
+async def test_a_cancel_that_overtakes_the_reply_to_the_take_is_heard(
     settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes over another connection, when there is nothing yet that could be cancelled."""
     heard = asyncio.Event()
-    start, on_message = Store.start, Worker._on_message
+    take, on_message = Store.take, Worker._on_message
 
-    async def overtaken(store: Store, rid: str, *args: Any, **options: Any) -> Start | Drop | Unsupported:
-        answer = await start(store, rid, *args, **options)
-        await world.cancel()
-        await heard.wait()
+    async def overtaken(store: Store, *args: Any, **options: Any) -> Taken | None:
+        answer = await take(store, *args, **options)
+        if answer is not None and answer.runs:
+            await world.cancel()
+            async with asyncio.timeout(10):
+                await heard.wait()
         return answer
 
     def noted(worker: Worker, message: Message) -> None:
         on_message(worker, message)
-        heard.set()
+        if message["type"] == "cancel":
+            heard.set()
 
     async def silent(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
         await context.killed()
         yield "no refused token tells it either"
 
-    monkeypatch.setattr(Store, "start", overtaken)
+    monkeypatch.setattr(Store, "take", overtaken)
     monkeypatch.setattr(Worker, "_on_message", noted)
     slow = settings.model_copy(update={"heartbeat_secs": 30.0})  # so that only the message can tell it
     await world.share(slow)

@@ -11,25 +11,23 @@ from lifecycle.errors import Fenced
 from lifecycle.store.results import (
     START_LOST,
     Append,
-    Drop,
     Ended,
     ExpiredReplica,
     Failure,
     NewRequest,
+    Offer,
     Outcome,
     StartedAttempt,
     UnservedModel,
-    Unsupported,
 )
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.joining import join
 from tests.machine.drawing import MODELS
 from tests.machine.reference import FENCED
-from tests.machine.words import Delivery, Limits, Piece, body_of
+from tests.machine.words import Limits, Piece, Share, body_of
 from tests.pushes import Pushes
 
-GROUP = "workers"
 LOST_NONCE = "lost----"
 
 
@@ -63,6 +61,7 @@ class Actual:
         limits: Limits,
         needs: tuple[str, ...],
         storage: str,
+        share: Share,
     ) -> tuple[object, ...]:
         new = NewRequest(
             rid,
@@ -77,6 +76,10 @@ class Actual:
             deadline_secs=limits.deadline,
             needs=needs,
             storage=storage,
+            owner=share.owner,
+            priority=share.priority,
+            weight=share.weight,
+            max_tokens=share.max_tokens,
         )
         answer = await self.store.admit(new)
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
@@ -108,29 +111,20 @@ class Actual:
         assert answer is not None
         return (answer.what, answer.record.status.value)
 
-    async def take(self, worker: str, queue: str, model: str) -> Delivery | None:
-        key = f"{self.prefix}{queue}:{model}"
-        reply = await self.store.command("XREADGROUP", "GROUP", GROUP, worker, "COUNT", 1, "STREAMS", key, ">")
-        if not reply:
-            return None
-        entry, (_, rid) = reply[0][1][0]
-        return Delivery(rid.decode(), queue, model, entry.decode())
-
-    async def start(
-        self, delivery: Delivery, worker: str, resumable: bool, accepts: tuple[str, ...]
+    async def take(
+        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
     ) -> tuple[object, ...]:
-        rid, queue, model, entry = delivery
+        nonce = f"{worker:-<5}{number:03}"
         try:
-            answer = await self.store.start(rid, worker, queue, model, entry, resumable=resumable, accepts=accepts)
+            taken = await self.store.take(0, worker, number, nonce, models, slots, Offer(resumable, accepts))
         except Fenced:
             return FENCED
-        if isinstance(answer, Drop):
-            return ("drop", answer.why)
-        if isinstance(answer, Unsupported):
-            return ("unsupported", answer.needs)
-        nonce = self._nonces.setdefault((rid, answer.attempt), answer.nonce)
-        assert nonce == answer.nonce, "a repeated start has another nonce"
-        return ("run", answer.attempt, answer.base, answer.cancel_mode)
+        if taken is None:
+            return ("stale",)
+        for run in taken.runs:
+            assert self._nonces.setdefault((run.rid, run.start.attempt), nonce) == nonce, "started twice"
+        runs = [(run.rid, run.start.attempt, run.start.base, run.start.cancel_mode) for run in taken.runs]
+        return ("ok", tuple(runs), tuple(sorted(found.rid for found in taken.unsupported)), taken.waits)
 
     def _nonce(self, rid: str, attempt: int, is_lost: bool) -> str:
         """Return the nonce of a start; that of a lost one, which had the same number, if it `is_lost`."""
@@ -171,18 +165,14 @@ class Actual:
         )
         return _ended(answer)
 
-    async def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
-        return (await self.store.requeue(delivery.rid, worker, queue=delivery.queue, entry=delivery.entry),)
-
     async def requeue_attempt(self, rid: str, worker: str, attempt: int, failure: Failure | None) -> tuple[object, ...]:
-        return (await self.store.requeue(rid, worker, attempt=attempt, failure=failure),)
+        return (await self.store.requeue(rid, worker, attempt, failure=failure),)
 
     async def reconcile_shard(self, replica: str, role: Role, rids: Sequence[str] | None) -> tuple[object, ...]:
         try:
             models = MODELS if role == Role.WORKER else ()
             answer = await self.store.reconcile_shard(0, replica, role, rids, models=models)
-            # Time passes here without any step of the clock, also while nobody reconciles: see test_limit_time.py.
-            await self.store.command("DEL", self.prefix + "limit_clock")
+            await self._forget_limit_time()
         except Fenced:
             return FENCED
         orders = {(order.rid, order.mode) for order in answer.pending_cancellations}
@@ -193,15 +183,20 @@ class Actual:
         assert (swept.more, swept.next_model) == (False, 0)
         return (swept.ended,)
 
-    async def reap(self, replica: str, role: Role, models: Sequence[str]) -> tuple[object, ...]:
-        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value, list(models))))
+    async def reap(self, replica: str, role: Role) -> tuple[object, ...]:
+        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value)))
 
     async def heartbeat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
         try:
             await join(self.store, replica, role, {}, models)
         except Fenced:
             return False
+        await self._forget_limit_time()
         return True
+
+    async def _forget_limit_time(self) -> None:
+        """Let time pass without any step of the clock, also while nobody reconciles: see test_limit_time.py."""
+        await self.store.command("HDEL", self.prefix + "clock", "limits_seen", "lag")
 
     async def expire(self, leaving: str) -> set[str]:
         return {expired.replica for expired in await self.store.expire(0, leaving)}

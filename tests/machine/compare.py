@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
+import pytest
 
 from lifecycle.store.results import queued_and_running
 from tests.machine.actual import Actual
@@ -52,7 +53,7 @@ class Comparison:
 
     async def _check_record(self, request: Tracked) -> None:
         key = f"request:{request.rid}"
-        *values, entry = await self._do("HMGET", key, *_FIELDS, "entry")
+        values = await self._do("HMGET", key, *_FIELDS)
         found = dict(zip(_FIELDS, (_text(v) for v in values), strict=True))
         if not request.terminal:
             found.pop("output_tokens")  # of a running request it is read from the stream
@@ -69,22 +70,19 @@ class Comparison:
             "output_tokens": str(request.number),
         }
         assert found == {name: expected[name] for name in found}, request.rid
-        assert bool(entry) == (request.status == "queued"), "only what is queued has a place in the queue"
-        if request.status == "queued" and request.entry is None:
-            request.entry = _text(entry)
-        assert _text(entry) == (request.entry or ""), "it moved in the queue"
         readers = await self._do("HGETALL", f"readers:{request.rid}")
         assert {_text(f): int(n) for f, n in _pairs(readers)} == request.readers
 
     async def _check_stored(self) -> None:
         for request in self.reference.requests.values():
             assert bool(await self._do("EXISTS", f"body:{request.rid}")) == request.has_body, request.rid
-        members = [_text(member).partition("|") for member in await self._do("ZRANGE", "stored:", 0, -1)]
-        assert {rid for _, _, rid in members} == {
-            r.rid for r in self.reference.requests.values() if r.terminal and r.has_body
-        }
-        total = _text(await self._do("GET", "stored_bytes:"))
-        assert int(total or 0) == sum(int(size) for size, _, _ in members), "the sum of the kept content"
+        kept: set[str] = set()
+        for owner in ("", "x", "y"):
+            members = [_text(member).partition("|") for member in await self._do("ZRANGE", f"stored:{owner}", 0, -1)]
+            kept |= {rid for _, _, rid in members}
+            total = _text(await self._do("GET", f"stored_bytes:{owner}"))
+            assert int(total or 0) == sum(int(size) for size, _, _ in members), "the sum of the kept content"
+        assert kept == {r.rid for r in self.reference.requests.values() if r.terminal and r.has_body}
 
     async def _check_stream(self, request: Tracked) -> None:
         if not request.has_stream:
@@ -114,16 +112,29 @@ class Comparison:
         return pieces, closed
 
     async def _check_queues(self) -> None:
-        for queue in ("queue", "retry"):
-            for model in self.models:
-                entries = await self._do("XRANGE", f"{queue}:{model}", "-", "+")
-                found = {(entry.decode(), flat[1].decode()) for entry, flat in entries}
-                expected = {
-                    (request.entry, request.rid)
-                    for request in self.reference.requests.values()
-                    if request.status == "queued" and (request.queue, request.labels.model) == (queue, model)
-                }
-                assert found == expected, f"{queue}:{model}"
+        for model in self.models:
+            queue = self.reference.queues.models[model]
+            priorities = [int(priority) for priority in await self._do("ZRANGE", f"levels:{model}", 0, -1)]
+            assert priorities == sorted(priority for priority, level in queue.levels.items() if level)
+            counts: Counter[str] = Counter()
+            for priority, level in queue.levels.items():
+                flat = await self._do("ZRANGE", f"level:{priority}|{model}", 0, -1, "WITHSCORES")
+                found = {_text(owner): float(score) for owner, score in _pairs(flat)}
+                assert found == pytest.approx(level), "the virtual times of the flows"
+                for owner in level:
+                    flow = queue.flows[priority, owner]
+                    key = f"flow:{priority}|{len(owner)}|{owner}|{model}"
+                    rids = [_text(rid) for rid in await self._do("ZRANGE", key, 0, -1)]
+                    assert rids == [request.rid for request in flow], "the order of a flow"
+                    counts[owner] += len(flow)
+            queued = {
+                _text(owner): int(number) for owner, number in _pairs(await self._do("HGETALL", f"queued:{model}"))
+            }
+            assert queued == counts
+            times = _pairs(await self._do("ZRANGE", f"virtual_times:{model}", 0, -1, "WITHSCORES"))
+            assert {_text(owner): float(time) for owner, time in times} == pytest.approx(queue.times)
+            workers = [_text(worker) for worker in await self._do("ZRANGE", f"waiting:{model}", 0, -1)]
+            assert workers == queue.waiting, "the workers that wait for a bell"
         waiting: Counter[str] = Counter()
         for request in self.reference.requests.values():
             if request.status == "queued":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from hypothesis import strategies as st
 
 from lifecycle.settings import load
 from lifecycle.store.results import Failure
 from lifecycle.types import Labels, Storage
-from tests.machine.words import Call, Limits
+from tests.machine.words import Call, Limits, Share
 
-T = TypeVar("T")
 MODELS = ("a", "b")
 TICK_SECS = 10
 LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge of a grace
@@ -42,6 +39,7 @@ OUTCOMES = (
 frontends = st.sampled_from(("f0", "f1", "f2"))
 workers = st.sampled_from(("w0", "w1"))
 slots = frontends | workers
+taken_slots = st.sampled_from((0, 1, 1, 2, 5))
 resumable = st.sampled_from((True, True, True, False))
 twice = st.sampled_from((1, 1, 2))
 limits = st.sampled_from((0, 0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))
@@ -54,11 +52,13 @@ calls = st.builds(
     limits=st.builds(Limits, limits, limits, limits),
     needs=st.sampled_from(((), (), (), ("tools",))),
     storage=st.sampled_from((Storage.NONE, Storage.NONE, Storage.KEPT, Storage.BACKGROUND, Storage.TRANSIENT)),
+    share=st.builds(
+        Share,
+        owner=st.sampled_from(("", "x", "y")),
+        priority=st.sampled_from((0, 0, 0, -1, 7)),
+        weight=st.sampled_from((1, 1, 4)),
+        max_tokens=st.sampled_from((None, 1, 10, 1000)),
+    ),
 )
 accepts = st.sampled_from((("*",), ("*",), ("n", "tools"), ()))
 failures = st.sampled_from((None, None, Failure("no"), Failure("no", uses_attempt=False)))
-
-
-def recent(data: st.DataObject, things: list[T]) -> T:
-    """One of the latest."""
-    return things[-1 - data.draw(st.integers(0, min(3, len(things) - 1)))]

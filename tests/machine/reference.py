@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from lifecycle.store.results import Failure
 from lifecycle.types import Labels, Role, Storage
+from tests.machine.fair_queue import FairQueues
 from tests.machine.lost_starts import LostStarts
 from tests.machine.members import Members
-from tests.machine.words import Delivery, Limits, Piece, Tracked, body_of
+from tests.machine.words import Limits, Piece, Share, Tracked, body_of
 
 FENCED = ("fenced",)
 LIMIT_ERRORS = {"queue": "queue_timeout", "first_token": "first_token_timeout", "deadline": "deadline"}
@@ -28,7 +29,8 @@ class ReferenceModel(LostStarts):
         self.requests: dict[str, Tracked] = {}
         self.dead: set[str] = set()  # marked in the shard: they can write nothing there
         self.pending_cancellations: defaultdict[str, set[str]] = defaultdict(set)
-        self.pending: dict[tuple[str, str, str], str] = {}  # (queue, model, entry) → the worker it was delivered to
+        self.queues = FairQueues(self.members)
+        self.taken: dict[str, tuple[int, list[tuple[str, int]]]] = {}  # worker → its last take: number, starts
         self.totals: Counter[tuple[str, ...]] = Counter()
         self._ticks = 0
 
@@ -45,6 +47,7 @@ class ReferenceModel(LostStarts):
         limits: Limits,
         needs: tuple[str, ...],
         storage: str,
+        share: Share,
     ) -> tuple[object, ...]:
         known = self.requests.get(rid)
         if known:
@@ -52,7 +55,7 @@ class ReferenceModel(LostStarts):
         if frontend in self.dead:
             return FENCED
         queued = [r for r in self.requests.values() if r.status == "queued"]
-        depth = sum(r.labels.model == labels.model for r in queued)
+        depth = sum((r.labels.model, r.owner) == (labels.model, share.owner) for r in queued)
         if depth >= self.queue_limit:
             return ("full", depth)
         if queued and sum(len(body_of(waiting)) for waiting in [rid, *(r.rid for r in queued)]) > self.queue_bytes:
@@ -63,7 +66,10 @@ class ReferenceModel(LostStarts):
         self.requests[rid] = Tracked(
             rid, nonce, labels, frontend, on_disconnect, grace_secs, deadlines, readers=readers, needs=needs
         )
-        self.requests[rid].storage, self.requests[rid].queue_limit_secs = storage, limits.queue
+        request = self.requests[rid]
+        request.storage, request.queue_limit_secs, request.number_of_admission = storage, limits.queue, tick
+        request.owner, request.priority, request.weight, request.max_tokens = share
+        self.queues.enqueue(request)
         return ("admitted",)
 
     def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
@@ -114,45 +120,70 @@ class ReferenceModel(LostStarts):
 
     # what a worker does
 
-    def take(self, worker: str, delivery: Delivery) -> None:
-        """Note a delivery by Redis, which must be of a request that waits there and that no worker holds."""
-        request = self.requests[delivery.rid]
-        assert (request.status, request.queue, request.entry) == ("queued", delivery.queue, delivery.entry)
-        assert request.place not in self.pending, "delivered twice"
-        self.pending[request.place] = worker
-
-    def start(self, delivery: Delivery, worker: str, resumable: bool, accepts: tuple[str, ...]) -> tuple[object, ...]:
-        request = self.requests[delivery.rid]
-        waits_there = request.status == "queued" and (request.queue, request.entry) == (delivery.queue, delivery.entry)
+    def take(
+        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
+    ) -> tuple[object, ...]:
         if worker in self.dead:
-            if waits_there:
-                self._queue_again(request)
             return FENCED
-        if request.terminal:
-            return ("drop", request.status)
-        if request.status == "running":
-            if (request.worker, request.started) == (worker, (delivery.queue, delivery.entry)):
-                return ("run", request.attempt, request.number, request.cancel_mode)
-            return ("drop", "taken")
-        if not waits_there:
-            return ("drop", "moved")
+        last, runs = self.taken.get(worker, (0, []))
+        if number < last:
+            return ("stale",)
+        if number == last:
+            held = [self.requests[rid] for rid, attempt in runs if self._runs(rid, worker, attempt)]
+            return ("ok", tuple(_started(request) for request in held), (), False)
+        started: list[Tracked] = []
+        skipped: set[str] = set()
+        means = {model: self.queues.models[model].mean for model in models}
+        latest: defaultdict[str, float] = defaultdict(float)
+        removed = 0
+
+        def attempt_start(request: Tracked) -> str:
+            nonlocal removed
+            if self._ends_at_start(request, resumable):
+                removed += 1
+                return "removed"
+            if "*" not in accepts and not set(request.needs) <= set(accepts):
+                return "skipped"
+            model = request.labels.model
+            latest[model] = max(latest[model], self.queues.charge(request, means[model]))
+            self.queues.remove(request)
+            request.status, request.worker, request.resumable = "running", worker, resumable
+            request.attempt += 1
+            request.deadlines.pop("queue", None)
+            started.append(request)
+            return "started"
+
+        left = list(models) if slots else []
+        while left:
+            left = [m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped)]
+        for model in latest:
+            queue = self.queues.models[model]
+            if not queue.requests():
+                queue.virtual_time = max(queue.virtual_time, latest[model])
+        self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
+        waits = len(started) < slots or (slots > 0 and not started and not removed)
+        for model in models:
+            queue = self.queues.models[model]
+            queue.waiting = [other for other in queue.waiting if other != worker] + ([worker] if waits else [])
+            if not slots and queue.requests():
+                self.queues.ring(queue)
+        return ("ok", tuple(map(_started, started)), tuple(sorted(skipped)), waits)
+
+    def _runs(self, rid: str, worker: str, attempt: int) -> bool:
+        request = self.requests[rid]
+        return (request.status, request.worker, request.attempt) == ("running", worker, attempt)
+
+    def _ends_at_start(self, request: Tracked, resumable: bool) -> bool:
+        """End a request that may not start any more. Return whether it has ended."""
         for kind, error_type in LIMIT_ERRORS.items():
             if self._is_due(request.deadlines.get(kind)):
                 request.cancelled_by = f"limit:{error_type}"
                 self._terminate(request, "failed", error_type)
-                return ("drop", "overdue")
+                return True
         if request.pieces and not resumable:
             self._terminate(request, "failed", "worker_lost")
-            return ("drop", "worker_lost")
-        if "*" not in accepts and not set(request.needs) <= set(accepts):
-            return ("unsupported", request.needs)
-        request.resumable = resumable
-        self._leave_queue(request)
-        request.status, request.worker = "running", worker
-        request.attempt += 1
-        request.started = (delivery.queue, delivery.entry)
-        request.deadlines.pop("queue", None)
-        return ("run", request.attempt, request.number, "")
+            return True
+        return False
 
     def append(self, worker: str, pieces: Sequence[Piece]) -> tuple[object, ...]:
         if worker in self.dead:
@@ -196,7 +227,7 @@ class ReferenceModel(LostStarts):
             return ("already", request.status)
         if (request.status, request.worker, request.attempt) != ("running", worker, attempt):
             return FENCED
-        if request.cancel_mode == "kill":
+        if request.cancel_mode == "kill" or (request.cancel_mode == "stop" and status == "cancelled"):
             self._terminate(request, "cancelled", "cancelled")
             return ("done", "cancelled")
         have = request.number - last + len(remainder.texts) if remainder else -1
@@ -208,13 +239,6 @@ class ReferenceModel(LostStarts):
             finish_reason = "stop"
         self._terminate(request, status, error_type, finish_reason)
         return ("done", status)
-
-    def requeue_delivery(self, delivery: Delivery, worker: str) -> tuple[object, ...]:
-        request = self.requests[delivery.rid]
-        if request.status != "queued" or (request.queue, request.entry) != (delivery.queue, delivery.entry):
-            return ("not",)
-        self._queue_again(request)
-        return ("requeued",)
 
     def requeue_attempt(self, rid: str, worker: str, attempt: int, failure: Failure | None) -> tuple[object, ...]:
         request = self.requests[rid]
@@ -256,9 +280,6 @@ class ReferenceModel(LostStarts):
         for request in list(self.requests.values()):
             if request.status == "queued" and request.labels.model in unserved:
                 self._terminate(request, "failed", "unavailable")
-        for request in self.requests.values():
-            if request.entry and self.pending.get(request.place) in self.dead:
-                self._queue_again(request)
         return (sum(self.totals.values()) - before,)
 
     def _overdue(self, request: Tracked, kind: str) -> None:
@@ -277,11 +298,8 @@ class ReferenceModel(LostStarts):
             for request in self._running_on(replica):
                 requeued = self._move(request, uses_attempt=True, error_type="worker_lost") == "requeued"
                 moved, ended = moved + requeued, ended + (not requeued)
-            for request in self.requests.values():
-                if request.entry and self.pending.get(request.place) == replica:
-                    self._queue_again(request)
-                    moved += 1
             self.pending_cancellations[replica].clear()
+            self.taken.pop(replica, None)
             return (True, ended, moved, waiting)
         for request in [r for r in self.requests.values() if r.frontend == replica and not r.terminal]:
             readers = {f for f, n in request.readers.items() if n and f != replica and f not in self.dead}
@@ -358,18 +376,14 @@ class ReferenceModel(LostStarts):
             self._terminate(request, "failed", error_type)
         else:
             request.failures += uses_attempt
+            self.queues.settle(request, 0)
             request.status, request.worker, request.given_back = "queued", "", request.attempt
             self._queue_again(request)
             return "requeued"
         return "ended"
 
-    def _leave_queue(self, request: Tracked) -> None:
-        self.pending.pop(request.place, None)
-        request.entry = None
-
     def _queue_again(self, request: Tracked) -> None:
-        self._leave_queue(request)
-        request.queue = "retry"
+        self.queues.enqueue(request, again=True)
         if request.queue_limit_secs:
             request.deadlines.setdefault("queue", self._due(request.queue_limit_secs))
 
@@ -382,11 +396,18 @@ class ReferenceModel(LostStarts):
 
     def _terminate(self, request: Tracked, status: str, error_type: str, finish_reason: str = "") -> None:
         assert not request.terminal, f"{request.rid} would end twice"
-        self._leave_queue(request)
+        self.queues.remove(request)
+        self.queues.settle(request, request.number)
         if request.worker:
             self.pending_cancellations[request.worker].discard(request.rid)
+        if request.status == "running" and status == "completed":
+            self.queues.note_answer(request)
         request.status, request.error_type, request.finish_reason = status, error_type, finish_reason
         request.closed = True
         request.deadlines.clear()
         request.readers.clear()
         self.totals[(*request.labels, "success" if status == "completed" else "error", error_type)] += 1
+
+
+def _started(request: Tracked) -> tuple[object, ...]:
+    return (request.rid, request.attempt, request.number, request.cancel_mode)

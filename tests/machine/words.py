@@ -1,4 +1,4 @@
-"""Requests, deliveries and limits as the reference model, the actors and the histories know them."""
+"""Requests, runs and limits as the reference model, the actors and the histories know them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class Limits(NamedTuple):
     deadline: int
 
 
-class Delivery(NamedTuple):
-    rid: str
-    queue: str
-    model: str
-    entry: str
+class Share(NamedTuple):
+    """What decides about the order in which requests start."""
+
+    owner: str = ""
+    priority: int = 0
+    weight: int = 1
+    max_tokens: int | None = None
 
 
 class Piece(NamedTuple):
@@ -54,9 +56,13 @@ class Tracked:
     status: str = "queued"
     attempt: int = 0
     worker: str = ""
-    queue: str = "queue"
-    entry: str | None = None  # None: queued anew, its id is not known yet
-    started: tuple[str, str] | None = None  # the queue and entry of the delivery that runs
+    number_of_admission: int = 0
+    queued_again: bool = False
+    owner: str = ""
+    priority: int = 0
+    weight: int = 1
+    max_tokens: int | None = None
+    cost: int | None = None  # that its owner was charged with at the start, until the end corrects it
     cancel_mode: str = ""
     cancelled_by: str = ""
     error_type: str = ""
@@ -79,11 +85,6 @@ class Tracked:
     @property
     def terminal(self) -> bool:
         return self.status in _TERMINAL
-
-    @property
-    def place(self) -> tuple[str, str, str]:
-        """Return the queue that the request waits in."""
-        return (self.queue, self.labels.model, self.entry or "")
 
     @property
     def has_body(self) -> bool:
@@ -114,6 +115,7 @@ class Call(NamedTuple):
     limits: Limits
     needs: tuple[str, ...]  # gated parameters
     storage: str
+    share: Share
 
 
 @dataclass

@@ -16,7 +16,7 @@ from tests.leaks import leaks
 from tests.simulation.server.database import Database
 from tests.simulation.server.replies import CommandError
 from tests.simulation.server.server import Server
-from tests.simulation.server.values import Hash, SortedSet, Stream, parse_id
+from tests.simulation.server.values import Hash, SortedSet, Stream
 from tests.simulation.story import Story
 
 TERMINAL = (b"completed", b"failed", b"cancelled")
@@ -187,11 +187,26 @@ class _Shard:
                 )
 
     def _check_queues(self, note: Any) -> None:
+        waiting: dict[bytes, bytes] = {}
+        for flow, members in self._named(b"flow:").items():
+            for rid in members.scores if isinstance(members, SortedSet) else ():
+                waiting[rid] = flow
         for rid, record in self._inflight.items():
-            if record.get(b"status") == b"queued":
-                stream = self._values.get(self._prefix + record[b"queue"] + b":" + record[b"model"])
-                if not isinstance(stream, Stream) or parse_id(record[b"entry"]) not in stream.entries:
-                    note(f"{rid.decode()} is queued, and in no queue")
+            priority, owner = record.get(b"priority", b"0"), record.get(b"owner", b"")
+            flow = b"%b|%d|%b|%b" % (priority, len(owner), owner, record.get(b"model", b""))
+            if record.get(b"status") == b"queued" and waiting.get(rid) != flow:
+                note(f"{rid.decode()} is queued, and in no queue")
+        for rid, flow in waiting.items():
+            if self._records.get(rid, Hash()).get(b"status") != b"queued":
+                note(f"{rid.decode()} waits in {flow.decode()}, and is not queued")
+            priority, length, rest = flow.split(b"|", 2)
+            owner, model = rest[: int(length)], rest[int(length) + 1 :]
+            level = self._values.get(self._prefix + b"level:" + priority + b"|" + model)
+            levels = self._values.get(self._prefix + b"levels:" + model)
+            if not isinstance(level, SortedSet) or owner not in level.scores:
+                note(f"the flow {flow.decode()} is not in its level")
+            if not isinstance(levels, SortedSet) or priority not in levels.scores:
+                note(f"the level of {flow.decode()} is not listed")
 
 
 class _Direct:

@@ -36,7 +36,7 @@ _WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 5, 2, 2, 2, 10, 2, 0.5, 0.5, 0.5)
 
 
 _FRONTENDS_SCRIPTS = ("admit", "admit", "cancel", "attach", "disconnect", "heartbeat", "reconcile_shard", "reap")
-_WORKERS_SCRIPTS = ("start", "start", "append", "finish", "finish", "requeue", "heartbeat", "reconcile_shard", "reap")
+_WORKERS_SCRIPTS = ("take", "take", "append", "finish", "finish", "requeue", "heartbeat", "reconcile_shard", "reap")
 
 
 class Fault(NamedTuple):

@@ -76,9 +76,27 @@ PLANTED = (
         "",
     ),
     Planted(
-        "start takes a delivery that was moved",
-        "lifecycle/store/lua/start.lua",
-        "if not waits_here then return drop('moved') end",
+        "a take does not ask whether the request is still queued",
+        "lifecycle/store/lua/take.lua",
+        "  if status ~= 'queued' then",
+        "  if not status then",
+    ),
+    Planted(
+        "a request that starts stays in its flow",
+        "lifecycle/store/lua/take.lua",
+        "  dequeue(model, priority, owner, rid, length)\n",
+        "",
+    ),
+    Planted(
+        "a repeated take takes more",
+        "lifecycle/store/lua/take.lua",
+        "if tonumber(number) == last_number then\n",
+        "if false then\n",
+    ),
+    Planted(
+        "an end leaves the request in its queue",
+        "lifecycle/store/lua/include/terminal.lua",
+        "  if was == 'queued' then leave_queue(record) end\n",
         "",
     ),
     Planted(

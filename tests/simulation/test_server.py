@@ -99,6 +99,7 @@ def _sorted_set_command(dice: random.Random) -> tuple[str, ...]:
             ("ZREM", key, member),
             ("ZSCORE", key, member),
             ("ZCARD", key),
+            ("ZPOPMIN", key),
             ("ZCOUNT", key, low, high),
             ("ZRANGEBYSCORE", key, low, high, "WITHSCORES", "LIMIT", "0", "2"),
             ("ZREVRANGEBYSCORE", key, high, low),
@@ -111,7 +112,6 @@ def _sorted_set_command(dice: random.Random) -> tuple[str, ...]:
 
 def _stream_command(dice: random.Random) -> tuple[str, ...]:
     key, entry, other = dice.choice(_KEYS), dice.choice(_IDS[:-1]), dice.choice(_IDS[:-1])
-    consumer = dice.choice(_MEMBERS)
     return dice.choice(
         (
             ("XADD", key, *dice.choice((("NOMKSTREAM",), ())), entry, "f", "v"),
@@ -119,12 +119,6 @@ def _stream_command(dice: random.Random) -> tuple[str, ...]:
             ("XDEL", key, entry),
             ("XRANGE", key, dice.choice(("-", entry, f"({entry}")), dice.choice(("+", other)), "COUNT", "2"),
             ("XREVRANGE", key, dice.choice(("+", entry)), dice.choice(("-", other)), "COUNT", "2"),
-            ("XGROUP", "CREATE", key, "g", "0", "MKSTREAM"),
-            ("XGROUP", "DELCONSUMER", key, "g", consumer),
-            ("XREADGROUP", "GROUP", "g", consumer, "COUNT", "1", "STREAMS", key, ">"),
-            ("XREADGROUP", "GROUP", "g", consumer, "COUNT", "2", "STREAMS", key, "0"),
-            ("XACK", key, "g", entry, other),
-            ("XPENDING", key, "g"),
         )
     )
 

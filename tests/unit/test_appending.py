@@ -38,10 +38,9 @@ async def test_a_stop_lets_through_what_was_generated(world: World) -> None:
 
 async def test_an_earlier_attempt_cannot_append(world: World) -> None:
     await world.run()
-    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
     assert await world.append(1) == "fenced", "requeued, and not yet started by another worker"
-    delivery = await world.take("w1")
-    await world.start(delivery, "w1")
+    await world.take("w1")
     assert await world.append(1) == "fenced"
     assert await world.append(1, worker="w1", attempt=2) == "accepted"
     assert (await world.finish(0)).what == "fenced"

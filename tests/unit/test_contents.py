@@ -134,7 +134,7 @@ async def test_the_content_of_a_running_request_is_deleted_at_its_end(world: Wor
 async def test_a_queued_request_whose_content_was_deleted_can_still_run(world: World) -> None:
     await world.admit("r", storage=Storage.BACKGROUND, body=BODY)
     assert (await world.store.delete_content("r")) is not None
-    start = await world.start(await world.take())
+    start = (await world.take()).start
     assert start.body == BODY
     await world.finish()
     assert not await exists(world, "body:r")

@@ -20,7 +20,7 @@ async def test_each_status_is_counted_by_labels_over_all_frontends(world: World)
     assert await world.store.count_held(0, Role.FRONTEND, "another") == {}
     await world.finish(rid="r0")
     await world.finish(rid="r2")
-    assert await world.store.requeue("r1", "w0", attempt=1) == "requeued"
+    assert await world.store.requeue("r1", "w0", 1) == "requeued"
     assert await world.store.count_inflight(0) == {CHAT: (2, 0), OTHER: (1, 0)}
     for rid in ("r1", "r3", "r4"):
         await world.cancel(rid=rid)

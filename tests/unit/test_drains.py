@@ -31,13 +31,13 @@ async def test_a_request_outlives_more_drains_than_it_has_attempts(world: World,
     await world.admit()
     for number in range(1, _DRAINS + 1):
         worker = f"w{number}"
-        start = await world.start(await world.take(worker), worker, resumable=resumable)
+        start = (await world.take(worker, resumable=resumable)).start
         assert isinstance(start, Start), start
         if resumable:
             token = Append("r", start.attempt, start.base + 1, orjson.dumps(["t"]), number == 1)
             assert await world.store.append(0, worker, [token]) == []
 
-        moved = await world.store.requeue("r", worker, attempt=start.attempt)
+        moved = await world.store.requeue("r", worker, start.attempt)
 
         record = await world.record()
         assert moved == "requeued", f"drain {number}: {moved}, {record.error_type}: {record.error_message}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import Drop, Start
 from lifecycle.types import Role
 from tests.joining import join
 from tests.unit.world import World
@@ -15,59 +14,30 @@ async def test_a_request_without_a_token_is_tried_again_but_not_for_ever(world: 
     await world.run()
     assert await world.reap("w0") == (0, 1, 0)
     assert (await world.record()).status == "queued"
-    await world.start(await world.take("w1"), "w1")
+    await world.take("w1")
     assert await world.reap("w1") == (1, 0, 0)
     record = await world.record()
     assert (record.status, record.error_type, record.attempt) == ("failed", "worker_lost", 2)
 
 
 @pytest.mark.leaves_inflight
-async def test_what_a_dead_worker_was_handed_and_never_started_goes_to_another(world: World) -> None:
-    await world.admit()
-    stale = await world.take("w0")
+async def test_what_a_dead_worker_has_taken_goes_to_another(world: World) -> None:
+    """It may have died before the answer to its take came."""
+    await world.run()
     assert await world.reap("w0") == (0, 1, 0)
-    fresh = await world.take("w1")
-    assert fresh.queue == "retry"
-    assert await world.start(stale, "w1") == Drop("moved")
-    assert isinstance(await world.start(fresh, "w1"), Start)
+    with pytest.raises(Fenced):
+        await world.take_again("w0")
+    assert (await world.take("w1")).start.attempt == 2
 
 
 @pytest.mark.leaves_inflight
-async def test_what_a_reaped_worker_still_takes_goes_to_another(world: World) -> None:
+async def test_a_reaped_worker_takes_nothing(world: World) -> None:
     await world.reap("w0")
     await world.admit()
-    delivery = await world.take("w0")
     for _ in range(2):
         with pytest.raises(Fenced):
-            await world.start(delivery, "w0")
-    assert isinstance(await world.start(await world.take("w1"), "w1"), Start)
-
-
-@pytest.mark.leaves_inflight
-@pytest.mark.parametrize("queue", ["queue", "retry"])
-async def test_what_a_reaped_worker_was_handed_and_never_starts_goes_to_another(world: World, queue: str) -> None:
-    """Its link was half-open: Redis still answered its blocked read, and nobody is there to start anything."""
-    await world.reap("w0")
-    await world.admit()
-    if queue == "retry":
-        await world.start(await world.take("w1"), "w1")
-        await world.store.requeue("r", "w1", attempt=1)
-    stale = await world.take("w0")
-    with pytest.raises(AssertionError, match="nothing waits"):
-        await world.take("w1")
-    for _ in range(2):
-        assert await world.store.sweep(0) == (0, False, 0)
-    fresh = await world.take("w1")
-    assert await world.start(stale, "w1") == Drop("moved")
-    assert isinstance(await world.start(fresh, "w1"), Start)
-
-
-@pytest.mark.leaves_inflight
-async def test_what_a_living_worker_was_handed_stays_its_own(world: World) -> None:
-    await world.admit()
-    delivery = await world.take("w0")
-    assert await world.store.sweep(0) == (0, False, 0)
-    assert isinstance(await world.start(delivery), Start)
+            await world.take("w0")
+    assert await world.take("w1")
 
 
 @pytest.mark.leaves_inflight

@@ -22,7 +22,7 @@ OTHER = StartedAttempt(1, "other---")
 
 async def _started(world: World, worker: str = "w0", **admission: Any) -> Start:
     await world.admit(**admission)
-    start = await world.start(await world.take(worker), worker)
+    start = (await world.take(worker)).start
     assert isinstance(start, Start)
     return start
 
@@ -57,9 +57,9 @@ async def resumed(world: World, feed: RequestFeed) -> AsyncIterator[TokenReader]
 @pytest.mark.leaves_inflight
 async def test_a_start_that_is_repeated_keeps_its_nonce(world: World) -> None:
     await world.admit()
-    delivery = await world.take()
-    first = await world.start(delivery)
-    assert await world.start(delivery) == first
+    taken = await world.take_all()
+    assert (await world.take_again()).runs == taken.runs
+    first = taken.runs[0].start
     assert len(first.nonce) == 8
     assert (await world.record()).start_nonce == first.nonce
 
@@ -127,9 +127,9 @@ async def test_a_start_that_redis_has_is_not_reported_as_lost(world: World) -> N
     start = await _started(world)
     mine = StartedAttempt(1, start.nonce)
     assert (await world.store.report_lost_start("r", mine, START_LOST)).what == "known"
-    await world.store.requeue("r", "w0", attempt=1)
+    await world.store.requeue("r", "w0", 1)
     assert (await world.store.report_lost_start("r", mine, START_LOST)).what == "known"
-    await world.start(await world.take("w1"), "w1")
+    await world.take("w1")
     assert (await world.store.report_lost_start("r", mine, START_LOST)).what == "known"
     assert (await world.store.report_lost_start("unknown", mine, START_LOST)).what == "unknown"
     assert (await world.record()).lost_start == 0

@@ -141,7 +141,7 @@ async def test_they_go_on_over_an_attempt_elsewhere(world: World) -> None:
     await _disconnect(world)
     await _append(world, 2)
     await world.reap("w0")
-    await world.start(await world.take("w1"), "w1", resumable=True)
+    await world.take("w1", resumable=True)
     await _append(world, 3, worker="w1", attempt=2)
     assert (await _end(world, 3, worker="w1", attempt=2)).orphan_events == 2
 

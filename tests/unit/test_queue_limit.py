@@ -21,7 +21,7 @@ async def test_the_limit_holds_for_all_shards_together(make_settings: MakeSettin
     limit = QueueLimit(store)
     full = []
     for number in range(4):
-        full.append(await limit.refusal(MODEL, 2))
+        full.append(await limit.refusal(MODEL, "", 2))
         if full[-1]:
             break
         await admit(store, f"r{number}")
@@ -33,4 +33,4 @@ async def test_one_shard_asks_nothing(make_settings: MakeSettings, make_store: M
     """There the admitting script itself compares, and no command is spent."""
     store = make_store(make_settings(queue_limit=1))
     await store.commands.aclose()
-    assert await QueueLimit(store).refusal(MODEL, 2) is None
+    assert await QueueLimit(store).refusal(MODEL, "", 2) is None

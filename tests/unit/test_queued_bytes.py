@@ -35,7 +35,7 @@ async def test_bodies_wait_up_to_the_bound(bounded: World) -> None:
 async def test_one_body_may_wait_whatever_its_size(bounded: World) -> None:
     assert (await bounded.admit("r0", body=b"x" * 3 * BOUND)).outcome == "admitted"
     assert (await bounded.admit("r1", body=b"")).outcome == "full_bytes"
-    await bounded.start(await bounded.take())
+    await bounded.take()
     assert (await bounded.admit("r1", body=b"")).outcome == "admitted"
     assert await waiting(bounded) == 0
 
@@ -45,17 +45,17 @@ async def test_what_starts_ends_or_moves_is_counted_once(bounded: World) -> None
         await bounded.admit(f"r{number}", body=b"x" * 100 * (number + 1))
     started = await bounded.take()
     for _ in range(2):
-        await bounded.start(started)
+        await bounded.take_again()
         assert await waiting(bounded) == 900, "started"
     for _ in range(2):
-        await bounded.store.requeue(started.rid, "w0", attempt=1, failure=Failure("no"))
+        await bounded.store.requeue(started.rid, "w0", 1, failure=Failure("no"))
         assert await waiting(bounded) == 1000, "queued again"
     for _ in range(2):
         await bounded.cancel(rid="r3")
         assert await waiting(bounded) == 600, "cancelled"
-    delivery = await bounded.take("w1")
+    run = await bounded.take("w1")
     await bounded.reap("w1")
-    assert await waiting(bounded) == 600, f"{delivery.rid} was delivered to a worker that expired"
+    assert await waiting(bounded) == 600, f"{run.rid} was taken by a worker that expired"
     for rid in ("r0", "r1", "r2"):
         await bounded.cancel(rid=rid)
     assert await waiting(bounded) == 0

@@ -50,8 +50,8 @@ async def _two_attempts(world: World) -> None:
     await world.run(resumable=True)
     for number in (1, 2):
         await world.append(number)
-    await world.store.requeue("r", "w0", attempt=1)
-    await world.start(await world.take("w1"), "w1", resumable=True)
+    await world.store.requeue("r", "w0", 1)
+    await world.take("w1", resumable=True)
     for number in (3, 4):
         await world.append(number, worker="w1", attempt=2)
 
@@ -114,8 +114,8 @@ async def test_a_reader_that_follows_live_receives_the_next_attempt_too(
     await world.append(1)
     feed.take_tokens("1-1", ["1.1 "])
     assert await _read(reader, 1) == (["1.1 "], None)
-    await world.store.requeue("r", "w0", attempt=1)
-    await world.start(await world.take("w1"), "w1", resumable=True)
+    await world.store.requeue("r", "w0", 1)
+    await world.take("w1", resumable=True)
     await world.append(2, worker="w1", attempt=2)
     feed.take_tokens("2-2", ["2.2 "])
     assert await _read(reader, 1) == (["2.2 "], None)

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.store.results import Append, Drop, Failure, Outcome, Start, UnservedModel
+from lifecycle.store.results import Append, Failure, Outcome, Start, UnservedModel
 from lifecycle.types import CancelMode, ErrorDetail, Role
 from tests.unit.world import World
 
@@ -21,7 +21,7 @@ async def _move(world: World, **admission: Any) -> None:
 
 
 async def _resume(world: World, worker: str = "w1") -> Start:
-    started = await world.start(await world.take(worker), worker, resumable=True)
+    started = (await world.take(worker, resumable=True)).start
     assert isinstance(started, Start)
     return started
 
@@ -53,7 +53,7 @@ async def test_nothing_of_the_first_attempt_follows(world: World) -> None:
     """Given back, not reaped: only the entry ids stand between its worker and the stream."""
     await world.run(resumable=True)
     await world.append(1)
-    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
     assert await world.append(1) == "fenced", "a repetition too: it is no longer its worker's"
     assert await world.append(2) == "fenced"
     await _resume(world)
@@ -67,9 +67,7 @@ async def test_nothing_of_the_first_attempt_follows(world: World) -> None:
 
 async def test_an_engine_that_would_begin_anew_is_not_given_it(world: World) -> None:
     await _move(world)
-    delivery = await world.take("w1")
-    assert await world.start(delivery, "w1") == Drop("worker_lost")
-    assert await world.start(delivery, "w1") == Drop("failed")
+    assert (await world.take_all("w1")).runs == []
     record = await world.record()
     assert (record.error_type, record.output_tokens, record.attempt) == ("worker_lost", 2, 1)
     assert record.error_message == "Disconnected: Stream ended before generation completed"
@@ -115,9 +113,8 @@ async def test_a_stop_that_was_asked_of_the_dead_is_not_passed_on(world: World) 
 
 async def test_who_ends_it_between_two_attempts_says_where_its_tokens_end(world: World) -> None:
     await _move(world, deadline_secs=10)
-    delivery = await world.take("w1")
     world.shift_clock(11)
-    assert await world.start(delivery, "w1", resumable=True) == Drop("overdue")
+    assert (await world.take_all("w1", resumable=True)).runs == []
     assert (await world.record()).error_type == "deadline"
     assert await _last_told(world) == 2
 
@@ -144,7 +141,7 @@ async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(w
     await _resume(world)
     reconciliation = await world.store.reconcile_shard(0, "w1", Role.WORKER, [])
     assert reconciliation.not_held_locally == ["r"]
-    assert await world.store.requeue("r", "w1", attempt=2) == "requeued", "nothing failed"
+    assert await world.store.requeue("r", "w1", 2) == "requeued", "nothing failed"
     assert await world.tokens() == "1.1 1.2 "
 
 
@@ -161,7 +158,7 @@ async def test_what_was_started_and_not_heard_of_is_given_back_with_its_tokens(w
 async def test_only_failed_attempts_are_limited(world: World, failure: Failure | None, outcome: str) -> None:
     await _move(world)  # the worker of the first attempt has expired, and max_attempts is 2
     await _resume(world)
-    assert await world.store.requeue("r", "w1", attempt=2, failure=failure) == outcome
+    assert await world.store.requeue("r", "w1", 2, failure=failure) == outcome
     record = await world.record()
     assert record.attempt == 2
     if outcome == "ended":

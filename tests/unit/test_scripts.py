@@ -26,9 +26,9 @@ FILES = sorted(FOLDER.rglob("*.lua"))
 CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed"}
 SHARED_FILES = {"membership", "served"}  # for either prefix
 
-# Names that a script puts together: `P .. role .. 's'`, `P .. queue .. ':' .. model`, `P .. index`.
+# Names that a script puts together: `P .. role .. 's'`, `P .. index`.
 # And what one plain command writes: lifecycle/tracking/idempotency.py.
-COMPOSED = {"named:", "frontends", "workers", "queue:", "retry:", "created", "active"}
+COMPOSED = {"named:", "frontends", "workers", "created", "active"}
 
 
 class Header(NamedTuple):
@@ -102,7 +102,7 @@ class Recorder:
 
 
 LABELS = Labels("m", "completions", "stream")
-EXPIRED = ExpiredReplica("w", "worker", ["m"])
+EXPIRED = ExpiredReplica("w", "worker")
 PIECE = Append("r", 1, 1, b'["t"]', True)
 EVENT = WebhookEvent("e", "u", "r", "completions", "m", Status.COMPLETED, "", "", 1.0, 2.0, 0)
 LISTING: dict[str, Any] = dict.fromkeys(
@@ -129,18 +129,17 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "history": lambda s: read_history(s, "r", "0-0"),
     "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
-    "open_queues": lambda s: s.open_queues(0, ["m"]),
     "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),
     "timeline": lambda s: s.read_timeline("r"),
     "reap": lambda s: s.reap(0, EXPIRED),
     "reconcile_shard": lambda s: s.reconcile_shard(0, "w", Role.WORKER),
-    "requeue": lambda s: s.requeue("r", "w", attempt=1),
+    "requeue": lambda s: s.requeue("r", "w", 1),
     "reserve": lambda s: QuotaSlots(s).reserve("o", "r", "n", 1),
     "roster": lambda s: s.listed(),
     "listed_leases": lambda s: s.listed_leases(Role.WORKER),
     "secret": lambda s: s.read_secret(),
-    "start": lambda s: s.start("r", "w", "queue", "m", "1-0"),
+    "take": lambda s: s.take(0, "w", 1, "nonce", ["m"], 1),
     "sweep": lambda s: s.sweep(0),
     "track": lambda s: s.track(NewRequest("r", "n", LABELS, "f", b"", "cancel"), retry_for_secs=0),
     "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),

@@ -1,4 +1,4 @@
-"""Races before a request runs: its admission, its delivery to a worker, its limits, and its start."""
+"""Races before a request runs: its admission, its limits, and its start by the worker that takes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.store.results import Drop, Start, UnservedModel, Unsupported
+from lifecycle.store.results import UnservedModel, Unsupported
 from lifecycle.store.worker_roster import Missing
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import Labels, Role
@@ -16,18 +16,15 @@ from tests.unit.world import World
 
 async def test_a_cancel_before_the_start_wins(world: World) -> None:
     await world.admit()
-    delivery = await world.take()
     assert await world.cancel("stop") == "terminal"
-    assert await world.start(delivery) == Drop("cancelled")
+    assert (await world.take_all()).runs == []
     assert (await world.record()).attempt == 0
 
 
 async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> None:
-    delivery = await world.run()
+    await world.run()
     assert await world.cancel() == "pending"
-    again = await world.start(delivery)
-    assert isinstance(again, Start)
-    assert again.cancel_mode == "kill"
+    assert [run.start.cancel_mode for run in (await world.take_again()).runs] == ["kill"]
     reconciliation = await world.store.reconcile_shard(0, "w0", Role.WORKER)
     assert [(pending.rid, pending.mode) for pending in reconciliation.pending_cancellations] == [("r", "kill")]
     await world.finish()
@@ -35,11 +32,65 @@ async def test_a_cancel_after_the_start_is_told_to_its_worker(world: World) -> N
 
 
 @pytest.mark.leaves_inflight
-async def test_one_delivery_is_started_once(world: World) -> None:
-    delivery = await world.run()
-    assert isinstance(await world.start(delivery), Start)
-    assert await world.start(delivery, "w1") == Drop("taken")
+async def test_a_request_is_taken_once(world: World) -> None:
+    await world.run()
+    assert (await world.take_all("w1")).runs == []
     assert (await world.record()).attempt == 1
+
+
+@pytest.mark.leaves_inflight
+async def test_a_repeated_take_brings_the_same_and_nothing_else(world: World) -> None:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 100}))
+    for number in range(5):
+        await world.admit(f"r{number}")
+    first = await world.take_all(slots=2)
+    assert [run.rid for run in first.runs] == ["r0", "r1"]
+    assert (await world.take_again(slots=2)).runs == first.runs
+    await world.store.requeue("r0", "w0", 1)
+    assert [run.rid for run in (await world.take_again(slots=2)).runs] == ["r1"], "without what runs there no more"
+    assert [run.rid for run in (await world.take_all(slots=2)).runs] == ["r0", "r2"]
+    late = await world.store.take(0, "w0", 1, "w0--0001", ["m"], 2)
+    assert late is None, "a call that a later one has overtaken takes nothing"
+
+
+@pytest.mark.leaves_inflight
+async def test_one_take_is_bounded_in_number_and_in_bytes(world: World) -> None:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 100}))
+    for number in range(20):
+        await world.admit(f"small{number}")
+    first = await world.take_all(slots=100)
+    assert len(first.runs) == 16
+    await world.take_all(slots=100)
+    for number in range(3):
+        await world.admit(f"large{number}", body=b"x" * 600_000)
+    taken = await world.take_all(slots=3)
+    assert [run.rid for run in taken.runs] == ["large0"]
+    assert not taken.waits, "the rest is to be taken at once"
+    assert [run.rid for run in (await world.take_all(slots=3)).runs] == ["large1"]
+
+
+@pytest.mark.leaves_inflight
+async def test_what_an_engine_does_not_take_is_left_for_another_and_keeps_nothing_waiting(world: World) -> None:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 100}))
+    for number in range(10):
+        await world.admit(f"tools{number}", needs=("tools",))
+    await world.admit("plain")
+    taken = await world.take_all(slots=2, accepts=())
+    assert [run.rid for run in taken.runs] == ["plain"]
+    assert [found.rid for found in taken.unsupported] == [f"tools{number}" for number in range(10)]
+    assert taken.waits
+    assert (await world.take("w1")).rid == "tools0"
+
+
+@pytest.mark.leaves_inflight
+async def test_an_endless_line_of_what_an_engine_does_not_take_costs_a_bounded_time(world: World) -> None:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 1000}))
+    for number in range(300):
+        await world.admit(f"tools{number}", needs=("tools",), owner=f"o{number % 20}")
+    taken = await world.take_all(slots=2, accepts=())
+    assert taken.runs == []
+    assert len(taken.unsupported) <= 200
+    assert taken.waits, "it does not ask again at once"
 
 
 @pytest.mark.leaves_inflight
@@ -56,15 +107,14 @@ async def test_past_its_limit_the_queue_is_full(world: World) -> None:
     await world.admit("r1")
     full = await world.admit("r2")
     assert (full.outcome, full.depth) == ("full", 2)
-    await world.start(await world.take())
+    await world.take()
     assert (await world.admit("r2")).outcome == "admitted"
 
 
 async def test_overdue_work_never_starts(world: World) -> None:
     await world.admit(queue_timeout_secs=5)
-    delivery = await world.take()
     world.shift_clock(6)
-    assert await world.start(delivery) == Drop("overdue")
+    assert (await world.take_all()).runs == []
     assert (await world.record()).error_type == "queue_timeout"
 
 
@@ -92,18 +142,18 @@ async def test_a_queue_that_nobody_serves_ends(world: World) -> None:
 @pytest.mark.leaves_inflight
 async def test_a_start_hands_on_the_headers_the_endpoint_and_the_owner(world: World) -> None:
     await world.admit(headers=b'{"x-session-id":"s1"}', owner="acme")
-    delivery = await world.take()
+    await world.take()
     for _ in range(2):  # a repetition gets the same
-        start = await world.start(delivery)
+        start = (await world.take_again()).runs[0].start
         assert (start.headers, start.endpoint, start.owner) == (b'{"x-session-id":"s1"}', "chat_completions", "acme")
     await world.admit("r1")
-    start = await world.start(await world.take())
+    start = (await world.take()).start
     assert (start.headers, start.endpoint, start.owner) == (b"", "chat_completions", "")
 
 
 async def test_headers_are_not_in_the_record_that_others_see(world: World) -> None:
     await world.admit(headers=b'{"x-session-id":"s1"}')
-    await world.start(await world.take())
+    await world.take()
     assert await world.store.command("HGET", world.prefix + "request:r", "headers") is not None
     ended = await world.finish()
     shown = [ended.text, *(text for text in await world.store.command("HVALS", world.prefix + "request:r") if text)]
@@ -115,15 +165,11 @@ async def test_headers_are_not_in_the_record_that_others_see(world: World) -> No
 async def test_a_count_of_tokens_is_started_by_an_engine_that_counts(world: World) -> None:
     needs = ("serves:count_tokens",)
     await world.admit(labels=Labels("m", "messages", "unary"), needs=needs)
-    delivery = await world.take()
 
-    async def start(endpoints: str) -> Any:
-        found = delivery.rid, "w0", delivery.queue, "m", delivery.entry
-        return await world.store.start(*found, endpoints=endpoints)
-
-    assert await start(" chat_completions ~messages ") == Unsupported("messages", needs)
-    assert await start(" messages ") == Unsupported("messages", needs)
-    started = await start(" messages count_tokens ")
+    for endpoints in (" chat_completions ~messages ", " messages "):
+        taken = await world.take_all(endpoints=endpoints)
+        assert (taken.runs, taken.unsupported) == ([], [Unsupported("r", "m", "messages", needs)])
+    started = (await world.take(endpoints=" messages count_tokens ")).start
     assert (started.endpoint, started.served) == ("messages", "count_tokens")
 
 

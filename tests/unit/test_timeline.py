@@ -67,10 +67,10 @@ async def test_readers_that_come_and_go_are_told_once_each(world: World) -> None
 
 async def test_each_attempt_is_told_with_its_end(world: World) -> None:
     await world.run(worker="w0")
-    await world.store.requeue("r", "w0", attempt=1, failure=Failure("the GPU is gone"))
-    await world.start(await world.take("w1"), "w1")
-    await world.store.requeue("r", "w1", attempt=2)
-    await world.start(await world.take("w0"), "w0")
+    await world.store.requeue("r", "w0", 1, failure=Failure("the GPU is gone"))
+    await world.take("w1")
+    await world.store.requeue("r", "w1", 2)
+    await world.take("w0")
     await world.finish(0, worker="w0", attempt=3)
     entries = await told(world)
     assert [(e["attempt"], e["worker"]) for e in entries if e["what"] == "started"] == [
@@ -85,14 +85,12 @@ async def test_each_attempt_is_told_with_its_end(world: World) -> None:
     ]
 
 
-async def test_a_new_frontend_and_a_returned_delivery_are_told(world: World) -> None:
+async def test_a_new_frontend_is_told(world: World) -> None:
     await world.admit(on_disconnect="continue")
-    delivery = await world.take("w0")
-    await world.store.requeue("r", "w0", queue=delivery.queue, entry=delivery.entry)
     await world.reap("f0")
     entries = await told(world)
     assert entries[0]["frontend"] == "f0"
-    assert [e["what"] for e in entries] == ["admitted", "queued", "returned", "queued", "frontend_changed"]
+    assert [e["what"] for e in entries] == ["admitted", "queued", "frontend_changed"]
     assert (entries[-1]["previous"], entries[-1]["frontend"]) == ("f0", "f1")
 
 
@@ -102,7 +100,7 @@ def test_the_command_line_has_a_sentence_for_each_kind_of_entry() -> None:
 
 async def test_the_command_line_tells_it_in_plain_words(world: World) -> None:
     await world.run(owner="acme", on_disconnect="continue")
-    await world.store.requeue("r", "w0", attempt=1, failure=Failure("the GPU is gone"))
+    await world.store.requeue("r", "w0", 1, failure=Failure("the GPU is gone"))
     await world.store.attach("r", "f1", 1)
     await world.store.cancel("r", CancelMode.KILL, "enough", by="owner:acme", via="f1")
     found = await timeline.read(world.store, "r")

@@ -130,7 +130,7 @@ async def test_a_request_that_is_tried_again_elsewhere_counts_once(world: World,
     await world.run()
     owner.own()
     assert await world.reap("w0") == (0, 1, 0)
-    await world.start(await world.take("w1"), "w1")
+    await world.take("w1")
     await _append(world, 1, 2, worker="w1", attempt=2)
     await owner.receive()
     await world.finish(2, worker="w1", attempt=2, outcome=COMPLETED._replace(usage={"prompt_tokens": 4}))
@@ -144,7 +144,7 @@ async def test_a_resumed_request_counts_the_tokens_of_both_attempts_once(world: 
     owner.own()
     await _append(world, 1, 2)
     await world.reap("w0")
-    await world.start(await world.take("w1"), "w1", resumable=True)
+    await world.take("w1", resumable=True)
     await _append(world, 3, worker="w1", attempt=2)
     usage = {"completion_tokens": 9, "prompt_tokens": 4}
     await world.finish(3, worker="w1", attempt=2, outcome=COMPLETED._replace(usage=usage))

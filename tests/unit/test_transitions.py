@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import Append, Outcome, Start
+from lifecycle.store.results import Append, Outcome
 from lifecycle.types import Role
-from tests.unit.world import Delivery, World
+from tests.unit.world import World
 
 COMPLETED = Outcome("completed", finish_reason="stop")
 
@@ -25,12 +25,12 @@ async def test_nothing_follows_the_end(world: World) -> None:
 async def test_the_counts_follow_the_request(world: World) -> None:
     await world.admit()
     assert await world.counts("f0") == {"queued": 1}
-    await world.start(await world.take())
+    await world.take()
     assert await world.counts("f0") == {"running": 1}
-    await world.store.requeue("r", "w0", attempt=1)
+    await world.store.requeue("r", "w0", 1)
     assert await world.counts("f0") == {"queued": 1}
     assert (await world.store.reconcile_shard(0, "w0", Role.WORKER, ["r"])).not_in_redis == ["r"]
-    await world.start(await world.take())
+    await world.take()
     await world.finish(attempt=2)
     assert await world.counts("f0") == {}
 
@@ -38,25 +38,21 @@ async def test_the_counts_follow_the_request(world: World) -> None:
 @pytest.mark.leaves_inflight
 async def test_of_one_worker_too_only_the_present_attempt_counts(world: World) -> None:
     await world.run()
-    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
-    assert await world.store.requeue("r", "w0", attempt=1) == "not"
-    await world.start(await world.take())
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
+    assert await world.store.requeue("r", "w0", 1) == "not"
+    await world.take()
     assert (await world.finish(attempt=1)).what == "fenced"
-    assert await world.store.requeue("r", "w0", attempt=1) == "not"
+    assert await world.store.requeue("r", "w0", 1) == "not"
     assert (await world.record()).status == "running"
 
 
-async def test_a_delivery_is_given_back_once(world: World) -> None:
-    await world.admit()
-    delivery = await world.take()
-    assert await _give_back(world, delivery) == "requeued"
-    assert await _give_back(world, delivery) == "not"
-    assert isinstance(await world.start(await world.take("w1"), "w1"), Start)
-    await world.finish(worker="w1")
-
-
-async def _give_back(world: World, delivery: Delivery) -> str:
-    return await world.store.requeue("r", "w0", queue=delivery.queue, entry=delivery.entry)
+async def test_what_was_taken_is_given_back_once(world: World) -> None:
+    await world.run()
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
+    assert await world.store.requeue("r", "w0", 1) == "not"
+    await world.take("w1")
+    assert await world.store.requeue("r", "w0", 1) == "not"
+    await world.finish(worker="w1", attempt=2)
 
 
 async def test_the_last_tokens_travel_with_the_end_and_reach_the_readers(world: World) -> None:
@@ -75,25 +71,12 @@ async def test_a_worker_whose_start_was_lost_in_a_failover_cannot_write_into_ano
     """Both run attempt 1, so the entry ids alone would let the numbers of the one into the stream of the other."""
     await world.run()
     await world.append(1)
-    await _forget_the_start(world)
-    await world.start(await world.take("w1"), "w1")
+    await world.forget_start()
+    await world.take("w1")
     assert await world.append(2, worker="w0") == "fenced"
     assert await world.append(1, worker="w1") == "accepted"
     assert await world.tokens() == "1.1 "
     await world.finish(1, worker="w1")
-
-
-async def _forget_the_start(world: World) -> None:
-    """Remove the start from Redis, as after the promotion of a Redis replica that has not received it."""
-    store, prefix = world.store, world.prefix
-    await store.command("DEL", f"{prefix}tokens:r", f"{prefix}running:w0")
-    entry = await store.command("XADD", f"{prefix}queue:m", "*", "rid", "r")
-    await store.command(
-        "HSET", f"{prefix}request:r", "status", "queued", "worker", "", "attempt", "0", "queue", "queue", "entry", entry
-    )
-    (labels, _) = await store.command("HGETALL", f"{prefix}counts:f0")
-    for key in (f"{prefix}counts:f0", f"{prefix}group_counts"):
-        await store.command("HSET", key, labels, 1)  # one that is queued
 
 
 @pytest.mark.parametrize("known", [0, 1, 2, 3])

@@ -33,12 +33,10 @@ async def store(settings: Settings, make_store: MakeStore) -> AsyncIterator[Stor
     """Requests of replicas that died while the control keys lost all their data."""
     store = make_store(settings)
     world = World(store)
-    for queue in ("queue", "retry"):
-        await store.command("XGROUP", "CREATE", f"{world.prefix}{queue}:{MODEL}", "workers", "0", "MKSTREAM")
     for role, name in DEAD.items():
         await join(store, name, role, {}, [MODEL])
     await admit(store, "r", frontend=DEAD[Role.FRONTEND])
-    assert await world.start(await world.take(DEAD[Role.WORKER]), DEAD[Role.WORKER])
+    assert await world.take(DEAD[Role.WORKER])
     assert await world.append(1, worker=DEAD[Role.WORKER]) == "accepted"
     async for keys in store.scan(store.keys.control + "*", 100):
         for key in keys:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict
 from typing import Any
 
 import orjson
 
 from lifecycle.settings import Settings
 from lifecycle.store.common_settings import CommonSettings
-from lifecycle.store.results import Admission, Append, Ended, ExpiredReplica, Outcome, Start, queued_and_running
+from lifecycle.store.results import (
+    Admission,
+    Append,
+    Ended,
+    ExpiredReplica,
+    Offer,
+    Outcome,
+    Run,
+    Taken,
+    queued_and_running,
+)
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, RequestRecord, Role
 from tests.admitting import CHAT, admit
@@ -19,30 +28,21 @@ from tests.pushes import Pushes
 
 MODEL = CHAT.model
 LABELS = CHAT
-GROUP = "workers"
 LEASE_SECS = 30.0
-
-
-@dataclass(frozen=True)
-class Delivery:
-    rid: str
-    queue: str
-    entry: str
 
 
 class World:
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.shard = 0
         self.prefix = store.keys.prefixes[0]
         self._pushes: dict[str, Pushes] = {}
         self._pushed: defaultdict[str, list[tuple[str, str, Any]]] = defaultdict(list)
+        self._takes: Counter[str] = Counter()
 
     async def open(self) -> None:
         for frontend in ("f0", "f1"):
             self._pushes[frontend] = await Pushes.open(self.store, frontend)
-        for queue in ("queue", "retry"):
-            key = f"{self.prefix}{queue}:{MODEL}"
-            await self.store.command("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
         await self.heartbeat()
 
     async def share(self, settings: Settings) -> None:
@@ -61,24 +61,36 @@ class World:
         """`admission` are the keyword arguments of `tests.admitting.admit`."""
         return await admit(self.store, rid, **admission)
 
-    async def take(self, worker: str = "w0") -> Delivery:
-        for queue in ("retry", "queue"):
-            key = f"{self.prefix}{queue}:{MODEL}"
-            reply = await self.store.command("XREADGROUP", "GROUP", GROUP, worker, "COUNT", 1, "STREAMS", key, ">")
-            if reply:
-                entry, (_, rid) = reply[0][1][0]
-                return Delivery(rid.decode(), queue, entry.decode())
-        raise AssertionError("nothing waits in the queues")
+    async def take_all(self, worker: str = "w0", slots: int = 1, **offer: Any) -> Taken:
+        """Take with the next number. `offer` are the arguments of Offer."""
+        self._takes[worker] += 1
+        return await self.take_again(worker, slots, **offer)
 
-    async def start(self, delivery: Delivery, worker: str = "w0", *, resumable: bool = False) -> Any:
-        return await self.store.start(delivery.rid, worker, delivery.queue, MODEL, delivery.entry, resumable=resumable)
+    async def take_again(self, worker: str = "w0", slots: int = 1, **offer: Any) -> Taken:
+        """Repeat the last take of the worker, as after a lost reply."""
+        number = self._takes[worker]
+        nonce = f"{worker:-<4}{number:04}"
+        taken = await self.store.take(self.shard, worker, number, nonce, [MODEL], slots, Offer(**offer))
+        assert taken is not None, "a later take has been executed"
+        return taken
 
-    async def run(self, rid: str = "r", worker: str = "w0", *, resumable: bool = False, **admission: Any) -> Delivery:
-        """Admitted, delivered and started."""
+    async def take(self, worker: str = "w0", **offer: Any) -> Run:
+        """Take one request, which must be queued."""
+        taken = await self.take_all(worker, **offer)
+        assert taken.runs, "nothing can be taken"
+        return taken.runs[0]
+
+    async def run(self, rid: str = "r", worker: str = "w0", *, resumable: bool = False, **admission: Any) -> Run:
+        """Admit a request and start it."""
         await self.admit(rid, **admission)
-        delivery = await self.take(worker)
-        assert isinstance(await self.start(delivery, worker, resumable=resumable), Start)
-        return delivery
+        return await self.take(worker, resumable=resumable)
+
+    async def forget_start(self, rid: str = "r", worker: str = "w0") -> None:
+        """Remove a start from Redis, as after the promotion of a Redis replica that has not received it."""
+        record = await self.record(rid)
+        await self.store.requeue(rid, worker, record.attempt)
+        await self.store.command("DEL", f"{self.prefix}tokens:{rid}")
+        await self.store.command("HSET", f"{self.prefix}request:{rid}", "attempt", record.attempt - 1)
 
     async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:
         """One token; 'accepted' or why not."""

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
 import orjson
-from redis.exceptions import ResponseError
 
 from lifecycle.cli.doctor.finding import REPAIR, Finding, fail, ok, warn
 from lifecycle.cli.output import duration
@@ -19,7 +18,6 @@ from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, by_model, models_of, outage_of, workers_of
 from lifecycle.types import ReplicaState, Role
 
-_GROUP = "workers"
 _LEASE_TOLERANCE_MS = 50
 _SHOWN = 5
 _HEARTBEATS = 3  # within which a new replica has told every shard what it holds
@@ -38,7 +36,7 @@ async def check_cluster(store: Store) -> list[Finding]:
         await _expired(store, roster, living),
         await _pending_cleanup(store, living),
         await _reassertion(store, roster, living),
-        *await _queues(store, roster, models_of(workers), set(await cluster.leases(store))),
+        *await _queues(store, roster, models_of(workers)),
     ]
 
 
@@ -156,45 +154,17 @@ async def _reassertion(store: Store, roster: Roster, living: Sequence[Replica]) 
     return warn("reassertion", message, advice)
 
 
-async def _queues(store: Store, roster: Roster, served: Collection[str], living: set[str]) -> list[Finding]:
+async def _queues(store: Store, roster: Roster, served: Collection[str]) -> list[Finding]:
     names = sorted(roster.models)
-    findings = [await _queue(store, model, model in served, living) for model in names[:_MODELS]]
+    findings = [await _queue(store, model, model in served) for model in names[:_MODELS]]
     return findings or [ok("queues", "no model is known yet")]
 
 
-async def _queue(store: Store, model: str, served: bool, living: set[str]) -> Finding:
-    check, depth, groupless, lost = f"queue {model}", 0, 0, 0
+async def _queue(store: Store, model: str, served: bool) -> Finding:
+    check, depth = f"queue {model}", 0
     for prefix in store.keys.prefixes:
-        for kind in ("queue:", "retry:"):
-            key = f"{prefix}{kind}{model}"
-            length = int(await store.command("XLEN", key))
-            depth += length
-            try:
-                consumers = await store.command("XINFO", "CONSUMERS", key, _GROUP)
-            except ResponseError:  # no such key, or no such group
-                groupless += length > 0 or served
-                continue
-            lost += sum(_pending(c) for c in consumers if _name(c) not in living)
-    if not served:
-        message = f"{depth} waiting, no worker"
-        return (
-            warn(check, message, f"start one with 'lifecycle worker --model {model}'") if depth else ok(check, message)
-        )
-    if groupless:
-        return warn(check, f"{groupless} streams without their consumer group", "the workers create it; see their logs")
-    if lost:
-        return warn(check, f"{lost} delivered to workers that are gone", "the reaper redelivers them at its next sweep")
-    return ok(check, f"{depth} waiting")
-
-
-def _fields(flat: Sequence[bytes | int]) -> dict[bytes, bytes | int]:
-    return {bytes(name): value for name, value in zip(flat[::2], flat[1::2], strict=True) if isinstance(name, bytes)}
-
-
-def _pending(consumer: Sequence[bytes | int]) -> int:
-    return int(_fields(consumer)[b"pending"])
-
-
-def _name(consumer: Sequence[bytes | int]) -> str:
-    name = _fields(consumer)[b"name"]
-    return name.decode() if isinstance(name, bytes) else str(name)
+        depth += sum(map(int, await store.command("HVALS", f"{prefix}queued:{model}")))
+    if served:
+        return ok(check, f"{depth} waiting")
+    message = f"{depth} waiting, no worker"
+    return warn(check, message, f"start one with 'lifecycle worker --model {model}'") if depth else ok(check, message)

@@ -2,7 +2,7 @@
 -- expire: expires the replicas whose lease in one shard has ended, and one that leaves by itself.
 -- KEYS[1] shard prefix
 -- ARGV    shift, lease_secs, leaving (a replica that leaves now, '' for none), limit
--- Returns up to `limit` expired replicas whose requests here are not all cleaned up: {replica, role, models JSON,
+-- Returns up to `limit` expired replicas whose requests here are not all cleaned up: {replica, role,
 -- draining}…, where draining is 1 for one that was leaving in an orderly way when it expired.
 -- The mark `fenced:` is set with it: from then on the replica's writes in this shard are refused.
 
@@ -20,15 +20,14 @@ local EXAMINED = '100'  -- replicas that are known here, of which each call chec
 -- Its models count as served until its lease has ended, not only until its last heartbeat.
 local function expire(role, replica, until_secs)
   local served = cjson.decode(redis.call('HGET', P .. 'served', replica) or '{"models":[]}')
-  local models, draining = cjson.encode(served.models), served.draining and 1 or 0
-  if #served.models == 0 then models = '[]' end
-  for _, model in ipairs(cjson.decode(models)) do
+  for _, model in ipairs(served.models) do
     redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
+    redis.call('ZREM', P .. 'waiting:' .. model, replica)
   end
   redis.call('ZREM', P .. role .. 's', replica)
   redis.call('HDEL', P .. 'served', replica)
   redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)
-  redis.call('HSET', P .. 'pending_cleanup', replica, cjson.encode({role, models, draining}))
+  redis.call('HSET', P .. 'pending_cleanup', replica, cjson.encode({role, served.draining and 1 or 0}))
 end
 
 for _, role in ipairs(ROLES) do
@@ -56,7 +55,7 @@ if redis.call('EXISTS', P .. 'pending_cleanup') == 1 then
   local flat = redis.call('HRANDFIELD', P .. 'pending_cleanup', limit, 'WITHVALUES')
   for i = 1, #flat, 2 do
     local cleanup = cjson.decode(flat[i + 1])
-    pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2], cleanup[3]}
+    pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2]}
   end
 end
 return pending_cleanup

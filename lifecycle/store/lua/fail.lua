@@ -3,21 +3,23 @@
 --         that reads nothing, or a shutdown; or on behalf of a worker that can neither run it nor hand it on.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, error_type, message, seen (number of the last token seen, '' to end it whatever has come since),
---         error_detail (JSON, '' for none), retention_secs
--- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given, or
---         others read beside the client that reads nothing, or {'killing'} when a kill is pending, which the worker
+--         error_detail (JSON, '' for none), only_queued ('1' to end it only while it is
+--         queued), retention_secs
+-- Returns {'done', record}, {'already', record}, {'unknown'}, {'moved'} when a token came after the number given,
+--         it is queued no more, or others read beside the client that reads nothing, or {'killing'} when a kill is pending, which the worker
 --         confirms.
 -- The worker is notified to kill the request; it no longer counts as inflight.
 
 local P = KEYS[1]
-local shift, rid, error_type, message, seen, error_detail, retention_secs = unpack(ARGV)
---- @include commands clock stream record readers events counts queue content terminal
+local shift, rid, error_type, message, seen, error_detail, only_queued, retention_secs = unpack(ARGV)
+--- @include commands clock stream record readers events counts queue cost content terminal
 --- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown'} end
 if is_terminal(record) then return {'already', public_record(rid, record)} end
 if record.status == 'running' and record.cancel_mode == 'kill' then return {'killing'} end
+if only_queued == '1' and record.status ~= 'queued' then return {'moved'} end
 local number = stream_end(rid)
 if seen ~= '' and number > tonumber(seen) then return {'moved'} end
 if error_type == 'slow_consumer' and live_readers(rid) > 1 then return {'moved'} end

@@ -19,7 +19,7 @@ local P = KEYS[1]
 local shift, rid, worker, attempt, status, error_type, message, finish_reason, last, remainder_id,
   remainder_base, remainder, first, input_tokens, output_tokens, content_events, produced_events, usage, error_detail,
   retention_secs, item_ids, nonce, length = unpack(ARGV)
---- @include commands clock stream record events counts queue content terminal
+--- @include commands clock stream record events counts queue cost content terminal
 
 -- Checks what the end of some requests needs.
 local function require_all()
@@ -39,7 +39,10 @@ if not record or ended or another or record.status ~= 'running' or record.worker
 end
 
 if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
-for _, command in ipairs({'HKEYS', 'HSET', 'HDEL', 'HINCRBY', 'SREM', 'ZADD', 'ZREM', 'PEXPIRE', 'DEL'}) do require_command(command) end
+for _, command in ipairs({'HKEYS', 'HGET', 'HSET', 'HDEL', 'HINCRBY', 'SREM', 'ZADD', 'ZREM', 'ZSCORE', 'ZRANGE', 'PEXPIRE',
+  'DEL'}) do
+  require_command(command)
+end
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
---- @include commands clock stream record events counts queue content terminal
+--- @include commands clock stream record events counts queue cost content terminal
 --- @permit
 
 local record = load_record(rid)

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 -- reap: cleans up after an expired replica in one shard. Each call is bounded; it is repeated until done.
 -- KEYS[1] shard prefix
--- ARGV    shift, replica, role, models (JSON list of models of which the replica may hold deliveries), uses_attempt ('1' when
+-- ARGV    shift, replica, role, uses_attempt ('1' when
 --         its attempts have failed, '' when it was draining), retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
 --         owner, one of the frontends with a lease here; waiting ones need a new owner, but no frontend has one.
 -- The `fenced:` mark, which refuses the replica's writes in this shard, was set when it expired: see expire.
 
 local P = KEYS[1]
-local shift, replica, role, models, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events counts queue content terminal orphans steps cancelling
---- @include retrying deliveries
+local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
+--- @include commands clock limit_time stream record grace readers events counts queue cost content terminal orphans steps cancelling
+--- @include retrying
 --- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
@@ -108,18 +108,8 @@ local function reap_reading()
   left = left + redis.call('SCARD', key)
 end
 
-models = cjson.decode(models)
 if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
-if role == 'worker' then
-  for _, model in ipairs(models) do
-    for _, queue in ipairs({'queue', 'retry'}) do
-      local requeued, all = 0, false
-      if budget() > 0 then requeued, all = requeue_deliveries(queue, model, replica, budget(), now) end
-      moved = moved + requeued
-      if not all then left = left + 1 end
-    end
-  end
-elseif left == 0 then  -- what it runs ends before anything of it is given to a new owner
+if role == 'frontend' and left == 0 then  -- what it runs ends before anything of it is given to a new owner
   if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
   if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
   if left == 0 then
@@ -130,7 +120,9 @@ end
 if left == 0 then
   redis.call('DEL', P .. 'pending_cancellations:' .. replica)
   redis.call('HDEL', P .. 'ticks', replica)
+  redis.call('HDEL', P .. 'taken', replica)
   redis.call('HDEL', P .. 'pending_cleanup', replica)
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
+ring_workers(now)
 return {left == 0 and 1 or 0, ended, moved, waiting}

@@ -5,15 +5,17 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, replica, role, lease_secs, sweep_secs ('' when this replica does not sweep), models (JSON list that a
 --         worker serves), draining ('1' when it leaves in an orderly way), cancellations_limit, elapsed_secs (since this
---         replica's last call, by its monotonic clock; '' for its first)
+--         replica's last call, by its monotonic clock; '' for its first), waits ('1' when a worker believes that it is rung
+--         when something is queued)
 -- Returns {'fenced'} when its lease here has expired: this id never becomes valid here again. Else {'ok', epoch, held,
---         pending_cancellations, tick, sweep}: held is the number that the shard counts; pending_cancellations are
+--         pending_cancellations, tick, sweep, takes}: held is the number that the shard counts; pending_cancellations are
 --         {rid, mode, reason}…, of what runs there; tick is how often this replica has called, so it goes back when Redis
---         has lost its last writes; sweep is 1 when this replica has to sweep the shard.
+--         has lost its last writes; sweep is 1 when this replica has to sweep the shard; takes is 1 when requests of a
+--         worker's models are queued, or it does not wait for them although it believes so: it takes if it has a free slot.
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit,
-  elapsed_secs = unpack(ARGV)
+  elapsed_secs, waits = unpack(ARGV)
 --- @include commands clock limit_time membership served stream record
 --- @permit
 
@@ -31,7 +33,15 @@ local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) =
 if role == 'worker' and (joins or draining == '1') then
   redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
 end
-if role == 'worker' then note_models(cjson.decode(models), now) end
+local takes = false
+if role == 'worker' then
+  local served = cjson.decode(models)
+  note_models(served, now)
+  for _, model in ipairs(served) do
+    takes = takes or redis.call('EXISTS', P .. 'levels:' .. model) == 1
+      or waits == '1' and not redis.call('ZSCORE', P .. 'waiting:' .. model, replica)
+  end
+end
 
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
@@ -44,4 +54,4 @@ for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. 
   pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
 end
 local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
-return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0}
+return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0, takes and 1 or 0}

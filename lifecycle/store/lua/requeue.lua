@@ -1,37 +1,33 @@
 #!lua flags=allow-oom
--- requeue: a worker returns a request to the retry queue: a delivery that it cannot start, or a running request that
---         can be tried again.
+-- requeue: a worker returns a running request to the front of its owner's queue, for another worker.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, attempt ('' for a delivery that was not started), queue, entry, uses_attempt ('1' when the
+-- ARGV    shift, rid, worker, attempt, uses_attempt ('1' when the
 --         attempt failed), message (of the error when the request has to end, '' for that of a lost worker),
 --         error_detail (JSON, '' for none), max_attempts, retention_secs
 -- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's (it was
 --         requeued before, or has ended), or {'unknown'}. What does not run there no longer counts as running there.
 
 local P = KEYS[1]
-local shift, rid, worker, attempt, queue, entry, uses_attempt, message, error_detail, max_attempts,
+local shift, rid, worker, attempt, uses_attempt, message, error_detail, max_attempts,
   retention_secs = unpack(ARGV)
---- @include commands clock limit_time stream record events counts queue content terminal steps retrying
+--- @include commands clock limit_time stream record events counts queue cost content terminal steps retrying
 --- @permit
 
 local record = load_record(rid)
 local runs_here = record and record.status == 'running' and record.worker == worker
 if not runs_here then redis.call('HDEL', P .. 'running:' .. worker, rid) end
 if not record then return {'unknown'} end
-if record.status == 'queued' and attempt == '' then
-  if record.queue ~= queue or record.entry ~= entry then return {'not'} end
-  leave_queue(record)
-  enqueue_retry(rid, record, clock(shift), {what = 'returned', worker = worker})
-  return {'requeued'}
-end
 if not runs_here or record.attempt ~= attempt then return {'not'} end
 local function failed_at(number)
   if message == '' then return lost_outcome(number) end
   if error_detail ~= '' then record.error_detail = error_detail end
   return outcome_of('failed', 'unavailable', message, '', number)
 end
-local what
-what, record = requeue_or_end(rid, record, clock(shift), tonumber(retention_secs), tonumber(max_attempts),
+local what, now = nil, clock(shift)
+what, record = requeue_or_end(rid, record, now, tonumber(retention_secs), tonumber(max_attempts),
   uses_attempt == '1', failed_at)
-if what == 'requeued' then return {'requeued'} end
+if what == 'requeued' then
+  ring_workers(now)
+  return {'requeued'}
+end
 return {'ended', public_record(rid, record)}

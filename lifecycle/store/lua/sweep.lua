@@ -1,26 +1,25 @@
 #!lua flags=allow-oom
 -- sweep: ends what is due by Redis's clock in one shard: requests past a limit, expired listings, queues of models that
---         no worker serves, deliveries to expired workers, kept content above its owner's limit. And it
---         corrects `queued_bytes`.
+--         no worker serves, kept content above its owner's limit. And it corrects the counts of short queues.
 -- KEYS[1] shard prefix
 -- ARGV    shift, outages (JSON list of {model, message, error_detail}: models whose workers are all unhealthy, and the
 --         error for their queued requests; error_detail is JSON, '' for none), first_model (index of the first of the
 --         shard's known models that this call examines), models_limit (how many it examines), keeps_unserved ('1' when
 --         requests stay queued for a model that no worker serves), lease_secs, retention_secs, limit (most requests that
---         one call ends or queues again), forget_limit (most expired records that leave the listings)
+--         one call ends), forget_limit (most expired records that leave the listings)
 -- Returns {ended, more, next_model}: more is 1 when a limit was reached and the script should be called again in the same
 --         way, and next_model is the index from which the next call continues, 0 when all models were examined.
 
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands clock limit_time membership stream record grace readers events counts queue content terminal limits
---- @include orphans steps cancelling retrying deliveries
+--- @include commands clock limit_time membership stream record grace readers events counts queue cost content terminal limits
+--- @include orphans steps cancelling
 --- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)
-local ended, more, reaped = 0, 0, 0
-local left = tonumber(limit)  -- what this call may still end or queue again
+local ended, more = 0, 0
+local left = tonumber(limit)  -- what this call may still end
 
 local expired = redis.call('ZRANGEBYSCORE', P .. 'expiries', '-inf', secs(now), 'LIMIT', 0, forget_limit)
 if #expired > 0 then
@@ -47,25 +46,40 @@ for _, owner in ipairs(overfull) do
   redis.call('HDEL', P .. 'overfull', owner)
 end
 
--- Counts the bytes of short queues anew: what was removed by hand or evicted is still counted. If that keeps requests out,
--- the queues become short.
-local RECOUNTED_MODELS, RECOUNTED_ENTRIES = '8', 16
+-- Counts short queues anew: what was removed by hand or evicted is still counted. If that keeps requests out, the queues
+-- become short.
+local RECOUNTED_MODELS, RECOUNTED_REQUESTS = '8', 16
+
+-- Returns up to `most` of the requests that wait for a model, as {rid, priority, owner}…, whatever Redis has lost of them.
+local function queued_of(model, most)
+  local found = {}
+  for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', most)) do
+    local level = level_key(model, priority)
+    local owners = read_typed('ZRANGE', level, '0', most)
+    for _, owner in ipairs(owners) do
+      local rids = read_typed('ZRANGE', flow_key(model, priority, owner), '0', most)
+      if #rids == 0 then redis.call('ZREM', level, owner) end
+      for _, rid in ipairs(rids) do
+        if #found == most then return found end
+        found[#found + 1] = {rid, priority, owner}
+      end
+    end
+    if #owners == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+  end
+  return found
+end
 
 local function recount(model)
-  local bytes = 0
-  for _, queue in ipairs({'queue', 'retry'}) do
-    local key = P .. queue .. ':' .. model
-    local depth = redis.pcall('XLEN', key)
-    if type(depth) ~= 'number' or depth > RECOUNTED_ENTRIES then return end
-    for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
-      bytes = bytes + body_bytes(entry[2][2])
-    end
+  local queued, bytes, counts = queued_of(model, RECOUNTED_REQUESTS + 1), 0, {}
+  if #queued > RECOUNTED_REQUESTS then return end
+  for _, entry in ipairs(queued) do
+    bytes = bytes + body_bytes(entry[1])
+    counts[entry[3]] = (counts[entry[3]] or 0) + 1
   end
-  if bytes == 0 then
-    redis.call('HDEL', P .. 'queued_bytes', model)
-  else
-    redis.call('HSET', P .. 'queued_bytes', model, string.format('%d', bytes))
-  end
+  redis.call('HDEL', P .. 'queued_bytes', model)
+  redis.call('DEL', P .. 'queued:' .. model)
+  if bytes > 0 then redis.call('HSET', P .. 'queued_bytes', model, string.format('%d', bytes)) end
+  for owner, count in pairs(counts) do redis.call('HSET', P .. 'queued:' .. model, owner, string.format('%d', count)) end
 end
 
 if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
@@ -116,35 +130,18 @@ end
 
 for _, unserved_model in ipairs(unserved) do
   local model, message, error_detail = unpack(unserved_model)
-  for _, queue in ipairs({'queue', 'retry'}) do
-    local key = P .. queue .. ':' .. model
-    local entries = left > 0 and redis.call('XRANGE', key, '-', '+', 'COUNT', left) or {}
-    for _, entry in ipairs(entries) do
-      local rid = entry[2][2]
-      local record = load_record(rid)
-      if record and record.status == 'queued' and record.entry == entry[1] then
-        if error_detail ~= '' then record.error_detail = error_detail end
-        ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
-      else
-        dequeue(queue, model, entry[1], rid)
-      end
-    end
-    if #entries == left then more = 1 end
-    left = left - #entries
-  end
-end
-
--- A worker with a half-open connection may get a delivery after it was reaped, and it is not reaped again.
-for _, model in ipairs(models) do
-  for _, queue in ipairs({'queue', 'retry'}) do
-    for _, worker in ipairs(expired_holders(queue, model)) do
-      local moved, all = 0, false
-      if left > 0 then moved, all = requeue_deliveries(queue, model, worker, left, now) end
-      left = left - moved
-      reaped = reaped + moved
-      if not all then more = 1 end
+  local queued = left > 0 and queued_of(model, left) or {}
+  for _, entry in ipairs(queued) do
+    local rid, priority, owner = unpack(entry)
+    local record = load_record(rid)
+    if record and record.status == 'queued' then
+      if error_detail ~= '' then record.error_detail = error_detail end
+      ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
+    else
+      dequeue(model, priority, owner, rid)
     end
   end
+  if #queued == left then more = 1 end
+  left = left - #queued
 end
-if reaped > 0 then redis.call('HINCRBY', P .. 'totals', '["reaped","worker"]', reaped) end
 return {ended, more, #models == count and first + count or 0}

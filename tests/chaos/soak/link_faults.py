@@ -12,7 +12,7 @@ from tests.cluster import Process
 
 _SCRIPTS = (
     "admit",
-    "start",
+    "take",
     "append",
     "finish",
     "cancel",

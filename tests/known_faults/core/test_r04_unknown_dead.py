@@ -16,7 +16,7 @@ import orjson
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.results import Append, Start
+from lifecycle.store.results import Append
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Role
@@ -45,15 +45,9 @@ async def _engine(request: dict[str, Any], context: EngineContext) -> AsyncItera
 async def _run_at_a_worker_that_dies(tracker: Tracker) -> None:
     """Bring the request to its first token at a worker that is silent from then on."""
     store = tracker.store
-    prefix = store.keys.prefixes[0]
     await join(store, _DEAD, Role.WORKER, {}, [MODEL])
-    await store.command("XGROUP", "CREATE", f"{prefix}queue:{MODEL}", "workers", "0", "MKSTREAM")
     await tracker.admit(call(_RID))
-    reply = await store.command(
-        "XREADGROUP", "GROUP", "workers", _DEAD, "COUNT", 1, "STREAMS", f"{prefix}queue:{MODEL}", ">"
-    )
-    entry = reply[0][1][0][0].decode()
-    assert isinstance(await store.start(_RID, _DEAD, "queue", MODEL, entry), Start)
+    assert await store.take(0, _DEAD, 1, "nonce-01", [MODEL], 1)
     assert await store.append(0, _DEAD, [Append(_RID, 1, 1, orjson.dumps(["a"]), True)]) == []
 
 

@@ -36,7 +36,7 @@ async def test_a_request_that_has_never_started_ends_by_its_queue_timeout(world:
 @pytest.mark.leaves_inflight
 async def test_a_request_that_is_queued_again_ends_by_its_queue_timeout(world: World) -> None:
     await world.run(queue_timeout_secs=_QUEUE_TIMEOUT_SECS)
-    assert await world.store.requeue("r", "w0", attempt=1) == "requeued"
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
 
     world.shift_clock(_QUEUE_TIMEOUT_SECS + 0.5)
     await world.store.sweep(0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import Append, NewRequest, Start
+from lifecycle.store.results import Append, NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.known_faults.core.replicas import BODY, MODEL
@@ -26,12 +26,9 @@ async def admit(store: Store, rid: str, frontend: str, *, deadline_secs: float =
 
 async def start(store: Store, rid: str, worker: str) -> None:
     """Take the next request of this request's shard from the queue, which must be this one, and start it."""
-    queue = f"{store.keys.prefix_of(rid)}queue:{MODEL}"
-    if not await store.command("EXISTS", queue) or not await store.command("XINFO", "GROUPS", queue):
-        await store.command("XGROUP", "CREATE", queue, "workers", "0", "MKSTREAM")
-    reply = await store.command("XREADGROUP", "GROUP", "workers", worker, "COUNT", 1, "STREAMS", queue, ">")
-    started = await store.start(rid, worker, "queue", MODEL, reply[0][1][0][0].decode())
-    assert isinstance(started, Start), started
+    taken = await store.take(store.keys.shard_of(rid), worker, 1, "nonce-01", [MODEL], 1)
+    assert taken is not None
+    assert [run.rid for run in taken.runs] == [rid]
 
 
 async def append(store: Store, rid: str, worker: str, texts: Sequence[str]) -> None:

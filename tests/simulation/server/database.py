@@ -25,7 +25,6 @@ class Database:
         self.touched: dict[bytes, None] = {}  # keys that were written since somebody has emptied this
         self.writes = 0  # how many commands may have changed something
         self.publish: Callable[[str, bytes, bytes], int] = lambda kind, channel, message: 0
-        self.on_entry: Callable[[bytes], None] = lambda key: None  # called when a stream gets an entry
 
     def set_clock(self, secs: float) -> None:
         self.now_micros = int(secs * 1e6)

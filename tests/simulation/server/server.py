@@ -21,13 +21,10 @@ class Server:
         self._clock = clock
         self.database = Database(random.Random(seed))
         self.database.publish = self._publish
-        self.database.on_entry = self._on_entry
         self.scripts = Scripts(self._call)
         self.sessions: dict[Session, None] = {}
         self.refusal = ""  # an error that answers every command that may write
         self._subscribers: dict[tuple[str, bytes], dict[Session, None]] = {}
-        self._blocked: dict[bytes, dict[Session, None]] = {}
-        self._ready: dict[bytes, None] = {}  # streams that got an entry during this command
         self.calls = 0
         self.generation = 0  # how often its data was replaced
         self.on_call: Callable[[list[bytes], Any], None] | None = None
@@ -42,7 +39,6 @@ class Server:
         self.sessions.pop(session, None)
         for subscribers in self._subscribers.values():
             subscribers.pop(session, None)
-        self.unblock(session)
 
     def execute(self, args: list[bytes]) -> Any:
         """Execute a command and return its reply, or the CommandError that answers it."""
@@ -55,11 +51,6 @@ class Server:
             reply = failure
         if self.on_call is not None:
             self.on_call(args, reply)
-        while self._ready:
-            key = next(iter(self._ready))
-            del self._ready[key]
-            for session in list(self._blocked.get(key, ())):
-                session.retry()
         return reply
 
     def _execute(self, args: list[bytes]) -> Any:
@@ -98,20 +89,6 @@ class Server:
             for session in receivers:
                 session.send(frame)
         return len(receivers)
-
-    # Blocking reads
-
-    def block(self, session: Session, keys: list[bytes]) -> None:
-        for key in keys:
-            self._blocked.setdefault(key, {})[session] = None
-
-    def unblock(self, session: Session) -> None:
-        for waiting in self._blocked.values():
-            waiting.pop(session, None)
-
-    def _on_entry(self, key: bytes) -> None:
-        if self._blocked.get(key):
-            self._ready[key] = None
 
     # What may happen to a server
 

@@ -137,3 +137,21 @@ def _zremrangebyscore(db: Database, args: Sequence[bytes]) -> Any:
 def _zremrangebyrank(db: Database, args: Sequence[bytes]) -> Any:
     members = db.typed(args[0], SortedSet)
     return _remove(db, args[0], members, _ranks(len(members), args[1], args[2])) if members else 0
+
+
+@command("ZPOPMIN", writes=True)
+def _zpopmin(db: Database, args: Sequence[bytes]) -> Any:
+    members = db.typed(args[0], SortedSet)
+    if members is None:
+        return []
+    score, member = members.ordered[0]
+    members.remove(member)
+    db.drop_if_empty(args[0], members)
+    return [member, formatted(score)]
+
+
+@command("ZRANDMEMBER")
+def _zrandmember(db: Database, args: Sequence[bytes]) -> Any:
+    members = db.typed(args[0], SortedSet)
+    ordered = members.ordered if members else []
+    return _shown(db.randomness.sample(ordered, min(int(args[1]), len(ordered))), args[2:])

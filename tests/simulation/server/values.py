@@ -7,7 +7,6 @@ the hash of an object.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
 
 EntryId = tuple[int, int]
 HIGHEST: EntryId = (2**64 - 1, 2**64 - 1)
@@ -54,34 +53,15 @@ class SortedSet:
         del self.ordered[bisect_left(self.ordered, (score, member))]
 
 
-@dataclass(slots=True)
-class PendingEntry:
-    """An entry that was delivered to a consumer and not acknowledged."""
-
-    consumer: bytes
-    delivered_at_ms: int
-    deliveries: int
-
-
-@dataclass(slots=True)
-class Group:
-    """A consumer group of a stream."""
-
-    last_delivered: EntryId
-    pending: dict[EntryId, PendingEntry] = field(default_factory=dict)
-    consumers: dict[bytes, None] = field(default_factory=dict)
-
-
 class Stream:
-    """A stream: entries in the order of their ids, and its consumer groups."""
+    """A stream: entries in the order of their ids."""
 
-    __slots__ = ("entries", "groups", "ids", "last_id")
+    __slots__ = ("entries", "ids", "last_id")
 
     def __init__(self) -> None:
         self.ids: list[EntryId] = []
         self.entries: dict[EntryId, list[bytes]] = {}
         self.last_id: EntryId = (0, 0)
-        self.groups: dict[bytes, Group] = {}
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -14,17 +14,16 @@ end
 local is_permitted = redis.acl_check_cmd  -- fakeredis has no users, and lacks it
 
 -- Returns the error with which Redis refuses a command to a user who may not run it, nil when it is allowed.
-local function refusal(command, subcommand)
-  if not is_permitted or is_permitted(command, subcommand or P, P) then return nil end
-  local name = string.lower(subcommand and command .. '|' .. subcommand or command)
-  return {err = "NOPERM this user has no permissions to run the '" .. name .. "' command"}
+local function refusal(command)
+  if not is_permitted or is_permitted(command, P, P) then return nil end
+  return {err = "NOPERM this user has no permissions to run the '" .. string.lower(command) .. "' command"}
 end
 
 -- Raises an error unless the user may run a command. A script calls it for its commands before the first write, because
 -- nothing is rolled back when a later one is refused. Whatever else Redis may refuse, such as writes when the memory is
 -- full, it refuses before the first write by itself. Each check takes a quarter of a microsecond. Those scripts that
 -- every request needs check only what they always run, and the others have `--- @permit`: see script_loader.py.
-local function require_command(command, subcommand)
-  local refused = refusal(command, subcommand)
+local function require_command(command)
+  local refused = refusal(command)
   if refused then error(refused) end
 end

@@ -1,7 +1,22 @@
--- The queues of models. `queued_bytes` has the bytes of the bodies that wait for each model. It changes together with an
--- entry of a queue, which is added or found only once, so a repetition does not count twice. Sweeps correct it.
+-- The queue of a model. Its requests wait in levels by priority, of which the lowest is served first. In each level there is
+-- a flow for each owner. Flows are served in the order of their owners' virtual times, which advance with each start by
+-- its cost in tokens divided by the owner's weight, so owners that wait get tokens in proportion to their weights.
+-- A flow has its requests in the order in which they came; those that were queued again come first.
+-- `queued:` and `queued_bytes` change together with the membership in a flow, which is added or removed only once, so a
+-- repetition does not count twice. Sweeps correct them.
 
-local function add_queued_bytes(model, bytes)
+local DAY_MS = '86400000'
+local FRONT_SECS = 4000000000  -- puts what is queued again before everything new, in the order of its admission
+
+local function level_key(model, priority) return P .. 'level:' .. priority .. '|' .. model end
+
+local function flow_key(model, priority, owner)
+  return P .. 'flow:' .. priority .. '|' .. #owner .. '|' .. owner .. '|' .. model
+end
+
+-- Counts a request in, or out with `by` -1, and `bytes` of its body.
+local function count_queued(model, owner, by, bytes)
+  if redis.call('HINCRBY', P .. 'queued:' .. model, owner, by) <= 0 then redis.call('HDEL', P .. 'queued:' .. model, owner) end
   if redis.call('HINCRBY', P .. 'queued_bytes', model, string.format('%d', bytes)) <= 0 then
     redis.call('HDEL', P .. 'queued_bytes', model)
   end
@@ -13,22 +28,72 @@ local function body_bytes(rid)
   return type(bytes) == 'number' and bytes or 0
 end
 
--- Puts a request behind those that wait in `queue` (`queue` | `retry`), and returns its entry. `bytes` are those of its
--- body, if the caller knows them.
-local function enqueue(queue, model, rid, bytes)
-  local entry = redis.call('XADD', P .. queue .. ':' .. model, '*', 'rid', rid)
-  add_queued_bytes(model, bytes or body_bytes(rid))
-  return entry
+-- Lets an owner's flow wait in its level. It gets no advantage from the time in which it did not wait: its virtual time is
+-- at least that of the model, or of those who wait in its level.
+local function activate(model, priority, owner)
+  local level, times = level_key(model, priority), P .. 'virtual_times:' .. model
+  local known = tonumber(redis.call('ZSCORE', times, owner) or '')
+  local reached = tonumber(redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
+  local head = redis.call('ZRANGE', level, '0', '0', 'WITHSCORES')[2]
+  if head then reached = math.min(reached, tonumber(head)) end
+  if known and known < reached then redis.call('ZADD', times, secs(reached), owner) end
+  redis.call('ZADD', level, secs(math.max(known or 0, reached)), owner)
+  redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
 end
 
--- Acknowledges and deletes an entry, so that XLEN stays the depth. XACK returns 0 for a queue without a group.
-local function dequeue(queue, model, entry, rid, bytes)
-  local key = P .. queue .. ':' .. model
-  redis.call('XACK', key, 'workers', entry)
-  if redis.call('XDEL', key, entry) == 1 then add_queued_bytes(model, -(bytes or body_bytes(rid))) end
+local to_ring = {}  -- models for which this script has queued requests
+
+-- Queues a request, at the front of its flow when it is queued again. `bytes` are those of its body, if the caller knows
+-- them. The caller rings the workers once everything is written.
+local function enqueue(record, is_front, bytes)
+  local model, priority, owner = record.model, record.priority or '0', record.owner or ''
+  local flow, place = flow_key(model, priority, owner), tonumber(record.created_at)
+  local last = redis.call('ZREVRANGE', flow, '0', '0', 'WITHSCORES')[2]
+  if is_front then
+    place = place - FRONT_SECS
+  elseif last then
+    place = math.max(place, tonumber(last) + 0.000002)  -- whatever Redis's clock does
+  end
+  if redis.call('ZADD', flow, secs(place), record.id) == 1 then
+    count_queued(model, owner, '1', bytes or body_bytes(record.id))
+  end
+  if not last then activate(model, priority, owner) end
+  to_ring[#to_ring + 1] = model
+end
+
+-- Removes a request from its flow, and returns whether it was there.
+local function dequeue(model, priority, owner, rid, bytes)
+  local flow = flow_key(model, priority, owner)
+  if unless_error('WRONGTYPE', 'ZREM', flow, rid) ~= 1 then return false end
+  count_queued(model, owner, '-1', -(bytes or body_bytes(rid)))
+  if redis.call('EXISTS', flow) == 0 then
+    redis.call('ZREM', level_key(model, priority), owner)
+    if redis.call('EXISTS', level_key(model, priority)) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+  end
+  return true
 end
 
 -- Removes a queued request from its queue.
 local function leave_queue(record)
-  if record.entry and record.entry ~= '' then dequeue(record.queue, record.model, record.entry, record.id) end
+  dequeue(record.model, record.priority or '0', record.owner or '', record.id)
+end
+
+-- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that
+-- does not hear it keeps nothing from the others: the next request rings another one.
+local function ring_workers(now)
+  local rung = {}
+  for _, model in ipairs(to_ring) do
+    for _ = 1, 4 do
+      local worker = redis.call('ZPOPMIN', P .. 'waiting:' .. model)[1]
+      if not worker then break end
+      local lease_ends_at = redis.call('ZSCORE', P .. 'workers', worker)
+      if lease_ends_at and tonumber(lease_ends_at) > now then
+        rung[#rung + 1] = worker
+        break
+      end
+    end
+  end
+  for _, worker in ipairs(rung) do  -- last, as Redis may refuse to publish
+    publish_to('worker:' .. string.match(worker, '^[^~]*'), {type = 'bell', prefix = P})
+  end
 end

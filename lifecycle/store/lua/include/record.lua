@@ -28,7 +28,8 @@ local function public_record(rid, record)
     record.output_tokens, record.output_events, record.stream_length = length, length, length
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
-  record.nonce, record.queue, record.entry, record.started_entry, record.resumable, record.headers = nil
+  record.nonce, record.resumable, record.headers, record.cost, record.weight, record.prompt_tokens = nil
+  record.max_tokens, record.queued_at = nil
   record.failures, record.needs, record.orphan_from, record.webhook_event, record.webhook_url = nil
   record.stored_bytes, record.stored_limit_bytes, record.transient_secs, record.quota_slot = nil
   record.steps, record.steps_left_out = nil

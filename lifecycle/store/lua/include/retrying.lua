@@ -1,16 +1,15 @@
 -- Requests whose worker has expired or returns them.
 
--- Puts a queued record into the retry queue, which workers read first. A limit of its time in the queue begins anew if
--- the request has been started meanwhile. `step` is what the timeline says of it.
+-- Queues a record again, at the front of its owner's flow. A limit of its time in the queue begins anew. `step` is what the
+-- timeline says of it.
 local function enqueue_retry(rid, record, now, step)
   note_step(rid, record, now, step)
   if record.queue_limit_secs then
     local due_at = limit_time(now) + tonumber(record.queue_limit_secs)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. rid)
   end
-  record.queue = 'retry'
-  record.entry = enqueue('retry', record.model, rid)
-  redis.call('HSET', P .. 'request:' .. rid, 'queue', 'retry', 'entry', record.entry)
+  redis.call('HSET', P .. 'request:' .. rid, 'queued_at', secs(now))
+  enqueue(record, true)
 end
 
 local function lost_outcome(number)
@@ -39,6 +38,10 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   local failure = failed_at(number)
   if uses_attempt or failure.error_type ~= 'worker_lost' then
     step.error_type, step.error_message = failure.error_type, failure.message
+  end
+  if record.cost then  -- the next start costs its owner the whole of it
+    correct_cost(record, 0)
+    redis.call('HDEL', P .. 'request:' .. rid, 'cost')
   end
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')

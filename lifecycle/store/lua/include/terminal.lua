@@ -62,10 +62,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
   local kill_reason = record.killed_for
   record.killed_for = nil
-  if was == 'queued' then
-    leave_queue(record)
-    redis.call('HDEL', key, 'entry')
-  end
+  if was == 'queued' then leave_queue(record) end
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
   local ending = cjson.encode(outcome)
@@ -91,6 +88,7 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     'output_tokens', record.output_tokens, 'output_events', record.output_events,
     'stream_length', record.stream_length, 'last_token_at', record.last_token_at or '',
     'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '')
+  settle_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
   if outcome.error_type ~= '' then
     redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
   end

@@ -1,0 +1,164 @@
+"""The order in which requests start: by priority, then fairly between owners by weight, then first come."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from lifecycle.store.results import Failure, Outcome
+from tests.unit.world import MODEL, World
+
+
+@pytest.fixture
+async def roomy(world: World) -> World:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 20_000}))
+    return world
+
+
+async def started(world: World, count: int, worker: str = "w0") -> list[str]:
+    return [(await world.take(worker)).rid for _ in range(count)]
+
+
+@pytest.mark.leaves_inflight
+async def test_one_owner_is_served_first_come_first_served(world: World) -> None:
+    await world.share(world.store.settings.model_copy(update={"queue_limit": 100}))
+    for number in range(5):
+        await world.admit(f"r{number}", max_tokens=1000 - number)
+    world.shift_clock(-100)  # Redis's clock is put back
+    await world.admit("r5")
+    assert await started(world, 6) == [f"r{number}" for number in range(6)]
+
+
+@pytest.mark.leaves_inflight
+async def test_a_lower_priority_number_is_served_first(roomy: World) -> None:
+    for rid, priority in (("zero", 0), ("ten", 10), ("minus", -3), ("two", 2)):
+        await roomy.admit(rid, priority=priority, owner=rid)
+    assert await started(roomy, 4) == ["minus", "zero", "two", "ten"]
+
+
+@pytest.mark.leaves_inflight
+async def test_tokens_are_shared_in_proportion_to_the_weights(roomy: World) -> None:
+    for number in range(100):
+        await roomy.admit(f"a{number}", owner="a", weight=4, max_tokens=100)
+        await roomy.admit(f"b{number}", owner="b", weight=1, max_tokens=100)
+    shares = Counter(rid[0] for rid in await started(roomy, 50))
+    assert shares == {"a": 40, "b": 10}
+
+
+@pytest.mark.leaves_inflight
+async def test_owners_share_tokens_and_not_requests(roomy: World) -> None:
+    for number in range(60):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=500)
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    shares = Counter(rid[0] for rid in await started(roomy, 60))
+    assert shares["b"] == pytest.approx(50, abs=1)
+
+
+@pytest.mark.leaves_inflight
+async def test_the_reported_usage_corrects_the_estimate(roomy: World) -> None:
+    """Owner a always says 10 tokens and uses 200: over time both get the same number of tokens."""
+    used: Counter[str] = Counter()
+    for number in range(120):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=10)
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    for _ in range(120):
+        run = await roomy.take()
+        tokens = 200 if run.rid[0] == "a" else 100
+        used[run.rid[0]] += tokens
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+        ended = await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+        assert ended.what == "done"
+    assert used["a"] == pytest.approx(used["b"], abs=200)
+
+
+@pytest.mark.leaves_inflight
+async def test_an_overestimate_is_given_back(roomy: World) -> None:
+    used: Counter[str] = Counter()
+    for number in range(120):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=10_000)
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    for _ in range(120):
+        run = await roomy.take()
+        used[run.rid[0]] += 1
+        usage = {"prompt_tokens": 0, "completion_tokens": 100}
+        await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+    assert used["a"] == pytest.approx(60, abs=2)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_flood_of_one_owner_delays_another_by_one_start_at_most(roomy: World) -> None:
+    for number in range(1000):
+        await roomy.admit(f"flood{number}", owner="flood", max_tokens=100)
+    await started(roomy, 20)
+    await roomy.admit("single", owner="single", max_tokens=100)
+    assert "single" in await started(roomy, 2)
+
+
+@pytest.mark.leaves_inflight
+async def test_idleness_earns_no_advantage(roomy: World) -> None:
+    for number in range(40):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    await started(roomy, 20)
+    for number in range(40):
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    assert Counter(rid[0] for rid in await started(roomy, 20)) == {"a": 10, "b": 10}
+
+
+@pytest.mark.leaves_inflight
+async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
+    for number in range(5):
+        await roomy.admit(f"r{number}")
+    assert await started(roomy, 3) == ["r0", "r1", "r2"]
+    for rid in ("r0", "r2", "r1"):  # in whatever order they come back
+        await roomy.store.requeue(rid, "w0", 1, failure=Failure("no"))
+    await roomy.admit("r5")
+    assert await started(roomy, 6, "w1") == ["r0", "r1", "r2", "r3", "r4", "r5"]
+
+
+@pytest.mark.leaves_inflight
+async def test_a_moved_request_costs_its_owner_once(roomy: World) -> None:
+    for number in range(10):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    first = await roomy.take()
+    for attempt in range(1, 6):
+        await roomy.store.requeue(first.rid, "w0", attempt)
+        assert (await roomy.take()).rid == first.rid
+    others = Counter(rid[0] for rid in await started(roomy, 9))
+    assert others + Counter(first.rid[0]) == {"a": 5, "b": 5}
+
+
+@pytest.mark.leaves_inflight
+async def test_an_owner_without_max_tokens_is_charged_the_models_mean(roomy: World) -> None:
+    await roomy.run("first")
+    usage = {"prompt_tokens": 0, "completion_tokens": 50}
+    await roomy.finish(rid="first", outcome=Outcome("completed", usage=usage))
+    await roomy.run("second")
+    assert await roomy.store.command("HGET", roomy.prefix + "request:second", "cost") == b"50"
+
+
+@pytest.mark.leaves_inflight
+async def test_the_limit_is_of_one_owner_and_model(world: World) -> None:
+    for rid in ("a0", "a1", "b0"):
+        assert (await world.admit(rid, owner=rid[0])).outcome == "admitted"
+    full = await world.admit("a2", owner="a", priority=-1)
+    assert (full.outcome, full.depth) == ("full", 2)
+    assert (await world.admit("b1", owner="b")).outcome == "admitted"
+    assert [await world.store.queue_depth(MODEL, owner) for owner in "abc"] == [2, 2, 0]
+
+
+@pytest.mark.leaves_inflight
+async def test_idle_owners_are_forgotten(roomy: World) -> None:
+    """The virtual times that are kept are bounded by those who wait or are ahead of the model's."""
+    for number in range(600):
+        await roomy.admit(f"r{number}", owner=f"owner{number}", max_tokens=1)
+        await roomy.take()
+    assert await roomy.store.command("ZCARD", f"{roomy.prefix}virtual_times:{MODEL}") < 200
+
+
+@pytest.mark.leaves_inflight
+async def test_owners_and_models_with_any_name_have_their_own_flow(roomy: World) -> None:
+    for rid, owner in (("r0", "a|1"), ("r1", "a"), ("r2", ""), ("r3", "1|a")):
+        await roomy.admit(rid, owner=owner, priority=1)
+    assert sorted(await started(roomy, 4)) == ["r0", "r1", "r2", "r3"]
