@@ -3,7 +3,7 @@
 Steps of one request depend on that request and on what all share, not on other requests; so they are computed once for
 each such pair. States that differ only in the order of requests, workers or frontends are one.
 
-Every accepted request ends if faults end and if whatever is due happens at some time. No further fairness is needed: the
+Every accepted request ends if faults end and if whatever is due happens some time. No further fairness is needed: the
 steps that are due lead in no circle, and where none is due every accepted request has ended.
 """
 
