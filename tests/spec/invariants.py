@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.spec.life import Life, Shared, Size
 from tests.spec.record import CANCELLED, COMPLETED, RUNNING, is_whole, splice_in
@@ -15,6 +16,8 @@ def of_state(size: Size, life: Life) -> Iterator[str]:
         yield f"it is {record.status}, and {record.ends} ends were counted"
     if record.counted != ((record.frontend, record.status) if record.inflight else None):
         yield f"it is {record.status} of frontend {record.frontend}, and counted as {record.counted}"
+    if any(token.number >= following.number for token, following in pairwise(record.text)):
+        yield "its stream has a token twice"
     if record.status == COMPLETED and (len(record.text) != size.tokens or not is_whole(record.text)):
         yield "it has completed without all of its tokens"
     for report in filter(None, (view.report for view in life.views)):

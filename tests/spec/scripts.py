@@ -63,9 +63,19 @@ def take(record: Record, worker: int | str, nonce: int | str, *, fenced: bool, r
 
 
 def append(
-    record: Record, worker: int | str, start: Start, number: int, *, fenced: bool, before: int | None = None
+    record: Record,
+    worker: int | str,
+    start: Start,
+    number: int,
+    *,
+    fenced: bool,
+    before: int | None = None,
+    first: int | None = None,
 ) -> Done:
-    """Append a token. `before` is the number of the last one that the worker knows to be there, if it has to ask."""
+    """Append the tokens from `first`, or only this one, up to a number.
+
+    `before` is the number of the last one that the worker knows to be there, if it has to ask.
+    """
     if fenced:
         return record, "fenced"
     if not record.runs(worker, start):
@@ -76,7 +86,8 @@ def append(
         return record, "closed"
     if number <= record.number:
         return record, "accepted"  # it is there already
-    return record._replace(text=(*record.text, Token(number, start))), "accepted"
+    added = range(number if first is None else first, number + 1)
+    return record._replace(text=record.text + tuple(Token(each, start) for each in added)), "accepted"
 
 
 def finish(record: Record, worker: int | str, start: Start, status: str, last: int, remainder: int = 0) -> Done:
