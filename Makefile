@@ -12,7 +12,7 @@ READY := $(VENV)/.ready-for-development
 constraint = $$($(BIN)/python -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
 .DEFAULT_GOAL := help
-.PHONY: help up lint format test test-fast coverage spec simulate bench docs screenshots constraints build clean
+.PHONY: help up lint format test test-fast coverage spec simulate mutants bench docs screenshots constraints build clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; \
@@ -56,6 +56,9 @@ spec: $(READY) ## Explore the specification of a request's life: every state of 
 simulate: SEEDS = 10000
 simulate: $(READY) ## Simulate SEEDS histories of a whole cluster with faults; ARGS="--seed N" tells one.
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+mutants: $(READY) ## Plant faults in copies of the product, and see who finds them; ARGS="--only TEXT" for some.
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY) ## Run the benchmarks: about twenty minutes; ARGS=--quick for a first look.
 	$(BIN)/python -m benchmarks $(ARGS)

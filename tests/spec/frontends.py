@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.spec import scripts
 from tests.spec.life import Client, Life, Shared, Size, Step
-from tests.spec.record import ABSENT, CANCELLED, COMPLETED, Start, Token
+from tests.spec.record import ABSENT, CANCELLED, COMPLETED, RUNNING, Start, Token
 
 STATE_LOST = "state_lost"
 
@@ -41,7 +41,9 @@ def _cancels(shared: Shared, life: Life) -> Iterator[Step]:
             yield Step(
                 "cancel, pending", False, life._replace(record=record), shared._replace(cancels=shared.cancels - 1)
             )
-    elif record.status == CANCELLED and not life.client.confirmed and (shared.cancels or life.record.terminal):
+    elif (
+        record.status in (CANCELLED, RUNNING) and not life.client.confirmed and (shared.cancels or life.record.terminal)
+    ):
         confirmed = life._replace(record=record, client=life.client._replace(confirmed=True))
         left = shared.cancels - (record != life.record)
         yield Step("cancel, confirmed", False, confirmed, shared._replace(cancels=left))

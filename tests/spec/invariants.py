@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from tests.spec.life import Life, Shared, Size
-from tests.spec.record import CANCELLED, COMPLETED, RUNNING, is_whole, splice_in
+from tests.spec.record import COMPLETED, QUEUED, RUNNING, is_whole, splice_in
 
 
 def of_state(size: Size, life: Life) -> Iterator[str]:
@@ -16,6 +16,10 @@ def of_state(size: Size, life: Life) -> Iterator[str]:
         yield f"it is {record.status}, and {record.ends} ends were counted"
     if record.counted != ((record.frontend, record.status) if record.inflight else None):
         yield f"it is {record.status} of frontend {record.frontend}, and counted as {record.counted}"
+    if record.terminal and not record.closed:
+        yield "it has ended, and its stream is open"
+    if record.status == QUEUED and (record.cancel or (record.text and not record.resumable)):
+        yield "it is queued, and no engine may run it any more"
     if any(token.number >= following.number for token, following in pairwise(record.text)):
         yield "its stream has a token twice"
     if record.status == COMPLETED and (len(record.text) != size.tokens or not is_whole(record.text)):
@@ -36,14 +40,14 @@ def of_step(shared: Shared, before: Life, after: Life, by: int) -> Iterator[str]
     was, now = before.record, after.record
     if was.terminal and now != was:
         yield f"it had ended as {was.status}, and has changed"
-    if was.closed and now.text != was.text:
+    if (was.closed or was.cancel == "kill") and now.text != was.text:
         yield "tokens were appended behind a cancel"
     if was.text != now.text[: len(was.text)]:
         yield "tokens have changed"
     fenced = by >= 0 and shared.workers[by].fenced
     if fenced and now != was and not (was.status == RUNNING and was.worker == by and now.status != RUNNING):
         yield "a worker whose lease has ended has done more than to end what is still its own"
-    if after.client.confirmed and not before.client.confirmed and now.status != CANCELLED:
+    if after.client.confirmed and not before.client.confirmed and not now.terminal:
         yield "a cancel was confirmed before the request has ended"
 
 

@@ -57,7 +57,9 @@ FAULTS = {
         '    if record.terminal:\n        return record, "already"\n    if not record.runs',
         "    if not record.terminal and not record.runs",
     ),
-    "finish takes no notice of a cancel": SpecFault("scripts.py", 'if record.cancel == "kill" or', "if"),
+    "finish takes no notice of a cancel": SpecFault(
+        "scripts.py", 'if record.cancel == "kill" or (record', "if (record"
+    ),
     "finish does not look for a hole": SpecFault(
         "scripts.py", "if status == COMPLETED and (len(text) != last or not is_whole(text)):", "if False:", _LOSS
     ),
@@ -65,9 +67,6 @@ FAULTS = {
         "scripts.py",
         '    if fenced:\n        return record, "fenced"\n    if record.status == RUNNING:',
         "    if record.status == RUNNING:",
-    ),
-    "take begins anew behind the tokens of another attempt": SpecFault(
-        "scripts.py", "if record.text and not resumable:", "if False:", _LOSS_OF_TWO
     ),
     "take starts a request that has ended": SpecFault(
         "scripts.py", '    if record.status != QUEUED:\n        return record, "drop"\n', ""

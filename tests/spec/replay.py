@@ -1,7 +1,7 @@
 """Hold what the scripts do in a simulation to the specification.
 
-After each script, every request that it has touched must be what one of the specification's steps for this script makes of
-it, with the same answer; and the counts must be those of the requests.
+After each script, every request that it has touched must be what one of the specification's steps for this script makes
+of it, with the same answer; and the counts must be those of the requests.
 """
 
 from __future__ import annotations
