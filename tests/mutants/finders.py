@@ -11,12 +11,32 @@ from pathlib import Path
 from tests.mutants.mutant import Mutant
 from tests.spec.planted import FAULTS, explore_with
 
-TESTS = (
-    "test_appending test_counting test_counts test_drains test_idempotent_ids test_interruption test_leaving_frontend "
-    "test_lifecycle_machine test_lost_replicas test_lost_starts test_membership test_monitor test_orphans "
-    "test_queue_order test_queued_bytes test_races test_reader test_readers test_resuming test_starting test_timeline "
-    "test_transitions test_unknown_replicas test_whole_answers"
-).split()
+TESTS = [
+    "test_appending",
+    "test_counting",
+    "test_counts",
+    "test_drains",
+    "test_idempotent_ids",
+    "test_interruption",
+    "test_leaving_frontend",
+    "test_lifecycle_machine",
+    "test_lost_replicas",
+    "test_lost_starts",
+    "test_membership",
+    "test_monitor",
+    "test_orphans",
+    "test_queue_order",
+    "test_queued_bytes",
+    "test_races",
+    "test_reader",
+    "test_readers",
+    "test_resuming",
+    "test_starting",
+    "test_timeline",
+    "test_transitions",
+    "test_unknown_replicas",
+    "test_whole_answers",
+]
 """The modules of the fast tier that are about requests, replicas, queues and readers."""
 
 _TESTS_SECS = 900
