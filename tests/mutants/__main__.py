@@ -1,4 +1,4 @@
-"""Plant each fault in a copy of the product, and say who finds it; with `--table docs/testing.md` also in that page.
+"""Plant each fault in a copy of the product, and say who finds it; with `--table PAGE` also in that page.
 
 Ends with status 1 when a fault is found by nobody.
 """
@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- mutants -->", "<!-- end of mutants -->"
 
 
 class Found(NamedTuple):
-    """Who has found a fault: where, or '' for nobody."""
+    """Tell who has found a fault: where, or '' for nobody."""
 
     what: str
     tests: str

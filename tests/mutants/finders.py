@@ -1,4 +1,4 @@
-"""Who may find a fault: the tests, the simulation, and the specification."""
+"""Ask who finds a fault: the tests, the simulation, and the specification."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ State = tuple[int, ...]  # of what all share, then of each request, as numbers
 
 @dataclass
 class Found:
-    """What an exploration has found."""
+    """Hold what an exploration has found."""
 
     states: int = 0
     transitions: int = 0

@@ -1,4 +1,4 @@
-"""What frontends do with one request, on behalf of its client."""
+"""Say what frontends do with one request, on behalf of its client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold in every state, and of every step."""
+"""Say what must hold in every state, and of every step."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Report(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one worker knows of a request."""
+    """Hold what one worker knows of a request."""
 
     taking: int = 0  # the nonce of a take whose answer has not come, 0 for none
     attempt: Attempt | None = None
@@ -80,7 +80,7 @@ class Replica(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all requests share. The numbers say how many faults of a kind there may still be."""
+    """Hold what all requests share. The numbers say how many faults of a kind there may still be."""
 
     frontends: tuple[Replica, ...]
     workers: tuple[Replica, ...]

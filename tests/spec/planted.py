@@ -102,7 +102,9 @@ FAULTS = {
         _LOSS,
     ),
     "a frontend's requests are not counted under their new owner": SpecFault(
-        "scripts.py", "frontend=heir, counted=record.counted and (heir, record.counted[1])", "frontend=heir"
+        "scripts.py",
+        "frontend=new_owner, counted=record.counted and (new_owner, record.counted[1])",
+        "frontend=new_owner",
     ),
     "nobody takes a request from a fenced worker": SpecFault(
         "redis.py", "        if worker.fenced:\n            reaped", "        if False:\n            reaped"

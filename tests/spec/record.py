@@ -1,4 +1,4 @@
-"""What Redis has of one request: its record, its token stream, and the count that it is part of."""
+"""Hold what Redis has of one request: its record, its token stream, and the count that it is part of."""
 
 from __future__ import annotations
 

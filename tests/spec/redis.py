@@ -1,4 +1,4 @@
-"""What happens by itself: processes die, leases end and are cleaned up after, and Redis loses its last writes."""
+"""Say what happens by itself: processes die, leases end and are cleaned up after, and Redis loses its last writes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def steps(size: Size, shared: Shared, life: Life) -> Iterator[Step]:
                 yield Step(f"reap worker, {answer}", True, life._replace(record=reaped), shared)
     for number, frontend in enumerate(shared.frontends):
         if frontend.fenced:
-            heirs = [other for other, replica in enumerate(shared.frontends) if not replica.fenced]
-            for heir in (None, *heirs[:1]):
-                reaped, answer = scripts.reap_frontend(record, number, heir)
+            successors = [other for other, replica in enumerate(shared.frontends) if not replica.fenced]
+            for new_owner in (None, *successors[:1]):
+                reaped, answer = scripts.reap_frontend(record, number, new_owner)
                 if reaped != record:
                     yield Step(f"reap frontend, {answer}", True, life._replace(record=reaped), shared)
     if record.status == QUEUED and all(worker.fenced for worker in shared.workers):

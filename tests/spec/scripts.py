@@ -178,15 +178,15 @@ def reap_worker(record: Record, worker: int | str, max_attempts: int, *, uses_at
     return _requeue_or_end(record, max_attempts, uses_attempt=uses_attempt)
 
 
-def reap_frontend(record: Record, frontend: int | str, heir: int | str | None) -> Done:
-    """Give a request of a frontend whose lease has ended to its heir, or end it when it was for that client alone."""
+def reap_frontend(record: Record, frontend: int | str, new_owner: int | str | None) -> Done:
+    """Give a request of a frontend whose lease has ended to a new owner, or end it when it was for that client alone."""
     if not record.inflight or record.frontend != frontend:
         return record, "nothing"
-    if heir is None:
+    if new_owner is None:
         if record.status == RUNNING and record.cancel == "kill":
             return record, "killing"
         return _end(record, FAILED), "ended"
-    return record._replace(frontend=heir, counted=record.counted and (heir, record.counted[1])), "moved"
+    return record._replace(frontend=new_owner, counted=record.counted and (new_owner, record.counted[1])), "moved"
 
 
 def sweep_unserved(record: Record) -> Done:

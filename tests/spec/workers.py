@@ -1,4 +1,4 @@
-"""What workers do with one request.
+"""Say what workers do with one request.
 
 Each call of a script has two outcomes: the worker gets the answer, or it never does. In the second case it knows
 nothing, and repeats the call. A worker whose lease has ended, and which does not know it, goes on as before.
