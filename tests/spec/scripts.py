@@ -179,7 +179,7 @@ def reap_worker(record: Record, worker: int | str, max_attempts: int, *, uses_at
 
 
 def reap_frontend(record: Record, frontend: int | str, new_owner: int | str | None) -> Done:
-    """Give a request of a frontend whose lease has ended to a new owner, or end it when it was for that client alone."""
+    """Give a request of a frontend whose lease has ended to a new owner, or end it if only its client wanted it."""
     if not record.inflight or record.frontend != frontend:
         return record, "nothing"
     if new_owner is None:
