@@ -12,7 +12,7 @@ READY := $(VENV)/.ready-for-development
 constraint = $$($(BIN)/python -c 'import sys; print("constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
 .DEFAULT_GOAL := help
-.PHONY: help up lint format test test-fast coverage simulate bench docs screenshots constraints build clean
+.PHONY: help up lint format test test-fast coverage spec simulate mutants bench docs screenshots constraints build clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r name text; \
@@ -51,9 +51,15 @@ coverage: COVERED = $(if $(filter fast,$(COVERAGE_TIER)),-n 0 -m "not slow" test
 coverage: $(READY) ## Measure the coverage of the whole suite; COVERAGE_TIER=fast: of the fast tier.
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html $(COVERED) $(ARGS)
 
+spec: $(READY) ## Explore the specification of a request's life: every state of small worlds; ARGS=--quick for a first look.
+	$(BIN)/python -m tests.spec $(ARGS)
+
 simulate: SEEDS = 10000
 simulate: $(READY) ## Simulate SEEDS histories of a whole cluster with faults; ARGS="--seed N" tells one.
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
+mutants: $(READY) ## Plant faults in copies of the product, and see who finds them; ARGS="--only TEXT" for some.
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(READY) ## Run the benchmarks: about twenty minutes; ARGS=--quick for a first look.
 	$(BIN)/python -m benchmarks $(ARGS)

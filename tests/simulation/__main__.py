@@ -24,12 +24,14 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--whole", action="store_true", help="do not shrink a failing seed")
+    parser.add_argument("--until-failed", action="store_true", help="end with the first seed that fails")
     given = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
         environment = os.environ | {"PYTHONHASHSEED": _HASH_SEED}
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environment)
     if given.seed is None:
-        return 1 if report(range(given.first, given.first + given.seeds), given.processes) else 0
+        seeds = range(given.first, given.first + given.seeds)
+        return 1 if report(seeds, given.processes, until_failed=given.until_failed) else 0
     plan = plan_of(given.seed)
     outcome = simulate(plan)
     if outcome.violations and not given.whole:

@@ -40,14 +40,20 @@ def campaign(seeds: range, processes: int) -> Iterator[Result]:
         yield from pool.imap_unordered(run_seed, seeds, chunksize=4)
 
 
-def report(seeds: range, processes: int) -> list[Result]:
-    """Simulate all seeds, print what fails and the progress, and return the results that have violations."""
+def report(seeds: range, processes: int, *, until_failed: bool = False) -> list[Result]:
+    """Simulate all seeds, print what fails and the progress, and return the results that have violations.
+
+    `until_failed`: end with the first of them.
+    """
     failed: list[Result] = []
     began_at = shown_at = time.perf_counter()
     for done, result in enumerate(campaign(seeds, processes), 1):
         if result.violations:
             failed.append(result)
             print(f"seed {result.seed}: {result.violations[0]:.240}", flush=True)
+            if until_failed:
+                print(*(f"seed {result.seed}: {more:.240}" for more in result.violations[1:]), sep="\n", flush=True)
+                break
         now = time.perf_counter()
         if now - shown_at > _SHOWN_EVERY_SECS or done == len(seeds):
             shown_at = now

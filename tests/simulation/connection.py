@@ -71,7 +71,12 @@ class Connection(asyncio.Transport):
     # To the server
 
     def _send_to_server(self, data: bytes) -> None:
-        self._server_at = max(self._server_at, self._loop.time() + self._network.delay(self._route))
+        late_secs, route = 0.0, self._route
+        if route.late_script and route.late_script in data and self._process.state is State.RUNNING:
+            route.late_script, late_secs = b"", route.late_secs
+            self._process.pause()
+            self._loop.call_later(late_secs, self._process.resume, context=self._loop.own_context)
+        self._server_at = max(self._server_at, self._loop.time() + self._network.delay(route) + late_secs)
         self._at(self._server_at, self._reach_server, data)
 
     def _at(self, when: float, call: Any, data: bytes) -> None:

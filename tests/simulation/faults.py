@@ -14,6 +14,7 @@ from tests.simulation.plan import LOSES_DATA, OF_A_PROCESS, Fault, Plan
 from tests.simulation.replicas import Slot
 from tests.simulation.story import Story
 
+_LATE_SECS = 5.0  # longer than a lease
 _REFUSALS = (
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk",
     "LOADING Redis is loading the dataset in memory",
@@ -21,6 +22,7 @@ _REFUSALS = (
     "OOM command not allowed when used memory > 'maxmemory'.",
     "NOREPLICAS Not enough good replicas to write.",
 )
+_AWAITED_SECS = 4.0  # how long a failover waits for the script that it loses
 _AFTER_SECS = 4.0  # how long after a fault has been mended its clients may still notice
 
 
@@ -45,6 +47,7 @@ class Faults:
         self._story = story
         self._dice = random.Random(f"faults {plan.seed}")
         self._replacing = asyncio.Lock()
+        self._replicated: bytes | None = None  # what a replica had before a script that was waited for
         self._began_at = loop.time()
 
     async def run(self) -> None:
@@ -71,7 +74,9 @@ class Faults:
         match fault.kind:
             case "crash" | "pause" | "drain" | "wall clock":
                 await self._of_process(fault, self._slots[fault.target])
-            case "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "no reply" | "vanish":
+            case (
+                "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "no reply" | "vanish" | "late"
+            ):
                 await self._of_link(fault)
             case "failover" | "restart" | "flush":
                 async with self._replacing:
@@ -118,6 +123,10 @@ class Faults:
                 route.lost_silently = fault.kind == "no reply"
                 await asyncio.sleep(6.0)
                 route.lost_script = b""
+            case "late":
+                route.late_script, route.late_secs = script_loader.load(fault.script).sha.encode(), _LATE_SECS
+                await asyncio.sleep(6.0 + _LATE_SECS)
+                route.late_script = b""
             case "vanish":
                 for connection in list(route.connections):
                     connection.vanish()
@@ -145,7 +154,9 @@ class Faults:
         server = self._network.server
         match fault.kind:
             case "failover":
-                dumped, writes = server.database.dump(), server.database.writes
+                await self._wait_for(fault)
+                dumped, writes = self._replicated or server.database.dump(), server.database.writes
+                self._replicated = None
                 self._story.note("redis", "its replica stops following")
                 give_up_at = self._loop.time() + min(fault.secs, 3.0)
                 while server.database.writes < writes + fault.amount and self._loop.time() < give_up_at:
@@ -156,6 +167,21 @@ class Faults:
                 await self._replace_server(server.database.dump(), min(fault.secs, 3.0), "is started anew")
             case "flush":
                 await self._replace_server(None, min(fault.secs, 3.0), "is started anew without its data")
+
+    async def _wait_for(self, fault: Fault) -> None:
+        """Keep what a replica has before the next run of the fault's script. That may never come."""
+        if not fault.script:
+            return
+        server, sha = self._network.server, script_loader.load(fault.script).sha
+
+        def keep() -> None:
+            self._replicated = server.database.dump()
+
+        server.awaited[sha] = keep
+        give_up_at = self._loop.time() + _AWAITED_SECS
+        while self._replicated is None and self._loop.time() < give_up_at:
+            await asyncio.sleep(0.001)
+        server.awaited.pop(sha, None)
 
     async def _replace_server(self, dumped: bytes | None, down_secs: float, what: str) -> None:
         network = self._network

@@ -18,6 +18,7 @@ from tests.simulation.server.replies import CommandError
 from tests.simulation.server.server import Server
 from tests.simulation.server.values import Hash, SortedSet, Stream
 from tests.simulation.story import Story
+from tests.spec.replay import Replay
 
 TERMINAL = (b"completed", b"failed", b"cancelled")
 _MAY_CHANGE = frozenset({b"connection", b"orphan_events", b"webhook", b"steps", b"steps_left_out", b"lost_start"})
@@ -44,6 +45,7 @@ class Invariants:
         self._killed: dict[bytes, int] = {}  # how long the stream was when the request was killed
         self._attempts: dict[bytes, int] = {}
         self._generation = server.generation
+        self._replay = Replay(server.database, self.note)
         server.on_call = self._on_call
 
     async def run(self) -> None:
@@ -74,6 +76,8 @@ class Invariants:
             self._ended.clear()
             self._killed.clear()
             self._attempts.clear()
+            self._replay.begin_anew()
+        self._replay.on_call(args, reply, list(touched))
         for key in touched:
             prefix, _, name = key.partition(b"}:")
             kind, _, rid = name.partition(b":")

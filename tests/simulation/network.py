@@ -26,6 +26,8 @@ class Route:
         self.to_server_open = True
         self.to_client_open = True
         self.lost_script = b""  # the SHA1 of a script whose next reply is lost
+        self.late_script = b""  # the SHA1 of a script before which the process is stopped when it sends it next
+        self.late_secs = 0.0
         self.lost_silently = False  # the connection is not closed then
         self.connections: list[Connection] = []
         self._waiting: list[asyncio.Future[None]] = []

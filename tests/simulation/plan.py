@@ -29,20 +29,23 @@ FAULT_KINDS = (
     "flush",  # the server loses everything
     "server clock",  # a step of its clock
     "wall clock",  # a step of a process's clock
+    "late",  # the process is stopped just before a script of it is sent, for longer than its lease
 )
-OF_A_PROCESS = frozenset(FAULT_KINDS[:11]) | {"wall clock"}
+OF_A_PROCESS = frozenset(FAULT_KINDS[:11]) | {"wall clock", "late"}
 LOSES_DATA = frozenset({"failover", "flush"})
-_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 5, 2, 2, 2, 10, 2, 0.5, 0.5, 0.5)
+_WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 5, 2, 2, 2, 14, 2, 0.5, 0.5, 0.5, 8)
 
 
 _FRONTENDS_SCRIPTS = ("admit", "admit", "cancel", "attach", "disconnect", "heartbeat", "reconcile_shard", "reap")
 _WORKERS_SCRIPTS = ("take", "take", "append", "finish", "finish", "requeue", "heartbeat", "reconcile_shard", "reap")
+_LOST_SCRIPTS = ("", "take", "take", "append", "finish", "finish", "cancel", "requeue", "reap")
 
 
 class Fault(NamedTuple):
     """One fault. `target` is a replica's slot, such as `frontend-1`; `amount` depends on the kind.
 
-    `script` is the one whose next reply is lost.
+    `script` is the one whose next reply is lost, that is late, or that is the first one which a failover loses; '' for
+    a failover that begins at once.
     """
 
     at: float
@@ -202,11 +205,12 @@ def _fault(dice: random.Random, kinds: list[str], slots: list[str]) -> Fault:
     kind = dice.choice(kinds)
     target = dice.choice(slots) if kind in OF_A_PROCESS else ""
     script = dice.choice(_FRONTENDS_SCRIPTS if target.startswith("frontend") else _WORKERS_SCRIPTS)
+    lost = dice.choice(_LOST_SCRIPTS)
     return Fault(
         at=dice.uniform(0.0, LOAD_SECS),
         kind=kind,
         target=target,
         secs=dice.choice((0.1, 0.5, 1.5, 3.0, 6.0, 10.0)) * dice.uniform(0.8, 1.2),
         amount=dice.choice((0, 1, 3, 10, 30, 100)),
-        script=script if kind in ("lost reply", "no reply") else "",
+        script=script if kind in ("lost reply", "no reply", "late") else lost if kind == "failover" else "",
     )

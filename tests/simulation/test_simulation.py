@@ -1,4 +1,4 @@
-"""The simulation itself: many seeds, replays, shrinking, and the planted faults."""
+"""The simulation itself: many seeds, replays, and shrinking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.plan import Plan, plan_of
-from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.shrink import Shrinker, kind_of
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +57,3 @@ def test_the_kind_of_a_violation_names_no_request() -> None:
     other = "r12: two ends: completed (by admit at 13.00 s) and failed state_lost (by status at 14.10 s)"
     assert kind_of(one) == kind_of(other)
     assert kind_of(one) != kind_of(one.replace("completed", "cancelled"))
-
-
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.what.replace(" ", "-"))
-def test_a_planted_fault_changes_the_product(planted: Planted) -> None:
-    assert (_ROOT / planted.file).read_text().count(planted.before) == 1

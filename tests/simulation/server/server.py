@@ -28,6 +28,7 @@ class Server:
         self.calls = 0
         self.generation = 0  # how often its data was replaced
         self.on_call: Callable[[list[bytes], Any], None] | None = None
+        self.awaited: dict[str, Callable[[], None]] = {}  # called before the next run of the script with this SHA1
 
     def open(self, send: Callable[[bytes], None]) -> Session:
         """Open a session; `send` is given the bytes of its replies."""
@@ -60,6 +61,8 @@ class Server:
         if name == b"EVALSHA" or name == b"EVAL":
             sha = args[1].decode() if name == b"EVALSHA" else self.scripts.load(args[1])
             count = int(args[2])
+            if sha in self.awaited:
+                self.awaited.pop(sha)()
             self.database.writes += 1
             return self.scripts.run(sha, args[3 : 3 + count], args[3 + count :])
         if name in WRITES:

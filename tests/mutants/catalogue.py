@@ -1,0 +1,352 @@
+"""The faults that are planted."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+_LUA = "lifecycle/store/lua/"
+_INCLUDE = "lifecycle/store/lua/include/"
+
+_APPENDS = (
+    Mutant(
+        "append does not ask whether the request is still its worker's",
+        _LUA + "append.lua",
+        "  if run and nonce then\n",
+        "  nonce = nonce or mark\n  if true then\n",
+        "append does not ask whose request it is",
+    ),
+    Mutant(
+        "append does not compare the nonce of the start",
+        _LUA + "append.lua",
+        "if nonce ~= '' and nonce ~= held then return nil, 'fenced' end",
+        "",
+    ),
+    Mutant(
+        "append does not ask whether its worker is fenced",
+        _LUA + "append.lua",
+        "if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end",
+        "",
+        "append does not ask whether its worker is fenced",
+    ),
+    Mutant(
+        "append does not look for tokens that Redis has lost",
+        _LUA + "append.lua",
+        "if before ~= '' and stream_end(rid) < tonumber(before) then return nil, 'gone' end",
+        "",
+    ),
+    Mutant(
+        "append does not note the first token",
+        _LUA + "append.lua",
+        "      redis.call('HSETNX', P .. 'request:' .. rid, 'first_token_at', secs(now))\n",
+        "",
+        "a requeue joins the tokens of two answers",
+    ),
+)
+
+_ENDS = (
+    Mutant(
+        "finish ends a request without looking whether it runs there",
+        _LUA + "finish.lua",
+        "if not record or ended or another or record.status ~= 'running' or record.worker ~= worker\n"
+        "  or record.attempt ~= attempt then",
+        "if not record then",
+        "finish does not ask whether the request has ended",
+    ),
+    Mutant(
+        "finish does not compare the nonce of the start",
+        _LUA + "finish.lua",
+        "local another = record and nonce ~= '' and record.start_nonce ~= nonce",
+        "local another = false",
+    ),
+    Mutant(
+        "finish takes the attempt before for its own",
+        _LUA + "finish.lua",
+        "or record.attempt ~= attempt then",
+        "or tonumber(record.attempt) > tonumber(attempt) + 1 then",
+    ),
+    Mutant(
+        "finish does not ask which worker runs the request",
+        _LUA + "finish.lua",
+        "or record.status ~= 'running' or record.worker ~= worker",
+        "or record.status ~= 'running'",
+        "finish does not ask whose request it is",
+    ),
+    Mutant(
+        "finish takes no notice of a kill",
+        _LUA + "finish.lua",
+        "if record.cancel_mode == 'kill' or stopped then",
+        "if stopped then",
+        "finish takes no notice of a cancel",
+    ),
+    Mutant(
+        "finish completes an answer with a hole",
+        _LUA + "finish.lua",
+        "  if redis.call('XLEN', P .. 'tokens:' .. rid) ~= expected then return {'incomplete', number} end\n",
+        "",
+        "finish does not look for a hole",
+    ),
+    Mutant(
+        "finish completes an answer whose last tokens are missing",
+        _LUA + "finish.lua",
+        "if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end",
+        "",
+        "finish does not look for a hole",
+    ),
+    Mutant(
+        "the end is told to readers before it is known whether the worker may report it",
+        _LUA + "finish.lua",
+        "local now = clock(shift)\nif input_tokens",
+        "local now = clock(shift)\npush_event(rid, END_ID,\n"
+        "  cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\nif input_tokens",
+    ),
+    Mutant(
+        "an end leaves the stream open",
+        _INCLUDE + "terminal.lua",
+        "  if not closed then close_stream(rid, ending) end\n  record.status",
+        "  record.status",
+        "an end leaves the stream open",
+    ),
+    Mutant(
+        "an end is not counted out",
+        _INCLUDE + "terminal.lua",
+        "  count_out(record.frontend, rid, labels, was)\n",
+        "",
+        "an end is not counted out",
+    ),
+    Mutant(
+        "an end is counted out under another status",
+        _INCLUDE + "terminal.lua",
+        "  count_out(record.frontend, rid, labels, was)\n",
+        "  count_out(record.frontend, rid, labels, 'running')\n",
+        "an end is not counted out",
+    ),
+    Mutant(
+        "an end is counted twice",
+        _INCLUDE + "terminal.lua",
+        "    string.sub(labels, 1, -2) .. ',\"' .. label .. '\",\"' .. outcome.error_type .. '\"]', '1')",
+        "    string.sub(labels, 1, -2) .. ',\"' .. label .. '\",\"' .. outcome.error_type .. '\"]', '2')",
+        "an end is counted twice",
+    ),
+    Mutant(
+        "an end leaves the request in its queue",
+        _INCLUDE + "terminal.lua",
+        "  if was == 'queued' then leave_queue(record) end\n",
+        "",
+        "take starts a request that has ended",
+    ),
+    Mutant(
+        "a fail ends what has ended",
+        _LUA + "fail.lua",
+        "if is_terminal(record) then return {'already', public_record(rid, record)} end\n",
+        "",
+    ),
+    Mutant(
+        "a lost start is not reported by its worker",
+        "lifecycle/execution/running.py",
+        '            if ended is not None and ended.what in ("already", "fenced"):\n',
+        "            if ended is None:\n",
+    ),
+    Mutant(
+        "a worker remembers no end",
+        "lifecycle/execution/remembered_ends.py",
+        "        self._reports[rid] = report\n",
+        "",
+    ),
+    Mutant(
+        "a frontend remembers no end",
+        "lifecycle/tracking/owned_requests.py",
+        "        self._ended[rid] = started\n",
+        "",
+    ),
+)
+
+_CANCELS = (
+    Mutant(
+        "a cancel is answered as confirmed before its worker has ended it",
+        _INCLUDE + "cancelling.lua",
+        "  publish_cancellation(record.worker, rid, mode, reason)\n  return 'pending', record",
+        "  publish_cancellation(record.worker, rid, mode, reason)\n  return 'terminal', record",
+        "a cancel is confirmed before its worker has ended it",
+    ),
+    Mutant(
+        "a kill does not close the stream",
+        _INCLUDE + "cancelling.lua",
+        "if not closed then close_stream(rid, ending) end",
+        "",
+        "a kill does not close the stream",
+    ),
+    Mutant(
+        "a pending cancel is not noted for the heartbeat",
+        _INCLUDE + "terminal.lua",
+        "    redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)\n",
+        "",
+        "no heartbeat repeats a cancel",
+    ),
+    Mutant(
+        "a pending cancel is not repeated by the heartbeat",
+        _LUA + "reconcile_shard.lua",
+        "'pending_cancellations:' .. replica, limit)) do",
+        "'nothing:' .. replica, limit)) do",
+        "no heartbeat repeats a cancel",
+    ),
+    Mutant(
+        "a requeue forgets a pending cancel",
+        _INCLUDE + "retrying.lua",
+        "if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then",
+        "if record.cancel_mode == 'stop' then",
+        "a requeue forgets a pending cancel",
+    ),
+)
+
+_LEASES = (
+    Mutant(
+        "an expiry does not set the fenced mark",
+        _LUA + "expire.lua",
+        "redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)",
+        "",
+        "append does not ask whether its worker is fenced",
+    ),
+    Mutant(
+        "a lease is renewed although it was ended",
+        _LUA + "reconcile_shard.lua",
+        "if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end",
+        "",
+    ),
+    Mutant(
+        "a reap takes what another worker runs",
+        _LUA + "reap.lua",
+        "if record and record.status == 'running' and record.worker == replica then",
+        "if record and record.status == 'running' then",
+        "a reap takes what another worker runs",
+    ),
+    Mutant(
+        "a reap does not count under the new owner",
+        _LUA + "reap.lua",
+        "  count_in(new_owner, rid, labels, record.status)\n",
+        "",
+        "a frontend's requests are not counted under their new owner",
+    ),
+    Mutant(
+        "a fenced frontend admits",
+        _LUA + "admit.lua",
+        "if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end",
+        "",
+    ),
+    Mutant(
+        "a worker that is refused as expired reports its end nevertheless",
+        "lifecycle/execution/attempt.py",
+        '        if why == "expired":',
+        '        if why == "nothing":',
+    ),
+)
+
+_QUEUE = (
+    Mutant(
+        "an admission is repeated under another nonce",
+        _LUA + "admit.lua",
+        "if known[1] == nonce then return {'admitted', known[2]} end",
+        "",
+    ),
+    Mutant(
+        "take does not ask whether its worker is fenced",
+        _LUA + "take.lua",
+        "if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end",
+        "",
+        "take does not ask whether its worker is fenced",
+    ),
+    Mutant(
+        "take does not ask whether the request is still queued",
+        _LUA + "take.lua",
+        "  if status ~= 'queued' then",
+        "  if not status then",
+        "take starts a request that has ended",
+    ),
+    Mutant(
+        "a repeated take takes more",
+        _LUA + "take.lua",
+        "if tonumber(number) == last_number then\n",
+        "if false then\n",
+    ),
+    Mutant(
+        "take moves no count",
+        _LUA + "take.lua",
+        "  count_moves(frontend, rid, 'queued', 'running')\n",
+        "",
+        "take moves no count",
+    ),
+    Mutant(
+        "take advances no virtual time",
+        _LUA + "take.lua",
+        "  local after = secs(reached + cost / weight_of(record))\n",
+        "  local after = secs(reached)\n",
+    ),
+    Mutant(
+        "a request that starts stays in its flow",
+        _LUA + "take.lua",
+        "  dequeue(model, priority, owner, rid, length)\n",
+        "",
+    ),
+    Mutant(
+        "take begins anew behind the tokens of another attempt",
+        _LUA + "take.lua",
+        "  if last > 0 and (first_token_at or '') ~= '' and resumable ~= '1' then",
+        "  if false then",
+    ),
+    Mutant(
+        "what is queued again is put behind the others",
+        _INCLUDE + "retrying.lua",
+        "  enqueue(record, true)\n",
+        "  enqueue(record, false)\n",
+    ),
+    Mutant(
+        "an admission rings no bell",
+        _LUA + "admit.lua",
+        "\nring_workers(now)\n",
+        "\n",
+    ),
+    Mutant(
+        "a requeue moves no count",
+        _INCLUDE + "retrying.lua",
+        "  count_moves(record.frontend, rid, 'running', 'queued')\n",
+        "",
+        "a requeue moves no count",
+    ),
+    Mutant(
+        "a requeue joins the tokens of two answers",
+        _INCLUDE + "retrying.lua",
+        "  if ((record.first_token_at or '') ~= '' and record.resumable ~= '1') or (",
+        "  if (",
+        "a requeue joins the tokens of two answers",
+    ),
+    Mutant(
+        "an attempt more than allowed is made",
+        _INCLUDE + "retrying.lua",
+        "(uses_attempt and failures >= max_attempts)",
+        "(uses_attempt and failures > max_attempts)",
+    ),
+)
+
+_READERS = (
+    Mutant(
+        "a reader does not look for a gap",
+        "lifecycle/tokens/reader.py",
+        "            return item.first > self.number + 1\n",
+        "            return False\n",
+        "a reader does not look for a gap",
+    ),
+    Mutant(
+        "a reader does not compare nonces in the stream",
+        "lifecycle/tokens/read_start.py",
+        "        if known and opened.nonce and known != opened.nonce:\n            return True\n",
+        "",
+        "a reader does not compare nonces",
+    ),
+    Mutant(
+        "a reader takes tokens of another start without looking at the stream",
+        "lifecycle/tokens/reader.py",
+        "item.attempt != self.attempt or item.nonce != self._start.nonce",
+        "False",
+    ),
+)
+
+MUTANTS = (*_APPENDS, *_ENDS, *_CANCELS, *_LEASES, *_QUEUE, *_READERS)
