@@ -125,7 +125,7 @@ async def test_everything_waits_and_goes_on(error: str) -> None:
 
 @pytest.mark.parametrize("error", ["TRYAGAIN Multiple keys request during rehashing of slot", "ASK 1 127.0.0.1:1"])
 async def test_a_node_that_refuses_commands_without_a_key_is_away(error: str) -> None:
-    """Nothing is to be redirected there, so these errors are not those of a slot that moves."""
+    """Expect that these errors are not taken for those of a slot that moves."""
     with ClusterSetup(config=PER_PROCESS) as setup:
         ports = [node.port for node in setup.nodes]
         links = await Links.to_many(setup.url, ports)

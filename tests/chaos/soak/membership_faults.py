@@ -16,7 +16,7 @@ from tests.waiting import wait_until
 
 
 class MembershipFaults:
-    """Nothing of a request is lost by these, so every promise holds meanwhile."""
+    """Take away nothing of a request, so every promise holds meanwhile."""
 
     def __init__(self, bench: Bench, dice: random.Random) -> None:
         self._bench = bench
