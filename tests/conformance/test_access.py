@@ -185,8 +185,6 @@ async def test_another_tenants_request_is_nobodys_parent(
         assert (await start(ops, top, child)).status_code == 200
         shown = (await acme.call("GET", f"/v1/requests/{top}/tree")).json()
         assert [node["id"] for node in shown["data"]] == [top], "the operator's request is not the owner's to see"
-        shown = (await ops.call("GET", f"/v1/requests/{top}/tree")).json()
-        assert [node["id"] for node in shown["data"]] == [top, child]
 
 
 async def test_a_client_cancels_its_own_only_however_much_matches(
@@ -397,29 +395,6 @@ async def test_without_keys_everybody_may_do_everything(cluster: Cluster, rid: s
         await cancel(cluster, rid)
 
 
-@pytest.mark.parametrize(
-    ("path", "policy", "cache"),
-    [
-        ("/", "default-src 'self'", "no-cache"),
-        ("/v1/models", "default-src 'none'", "no-store"),
-        ("/unknown", "default-src 'none'", "no-store"),
-        ("/metrics", "default-src 'none'", "no-store"),
-    ],
-)
-async def test_every_response_is_safe_in_a_browser(cluster: Cluster, path: str, policy: str, cache: str) -> None:
-    headers = (await cluster.http.get(cluster.frontends[0].url + path)).headers
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
-    assert headers["content-security-policy"].startswith(policy)
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert headers["cache-control"] == cache
-    assert len(headers.get_list("cache-control")) == 1
-
-
-async def test_a_stream_and_a_refusal_are_safe_in_a_browser_too(cluster: Cluster, guarded: Guarded) -> None:
-    async with post(cluster.http, cluster.frontends[0].url, chat("x")) as stream:
-        await stream.read()
-        assert stream.response.headers["cache-control"] == "no-cache, no-transform"
-        assert stream.response.headers["x-content-type-options"] == "nosniff"
+async def test_a_refusal_is_safe_in_a_browser_too(cluster: Cluster, guarded: Guarded) -> None:
     refused = await cluster.http.get(guarded.urls[0] + "/v1/models")
     assert (refused.status_code, refused.headers["x-content-type-options"]) == (401, "nosniff")
