@@ -257,8 +257,8 @@ _QUEUE = (
     Mutant(
         "take does not ask whether the request is still queued",
         _LUA + "take.lua",
-        "  if status ~= 'queued' then",
-        "  if not status then",
+        "  if request.status ~= 'queued' then",
+        "  if not request.status then",
         "take starts a request that has ended",
     ),
     Mutant(
@@ -283,7 +283,7 @@ _QUEUE = (
     Mutant(
         "a request that starts stays in its flow",
         _LUA + "take.lua",
-        "  dequeue(model, priority, owner, rid, length)\n",
+        "  dequeue(model, priority, owner, rid, #body, request.share)\n",
         "",
     ),
     Mutant(
