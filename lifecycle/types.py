@@ -187,17 +187,6 @@ class Limits(NamedTuple):
     deadline_secs: float = 0.0
 
 
-class QueueShare(NamedTuple):
-    """Limit what an owner may have queued for one model, besides the limits of the settings; 0 is no further limit."""
-
-    requests: int = 0
-    tokens: int = 0  # as estimated at admission
-    body_bytes: int = 0
-
-
-NO_SHARE = QueueShare()
-
-
 Event = str | dict[str, Any]
 """One thing that an engine produced: the text of a token, or a chunk of the endpoint's format without its envelope."""
 

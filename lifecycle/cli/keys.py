@@ -10,8 +10,9 @@ from lifecycle.cli import output
 from lifecycle.cli.options import Json
 from lifecycle.fastapi.api_key import LEAST_WEIGHT, MOST_INFLIGHT, MOST_WEIGHT, new_key, parse_range
 from lifecycle.fastapi.caller import KeyRole
+from lifecycle.queue_share import QueueShare
 from lifecycle.settings import environment_name
-from lifecycle.types import MOST_QUEUED, QueueShare
+from lifecycle.types import MOST_QUEUED
 
 app = typer.Typer(name="keys", help="Manage API keys.", no_args_is_help=True)
 

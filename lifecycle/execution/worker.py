@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
-
-from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.concurrency_tuner import ConcurrencyTuner
+from lifecycle.execution.corrections import Corrections
 from lifecycle.execution.engine import Engine, accepted_parameters, max_model_lens
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
@@ -30,11 +29,11 @@ from lifecycle.store.connect import Connections
 from lifecycle.store.instructions import Instruction
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.pubsub import Message, Subscription
-from lifecycle.store.results import Outcome, PendingCancellation
+from lifecycle.store.results import PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import TokenWriter
-from lifecycle.types import CancelMode, ErrorType, ReplicaAction, ReplicaState, Role
+from lifecycle.types import CancelMode, ReplicaAction, ReplicaState, Role
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,7 @@ class Worker:
         self._running = RunningRequests(
             self._store, self._engine, self._health, self._slots, self._lease, self._writer, self._served
         )
+        self._corrections = Corrections(self._store, self._lease, self._running)
         self._tuner = ConcurrencyTuner(settings, self._slots, self._engine, self._running.current_attempts)
 
     @property
@@ -322,66 +322,19 @@ class Worker:
 
     async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
         """Cancel what runs here, and confirm the cancels of requests that do not."""
-        absent: list[str] = []
-        for cancellation in cancellations:
-            attempt = self._running.current(cancellation.rid)
-            if attempt is not None:
-                attempt.cancel(cancellation.mode)
-            elif cancellation.rid not in self._running:
-                absent.append(cancellation.rid)
-        await self._correct_each(self._confirm_not_running, absent)
-
-    async def _confirm_not_running(self, rid: str) -> None:
-        """Report the request as cancelled, which confirms the cancel and removes it from the pending cancellations."""
-        record = await self._store.read(rid)
-        attempt = record.attempt if record is not None else 0
-        await self._store.finish(
-            rid, self._id_for(rid), attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0
-        )
+        await self._corrections.cancel(cancellations)
 
     async def on_not_in_redis(self, rids: Sequence[str]) -> None:
-        """Abandon requests that Redis does not count as this worker's.
-
-        They have ended, have moved to another worker, or were lost with the data of Redis.
-        """
-        attempts = {rid: attempt for rid in rids if (attempt := self._running.current(rid)) is not None}
-        for attempt in attempts.values():
-            attempt.abandon()
-        await self._correct_each(lambda rid: self._running.report_lost_start(attempts[rid]), list(attempts))
+        """Abandon requests that Redis does not count as this worker's."""
+        await self._corrections.abandon(rids)
 
     async def on_data_lost(self, shard: int) -> None:
         """Let the writer check the streams before it appends, and report ends again that Redis may have lost."""
-        self._running.check_streams(shard)
-        ends = self._running.ends
-        await self._correct_each(lambda rid: ends.check(rid, self._id_for(rid)), ends.of_shard(shard))
+        await self._corrections.report_ends(shard)
 
     async def on_not_held_locally(self, rids: Sequence[str]) -> None:
-        """Requeue requests that Redis counts as this worker's although they do not run here.
-
-        The reply to their take was lost. If they have ended here, Redis has lost the end, which is reported again.
-        """
-        await self._correct_each(self._requeue_or_end, rids)
-
-    async def _requeue_or_end(self, rid: str) -> None:
-        if rid in self._running:
-            return
-        record = await self._store.read(rid)
-        if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
-            await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
-
-    async def _correct_each(self, correct: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
-        """Correct the state of many requests at once, since a heartbeat waits for it. Raises StoreUnavailable.
-
-        An error of Redis about one request is logged, so that the others are dealt with in the same heartbeat.
-        """
-
-        async def isolated(rid: str) -> None:
-            try:
-                await correct(rid)
-            except RedisError:
-                log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
-
-        await tasks.in_batches(isolated, rids)
+        """Requeue requests that Redis counts as this worker's although they do not run here."""
+        await self._corrections.requeue(rids)
 
     def on_instruction(self, instruction: Instruction) -> None:
         """Drain, pause or resume, as an operator wants it."""
@@ -395,9 +348,6 @@ class Worker:
         """End the engines of the shard's requests: they have ended, or are another worker's. No outcome is reported."""
         log.error("%s is fenced in shard %d; it ends the engines of the shard's requests: %s", expired, shard, cause)
         self._running.abandon(shard)
-
-    def _id_for(self, rid: str) -> str:
-        return self._lease.ids[self._store.keys.shard_of(rid)]
 
     async def on_new_epoch(self, shard: int) -> None:
         """Take from a shard that has lost its data: it does not know any more that this worker waits."""

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lifecycle.fastapi.caller import NO_PRIORITY, Caller, KeyRole, PriorityRange
+from lifecycle.queue_share import NO_SHARE, QueueShare
 from lifecycle.settings import SettingsError
-from lifecycle.types import MOST_PRIORITY, MOST_QUEUED, NO_SHARE, QueueShare
+from lifecycle.types import MOST_PRIORITY, MOST_QUEUED
 
 MOST_INFLIGHT = 10_000  # before a call is refused, each of the name's requests is checked
 LEAST_WEIGHT, MOST_WEIGHT = 0.01, 1000.0

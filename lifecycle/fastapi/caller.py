@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from lifecycle.types import ANONYMOUS, MOST_PRIORITY, NO_SHARE, QueueShare
+from lifecycle.queue_share import NO_SHARE, QueueShare
+from lifecycle.types import ANONYMOUS, MOST_PRIORITY
 
 
 class KeyRole(StrEnum):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from lifecycle.formats.token_estimate import TokenEstimate
+from lifecycle.queue_share import NO_SHARE, QueueShare
 from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT
 from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.types import NO_SHARE, Event, Labels, Limits, OnDisconnect, QueueShare, Storage
+from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
 
 
 class QueuePlace(NamedTuple):

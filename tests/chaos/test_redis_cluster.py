@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from redis.crc import key_slot
 
 from lifecycle.local.embedded_redis import find_server
 from lifecycle.local.redis_binary import BUNDLED, bundled_path
 from lifecycle.settings import Settings
-from lifecycle.store.keys import Keys
 from tests.chaos.bench import Bench
+from tests.chaos.cluster_places import SHARDS, Places, a_stream_in_every_shard
 from tests.chaos.engines import numbers
 from tests.chaos.faults import Healing
 from tests.chaos.load import LOST, PACED, REFUSED, WHOLE, Load, paced, straight_bench
@@ -28,10 +25,9 @@ from tests.cluster_setup import ClusterNode, ClusterSetup
 from tests.conftest import MakeSettings
 from tests.processes import kept
 from tests.servers import ask, info
-from tests.sse import Stream, error_of
+from tests.sse import error_of
 from tests.waiting import wait_until
 
-SHARDS = 6  # two for each of the three primaries
 _LONG_SECS = 40.0  # the time limit of a command, where a node that hangs must hold up nobody
 
 
@@ -53,47 +49,6 @@ def redis_url(redis_cluster: ClusterSetup) -> str:
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
     return make_settings(shards=SHARDS, lease_secs=3.0, redis_timeout_secs=1.0)
-
-
-class Places:
-    """The slots and nodes of shards and requests."""
-
-    def __init__(self, settings: Settings, cluster: ClusterSetup) -> None:
-        self.keys = Keys(settings.namespace, settings.shards)
-        self._cluster = cluster
-        self._numbers = itertools.count()
-
-    def slot(self, shard: int) -> int:
-        return int(key_slot(self.keys.prefixes[shard].encode()))
-
-    @property
-    def control_slot(self) -> int:
-        return int(key_slot(self.keys.control.encode()))
-
-    def new_rid(self, shard: int) -> str:
-        """A request id of that shard."""
-        return next(rid for n in self._numbers if self.keys.shard_of(rid := f"r{n}") == shard)
-
-    def primary(self, which: str) -> ClusterNode:
-        """The one with the control keys (`control`), or another."""
-        control = self._cluster.node_of(self.control_slot)
-        return control if which == "control" else next(n for n in self._cluster.primaries if n is not control)
-
-    def shards_of(self, node: ClusterNode) -> set[int]:
-        return {shard for shard in range(SHARDS) if self._cluster.node_of(self.slot(shard)) is node}
-
-
-@asynccontextmanager
-async def _a_stream_in_every_shard(bench: Bench, places: Places, count: int) -> AsyncIterator[dict[int, Stream]]:
-    async with AsyncExitStack() as stack:
-        streams: dict[int, Stream] = {}
-        for shard in range(SHARDS):
-            frontend = bench.frontends[shard % len(bench.frontends)]
-            opened = bench.post(frontend, paced(count, 0.03), places.new_rid(shard))
-            streams[shard] = await stack.enter_async_context(opened)
-        for stream in streams.values():
-            await stream.read_tokens(2)
-        yield streams
 
 
 async def _every_shard_serves(bench: Bench, places: Places) -> None:
@@ -129,7 +84,7 @@ async def test_a_primary_is_killed(
 ) -> None:
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
-        async with _a_stream_in_every_shard(bench, places, 150) as streams:
+        async with a_stream_in_every_shard(bench, places, 150) as streams:
             victim = places.primary(which)
             hit = places.shards_of(victim)
             assert 0 < len(hit) < SHARDS
@@ -161,7 +116,7 @@ async def test_a_primary_comes_back_empty(
 ) -> None:
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
-        async with _a_stream_in_every_shard(bench, places, 150) as streams:
+        async with a_stream_in_every_shard(bench, places, 150) as streams:
             victim = places.primary(which)
             hit = places.shards_of(victim)
             healing.begins()
@@ -217,7 +172,7 @@ async def test_a_slot_moves_key_by_key(
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path) as bench:
         was = {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]}
-        async with _a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
+        async with a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
             healing.begins()
             for slot in (places.slot(2), places.control_slot) * 2:
                 here = redis_cluster.primaries.index(redis_cluster.node_of(slot))
@@ -273,7 +228,7 @@ async def test_slots_move_atomically(
         pytest.skip("the server cannot")
     places = Places(settings, redis_cluster)
     async with straight_bench(settings, tmp_path) as bench:
-        async with _a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
+        async with a_stream_in_every_shard(bench, places, 100) as streams, Load(bench, clients=4) as load:
             healing.begins()
             for slot in (*map(places.slot, range(SHARDS)), places.control_slot):
                 here = redis_cluster.primaries.index(redis_cluster.node_of(slot))
@@ -294,7 +249,7 @@ async def test_the_command_line_sees_every_shard(
     places = Places(settings, redis_cluster)
     async with (
         straight_bench(settings, tmp_path, frontends=1) as bench,
-        _a_stream_in_every_shard(bench, places, 100_000) as streams,
+        a_stream_in_every_shard(bench, places, 100_000) as streams,
     ):
         ids = {stream.response.headers["x-request-id"] for stream in streams.values()}
         shown = await lifecycle(settings, "ps", "--json")
@@ -354,7 +309,7 @@ async def test_workers_die_while_a_node_hangs(
     hanging = places.primary("another")
     reachable = set(range(SHARDS)) - places.shards_of(hanging)
     async with straight_bench(settings, tmp_path) as bench:
-        async with _a_stream_in_every_shard(bench, places, 400) as streams:
+        async with a_stream_in_every_shard(bench, places, 400) as streams:
             hanging.freeze()
             healing.begins()
             try:
@@ -386,7 +341,7 @@ async def test_data_is_lost_while_the_control_keys_are_away(
     control, emptied = places.primary("control"), places.primary("another")
     (third,) = set(redis_cluster.primaries) - {control, emptied}
     async with straight_bench(settings, tmp_path, may_lose=True) as bench:
-        async with _a_stream_in_every_shard(bench, places, 300) as streams:
+        async with a_stream_in_every_shard(bench, places, 300) as streams:
             control.freeze()
             try:
                 healing.begins()

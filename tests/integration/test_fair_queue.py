@@ -17,9 +17,9 @@ import pytest
 import lifecycle
 from lifecycle.fastapi.api_key import new_key
 from lifecycle.fastapi.caller import KeyRole, PriorityRange
+from lifecycle.queue_share import QueueShare
 from lifecycle.settings import Settings, as_environment
 from lifecycle.store.transitions import Store
-from lifecycle.types import QueueShare
 from tests.cluster import Cluster, running
 from tests.conftest import MakeSettings, connect
 from tests.sse import chat

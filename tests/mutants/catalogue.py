@@ -270,7 +270,7 @@ _QUEUE = (
     Mutant(
         "take moves no count",
         _LUA + "take.lua",
-        "  count_moves(frontend, rid, 'queued', 'running')\n",
+        "  count_moves(request.frontend, rid, 'queued', 'running')\n",
         "",
         "take moves no count",
     ),
@@ -289,7 +289,7 @@ _QUEUE = (
     Mutant(
         "take begins anew behind the tokens of another attempt",
         _LUA + "take.lua",
-        "  if last > 0 and (first_token_at or '') ~= '' and resumable ~= '1' then",
+        "  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then",
         "  if false then",
     ),
     Mutant(

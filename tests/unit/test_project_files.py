@@ -247,7 +247,7 @@ def test_the_hooks_run_what_make_lint_runs() -> None:
     linted = re.findall(rf"\$\(BIN\)/({command})", recipe)
     hooked = [re.findall(rf"^\.venv/bin/({command})", hook["entry"]) for hook in local["hooks"]]
     assert hooked == [[name] for name in linted]
-    assert len(linted) == 4
+    assert len(linted) == 5
 
 
 # Addresses

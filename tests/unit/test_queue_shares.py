@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from lifecycle.formats.token_estimate import TokenEstimate
+from lifecycle.queue_share import QueueShare
 from lifecycle.settings import load
 from lifecycle.store.results import Failure, ShareLimits
 from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.queue_limit import QueueLimit, share_limits
-from lifecycle.types import Labels, Limits, OnDisconnect, QueueShare
+from lifecycle.types import Labels, Limits, OnDisconnect
 from tests.unit.fake import fake_store
 from tests.unit.world import MODEL, World
 

@@ -117,7 +117,7 @@ async def test_the_metric_of_unreplicated_writes_adds_up_over_all_processes_and_
 
     assert await cancels() == 0
     await announced(1, cancel=2)
-    await announced(2, cancel=1, start=5)
+    await announced(2, cancel=1, take=5)
     assert await cancels() == 3
     await announced(1, cancel=4)
     assert await cancels() == 5
