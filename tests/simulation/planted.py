@@ -78,13 +78,13 @@ PLANTED = (
     Planted(
         "a take does not ask whether the request is still queued",
         "lifecycle/store/lua/take.lua",
-        "  if status ~= 'queued' then",
-        "  if not status then",
+        "  if request.status ~= 'queued' then",
+        "  if not request.status then",
     ),
     Planted(
         "a request that starts stays in its flow",
         "lifecycle/store/lua/take.lua",
-        "  dequeue(model, priority, owner, rid, length)\n",
+        "  dequeue(model, priority, owner, rid, #body)\n",
         "",
     ),
     Planted(

@@ -87,10 +87,21 @@ class World:
 
     async def forget_start(self, rid: str = "r", worker: str = "w0") -> None:
         """Remove a start from Redis, as after the promotion of a Redis replica that has not received it."""
-        record = await self.record(rid)
-        await self.store.requeue(rid, worker, record.attempt)
-        await self.store.command("DEL", f"{self.prefix}tokens:{rid}")
-        await self.store.command("HSET", f"{self.prefix}request:{rid}", "attempt", record.attempt - 1)
+        store, prefix = self.store, self.prefix
+        await store.command("DEL", f"{prefix}tokens:{rid}", f"{prefix}running:{worker}")
+        await store.command("HSET", f"{prefix}request:{rid}", "status", "queued", "worker", "", "attempt", "0")
+        await store.command("HDEL", f"{prefix}request:{rid}", "first_token_at", "cost")
+        for key, score, member in (
+            (f"flow:0|0||{MODEL}", 1, rid),
+            (f"level:0|{MODEL}", 0, ""),
+            (f"levels:{MODEL}", 0, "0"),
+        ):
+            await store.command("ZADD", prefix + key, score, member)
+        await store.command("HSET", f"{prefix}queued:{MODEL}", "", 1)
+        await store.command("HSET", f"{prefix}queued_bytes", MODEL, 2)
+        (labels, _) = await store.command("HGETALL", f"{prefix}counts:f0")
+        for key in (f"{prefix}counts:f0", f"{prefix}group_counts"):
+            await store.command("HSET", key, labels, 1)  # one that is queued
 
     async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:
         """One token; 'accepted' or why not."""

@@ -25,6 +25,7 @@ local shift, worker, number, nonce, models, slots, bytes_limit, resumable, reten
 -- that is only looked at, and how far a call looks behind requests that this worker cannot serve.
 local WORK_LIMIT, STARTED, LOOKED_AT = 1600, 75, 8
 local LEVELS, FLOWS, REQUESTS = '7', 8, '15'
+local FORGET_EVERY = 16  -- starts
 local REMEMBERED = 64  -- virtual times of owners, above which idle ones are forgotten
 local FIRST_MEAN_TOKENS = 256  -- of an answer, until the first one of the model has ended
 local SECS_PER_BUCKET, BUCKETS = 10, 7  -- of the starts of the last minute
@@ -39,15 +40,26 @@ end
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 models, slots, bytes_limit = cjson.decode(models), tonumber(slots), tonumber(bytes_limit)
 
+-- Returns the fields of a request's record that a start needs; none for a Redis key of another type.
+local FIELDS = {'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage', 'first_token_at', 'weight',
+  'prompt_tokens', 'max_tokens', 'model', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at',
+  'headers', 'owner', 'priority', 'worker', 'start_nonce', 'share'}
+
+local function read_request(rid)
+  local values, request = read_typed('HMGET', P .. 'request:' .. rid, unpack(FIELDS)), {}
+  for i, name in ipairs(FIELDS) do request[name] = values[i] or nil end
+  return request
+end
+
+-- Returns a request's body, empty for a Redis key of another type, which must not stop the takes of others.
+local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body:' .. rid) or '' end
+
 -- Returns what a worker needs to run a request. `base` is the number of the last token of earlier attempts.
-local function run_of(rid, base)
-  local found = redis.call('HMGET', P .. 'request:' .. rid, 'model', 'attempt', 'request_type', 'cancel_mode',
-    'cancel_reason', 'traceparent', 'created_at', 'needs', 'headers', 'endpoint', 'owner', 'priority')
-  local model, attempt, request_type, cancel_mode, cancel_reason, traceparent, created_at, needs, headers, endpoint,
-    owner, priority = unpack(found)
-  return {rid, model, attempt, tostring(base), redis.call('GET', P .. 'body:' .. rid) or '', request_type,
-    cancel_mode or '', cancel_reason or '', traceparent or '', created_at, needs or '', headers or '', endpoint,
-    owner or '', redis.call('XLEN', P .. 'tokens:' .. rid), priority or '0'}
+local function run_of(rid, request, base, body)
+  return {rid, request.model, request.attempt, tostring(base), body or read_body(rid),
+    request.request_type, request.cancel_mode or '', request.cancel_reason or '', request.traceparent or '',
+    request.created_at, request.needs or '', request.headers or '', request.endpoint, request.owner or '',
+    redis.call('XLEN', P .. 'tokens:' .. rid), request.priority or '0'}
 end
 
 local taken = redis.call('HGET', P .. 'taken', worker)
@@ -56,8 +68,10 @@ if tonumber(number) < last_number then return {'stale'} end
 if tonumber(number) == last_number then
   local runs, mark = {}, string.match(taken, '^%d+ (%S+)')
   for rid in string.gmatch(string.match(taken, '^%d+ %S+(.*)$'), '%S+') do
-    local held = read_typed('HMGET', P .. 'request:' .. rid, 'status', 'worker', 'start_nonce')
-    if held[1] == 'running' and held[2] == worker and held[3] == mark then runs[#runs + 1] = run_of(rid, (stream_end(rid))) end
+    local held = read_request(rid)
+    if held.status == 'running' and held.worker == worker and held.start_nonce == mark then
+      runs[#runs + 1] = run_of(rid, held, (stream_end(rid)))
+    end
   end
   return {'ok', runs, {}, 0}
 end
@@ -135,16 +149,15 @@ end
 -- Starts a queued request, or ends it. Returns 'started', 'removed', 'skipped' for one that stays queued, or 'full'.
 local function try(model, priority, owner, reached, rid)
   local key = P .. 'request:' .. rid
-  local status, attempt, frontend, due, needs, endpoint, storage, first_token_at, weight, prompt_tokens,
-    max_tokens, share = unpack(read_typed('HMGET', key, 'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage',
-    'first_token_at', 'weight', 'prompt_tokens', 'max_tokens', 'share'))
-  if status ~= 'queued' then  -- its record was lost, or is a Redis key of another type
+  local request = read_request(rid)
+  local attempt, due = request.attempt, request.due
+  if request.status ~= 'queued' then  -- its record was lost, or is a Redis key of another type
     dequeue(model, priority, owner, rid)
     ended = ended + 1
     return 'removed'
   end
   local last, at = 0, nil
-  if attempt ~= '0' or storage then last, at = stream_end(rid) end  -- otherwise there is no stream
+  if attempt ~= '0' or request.storage then last, at = stream_end(rid) end  -- otherwise there is no stream
   local function ends(outcome_for)
     local terminate, limit_outcome, lost_outcome = load_rare()
     local record = load_record(rid)
@@ -159,31 +172,31 @@ local function try(model, priority, owner, reached, rid)
       return ends(function(record, limit_outcome) return limit_outcome(kind, record, last) end)
     end
   end
-  if last > 0 and (first_token_at or '') ~= '' and resumable ~= '1' then
+  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then
     return ends(function(_, _, lost_outcome) return lost_outcome(last) end)
   end
-  if not is_served(endpoint, needs) then
-    unsupported[#unsupported + 1] = {rid, model, endpoint, needs or ''}
+  if not is_served(request.endpoint, request.needs) then
+    unsupported[#unsupported + 1] = {rid, model, request.endpoint, request.needs or ''}
     return 'skipped'
   end
-  local length = body_bytes(rid)
-  if #started > 0 and bytes + length > bytes_limit then return 'full' end
+  if #started > 0 and bytes + body_bytes(rid) > bytes_limit then return 'full' end
 
-  bytes, attempt = bytes + length, tostring(tonumber(attempt) + 1)
+  local body = read_body(rid)
+  bytes, attempt = bytes + #body, tostring(tonumber(attempt) + 1)
+  request.attempt = attempt
   local started_at = secs(now)
-  local cost = charge(model, priority, owner, reached,
-    {weight = weight, prompt_tokens = prompt_tokens, max_tokens = max_tokens})
-  dequeue(model, priority, owner, rid, length, share)
+  dequeue(model, priority, owner, rid, #body, request.share)
+  local cost = charge(model, priority, owner, reached, request)
   redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
     'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
   local frontends = note_readers(rid, worker, nonce)
-  count_moves(frontend, rid, 'queued', 'running')
+  count_moves(request.frontend, rid, 'queued', 'running')
   if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
   local id = attempt .. '-' .. last
   redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
   announced[#announced + 1] = {frontends, rid, id, cjson.encode({type = 'started', worker = worker,
     attempt = tonumber(attempt), base = last, nonce = nonce, started_at = started_at})}
-  started[#started + 1] = run_of(rid, last)
+  started[#started + 1] = run_of(rid, request, last, body)
   return 'started'
 end
 
@@ -250,7 +263,7 @@ for model, state in pairs(states) do
     redis.call('PEXPIRE', queue, DAY_MS)
     redis.call('PEXPIRE', times, DAY_MS)
   end
-  forget_idle(model, times, state.virtual_time, 2 * state.taken)
+  if state.starts % FORGET_EVERY < state.taken then forget_idle(model, times, state.virtual_time, 2 * FORGET_EVERY) end
 end
 redis.call('HSETNX', P .. 'ticks', worker, '0')
 local mine = {number, nonce}
