@@ -92,7 +92,6 @@ FAULTS = {
         "scripts.py",
         'if record.status != RUNNING or record.worker != worker:\n        return record, "nothing"',
         'if record.status != RUNNING:\n        return record, "nothing"',
-        "three requests, a crash",
     ),
     "a fail ends what has ended": SpecFault(
         "scripts.py",
