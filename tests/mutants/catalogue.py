@@ -332,7 +332,6 @@ _READERS = (
         "lifecycle/tokens/reader.py",
         "            return item.first > self.number + 1\n",
         "            return False\n",
-        "a reader does not look for a gap",
     ),
     Mutant(
         "a reader does not compare nonces in the stream",

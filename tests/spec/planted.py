@@ -114,9 +114,6 @@ FAULTS = {
     "a worker does not give back what does not run here": SpecFault(
         "workers.py", "if attempt is None and record.status == RUNNING and", "if False and", _LOSS
     ),
-    "a reader does not look for a gap": SpecFault(
-        "frontends.py", "    if following.number != number + 1:\n        return False\n", "", _LOSS_OF_TWO
-    ),
     "a reader does not compare nonces": SpecFault(
         "frontends.py",
         "    if last is not None and _is_another(last.start, record.start):\n        return lost\n",
