@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.finders import by_simulation, by_spec, by_tests
-from tests.mutants.mutant import Mutant, planted
+from tests.mutants.mutant import ROOT, Mutant, planted
 
 _BEGIN, _END = "<!-- mutants -->", "<!-- end of mutants -->"
 
@@ -55,6 +55,9 @@ def main() -> int:
     parser.add_argument("--without-tests", action="store_true", help="only the simulation and the specification")
     parser.add_argument("--table", type=Path, metavar="PAGE", help="write the table into this page")
     given = parser.parse_args()
+    if not given.without_tests and (failed := by_tests(ROOT)):
+        print(f"{failed} fails without any fault: mend that first, or nothing can be told of the tests")
+        return 2
     found: list[Found] = []
     for mutant in MUTANTS:
         if given.only in mutant.what:

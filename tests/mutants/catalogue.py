@@ -180,14 +180,12 @@ _CANCELS = (
         _INCLUDE + "terminal.lua",
         "    redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)\n",
         "",
-        "no heartbeat repeats a cancel",
     ),
     Mutant(
         "a pending cancel is not repeated by the heartbeat",
         _LUA + "reconcile_shard.lua",
         "'pending_cancellations:' .. replica, limit)) do",
         "'nothing:' .. replica, limit)) do",
-        "no heartbeat repeats a cancel",
     ),
     Mutant(
         "a requeue forgets a pending cancel",
@@ -332,14 +330,12 @@ _READERS = (
         "lifecycle/tokens/reader.py",
         "            return item.first > self.number + 1\n",
         "            return False\n",
-        "a reader does not look for a gap",
     ),
     Mutant(
         "a reader does not compare nonces in the stream",
         "lifecycle/tokens/read_start.py",
         "        if known and opened.nonce and known != opened.nonce:\n            return True\n",
         "",
-        "a reader does not compare nonces",
     ),
     Mutant(
         "a reader takes tokens of another start without looking at the stream",

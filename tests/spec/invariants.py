@@ -47,6 +47,9 @@ def of_step(shared: Shared, before: Life, after: Life, by: int) -> Iterator[str]
     fenced = by >= 0 and shared.workers[by].fenced
     if fenced and now != was and not (was.status == RUNNING and was.worker == by and now.status != RUNNING):
         yield "a worker whose lease has ended has done more than to end what is still its own"
+    taken = was.status == RUNNING and now.status == QUEUED and by < 0
+    if taken and not shared.workers[int(was.worker)].fenced:
+        yield "it was taken from a worker that has its lease"
     if after.client.confirmed and not before.client.confirmed and not now.terminal:
         yield "a cancel was confirmed before the request has ended"
 

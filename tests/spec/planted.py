@@ -92,14 +92,6 @@ FAULTS = {
         "scripts.py",
         'if record.status != RUNNING or record.worker != worker:\n        return record, "nothing"',
         'if record.status != RUNNING:\n        return record, "nothing"',
-        "three requests, a crash",
-    ),
-    "a fail ends what has ended": SpecFault(
-        "scripts.py",
-        '        return record, "already"\n    if record.status == RUNNING and record.cancel == "kill":\n'
-        '        return record, "killing"\n    return _end(record, FAILED), "done"',
-        '        return record, "already"\n    return _end(record, FAILED), "done"',
-        _LOSS,
     ),
     "a frontend's requests are not counted under their new owner": SpecFault(
         "scripts.py",
@@ -109,20 +101,8 @@ FAULTS = {
     "nobody takes a request from a fenced worker": SpecFault(
         "redis.py", "        if worker.fenced:\n            reaped", "        if False:\n            reaped"
     ),
-    "no heartbeat repeats a cancel": SpecFault(
-        "workers.py", "(record.cancel or not record.runs(worker, attempt.start))", "False"
-    ),
     "a worker does not give back what does not run here": SpecFault(
         "workers.py", "if attempt is None and record.status == RUNNING and", "if False and", _LOSS
-    ),
-    "a reader does not look for a gap": SpecFault(
-        "frontends.py", "    if following.number != number + 1:\n        return False\n", "", _LOSS_OF_TWO
-    ),
-    "a reader does not compare nonces": SpecFault(
-        "frontends.py",
-        "    if last is not None and _is_another(last.start, record.start):\n        return lost\n",
-        "",
-        _LOSS,
     ),
 }
 
