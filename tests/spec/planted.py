@@ -101,9 +101,6 @@ FAULTS = {
     "nobody takes a request from a fenced worker": SpecFault(
         "redis.py", "        if worker.fenced:\n            reaped", "        if False:\n            reaped"
     ),
-    "a worker does not give back what does not run here": SpecFault(
-        "workers.py", "if attempt is None and record.status == RUNNING and", "if False and", _LOSS
-    ),
 }
 
 
