@@ -30,7 +30,6 @@ EVERY_PATH = (
     "admit",
     "read",
     "claim_webhooks",
-    "take",
     "SUBSCRIBE",
     "SSUBSCRIBE",
 )
