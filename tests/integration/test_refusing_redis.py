@@ -38,7 +38,6 @@ EVERY_PATH = (
     "admit",
     "read",
     "claim_webhooks",
-    "take",
     "SUBSCRIBE",
     "SSUBSCRIBE",
 )

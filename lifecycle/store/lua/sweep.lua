@@ -55,8 +55,7 @@ local function queued_of(model, most)
   local found = {}
   for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', most)) do
     local level = level_key(model, priority)
-    local owners = read_typed('ZRANGE', level, '0', most)
-    for _, owner in ipairs(owners) do
+    for _, owner in ipairs(read_typed('ZRANGE', level, '0', most)) do
       local rids = read_typed('ZRANGE', flow_key(model, priority, owner), '0', most)
       if #rids == 0 then redis.call('ZREM', level, owner) end
       for _, rid in ipairs(rids) do
@@ -64,7 +63,7 @@ local function queued_of(model, most)
         found[#found + 1] = {rid, priority, owner}
       end
     end
-    if #owners == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+    if redis.call('EXISTS', level) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
   end
   return found
 end
