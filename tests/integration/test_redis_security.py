@@ -210,6 +210,7 @@ SCRIPTS = {
         "members",
         "listed_leases",
         "instruct",
+        "waits",
         *_OF_REPLICAS,
     ),
     "worker": ("take", "append", "finish", "requeue", "confirm", *_OF_REPLICAS),
@@ -226,6 +227,7 @@ SCRIPTS = {
         "configure",
         "timeline",
         "confirm",
+        "waits",
     ),
 }
 COMMANDS = {  # sent as they are, or named by a script otherwise than in its text
