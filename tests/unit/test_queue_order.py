@@ -86,6 +86,14 @@ async def test_an_overestimate_is_given_back(roomy: World) -> None:
     assert used["a"] == pytest.approx(60, abs=2)
 
 
+async def test_a_correction_after_a_day_without_starts_lasts_as_long_as_others(roomy: World) -> None:
+    await roomy.admit("r", owner="a", max_tokens=10)
+    run = await roomy.take()
+    await roomy.store.command("DEL", f"{roomy.prefix}virtual_times:{MODEL}")  # expired meanwhile
+    await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage={"completion_tokens": 100}))
+    assert await roomy.store.command("PTTL", f"{roomy.prefix}virtual_times:{MODEL}") > 0
+
+
 @pytest.mark.leaves_inflight
 async def test_a_flood_of_one_owner_delays_another_by_one_start_at_most(roomy: World) -> None:
     for number in range(1000):

@@ -14,6 +14,7 @@ local function correct_cost(record, tokens)
   local before = tonumber(known or redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
   local after = secs(math.max(0, before + by))
   redis.call('ZADD', times, after, owner)
+  if not known then redis.call('PEXPIRE', times, DAY_MS) end  -- it may be the only one
   if by > 0 then return end  -- a flow that waits gets a later place when it is served
   for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS_CORRECTED)) do
     local score = redis.call('ZSCORE', level_key(model, priority), owner)
@@ -30,7 +31,8 @@ end
 -- requests run, and if it is `complete`, how many tokens they have.
 local function settle_cost(record, output_tokens, is_complete)
   if not record.cost then return end
-  correct_cost(record, (tonumber(record.input_tokens or record.prompt_tokens or '0') or 0) + output_tokens)
+  local prompt_tokens = tonumber(record.input_tokens or '') or tonumber(record.prompt_tokens or '') or 0
+  correct_cost(record, prompt_tokens + output_tokens)
   record.cost = nil
   local queue = P .. 'queue:' .. record.model
   local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens')
