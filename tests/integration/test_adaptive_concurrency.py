@@ -83,8 +83,8 @@ async def _feed(world: World) -> None:
     """Keep the queue from running empty."""
     number = 0
     while True:
-        depth = await world.store.command("XLEN", f"{world.prefix}queue:{MODEL}")
-        for _ in range(40 - int(depth)):
+        depth = await world.store.queue_depth(MODEL, "")
+        for _ in range(40 - depth):
             await world.admit(f"r{number}")
             number += 1
         await asyncio.sleep(0.02)
