@@ -126,6 +126,27 @@ async def test_a_request_fails_at_once_when_no_worker_is_healthy(settings: Setti
     assert (record.error_detail.status, record.error_detail.retry_after_secs) == (503, 17)
 
 
+async def test_a_worker_that_came_back_is_no_other_worker(settings: Settings, world: World) -> None:
+    """Its lease in the shard has expired, so the shard knows it by another id than the list. It is paused too."""
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def sick(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        entered.set()
+        await leave.wait()
+        raise Unavailable("the GPU is lost")
+        yield "never"
+
+    async with serving(settings, sick) as worker:
+        await wait_until(lambda: worker.state == ReplicaState.READY, what="a ready worker")
+        await world.store.expire(0, worker.id)
+        await wait_until(lambda: worker._lease.ids[0] != worker.id, what="another id")
+        await world.admit()
+        await entered.wait()
+        worker._slots.pause(True)
+        leave.set()
+        assert (await _ended(world)).error_message == "the GPU is lost"
+
+
 async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(settings: Settings, world: World) -> None:
     patient = settings.model_copy(update={"sweep_secs": 3600.0})
     await world.share(patient)
