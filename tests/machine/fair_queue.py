@@ -121,7 +121,7 @@ class FairQueues:
         before = queue.virtual_time if known is None else known
         after = queue.times[owner] = round(max(0.0, before + by), 6)
         for level in queue.levels.values():
-            if by < 0 and level.get(owner) == before:
+            if by < 0 and owner in level and after < level[owner] <= before:
                 level[owner] = after
 
     def note_answer(self, request: Tracked) -> None:

@@ -87,6 +87,20 @@ async def test_an_overestimate_is_given_back(roomy: World) -> None:
 
 
 @pytest.mark.leaves_inflight
+async def test_an_overestimate_is_given_back_although_an_underestimate_was_charged_before(roomy: World) -> None:
+    for number in range(3):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    runs = [await roomy.take() for _ in range(2)]  # the next one at 200
+    await roomy.admit("b0", owner="b", max_tokens=100, priority=1)
+    for run, tokens in zip(runs, (110, 20), strict=True):  # 10 more, then 80 fewer
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+        await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+    level = await roomy.store.command("ZSCORE", f"{roomy.prefix}level:0|{MODEL}", "a")
+    known = await roomy.store.command("ZSCORE", f"{roomy.prefix}virtual_times:{MODEL}", "a")
+    assert (float(level), float(known)) == (130.0, 130.0)
+
+
+@pytest.mark.leaves_inflight
 async def test_a_flood_of_one_owner_delays_another_by_one_start_at_most(roomy: World) -> None:
     for number in range(1000):
         await roomy.admit(f"flood{number}", owner="flood", max_tokens=100)
