@@ -101,6 +101,18 @@ async def test_an_overestimate_is_given_back_although_an_underestimate_was_charg
 
 
 @pytest.mark.leaves_inflight
+async def test_who_waits_for_a_day_keeps_its_place(roomy: World) -> None:
+    """The model's virtual time has expired by then. A newcomer does not begin before those who wait."""
+    for number in range(3):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    await started(roomy, 2)
+    await roomy.store.command("DEL", f"{roomy.prefix}queue:{MODEL}", f"{roomy.prefix}virtual_times:{MODEL}")
+    for number in range(3):
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    assert "a2" in await started(roomy, 2)
+
+
+@pytest.mark.leaves_inflight
 async def test_a_flood_of_one_owner_delays_another_by_one_start_at_most(roomy: World) -> None:
     for number in range(1000):
         await roomy.admit(f"flood{number}", owner="flood", max_tokens=100)

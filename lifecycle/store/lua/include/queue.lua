@@ -44,8 +44,9 @@ end
 local function activate(model, priority, owner)
   local level, times = level_key(model, priority), P .. 'virtual_times:' .. model
   local known = tonumber(redis.call('ZSCORE', times, owner) or '')
-  local reached = tonumber(redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
   local head = redis.call('ZRANGE', level, '0', '0', 'WITHSCORES')[2]
+  local known_time = redis.call('HGET', P .. 'queue:' .. model, 'virtual_time')  -- nil when nothing has started for a day
+  local reached = tonumber(known_time or head or '0')
   if head then reached = math.min(reached, tonumber(head)) end
   if known and known < reached then redis.call('ZADD', times, secs(reached), owner) end
   redis.call('ZADD', level, secs(math.max(known or 0, reached)), owner)
