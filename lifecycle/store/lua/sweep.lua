@@ -63,7 +63,7 @@ local function queued_of(model, most)
         found[#found + 1] = {rid, priority, owner}
       end
     end
-    if redis.call('EXISTS', level) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
   end
   return found
 end
