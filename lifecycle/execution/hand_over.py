@@ -7,10 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from lifecycle.aio import tasks
 from lifecycle.encoding import encode_json
 from lifecycle.errors import NotConnected, StoreError, Unavailable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
+from lifecycle.ids import replica_of
 from lifecycle.store.results import Failure, Outcome, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
@@ -42,7 +44,7 @@ class HandOver:
         detail = ErrorDetail(503, retry_after_secs=max(cause.retry_after_secs or 0.0, self._health.probe_in_secs))
         retry_for_secs = 2 * self._store.settings.lease_secs
         workers = await self._workers(model)
-        others = [w for w in workers or () if w.id != worker and not w.missing(start.endpoint, start.needs)]
+        others = [w for w in workers or () if w.id != replica_of(worker) and not w.missing(start.endpoint, start.needs)]
         if workers is not None and (not others or outage_of(others) is not None):
             log.info("request %s fails: no other worker of model %s can serve it", rid, model)
             outcome = Outcome("failed", ErrorType.UNAVAILABLE, message, detail=detail, content_events=start.base)
@@ -53,17 +55,31 @@ class HandOver:
         log.info("request %s is handed over to another worker of model %s: %s", rid, model, moved)
 
     async def unsupported(self, found: Sequence[Unsupported], worker: str) -> None:
-        """Fail queued requests that no living worker's engine takes, and ring the workers that take the others.
+        """Fail a shard's queued requests that no living worker's engine takes, and ring workers that take the others.
 
-        Each of them is looked at once in a heartbeat at most. Raises StoreUnavailable.
+        Each of them is looked at once in a heartbeat at most. A worker is rung once, whatever it takes of them, and no
+        request is taken meanwhile. Raises StoreUnavailable.
         """
-        for request in found:
-            if self._is_due(request.rid):
-                await self._fail_or_ring(request, worker)
+        due = [request for request in found if self._is_due(request.rid)]
+        if not due:
+            return
+        workers = {model: await self._workers(model) or [] for model in {request.model for request in due}}
+        rung: set[str] = set()
 
-    async def _fail_or_ring(self, request: Unsupported, worker: str) -> None:
+        async def fail_or_choose(request: Unsupported) -> None:
+            rung.update(await self._fail_or_choose(request, workers[request.model]))
+
+        await tasks.in_batches(fail_or_choose, due)
+        bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(due[0].rid)})
+
+        async def ring(other: str) -> None:
+            await self._store.command("PUBLISH", self._store.keys.worker_channel(other), bell)
+
+        await tasks.in_batches(ring, sorted(rung - {replica_of(worker)}))
+
+    async def _fail_or_choose(self, request: Unsupported, workers: Sequence[LivingWorker]) -> list[str]:
+        """Fail a request that none of its model's workers takes; else return some of those that take it."""
         rid, model, endpoint, needs = request
-        workers = await self._workers(model) or ()
         others = [other for other in workers if not other.missing(endpoint, needs)]
         outage, missing = outage_of(others), find_unsupported(workers, endpoint, needs)
         if outage is not None:
@@ -71,12 +87,9 @@ class HandOver:
         elif missing is not None:
             error, message, detail = ErrorType.VALIDATION, missing.message(model), missing.detail
         else:
-            bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(rid)})
-            for other in others[:_RUNG]:
-                if other.id != worker:
-                    await self._store.command("PUBLISH", self._store.keys.worker_channel(other.id), bell)
-            return
+            return [other.id for other in others[:_RUNG]]
         await self._store.fail(rid, error, message, detail=detail, only_queued=True)
+        return []
 
     async def _workers(self, model: str) -> list[LivingWorker] | None:
         """Return the living workers of a model; None when Redis does not tell."""

@@ -84,7 +84,7 @@ class QueueConsumer:
             tasks.check_cancelled()
             await self._due.wait()
             await self._lease.joined.wait()
-            if not (self._slots.free or self._lease.waits):
+            if not (self._slots.free or self._lease.waits or self._take):  # an unanswered one may have runs
                 await self._slots.wait_available()
                 continue
             try:
@@ -120,7 +120,8 @@ class QueueConsumer:
 
     async def _take_next(self) -> None:
         """Take once, and launch what was taken. With no free slot, let another waiting worker be rung instead."""
-        if self._take is None or self._take.worker != self._lease.id:
+        is_repeated = self._take is not None and self._take.worker == self._lease.id
+        if self._take is None or not is_repeated:
             self._take = self._next_take()
         take, self._rung = self._take, False
         share = max(1, self._slots.free // self._store.settings.shards)  # several shards may have some
@@ -146,8 +147,8 @@ class QueueConsumer:
                 self._launch(run, take.worker)
         finally:
             self._slots.unreserve(reserved)
-        self._lease.waits = taken is not None and taken.waits
-        if self._lease.waits and not self._rung:
+        self._lease.waits = is_repeated or (taken is not None and taken.waits)
+        if self._lease.waits and not self._rung and not is_repeated:  # a repetition does not tell what was left
             self._due.clear()
         for run in unplaced:
             await self._give_back(run, take.worker)

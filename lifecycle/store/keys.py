@@ -62,7 +62,7 @@ SHARD_KEYS = (
         "<priority>|<length of owner>|<owner>|<model>: queued rids, in order",
     ),
     Key("virtual_times:", "zset", "TTL: a day from the last starts", "<model>: owner by its virtual time, in tokens"),
-    Key("queue:", "hash", "TTL: a day from the last starts", "<model>: virtual time, mean answer, starts of a minute"),
+    Key("queue:", "hash", "TTL: a day from the last starts", "<model>: virtual times, mean answer, starts of a minute"),
     Key("queued:", "hash", "members removed with the last request", "<model>: owner → number of its queued requests"),
     Key(
         "queued_bytes",

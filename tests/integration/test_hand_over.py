@@ -10,13 +10,17 @@ import pytest
 
 from lifecycle.errors import NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.hosted_engine import HostedEngine
 from lifecycle.execution.worker import Worker
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
+from lifecycle.store.results import Unsupported
+from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, workers_of
 from lifecycle.types import ReplicaState, RequestRecord, Role
 from tests.conftest import MakeSettings, MakeStore
+from tests.joining import join
 from tests.unit.world import MODEL, World
 from tests.waiting import wait_until
 from tests.workers import serving
@@ -124,6 +128,27 @@ async def test_a_request_fails_at_once_when_no_worker_is_healthy(settings: Setti
     assert (record.status, record.error_type, record.error_message) == ("failed", "unavailable", "the GPU is lost")
     assert record.error_detail is not None
     assert (record.error_detail.status, record.error_detail.retry_after_secs) == (503, 17)
+
+
+async def test_a_worker_that_came_back_is_no_other_worker(settings: Settings, world: World) -> None:
+    """Its lease in the shard has expired, so the shard knows it by another id than the list. It is paused too."""
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def sick(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        entered.set()
+        await leave.wait()
+        raise Unavailable("the GPU is lost")
+        yield "never"
+
+    async with serving(settings, sick) as worker:
+        await wait_until(lambda: worker.state == ReplicaState.READY, what="a ready worker")
+        await world.store.expire(0, worker.id)
+        await wait_until(lambda: worker._lease.ids[0] != worker.id, what="another id")
+        await world.admit()
+        await entered.wait()
+        worker._slots.pause(True)
+        leave.set()
+        assert (await _ended(world)).error_message == "the GPU is lost"
 
 
 async def test_what_waits_for_unhealthy_workers_only_is_ended_by_a_sweep(settings: Settings, world: World) -> None:
@@ -267,3 +292,28 @@ async def test_a_busy_worker_gets_what_others_hand_on_when_it_has_room(settings:
         release.set()
         assert (await _ended(world, "s")).status == "completed"
         await _ended(world, "r")
+
+
+async def test_many_requests_are_handed_on_with_one_look_at_the_list(
+    settings: Settings, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker takes nothing meanwhile, so the number of calls must not grow with that of the requests."""
+    await join(world.store, "w2", Role.WORKER, {"accepts": ["tools"], "models": [MODEL]}, [MODEL])
+    read, published = 0, 0
+    command, listed = Store.command, Store.listed
+
+    async def counted_command(self: Store, *args: Any, **options: Any) -> Any:
+        nonlocal published
+        published += args[0] == "PUBLISH"
+        return await command(self, *args, **options)
+
+    async def counted_listed(self: Store) -> Any:
+        nonlocal read
+        read += 1
+        return await listed(self)
+
+    monkeypatch.setattr(Store, "command", counted_command)
+    monkeypatch.setattr(Store, "listed", counted_listed)
+    found = [Unsupported(f"r{number}", MODEL, "chat_completions", ("tools",)) for number in range(50)]
+    await HandOver(world.store, cast(Any, None)).unsupported(found, "w3")
+    assert (read, published) == (1, 1)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.worker import Worker
 from lifecycle.store.results import Taken
 from lifecycle.store.transitions import Store
 from lifecycle.types import ReplicaState, Role
@@ -145,3 +148,57 @@ async def test_what_is_taken_while_a_worker_begins_to_drain_is_given_back(
 async def _is_queued_again(store: Store) -> bool:
     record = await store.read("r0")
     return record is not None and (record.status, record.attempt) == ("queued", 1)
+
+
+def _lose_one_reply(monkeypatch: pytest.MonkeyPatch, worker: Worker, *, with_runs: bool) -> asyncio.Event:
+    """Lose the reply to the worker's next take that brings requests, or none. The worker is paused at that moment."""
+    lost, take = asyncio.Event(), Store.take
+
+    async def losing(self: Store, *args: Any, **options: Any) -> Taken | None:
+        answer = await take(self, *args, **options)
+        if args[1] == worker.id and not lost.is_set() and answer is not None and bool(answer.runs) == with_runs:
+            lost.set()
+            worker._slots.pause(True)
+            raise StoreUnavailable("the reply was lost")
+        return answer
+
+    monkeypatch.setattr(Store, "take", losing)
+    return lost
+
+
+async def test_a_full_worker_too_gives_back_what_a_lost_reply_has_brought(
+    make_settings: MakeSettings, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(lease_secs=240.0, heartbeat_secs=60.0)  # no heartbeat helps
+    store = make_store(settings)
+    await join(store, "f0", Role.FRONTEND, {}, [])
+    async with serving(settings, brief) as first:
+        await wait_until(lambda: _waits(store, first.id), what="a worker that waits")
+        lost = _lose_one_reply(monkeypatch, first, with_runs=True)
+        await admit(store, "r0", on_disconnect="continue")
+        await lost.wait()
+        async with serving(settings, brief):
+            await wait_until(lambda: _all_ended(store), what="the end at another worker")
+
+
+async def test_a_full_worker_stops_waiting_after_a_lost_reply(
+    make_settings: MakeSettings, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would keep a bell from the others."""
+    settings = make_settings(lease_secs=240.0, heartbeat_secs=60.0)
+    store = make_store(settings)
+    await join(store, "f0", Role.FRONTEND, {}, [])
+    async with serving(settings, brief) as worker:
+        await wait_until(lambda: _waits(store, worker.id), what="a worker that waits")
+        lost = _lose_one_reply(monkeypatch, worker, with_runs=False)
+        await store.command("PUBLISH", store.keys.worker_channel(worker.id), _bell(store))
+        await lost.wait()
+
+        async def waits_no_more() -> bool:
+            return not await _waits(store, worker.id)
+
+        await wait_until(waits_no_more, what="a worker that does not wait")
+
+
+def _bell(store: Store) -> bytes:
+    return orjson.dumps({"type": "bell", "prefix": store.keys.prefixes[0]})

@@ -23,6 +23,7 @@ class ModelQueue:
     flows: defaultdict[tuple[int, str], list[Tracked]] = field(default_factory=lambda: defaultdict(list))
     times: dict[str, float] = field(default_factory=dict)
     virtual_time: float = 0.0
+    served: dict[int, float] = field(default_factory=dict)  # virtual times of the levels in which something waits
     mean: float | None = None
     waiting: list[str] = field(default_factory=list)  # workers, the one that waits longest first
 
@@ -47,7 +48,10 @@ class FairQueues:
         flow.sort(key=lambda waiting: (not waiting.queued_again, waiting.number_of_admission))
         if was_empty:
             known = queue.times.get(request.owner)
-            reached = min([queue.virtual_time, *level.values()])
+            reached = queue.virtual_time
+            if level:
+                head = min(level.values())
+                reached = min(reached, max(head, queue.served.get(request.priority, head)))
             if known is not None and known < reached:
                 queue.times[request.owner] = reached
             level[request.owner] = max(known or 0.0, reached)
@@ -69,6 +73,8 @@ class FairQueues:
         flow.remove(request)
         if not flow:
             del queue.levels[request.priority][request.owner]
+            if not queue.levels[request.priority]:
+                queue.served.pop(request.priority, None)
 
     def take_next(self, model: str, attempt_start: Callable[[Tracked], str], skipped: set[str]) -> bool:
         """Try the next requests of a model. `attempt_start` returns `started`, `removed` or `skipped`."""
@@ -106,6 +112,7 @@ class FairQueues:
         after = round(reached + cost / request.weight, 6)
         queue.times[request.owner] = level[request.owner] = after
         queue.virtual_time = max(queue.virtual_time, reached)
+        queue.served[request.priority] = max(queue.served.get(request.priority, 0.0), reached)
         request.cost = round(cost)
         return after
 
@@ -121,7 +128,7 @@ class FairQueues:
         before = queue.virtual_time if known is None else known
         after = queue.times[owner] = round(max(0.0, before + by), 6)
         for level in queue.levels.values():
-            if by < 0 and level.get(owner) == before:
+            if by < 0 and owner in level and after < level[owner] <= before:
                 level[owner] = after
 
     def note_answer(self, request: Tracked) -> None:

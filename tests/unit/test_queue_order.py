@@ -95,6 +95,59 @@ async def test_a_correction_after_a_day_without_starts_lasts_as_long_as_others(r
 
 
 @pytest.mark.leaves_inflight
+async def test_an_overestimate_is_given_back_although_an_underestimate_was_charged_before(roomy: World) -> None:
+    for number in range(3):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    runs = [await roomy.take() for _ in range(2)]  # the next one at 200
+    await roomy.admit("b0", owner="b", max_tokens=100, priority=1)
+    for run, tokens in zip(runs, (110, 20), strict=True):  # 10 more, then 80 fewer
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+        await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+    level = await roomy.store.command("ZSCORE", f"{roomy.prefix}level:0|{MODEL}", "a")
+    known = await roomy.store.command("ZSCORE", f"{roomy.prefix}virtual_times:{MODEL}", "a")
+    assert (float(level), float(known)) == (130.0, 130.0)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_newcomer_gets_no_advantage_from_one_whom_no_free_worker_takes(roomy: World) -> None:
+    await roomy.admit("u", owner="u", max_tokens=100, needs=("tools",))
+    for number in range(60):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    for _ in range(40):
+        await roomy.take(accepts=())
+    for number in range(20):
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    shares = Counter([(await roomy.take(accepts=())).rid[0] for _ in range(20)])
+    assert shares["b"] == pytest.approx(10, abs=1)
+
+
+@pytest.mark.leaves_inflight
+async def test_nothing_is_kept_of_a_level_in_which_nothing_waits(roomy: World) -> None:
+    for number in range(5):
+        for rid in (f"a{number}", f"b{number}"):
+            await roomy.admit(rid, priority=number)
+    await started(roomy, 8)
+    await roomy.cancel(rid="a4")
+    assert b"served:4" not in await roomy.store.command("HKEYS", f"{roomy.prefix}queue:{MODEL}")
+    await started(roomy, 1)
+    await roomy.cancel(rid="b4")
+    names = await roomy.store.command("HKEYS", f"{roomy.prefix}queue:{MODEL}")
+    assert [name for name in names if name.startswith(b"served:")] == []
+
+
+@pytest.mark.leaves_inflight
+async def test_who_waits_for_a_day_keeps_its_place(roomy: World) -> None:
+    """The model's virtual time has expired by then. A newcomer does not begin before those who wait."""
+    for number in range(3):
+        await roomy.admit(f"a{number}", owner="a", max_tokens=100)
+    await started(roomy, 2)
+    await roomy.store.command("DEL", f"{roomy.prefix}queue:{MODEL}", f"{roomy.prefix}virtual_times:{MODEL}")
+    for number in range(3):
+        await roomy.admit(f"b{number}", owner="b", max_tokens=100)
+    assert "a2" in await started(roomy, 2)
+
+
+@pytest.mark.leaves_inflight
 async def test_a_flood_of_one_owner_delays_another_by_one_start_at_most(roomy: World) -> None:
     for number in range(1000):
         await roomy.admit(f"flood{number}", owner="flood", max_tokens=100)

@@ -100,6 +100,19 @@ async def test_a_sweep_corrects_what_redis_has_lost(roomy: World) -> None:
     assert await shares(roomy) == {"n": 2, "t": 200, "b": 100, "t|a": 200, "b|a": 100}
 
 
+async def test_a_sweep_corrects_the_shares_of_an_empty_queue(roomy: World) -> None:
+    """Otherwise nothing may be queued, and so nothing corrects them, for ever."""
+    limits = ShareLimits(model_requests=1)
+    await outcome(roomy, "r0", limits)
+    record = f"{roomy.prefix}request:r0"
+    await roomy.store.command("RENAME", record, "kept")
+    assert (await roomy.take_all()).runs == []  # it leaves the queue, and nothing tells its share
+    await roomy.store.command("RENAME", "kept", record)
+    await roomy.store.sweep(0, [])
+    assert await shares(roomy) == {}
+    await roomy.cancel(rid="r0")
+
+
 def request(rid: str, share: QueueShare = QueueShare(), owner: str = "a") -> AdmissionRequest:
     labels = Labels(MODEL, "chat_completions", "stream")
     place = QueuePlace(estimate=TokenEstimate(10, 90), share=share)

@@ -89,3 +89,16 @@ async def test_one_that_lives_keeps_what_it_holds(store: Store) -> None:
     await wait_until(renewed_for_two_leases)
     assert (await _read(store)).status == "running"
     assert {replica.id for replica in (await store.roster()).replicas} == set(DEAD.values())
+
+
+async def test_a_worker_whose_lease_was_lost_waits_no_more_when_it_expires(world: World) -> None:
+    """Redis has lost everything, and the worker has taken before its next heartbeat."""
+    worker, shard = "worker-back", world.prefix
+    await join(world.store, worker, Role.WORKER, models=[MODEL])
+    await world.store.command("ZREM", f"{shard}workers", worker)
+    await world.store.command("HDEL", f"{shard}served", worker)
+    await world.take_all(worker)
+    await world.store.expire(0)  # gives it a lease, as it was here
+    await join(world.store, worker, Role.WORKER, models=[MODEL])
+    await world.reap(worker)
+    assert await world.store.command("ZSCORE", f"{shard}waiting:{MODEL}", worker) is None

@@ -30,7 +30,8 @@ if not epoch then
 end
 
 local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
-if role == 'worker' and (joins or draining == '1') then
+-- One that has written here after a loss of data may have got a lease before it comes: see expire.
+if role == 'worker' and (joins or draining == '1' or redis.call('HEXISTS', P .. 'served', replica) == 0) then
   redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
 end
 local takes = false

@@ -63,7 +63,7 @@ local function queued_of(model, most)
         found[#found + 1] = {rid, priority, owner}
       end
     end
-    if redis.call('EXISTS', level) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
   end
   return found
 end
@@ -127,6 +127,10 @@ local _, grace = lease_bound(now, lease)
 local models, unserved = {}, cjson.decode(outages)
 for i = 1, #flat, 2 do
   models[#models + 1] = flat[i]
+  -- What was left without its record took no share with it, and recount() does not see a queue that is empty.
+  if redis.call('EXISTS', P .. 'shares:' .. flat[i]) == 1 and redis.call('EXISTS', P .. 'levels:' .. flat[i]) == 0 then
+    redis.call('DEL', P .. 'shares:' .. flat[i])
+  end
   if keeps_unserved ~= '1' and not grace and tonumber(flat[i + 1]) < now - lease then
     unserved[#unserved + 1] = {flat[i], 'No worker serves the model', ''}
   end

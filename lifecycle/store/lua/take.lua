@@ -92,7 +92,7 @@ local function state_of(model)
   local is_new = tonumber(since or '') ~= bucket
   state = {virtual_time = tonumber(known[1] or '0'), mean = known[2], field = field, bucket = bucket,
     starts = is_new and 0 or tonumber(starts), is_new = is_new, taken = 0,
-    latest = 0}
+    latest = 0, levels = {}}
   states[model] = state
   return state
 end
@@ -139,6 +139,7 @@ local function charge(model, priority, owner, reached, record)
   redis.call('ZADD', P .. 'virtual_times:' .. model, after, owner)
   redis.call('ZADD', level_key(model, priority), 'XX', after, owner)
   state.virtual_time = math.max(state.virtual_time, reached)
+  state.levels[priority] = math.max(state.levels[priority] or 0, reached)
   state.starts, state.taken = state.starts + 1, state.taken + 1
   return string.format('%.0f', cost)
 end
@@ -237,7 +238,7 @@ local function take_next(model)
         if what == 'skipped' then rank = rank + 1 end
       end
     end
-    if redis.call('EXISTS', level) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
   end
   return false
 end
@@ -256,6 +257,12 @@ for model, state in pairs(states) do
   -- Who comes after everybody was served begins where the last one has ended.
   if redis.call('EXISTS', P .. 'levels:' .. model) == 0 then state.virtual_time = math.max(state.virtual_time, state.latest) end
   redis.call('HSET', queue, 'virtual_time', secs(state.virtual_time), state.field, state.bucket .. ' ' .. state.starts)
+  for priority, at in pairs(state.levels) do
+    if redis.call('EXISTS', level_key(model, priority)) == 1 then
+      at = math.max(at, tonumber(redis.call('HGET', queue, 'served:' .. priority) or '0'))
+      redis.call('HSET', queue, 'served:' .. priority, secs(at))
+    end
+  end
   if state.is_new then
     redis.call('PEXPIRE', queue, DAY_MS)
     redis.call('PEXPIRE', times, DAY_MS)

@@ -17,8 +17,10 @@ local function correct_cost(record, tokens)
   if not known then redis.call('PEXPIRE', times, DAY_MS) end  -- it may be the only one
   if by > 0 then return end  -- a flow that waits gets a later place when it is served
   for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS_CORRECTED)) do
-    local score = redis.call('ZSCORE', level_key(model, priority), owner)
-    if score and tonumber(score) == before then redis.call('ZADD', level_key(model, priority), after, owner) end
+    local place = tonumber(redis.call('ZSCORE', level_key(model, priority), owner) or '')
+    if place and place <= before and place > tonumber(after) then  -- it may be behind an earlier correction
+      redis.call('ZADD', level_key(model, priority), after, owner)
+    end
   end
 end
 

@@ -40,13 +40,16 @@ local function body_bytes(rid)
 end
 
 -- Lets an owner's flow wait in its level. It gets no advantage from the time in which it did not wait: its virtual time is
--- at least that of the model, or of those who wait in its level.
+-- at least that of the model, or that of its level if others wait there: of the first of them, or of the last one that was
+-- served, as the first may be one that no free worker takes.
 local function activate(model, priority, owner)
   local level, times = level_key(model, priority), P .. 'virtual_times:' .. model
   local known = tonumber(redis.call('ZSCORE', times, owner) or '')
-  local reached = tonumber(redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
-  local head = redis.call('ZRANGE', level, '0', '0', 'WITHSCORES')[2]
-  if head then reached = math.min(reached, tonumber(head)) end
+  local head = tonumber(redis.call('ZRANGE', level, '0', '0', 'WITHSCORES')[2] or '')
+  local reached = redis.call('HMGET', P .. 'queue:' .. model, 'virtual_time', 'served:' .. priority)
+  local of_model, of_level = tonumber(reached[1] or ''), tonumber(reached[2] or '')  -- none when nothing has started for a day
+  reached = of_model or head or 0
+  if head then reached = math.min(reached, math.max(head, of_level or head)) end
   if known and known < reached then redis.call('ZADD', times, secs(reached), owner) end
   redis.call('ZADD', level, secs(math.max(known or 0, reached)), owner)
   redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
@@ -73,6 +76,12 @@ local function enqueue(record, is_front, bytes)
   to_ring[#to_ring + 1] = model
 end
 
+-- Forgets a level in which nothing waits any more.
+local function forget_level(model, priority)
+  redis.call('ZREM', P .. 'levels:' .. model, priority)
+  redis.call('HDEL', P .. 'queue:' .. model, 'served:' .. priority)
+end
+
 -- Removes a request from its flow, and returns whether it was there. `share` is that of its record.
 local function dequeue(model, priority, owner, rid, bytes, share)
   local flow = flow_key(model, priority, owner)
@@ -81,7 +90,7 @@ local function dequeue(model, priority, owner, rid, bytes, share)
   if share then count_share(model, owner, share, '-') end
   if redis.call('EXISTS', flow) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
-    if redis.call('EXISTS', level_key(model, priority)) == 0 then redis.call('ZREM', P .. 'levels:' .. model, priority) end
+    if redis.call('EXISTS', level_key(model, priority)) == 0 then forget_level(model, priority) end
   end
   return true
 end
