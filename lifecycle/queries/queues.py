@@ -6,9 +6,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from lifecycle.queries.start_order import drain_per_sec, position_of, starts_per_sec
+from lifecycle.queries.start_order import drain_per_sec, last_positions, position_of, starts_per_sec
 from lifecycle.records import ModelQueue, QueueOwner
-from lifecycle.store.shard_queues import ShardQueue, read_shard_queue
+from lifecycle.store.shard_queues import ShardQueue, read_shard_queue, read_whole_queue
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import slots_of, workers_of
 from lifecycle.types import RequestRecord, Status
@@ -39,18 +39,17 @@ async def read_queues(store: Store) -> list[ModelQueue]:
 
 
 async def _model_queue(store: Store, model: str, slots: int) -> ModelQueue:
-    shards = await read_model(store, model)
+    shards = await asyncio.gather(*(read_whole_queue(store, shard, model) for shard in range(store.settings.shards)))
     now = max(shard.now for shard in shards)
     owners: defaultdict[str, _OwnerSums] = defaultdict(_OwnerSums)
     for shard in shards:
-        rate = starts_per_sec(shard, share_of(slots, shards))
+        rate, places = starts_per_sec(shard, share_of(slots, shards)), last_positions(shard)
         for flow in shard.flows:
             sums = owners[flow.owner]
             sums.queued += flow.size
             sums.oldest_at = min(sums.oldest_at, flow.oldest_at)
             sums.weight = flow.weight
-            place = position_of(shard, flow.priority, flow.owner, flow.size - 1)
-            sums.waits.append(place / rate if rate else None)
+            sums.waits.append(places[flow.priority, flow.owner] / rate if rate else None)
     shown = tuple(
         QueueOwner(
             owner,
@@ -61,9 +60,10 @@ async def _model_queue(store: Store, model: str, slots: int) -> ModelQueue:
         )
         for owner, sums in sorted(owners.items())
     )
+    is_whole = not any(shard.left_out for shard in shards)
     return ModelQueue(
         model,
-        sum(owner.queued for owner in shown),
+        sum(owner.queued for owner in shown) if is_whole else await store.queue_length(model),
         max((owner.oldest_secs for owner in shown), default=0.0),
         round(sum(map(drain_per_sec, shards)), 3),
         shown,
