@@ -161,6 +161,14 @@ async def test_the_last_of_many_owners_is_not_told_to_be_the_first(roomy: World)
 
 
 @pytest.mark.leaves_inflight
+async def test_a_record_that_has_just_started_is_told_so(roomy: World) -> None:
+    await roomy.admit("r0")
+    before = await roomy.record("r0")
+    await roomy.take()
+    assert (await queues.with_wait(roomy.store, before)).status == "running"
+
+
+@pytest.mark.leaves_inflight
 async def test_a_queue_of_another_type_is_taken_for_empty(roomy: World) -> None:
     await roomy.store.command("SET", f"{roomy.prefix}levels:{MODEL}", "x")
     assert (await read_shard_queue(roomy.store, 0, MODEL)).flows == ()
