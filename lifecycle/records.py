@@ -104,8 +104,8 @@ class Inflight:
 class QueueOwner:
     """One owner's part of a model's queue. `owner` is empty for requests without an API key.
 
-    `estimated_wait_secs` is how long the last of its queued requests will wait if nobody else comes; None while the
-    queue has not moved for a minute.
+    `estimated_wait_secs` is how long the last of its queued requests will wait if nobody else comes; None when
+    nothing tells, as before the first request of the model has ended.
     """
 
     owner: str

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from heapq import nlargest
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,6 +26,7 @@ from lifecycle.types import RequestRecord
 
 MAX_VIEWERS = 64
 FINISHED_ROWS = 25
+QUEUE_ROWS = 200
 _HISTORY_POINTS = 300
 _SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
 _GONE_SECS = 300.0  # how long a replica is shown after it is gone
@@ -132,13 +134,14 @@ class DashboardFeed:
         return Snapshot(version, facts, tables, last.tables if last else {}, list(self._history))
 
     async def _queue_rows(self) -> dict[str, dict[str, Any]]:
-        """Return a row for each owner that waits for a model. Both names together are its id."""
-        return {
-            name: {"id": name, "model": queue.model, "drain_per_sec": queue.drain_per_sec} | asdict(owner)
+        """Return a row for each owner that waits for a model, those that wait for longest. Both names are its id."""
+        rows: list[dict[str, Any]] = [
+            {"id": f"{queue.model} {owner.owner}", "model": queue.model, "drain_per_sec": queue.drain_per_sec}
+            | asdict(owner)
             for queue in await queues.read_queues(self._store)
             for owner in queue.owners
-            for name in (f"{queue.model} {owner.owner}",)
-        }
+        ]
+        return {row["id"]: row for row in nlargest(QUEUE_ROWS, rows, key=lambda row: row["oldest_secs"])}
 
     def _live_row(self, replica: Replica, now: float) -> dict[str, Any]:
         row = replica.to_json() | {"gone_at": None, "error": replica.error and replica.error[:_MESSAGE_CHARS]}

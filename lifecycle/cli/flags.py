@@ -27,18 +27,31 @@ OPERATOR = ("redis_url", *_PASSWORD_FILES, "redis_timeout_secs", "namespace", "s
 
 Command = Callable[..., int]
 
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
 
 def with_settings(names: Sequence[str] = EVERY) -> Callable[[Command], Command]:
-    """Add a flag for each named setting to a command, and pass the settings as its first argument."""
+    """Add a flag for each named setting to a command, and pass the settings as its first argument.
+
+    Flags that are given before a subcommand's name apply to the subcommand, unless it is given them too.
+    """
 
     def decorate(command: Command) -> Command:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+        takes_context = any(parameter.annotation is typer.Context for parameter in own)
         flags = [_flag(name) for name in names]
+        if names is OPERATOR and not takes_context:
+            flags.append(_CONTEXT)
 
         @functools.wraps(command)
         def run(**arguments: Any) -> int:
-            given = {name: arguments.pop(name) for name in names}
-            if names is OPERATOR:  # replicas have these lines in their logs
+            context = arguments.get("context") if takes_context else arguments.pop("context", None)
+            before = context.parent.params if context and context.parent else {}
+            given = {name: before.get(name) if (after := arguments.pop(name)) is None else after for name in names}
+            if "json" in arguments:
+                arguments["json"] |= before.get("json", False)
+            is_group = context is not None and context.invoked_subcommand is not None
+            if names is OPERATOR and not is_group:  # replicas have these lines in their logs
                 for line in unknown_variables.warnings():
                     output.complain(f"warning: {line}")
             return command(read_settings(given), **arguments)

@@ -92,7 +92,8 @@ def _instruct(settings: Settings, id: str, action: ReplicaAction, wait_secs: flo
                 f"{latest.id}: {'' if followed else f'told to {action}; '}{latest.state}, inflight {latest.inflight}"
             )
         if wait_secs is not None and not followed:
-            output.complain(f"{replica.id} has not followed within {wait_secs:g} s: see its log")
+            why = f"has not followed within {wait_secs:g} s: see its log" if latest else "has left instead"
+            output.complain(f"{replica.id} {why}")
             return 1
         return 0
 
@@ -107,7 +108,7 @@ async def _wait_until_followed(
 
     give_up_at = time.monotonic() + wait_secs
     latest: Replica | None = replica
-    while not _has_followed(latest, action) and time.monotonic() < give_up_at:
+    while latest is not None and not _has_followed(latest, action) and time.monotonic() < give_up_at:
         await asyncio.sleep(_POLL_SECS)
         latest = await instructions.find(store, replica.id)
     return latest

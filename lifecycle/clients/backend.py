@@ -53,7 +53,7 @@ class Backend(Pages, Protocol):
         """Tell a replica to drain, to pause or to resume. Raises NotFound, InvalidValue, Conflict."""
 
     async def queue(self) -> list[ModelQueue]:
-        """Return the queues of the models that have requests waiting, or had in the last minute."""
+        """Return the queues of the models that living workers serve, or that requests wait for."""
 
 
 async def all_pages(pages: Pages, filter: Mapping[str, str]) -> list[RequestRecord]:

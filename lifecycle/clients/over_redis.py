@@ -58,10 +58,17 @@ class ClusterQueries:
         return start
 
     async def get(self, rid: str) -> RequestRecord:
-        """Return a record. Raises NotFound."""
+        """Return a record, and of a queued request its wait. Raises NotFound."""
         with public_errors():
-            record = _known(rid, await self._store.read(rid, retry_for_secs=0.3))
-            return _shown(await queues.with_wait(self._store, record))
+            return _shown(await queues.with_wait(self._store, await self._read(rid)))
+
+    async def get_without_wait(self, rid: str) -> RequestRecord:
+        """Return a record as a list has it. Raises NotFound."""
+        with public_errors():
+            return _shown(await self._read(rid))
+
+    async def _read(self, rid: str) -> RequestRecord:
+        return _known(rid, await self._store.read(rid, retry_for_secs=0.3))
 
     async def timeline(self, rid: str, may_see: Callable[[str | None], bool]) -> dict[str, Any]:
         """Return what happened to a request, as `GET /v1/requests/{id}/timeline` shows it. Raises NotFound."""
@@ -86,7 +93,7 @@ class ClusterQueries:
 
     async def events(self, rid: str, after: str | None) -> AsyncGenerator[tuple[str, Any]]:
         """Yield (at, event), live to the end. It does not count as a reader. Raises NotFound, RequestFailed."""
-        endpoint = (await self.get(rid)).endpoint
+        endpoint = (await self.get_without_wait(rid)).endpoint
         with public_errors():
             try:
                 async with aclosing(follow(self._store, rid, position(after))) as items:

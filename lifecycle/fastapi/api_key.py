@@ -27,7 +27,7 @@ _LINE = re.compile(
 )
 _FIELD = re.compile(r":([^:=]+)=([^:=]*(?::[^:=]+)?)(?=:|$)")
 _RANGE = re.compile(r"([+-]?\d{1,10}):([+-]?\d{1,10})")
-_WEIGHT = re.compile(r"\d{1,4}(?:\.\d{1,6})?")
+_WEIGHT = re.compile(r"\d{1,4}(?:\.\d{1,20})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ApiKey:
         """Return the key's line for `LIFECYCLE_API_KEYS`. Fields that have their default are left out."""
         caller, plain = self.caller, Caller()
         fields = {
-            "weight": f"{caller.weight:.10g}" if caller.weight != plain.weight else "",
+            "weight": f"{caller.weight:.6g}" if caller.weight != plain.weight else "",
             "priority": str(caller.priority) if caller.priority != plain.priority else "",
             "queue-limit": str(caller.queue_share.requests or ""),
             "queue-tokens": str(caller.queue_share.tokens or ""),

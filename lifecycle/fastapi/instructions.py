@@ -17,7 +17,7 @@ async def instruct(store: Store, id: str, action: ReplicaAction, by: str) -> Res
     try:
         replica = await instructions.instruct(store, id, action, by)
     except NotFound as failure:
-        raise ApiError(ErrorType.NOT_FOUND, failure.message, param="id") from None
+        raise ApiError(ErrorType.NOT_FOUND, failure.message, code="replica_not_found", param="id") from None
     except InvalidValue as failure:
         raise ApiError(ErrorType.VALIDATION, failure.message, code="not_a_worker", param="id") from None
     except Conflict as failure:

@@ -21,7 +21,7 @@ from lifecycle.fastapi.instructions import instruct
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.fastapi.tracked import refusal
 from lifecycle.records import Cancelled
-from lifecycle.types import ErrorType, ReplicaAction, RequestRecord
+from lifecycle.types import ErrorType, ReplicaAction, RequestRecord, Status
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
@@ -133,7 +133,8 @@ async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
 
 
 async def _read(request: Request, tracker: Tracker, caller: Caller) -> Response:
-    return _json((await _visible(tracker, caller, request.path_params["rid"])).to_json())
+    record = await _visible(tracker, caller, request.path_params["rid"])
+    return _json((await tracker.get(record.id) if record.status is Status.QUEUED else record).to_json())
 
 
 async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Response:
@@ -189,7 +190,7 @@ async def _tree(request: Request, tracker: Tracker, caller: Caller) -> Response:
 
 async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:
     """Return the record if it exists and the caller may see it. Raises NotFound otherwise."""
-    record = await tracker.get(arguments.request_id(rid))
+    record = await tracker._queries.get_without_wait(arguments.request_id(rid))
     if not caller.may_see(record.owner):
         raise NotFound(f"The request {rid!r} is unknown; its record may have expired")
     return record

@@ -6,9 +6,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from lifecycle.queries.start_order import drain_per_sec, position_of, starts_per_sec
+from lifecycle.errors import StoreUnavailable
+from lifecycle.queries.start_order import drain_per_sec, last_positions, position_of, starts_per_sec
 from lifecycle.records import ModelQueue, QueueOwner
-from lifecycle.store.shard_queues import ShardQueue, read_shard_queue
+from lifecycle.store.results import Roster
+from lifecycle.store.shard_queues import ShardQueue, read_shard_queue, read_whole_queue
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import slots_of, workers_of
 from lifecycle.types import RequestRecord, Status
@@ -24,12 +26,6 @@ class _OwnerSums:
         self.waits: list[float | None] = []
 
 
-async def busy_shards(store: Store, model: str) -> int:
-    """Return in how many shards requests wait for a model."""
-    found = await store.commands.execute_many(("EXISTS", f"{p}levels:{model}") for p in store.keys.prefixes)
-    return sum(map(int, found))
-
-
 async def read_queues(store: Store) -> list[ModelQueue]:
     """Return the queues of the models that living workers serve, or that somebody waits for."""
     slots = slots_of(workers_of(await store.listed(), store.settings.lease_secs))
@@ -39,18 +35,17 @@ async def read_queues(store: Store) -> list[ModelQueue]:
 
 
 async def _model_queue(store: Store, model: str, slots: int) -> ModelQueue:
-    shards = await read_model(store, model)
+    shards = await asyncio.gather(*(read_whole_queue(store, shard, model) for shard in range(store.settings.shards)))
     now = max(shard.now for shard in shards)
     owners: defaultdict[str, _OwnerSums] = defaultdict(_OwnerSums)
     for shard in shards:
-        rate = starts_per_sec(shard, share_of(slots, shards))
+        rate, places = starts_per_sec(shard, share_of(slots, shards)), last_positions(shard)
         for flow in shard.flows:
             sums = owners[flow.owner]
             sums.queued += flow.size
             sums.oldest_at = min(sums.oldest_at, flow.oldest_at)
             sums.weight = flow.weight
-            place = position_of(shard, flow.priority, flow.owner, flow.size - 1)
-            sums.waits.append(place / rate if rate else None)
+            sums.waits.append(places[flow.priority, flow.owner] / rate if rate else None)
     shown = tuple(
         QueueOwner(
             owner,
@@ -61,9 +56,10 @@ async def _model_queue(store: Store, model: str, slots: int) -> ModelQueue:
         )
         for owner, sums in sorted(owners.items())
     )
+    is_whole = not any(shard.left_out for shard in shards)
     return ModelQueue(
         model,
-        sum(owner.queued for owner in shown),
+        sum(owner.queued for owner in shown) if is_whole else await store.queue_length(model),
         max((owner.oldest_secs for owner in shown), default=0.0),
         round(sum(map(drain_per_sec, shards)), 3),
         shown,
@@ -82,18 +78,29 @@ def share_of(slots: int, shards: Iterable[ShardQueue]) -> float:
 
 
 async def with_wait(store: Store, record: RequestRecord) -> RequestRecord:
-    """Return the record with its place in the queue and how long it will wait, if it is queued."""
+    """Return the record with its place in the queue and how long it will wait, if it is queued.
+
+    The place is known to the record's own shard. What other shards tell of the wait is left out while they are away.
+    """
     if record.status is not Status.QUEUED:
         return record
     own = store.keys.shard_of(record.id)
     queue, busy, roster = await asyncio.gather(
-        read_shard_queue(store, own, record.model, record.id), busy_shards(store, record.model), store.listed()
+        read_shard_queue(store, own, record.model, record.id), store.busy_shards(record.model), _listed(store)
     )
     if queue.place is None:  # it has just started
-        return record
+        return await store.read(record.id) or record
     position = position_of(queue, *queue.place)
     slots = slots_of(workers_of(roster, store.settings.lease_secs)).get(record.model, 0)
     rate = starts_per_sec(queue, slots / max(1, busy))
     return record._replace(
         queue_position=position, estimated_wait_secs=round(position / rate, 3) if rate is not None else None
     )
+
+
+async def _listed(store: Store) -> Roster:
+    """Return the listed replicas, those that were seen last while the control slot is away."""
+    try:
+        return await store.listed()
+    except StoreUnavailable:
+        return store.roster_cache.roster()

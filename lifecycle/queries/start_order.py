@@ -7,8 +7,9 @@ advances by its cost divided by the owner's weight.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, groupby, pairwise
 
 from lifecycle.store.shard_queues import SECS_PER_BUCKET, Flow, ShardQueue
 
@@ -21,7 +22,7 @@ def position_of(queue: ShardQueue, priority: int, owner: str, rank: int, weight:
 
     The flow need not exist: `weight` is then that of its owner.
     """
-    before = sum(flow.size for flow in queue.flows if flow.priority < priority)
+    before = queue.before + sum(flow.size for flow in queue.flows if flow.priority < priority)
     level = [flow for flow in _as_served(queue.flows) if flow.priority == priority]
     own = next((flow for flow in level if flow.owner == owner), None)
     others = [flow for flow in level if flow is not own]
@@ -32,6 +33,51 @@ def position_of(queue: ShardQueue, priority: int, owner: str, rank: int, weight:
     if queue.left_out and level and priority == max(flow.priority for flow in queue.flows):
         ahead += round(ahead / max(1, len(others)) * queue.left_out)  # flows that were not read are like the others
     return before + ahead + rank + 1
+
+
+def last_positions(queue: ShardQueue) -> dict[tuple[int, str], int]:
+    """Return the places of the last requests of all flows, by priority and owner, as `position_of` tells each of them.
+
+    It takes milliseconds for a thousand flows. Far behind the costs that were read it is an estimate.
+    """
+    found, before = {}, 0
+    flows = _as_served(queue.flows)
+    for priority, level in groupby(flows, lambda flow: flow.priority):
+        of_level = list(level)
+        starts = sorted((at, flow.owner) for flow in of_level for at in _times(flow)[: flow.size])
+        unread = _UnreadStarts(of_level)
+        is_last = priority == flows[-1].priority
+        for flow in of_level:
+            at, known = _time_of(flow, flow.size - 1), len(flow.costs[: flow.size]) + 1
+            of_own = flow.size if flow.size > known else flow.size - 1
+            ahead = bisect_left(starts, (at, flow.owner)) + unread.until(at) - of_own
+            if queue.left_out and is_last:
+                ahead += round(ahead / max(1, len(of_level) - 1) * queue.left_out)
+            found[priority, flow.owner] = before + ahead + flow.size
+        before += sum(flow.size for flow in of_level)
+    return found
+
+
+class _UnreadStarts:
+    """Count the starts of requests whose costs were not read, which come at the pace of each flow's mean cost."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        bends: defaultdict[float, float] = defaultdict(float)
+        for flow in flows:
+            times = _times(flow)
+            unread, step = flow.size - len(times), _mean_step(flow)
+            if unread > 0:
+                bends[times[-1]] += 1 / step
+                bends[times[-1] + unread * step] -= 1 / step
+        self._bends = sorted(bends)
+        self._slopes = list(accumulate(bends[at] for at in self._bends))
+        spans = (later - at for at, later in pairwise(self._bends))
+        self._counts = list(accumulate((s * d for s, d in zip(self._slopes, spans, strict=False)), initial=0.0))
+
+    def until(self, at: float) -> int:
+        """Return how many of them come before the virtual time `at`."""
+        number = bisect_right(self._bends, at) - 1
+        return round(self._counts[number] + self._slopes[number] * (at - self._bends[number])) if number >= 0 else 0
 
 
 def _as_served(flows: Iterable[Flow]) -> list[Flow]:

@@ -99,6 +99,15 @@ class Queues(ScriptRunner):
             found.update({as_text(model): int(size) for model, size in zip(flat[::2], flat[1::2], strict=True)})
         return dict(found)
 
+    async def queue_length(self, model: str) -> int:
+        """Return how many requests wait for a model in the shards that answer."""
+        counts = await self._each("HGETALL", [prefix + "queued:" + model for prefix in self._prefixes])
+        return sum(int(count) for flat in counts for count in flat[1::2])
+
+    async def busy_shards(self, model: str) -> int:
+        """Return in how many of the shards that answer requests wait for a model."""
+        return sum(map(int, await self._each("EXISTS", [f"{prefix}levels:{model}" for prefix in self._prefixes])))
+
     async def _each(self, command: str, keys: Sequence[str], *args: str) -> list[Any]:
         """Return the replies about these keys of several shards, without those of shards that are unavailable."""
         asked = (self.commands.execute(command, key, *args) for key in keys)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from lifecycle.store.runner import ScriptRunner, as_text
 
-FLOWS_LIMIT = 100  # beyond these a place in the order is an estimate
+FLOWS_LIMIT = 100  # that one call reads; beyond these a place in the order is an estimate
+MOST_FLOWS = 1000  # that are listed
 REQUESTS_LIMIT = 300  # whose costs are read; with as many flows it takes Redis 1.8 ms
 SECS_PER_BUCKET = 10  # of the counters of starts, see take.lua
 _FIRST_MEAN_TOKENS = 256.0  # see cost.lua
@@ -19,7 +20,7 @@ class Flow(NamedTuple):
     owner: str
     virtual_time: float  # at which the first of them is served
     size: int
-    oldest_at: float  # since when the first of them waits
+    oldest_at: float  # since when the one waits that does so for longest
     weight: float
     costs: tuple[float, ...]  # of the first ones, in tokens as estimated
 
@@ -40,8 +41,9 @@ class ShardQueue(NamedTuple):
     mean_secs: float | None  # for which recent requests ran; None until one has ended
     starts: dict[int, int]  # by ten seconds of Redis's clock, of the last minute
     flows: tuple[Flow, ...]
-    left_out: int  # how many flows were not read
+    left_out: int  # how many flows were not read; of the level of the request that was asked for, if there is one
     place: Place | None  # of the request that was asked for
+    before: int = 0  # how many requests of better priority than that wait in flows that were not read
 
     @property
     def size(self) -> int:
@@ -49,14 +51,16 @@ class ShardQueue(NamedTuple):
         return sum(flow.size for flow in self.flows)
 
 
-async def read_shard_queue(store: ScriptRunner, shard: int, model: str, rid: str = "") -> ShardQueue:
+async def read_shard_queue(
+    store: ScriptRunner, shard: int, model: str, rid: str = "", *, skipped: int = 0
+) -> ShardQueue:
     """Read the queue of a model in one shard, and the place of the request `rid` there, if it is given and queued.
 
-    Nothing is written. The costs of a bounded number of requests are read, so that Redis is never busy with it for
-    long. Raises StoreUnavailable.
+    The first `skipped` flows are left out. Nothing is written. The costs of a bounded number of requests are read, so
+    that Redis is never busy with it for long. Raises StoreUnavailable.
     """
     prefix = store.keys.prefixes[shard]
-    reply = await store.run("waits", prefix, model, rid, FLOWS_LIMIT, REQUESTS_LIMIT, retry_for_secs=0.3)
+    reply = await store.run("waits", prefix, model, rid, FLOWS_LIMIT, REQUESTS_LIMIT, skipped, retry_for_secs=0.3)
     now, mean_tokens, mean_secs = (as_text(part) for part in reply[:3])
     mean = float(mean_tokens) if mean_tokens else _FIRST_MEAN_TOKENS
     counters = [as_text(part).split() for part in reply[3]]
@@ -70,7 +74,22 @@ async def read_shard_queue(store: ScriptRunner, shard: int, model: str, rid: str
         tuple(_flow(raw, mean) for raw in reply[4]),
         int(reply[5]),
         Place(int(place[0]), as_text(place[1]), int(place[2])) if place else None,
+        int(reply[7]),
     )
+
+
+async def read_whole_queue(store: ScriptRunner, shard: int, model: str) -> ShardQueue:
+    """Read the queue of a model in one shard with all its flows, or the first thousand, one call for each hundred.
+
+    Raises StoreUnavailable.
+    """
+    queue = await read_shard_queue(store, shard, model)
+    flows, skipped = {(flow.priority, flow.owner): flow for flow in queue.flows}, FLOWS_LIMIT
+    while queue.left_out and skipped < MOST_FLOWS:
+        queue = await read_shard_queue(store, shard, model, skipped=skipped)
+        flows |= {(flow.priority, flow.owner): flow for flow in queue.flows}  # some may have moved meanwhile
+        skipped += FLOWS_LIMIT
+    return queue._replace(flows=tuple(flows.values()))
 
 
 def _flow(raw: list[bytes | int], mean_tokens: float) -> Flow:

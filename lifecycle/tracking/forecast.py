@@ -59,12 +59,17 @@ class Forecast:
         return sum(known) / len(known) if known else 0.0
 
     async def secs_until_place(self, model: str, owner: str) -> float | None:
-        """Return how long it takes until the next queued request of the owner starts, which frees its place."""
+        """Return how long it takes until the next queued request of the owner starts, which frees its place.
+
+        The owner has something queued. Where its flow was not read it is taken to be in the middle of those.
+        """
         shards = await self._read(model)
         waits = []
         for queue in shards:
             rate = starts_per_sec(queue, share_of(self._slots_of(model), shards))
             own = [position_of(queue, f.priority, owner, 0) for f in queue.flows if f.owner == owner]
+            if not own and queue.left_out:
+                own = [len(queue.flows) + (queue.left_out + 1) // 2]
             if rate and own:
                 waits.append(min(own) / rate)
         return min(waits, default=None)

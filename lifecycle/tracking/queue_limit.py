@@ -83,11 +83,12 @@ class QueueLimit:
         await depth.refresh([settings.queue_limit], lambda: _alone(store.queue_depth(*flow)))
         if depth.values[0] >= settings.queue_limit:
             return "full"
-        limits = share_limits(settings, admit)
+        limits, shares = share_limits(settings, admit), None
         estimate = admit.place.estimate
         tokens = estimate.prompt + (_UNKNOWN_OUTPUT if estimate.output is None else estimate.output)
         if limits is not None:
-            refusal = await self._share_refusal(flow, limits, depth.values[0], tokens, size)
+            shares = _cached(self._shares, flow)
+            refusal = await self._share_refusal(shares, flow, limits, depth.values[0], tokens, size)
             if refusal is not None:
                 return refusal
         await self._bytes.refresh([settings.queue_bytes], lambda: _alone(self._queued_bytes()))
@@ -95,15 +96,14 @@ class QueueLimit:
             return "full_bytes"
         depth.add(1)
         self._bytes.add(size)
-        if limits is not None:
-            self._shares[flow].add(tokens, size, 1, tokens, size)
+        if shares is not None:
+            shares.add(tokens, size, 1, tokens, size)
         return None
 
     async def _share_refusal(
-        self, flow: tuple[str, str], limits: ShareLimits, depth: int, tokens: int, size: int
+        self, sums: _Sums, flow: tuple[str, str], limits: ShareLimits, depth: int, tokens: int, size: int
     ) -> Literal["queue_limit", "full_model"] | None:
         """Return which further limit refuses a request, as the script `admit` does for one shard."""
-        sums = _cached(self._shares, flow)
         await sums.refresh(limits[1:], lambda: self._store.queue_shares(*flow))
         held = [depth, *sums.values]
         added = (1, tokens, size, 1, tokens, size)

@@ -306,7 +306,8 @@ async def test_what_makes_no_sense_is_refused(settings: Settings, tmp_path: Path
         worker, frontend = await cluster.worker("m", GATED, drain_timeout_secs=60.0), cluster.frontends[0]
         for action in ReplicaAction:
             unknown = await cluster.http.post(f"{frontend.url}/v1/replicas/worker-0/{action}")
-            assert (unknown.status_code, unknown.json()["error"]["param"]) == (404, "id")
+            error = unknown.json()["error"]
+            assert (unknown.status_code, error["code"], error["param"]) == (404, "replica_not_found", "id")
         for refused_action in ("pause", "resume"):
             refused = await instruct(cluster, frontend, refused_action)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_a_worker")

@@ -162,6 +162,8 @@ def test_what_a_key_grants_in_the_queue_is_in_its_line(capsys: pytest.CaptureFix
     assert (caller.weight, caller.priority, caller.queue_share) == (4, (-10, 10), (5, 6, 7))
     assert [caller.priority.clamp(wanted) for wanted in (-11, 3, 99)] == [-10, 3, 10]
     assert parse_line(f"a:client::{DIGEST}:priority=0:3:weight=0.5").caller.weight == 0.5  # in any order
+    assert parse_line(f"a:client::{DIGEST}:weight=0.3333333333").caller.weight == 0.3333333333
+    assert new_key("a", KeyRole.CLIENT, weight=1 / 3)[1].line.endswith(":weight=0.333333")
 
 
 @pytest.mark.parametrize("wrong", [["--weight", "0"], ["--weight", "nan"], ["--priority", "5:1"], ["--priority", "5"]])

@@ -10,7 +10,7 @@ import pytest
 
 from frontend.dashboard import cached_snapshot
 from frontend.dashboard.cached_snapshot import CachedSnapshot
-from frontend.dashboard.dashboard_feed import DashboardFeed, ListingQuery, Viewer
+from frontend.dashboard.dashboard_feed import QUEUE_ROWS, DashboardFeed, ListingQuery, Viewer
 from frontend.dashboard.rates import Rates
 from frontend.dashboard.snapshot import Snapshot as TableSnapshot
 from frontend.dashboard.snapshot import changes
@@ -211,3 +211,12 @@ def read(event: bytes) -> Any:
     assert event.endswith(b"\n\n")
     assert event.count(b"\n") == 2
     return orjson.loads(event[6:])
+
+
+@pytest.mark.leaves_inflight
+async def test_of_many_owners_those_are_shown_that_wait_for_longest(world: World) -> None:
+    for number in range(QUEUE_ROWS + 20):
+        await world.admit(f"r{number}", owner=f"o{number}")
+        world.shift_clock(0.01)
+    table = (await DashboardFeed(world.store, lambda: "f0").cluster.get()).tables["queue"]
+    assert sorted(row["owner"] for row in table.values()) == sorted(f"o{number}" for number in range(QUEUE_ROWS))

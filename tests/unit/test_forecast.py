@@ -87,3 +87,16 @@ async def test_a_flood_of_questions_costs_one_read(
     for _ in range(20):
         await forecast.secs_until_place(MODEL, "a")
     assert asked == 1
+
+
+@pytest.mark.leaves_inflight
+async def test_an_owner_behind_all_that_is_read_is_told_a_time_too(
+    roomy: World, forecast_of: Callable[[World, int], Forecast]
+) -> None:
+    await roomy.admit("served", owner="late", max_tokens=1000)
+    await roomy.admit("waits", owner="other", max_tokens=10)  # while nobody waited, nobody would be behind
+    assert (await roomy.take()).rid == "served"
+    await roomy.admit("late", owner="late", max_tokens=10)
+    for number in range(149):
+        await roomy.admit(f"r{number}", owner=f"o{number}", max_tokens=10)
+    assert await forecast_of(roomy, 10).secs_until_place(MODEL, "late") == pytest.approx(125, rel=0.1)

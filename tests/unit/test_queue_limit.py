@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from lifecycle.tracking.admission import AdmissionRequest
@@ -35,3 +37,13 @@ async def test_one_shard_asks_nothing(make_settings: MakeSettings, make_store: M
     store = make_store(make_settings(queue_limit=1))
     await store.commands.aclose()
     assert await QueueLimit(store).refusal(REQUEST) is None
+
+
+async def test_flows_beyond_those_that_are_remembered_fail_no_admission(
+    make_settings: MakeSettings, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifecycle.tracking.queue_limit._FLOWS", 1)
+    store = make_store(make_settings(shards=SHARDS, model_queue_limit=100))
+    limit = QueueLimit(store)
+    requests = [REQUEST._replace(owner=f"o{number}") for number in range(4)]
+    assert await asyncio.gather(*map(limit.refusal, requests)) == [None] * 4

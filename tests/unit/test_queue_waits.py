@@ -95,12 +95,22 @@ async def test_the_mean_duration_follows_what_ends(roomy: World) -> None:
 async def test_what_was_queued_again_is_next_and_waits_since_then(roomy: World) -> None:
     await roomy.admit("r0")
     await roomy.take()
+    roomy.shift_clock(5)
+    await roomy.reap("w0")
+    queue = await read_shard_queue(roomy.store, 0, MODEL)
+    assert queue.now - queue.flows[0].oldest_at == pytest.approx(0, abs=1)
+
+
+@pytest.mark.leaves_inflight
+async def test_what_was_queued_again_does_not_hide_who_waits_for_longer(roomy: World) -> None:
+    await roomy.admit("r0")
+    await roomy.take()
     await roomy.admit("r1")
     roomy.shift_clock(5)
     await roomy.reap("w0")
     assert [await position(roomy, rid) for rid in ("r0", "r1")] == [1, 2]
-    queue = await read_shard_queue(roomy.store, 0, MODEL)
-    assert queue.now - queue.flows[0].oldest_at == pytest.approx(0, abs=1)
+    (queue,) = await queues.read_queues(roomy.store)
+    assert queue.oldest_secs == pytest.approx(5, abs=1)
 
 
 @pytest.mark.leaves_inflight
@@ -112,6 +122,50 @@ async def test_only_a_part_of_a_long_queue_is_read(roomy: World) -> None:
     assert sum(len(flow.costs) for flow in queue.flows) <= REQUESTS_LIMIT
     assert await position(roomy, "r0") == pytest.approx(1, abs=150)
     assert await position(roomy, "r599") == pytest.approx(600, rel=0.3)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_long_list_of_owners_is_told_whole(roomy: World) -> None:
+    for number in range(260):
+        await roomy.admit(f"r{number}", owner=f"o{number % 130}", priority=number % 2)
+    (queue,) = await queues.read_queues(roomy.store)
+    assert (queue.queued, len(queue.owners)) == (260, 130)
+    assert {owner.queued for owner in queue.owners} == {2}
+
+
+@pytest.mark.leaves_inflight
+async def test_a_queue_is_counted_whole_beyond_what_is_listed(roomy: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lifecycle.store.shard_queues.MOST_FLOWS", 100)
+    for number in range(130):
+        await roomy.admit(f"r{number}", owner=f"o{number}")
+    (queue,) = await queues.read_queues(roomy.store)
+    assert (queue.queued, len(queue.owners)) == (130, 100)
+
+
+@pytest.mark.leaves_inflight
+async def test_requests_of_many_priorities_have_exact_positions(roomy: World) -> None:
+    for number in range(300):
+        await roomy.admit(f"r{number}", priority=number // 2)
+    assert [await position(roomy, f"r{number}") for number in (0, 99, 200, 299)] == [1, 100, 201, 300]
+
+
+@pytest.mark.leaves_inflight
+async def test_the_last_of_many_owners_is_not_told_to_be_the_first(roomy: World) -> None:
+    await roomy.admit("served", owner="a", max_tokens=1000)
+    await roomy.admit("waits", owner="b", max_tokens=10)  # while nobody waited, nobody would be ahead
+    assert (await roomy.take()).rid == "served"
+    for number in range(149):
+        await roomy.admit(f"r{number}", owner=f"o{number}", max_tokens=10)
+    await roomy.admit("last", owner="a", max_tokens=10)
+    assert await position(roomy, "last") == pytest.approx(151, abs=20)
+
+
+@pytest.mark.leaves_inflight
+async def test_a_record_that_has_just_started_is_told_so(roomy: World) -> None:
+    await roomy.admit("r0")
+    before = await roomy.record("r0")
+    await roomy.take()
+    assert (await queues.with_wait(roomy.store, before)).status == "running"
 
 
 @pytest.mark.leaves_inflight

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from lifecycle.queries.start_order import drain_per_sec, position_of, starts_per_sec
+from lifecycle.queries.start_order import drain_per_sec, last_positions, position_of, starts_per_sec
 from lifecycle.store.shard_queues import Flow, ShardQueue
 
 NOW = 1_000_000.0
@@ -102,3 +102,17 @@ def test_one_that_has_just_filled_is_served_as_fast_as_its_slots_come_free() -> 
     assert starts_per_sec(fresh, 8) == pytest.approx(4.0)
     assert starts_per_sec(queue(flow("a", [1.0])), 8) is None
     assert starts_per_sec(fresh._replace(mean_secs=None), 8) == pytest.approx(1 / 60)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("read", [12, 3])
+def test_the_last_positions_are_those_that_are_told_one_by_one(seed: int, read: int) -> None:
+    chance = random.Random(seed)
+    flows = [
+        flow(owner, [float(chance.choice((10, 20, 30)))] * chance.randint(1, 12), float(chance.choice((0, 5, 100))))
+        for owner in ("a", "b", "c", "d")
+    ]
+    flows += [f._replace(priority=7) for f in flows if chance.random() < 0.7]
+    waiting = queue(*(f._replace(costs=f.costs[:read]) for f in flows))
+    one_by_one = {(f.priority, f.owner): position_of(waiting, f.priority, f.owner, f.size - 1) for f in flows}
+    assert last_positions(waiting) == pytest.approx(one_by_one, abs=0 if read == 12 else 3)

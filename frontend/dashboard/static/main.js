@@ -80,10 +80,10 @@ function show() {
   finished.show([...tables.finished.values()], facts.listed_at);
   queue.show([...tables.queue.values()], facts.as_of);
   $("queue-section").hidden = !tables.queue.size;
-  write($("queue-count"), number([...tables.queue.values()].reduce((sum, r) => sum + r.queued, 0)));
   replicas.show([...tables.replicas.values()], facts.as_of);
   const [, queued, running] = facts.point;
   const total = queued + running;
+  write($("queue-count"), number(queued));
   document.title = `${number(total)} inflight – lifecycle`;
   write($("inflight-count"), number(total));
   write($("via"), `served by ${facts.frontend}`);

@@ -2,18 +2,22 @@
 -- waits: reads what waits for a model in one shard, as far as it decides when its requests start.
 -- KEYS[1] shard prefix
 -- ARGV    shift, model, rid (a request whose place is asked for, '' for none), flows_limit (how many flows are read),
---         requests_limit (of how many requests the cost is read)
--- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place}. starts are the
---         values of the counters of started requests. flows are {priority, owner, virtual_time, size, since when the first waits,
---         weight, prompt_tokens, max_tokens…}…, in the order in which they are served; the last two are those of its first
---         requests. left_out is how many flows were not read. place is {priority, owner, rank} of the request when it is
---         queued; levels behind its own are not read then.
+--         requests_limit (of how many requests the cost is read), skipped (how many flows are left out at the beginning)
+-- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place,
+--         before}. starts are the values of the counters of started requests. flows are {priority, owner, virtual_time, size,
+--         since when the longest waits, weight, prompt_tokens, max_tokens…}…, in the order in which they are served in each
+--         level; the last two are those of its first requests. left_out is how many flows behind them were not read, counting
+--         one for each level that was not looked at. place is {priority, owner, rank} of the request when it is queued. Levels
+--         behind its own are not read then, left_out is of its own, and before is how many requests wait in flows of better
+--         priority that were not read.
 
 local P = KEYS[1]
-local shift, model, rid, flows_limit, requests_limit = unpack(ARGV)
+local shift, model, rid, flows_limit, requests_limit, skipped = unpack(ARGV)
 --- @include commands clock stream record events counts queue
 
-flows_limit, requests_limit = tonumber(flows_limit), tonumber(requests_limit)
+local COUNTED = 300  -- flows that are counted and not read; of each further one it is taken that one request waits
+
+flows_limit, requests_limit, skipped = tonumber(flows_limit), tonumber(requests_limit), tonumber(skipped)
 local asked = {}
 if rid ~= '' then
   local found = read_typed('HMGET', P .. 'request:' .. rid, 'status', 'model', 'priority', 'owner')
@@ -30,14 +34,56 @@ for i = 3, 9 do
   if queue[i] then starts[#starts + 1] = queue[i] end
 end
 
--- The levels up to that of the request that is asked for, with as many of their flows as are read.
-local levels, number, left_out = {}, 0, 0
-for _, priority in ipairs(read_typed('ZRANGE', P .. 'levels:' .. model, '0', '-1')) do
-  local room = flows_limit - number
-  local level = room > 0 and read_typed('ZRANGE', level_key(model, priority), '0', room - 1, 'WITHSCORES') or {}
+-- The levels with as many of their flows as are read: first that of the request that is asked for, then those before it.
+local levels, number, left_out, before, counted = {}, 0, 0, 0, 0
+
+-- Reads what there is room for of a level. Returns how many flows are behind that, and the rank of the first of them.
+local function read_level(priority)
+  local key, room, first = level_key(model, priority), flows_limit - number, skipped
+  local size = unless_error('WRONGTYPE', 'ZCARD', key) or 0
+  skipped = math.max(0, first - size)
+  if first >= size then return 0, size end
+  local level = room > 0 and read_typed('ZRANGE', key, first, first + room - 1, 'WITHSCORES') or {}
   levels[#levels + 1], number = {priority, level}, number + #level / 2
-  left_out = left_out + (unless_error('WRONGTYPE', 'ZCARD', level_key(model, priority)) or 0) - #level / 2
-  if asked[1] == priority then break end
+  return size - first - #level / 2, first + #level / 2
+end
+
+-- Returns how many requests wait in so many flows of a level, the first of which has this rank.
+local function count_requests(priority, size, first)
+  local some = math.min(size, COUNTED - counted)
+  counted = counted + some
+  local requests = size - some
+  for _, owner in ipairs(some > 0 and read_typed('ZRANGE', level_key(model, priority), first, first + some - 1) or {}) do
+    requests = requests + (unless_error('WRONGTYPE', 'ZCARD', flow_key(model, priority, owner)) or 0)
+  end
+  return requests
+end
+
+if asked[1] then
+  left_out = read_level(asked[1])
+  local level, is_read = levels[1] and levels[1][2] or {}, false
+  for i = 1, #level, 2 do is_read = is_read or level[i] == asked[2] end
+  local reached = not is_read and unless_error('WRONGTYPE', 'ZSCORE', level_key(model, asked[1]), asked[2])
+  if reached then
+    level[#level + 1], level[#level + 2] = asked[2], reached
+    number, left_out = number + 1, left_out - 1
+  end
+end
+local all, looked_at = P .. 'levels:' .. model, 0
+for _, priority in ipairs(read_typed('ZRANGE', all, '0', skipped + flows_limit + COUNTED)) do
+  if asked[1] == priority or (not asked[1] and number >= flows_limit) then break end
+  looked_at = looked_at + 1
+  local size, first = read_level(priority)
+  if asked[1] then
+    before = before + count_requests(priority, size, first)
+  else
+    left_out = left_out + size
+  end
+end
+if asked[1] then
+  before = before + math.max(0, (unless_error('WRONGTYPE', 'ZRANK', all, asked[1]) or 0) - looked_at)
+else
+  left_out = left_out + (unless_error('WRONGTYPE', 'ZCARD', all) or 0) - looked_at
 end
 
 local flows, each = {}, math.floor(requests_limit / math.max(1, number))
@@ -59,8 +105,12 @@ for _, pair in ipairs(levels) do
         if j == 1 then flow[5], flow[6] = about[4] or flow[5], about[3] or '1' end
         flow[#flow + 1], flow[#flow + 2] = about[1] or '0', about[2] or ''
       end
+      if tonumber(rids[2]) < 0 then  -- the first was queued again, and others may have waited for longer
+        local new = redis.call('ZRANGEBYSCORE', key, '0', '+inf', 'WITHSCORES', 'LIMIT', '0', '1')
+        if new[2] and tonumber(new[2]) < tonumber(flow[5]) then flow[5] = new[2] end
+      end
       flows[#flows + 1] = flow
     end
   end
 end
-return {secs(clock(shift)), queue[1] or '', queue[2] or '', starts, flows, left_out, asked}
+return {secs(clock(shift)), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before}
