@@ -74,6 +74,18 @@ async def test_a_renewal_repeats_what_was_announced(store: Store, make_store: Ma
     await _leave(store, lease)
 
 
+async def test_a_setting_that_was_changed_during_a_blockage_applies_after_it(
+    store: Store, make_store: MakeStore
+) -> None:
+    lease = Lease(store, Role.WORKER, Holder(), ["m"])
+    await lease.join(1)
+    await store.configure("max_attempts", 7)
+    await lease.renew_through(make_store())
+    await lease.announce()
+    assert store.settings.max_attempts == 7
+    await _leave(store, lease)
+
+
 async def test_a_lease_that_has_expired_is_not_renewed(store: Store, make_store: MakeStore) -> None:
     lease = Lease(store, Role.WORKER, Holder(), ["m"])
     await lease.join(1)

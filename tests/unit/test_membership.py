@@ -74,6 +74,25 @@ async def test_a_worker_whose_join_was_lost_waits_for_no_bell_once_it_has_expire
     assert await command("ZSCORE", f"{world.prefix}waiting:{MODEL}", name) is None
 
 
+@pytest.mark.parametrize("since", ["", "3"], ids=["no_other", "another"])
+async def test_a_change_of_a_common_setting_that_redis_has_lost_ends_no_replica(world: World, since: str) -> None:
+    """It is written again, or gives way to one that has come since."""
+    store = world.store
+    other = Store(store.commands, store.settings, plain_lua=True)
+    await other.heartbeat("f9", Role.FRONTEND, {}, [])
+    lost = await store.command("HGET", store.keys.control + "config", "max_attempts")
+    await store.configure("max_attempts", 7)
+    await join(store, "f0", Role.FRONTEND)
+    assert store.settings.max_attempts == 7
+    await store.command("HSET", store.keys.control + "config", "max_attempts", lost, "revision", "0")
+    if since:
+        await store.configure("max_attempts", int(since))
+    await join(store, "f0", Role.FRONTEND)
+    await other.heartbeat("f9", Role.FRONTEND, {}, [])
+    assert (store.settings.max_attempts, other.settings.max_attempts) == (int(since or 7),) * 2
+    assert (await store.configuration())["max_attempts"] == int(since or 7)
+
+
 async def test_one_replica_is_told_to_sweep_a_shard_in_each_interval(world: World) -> None:
     interval = world.store.settings.sweep_secs
 
