@@ -11,6 +11,7 @@ from lifecycle.encoding import encode_json
 from lifecycle.errors import NotConnected, StoreError, Unavailable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
+from lifecycle.ids import replica_of
 from lifecycle.store.results import Failure, Outcome, Start, Unsupported
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
@@ -42,7 +43,8 @@ class HandOver:
         detail = ErrorDetail(503, retry_after_secs=max(cause.retry_after_secs or 0.0, self._health.probe_in_secs))
         retry_for_secs = 2 * self._store.settings.lease_secs
         workers = await self._workers(model)
-        others = [w for w in workers or () if w.id != worker and not w.missing(start.endpoint, start.needs)]
+        own = replica_of(worker)
+        others = [w for w in workers or () if w.id != own and not w.missing(start.endpoint, start.needs)]
         if workers is not None and (not others or outage_of(others) is not None):
             log.info("request %s fails: no other worker of model %s can serve it", rid, model)
             outcome = Outcome("failed", ErrorType.UNAVAILABLE, message, detail=detail, content_events=start.base)
@@ -73,7 +75,7 @@ class HandOver:
         else:
             bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(rid)})
             for other in others[:_RUNG]:
-                if other.id != worker:
+                if other.id != replica_of(worker):
                     await self._store.command("PUBLISH", self._store.keys.worker_channel(other.id), bell)
             return
         await self._store.fail(rid, error, message, detail=detail, only_queued=True)
