@@ -202,6 +202,9 @@ async def test_no_request_is_its_own_parent_or_the_parent_of_an_older_one(settin
         own = here._core.store
         await own.command("DEL", own.keys.prefix_of("a") + "request:a", own.keys.prefix_of("a") + "tokens:a")
         await run_of(runs, here, "a", parent="b")
+        shown = await tree.read(own, "b")
+        assert shown is not None
+        assert [node.record.id for node in shown.nodes] == ["b", "a"]
         await here.cancel("b", wait_secs=5)
         await wait_until(has_status(here, "a", "cancelled"))
 
