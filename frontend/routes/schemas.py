@@ -199,7 +199,6 @@ _OF_WORKERS: dict[str, Schema] = {
     "error": STRING,  # only of one whose engine cannot serve
     "endpoints": {"type": "object", "additionalProperties": one_of(NATIVE, TRANSLATED)},
 }
-_ANSWER = exact_object(role=STRING, content=nullable({}), refusal=nullable(STRING))
 SCHEMAS: dict[str, Schema] = {
     "ChatCall": call_body(["model", "messages"], _COMMON | _CHAT),
     "TextCall": call_body(["model", "prompt"], _COMMON | _TEXT),

@@ -33,7 +33,7 @@ _FINE = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class Interrupted(LifecycleError):
-    """Raised by `start` and `wait_ready` when a signal or `ask_to_stop` came first."""
+    """Raised by `start` and `wait_ready` when a signal or `stop` came first."""
 
 
 class NotReady(LifecycleError):
@@ -128,10 +128,6 @@ class Supervisor:
         code = self.exit_code
         await self.stop()
         return code
-
-    def ask_to_stop(self) -> None:
-        """Request the same orderly stop as a signal."""
-        self._stop_asked.set()
 
     async def stop(self) -> None:
         """Send SIGTERM to all children, wait up to `drain_secs`, kill the rest, and return when they are gone."""

@@ -88,7 +88,8 @@ async def _add(store: Store, node: Node, nodes: list[Node], may_see: Callable[[s
         return True
     listed = await store.children_of(node.record.id, CHILDREN_SHOWN + 1)
     has_more = len(listed) > CHILDREN_SHOWN
-    for child in await children(store, node.record.id, [rid for rid, _ in listed[:CHILDREN_SHOWN]]):
+    shown = {above.record.id for above in nodes}  # whose ids may be those of expired requests, which led to others
+    for child in await children(store, node.record.id, [rid for rid, _ in listed[:CHILDREN_SHOWN] if rid not in shown]):
         if not may_see(child.owner):
             continue
         if len(nodes) >= NODES_LIMIT:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from lifecycle.aio import tasks
 from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
 from lifecycle.ids import new_replica_id
@@ -250,5 +252,7 @@ class Lease:
         """Leave the cluster over this store, whatever `run` does. What fails is left to the reapers of others."""
         leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
         for outcome in await asyncio.gather(*leaving, store.leave(self.id, self.role), return_exceptions=True):
-            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
+            if isinstance(outcome, RedisError):
+                log.error("Redis refused a command with which %s leaves", self.id, exc_info=outcome)
+            elif isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
                 raise outcome

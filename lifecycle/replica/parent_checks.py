@@ -6,7 +6,6 @@ that did not complete. Each step may be repeated: a child is looked at until it 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -54,10 +53,11 @@ class ParentChecks:
         by_shard: dict[int, dict[tuple[str, str], list[Child]]] = defaultdict(lambda: defaultdict(list))
         for child in children:
             by_shard[self._store.keys.shard_of(child.parent)][child.parent, child.parent_since].append(child)
-        await asyncio.gather(*(self._check_shard(shard, by_parent) for shard, by_parent in by_shard.items()))
+        await tasks.in_batches(self._check_shard, list(by_shard.items()))
         tasks.check_cancelled()
 
-    async def _check_shard(self, shard: int, by_parent: dict[tuple[str, str], list[Child]]) -> None:
+    async def _check_shard(self, asked: tuple[int, dict[tuple[str, str], list[Child]]]) -> None:
+        shard, by_parent = asked
         try:
             states = await self._store.parent_states(shard, list(by_parent))
         except StoreError as failure:

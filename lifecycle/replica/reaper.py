@@ -102,7 +102,7 @@ class Reaper:
         return False
 
     async def _end_due(self, outages: Sequence[UnservedModel], shard: int) -> None:
-        """End what is due in one shard, and queue again what expired workers were delivered."""
+        """End what is due in one shard."""
         first_model, begin = 0, 0
         for _ in range(_CALLS_LIMIT):
             swept = await self._store.sweep(shard, outages[begin : begin + MODELS_PAGE], first_model)

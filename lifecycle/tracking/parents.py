@@ -90,7 +90,15 @@ class Parents:
     def drop(self, admit: AdmissionRequest) -> None:
         """Let go of a request that was refused, also in its parent's list of children."""
         self.forget(admit.rid)
-        self._spawn(self._store.forget_children(admit.parent, [admit.rid]), "refused child")
+        self._spawn(self._unlist(admit), "refused child")
+
+    async def _unlist(self, admit: AdmissionRequest) -> None:
+        """Remove a refused request from its parent's list, unless the id is that of a child which was admitted before.
+
+        Raises StoreUnavailable.
+        """
+        if await self._store.read(admit.rid) is None:
+            await self._store.forget_children(admit.parent, [admit.rid])
 
     def forget(self, rid: str) -> None:
         """Let go of a request that has ended here."""

@@ -92,6 +92,35 @@ async def test_killed_with_its_clients(steady: Settings, tmp_path: Path, healing
 
 
 @pytest.mark.fault(
+    "A frontend is killed (`kill -9`) with a request that has a child, and a grandchild, at another frontend.",
+    "The parent ends with `frontend_lost`, and the other two are cancelled; the engines of all stop.",
+)
+async def test_killed_with_a_parent(steady: Settings, tmp_path: Path, healing: Healing) -> None:
+    async with open_bench(steady, tmp_path, frontends=2, workers=0) as bench:
+        await bench.worker("idle", "tests.chaos.engines:idle")
+        dying, other = bench.frontends
+        ends, headers = tmp_path / "ends", {"X_On_Disconnect": "continue"}
+        async with (
+            bench.post(dying, chat(str(ends), "idle"), "top") as lost,
+            bench.post(other, chat(str(ends), "idle"), "child", X_Parent_Request_Id="top", **headers) as child,
+            bench.post(other, chat(str(ends), "idle"), "grandchild", X_Parent_Request_Id="child", **headers) as last,
+        ):
+            for stream in (lost, child, last):
+                await stream.read_tokens(1)
+            healing.begins()
+            await bench.kill(dying)
+            await _breaks_off(lost)
+            assert (await bench.ended("top"))["error_type"] == "frontend_lost"
+            for rid, stream in (("child", child), ("grandchild", last)):
+                error = error_of(await stream.read())
+                assert error is not None
+                assert error["error_type"] == "cancelled"
+                assert (await bench.ended(rid))["status"] == "cancelled"
+            await wait_until(lambda: ends.exists() and len(ends.read_text().split()) == 3)
+            healing.is_over()
+
+
+@pytest.mark.fault(
     "A frontend is killed (`kill -9`), and its client repeats the call at another one with the same `Idempotency-Key`.",
     "There is one request: the repeated call attaches to it and receives the complete text.",
 )

@@ -10,6 +10,7 @@ import pytest
 
 from lifecycle.errors import NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.hosted_engine import HostedEngine
 from lifecycle.execution.worker import Worker
@@ -85,6 +86,27 @@ async def _until_state(world: World, worker: Worker, state: ReplicaState) -> Liv
 
     await wait_until(reached, what=f"a worker that is {state}")
     return await _find(world, worker)
+
+
+class Health:
+    """The health of an engine that cannot serve."""
+
+    probe_in_secs = 1.0
+
+    async def fail(self, message: str) -> None:
+        """Note nothing."""
+
+
+async def test_a_worker_under_its_next_id_in_a_shard_is_not_another_worker(world: World) -> None:
+    about = {"state": ReplicaState.DRAINING, "models": [MODEL]}
+    await join(world.store, "worker-a", Role.WORKER, about, [MODEL])
+    await world.store.reconcile_shard(0, "worker-a~1", Role.WORKER, models=[MODEL])
+    await world.admit()
+    run = await world.take("worker-a~1")
+    hand_over = HandOver(world.store, cast(EngineHealth, Health()))
+    await hand_over.unavailable("r", "worker-a~1", MODEL, run.start, Unavailable("the GPU is lost"))
+    record = await world.record()
+    assert (record.status, record.error_message) == ("failed", "the GPU is lost")
 
 
 async def test_a_request_that_an_engine_cannot_serve_goes_to_another_worker(settings: Settings, world: World) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced
@@ -73,6 +74,18 @@ async def test_a_renewal_repeats_what_was_announced(store: Store, make_store: Ma
     await _leave(store, lease)
 
 
+async def test_a_setting_that_was_changed_during_a_blockage_applies_after_it(
+    store: Store, make_store: MakeStore
+) -> None:
+    lease = Lease(store, Role.WORKER, Holder(), ["m"])
+    await lease.join(1)
+    await store.configure("max_attempts", 7)
+    await lease.renew_through(make_store())
+    await lease.announce()
+    assert store.settings.max_attempts == 7
+    await _leave(store, lease)
+
+
 async def test_a_lease_that_has_expired_is_not_renewed(store: Store, make_store: MakeStore) -> None:
     lease = Lease(store, Role.WORKER, Holder(), ["m"])
     await lease.join(1)
@@ -127,6 +140,23 @@ async def test_each_renewal_but_the_first_tells_how_much_time_has_passed(
     assert lease.ids[0] == f"{lease.id}~1"
     assert all(secs is not None for secs in told[store.settings.shards :])
     await _leave(store, lease)
+
+
+async def test_what_redis_refuses_in_one_shard_keeps_nothing_else_from_leaving(
+    make_store: MakeStore, make_settings: MakeSettings
+) -> None:
+    store = make_store(make_settings(shards=2))
+    lease, reaper = Lease(store, Role.WORKER, Holder(), ["m"]), Reaper(store)
+    await lease.join(1)
+
+    async def expire(shard: int, replica: str) -> None:
+        if shard == 0:
+            raise ResponseError("WRONGTYPE")
+        await reaper.sweep(shard, replica)
+
+    await lease.leave(expire)
+    assert await _living(store) == {}
+    await reaper.sweep(0, lease.id)
 
 
 async def _leave(store: Store, lease: Lease) -> None:

@@ -166,6 +166,20 @@ async def test_a_child_of_a_parent_that_was_cancelled_is_refused_and_its_source_
             await here.get("child")
 
 
+async def test_a_repeated_call_that_is_refused_leaves_the_first_one_in_the_tree(settings: Settings) -> None:
+    async with connect(settings) as here, connect(settings) as there, AsyncExitStack() as runs:
+        await run_of(runs, here, "top")
+        await run_of(runs, here, "child", parent="top")
+        await here.cancel("top", wait_secs=5)
+        await wait_until(has_status(here, "child", "cancelled"))
+        with pytest.raises(lifecycle.Conflict, match="'top' has ended or is being cancelled"):
+            await there.track(brief(), model="m", id="child", parent="top")
+        await there._core._background.wait(5)
+        shown = await tree.read(here._core.store, "top")
+        assert shown is not None
+        assert [node.record.id for node in shown.nodes] == ["top", "child"]
+
+
 async def test_an_unknown_parent_and_that_of_another_owner_are_not_found(settings: Settings) -> None:
     async with connect(settings) as here, AsyncExitStack() as runs:
         await run_of(runs, here, "top", owner="acme")
@@ -188,6 +202,9 @@ async def test_no_request_is_its_own_parent_or_the_parent_of_an_older_one(settin
         own = here._core.store
         await own.command("DEL", own.keys.prefix_of("a") + "request:a", own.keys.prefix_of("a") + "tokens:a")
         await run_of(runs, here, "a", parent="b")
+        shown = await tree.read(own, "b")
+        assert shown is not None
+        assert [node.record.id for node in shown.nodes] == ["b", "a"]
         await here.cancel("b", wait_secs=5)
         await wait_until(has_status(here, "a", "cancelled"))
 

@@ -1,4 +1,4 @@
-"""The worker against what it does not expect: deliveries twice, poison in its queues and sets, data that is gone."""
+"""The worker against what it does not expect: requests twice, poison in its queues and sets, data that is gone."""
 
 from __future__ import annotations
 

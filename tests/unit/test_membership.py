@@ -11,7 +11,7 @@ from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.joining import join, leave
-from tests.unit.world import LEASE_SECS, World
+from tests.unit.world import LEASE_SECS, MODEL, World
 
 
 async def test_a_replica_expires_with_its_lease_and_the_id_never_comes_back(world: World) -> None:
@@ -57,6 +57,40 @@ async def test_a_replica_with_another_common_setting_does_not_start(world: World
     for name in ("f0", "f1", "w0", "w1"):
         await leave(world.store, name, Role.FRONTEND if name.startswith("f") else Role.WORKER)
     await other.heartbeat("f9", Role.FRONTEND, {}, [])
+
+
+async def test_a_worker_whose_join_was_lost_waits_for_no_bell_once_it_has_expired(world: World) -> None:
+    """A failover loses its join, it takes, and a sweep gives it a lease before its next heartbeat."""
+    name, command = "worker-late", world.store.command
+    await join(world.store, name, Role.WORKER, models=[MODEL])
+    await command("ZREM", world.prefix + "workers", name)
+    await command("HDEL", world.prefix + "served", name)
+    await command("HDEL", world.prefix + "ticks", name)
+    assert (await world.take_all(name)).waits
+    await world.store.expire(0)
+    await join(world.store, name, Role.WORKER, models=[MODEL])
+    assert await command("ZSCORE", f"{world.prefix}waiting:{MODEL}", name)
+    await world.store.expire(0, name)
+    assert await command("ZSCORE", f"{world.prefix}waiting:{MODEL}", name) is None
+
+
+@pytest.mark.parametrize("since", ["", "3"], ids=["no_other", "another"])
+async def test_a_change_of_a_common_setting_that_redis_has_lost_ends_no_replica(world: World, since: str) -> None:
+    """It is written again, or gives way to one that has come since."""
+    store = world.store
+    other = Store(store.commands, store.settings, plain_lua=True)
+    await other.heartbeat("f9", Role.FRONTEND, {}, [])
+    lost = await store.command("HGET", store.keys.control + "config", "max_attempts")
+    await store.configure("max_attempts", 7)
+    await join(store, "f0", Role.FRONTEND)
+    assert store.settings.max_attempts == 7
+    await store.command("HSET", store.keys.control + "config", "max_attempts", lost, "revision", "0")
+    if since:
+        await store.configure("max_attempts", int(since))
+    await join(store, "f0", Role.FRONTEND)
+    await other.heartbeat("f9", Role.FRONTEND, {}, [])
+    assert (store.settings.max_attempts, other.settings.max_attempts) == (int(since or 7),) * 2
+    assert (await store.configuration())["max_attempts"] == int(since or 7)
 
 
 async def test_one_replica_is_told_to_sweep_a_shard_in_each_interval(world: World) -> None:

@@ -113,10 +113,6 @@ def _has_only(fields: dict[str, Any], names: frozenset[str]) -> bool:
     return not [name for name, value in fields.items() if value is not None and name not in names]
 
 
-def _is_error(payload: dict[str, Any]) -> bool:
-    return bool(payload.get("error")) or payload.get("object") == "error"
-
-
 def _only_text(choice: dict[str, Any]) -> str | None:
     """Return the text of a choice that holds nothing but text of choice 0, otherwise None.
 

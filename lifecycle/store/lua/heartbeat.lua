@@ -8,10 +8,10 @@
 --         (how often that one had been changed), instruction (the last one that the replica has followed, '' for none: see
 --         instruct)
 -- Returns {'ok', now, since, revision, config, epoch, version, instruction}, where config is a JSON object if it was changed
---         after that revision, else '', epoch and version are those of the list: see roster, and instruction is the latest
+--         for the running cluster, else '', epoch and version are those of the list: see roster, and instruction is the latest
 --         one to the replica, '' for none; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
--- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
--- came before them with another one has to leave.
+-- After a loss of data the configuration that was written first counts, and of this one the latest revision: its replicas
+-- write it again, and a newcomer that came before them with another one has to leave.
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, figures, models, config, since, revision, instruction = unpack(ARGV)
@@ -52,11 +52,14 @@ if since == '' and (not theirs.since or others() == 0) then
   write_ours()
 elseif since ~= '' and (not theirs.since or tonumber(since) < tonumber(theirs.since)) then
   write_ours()
-elseif since == theirs.since and tonumber(theirs.revision) > tonumber(revision) then
-  changed = cjson.encode(theirs)
+elseif since == theirs.since and tonumber(revision) > tonumber(theirs.revision) then
+  write_ours()  -- Redis has lost the last change
 else
   for name, value in pairs(ours) do
-    if theirs[name] ~= value then return {'conflict', name, theirs[name] or ''} end
+    if theirs[name] ~= value then
+      if since ~= theirs.since then return {'conflict', name, theirs[name] or ''} end
+      changed = cjson.encode(theirs)
+    end
   end
 end
 

@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local _, parents = unpack(ARGV)
---- @include commands clock
+--- @include commands
 
 local LOST = {worker_lost = true, frontend_lost = true, state_lost = true}
 

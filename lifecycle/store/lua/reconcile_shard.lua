@@ -30,8 +30,9 @@ if not epoch then
 end
 
 local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
--- One that has written here after a loss of data may have got a lease before it comes: see expire.
-if role == 'worker' and (joins or draining == '1' or redis.call('HEXISTS', P .. 'served', replica) == 0) then
+local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
+-- Where Redis has lost that it joined, a sweep may have given it a lease before its first call.
+if role == 'worker' and (joins or tick == 1 or draining == '1') then
   redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
 end
 local takes = false
@@ -44,7 +45,6 @@ if role == 'worker' then
   end
 end
 
-local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
 local held = redis.call('HLEN', P .. (role == 'worker' and 'running:' or 'inflight:') .. replica)
 local limit, pending_cancellations = tonumber(cancellations_limit), {}
 for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. replica, limit)) do
