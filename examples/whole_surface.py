@@ -135,6 +135,11 @@ async def ask_the_cluster() -> None:
         newest = (await client.requests(model="upper"))[0]
         assert [event async for event in client.stream(newest.id)] == ["ONE ", "TWO "]
         assert [event async for event in client.events(newest.id, after="1-1")] == [("1-2", "TWO ")]
+        waiting: list[lifecycle.ModelQueue] = await client.queue()
+        owners: list[lifecycle.QueueOwner] = [owner for queue in waiting for owner in queue.owners]
+        assert sum(owner.queued for owner in owners) == 0
+        worker = next(replica.id for replica in replicas if replica.role == "worker")
+        assert (await client.pause(worker)).id == (await client.resume(worker)).id == worker
         found: lifecycle.Cancelled = await client.cancel_many(model="counter", dry_run=True)
         assert found.matched == 0
 

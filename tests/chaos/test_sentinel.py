@@ -126,8 +126,12 @@ async def test_the_primary_is_killed_mid_stream(
             healing.is_over()
         await _is_right(bench)
         await sentinels.agreed()
+
+        async def listed() -> bool:
+            return {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+
         # A failover is shorter than two leases and begins a grace: no replica expires because of it.
-        assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
+        await wait_until(listed, what="every replica in the list, under its id")
         async with bench.post(bench.frontends[0], paced(5), "afterwards") as stream:
             events = await stream.read()
         assert (text_of(events), error_of(events)) == (numbers(5), None)

@@ -42,6 +42,7 @@ RECORD_FIELDS = {
     "output_tokens",
     "usage",
     "output_events",
+    "priority",
     "parent",
     "labels",
     "finish_reason",

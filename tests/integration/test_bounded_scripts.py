@@ -175,7 +175,7 @@ async def test_one_sweep_examines_a_page_of_models(bench: Bench) -> None:
     for begin in range(0, 250, 50):
         await join(world.store, "w9", Role.WORKER, {}, models[begin : begin + 50])
     calls = await bench.calls(lambda: Reaper(world.store).sweep(0))
-    assert calls["evalsha"] == 2 + 3, "expire, roster, and a sweep for each hundred models"
+    assert calls["evalsha"] == 3 + 3, "expire, roster, the look at children, and a sweep for each hundred models"
 
 
 async def test_one_count_examines_a_page_of_the_frontends_that_are_lost(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from lifecycle.ids import new_start_nonce
 from lifecycle.settings import Settings, as_environment
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, RequestRecord, Role
@@ -51,13 +53,16 @@ async def test_a_worker_drains_on_a_signal(make_settings: MakeSettings, on_store
     assert (await on_store.json("replicas"))["data"] == []
 
 
+_takes = itertools.count(1)
+
+
 async def admitted(store: Store, rid: str, *, running: bool = False) -> RequestRecord:
     """A request of a frontend, and a worker, that do nothing more for it."""
     await join(store, "f", Role.FRONTEND, {}, [])
     await admit(store, rid, labels=Labels("m", "completions", "stream"), frontend="f")
     if running:
         await join(store, "w", Role.WORKER, {}, ["m"])
-        taken = await store.take(store.keys.shard_of(rid), "w", 1, "nonce-01", ["m"], 1)
+        taken = await store.take(store.keys.shard_of(rid), "w", next(_takes), new_start_nonce(), ["m"], 1)
         assert taken is not None
         assert [run.rid for run in taken.runs] == [rid]
     found = await store.read(rid)

@@ -45,6 +45,7 @@ EXECUTED_ELSEWHERE = {
     ("README.md", "-m pytest"): ".ci/run",
     ("docs/webhooks.md", "from standardwebhooks"): "tests/integration/test_webhooks.py",
     ("docs/security.md", "lifecycle keys new --name acme"): "tests/unit/test_access.py",
+    ("docs/queue.md", "lifecycle keys new --name acme"): "tests/unit/test_access.py",
 }
 
 _BLOCK = re.compile(

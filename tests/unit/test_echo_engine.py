@@ -91,6 +91,13 @@ async def test_echo_refuses_a_senseless_repeat(repeat: Any) -> None:
         await tokens(EchoEngine(0), {"prompt": "a", "echo_repeat": repeat})
 
 
+@pytest.mark.parametrize("stop", [[1.0], ["a", None], 7, {"a": 1}])
+async def test_echo_refuses_stop_sequences_that_are_no_texts(stop: Any) -> None:
+    with pytest.raises(EngineError, match="stop is") as raised:
+        await tokens(EchoEngine(0), {"prompt": "a", "stop": stop})
+    assert (raised.value.detail.status, raised.value.detail.param) == (400, "stop")
+
+
 async def test_echo_keeps_its_pace() -> None:
     began = time.monotonic()
     await tokens(EchoEngine(1000), {"prompt": "w", "echo_repeat": 51})

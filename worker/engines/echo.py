@@ -104,9 +104,15 @@ def _words(text: str, repeat: int) -> Iterator[str]:
 
 
 def _until_stop_sequence(request: dict[str, Any], text: str, repeat: int) -> tuple[str, int]:
-    """Return the text and its number of repetitions, cut off before the first stop sequence."""
+    """Return the text and its number of repetitions, cut off before the first stop sequence.
+
+    Raise EngineError when `stop` has something else than texts.
+    """
     stop = request.get("stop") or []
-    sequences = [s for s in ([stop] if isinstance(stop, str) else stop) if s]
+    given = [stop] if isinstance(stop, str) else stop
+    if not isinstance(given, list) or not all(isinstance(sequence, str) for sequence in given):
+        raise EngineError(f"stop is {stop!r:.50}; it must be a string or an array of strings", 400, param="stop")
+    sequences = [sequence for sequence in given if sequence]
     if not sequences:
         return text, repeat
     # The repetitions are equal, so a sequence that occurs at all begins within the first one.
@@ -127,5 +133,7 @@ def _repeat(request: dict[str, Any]) -> int:
     """Return the request's `echo_repeat`, 1 by default. Raise EngineError when it is not a positive integer."""
     repeat = request.get("echo_repeat", 1)
     if type(repeat) is not int or repeat < 1:  # a bool is an int too
-        raise EngineError(f"echo_repeat is {repeat!r:.50}; it must be an integer of at least 1")
+        raise EngineError(
+            f"echo_repeat is {repeat!r:.50}; it must be an integer of at least 1", 400, param="echo_repeat"
+        )
     return repeat
