@@ -104,13 +104,13 @@ async def _wait_until_followed(
     store: Store, replica: Replica, action: ReplicaAction, wait_secs: float
 ) -> Replica | None:
     """Return the replica once it has followed, or as it is after this time; None when it is gone."""
-    from lifecycle.queries import instructions
+    from lifecycle.queries import cluster
 
     give_up_at = time.monotonic() + wait_secs
     latest: Replica | None = replica
     while latest is not None and not _has_followed(latest, action) and time.monotonic() < give_up_at:
         await asyncio.sleep(_POLL_SECS)
-        latest = await instructions.find(store, replica.id)
+        latest = await cluster.replica(store, replica.id)
     return latest
 
 

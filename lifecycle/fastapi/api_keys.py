@@ -132,10 +132,10 @@ def _read(file: Path) -> str:
         raise SettingsError(f"{_SETTING}: {file} cannot be read: {reason}") from None
 
 
-def _fingerprint(file: Path | None) -> tuple[int, int, int] | None:
-    """Return a value that changes when the file is written or replaced; None without a file."""
+def _fingerprint(file: Path | None) -> tuple[int, ...] | None:
+    """Return a value that changes when the file is written or replaced, or its access; None without a file."""
     try:
         about = os.stat(file) if file is not None else None
     except OSError:
         return None
-    return (about.st_ino, about.st_size, about.st_mtime_ns) if about else None
+    return (about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns) if about else None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.records import Replica
 from lifecycle.store.results import Roster, RosterEntry
@@ -133,6 +134,20 @@ async def _held(store: Store, role: Role, model: str = "") -> dict[str, int]:
 async def replicas(store: Store) -> list[Replica]:
     """Return the replicas that hold a lease."""
     return await _replicas(store, await store.roster())
+
+
+async def replica(store: Store, id: str) -> Replica | None:
+    """Return one living replica, None when there is none with this id. What it holds in shards that are away is 0."""
+    entry = next((entry for entry in (await store.roster()).replicas if entry.id == id), None)
+    if entry is None:
+        return None
+    asked = (store.count_held(shard, Role(entry.role)) for shard in range(store.settings.shards))
+    counts = await asyncio.gather(*asked, return_exceptions=True)
+    for count in counts:
+        if isinstance(count, BaseException) and not isinstance(count, StoreUnavailable):
+            raise count
+    held = (number for count in counts if isinstance(count, dict) for m, number in count.items() if replica_of(m) == id)
+    return _replica(entry, sum(held))
 
 
 async def _replicas(store: Store, roster: Roster, details: bool = True) -> list[Replica]:

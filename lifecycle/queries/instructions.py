@@ -20,7 +20,7 @@ async def instruct(store: Store, id: str, action: ReplicaAction, by: str) -> Rep
     replica that drains and is to pause or resume, and StoreUnavailable.
     """
     name = replica_of(id)
-    before = await find(store, name)
+    before = await cluster.replica(store, name)
     if before is None:
         raise unknown(id)
     outcome = await store.instruct(name, action, by)
@@ -33,12 +33,7 @@ async def instruct(store: Store, id: str, action: ReplicaAction, by: str) -> Rep
         )
     if outcome == "draining":
         raise Conflict(f"{name} drains, which nothing undoes; start another worker in its place")
-    return await find(store, name) or replace(before, state=ReplicaState.DRAINING)
-
-
-async def find(store: Store, id: str) -> Replica | None:
-    """Return a living replica; None when there is none with this id. Raises StoreUnavailable."""
-    return next((replica for replica in await cluster.replicas(store) if replica.id == id), None)
+    return await cluster.replica(store, name) or replace(before, state=ReplicaState.DRAINING)
 
 
 def unknown(id: str) -> NotFound:

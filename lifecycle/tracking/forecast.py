@@ -29,6 +29,7 @@ class _Known:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     shards: Sequence[ShardQueue] = ()
     read_at: float = float("-inf")
+    until_place: dict[str, float | None] = field(default_factory=dict)  # seconds, by the owners that were asked for
 
 
 class Forecast:
@@ -63,7 +64,12 @@ class Forecast:
 
         The owner has something queued. Where its flow was not read it is taken to be in the middle of those.
         """
-        shards = await self._read(model)
+        known = await self._known_of(model)
+        if owner not in known.until_place:
+            known.until_place[owner] = self._place_secs(known.shards, model, owner)
+        return known.until_place[owner]
+
+    def _place_secs(self, shards: Sequence[ShardQueue], model: str, owner: str) -> float | None:
         waits = []
         for queue in shards:
             rate = starts_per_sec(queue, share_of(self._slots_of(model), shards))
@@ -95,6 +101,9 @@ class Forecast:
 
     async def _read(self, model: str) -> Sequence[ShardQueue]:
         """Return the queue of a model, shard by shard; nothing when Redis is away."""
+        return (await self._known_of(model)).shards
+
+    async def _known_of(self, model: str) -> _Known:
         if len(self._known) >= _MODELS and model not in self._known:
             self._known.clear()
         known = self._known.setdefault(model, _Known())
@@ -104,5 +113,5 @@ class Forecast:
                     known.shards = await read_model(self._store, model)
                 except StoreUnavailable:
                     known.shards = ()
-                known.read_at = time.monotonic()
-            return known.shards
+                known.read_at, known.until_place = time.monotonic(), {}
+            return known

@@ -1,4 +1,4 @@
-"""What a queued request is told while a part of Redis is away."""
+"""A queued request is told its wait while a part of Redis is away."""
 
 from __future__ import annotations
 

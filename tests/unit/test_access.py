@@ -92,6 +92,24 @@ def test_two_keys_of_one_name_are_how_a_key_is_replaced() -> None:
     assert ring.find(old).caller == ring.find(new).caller  # type: ignore[union-attr]
 
 
+def test_a_file_that_could_not_be_read_is_taken_once_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys.make(tmp_path)
+    ring = Keyring(str(keys.file))
+    other, kept = new_key("other", KeyRole.OPERATOR)
+
+    def forbidden(file: Path) -> str:
+        raise SettingsError(f"{file} cannot be read: Permission denied")
+
+    keys.file.write_text(kept.line)
+    with monkeypatch.context() as unreadable:  # the tests may run as a user who can read everything
+        unreadable.setattr("lifecycle.fastapi.api_keys._read", forbidden)
+        ring.refresh()
+    assert ring.find(other) is None
+    keys.file.chmod(0o640)
+    ring.refresh()
+    assert ring.find(other) is not None
+
+
 def test_a_changed_file_is_taken_and_a_wrong_one_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = Keys.make(tmp_path)
     ring = Keyring(str(keys.file))

@@ -1,4 +1,4 @@
-"""What `lifecycle replicas` waits for."""
+"""`lifecycle replicas --wait` ends when nothing more can come."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from lifecycle.queries.start_order import position_of
 from lifecycle.store.results import Outcome
 from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.forecast import Forecast
@@ -83,10 +84,17 @@ async def test_a_flood_of_questions_costs_one_read(
         asked += 1
         return await run(*args, **options)  # type: ignore[arg-type]
 
+    computed = 0
+
+    def computing(*args: object) -> int:
+        nonlocal computed
+        computed += 1
+        return position_of(*args)  # type: ignore[arg-type]
+
     monkeypatch.setattr(roomy.store, "run", counted)
-    for _ in range(20):
-        await forecast.secs_until_place(MODEL, "a")
-    assert asked == 1
+    monkeypatch.setattr("lifecycle.tracking.forecast.position_of", computing)
+    told = {await forecast.secs_until_place(MODEL, "a") for _ in range(20)}
+    assert (len(told), asked, computed) == (1, 1, 1)
 
 
 @pytest.mark.leaves_inflight
