@@ -84,12 +84,16 @@ class HandOver:
         outage, missing = outage_of(others), find_unsupported(workers, endpoint, needs)
         if outage is not None:
             error, message, detail = ErrorType.UNAVAILABLE, outage.message, outage.detail
-        elif missing is not None:
+        elif missing is not None and self._is_restored():
             error, message, detail = ErrorType.VALIDATION, missing.message(model), missing.detail
         else:
             return [other.id for other in others[:_RUNG]]
         await self._store.fail(rid, error, message, detail=detail, only_queued=True)
         return []
+
+    def _is_restored(self) -> bool:
+        """Return whether each living replica has had the time to be listed again since the list was lost."""
+        return not 0.0 <= self._store.roster_cache.age_secs < 2 * self._store.settings.heartbeat_secs
 
     async def _workers(self, model: str) -> list[LivingWorker] | None:
         """Return the living workers of a model; None when Redis does not tell."""

@@ -21,6 +21,11 @@ class RosterCache:
         self._now = 0.0
         self._grace = False
 
+    @property
+    def age_secs(self) -> float:
+        """Return how long ago the list began, as when it was lost; negative when Redis's clock was put back since."""
+        return self._now - float(self.epoch.partition("-")[0] or self._now)
+
     def update(self, reply: list[Any]) -> bool:
         """Take a reply of the script `roster`; return whether there is more to read."""
         now, grace, epoch, version, begins, more, models, *changed = reply

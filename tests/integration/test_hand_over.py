@@ -339,3 +339,21 @@ async def test_many_requests_are_handed_on_with_one_look_at_the_list(
     found = [Unsupported(f"r{number}", MODEL, "chat_completions", ("tools",)) for number in range(50)]
     await HandOver(world.store, cast(Any, None)).unsupported(found, "w3")
     assert (read, published) == (1, 1)
+
+
+async def test_nothing_is_refused_while_a_list_that_was_lost_is_not_restored(settings: Settings, world: World) -> None:
+    store, control = world.store, world.store.keys.control
+    await world.share(settings.model_copy(update={"heartbeat_secs": 0.5}))
+    await store.command("DEL", *[control + name for name in ("roster", "workers", "changes")])
+    await join(store, "w3", Role.WORKER, {"models": [MODEL]}, [MODEL])  # one that takes tools is still to come
+    await world.admit(needs=("tools",))
+    found = [Unsupported("r", MODEL, "chat_completions", ("tools",))]
+    hand_over = HandOver(store, cast(Any, None))
+    await hand_over.unsupported(found, "w3")
+    assert (await world.record()).status == "queued"
+
+    async def is_refused() -> bool:
+        await hand_over.unsupported(found, "w3")
+        return (await world.record()).error_type == "validation"
+
+    await wait_until(is_refused, what="a refusal")
