@@ -28,7 +28,7 @@ from tests.servers import ask
 from tests.unit.world import MODEL, World
 
 Call = Callable[[], Awaitable[Any]]
-_TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?|starts:\d', '\d+")
+_TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?|starts:\d', '\d+|mean_secs', '[\d.]+")
 _URL = "https://example.com/"
 _STORED: dict[str, Any] = {"owner": "acme", "storage": "kept", "webhook_url": _URL, "admit_by": 4e9}
 _PARENT = Parent("p", "1.0", 2)
