@@ -41,7 +41,7 @@ end
 if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
 local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
 if frontends[1] ~= record.frontend or frontends[2] then require_command('SREM') end
---- @permit HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
+--- @permit HSET HDEL HINCRBY HMGET ZADD ZREM ZSCORE ZRANGE PEXPIRE DEL
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
