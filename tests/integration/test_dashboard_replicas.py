@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lifecycle.settings import Settings
 from tests.browser import CHROMIUM, browsing, chromium
 from tests.cluster import running
+from tests.conftest import MakeSettings
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
@@ -25,9 +25,11 @@ def browser() -> Iterator[str]:
         yield endpoint
 
 
-async def test_replicas_are_paused_resumed_and_drained(browser: str, settings: Settings, tmp_path: Path) -> None:
+async def test_replicas_are_paused_resumed_and_drained(
+    browser: str, make_settings: MakeSettings, tmp_path: Path
+) -> None:
     async with (
-        running(settings, tmp_path, frontends=2) as cluster,
+        running(make_settings(lease_secs=5.0), tmp_path, frontends=2) as cluster,
         browsing(browser, cluster.frontends[0].url) as page,
     ):
         rows = page.locator("#replicas tbody tr")
