@@ -66,7 +66,7 @@ class RequestIdMiddleware:
             client_id, added = prefix + client_id, len(prefix)
         valid = client_id is not None and is_request_id(client_id) and len(client_id) > added
         state["request_id"] = client_id if client_id and valid else new_request_id(prefix)
-        names_of_id = id_headers(path)
+        names_of_id = (b"x-request-id", *endpoint.id_headers) if endpoint else id_headers(path)
         connection = ClientConnection.find(scope, receive)
 
         async def send_with_headers(message: Message) -> None:

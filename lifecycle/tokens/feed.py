@@ -96,14 +96,15 @@ class RequestFeed:
 
         `nonce` is that of the attempt's start.
         """
-        attempt, _, number = entry_id.partition("-")
-        last = int(number)
+        text, _, number = entry_id.partition("-")
+        attempt, last = int(text), int(number)
+        before = last - len(events)
         if nonce != self._nonce:
             self._nonce = nonce
-            self._compare_start(int(attempt), nonce, last - len(events))
+            self._compare_start(attempt, nonce, before)
         if last <= self.number:
             return
-        tokens = Tokens(int(attempt), last - len(events) + 1, events, nonce)
+        tokens = Tokens(attempt, before + 1, events, nonce)
         self._note_tokens(last)
         for reader in self.readers:
             reader.push(tokens)

@@ -20,7 +20,8 @@ class InflightGuard:
         self._error_type = ErrorType.CANCELLED
         self._released = False
         self._queued = False
-        metrics.inflight.labels(*labels).inc()
+        self._inflight = metrics.inflight.labels(*labels)
+        self._inflight.inc()
 
     def mark_queued(self, queued: bool) -> None:
         """Count the request as queued or as running. Only the gauge of queued requests differs."""
@@ -49,7 +50,7 @@ class InflightGuard:
             return
         self.mark_queued(False)
         self._released = True
-        self._metrics.inflight.labels(*self._labels).dec()
+        self._inflight.dec()
         self._metrics.count_request(self._labels, self._error_type)
 
     def drop(self) -> None:
@@ -57,4 +58,4 @@ class InflightGuard:
         if not self._released:
             self.mark_queued(False)
             self._released = True
-            self._metrics.inflight.labels(*self._labels).dec()
+            self._inflight.dec()

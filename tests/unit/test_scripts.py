@@ -64,6 +64,18 @@ def source_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", script_loader.names())
+def test_no_comment_is_left_that_the_loader_replaces(name: str) -> None:
+    assert "\n--- @" not in script_loader.load(name).source
+
+
+def test_a_script_may_name_the_commands_that_it_checks() -> None:
+    named = re.search(r"^--- @permit (.+)$", source_of("finish"), re.MULTILINE)
+    assert named
+    checks = " and ".join(f"is_permitted('{command}', P)" for command in named[1].split())
+    assert f"\nif not ({checks}) then " in script_loader.load("finish").source
+
+
+@pytest.mark.parametrize("name", script_loader.names())
 def test_a_script_says_what_it_does_and_takes(name: str) -> None:
     source = source_of(name)
     header = header_of(source)

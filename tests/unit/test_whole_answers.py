@@ -162,3 +162,25 @@ async def test_a_gated_parameter_needs_one_worker_that_takes_all_of_them(world: 
     assert await models.find_unsupported("m", "completions", ("tools", "n", "echo")) is None, (
         "the roster is read again first"
     )
+
+
+async def test_what_is_served_is_known_until_the_next_roster(world: World) -> None:
+    models = ModelRegistry(world.store)
+
+    async def announce(**about: object) -> None:
+        shown = {"models": ["m"], "endpoints": {"completions": "native"}, "accepts": ["n"], **about}
+        await world.store.heartbeat("w0", Role.WORKER, shown, ["m"])
+        await models.refresh()
+
+    assert not models.is_served("m", "completions", ()), "no worker of it is known here"
+    await announce()
+    for _ in range(2):  # found by the workers, and then remembered
+        assert models.is_served("m", "completions", ("n",))
+        assert not models.is_served("m", "completions", ("tools",))
+        assert not models.is_served("m", "embeddings", ())
+        assert not models.is_served("another", "completions", ())
+    for state in ("starting", "draining", "unhealthy"):
+        await announce()
+        assert models.is_served("m", "completions", ("n",))
+        await announce(state=state)
+        assert not models.is_served("m", "completions", ("n",)), state

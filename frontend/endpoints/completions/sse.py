@@ -63,6 +63,7 @@ class ChunkEncoder:
         "_text_close",
         "_text_end",
         "_text_since",
+        "is_holding",
     )
 
     def __init__(
@@ -86,6 +87,7 @@ class ChunkEncoder:
         # By number. One is written before the event with the next number, and forgotten in the batch after that.
         self._held: dict[int, _Held] = {}
         self._last = 0  # the number of the last event, if one is held
+        self.is_holding = False  # that event is held back at the moment
         self._rest_is_late = False  # no event was held when the fields beside the usage came
 
         choice = self._envelope + b'{"index":0,'
@@ -173,6 +175,7 @@ class ChunkEncoder:
                 self._held[number] = chunk
             else:
                 pieces.append(self._encoded(chunk))
+        self.is_holding = self._last in self._held
         return b"".join(pieces)
 
     def _is_plain(self, number: int, event: dict[str, Any]) -> bool:
@@ -202,11 +205,6 @@ class ChunkEncoder:
     def _encoded(self, chunk: _Held) -> bytes:
         return b"id: %d-%d\n" % chunk[:2] + self._head + encode_json(chunk.shown)[1:] + b"\n\n"
 
-    @property
-    def is_holding(self) -> bool:
-        """Return whether an event is held back at the moment."""
-        return self._last in self._held
-
     def held(self) -> bytes:
         """Return the event that is held back at the moment; nothing if there is none."""
         chunk = self._held.get(self._last)
@@ -216,6 +214,7 @@ class ChunkEncoder:
         """Return the event that is held back, and hold it no longer; nothing if there is none."""
         released = self.held()
         self._held.clear()
+        self.is_holding = False
         return released
 
     def _shown(self, number: int, event: dict[str, Any]) -> dict[str, Any]:
