@@ -31,9 +31,14 @@ end
 
 local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
--- Where Redis has lost that it joined, a sweep may have given it a lease before its first call.
-if role == 'worker' and (joins or tick == 1 or draining == '1') then
-  redis.call('HSET', P .. 'served', replica, '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}')
+-- Where Redis has lost that it joined, a sweep may have given it a lease before its first call: see expire.
+if role == 'worker' then
+  local served = '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}'
+  if joins or draining == '1' then
+    redis.call('HSET', P .. 'served', replica, served)
+  else
+    redis.call('HSETNX', P .. 'served', replica, served)
+  end
 end
 local takes = false
 if role == 'worker' then
