@@ -359,6 +359,8 @@ async def test_the_cluster_is_the_same_at_every_replica(cluster: Cluster, packag
     assert_whole(program)
     replicas = (await call_in_node(package, [there], "replicas")).value
     assert sorted(replica["role"] for replica in replicas) == ["frontend"] * 2 + ["worker"] * 6
+    for _ in range(2):  # with the first one more than a page
+        await call_in_node(package, [here], "stream", chat("parts", f"{COUNT} {tmp_path / 'gate'}"))
     all_of_them = await call_in_node(package, [here], "requests", {"pageSize": 2, "model": "parts"})
     ids = [event["id"] for event in all_of_them.events]
     assert len(ids) == len(set(ids)) > 2
