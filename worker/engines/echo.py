@@ -133,7 +133,5 @@ def _repeat(request: dict[str, Any]) -> int:
     """Return the request's `echo_repeat`, 1 by default. Raise EngineError when it is not a positive integer."""
     repeat = request.get("echo_repeat", 1)
     if type(repeat) is not int or repeat < 1:  # a bool is an int too
-        raise EngineError(
-            f"echo_repeat is {repeat!r:.50}; it must be an integer of at least 1", 400, param="echo_repeat"
-        )
+        raise EngineError(f"echo_repeat is {repeat!r:.50}; it must be an integer of at least 1")
     return repeat
