@@ -37,6 +37,7 @@ async def respond(store: Store, rid: str, body: dict[str, Any]) -> None:
     world = World(store)
     world.shard, world.prefix = store.keys.shard_of(rid), store.keys.prefix_of(rid)
     await admit(store, rid, labels=LABELS, body=orjson.dumps(body), storage=Storage.KEPT)
+    await join(store, f"w-{rid}", Role.WORKER, models=[MODEL])
     assert (await world.take(f"w-{rid}")).rid == rid
     response = new_response(rid, 1.0, body, "completed") | {"output": [ANSWER]}
     events = orjson.dumps([{"type": "response.completed", "response": response}])
