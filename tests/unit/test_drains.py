@@ -43,4 +43,5 @@ async def test_a_request_outlives_more_drains_than_it_has_attempts(world: World,
         assert moved == "requeued", f"drain {number}: {moved}, {record.error_type}: {record.error_message}"
     assert (await world.record()).status == "queued"
     workers = [f"w{number}" for number in range(2, _DRAINS + 1)]
-    await world.store.command("HDEL", world.prefix + "ticks", *workers)  # which have no leases
+    for key in ("ticks", "taken"):
+        await world.store.command("HDEL", world.prefix + key, *workers)  # which have no leases
