@@ -46,7 +46,7 @@ LOST_PAGE = 500  # frontends without a lease whose counts are read at once
 MEMBERS_PAGE = 500  # replicas whose requests, or leases, are read at once
 LISTED_PAGE = 200  # replicas whose announcements are read at once
 FIGURES = ("counted", "probe_in_secs")
-"""What a replica announces that changes all the time. It is for display; others do not read the list because of it."""
+"""Name what a replica announces that changes all the time, for display: no other reads the list because of it."""
 
 
 class Membership(ScriptRunner):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from lifecycle.errors import Fenced, StoreUnavailable
 from lifecycle.ids import new_nonce
@@ -22,6 +23,9 @@ from lifecycle.tracking.queue_limit import QueueLimit, share_limits
 from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
 from lifecycle.types import Storage
+
+T = TypeVar("T")
+_Begin = Callable[[AdmissionRequest, TokenReader, Parent | None], Awaitable[T]]
 
 
 class AdmissionControl:
@@ -64,19 +68,20 @@ class AdmissionControl:
                 refusal = await self._queue_limit.refusal(admit)
                 if refusal is not None:
                     raise Rejected(refusal)
-                return await self._admit_tree(admit)
+                return await self._with_reader(admit, self._admit)
             except Rejected as rejected:
                 if rejected.retry_after_secs is None:
                     rejected.retry_after_secs = await self._retry_after_secs(rejected.reason, admit)
                 raise
 
-    async def _admit_tree(self, admit: AdmissionRequest) -> tuple[float, TokenReader]:
+    async def _with_reader(self, admit: AdmissionRequest, begin: _Begin[T]) -> tuple[T, TokenReader]:
+        """Begin a request with its parent examined; return the result, and a reader, which a failure drops."""
         reader = self._open_reader(admit.rid)
         try:
             if not admit.parent:
-                return await self._admit(admit, reader, None), reader
+                return await begin(admit, reader, None), reader
             async with self._with_parent(admit) as parent:
-                return await self._admit(admit, reader, parent), reader
+                return await begin(admit, reader, parent), reader
         except BaseException:
             self._drop_reader(reader)
             raise
@@ -113,15 +118,7 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            reader = self._open_reader(admit.rid)
-            try:
-                if not admit.parent:
-                    return await self._track(admit, reader, None), reader
-                async with self._with_parent(admit) as parent:
-                    return await self._track(admit, reader, parent), reader
-            except BaseException:
-                self._drop_reader(reader)
-                raise
+            return await self._with_reader(admit, self._track)
 
     async def _track(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> Start:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported

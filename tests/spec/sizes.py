@@ -15,7 +15,7 @@ QUICK = {
         requests=1, tokens=2, crashes=0, pauses=0, failovers=1, lost_writes=3
     ),
 }
-"""What the suite explores."""
+"""Name the worlds that the suite explores."""
 
 FULL = QUICK | {
     "three requests, a crash and a pause": Size(),
@@ -35,4 +35,4 @@ FULL = QUICK | {
     ),
     "two requests, a failover": Size(requests=2, crashes=0, pauses=0, cancels=0, failovers=1, lost_writes=3),
 }
-"""What `make spec` explores."""
+"""Name the worlds that `make spec` explores."""

@@ -26,7 +26,6 @@ local function require_all()
 --- @permit
 end
 
-
 local record = load_record(rid)
 local ended = record and is_terminal(record)
 local another = record and nonce ~= '' and record.start_nonce ~= nonce

@@ -31,17 +31,15 @@ end
 
 local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
 local tick = redis.call('HINCRBY', P .. 'ticks', replica, '1')
--- Where Redis has lost that it joined, a sweep may have given it a lease before its first call: see expire.
-if role == 'worker' then
-  local served = '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}'
-  if joins or draining == '1' then
-    redis.call('HSET', P .. 'served', replica, served)
-  else
-    redis.call('HSETNX', P .. 'served', replica, served)
-  end
-end
 local takes = false
 if role == 'worker' then
+  -- Where Redis has lost that it joined, a sweep may have given it a lease before its first call: see expire.
+  local serves = '{"models":' .. models .. ',"draining":' .. (draining == '1' and 'true' or 'false') .. '}'
+  if joins or draining == '1' then
+    redis.call('HSET', P .. 'served', replica, serves)
+  else
+    redis.call('HSETNX', P .. 'served', replica, serves)
+  end
   local served = cjson.decode(models)
   note_models(served, now)
   for _, model in ipairs(served) do

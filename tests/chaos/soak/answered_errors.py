@@ -34,7 +34,7 @@ _WITH_A_REAL_CAUSE = {
     "READONLY": "READONLY You can't write against a read only replica.",
     "MASTERDOWN": "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
 }
-"""What `Refusals` causes where it can."""
+"""Name the errors that `Refusals` causes where it can."""
 
 
 class AnsweredErrors:
