@@ -8,6 +8,7 @@ from fastapi import Request
 from frontend.endpoints.endpoint import ApiEndpoint, Call
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import check_reader_limit, get_caller
+from frontend.transport.headers import headers_of
 from lifecycle.errors import StoreFull
 from lifecycle.fastapi.caller import Caller
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
@@ -51,23 +52,25 @@ async def admit(
     key, caller = headers.idempotency_key, get_caller(request)
     idempotency = Idempotency.of(key, call.endpoint, orjson.dumps(call.body), caller.name) if key else None
     try:
-        if not tracker.is_served(call.model, call.endpoint, call.gated):
-            await _check_model(call, tracker)
         try:
-            call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
-        except ApiError:
-            # What the call refers to may have gone since the first such call, whose request has it.
-            attached = await idempotency.attach(tracker) if idempotency is not None else None
+            call = await _servable(endpoint, call, caller, tracker)
+        except ApiError as refusal:
+            # What the call needs may have gone since the first such call, whose request has it.
+            await refuse_known_id(request, tracker, refusal)
+            if idempotency is None:
+                raise
+            check_reader_limit(request, caller, tracker)
+            attached = await idempotency.attach(tracker)
             if attached is None:
                 raise
             request.state.request_id = attached.rid
             return attached
-        if not tracker.is_served(call.model, call.endpoint, call.gated):
-            missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
-            if missing is not None:
-                raise _unsupported(missing, call.model, endpoint)
         admission = _admission_request(request, caller, endpoint, call, headers)
-        check_reader_limit(request, caller, tracker)
+        try:
+            check_reader_limit(request, caller, tracker)
+        except ApiError as refusal:
+            await refuse_known_id(request, tracker, refusal)
+            raise
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
@@ -86,6 +89,29 @@ async def admit(
         model = "" if error.code == _NOT_FOUND else call.model  # as labels of metrics, names of models are bounded
         tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
         raise
+
+
+async def refuse_known_id(request: Request, tracker: Tracker, refusal: ApiError) -> None:
+    """Raise ApiError (409) in place of a refusal that may pass, when the call brings an id of its own that is known.
+
+    One with an Idempotency-Key is answered by the request that it repeats instead.
+    """
+    headers, rid = headers_of(request.scope), request.state.request_id
+    brings_id = tracker.settings.request_id_header and "x-request-id" in headers and "idempotency-key" not in headers
+    if brings_id and refusal.status in (429, 503) and await tracker.store.is_known(rid):
+        raise _id_in_use(rid) from None
+
+
+async def _servable(endpoint: ApiEndpoint, call: Call, caller: Caller, tracker: Tracker) -> Call:
+    """Return the call with what it refers to. Raises ApiError when it cannot be served."""
+    if not tracker.is_served(call.model, call.endpoint, call.gated):
+        await _check_model(call, tracker)
+    call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
+    if not tracker.is_served(call.model, call.endpoint, call.gated):
+        missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
+        if missing is not None:
+            raise _unsupported(missing, call.model, endpoint)
+    return call
 
 
 async def _check_model(call: Call, tracker: Tracker) -> None:
@@ -160,16 +186,20 @@ def refused_parent(refused: RefusedParent) -> ApiError:
     return ApiError(ErrorType.OVERLOAD, refused.message, code="too_many_children", param=param)
 
 
+def _id_in_use(rid: str) -> ApiError:
+    return ApiError(
+        ErrorType.VALIDATION,
+        f"The request id {rid!r} is in use; send another X-Request-Id, or none",
+        status=409,
+        code="request_id_in_use",
+        param="X-Request-Id",
+    )
+
+
 def _refusal(rejected: Rejected, rid: str, tracker: Tracker) -> ApiError:
     reason, after_secs = rejected.reason, rejected.retry_after_secs
     if reason == "exists":
-        return ApiError(
-            ErrorType.VALIDATION,
-            f"The request id {rid!r} is in use; send another X-Request-Id, or none",
-            status=409,
-            code="request_id_in_use",
-            param="X-Request-Id",
-        )
+        return _id_in_use(rid)
     if reason == "other_body":
         return ApiError(
             ErrorType.VALIDATION,

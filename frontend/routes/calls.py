@@ -12,7 +12,7 @@ from frontend.endpoints import ENDPOINTS
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call, Fold
 from frontend.endpoints.priority import with_priority
 from frontend.endpoints.stream import TokenStreamResponse
-from frontend.routes.call_admission import admit, with_only_model
+from frontend.routes.call_admission import admit, refuse_known_id, with_only_model
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import get_tracker
@@ -64,7 +64,11 @@ async def _read_call(
     request: Request, endpoint: ApiEndpoint, tracker: Tracker, settings: Settings
 ) -> tuple[Call, CallHeaders]:
     try:
-        body = await params.read_body(request, settings.max_body_bytes)
+        try:
+            body = await params.read_body(request, settings.max_body_bytes)
+        except ApiError as refusal:
+            await refuse_known_id(request, tracker, refusal)
+            raise
         call, headers = with_priority(endpoint.parse(body)), headers_of(request.scope)
         return call, CallHeaders.parse(headers, settings, endpoint.forwarded_headers)
     except ApiError as error:

@@ -332,6 +332,10 @@ class Store(
         )
         return as_text(reply[0])
 
+    async def is_known(self, rid: str) -> bool:
+        """Return whether a request has a record: it is inflight, or has not expired since its end."""
+        return bool(await self.command("EXISTS", self.keys.prefix_of(rid) + "request:" + rid, retry_for_secs=0.3))
+
     async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
         """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
         return record_of(await self._in_shard("read", rid, retry_for_secs, rid))

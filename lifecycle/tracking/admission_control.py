@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from lifecycle.errors import Fenced, StoreUnavailable
+from lifecycle.errors import Fenced, StoreFull, StoreUnavailable
 from lifecycle.ids import new_nonce
 from lifecycle.store.results import NewRequest, Parent, ShareLimits, Start
 from lifecycle.store.transitions import Store
@@ -64,11 +64,12 @@ class AdmissionControl:
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
             try:
-                await self._check_deadline(admit)
-                refusal = await self._queue_limit.refusal(admit)
-                if refusal is not None:
-                    raise Rejected(refusal)
-                return await self._with_reader(admit, self._admit)
+                async with self._known_first(admit.rid):
+                    await self._check_deadline(admit)
+                    refusal = await self._queue_limit.refusal(admit)
+                    if refusal is not None:
+                        raise Rejected(refusal)
+                    return await self._with_reader(admit, self._admit)
             except Rejected as rejected:
                 if rejected.retry_after_secs is None:
                     rejected.retry_after_secs = await self._retry_after_secs(rejected.reason, admit)
@@ -118,7 +119,8 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            return await self._with_reader(admit, self._track)
+            async with self._known_first(admit.rid):
+                return await self._with_reader(admit, self._track)
 
     async def _track(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> Start:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
@@ -165,7 +167,19 @@ class AdmissionControl:
         if self._state.draining:
             raise Rejected("draining")
         if admit.rid not in self._owned:  # else it exists, whatever the memory has
-            await self._memory_mark.check(admit.rid, len(admit.body))
+            async with self._known_first(admit.rid):
+                await self._memory_mark.check(admit.rid, len(admit.body))
+
+    @asynccontextmanager
+    async def _known_first(self, rid: str) -> AsyncIterator[None]:
+        """Refuse a request whose id is known because of that, whatever else it would be refused for."""
+        try:
+            yield
+        except (Rejected, StoreFull) as refusal:
+            exists = isinstance(refusal, Rejected) and refusal.reason == "exists"
+            if not exists and await self._store.is_known(rid):
+                raise Rejected("exists") from None
+            raise
 
     def _open_reader(self, rid: str) -> TokenReader:
         """Open the reader of a request that is being admitted. It is dropped if the request is refused."""

@@ -21,18 +21,6 @@ KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NAMED_SECS = 1800.0  # plus the retention: clients repeat a call within minutes, and a stored id costs memory
 _DIGEST_CHARS = 32  # 128 bits
 _TRIES = 5
-# A repeated call starts nothing, so it attaches nevertheless.
-_REFUSES_NEW = (
-    "limit",
-    "full",
-    "full_model",
-    "full_bytes",
-    "queue_limit",
-    "hopeless",
-    "no_parent",
-    "parent_ended",
-    "too_many_children",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +82,14 @@ class Idempotency:
         Raises what `Tracker.admit` raises; Rejected also with `other_body` when the key was sent with another body, and
         with `contended` when the request came and went during each try.
         """
-        refusal: Rejected | StoreFull | None = None
         for _ in range(_TRIES):
             if not await tracker.known_here(admit.rid):
                 try:
                     return await tracker.admit(admit)
-                except StoreFull as full:
-                    refusal = full
-                except Rejected as rejected:
-                    if rejected.reason not in ("exists", *_REFUSES_NEW):
+                except Rejected as rejected:  # a known request is attached to, whatever refuses new ones
+                    if rejected.reason != "exists":
                         raise
-                    refusal = rejected if rejected.reason in _REFUSES_NEW else None
             record = await tracker.store.read(admit.rid, retry_for_secs=0.3)
-            if record is None and refusal is not None:
-                raise refusal
             if record is None:
                 continue  # it is still being admitted elsewhere, or has expired since
             if record.idempotency != self.mark:

@@ -172,7 +172,7 @@ async def test_a_repeated_call_that_is_refused_leaves_the_first_one_in_the_tree(
         await run_of(runs, here, "child", parent="top")
         await here.cancel("top", wait_secs=5)
         await wait_until(has_status(here, "child", "cancelled"))
-        with pytest.raises(lifecycle.Conflict, match="'top' has ended or is being cancelled"):
+        with pytest.raises(lifecycle.Conflict, match="is in use"):
             await there.track(brief(), model="m", id="child", parent="top")
         await there._core._background.wait(5)
         shown = await tree.read(here._core.store, "top")
