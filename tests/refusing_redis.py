@@ -4,6 +4,7 @@ async with RefusingRedis(server.port) as redis:     # give redis.url to the repl
     redis.refuse("MISCONF the disk is full")        # answers every command but those that open a connection
     redis.refuse("BUSY", "append")                  # or only these scripts or commands
     redis.refused["append"]                         # how often a script, or a command, was refused
+    redis.connections                               # how many were ever opened
     redis.accept()
 """
 
@@ -28,6 +29,7 @@ class RefusingRedis:
 
     def __init__(self, target_port: int) -> None:
         self.refused: Counter[str] = Counter()
+        self.connections = 0  # that were ever opened
         self.error = b""
         self.only = frozenset[str]()
         self.target_port = target_port
@@ -83,6 +85,7 @@ class RefusingRedis:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         upstream = await asyncio.open_connection("127.0.0.1", self.target_port)
         link = _Link(self, writer, upstream[1])
         self._links.add(link)

@@ -65,6 +65,11 @@ class Links:
         """Return the link to the server with this port."""
         return next(proxy for proxy in self._proxies if proxy.target_port == port)
 
+    @property
+    def refused(self) -> int:
+        """Return how many connections have come while they were cut."""
+        return sum(proxy.refused for proxy in self._proxies)
+
     def cut(self) -> None:
         for proxy in self._proxies:
             proxy.cut()

@@ -99,6 +99,7 @@ class FaultProxy:
         self.host = host
         self.port = port
         self.delay_secs = 0.0
+        self.refused = 0  # connections that came while it was cut
         self.rewritten: tuple[bytes, bytes] | None = None  # in the replies, the first text becomes the second
         self.requests: list[Rule] = []
         self.replies: list[Rule] = []
@@ -203,6 +204,7 @@ class _Link:
 
     def accepted(self) -> None:
         if self.proxy._mode is _Mode.CUT:
+            self.proxy.refused += 1
             self.reset()
             return
         self.proxy._links.add(self)

@@ -169,7 +169,7 @@ async def test_a_rolling_restart(make_settings: MakeSettings, tmp_path: Path, he
         async with asyncio.TaskGroup() as group:
             for turn in range(4):
                 group.create_task(asks_on(turn))
-            await asyncio.sleep(0.5)
+            await wait_until(lambda: outcomes["whole"] >= 4, what="answers before the first replacement")
             healing.begins()
             for old in list(bench.workers):
                 await bench.worker()

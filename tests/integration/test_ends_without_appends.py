@@ -40,9 +40,10 @@ class Bench:
             self.sink.put(f"{number} ", 4)
 
     async def put_stuck(self, count: int) -> None:
-        """A turn later they are in a flush, which Redis refuses."""
+        """They are in a flush, which Redis refuses."""
+        before = self.relay.refused["append"]
         self.put(count)
-        await asyncio.sleep(0.05)
+        await wait_until(lambda: self.relay.refused["append"] > before, what="a refused append")
 
     async def put_through(self, count: int) -> None:
         self.put(count)
@@ -133,8 +134,10 @@ async def test_tokens_come_once_though_nobody_knows_whether_their_append_was_exe
     await bench.put_through(2)
     bench.server.freeze()
     try:
+        connections = bench.relay.connections
         bench.put(3)
-        await asyncio.sleep(2 * TIMEOUT_SECS)  # they have been sent and given up on by now, and are being repeated
+        # They have been sent, and their connection was given up on: they are being repeated over another one.
+        await wait_until(lambda: bench.relay.connections > connections, what="another connection")
         bench.put(2)
         finishing = asyncio.create_task(bench.sink.finish(COMPLETED, RETRY_FOR_SECS))
         await asyncio.sleep(0)
