@@ -34,6 +34,7 @@ class RefusingRedis:
         self.only = frozenset[str]()
         self.target_port = target_port
         self._links: set[_Link] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         self._scripts = {script_loader.load(name).sha.encode(): name for name in script_loader.names()}
         self._server: asyncio.Server | None = None
 
@@ -82,10 +83,14 @@ class RefusingRedis:
         self._server.close()
         for link in list(self._links):
             link.close()
+        await asyncio.gather(*self._serving, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._serving.add(task)  # the event loop itself keeps none
+        task.add_done_callback(self._serving.discard)
         upstream = await asyncio.open_connection("127.0.0.1", self.target_port)
         link = _Link(self, writer, upstream[1])
         self._links.add(link)
