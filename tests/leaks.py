@@ -304,6 +304,7 @@ RULES: dict[str, _Rule] = {
     "ended_slots:": _expires,
     "with_parent": _members_are_inflight,
     "children:": _expires,
+    "ended_parent:": _expires,
     "webhooks": _expires,
     "webhook:": _expires,
     "totals": _permanent,

@@ -35,11 +35,8 @@ class ParentChecks:
 
     async def check_due(self, shard: int) -> None:
         """Look at the parents of those requests of a shard whose turn it is. Raises StoreError, RedisError."""
-        settings = self._store.settings
-        # A parent must be seen as completed before its record expires.
-        check_secs = min(settings.lease_secs, settings.retention_secs / 3)
         for _ in range(_CALLS_LIMIT):
-            claimed = await self._store.claim_children(shard, check_secs)
+            claimed = await self._store.claim_children(shard, self._store.settings.lease_secs)
             await self.check(claimed.children)
             if not claimed.more:
                 return

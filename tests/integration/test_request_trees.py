@@ -133,6 +133,45 @@ async def test_a_parent_that_completes_leaves_its_children_alone(settings: Setti
             assert (record.status, record.parent) == ("running", "top")
 
 
+@pytest.mark.parametrize("end", ["completed", "stopped", "failed"])
+async def test_what_became_of_the_parent_is_known_when_its_record_has_expired(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """No message tells of the end, and nobody looks before the retention is over."""
+    check_due = ParentChecks.check_due
+    monkeypatch.setattr("lifecycle.tracking.parents.Parents._on_message", lambda *_: None)
+    monkeypatch.setattr(ParentChecks, "check_due", _do_nothing)
+    go = asyncio.Event()
+
+    async def until_told(context: lifecycle.EngineContext) -> AsyncIterator[int]:
+        yield 1
+        await go.wait()
+        if end == "failed":
+            raise ValueError("no")
+
+    async with connect(settings) as here, connect(settings) as there, AsyncExitStack() as runs:
+        await runs.enter_async_context(await here.track(until_told, model="m", id="top"))
+        await run_of(runs, there, "child", parent="top")
+        if end == "stopped":
+            await there.cancel("top", mode="stop")
+        go.set()
+
+        await wait_until(has_status(here, "top", "failed" if end == "failed" else "completed"))
+        store = there._core.store
+        prefix = store.keys.prefix_of("top")
+        assert await store.command("PTTL", prefix + "ended_parent:top") > 3_000_000
+        await store.command("DEL", prefix + "request:top")  # as a short retention does
+        for shard in range(settings.shards):
+            await check_due(ParentChecks(store), shard)
+        record = await there.get("child")
+        if end == "completed":
+            assert (record.status, record.cancel_mode) == ("running", None)
+        elif end == "stopped":
+            assert (record.cancel_mode, record.cancel_reason) == ("stop", "Its parent, top, is being stopped")
+        else:
+            assert (record.cancel_mode, record.cancel_reason) == ("kill", "Its parent, top, failed")
+
+
 async def test_a_stop_of_the_parent_stops_its_children(settings: Settings) -> None:
     async with connect(settings) as here, connect(settings) as there, AsyncExitStack() as runs:
         await run_of(runs, here, "top")

@@ -59,6 +59,33 @@ async def test_an_expired_worker_can_append_nothing(world: World) -> None:
     assert (record.error_type, record.output_tokens) == ("worker_lost", 1)
 
 
+async def test_a_worker_whose_lease_has_ended_still_ends_what_is_its_own(world: World) -> None:
+    """Its engine has ended. The end counts once, whoever cleans up after it; its last tokens come with it."""
+    await world.run()
+    await world.append(1)
+    await world.expire("w0")
+    with pytest.raises(Fenced):
+        await world.append(2)
+    last = Append("r", 1, 2, b'["1.2 "]', False)
+    outcome = Outcome("completed", finish_reason="stop")
+    told = [(await world.store.finish("r", "w0", 1, outcome, 2, remainder=last)).what for _ in range(2)]
+    assert told == ["done", "already"]
+    assert await world.reap("w0") == (0, 0, 0)
+    assert (await world.tokens(), (await world.record()).status) == ("1.1 1.2 ", "completed")
+    assert sum((await world.totals()).values()) == 1
+
+
+async def test_a_worker_whose_lease_has_ended_still_returns_what_is_its_own(world: World) -> None:
+    await world.run()
+    await world.expire("w0")
+    assert await world.store.requeue("r", "w0", 1) == "requeued"
+    assert await world.reap("w0") == (0, 0, 0)
+    await world.take("w1")
+    assert await world.store.requeue("r", "w0", 1) == "not"
+    assert (await world.finish(0)).what == "fenced"
+    assert (await world.finish(0, worker="w1", attempt=2)).what == "done"
+
+
 async def test_completed_is_refused_until_the_stream_is_whole(world: World) -> None:
     await world.run()
     await world.append(1)

@@ -4,7 +4,8 @@
 -- ARGV    shift, lease_secs, leaving (a replica that leaves now, '' for none), limit
 -- Returns up to `limit` expired replicas whose requests here are not all cleaned up: {replica, role,
 -- draining}…, where draining is 1 for one that was leaving in an orderly way when it expired.
--- The mark `fenced:` is set with it: from then on the replica's writes in this shard are refused.
+-- The mark `fenced:` is set with it: from then on it begins and appends nothing in this shard. It may end what is its own
+-- until that is cleaned up.
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)

@@ -37,7 +37,9 @@ if not record or ended or another or record.status ~= 'running' or record.worker
   return {'fenced'}
 end
 
-if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode then require_all() end
+if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode or record.has_children then
+  require_all()
+end
 local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
 if frontends[1] ~= record.frontend or frontends[2] then require_command('SREM') end
 --- @permit HGET HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL

@@ -12,10 +12,14 @@ local _, parents = unpack(ARGV)
 local LOST = {worker_lost = true, frontend_lost = true, state_lost = true}
 
 local function state_of(rid, since)
-  local record = unless_error('WRONGTYPE', 'HMGET', P .. 'request:' .. rid, 'status', 'created_at', 'cancel_mode',
+  local record = unless_error('WRONGTYPE', 'HMGET', P .. 'request:' .. rid, 'created_at', 'status', 'cancel_mode',
     'error_type')
-  if not record or record[2] ~= since then return 'lost' end
-  local status, _, cancel_mode, error_type = unpack(record, 1, 4)
+  if not record or record[1] ~= since then
+    local ended = unless_error('WRONGTYPE', 'GET', P .. 'ended_parent:' .. rid)
+    record = ended and cjson.decode(ended)
+  end
+  if not record or record[1] ~= since then return 'lost' end
+  local _, status, cancel_mode, error_type = unpack(record, 1, 4)
   if status == 'failed' then return LOST[error_type or ''] and 'lost' or 'failed' end
   if status == 'cancelled' then return 'cancelled' end
   if cancel_mode == 'stop' then return 'stop' end

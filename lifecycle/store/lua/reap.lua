@@ -5,7 +5,7 @@
 --         its attempts have failed, '' when it was draining), retention_secs, max_attempts, limit
 -- Returns {done, ended, moved, waiting}: done is 1 when nothing is left; moved requests were requeued or given to a new
 --         owner, one of the frontends with a lease here; waiting ones need a new owner, but no frontend has one.
--- The `fenced:` mark, which refuses the replica's writes in this shard, was set when it expired: see expire.
+-- The `fenced:` mark was set when it expired: see expire. What it has ended itself since then is not here any more.
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)

@@ -53,6 +53,15 @@ local function note_ended_slot(rid, record)
   redis.call('PEXPIRE', key, '86400000')  -- a day: a slot that is found by nobody before that is found by its request
 end
 
+local SHORT_RETENTION_SECS = 3600  -- parents of requests are looked at more often than that
+
+-- Keeps what the requests that this one has started need to know of its end, when its record may expire before somebody
+-- looks: see parents.
+local function note_ended_parent(rid, record)
+  local end_of_it = {record.created_at, record.status, record.cancel_mode or '', record.error_type}
+  redis.call('SET', P .. 'ended_parent:' .. rid, cjson.encode(end_of_it), 'PX', '3600000')
+end
+
 -- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, with the frontends that
 -- read as its fourth value if it has them too, and `preceding` are tokens that readers get before the end, see push().
@@ -123,7 +132,10 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
   local ttl_ms = string.format('%d', math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
-  if record.has_children then redis.call('PEXPIRE', P .. 'children:' .. rid, ttl_ms) end
+  if record.has_children then
+    redis.call('PEXPIRE', P .. 'children:' .. rid, ttl_ms)
+    if retention < SHORT_RETENTION_SECS then note_ended_parent(rid, record) end
+  end
   local has_storage = (record.storage or '') ~= ''
   if has_storage then
     settle_content(rid, record, now, retention, ttl_ms)
