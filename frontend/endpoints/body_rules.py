@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -59,20 +59,15 @@ def _describe(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Describe the valid values of a parameter, and those of them that only some engines take."""
+    """Describe the valid values of a parameter."""
 
     expected: str
     accepts: Callable[[Any], bool]
-    gated: Callable[[Any], bool] | None = None
 
     def check(self, path: str, value: Any) -> None:
         """Raise ApiError, 400, when the value is invalid."""
         if not self.accepts(value):
             raise invalid(path, f"'{path}' must be {self.expected}, not {_describe(value)}")
-
-    def gate(self, gated: Callable[[Any], bool]) -> Rule:
-        """Return the same rule, with the values that only some engines take."""
-        return replace(self, gated=gated)
 
 
 # JSON has a fixed set of types, so `type(...) is` is precise; it also keeps `true` from being accepted as 1.
@@ -84,11 +79,6 @@ def is_a(kind: type) -> Callable[[Any], bool]:
 def all_are(kind: type, values: Any) -> bool:
     """Return whether this is a list of values of exactly this type."""
     return type(values) is list and all(type(value) is kind for value in values)
-
-
-def above(limit: int) -> Callable[[Any], bool]:
-    """Return a check for numbers above the limit."""
-    return lambda value: bool(value > limit)
 
 
 NUMBER = Rule("a number", lambda v: type(v) in (int, float))

@@ -24,6 +24,7 @@ from lifecycle.store.worker_roster import Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking import tracker as tracking
 from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
+from lifecycle.tracking.call_needs import needs_of
 from lifecycle.tracking.public_errors import public_errors
 from lifecycle.types import (
     FORWARDS,
@@ -130,6 +131,7 @@ class Tracker:
         tracker drains; InvalidValue when an argument is malformed.
         """
         try:
+            arguments.source(source)
             asked = self._asked(
                 Labels(arguments.model(model), self.settings.endpoint, RequestType.STREAM),
                 "app-",
@@ -169,9 +171,10 @@ class Tracker:
 
         Raises NotFound when the model is unknown; Unavailable when no worker can serve it now, Redis is away, or the
         tracker drains; Overloaded when its queue is full; Conflict when the id is in use; InvalidValue when an argument
-        is malformed, or no worker of the model takes calls to the endpoint; and what `track` raises because of the
-        parent.
+        is malformed, or no worker of the model takes calls to the endpoint with these parameters; and what `track`
+        raises because of the parent.
         """
+        body = arguments.body(body)
         model = arguments.model(body.get("model"))
         kind = RequestType.UNARY if endpoint in FORWARDS else RequestType.STREAM
         asked = self._asked(
@@ -185,13 +188,13 @@ class Tracker:
             labels,
         )
         content = {name: value for name, value in body.items() if name != "priority"}
-        encoded = orjson.dumps(content)
+        encoded, needs = orjson.dumps(content), needs_of(endpoint, content)
         place = QueuePlace(
             arguments.priority(body.get("priority")), estimate=estimate_tokens(endpoint, content, len(encoded))
         )
         with public_errors(asked.rid):
-            await self._check_model(model, endpoint)
-            admitted = await self._core.admit(asked._replace(body=encoded, place=place))
+            await self._check_model(model, endpoint, needs)
+            admitted = await self._core.admit(asked._replace(body=encoded, needs=needs, place=place))
         return Run(self._core, admitted, self._local)
 
     def _asked(
@@ -225,7 +228,7 @@ class Tracker:
             own_labels=arguments.own_labels(labels),
         )
 
-    async def _check_model(self, model: str, endpoint: str) -> None:
+    async def _check_model(self, model: str, endpoint: str, needs: tuple[str, ...]) -> None:
         state = await self._core.model_state(model)
         if state == "unknown":
             raise NotFound(f"The model {model!r} does not exist")
@@ -234,9 +237,9 @@ class Tracker:
         outage: Outage | None = await self._core.find_outage(model)
         if outage is not None:
             raise Unavailable(outage.message, max(1.0, outage.retry_after_secs))
-        missing = await self._core.find_unsupported(model, endpoint, ())
+        missing = await self._core.find_unsupported(model, endpoint, needs)
         if missing is not None:
-            raise InvalidValue(missing.message(model))
+            raise InvalidValue(missing.message(model), param=missing.parameter)
 
     async def resume(self, id: str, after: str | None = None) -> Resumed:
         """Read any request of the cluster, from its start or from behind the position `after`, live to its end.

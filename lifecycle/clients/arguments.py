@@ -83,6 +83,22 @@ def endpoint(value: str) -> str:
     return value
 
 
+def body(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the body of a call."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"the body is a {type(value).__name__}; it must be a mapping, as of a JSON object")
+    return value
+
+
+def source(value: object) -> None:
+    """Check what is to be tracked."""
+    if not callable(value) and not hasattr(value, "__aiter__"):
+        raise InvalidValue(
+            f"the source is a {type(value).__name__}; pass an async generator, or a function of the context that "
+            "returns one"
+        )
+
+
 def model(value: object) -> str:
     """Return the name of a model."""
     if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable() or " " in value:

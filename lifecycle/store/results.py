@@ -200,6 +200,7 @@ class Outcome(NamedTuple):
     detail: ErrorDetail | None = None  # of an engine's or upstream's own error
     usage: dict[str, Any] | None = None  # OpenAI's usage object, with chat's names, as the engine reported it
     content_events: int = 0  # events of this attempt with content: not a bare role, finish reason or usage
+    is_translated: bool = False  # so that the stream's events are more than the engine produced
     produced_events: int = 0  # number of the last event that the engine produced, also if it was not appended
     item_ids: tuple[str, ...] = ()  # of the answer's items, by which it is found while its content is kept
 

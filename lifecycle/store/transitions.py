@@ -140,8 +140,8 @@ class Store(
         `remainder` are the tokens up to `last` of which no append was confirmed. Those that the stream lacks are
         appended, so a finish may follow an append whose reply was lost: the script then asks for a shorter remainder,
         because Lua's JSON library would change some events. `last` counts events; the record's `output_tokens` is the
-        number that `outcome.usage` reports, if any. A pending kill takes effect in place of
-        `outcome`; a pending stop ends it as `completed` with `finish_reason` `stop`.
+        number that `outcome.usage` reports, else that of the events which the engine produced. A pending kill takes
+        effect in place of `outcome`; a pending stop ends it as `completed` with `finish_reason` `stop`.
 
         `nonce` is that of the attempt's start, and `length` how many entries the stream has without the remainder. A
         request is never `completed` when its stream has another length: Redis has lost entries from its middle.
@@ -152,6 +152,8 @@ class Store(
         """
         input_tokens = reported_tokens(outcome.usage, "prompt_tokens")
         output_tokens = reported_tokens(outcome.usage, "completion_tokens")
+        if output_tokens is None and outcome.is_translated:
+            output_tokens = outcome.content_events
         count = remainder.event_count if remainder else 0
         while True:
             reply = await self._in_shard(

@@ -109,3 +109,30 @@ async def test_what_no_worker_can_do_is_named_as_the_client_wrote_it(
     with pytest.raises(openai.BadRequestError, match=re.escape(f"'{param}'")) as refused:
         await here.client.responses.create(model="raiser", input=PROMPT, **fields)
     assert (refused.value.code, refused.value.param) == ("unsupported_parameter", param)
+
+
+async def test_the_record_counts_what_the_engine_produced_not_the_events_around_it(here: Sdk, cluster: Cluster) -> None:
+    response = await here.client.responses.create(model="echo", input=PROMPT)
+    assert response.usage is not None
+    message = await cluster.http.post(
+        cluster.frontends[0].url + "/v1/messages",
+        json={"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": PROMPT}]},
+    )
+    for rid, told in (
+        (response.id, response.usage.output_tokens),
+        (message.json()["id"], message.json()["usage"]["output_tokens"]),
+    ):
+        record = (await cluster.http.get(cluster.frontends[1].url + f"/v1/requests/{rid}")).json()
+        assert record["output_tokens"] == record["output_events"] == told == len(PROMPT.split())
+
+
+async def test_a_cancelled_response_tells_how_much_was_generated(here: Sdk, there: Sdk, cluster: Cluster) -> None:
+    started = await here.client.responses.create(model="echo", input=PROMPT, background=True, extra_body=ENDLESS)
+    async for event in await here.client.responses.retrieve(started.id, stream=True):
+        if event.type == "response.output_text.delta":
+            break
+    cancelled = await there.client.responses.cancel(started.id)
+    assert (cancelled.status, cancelled.usage is not None) == ("cancelled", True)
+    record = (await cluster.http.get(cluster.frontends[0].url + f"/v1/requests/{started.id}")).json()
+    assert cancelled.usage is not None
+    assert cancelled.usage.output_tokens == record["output_tokens"] == record["output_events"] > 0

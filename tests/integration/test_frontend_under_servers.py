@@ -126,17 +126,27 @@ def test_a_wrong_setting_is_named_at_once() -> None:
         lifecycle.fastapi.create_app(shards=0)
 
 
-@pytest.mark.parametrize("app", [application("tests.instrumented_app:frontend")])
-async def test_keys_decide_behind_instrumentation(settings: Settings, tmp_path: Path, app: str) -> None:
+@pytest.mark.parametrize("app", [application(name) for name in APPS])
+@pytest.mark.parametrize("name", [server(name) for name in SERVERS])
+async def test_keys_decide(settings: Settings, tmp_path: Path, name: str, app: str) -> None:
     keys = Keys.make(tmp_path)
     guarded = settings.model_copy(update={"api_keys": str(keys.file)})
-    async with serving(guarded, "uvicorn-httptools", app, tmp_path) as http:
-        for path, name, status in (
+    message = {"model": "nobody", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+    async with serving(guarded, name, app, tmp_path) as http:
+        for path, caller, status in (
             ("/v1/models", "", 401),
             ("/v1/models", "acme", 200),
             ("/v1/inflight", "acme", 403),
             ("/v1/inflight", "ops", 200),
             ("/v1/requests/nobody", "acme", 404),
         ):
-            headers = keys.bearer(name) if name else {}
-            assert (await http.get(path, headers=headers)).status_code == status, (path, name)
+            headers = keys.bearer(caller) if caller else {}
+            assert (await http.get(APPS[app] + path, headers=headers)).status_code == status, (path, caller)
+        for headers, status, kind in (
+            ({}, 401, "authentication_error"),
+            ({"x-api-key": "wrong"}, 401, "authentication_error"),
+            ({"x-api-key": keys.of["acme"]}, 404, "not_found_error"),
+        ):
+            answer = await http.post(APPS[app] + "/v1/messages", json=message, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
+            assert answer.headers["request-id"] == answer.headers["x-request-id"]

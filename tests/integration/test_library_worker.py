@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -37,8 +38,8 @@ async def is_refused(tracker: lifecycle.Tracker) -> bool:
 CALL = {"model": "mine", "messages": [{"role": "user", "content": "one two"}]}
 
 
-async def serves(tracker: lifecycle.Tracker, state: str = "ready") -> bool:
-    return any("mine" in replica.models and replica.state == state for replica in await tracker.replicas())
+async def serves(tracker: lifecycle.Tracker, state: str = "ready", count: int = 1) -> bool:
+    return count <= sum("mine" in replica.models and replica.state == state for replica in await tracker.replicas())
 
 
 async def test_a_worker_serves_and_drains_from_code(settings: Settings) -> None:
@@ -145,6 +146,61 @@ async def test_a_submitted_request_has_a_priority_that_the_engine_does_not_see(s
         assert refused.value.param == "priority"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "named"),
+    [
+        ("chat_completions", {"n": 2}, "n"),
+        ("chat_completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ("completions", {"prompt": ["a", "b"]}, "prompt"),
+        ("responses", {"input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ("messages", {"mcp_servers": [{}]}, "mcp_servers"),
+    ],
+)
+async def test_what_no_worker_takes_is_refused_and_named(
+    settings: Settings, endpoint: str, body: dict[str, Any], named: str
+) -> None:
+    @lifecycle.engine
+    async def plain(request: dict[str, Any], context: lifecycle.EngineContext) -> AsyncIterator[str]:
+        yield "text"
+
+    running = asyncio.create_task(lifecycle.Worker(plain, model="mine", **given(settings)).run())
+    async with connect(settings) as tracker:
+        await wait_until(lambda: serves(tracker))
+        with pytest.raises(lifecycle.InvalidValue, match=re.escape(repr(named))) as refused:
+            await tracker.submit({**CALL, **body}, endpoint)
+        assert refused.value.param == named
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_submitted_call_goes_to_the_worker_that_takes_it(settings: Settings) -> None:
+    def worker(name: str, accepts: tuple[str, ...]) -> lifecycle.Worker:
+        @lifecycle.engine(accepts=accepts)
+        async def tell(request: dict[str, Any], context: lifecycle.EngineContext) -> AsyncIterator[str]:
+            yield name
+
+        return lifecycle.Worker(tell, model="mine", **given(settings))
+
+    workers = [worker("without", ()), worker("with", ("n",))]
+    running = [asyncio.create_task(each.run()) for each in workers]
+    async with connect(settings) as tracker:
+        await wait_until(lambda: serves(tracker, count=2))
+        for _ in range(4):
+            async with await tracker.submit({**CALL, "n": 2}) as run:
+                assert [event async for event in run] == ["with"]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_what_is_no_body_and_no_source_is_refused(settings: Settings) -> None:
+    async with connect(settings) as tracker:
+        with pytest.raises(lifecycle.InvalidValue, match="the body is a list"):
+            await tracker.submit([])  # type: ignore[arg-type]
+        with pytest.raises(lifecycle.InvalidValue, match="the source is a list"):
+            await tracker.track([1], model="mine")  # type: ignore[arg-type]
 
 
 async def test_a_full_queue_says_when_a_place_may_be_free(settings: Settings) -> None:

@@ -8,6 +8,8 @@ from typing import Any, cast
 import orjson
 
 from lifecycle.errors import Fenced
+from lifecycle.replica.parent_checks import ParentChecks
+from lifecycle.store.request_trees import Child
 from lifecycle.store.results import (
     START_LOST,
     Append,
@@ -17,13 +19,14 @@ from lifecycle.store.results import (
     NewRequest,
     Offer,
     Outcome,
+    Parent,
     StartedAttempt,
     UnservedModel,
 )
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
 from tests.joining import join
-from tests.machine.drawing import MODELS
+from tests.machine.drawing import CHECK_SECS, MODELS
 from tests.machine.takes import FENCED
 from tests.machine.words import Limits, Piece, Share, body_of
 from tests.pushes import Pushes
@@ -37,6 +40,8 @@ class Actual:
         self.prefix = store.keys.prefixes[0]
         self._pushes: dict[str, Pushes] = {}
         self._nonces: dict[tuple[str, int], str] = {}  # of the starts
+        self._parents: dict[str, Parent] = {}  # of the requests that are to be admitted
+        self._children: dict[str, Child] = {}  # that have been claimed
 
     async def listen(self, frontend: str) -> None:
         if frontend not in self._pushes:
@@ -80,9 +85,34 @@ class Actual:
             priority=share.priority,
             weight=share.weight,
             max_tokens=share.max_tokens,
+            parent=self._parents.get(rid),
         )
         answer = await self.store.admit(new)
         return (answer.outcome, answer.depth) if answer.outcome == "full" else (answer.outcome,)
+
+    async def note_child(self, parent: str, child: str, owner: str) -> tuple[object, ...]:
+        noted = await self.store.note_child(parent, child, owner)
+        self._parents.pop(child, None)
+        if noted.parent is None:
+            return (noted.refused,)
+        self._parents[child] = noted.parent
+        return ("noted", not noted.parent.since, noted.parent.level)
+
+    async def forget_children(self, parent: str, child: str) -> tuple[object, ...]:
+        await self.store.forget_children(parent, [child])
+        return ()
+
+    async def claim_children(self) -> tuple[object, ...]:
+        claimed = await self.store.claim_children(0, CHECK_SECS)
+        assert not claimed.more
+        self._children.update((child.rid, child) for child in claimed.children)
+        return tuple(sorted((child.rid, child.parent) for child in claimed.children))
+
+    async def check_parents(self, rids: Sequence[str]) -> tuple[object, ...]:
+        children = [self._children[rid] for rid in rids]
+        states = await self.store.parent_states(0, [(child.parent, child.parent_since) for child in children])
+        await ParentChecks(self.store).check(children)
+        return tuple(states)
 
     async def fail(self, rid: str, error_type: str, seen: int | None) -> tuple[object, ...]:
         return _ended(await self.store.fail(rid, error_type, "why", seen=seen))

@@ -26,6 +26,8 @@ _FIELDS = (
     "frontend",
     "storage",
     "output_tokens",
+    "parent",
+    "level",
 )
 
 
@@ -40,6 +42,8 @@ class Comparison:
 
     async def check(self, frontends: Iterable[str], workers: Iterable[str]) -> None:
         checks = [self._check_queues(), self._check_active(), self._check_totals(), self._check_stored()]
+        checks += [self._check_with_parent()]
+        checks += [self._check_children(request) for request in self.reference.requests.values()]
         checks += [self._check_stream(request) for request in self.reference.requests.values()]
         for frontend in frontends:
             checks += [self._check_counts(frontend), self._check_pushes(frontend)]
@@ -68,6 +72,8 @@ class Comparison:
             "frontend": request.frontend,
             "storage": request.storage,
             "output_tokens": str(request.number),
+            "parent": request.parent,
+            "level": str(request.level) if request.parent else "",
         }
         assert found == {name: expected[name] for name in found}, request.rid
         readers = await self._do("HGETALL", f"readers:{request.rid}")
@@ -147,6 +153,19 @@ class Comparison:
         assert active == {r.rid for r in self.reference.requests.values() if not r.terminal}
         deadlines = {_text(member) for member in await self._do("ZRANGE", "deadlines", 0, -1)}
         assert deadlines == {f"{kind}|{r.rid}" for r in self.reference.requests.values() for kind in r.deadlines}
+
+    async def _check_with_parent(self) -> None:
+        """Check which requests are still to be ended with their parents."""
+        found = {_text(rid) for rid in await self._do("ZRANGE", "with_parent", 0, -1)}
+        assert found == {r.rid for r in self.reference.requests.values() if r.next_look is not None}
+
+    async def _check_children(self, request: Tracked) -> None:
+        key = f"children:{request.rid}"
+        found = {_text(rid) for rid in await self._do("ZRANGE", key, 0, -1)}
+        assert found == self.reference.children[request.rid]
+        if found and request.terminal:
+            longest_ms = self.actual.store.settings.retention_secs * 1000
+            assert 0 < int(await self._do("PTTL", key)) <= longest_ms, "the list goes with the parent's record"
 
     async def _check_totals(self) -> None:
         totals = Counter(

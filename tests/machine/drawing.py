@@ -15,6 +15,7 @@ LEASE_SECS = 30  # half of it is no multiple of a tick: no step is near the edge
 QUEUE_LIMIT = 3
 QUEUE_BYTES = 1024  # three or four of the bodies
 MAX_ATTEMPTS = 3
+CHECK_SECS = TICK_SECS  # after which a parent is looked at again
 MOST_REQUESTS = 8
 MOST_INFLIGHT = 5
 LONGEST_TICKS = 20

@@ -15,10 +15,11 @@ from tests.machine.fair_queue import FairQueues
 from tests.machine.lost_starts import LostStarts
 from tests.machine.members import Members
 from tests.machine.takes import FENCED, LIMIT_ERRORS, Takes
+from tests.machine.trees import Trees
 from tests.machine.words import Limits, Piece, Share, Tracked, body_of
 
 
-class ReferenceModel(Takes, LostStarts):
+class ReferenceModel(Takes, LostStarts, Trees):
     def __init__(self, *, lease_secs: int, queue_limit: int, queue_bytes: int, max_attempts: int) -> None:
         self.members = Members(lease_secs)
         self.queue_limit = queue_limit
@@ -30,6 +31,8 @@ class ReferenceModel(Takes, LostStarts):
         self.queues = FairQueues(self.members)
         self.taken: dict[str, tuple[int, list[tuple[str, int]]]] = {}  # worker → its last take: number, starts
         self.totals: Counter[tuple[str, ...]] = Counter()
+        self.noted: dict[str, tuple[str, bool, int]] = {}
+        self.children: defaultdict[str, set[str]] = defaultdict(set)
         self._ticks = 0
 
     # what a frontend does
@@ -67,6 +70,7 @@ class ReferenceModel(Takes, LostStarts):
         request = self.requests[rid]
         request.storage, request.queue_limit_secs, request.number_of_admission = storage, limits.queue, tick
         request.owner, request.priority, request.weight, request.max_tokens = share
+        self.note_parent(request)
         self.queues.enqueue(request)
         return ("admitted",)
 
@@ -337,6 +341,7 @@ class ReferenceModel(Takes, LostStarts):
             self.queues.note_answer(request)
         request.status, request.error_type, request.finish_reason = status, error_type, finish_reason
         request.closed = True
+        request.next_look = None
         request.deadlines.clear()
         request.readers.clear()
         self.totals[(*request.labels, "success" if status == "completed" else "error", error_type)] += 1

@@ -50,6 +50,7 @@ from tests.machine.drawing import (
 )
 from tests.machine.lost_starts import LostStartRules
 from tests.machine.reference import ReferenceModel
+from tests.machine.tree_rules import TreeRules
 from tests.machine.words import Call, Run, Slot
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def run_machine(open_store: Callable[[Settings], Store], *, examples: int) -> No
     )
 
 
-class LifecycleMachine(LostStartRules, RuleBasedStateMachine):
+class LifecycleMachine(LostStartRules, TreeRules, RuleBasedStateMachine):
     """Subclasses say which server: `open_store` is called in the machine's own event loop."""
 
     open_store: ClassVar[Callable[[Settings], Store]]

@@ -77,6 +77,9 @@ class Tracked:
     failures: int = 0  # attempts that failed and were repeated
     queue_limit_secs: int = 0  # of each stay in the queue
     storage: str = ""
+    parent: str = ""
+    level: int = 1  # in its tree
+    next_look: tuple[int, int] | None = None  # at its parent; None when it does not end with one
 
     @property
     def number(self) -> int:

@@ -1,8 +1,7 @@
 """Validate the body of an OpenAI completion call.
 
 Only what no engine could serve is refused here. The range of a number, for example, is the engine's to judge, and so
-are parameters that are not listed here. A gated parameter asks for something that not every engine can do: a call with
-one is served if a worker of the model accepts it.
+are parameters that are not listed here. What not every engine can do is in `lifecycle/tracking/call_needs.py`.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from frontend.endpoints.body_rules import (
     STRING,
     STRINGS,
     Rule,
-    above,
     all_are,
     invalid,
     load_object,
 )
 from frontend.endpoints.endpoint import Call
+from lifecycle.tracking.call_needs import needs_of
 from lifecycle.types import Endpoint, RequestType
 
 _CONTENT_REQUIRED = ("system", "developer", "user", "tool")  # roles; an assistant's message may have only tool calls
@@ -44,7 +43,7 @@ def parse(endpoint: Endpoint, raw: bytes) -> Call:
             if not _is_plain(message):
                 _check_message(f"messages[{index}]", message)
     include_usage = _include_usage(body)
-    gated = tuple(name for name, value, rule in given if rule.gated is not None and rule.gated(value))
+    gated = needs_of(endpoint, body)
     request_type = RequestType.STREAM if body.get("stream") else RequestType.UNARY
     return Call(endpoint, body["model"], request_type, body, include_usage, gated)
 
@@ -89,10 +88,9 @@ def _include_usage(body: dict[str, Any]) -> bool:
     return bool(options.get("include_usage"))
 
 
-_GATED = OBJECT.gate(lambda _: True)
 _ROLE = Rule("a non-empty string", lambda v: type(v) is str and bool(v))
 _CONTENT = Rule("a string or a non-empty array of parts", lambda v: type(v) is str or (type(v) is list and bool(v)))
-_CHOICE = Rule("a string or an object", lambda v: type(v) in (str, dict)).gate(lambda v: v not in ("none", "auto"))
+_CHOICE = Rule("a string or an object", lambda v: type(v) in (str, dict))
 
 
 def _is_prompt(value: Any) -> bool:
@@ -102,10 +100,6 @@ def _is_prompt(value: Any) -> bool:
     if type(value) is not list or not value:
         return False
     return all_are(str, value) or all_are(int, value) or all(prompt and all_are(int, prompt) for prompt in value)
-
-
-def _is_one_text(prompt: Any) -> bool:
-    return type(prompt) is str or (len(prompt) == 1 and type(prompt[0]) is str)
 
 
 _COMMON = {
@@ -119,37 +113,37 @@ _COMMON = {
     "frequency_penalty": NUMBER,
     "seed": NUMBER,
     "stop": Rule("a string or an array", lambda v: type(v) in (str, list)),
-    "n": NUMBER.gate(above(1)),
+    "n": NUMBER,
     "logit_bias": Rule("an object or an array", lambda v: type(v) in (dict, list)),
     "user": STRING,
 }
 _CHAT = {
     "messages": Rule("a non-empty array", lambda v: type(v) is list and bool(v)),
     "max_completion_tokens": NUMBER,
-    "logprobs": BOOLEAN.gate(bool),
-    "top_logprobs": NUMBER.gate(above(0)),
-    "tools": ARRAY.gate(bool),
-    "functions": ARRAY.gate(bool),
+    "logprobs": BOOLEAN,
+    "top_logprobs": NUMBER,
+    "tools": ARRAY,
+    "functions": ARRAY,
     "tool_choice": _CHOICE,
     "function_call": _CHOICE,
     "parallel_tool_calls": BOOLEAN,
-    "modalities": STRINGS.gate(lambda kinds: "audio" in kinds),
-    "audio": _GATED,
-    "prediction": _GATED,
-    "web_search_options": _GATED,
-    "response_format": OBJECT.gate(lambda v: v.get("type") != "text"),
+    "modalities": STRINGS,
+    "audio": OBJECT,
+    "prediction": OBJECT,
+    "web_search_options": OBJECT,
+    "response_format": OBJECT,
     "reasoning_effort": STRING,
     "service_tier": STRING,
     "metadata": OBJECT,
     "store": BOOLEAN,
 }
 _TEXT = {
-    "prompt": Rule("a string, an array of strings, or token ids", _is_prompt).gate(lambda v: not _is_one_text(v)),
+    "prompt": Rule("a string, an array of strings, or token ids", _is_prompt),
     # OpenAI does not define `false` here, but clients send it for "no logprobs".
-    "logprobs": Rule("a number or a boolean", lambda v: type(v) in (int, float, bool)).gate(lambda v: v is not False),
-    "best_of": NUMBER.gate(above(1)),
-    "echo": BOOLEAN.gate(bool),
-    "suffix": STRING.gate(bool),
+    "logprobs": Rule("a number or a boolean", lambda v: type(v) in (int, float, bool)),
+    "best_of": NUMBER,
+    "echo": BOOLEAN,
+    "suffix": STRING,
 }
 RULES = {Endpoint.CHAT_COMPLETIONS: _COMMON | _CHAT, Endpoint.COMPLETIONS: _COMMON | _TEXT}
 REQUIRED = {Endpoint.CHAT_COMPLETIONS: ("model", "messages"), Endpoint.COMPLETIONS: ("model", "prompt")}

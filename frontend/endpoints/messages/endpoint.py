@@ -20,12 +20,12 @@ from frontend.endpoints.messages.validation import (
     REQUIRED,
     RULES,
     check,
-    needs,
 )
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.formats import message_object
 from lifecycle.ids import TokenId
 from lifecycle.store.transitions import Store
+from lifecycle.tracking.call_needs import needs_of
 from lifecycle.types import COUNT_TOKENS, SERVES, Endpoint, Event, RequestType
 
 
@@ -57,7 +57,7 @@ class Messages(_Anthropic):
         fields = load_object(body)
         check(fields, RULES, REQUIRED)
         request_type = RequestType.STREAM if fields.get("stream") else RequestType.UNARY
-        return Call(self.name, fields["model"], request_type, fields, gated=needs(fields))
+        return Call(self.name, fields["model"], request_type, fields, gated=needs_of(self.name, fields))
 
     def fold(self) -> Fold:
         return MessageFold()

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from frontend.endpoints.body_rules import ARRAY, BOOLEAN, MODEL, NUMBER, OBJECT, STRING, STRINGS, Rule, invalid
-from lifecycle.store.worker_roster import NATIVE_ONLY
-from lifecycle.translation.messages_support import is_own_tool, untranslatable
+from lifecycle.translation.messages_support import is_own_tool
 
 _NAME = Rule("a non-empty string", lambda v: type(v) is str and bool(v))
 _TEXT_OR_BLOCKS = Rule("a string or an array of content blocks", lambda v: type(v) in (str, list))
@@ -71,18 +70,6 @@ def check(body: dict[str, Any], rules: dict[str, Rule], required: tuple[str, ...
         OBJECT.check("output_config.format", body["output_config"]["format"])
     if body.get("tool_choice") is not None:
         _NAME.check("tool_choice.type", body["tool_choice"].get("type"))
-
-
-def needs(body: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a valid call needs of an engine: gated parameters of chat, and what only a native engine can do."""
-    config = body.get("output_config") or {}
-    asked = {
-        "tools": any(map(is_own_tool, body.get("tools") or ())),
-        "tool_choice": (body.get("tool_choice") or {}).get("type") in ("any", "tool"),
-        "response_format": bool(config.get("format") or body.get("output_format")),
-    }
-    native = [NATIVE_ONLY + name for name in untranslatable(body)]
-    return tuple([name for name, is_asked in asked.items() if is_asked] + native)
 
 
 def _check_blocks(path: str, blocks: Any) -> None:

@@ -90,7 +90,8 @@ def _object(record: RequestRecord, read: ReadEvents) -> dict[str, Any]:
         return fold.response("queued" if record.status is Status.QUEUED else "in_progress")
     if record.status is Status.COMPLETED:
         return fold.completed(end)
-    usage = to_responses_usage(record.usage)
+    counted = record.usage and {"completion_tokens": record.output_tokens, **record.usage}
+    usage = to_responses_usage(counted)
     if record.status is Status.CANCELLED:
         return fold.response("cancelled", usage=usage)
     error = response_error(record.error_type, record.error_message, record.error_detail)

@@ -17,13 +17,12 @@ from frontend.endpoints.body_rules import (
     STRING,
     STRINGS,
     Rule,
-    above,
     invalid,
     load_object,
 )
 from frontend.endpoints.endpoint import Call
-from lifecycle.store.worker_roster import NATIVE_ONLY
-from lifecycle.translation.responses_support import item_type, untranslatable
+from lifecycle.tracking.call_needs import needs_of
+from lifecycle.translation.responses_support import item_type
 from lifecycle.types import Endpoint, RequestType, Storage
 
 METADATA_PAIRS, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
@@ -48,13 +47,11 @@ RULES: dict[str, Rule] = {
     "max_tool_calls": NUMBER,
     "temperature": NUMBER,
     "top_p": NUMBER,
-    "top_logprobs": NUMBER.gate(above(0)),
+    "top_logprobs": NUMBER,
     "reasoning": OBJECT,
     "text": OBJECT,
     "tools": ARRAY,
-    "tool_choice": Rule("a string or an object", lambda v: type(v) in (str, dict)).gate(
-        lambda v: v not in ("none", "auto")
-    ),
+    "tool_choice": Rule("a string or an object", lambda v: type(v) in (str, dict)),
     "parallel_tool_calls": BOOLEAN,
     "truncation": STRING,
     "service_tier": STRING,
@@ -83,7 +80,7 @@ def parse(raw: bytes) -> Call:
         given.get("model", ""),
         RequestType.STREAM if given.get("stream") else RequestType.UNARY,
         body,
-        gated=_needs(given),
+        gated=needs_of(Endpoint.RESPONSES, given),
         storage=_storage(given),
     )
 
@@ -141,15 +138,3 @@ def _check_format(chosen: Any) -> None:
     if chosen is not None:
         OBJECT.check("text.format", chosen)
         STRING.check("text.format.type", chosen.get("type"))
-
-
-def _needs(given: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a valid call needs of an engine."""
-    needs = {name for name, value in given.items() if (gated := RULES[name].gated) is not None and gated(value)}
-    needs |= {NATIVE_ONLY + path for path in untranslatable(given)}
-    if any(tool["type"] == "function" for tool in given.get("tools", ())):
-        needs.add("tools")
-    chosen = given.get("text", {}).get("format")
-    if chosen and chosen["type"] != "text":
-        needs.add("response_format")
-    return tuple(sorted(needs))
