@@ -2,9 +2,10 @@
 
 Two frontends, one worker, and owners that both always have requests waiting, whose calls come through the frontends in
 different ways. Shares are counted in tokens, as the owners are charged: those of the prompt and of the answer, of the
-requests that started while both waited. One row kills a frontend with SIGKILL in the middle; the requests that it held
-count too, as far as they ran. The rows are those of https://github.com/ai-dynamo/dynamo/issues/15187, where the calls
-of the owners through different frontends turn 4:1 into 163:162.
+requests that started while both waited. One row kills a frontend with SIGKILL in the middle. The requests that ran for
+it count too: with the estimate of the prompt, as no engine has reported it, and the tokens that were produced. The rows
+are those of https://github.com/ai-dynamo/dynamo/issues/15187, where the calls of the owners through different frontends
+turn 4:1 into 163:162.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
+import orjson
 
 from lifecycle import AsyncClient, RequestRecord
 from lifecycle.fastapi.api_key import new_key
 from lifecycle.fastapi.caller import KeyRole
+from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.local.embedded_redis import open_redis
 from lifecycle.settings import load
+from lifecycle.types import Status
 from tests.cluster import Process, running
 from tests.waiting import wait_until
 
@@ -35,11 +39,19 @@ _WORDS = 40
 _TOKENS_PER_SEC = 50.0  # of each request
 _SETTINGS = {
     "heartbeat_secs": 0.5,
-    "lease_secs": 2.0,
+    "lease_secs": 4.0,  # a shorter one may end while the machine is busy
     "sweep_secs": 0.5,
     "concurrency": _SLOTS,
     "echo_tokens_per_sec": _TOKENS_PER_SEC,
 }
+_BODY = orjson.dumps(
+    {
+        "model": "echo",
+        "messages": [{"role": "user", "content": " ".join(["word"] * _WORDS)}],
+        "max_tokens": _WORDS,
+    }
+)
+_PROMPT_TOKENS = estimate_tokens("chat_completions", {}, len(_BODY)).prompt  # of a request that reports none
 
 
 class Row(NamedTuple):
@@ -62,11 +74,12 @@ ROWS = (
 
 
 class Shares(NamedTuple):
-    """The tokens and requests of each owner, and at how many starts an owner had nothing else waiting."""
+    """Hold the tokens and requests of each owner, and at how many starts an owner had nothing else waiting."""
 
     tokens: Counter[str]
     requests: Counter[str]
     starved: int
+    failed: int  # how many of the requests did not complete
 
     @property
     def ratio(self) -> float:
@@ -90,16 +103,11 @@ class Callers:
 
     async def _call_forever(self, owner: str, place: int) -> None:
         """Call through one frontend, and once that is gone through the next."""
-        body = {
-            "model": "echo",
-            "messages": [{"role": "user", "content": " ".join(["word"] * _WORDS)}],
-            "max_tokens": _WORDS,
-        }
-        headers = {"Authorization": f"Bearer {self._keys[owner]}"}
+        headers = {"Authorization": f"Bearer {self._keys[owner]}", "Content-Type": "application/json"}
         while True:
             url = self._frontends[place % len(self._frontends)].url
             try:
-                answer = await self._http.post(url + "/v1/chat/completions", json=body, headers=headers)
+                answer = await self._http.post(url + "/v1/chat/completions", content=_BODY, headers=headers)
             except httpx2.TransportError:
                 place += 1
                 continue
@@ -117,10 +125,10 @@ def shares_of(records: Sequence[RequestRecord], wanted: int) -> Shares:
     requests: Counter[str] = Counter()
     for record in window:
         usage = record.usage or {}
-        tokens[record.owner or ""] += usage.get("prompt_tokens", 0) + record.output_tokens
+        tokens[record.owner or ""] += usage.get("prompt_tokens", _PROMPT_TOKENS) + record.output_tokens
         requests[record.owner or ""] += 1
     starved = sum(len(_waiting(every, record.started_at or 0.0)) < len(WEIGHTS) for record in window)
-    return Shares(tokens, requests, starved)
+    return Shares(tokens, requests, starved, sum(record.status is not Status.COMPLETED for record in window))
 
 
 def _waiting(records: Sequence[RequestRecord], at: float) -> set[str]:
@@ -167,6 +175,7 @@ async def main(wanted: int) -> bool:
             shares = await measure(row, wanted, url, keys, lines)
             is_fair &= 3.92 <= shares.ratio <= 4.08
             note = f", at {shares.starved} starts an owner had nothing waiting" if shares.starved else ""
+            note += f", {shares.failed} did not complete" if shares.failed else ""
             print(
                 f"| {row.name} | {shares.tokens['premium']:,} | {shares.tokens['regular']:,} "
                 f"| {shares.requests['premium']}:{shares.requests['regular']}{note} | {shares.ratio:.3f} |",
