@@ -256,7 +256,7 @@ for model, state in pairs(states) do
   local queue, times = P .. 'queue:' .. model, P .. 'virtual_times:' .. model
   -- Who comes after everybody was served begins where the last one has ended; with a slot left, where the latest of all has.
   if redis.call('EXISTS', P .. 'levels:' .. model) == 0 then
-    local latest = #started < slots and tonumber(redis.call('ZRANGE', times, '0', '0', 'REV', 'WITHSCORES')[2] or '')
+    local latest = #started < slots and tonumber(redis.call('ZRANGE', times, '-1', '-1', 'WITHSCORES')[2] or '')
     state.virtual_time = math.max(state.virtual_time, latest or state.latest)
   end
   redis.call('HSET', queue, 'virtual_time', secs(state.virtual_time), state.field, state.bucket .. ' ' .. state.starts)
