@@ -13,9 +13,10 @@ from lifecycle.errors import NotConnected, StoreError, Unavailable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
 from lifecycle.ids import replica_of
-from lifecycle.store.results import Failure, Outcome, Start, Unsupported
+from lifecycle.replica.unserved_requests import UnservedRequests
+from lifecycle.store.results import Failure, Outcome, QueuedRequest, Start
 from lifecycle.store.transitions import Store
-from lifecycle.store.worker_roster import LivingWorker, find_unsupported, outage_of, workers_of
+from lifecycle.store.worker_roster import LivingWorker, outage_of, workers_of
 from lifecycle.types import ErrorDetail, ErrorType
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class HandOver:
     def __init__(self, store: Store, health: EngineHealth) -> None:
         self._store = store
         self._health = health
+        self._unserved = UnservedRequests(store)
         self._looked_at: OrderedDict[str, float] = OrderedDict()  # rid → when it was found to be unsupported
 
     async def unavailable(self, rid: str, worker: str, model: str, start: Start, cause: Unavailable) -> None:
@@ -54,7 +56,7 @@ class HandOver:
         moved = await self._store.requeue(rid, worker, start.attempt, failure=failure, retry_for_secs=retry_for_secs)
         log.info("request %s is handed over to another worker of model %s: %s", rid, model, moved)
 
-    async def unsupported(self, found: Sequence[Unsupported], worker: str) -> None:
+    async def unsupported(self, found: Sequence[QueuedRequest], worker: str) -> None:
         """Fail a shard's queued requests that no living worker's engine takes, and ring workers that take the others.
 
         Each of them is looked at once in a heartbeat at most. A worker is rung once, whatever it takes of them, and no
@@ -66,7 +68,7 @@ class HandOver:
         workers = {model: await self._workers(model) or [] for model in {request.model for request in due}}
         rung: set[str] = set()
 
-        async def fail_or_choose(request: Unsupported) -> None:
+        async def fail_or_choose(request: QueuedRequest) -> None:
             rung.update(await self._fail_or_choose(request, workers[request.model]))
 
         await tasks.in_batches(fail_or_choose, due)
@@ -77,23 +79,11 @@ class HandOver:
 
         await tasks.in_batches(ring, sorted(rung - {replica_of(worker)}))
 
-    async def _fail_or_choose(self, request: Unsupported, workers: Sequence[LivingWorker]) -> list[str]:
+    async def _fail_or_choose(self, request: QueuedRequest, workers: Sequence[LivingWorker]) -> list[str]:
         """Fail a request that none of its model's workers takes; else return some of those that take it."""
-        rid, model, endpoint, needs = request
-        others = [other for other in workers if not other.missing(endpoint, needs)]
-        outage, missing = outage_of(others), find_unsupported(workers, endpoint, needs)
-        if outage is not None:
-            error, message, detail = ErrorType.UNAVAILABLE, outage.message, outage.detail
-        elif missing is not None and self._is_restored():
-            error, message, detail = ErrorType.VALIDATION, missing.message(model), missing.detail
-        else:
-            return [other.id for other in others[:_RUNG]]
-        await self._store.fail(rid, error, message, detail=detail, only_queued=True)
-        return []
-
-    def _is_restored(self) -> bool:
-        """Return whether each living replica has had the time to be listed again since the list was lost."""
-        return not 0.0 <= self._store.roster_cache.age_secs < 2 * self._store.settings.heartbeat_secs
+        if await self._unserved.end_unserved(request, workers):
+            return []
+        return [worker.id for worker in workers if not worker.missing(request.endpoint, request.needs)][:_RUNG]
 
     async def _workers(self, model: str) -> list[LivingWorker] | None:
         """Return the living workers of a model; None when Redis does not tell."""

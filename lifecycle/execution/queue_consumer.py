@@ -15,7 +15,7 @@ from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.ids import new_start_nonce
 from lifecycle.replica.shard_lease import ShardLease
 from lifecycle.store.queues import TAKE_LIMIT
-from lifecycle.store.results import Offer, Run, Taken, Unsupported
+from lifecycle.store.results import Offer, QueuedRequest, Run, Taken
 from lifecycle.store.transitions import Store
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class QueueConsumer:
         slots: ConcurrencySlots,
         offer: Callable[[], Offer],
         launch: Callable[[Run, str], None],
-        refuse: Callable[[Sequence[Unsupported], str], Awaitable[None]],
+        refuse: Callable[[Sequence[QueuedRequest], str], Awaitable[None]],
     ) -> None:
         """`offer` returns what the engine serves at the moment.
 

@@ -21,7 +21,7 @@ from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.replica.lease import Lease
 from lifecycle.store.arguments import endpoints_argument
-from lifecycle.store.results import START_LOST, Ended, Offer, Run, Start, Unsupported
+from lifecycle.store.results import START_LOST, Ended, Offer, QueuedRequest, Run, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -136,7 +136,7 @@ class RunningRequests:
         request.runs.append(progress)
         progress.task = asyncio.create_task(self._handle(run, request, progress, worker), name=f"request {run.rid}")
 
-    async def refuse(self, found: Sequence[Unsupported], worker: str) -> None:
+    async def refuse(self, found: Sequence[QueuedRequest], worker: str) -> None:
         """Let requests that the engine does not take go to another worker, or fail them. Raises StoreUnavailable."""
         await self._hand_over.unsupported(found, worker)
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
 from lifecycle.replica.parent_checks import ParentChecks
+from lifecycle.replica.unserved_requests import UnservedRequests
 from lifecycle.store.membership import EXPIRE_LIMIT, MODELS_PAGE
 from lifecycle.store.results import ExpiredReplica, UnservedModel
 from lifecycle.store.transitions import Store
-from lifecycle.store.worker_roster import by_model, outage_of, workers_of
+from lifecycle.store.worker_roster import LivingWorker, by_model, outage_of, workers_of
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ class Reaper:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._parents = ParentChecks(store)
+        self._unserved = UnservedRequests(store)
         self._due: set[int] = set()  # the shards that this replica is to sweep
         self._woken = asyncio.Event()
-        self._outages: list[UnservedModel] = []
-        self._outages_until = float("-inf")
+        self._workers: list[LivingWorker] | None = None
+        self._workers_until = float("-inf")
         self._reading = asyncio.Lock()
 
     def sweep_soon(self, shard: int) -> None:
@@ -82,7 +84,10 @@ class Reaper:
             done = [await self._reap(expired, shard) for expired in found]
             if len(found) < EXPIRE_LIMIT or not any(done):
                 break
-        await self._end_due(await self._find_outages(), shard)
+        workers = await self._find_workers()
+        await self._end_due(_outages_of(workers or ()), shard)
+        if workers is not None:
+            await self._unserved.check(shard, workers)
         await self._parents.check_due(shard)
 
     async def _reap(self, expired: ExpiredReplica, shard: int) -> bool:
@@ -112,29 +117,31 @@ class Reaper:
             if not first_model and begin >= len(outages):
                 return
 
-    async def _find_outages(self) -> list[UnservedModel]:
-        """Return the models whose listed workers are all unhealthy; none when the list cannot be read.
+    async def _find_workers(self) -> list[LivingWorker] | None:
+        """Return the living workers; None when the list of them cannot be read, or may be incomplete.
 
         It is read once for all sweeps of an interval.
         """
         async with self._reading:
-            if time.monotonic() >= self._outages_until:
-                self._outages = await self._read_outages()
-                self._outages_until = time.monotonic() + self._store.settings.sweep_secs / 2
-            return self._outages
+            if time.monotonic() >= self._workers_until:
+                self._workers = await self._read_workers()
+                self._workers_until = time.monotonic() + self._store.settings.sweep_secs / 2
+            return self._workers
 
-    async def _read_outages(self) -> list[UnservedModel]:
+    async def _read_workers(self) -> list[LivingWorker] | None:
         try:
             roster = await self._store.listed()
         except StoreError as failure:
             tasks.check_cancelled()
             log.debug("The list of workers cannot be read for a sweep: %s", failure)
-            return []
-        if roster.grace:
-            return []
-        serving = by_model(workers_of(roster, self._store.settings.lease_secs))
-        return [
-            UnservedModel(model, outage.message, outage.detail)
-            for model, workers in serving.items()
-            if (outage := outage_of(workers)) is not None
-        ]
+            return None
+        return None if roster.grace else workers_of(roster, self._store.settings.lease_secs)
+
+
+def _outages_of(workers: Collection[LivingWorker]) -> list[UnservedModel]:
+    """Return the models whose listed workers are all unhealthy."""
+    return [
+        UnservedModel(model, outage.message, outage.detail)
+        for model, serving in by_model(workers).items()
+        if (outage := outage_of(serving)) is not None
+    ]

@@ -11,7 +11,7 @@ import orjson
 
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store.membership import fenced
-from lifecycle.store.results import Offer, Run, Start, Taken, Unsupported
+from lifecycle.store.results import Offer, QueuedPage, QueuedRequest, Run, Start, Taken
 from lifecycle.store.runner import ScriptRunner, as_text
 
 TAKE_LIMIT = 16  # requests that one take starts, which takes Redis 2 ms at most
@@ -69,11 +69,15 @@ class Queues(ScriptRunner):
             raise fenced(worker)
         if what == "stale":
             return None
-        unsupported = [
-            Unsupported(as_text(rid), as_text(model), as_text(endpoint), tuple(as_text(needs).split()))
-            for rid, model, endpoint, needs in reply[2]
-        ]
-        return Taken([_run_of(run, nonce) for run in reply[1]], unsupported, bool(reply[3]))
+        return Taken([_run_of(run, nonce) for run in reply[1]], list(map(_queued_of, reply[2])), bool(reply[3]))
+
+    async def queued_page(self, shard: int, before: QueuedPage, limit: int) -> QueuedPage:
+        """Return the queued requests among the next `limit` of a shard that are inflight, behind another page.
+
+        The oldest come first. Raises StoreUnavailable.
+        """
+        reply = await self.run("queued", self._prefixes[shard], before.since, before.rid, limit)
+        return QueuedPage(list(map(_queued_of, reply[3:])), as_text(reply[1]), as_text(reply[2]), bool(reply[0]))
 
     async def queue_depth(self, model: str, owner: str) -> int:
         """Return how many requests of an owner wait for this model in the shards that answer.
@@ -116,6 +120,11 @@ class Queues(ScriptRunner):
             if isinstance(reply, BaseException) and not isinstance(reply, StoreUnavailable):
                 raise reply
         return [reply for reply in replies if not isinstance(reply, BaseException)]
+
+
+def _queued_of(reply: Sequence[bytes]) -> QueuedRequest:
+    rid, model, endpoint, needs = map(as_text, reply)
+    return QueuedRequest(rid, model, endpoint, tuple(needs.split()))
 
 
 def _run_of(reply: Sequence[Any], nonce: str) -> Run:

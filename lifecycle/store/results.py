@@ -126,16 +126,27 @@ class Run(NamedTuple):
     start: Start
 
 
-class Unsupported(NamedTuple):
-    """A queued request that needs an endpoint or parameters which the worker's engine does not take.
-
-    It stays queued.
-    """
+class QueuedRequest(NamedTuple):
+    """A queued request with what it needs of an engine: its endpoint, and names of gated parameters."""
 
     rid: str
     model: str
     endpoint: str
     needs: tuple[str, ...]
+
+
+class QueuedPage(NamedTuple):
+    """Hold some of a shard's queued requests, and where the next page begins: behind `rid`, admitted at `since`."""
+
+    requests: list[QueuedRequest]
+    since: str
+    rid: str
+    is_last: bool
+
+    @classmethod
+    def first(cls) -> QueuedPage:
+        """Return what is before the first page."""
+        return cls([], "-inf", "", False)
 
 
 class Offer(NamedTuple):
@@ -153,7 +164,7 @@ class Taken(NamedTuple):
     """
 
     runs: list[Run]
-    unsupported: list[Unsupported]
+    unsupported: list[QueuedRequest]
     waits: bool
 
 

@@ -155,6 +155,29 @@ def by_model(workers: Collection[LivingWorker]) -> dict[str, list[LivingWorker]]
     return found
 
 
+class Offered(NamedTuple):
+    """Name what one worker takes of a model's requests; an engine that is being loaded may take everything."""
+
+    accepts: frozenset[str]
+    endpoints: frozenset[tuple[str, str]]
+    is_healthy: bool
+
+
+def offers_of(workers: Collection[LivingWorker]) -> dict[str, frozenset[Offered]]:
+    """Return what is offered for each model."""
+    return {
+        model: frozenset(
+            Offered(
+                frozenset((EVERYTHING,)) if worker.state == ReplicaState.STARTING else worker.accepts,
+                frozenset(() if worker.state == ReplicaState.STARTING else worker.endpoints.items()),
+                worker.state != ReplicaState.UNHEALTHY,
+            )
+            for worker in serving
+        )
+        for model, serving in by_model(workers).items()
+    }
+
+
 def models_of(workers: Collection[LivingWorker]) -> dict[str, float]:
     """Return the models that workers offer, with the time at which the first of those workers started."""
     return {

@@ -16,7 +16,7 @@ from lifecycle.execution.hosted_engine import HostedEngine
 from lifecycle.execution.worker import Worker
 from lifecycle.replica.reaper import Reaper
 from lifecycle.settings import Settings
-from lifecycle.store.results import Unsupported
+from lifecycle.store.results import QueuedRequest
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, workers_of
 from lifecycle.types import ReplicaState, RequestRecord, Role
@@ -336,7 +336,7 @@ async def test_many_requests_are_handed_on_with_one_look_at_the_list(
 
     monkeypatch.setattr(Store, "command", counted_command)
     monkeypatch.setattr(Store, "listed", counted_listed)
-    found = [Unsupported(f"r{number}", MODEL, "chat_completions", ("tools",)) for number in range(50)]
+    found = [QueuedRequest(f"r{number}", MODEL, "chat_completions", ("tools",)) for number in range(50)]
     await HandOver(world.store, cast(Any, None)).unsupported(found, "w3")
     assert (read, published) == (1, 1)
 
@@ -347,7 +347,7 @@ async def test_nothing_is_refused_while_a_list_that_was_lost_is_not_restored(set
     await store.command("DEL", *[control + name for name in ("roster", "workers", "changes")])
     await join(store, "w3", Role.WORKER, {"models": [MODEL]}, [MODEL])  # one that takes tools is still to come
     await world.admit(needs=("tools",))
-    found = [Unsupported("r", MODEL, "chat_completions", ("tools",))]
+    found = [QueuedRequest("r", MODEL, "chat_completions", ("tools",))]
     hand_over = HandOver(store, cast(Any, None))
     await hand_over.unsupported(found, "w3")
     assert (await world.record()).status == "queued"

@@ -127,10 +127,14 @@ class FairQueues:
             return
         before = queue.virtual_time if known is None else known
         after = queue.times[owner] = round(max(0.0, before + by), 6)
+        if by > 0 and not any(queue.levels.values()):
+            queue.virtual_time = max(queue.virtual_time, after)
         for level in queue.levels.values():
             if by < 0 and owner in level and after < level[owner] <= before:
                 level[owner] = after
 
     def note_answer(self, request: Tracked) -> None:
         queue, tokens = self.of(request), request.number
+        if not tokens or request.max_tokens == 0:
+            return
         queue.mean = round(float(tokens) if queue.mean is None else queue.mean + (tokens - queue.mean) / 16, 3)

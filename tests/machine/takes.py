@@ -61,7 +61,8 @@ class Takes:
         for model in latest:
             queue = self.queues.models[model]
             if not queue.requests():
-                queue.virtual_time = max(queue.virtual_time, latest[model])
+                has_slot = len(started) < slots
+                queue.virtual_time = max(queue.virtual_time, max(queue.times.values()) if has_slot else latest[model])
         self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
         waits = len(started) < slots or (slots > 0 and not started and not removed)
         for model in models:

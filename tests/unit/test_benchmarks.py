@@ -8,12 +8,13 @@ from xml.etree import ElementTree
 import orjson
 import pytest
 
-from benchmarks import chart, membership, primaries
+from benchmarks import chart, fairness, membership, primaries
 from benchmarks.load import Outcome, Spread
 from benchmarks.measurement import TINY, Measurement
 from benchmarks.report import Report
 from benchmarks.system import SYSTEMS, Layout, running
 from benchmarks.workloads import WORKLOADS
+from lifecycle.types import RequestRecord, Status
 
 _SMOKE = ("unpaced-32", "paced-200", "steps-32", "unary-32", "cancel", "questions-10")
 
@@ -103,3 +104,40 @@ def test_the_page_has_the_marks_that_the_chart_command_looks_for() -> None:
     page = (chart.ROOT / "docs" / "performance.md").read_text()
 
     assert page.index(chart.BEGINS) < page.index(chart.ENDS)
+
+
+def _record(owner: str, started_at: float, output_tokens: int, usage: dict[str, int] | None) -> RequestRecord:
+    return RequestRecord(
+        id=f"r{started_at}",
+        model="m",
+        endpoint="chat_completions",
+        request_type="unary",
+        status=Status.COMPLETED if usage else Status.FAILED,
+        error_type="",
+        error_message=None,
+        cancel_requested_at=None,
+        cancel_reason=None,
+        cancel_mode=None,
+        on_disconnect="cancel",
+        frontend=None,
+        worker=None,
+        attempt=1,
+        created_at=0.0,
+        started_at=started_at,
+        first_token_at=None,
+        last_token_at=None,
+        finished_at=None,
+        output_tokens=output_tokens,
+        finish_reason=None,
+        owner=owner,
+        usage=usage,
+    )
+
+
+def test_shares_count_what_ended_without_a_report_as_its_owner_is_charged() -> None:
+    """An engine that was stopped has not reported its prompt, which is estimated then."""
+    told = {"prompt_tokens": 40, "completion_tokens": 40}
+    records = [_record("premium", 1.0, 40, told), _record("premium", 2.0, 17, None), _record("regular", 3.0, 40, told)]
+    shares = fairness.shares_of(records, 3)
+    assert shares.tokens == {"premium": 80 + 17 + len(fairness._BODY) // 4 + 1, "regular": 80}
+    assert shares.failed == 1

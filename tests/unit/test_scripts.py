@@ -14,7 +14,7 @@ from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, StartedAttempt
+from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, QueuedPage, StartedAttempt
 from lifecycle.store.shard_queues import read_shard_queue
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
@@ -156,6 +156,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "secret": lambda s: s.read_secret(),
     "take": lambda s: s.take(0, "w", 1, "nonce", ["m"], 1),
     "waits": lambda s: read_shard_queue(s, 0, "m"),
+    "queued": lambda s: s.queued_page(0, QueuedPage.first(), 10),
     "sweep": lambda s: s.sweep(0),
     "track": lambda s: s.track(NewRequest("r", "n", LABELS, "f", b"", "cancel"), retry_for_secs=0),
     "claim_children": lambda s: s.claim_children(0, 1.0),

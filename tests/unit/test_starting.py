@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lifecycle.store.results import UnservedModel, Unsupported
+from lifecycle.store.results import QueuedRequest, UnservedModel
 from lifecycle.store.worker_roster import Missing
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import Labels, Role
@@ -168,7 +168,7 @@ async def test_a_count_of_tokens_is_started_by_an_engine_that_counts(world: Worl
 
     for endpoints in (" chat_completions ~messages ", " messages "):
         taken = await world.take_all(endpoints=endpoints)
-        assert (taken.runs, taken.unsupported) == ([], [Unsupported("r", "m", "messages", needs)])
+        assert (taken.runs, taken.unsupported) == ([], [QueuedRequest("r", "m", "messages", needs)])
     started = (await world.take(endpoints=" messages count_tokens ")).start
     assert (started.endpoint, started.served) == ("messages", "count_tokens")
 

@@ -254,8 +254,11 @@ end
 
 for model, state in pairs(states) do
   local queue, times = P .. 'queue:' .. model, P .. 'virtual_times:' .. model
-  -- Who comes after everybody was served begins where the last one has ended.
-  if redis.call('EXISTS', P .. 'levels:' .. model) == 0 then state.virtual_time = math.max(state.virtual_time, state.latest) end
+  -- Who comes after everybody was served begins where the last one has ended; with a slot left, where the latest of all has.
+  if redis.call('EXISTS', P .. 'levels:' .. model) == 0 then
+    local latest = #started < slots and tonumber(redis.call('ZRANGE', times, '-1', '-1', 'WITHSCORES')[2] or '')
+    state.virtual_time = math.max(state.virtual_time, latest or state.latest)
+  end
   redis.call('HSET', queue, 'virtual_time', secs(state.virtual_time), state.field, state.bucket .. ' ' .. state.starts)
   for priority, at in pairs(state.levels) do
     if redis.call('EXISTS', level_key(model, priority)) == 1 then

@@ -4,7 +4,8 @@ local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are ser
 
 local function weight_of(record) return math.max(tonumber(record.weight or '1') or 1, 0.001) end
 
--- Charges the owner of a request that was started what it has cost in fact, in place of the estimate.
+-- Charges the owner of a request that was started what it has cost in fact, in place of the estimate. Returns the owner's
+-- virtual time if that has become later while nothing waits for the model.
 local function correct_cost(record, tokens)
   local model, owner = record.model, record.owner or ''
   local by = (tokens - tonumber(record.cost)) / weight_of(record)
@@ -15,8 +16,12 @@ local function correct_cost(record, tokens)
   local after = secs(math.max(0, before + by))
   redis.call('ZADD', times, after, owner)
   if not known then redis.call('PEXPIRE', times, DAY_MS) end  -- it may be the only one
-  if by > 0 then return end  -- a flow that waits gets a later place when it is served
-  for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS_CORRECTED)) do
+  local levels = redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS_CORRECTED)
+  if by > 0 then  -- a flow that waits gets a later place when it is served
+    if not levels[1] then return tonumber(after) end
+    return
+  end
+  for _, priority in ipairs(levels) do
     local place = tonumber(redis.call('ZSCORE', level_key(model, priority), owner) or '')
     if place and place <= before and place > tonumber(after) then  -- it may be behind an earlier correction
       redis.call('ZADD', level_key(model, priority), after, owner)
@@ -30,17 +35,23 @@ local function moved_mean(known, value)
 end
 
 -- Corrects the cost of a request that ends, with `output_tokens` of its answer, and the model's means: for how long its
--- requests run, and if it is `complete`, how many tokens they have.
+-- requests run, and if it is `complete`, how many tokens they have. Requests that have no answer, such as embeddings, are
+-- left out of the latter. What is used while nothing waits is owed to nobody: the virtual time of the model follows it.
 local function settle_cost(record, output_tokens, is_complete)
   if not record.cost then return end
   local prompt_tokens = tonumber(record.input_tokens or '') or tonumber(record.prompt_tokens or '') or 0
-  correct_cost(record, prompt_tokens + output_tokens)
+  local reached = correct_cost(record, prompt_tokens + output_tokens)
   record.cost = nil
   local queue = P .. 'queue:' .. record.model
-  local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens')
+  local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
   local ran = tonumber(record.finished_at) - (tonumber(record.started_at or '') or tonumber(record.finished_at))
-  local means = {'mean_secs', moved_mean(known[1], ran)}
-  if is_complete then means[3], means[4] = 'mean_tokens', moved_mean(known[2], output_tokens) end
-  redis.call('HSET', queue, unpack(means))
+  local fields = {'mean_secs', moved_mean(known[1], ran)}
+  if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then
+    fields[3], fields[4] = 'mean_tokens', moved_mean(known[2], output_tokens)
+  end
+  if reached and reached > tonumber(known[3] or '0') then
+    fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached)
+  end
+  redis.call('HSET', queue, unpack(fields))
   if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
 end
