@@ -1,11 +1,10 @@
-"""A cluster for a test: real frontends and workers as processes, started as a user starts them."""
+"""A cluster for a test: real frontends and workers as processes. `tests/preloaded` says how they are started."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import httpx2
 
 from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings, as_environment
+from tests.preloaded.start import Started, start
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ WEAKENED = "CHAOS_WEAKENED"  # a folder whose sitecustomize.py takes something a
 class Process:
     """One replica. `url` is a frontend's."""
 
-    process: asyncio.subprocess.Process
+    process: Started
     log: Path
     url: str = ""
 
@@ -108,19 +108,13 @@ class Cluster:
         settings = Settings(**{**self.settings.model_dump(exclude_unset=True), **overrides})
         log = self.directory / f"{role}-{self.started}.log"
         self.started += 1
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "lifecycle.cli.main",
-                role,
-                *argv,
-                env=self._environment(settings),
-                cwd=self.directory,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = await start(
+            [role, *argv],
+            env=self._environment(settings),
+            cwd=self.directory,
+            log=log,
+            new_interpreter=WEAKENED in os.environ,  # only a new one reads sitecustomize.py
+        )
         return Process(process, log)
 
     def _environment(self, settings: Settings) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lifecycle.local.redis_process import ServerProcess
+from tests.preloaded.start import PARENT_MODULE
 
 _ENDING_SECS = 3.0
 _POLL_SECS = 0.01
@@ -33,19 +34,34 @@ def kept(*servers: ServerProcess) -> Iterator[None]:
 def children() -> dict[int, str]:
     """Pid and command line of each child; a zombie too: nobody has waited for it. Empty where there is no /proc."""
     found: dict[int, str] = {}
-    for listing in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+    for pid in _pids_of_children(os.getpid()):
         try:
-            pids = [int(word) for word in listing.read_text().split()]
-        except OSError:  # the thread has ended
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
             continue
-        for pid in pids:
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if not any(name in words for name in _OF_THE_INTERPRETER):
-                found[pid] = words.strip() or "(a zombie: nobody waited for it)"
+        if PARENT_MODULE in words:
+            found.update(_forked(pid))
+        elif not any(name in words for name in _OF_THE_INTERPRETER):
+            found[pid] = words.strip() or "(a zombie: nobody waited for it)"
     return found
+
+
+def _forked(parent: int) -> dict[int, str]:
+    """Pid and role of each replica of tests/preloaded that runs. A zombie remains when nobody asks for its code."""
+    found = {}
+    for pid in _pids_of_children(parent):
+        with suppress(OSError):
+            if not gone(pid):
+                found[pid] = f"lifecycle {Path(f'/proc/{pid}/comm').read_text().strip()}"
+    return found
+
+
+def _pids_of_children(pid: int) -> list[int]:
+    pids: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            pids += map(int, listing.read_text().split())
+    return pids
 
 
 def left_over(before: set[int]) -> dict[int, str]:

@@ -1,0 +1,87 @@
+"""A replica that is forked from a process with all imports is what a new interpreter would be."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lifecycle.settings import Settings, as_environment
+from tests import processes
+from tests.cluster import START_SECS, running
+from tests.preloaded.start import REAL_STARTS, Started, start
+from tests.waiting import wait_until
+
+ENGINE = """
+import os
+import sys
+
+async def generate(request, context):
+    yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
+"""
+
+forks = pytest.mark.skipif(
+    REAL_STARTS in os.environ or "COVERAGE_PROCESS_START" in os.environ or not hasattr(os, "pidfd_open"),
+    reason="each replica is a new interpreter here",
+)
+
+
+async def launched(tmp_path: Path, env: Mapping[str, str], *argv: str) -> tuple[Started, Path]:
+    log = tmp_path / "replica.log"
+    return await start(argv, env={**env, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, log=log), log
+
+
+def is_forked(process: Started) -> bool:
+    return processes.children()[process.pid].startswith("lifecycle ")
+
+
+@forks
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+async def test_it_ends_as_a_signal_says(settings: Settings, tmp_path: Path, signum: signal.Signals, code: int) -> None:
+    """And it is among the children of the test run for as long as it runs, so that what is left over is seen."""
+    async with running(settings, tmp_path, workers=0) as cluster:
+        worker = await cluster.worker()
+        assert is_forked(worker.process)
+        worker.signal(signum)
+        assert await worker.process.wait() == worker.process.returncode == code
+        assert worker.pid not in processes.children()
+        with pytest.raises(ProcessLookupError):
+            worker.signal(signum)
+
+
+@forks
+async def test_it_has_its_own_arguments_folder_session_and_modules(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "my_engine.py").write_text(ENGINE)
+    async with running(settings, tmp_path, workers=0) as cluster:
+        worker = await cluster.worker("mine", "my_engine:generate")
+        body = {"model": "mine", "messages": [{"role": "user", "content": "hi"}]}
+        answer = (await cluster.http.post(f"{cluster.frontends[0].url}/v1/chat/completions", json=body)).json()
+        arguments = ["worker", "--model", "mine", "--engine", "my_engine:generate"]
+        file = tmp_path / "my_engine.py"
+        said = answer["choices"][0]["message"]["content"]
+        assert said == f"{arguments} {tmp_path} {worker.pid} {settings.namespace} {file}"
+
+
+@forks
+async def test_a_wrong_argument_is_told_in_its_log(settings: Settings, tmp_path: Path) -> None:
+    process, log = await launched(tmp_path, as_environment(settings), "worker", "--no-such-flag")
+    assert await process.wait() == 2
+    assert "--no-such-flag" in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "LC_ALL", REAL_STARTS])
+async def test_what_libraries_read_early_needs_a_new_interpreter(settings: Settings, tmp_path: Path, name: str) -> None:
+    environment = as_environment(settings) | {name: "C"}
+    process, log = await launched(tmp_path, environment, "frontend", "--port", "0")
+    try:
+        assert not is_forked(process)
+        await wait_until(lambda: "0.0.1:" in log.read_text(), timeout=START_SECS, what="a frontend that listens")
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0, log.read_text()
