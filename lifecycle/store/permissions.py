@@ -6,6 +6,8 @@ changed later, each script refuses to begin: `lua/include/commands.lua`.
 
 from __future__ import annotations
 
+from functools import cache
+
 from lifecycle.encoding import encode_json
 from lifecycle.errors import StoreError
 from lifecycle.store import script_loader
@@ -20,7 +22,8 @@ _OUTSIDE_OF_SCRIPTS = {
 }
 
 
-def needed_commands(role: Role) -> list[str]:
+@cache
+def needed_commands(role: Role) -> tuple[str, ...]:
     """Return the commands that a replica of this role cannot do without, such as `HSET` and `ZADD`.
 
     A worker reads no lists, so it needs the commands of those scripts only that write. A frontend takes no requests.
@@ -30,7 +33,7 @@ def needed_commands(role: Role) -> list[str]:
     if role is Role.WORKER:
         sources = [source for source in sources if _READING_SCRIPTS not in source.partition("\n")[0]]
     in_scripts = {command for source in sources for command in script_loader.commands_of(source)}
-    return sorted(in_scripts.union(_OUTSIDE_OF_SCRIPTS[role]))
+    return tuple(sorted(in_scripts.union(_OUTSIDE_OF_SCRIPTS[role])))
 
 
 async def check_permissions(store: ScriptRunner, role: Role, retry_for_secs: float) -> None:

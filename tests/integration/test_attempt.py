@@ -251,3 +251,20 @@ async def test_what_is_refused_as_the_lease_has_expired_is_left_to_the_reaper(be
     assert (await bench.world.record()).status is Status.RUNNING
     assert await bench.world.reap("w0") == (0, 1, 0)
     assert await bench.world.cancel() == "terminal"
+
+
+@pytest.mark.leaves_inflight
+async def test_an_attempt_of_an_expired_worker_reports_no_end(bench: Bench) -> None:
+    refused: list[str] = []
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        await bench.world.expire("w0")
+        yield "a"
+        try:
+            await context.killed()
+        finally:
+            refused.append((await bench.world.record()).status)
+
+    assert await bench.outcomes(engine) == []
+    assert refused == ["running"]
+    assert (await bench.world.record()).status == "running", "whoever cleans up after it decides what becomes of it"

@@ -14,10 +14,12 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.ids import TokenId
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.results import Offer
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode
 from tests.known_faults.core.kit import ended, heartbeats, record_of
 from tests.known_faults.core.replicas import (
+    MODEL,
     call,
     dump_shard,
     frontend,
@@ -140,3 +142,49 @@ async def test_a_writer_checks_the_stream_after_a_loss_and_ends_its_engine() -> 
                 end = await client.ended()
             await wait_until(stopped.is_set, what="the end of the engine")
     assert (client.text, end.error_type) == ("ab", "state_lost")
+
+
+async def test_a_frontend_ends_what_it_has_told_the_end_of_although_its_worker_has_gone() -> None:
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "a"
+
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, queue_without_workers=True)
+        async with frontend(settings) as tracker:
+            store, prefix = tracker.store, tracker.store.keys.prefixes[0]
+            await tracker.admit(call("r1"))
+            before_the_start = dump_shard(server, prefix)
+            async with worker(settings, engine):
+                await wait_until(lambda: ended(store, "r1"), what="the first end")
+                await wait_until(lambda: len(tracker.owned) == 0, what="the end at the frontend")
+            await heartbeats(store, tracker.id, 2)
+            restore_shard(server, prefix, before_the_start)
+            await wait_until(lambda: ended(store, "r1"), what="an end after the loss")
+            record = await record_of(store, "r1")
+    assert (record.status, record.error_type) == ("failed", "state_lost")
+
+
+async def test_a_worker_whose_start_is_lost_reports_it_when_its_engine_ends() -> None:
+    go_on = asyncio.Event()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "a"
+        await go_on.wait()
+
+    with EmbeddedRedis(port=0) as server:
+        # No heartbeat comes meanwhile, which would tell the worker that the request is not its own.
+        settings = quick_settings(server.url, queue_without_workers=True, lease_secs=120.0, heartbeat_secs=30.0)
+        async with frontend(settings) as tracker:
+            store, prefix = tracker.store, tracker.store.keys.prefixes[0]
+            flight = await tracker.admit(call("r1"))
+            before_the_start = dump_shard(server, prefix)
+            async with reading(flight.reader) as client, worker(settings, engine):
+                await client.got(1)
+                restore_shard(server, prefix, before_the_start)
+                taken = await store.take(0, "another", 1, "another-", [MODEL], 1, Offer())
+                assert taken is not None
+                assert [run.rid for run in taken.runs] == ["r1"]
+                go_on.set()
+                await wait_until(lambda: ended(store, "r1"), what="the end of the request")
+                record = await record_of(store, "r1")
+    assert (record.status, record.error_type, record.attempt) == ("failed", "state_lost", 1)

@@ -336,6 +336,7 @@ _READERS = (
         "lifecycle/tokens/read_start.py",
         "        if known and opened.nonce and known != opened.nonce:\n            return True\n",
         "",
+        "a reader does not look whether the stream still has what it has read",
     ),
     Mutant(
         "a reader takes tokens of another start without looking at the stream",

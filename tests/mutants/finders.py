@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutants.mutant import Mutant
+from tests.mutants import selection
+from tests.mutants.mutant import ROOT, Mutant
 from tests.spec.planted import FAULTS, explore_with
-
-TESTS = [
-    "test_appending",
-    "test_counting",
-    "test_counts",
-    "test_drains",
-    "test_idempotent_ids",
-    "test_interruption",
-    "test_leaving_frontend",
-    "test_lifecycle_machine",
-    "test_lost_replicas",
-    "test_lost_starts",
-    "test_membership",
-    "test_monitor",
-    "test_orphans",
-    "test_queue_order",
-    "test_queued_bytes",
-    "test_races",
-    "test_reader",
-    "test_readers",
-    "test_resuming",
-    "test_starting",
-    "test_timeline",
-    "test_transitions",
-    "test_unknown_replicas",
-    "test_whole_answers",
-]
-"""The modules of the fast tier that are about requests, replicas, queues and readers."""
 
 _TESTS_SECS = 900
 _REPLAYED = "spec: "
 
 
-def by_tests(root: Path) -> str:
-    """Return the first test that fails in this tree, '' when none does."""
-    paths = [f"tests/unit/{name}.py" for name in TESTS]
-    ran = _run(root, "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", *paths)
-    failed = re.search(r"^(?:FAILED|ERROR) tests/unit/(\S+)", ran, re.MULTILINE)
+def by_tests(root: Path, mutant: Mutant) -> str:
+    """Return the first test that fails in this tree among those that can see the fault, '' when none does."""
+    return _fails(root, selection.fast(mutant), "-m", "not slow") or _fails(root, selection.slow(mutant))
+
+
+def fails_without(mutants: Sequence[Mutant]) -> str:
+    """Return a test that fails without any fault, among those that can see one of these; '' when none does."""
+    of_fast = dict.fromkeys(path for mutant in mutants for path in selection.fast(mutant))
+    of_slow = dict.fromkeys(path for mutant in mutants for path in selection.slow(mutant))
+    return _fails(ROOT, list(of_fast), "-m", "not slow") or _fails(ROOT, list(of_slow))
+
+
+def _fails(root: Path, paths: Sequence[str], *options: str) -> str:
+    if not paths:
+        return ""
+    ran = _run(root, "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *options, *paths)
+    failed = re.search(r"^(?:FAILED|ERROR) tests/\w+/(\S+)", ran, re.MULTILINE)
+    if failed is None and not re.search(r"^\d+ passed", ran, re.MULTILINE):
+        raise ValueError(f"pytest ran no test of {paths}: {ran[-500:]}")
     return failed[1] if failed else ""
 
 
@@ -63,8 +52,13 @@ def by_simulation(root: Path, seeds: int) -> tuple[str, str]:
 
 def by_spec(mutant: Mutant) -> str:
     """Return what is violated in the specification with the same fault, '' when it has none or nothing is found."""
-    found = explore_with(FAULTS[mutant.spec]) if mutant.spec else ""
+    found = _explored(mutant.spec) if mutant.spec else ""
     return found.removeprefix("VIOLATED ") if found.startswith("VIOLATED") else ""
+
+
+@functools.cache
+def _explored(what: str) -> str:
+    return explore_with(FAULTS[what])
 
 
 def _run(root: Path, module: str, *arguments: str) -> str:

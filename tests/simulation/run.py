@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import sys
 from dataclasses import dataclass, field
 
 from lifecycle.settings import Settings
@@ -69,6 +70,7 @@ def simulate(plan: Plan) -> Outcome:
     began_at = loop.time() + _START_SECS
     story = outcome.story = Story(lambda: loop.time() - began_at)
     undo = without_threads()
+    unraisable = sys.unraisablehook
     handler = _Errors(outcome)
     logging.getLogger().addHandler(handler)
     try:
@@ -78,9 +80,11 @@ def simulate(plan: Plan) -> Outcome:
         logging.getLogger().removeHandler(handler)
         undo()
         logging.disable()
+        sys.unraisablehook = lambda _: None  # what a `finally` still wants to do has no event loop any more
         loop.throw_away()
+        gc.collect()
+        sys.unraisablehook = unraisable
         logging.disable(logging.NOTSET)
-    gc.collect()
     outcome.turns = loop.turns
     return outcome
 

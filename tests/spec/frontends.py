@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tests.spec import scripts
 from tests.spec.life import Client, Life, Shared, Size, Step
-from tests.spec.record import ABSENT, CANCELLED, COMPLETED, RUNNING, Start, Token
+from tests.spec.record import ABSENT, CANCELLED, COMPLETED, RUNNING, Record, Start, Token
 
 STATE_LOST = "state_lost"
 
@@ -67,7 +67,7 @@ def _read(life: Life) -> Client:
         return lost
     following = next((token for token in record.text if token.number > len(client.has)), None)
     if following is not None:
-        return client._replace(has=(*client.has, following)) if _goes_on(last, following) else lost
+        return client._replace(has=(*client.has, following)) if _goes_on(record, last, following) else lost
     if not record.terminal:
         return client
     if record.status == COMPLETED and record.number != len(client.has):
@@ -80,11 +80,15 @@ def _is_another(known: Start, start: Start | None) -> bool:
     return start is not None and start.attempt == known.attempt and not start.same(known)
 
 
-def _goes_on(last: Token | None, following: Token) -> bool:
-    """Return whether a reader may get this token: by numbers and nonces, as it cannot know what an engine has seen."""
+def _goes_on(record: Record, last: Token | None, following: Token) -> bool:
+    """Return whether a reader may get this token: by numbers and nonces, as it cannot know what an engine has seen.
+
+    Before it crosses from one start to another, it looks whether the stream still has the one that it has read.
+    """
     number = last.number if last is not None else 0
     if following.number != number + 1:
         return False
     if last is None or following.start.same(last.start):
         return last is not None or following.start.base == 0
-    return following.start.attempt > last.start.attempt and following.start.base == number
+    is_there = any(last.start.same(start) for start in record.starts)
+    return is_there and following.start.attempt > last.start.attempt and following.start.base == number

@@ -15,6 +15,7 @@ _CRASH = "two requests, a crash and a pause"
 _RETURN = "one request that is given back and resumed"
 _LOSS = "one request, a failover"
 _LOSS_OF_TWO = "one request of two tokens, a failover"
+_LOSS_OF_RESUMED = "one request that is resumed, a failover"
 
 
 class SpecFault(NamedTuple):
@@ -97,6 +98,12 @@ FAULTS = {
         "scripts.py",
         "frontend=new_owner, counted=record.counted and (new_owner, record.counted[1])",
         "frontend=new_owner",
+    ),
+    "a reader does not look whether the stream still has what it has read": SpecFault(
+        "frontends.py",
+        "is_there = any(last.start.same(start) for start in record.starts)",
+        "is_there = True",
+        _LOSS_OF_RESUMED,
     ),
     "nobody takes a request from a fenced worker": SpecFault(
         "redis.py", "        if worker.fenced:\n            reaped", "        if False:\n            reaped"

@@ -65,7 +65,13 @@ class Scripts:
         return self._to_reply(function())
 
     def _redis_call(self, *args: Any) -> Any:
-        return self._to_lua(self._call(tuple(map(_as_bytes, args))))
+        for arg in args:
+            if type(arg) is not bytes:
+                args = tuple(map(_as_bytes, args))
+                break
+        reply = self._call(args)
+        kind = type(reply)
+        return reply if kind is bytes or kind is int else self._to_lua(reply)
 
     def _redis_pcall(self, *args: Any) -> Any:
         try:
