@@ -179,10 +179,11 @@ class AdmissionControl:
 
     def _own(self, reader: TokenReader, admit: AdmissionRequest, span: RequestSpan, *, local: bool) -> None:
         feed, labels = reader.feed, admit.labels
-        self._metrics.started.labels(*labels).inc()
+        metrics = self._metrics.of(labels)
+        metrics.started.value += 1
         self._owned.own(feed, labels, admit.limits, span, queued=not (local or feed.started), local=local)
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
-        self._metrics.output_tokens.labels(labels.model).inc(feed.number)
+        metrics.output_tokens.value += feed.number
 
     async def _admit(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> float:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
