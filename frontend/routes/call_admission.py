@@ -51,8 +51,10 @@ async def admit(
     key, caller = headers.idempotency_key, get_caller(request)
     idempotency = Idempotency.of(key, call.endpoint, orjson.dumps(call.body), caller.name) if key else None
     try:
-        if not tracker.is_served(call.model, call.endpoint, call.gated):
+        is_served = tracker.is_served(call.model, call.endpoint, call.gated)
+        if not is_served:
             await _check_model(call, tracker)
+        given = call
         try:
             call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
         except ApiError:
@@ -62,7 +64,7 @@ async def admit(
                 raise
             request.state.request_id = attached.rid
             return attached
-        if not tracker.is_served(call.model, call.endpoint, call.gated):
+        if not (is_served and call is given) and not tracker.is_served(call.model, call.endpoint, call.gated):
             missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
             if missing is not None:
                 raise _unsupported(missing, call.model, endpoint)
@@ -71,11 +73,11 @@ async def admit(
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
-            given = request.state.request_id if headers.request_id else None
-            rid = await idempotency.name(tracker.store, endpoint.id_prefix, given)
+            named = request.state.request_id if headers.request_id else None
+            rid = await idempotency.name(tracker.store, endpoint.id_prefix, named)
             request.state.request_id = rid
-            named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
-            return await idempotency.admit(tracker, named)
+            admission = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
+            return await idempotency.admit(tracker, admission)
         except RefusedParent as refused:
             raise refused_parent(refused) from None
         except Rejected as rejected:

@@ -64,7 +64,9 @@ class AdmissionControl:
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
             try:
-                await self._check_deadline(admit)
+                settings = self._store.settings
+                if settings.refuse_hopeless and admit.limits.deadline_secs:
+                    await self._check_deadline(admit)
                 refusal = await self._queue_limit.refusal(admit)
                 if refusal is not None:
                     raise Rejected(refusal)
@@ -87,14 +89,11 @@ class AdmissionControl:
             raise
 
     async def _check_deadline(self, admit: AdmissionRequest) -> None:
-        """Refuse a request that could not end before its deadline, by the estimate, if that is wanted."""
-        deadline_secs = admit.limits.deadline_secs
-        if not self._store.settings.refuse_hopeless or not deadline_secs:
-            return
+        """Refuse a request that could not end before its deadline, by the estimate."""
         wait_secs = await self._forecast.secs_until_start(admit)
         if not wait_secs:
             return
-        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - deadline_secs
+        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - admit.limits.deadline_secs
         if late_secs > 0:
             raise Rejected("hopeless", max(1.0, late_secs))
 
@@ -240,8 +239,9 @@ class AdmissionControl:
 
     def _share_limits(self, admit: AdmissionRequest) -> ShareLimits | None:
         """Return the further limits that the script compares. With several shards it only counts."""
-        limits = share_limits(self._store.settings, admit)
-        return limits if limits is None or self._store.settings.shards == 1 else ShareLimits()
+        settings = self._store.settings
+        limits = share_limits(settings, admit)
+        return limits if limits is None or settings.shards == 1 else ShareLimits()
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")
