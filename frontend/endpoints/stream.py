@@ -133,7 +133,7 @@ class TokenStreamResponse(Response):
         timer = asyncio.get_running_loop().call_later(self._headers_after_secs, begin)
         try:
             item = await self._reader.next()
-            while (item is SILENCE and not due) or self._opens(item):
+            while (item is SILENCE and not due) or (self._is_opening is not None and self._opens(item)):
                 if isinstance(item, Tokens):
                     self._openings.append(item)
                 item = await self._reader.next()
@@ -143,8 +143,7 @@ class TokenStreamResponse(Response):
 
     def _opens(self, item: Item) -> bool:
         """Return whether the item has only events that say that an answer begins."""
-        opens = self._is_opening
-        return opens is not None and isinstance(item, Tokens) and all(map(opens, item.events))
+        return self._is_opening is not None and isinstance(item, Tokens) and all(map(self._is_opening, item.events))
 
     async def _write(self, connection: Connection, send: Send, item: Item) -> None:
         """Write the whole response, which begins with `item`. Raises SlowConsumer."""
@@ -159,7 +158,7 @@ class TokenStreamResponse(Response):
                 self._limit_holding()
             return not data or write(data)
 
-        begun, before = False, self._encode(self._openings)
+        begun, before = False, self._encode(self._openings) if self._openings else b""
         write, encoder, encode = connection.write_nowait, self._encoder, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once

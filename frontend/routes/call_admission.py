@@ -74,11 +74,11 @@ async def admit(
         try:
             if idempotency is None:
                 return await tracker.admit(admission)
-            given = request.state.request_id if headers.request_id else None
-            rid = await idempotency.name(tracker.store, endpoint.id_prefix, given)
+            named = request.state.request_id if headers.request_id else None
+            rid = await idempotency.name(tracker.store, endpoint.id_prefix, named)
             request.state.request_id = rid
-            named = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
-            return await idempotency.admit(tracker, named)
+            admission = admission._replace(rid=rid, idempotency=idempotency.mark, openings=endpoint.openings(rid, call))
+            return await idempotency.admit(tracker, admission)
         except RefusedParent as refused:
             raise refused_parent(refused) from None
         except Rejected as rejected:
@@ -104,10 +104,12 @@ async def refuse_known_id(request: Request, tracker: Tracker, refusal: ApiError)
 
 async def _servable(endpoint: ApiEndpoint, call: Call, caller: Caller, tracker: Tracker) -> Call:
     """Return the call with what it refers to. Raises ApiError when it cannot be served."""
-    if not tracker.is_served(call.model, call.endpoint, call.gated):
+    is_served = tracker.is_served(call.model, call.endpoint, call.gated)
+    if not is_served:
         await _check_model(call, tracker)
+    given = call
     call = await endpoint.prepare(call, tracker.store, caller.may_see, tracker.settings.max_body_bytes)
-    if not tracker.is_served(call.model, call.endpoint, call.gated):
+    if not (is_served and call is given) and not tracker.is_served(call.model, call.endpoint, call.gated):
         missing = await tracker.find_unsupported(call.model, call.endpoint, call.gated)
         if missing is not None:
             raise _unsupported(missing, call.model, endpoint)

@@ -35,7 +35,17 @@ _REPLAYED = {"idempotent-replayed": "true"}
 
 def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
-        return await _serve(request, endpoint)
+        tracker = get_tracker(request)
+        settings = tracker.settings
+        call, headers = await _read_call(request, endpoint, tracker, settings)
+        if not call.model:
+            call = await with_only_model(call, tracker)
+        admitted = await admit(request, endpoint, call, headers, tracker)
+        if call.request_type is RequestType.STREAM:
+            return _streaming(endpoint, admitted, call, headers, tracker, settings)
+        if call.is_background:
+            return await _in_background(endpoint, admitted, call, tracker)
+        return await _unary(endpoint, request, admitted, call, headers)
 
     serve.__doc__ = f"{endpoint.__doc__} Raises ApiError, StoreError, Fenced or ClientDisconnect."
     return serve
@@ -44,20 +54,6 @@ def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
 ROUTES = {path: _route(endpoint) for endpoint in ENDPOINTS for path in endpoint.paths}
 for path, route in ROUTES.items():
     router.post(path)(route)
-
-
-async def _serve(request: Request, endpoint: ApiEndpoint) -> Response:
-    tracker = get_tracker(request)
-    settings = tracker.settings
-    call, headers = await _read_call(request, endpoint, tracker, settings)
-    if not call.model:
-        call = await with_only_model(call, tracker)
-    admitted = await admit(request, endpoint, call, headers, tracker)
-    if call.request_type is RequestType.STREAM:
-        return _streaming(endpoint, admitted, call, headers, tracker, settings)
-    if call.is_background:
-        return await _in_background(endpoint, admitted, call, tracker)
-    return await _unary(endpoint, request, admitted, call, headers)
 
 
 async def _read_call(
@@ -105,7 +101,7 @@ def _streaming(
         slow_consumer_secs=settings.slow_consumer_secs,
         headers_after_secs=settings.headers_after_secs,
         to_error=lambda end: _failure(end, admitted.rid, headers),
-        is_opening=None if call.is_background else endpoint.is_opening,  # the first event answers at once
+        is_opening=endpoint.is_opening if endpoint.has_openings and not call.is_background else None,
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,

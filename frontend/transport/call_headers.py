@@ -21,6 +21,10 @@ from lifecycle.webhooks.target import HostList, Target
 _MAX_SECS = 30 * 86_400.0
 _MAX_FORWARDED_BYTES = 8 * 1024
 _CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds, of the SDKs that Stainless generates
+_GRACE = "x-disconnect-grace-secs"
+_QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT = "x-queue-timeout-secs", "x-first-token-timeout-secs"
+_DEADLINE = "x-deadline-secs"
+_LIMITS = frozenset({_QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT, _DEADLINE, _CLIENT_TIMEOUT})
 
 
 class CallHeaders(NamedTuple):
@@ -122,7 +126,7 @@ def _on_disconnect(headers: Headers, settings: Settings) -> OnDisconnect:
 
 
 def _grace_secs(headers: Headers, settings: Settings, *, is_repeatable: bool) -> float:
-    value = _seconds(headers, "X-Disconnect-Grace-Secs", zero=True)
+    value = _seconds(headers, _GRACE, zero=True)
     if value is not None:
         return value
     return max(settings.disconnect_grace_secs, settings.idempotency_grace_secs if is_repeatable else 0.0)
@@ -131,6 +135,9 @@ def _grace_secs(headers: Headers, settings: Settings, *, is_repeatable: bool) ->
 def _limits(headers: Headers, settings: Settings) -> Limits:
     """Return the settings' limits, which a header can shorten but not extend."""
 
+    if _LIMITS.isdisjoint(headers):
+        return Limits(settings.queue_timeout_secs, settings.first_token_timeout_secs, settings.deadline_secs)
+
     def shorter(name: str, default_secs: float) -> float:
         value = _seconds(headers, name, zero=False)
         if value is None:
@@ -138,9 +145,9 @@ def _limits(headers: Headers, settings: Settings) -> Limits:
         return min(value, default_secs) if default_secs > 0 else value
 
     return Limits(
-        queue_secs=shorter("X-Queue-Timeout-Secs", settings.queue_timeout_secs),
-        first_token_secs=shorter("X-First-Token-Timeout-Secs", settings.first_token_timeout_secs),
-        deadline_secs=_with_client_timeout(headers, shorter("X-Deadline-Secs", settings.deadline_secs), settings),
+        queue_secs=shorter(_QUEUE_TIMEOUT, settings.queue_timeout_secs),
+        first_token_secs=shorter(_FIRST_TOKEN_TIMEOUT, settings.first_token_timeout_secs),
+        deadline_secs=_with_client_timeout(headers, shorter(_DEADLINE, settings.deadline_secs), settings),
     )
 
 
@@ -157,7 +164,7 @@ def _with_client_timeout(headers: Headers, deadline_secs: float, settings: Setti
 
 
 def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
-    text = headers.get(name.lower())
+    text = headers.get(name)
     if text is None:
         return None
     try:
@@ -165,6 +172,6 @@ def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
     except ValueError:
         value = math.nan
     if not (0 <= value <= _MAX_SECS) or (value == 0 and not zero):
-        lowest = "from 0" if zero else "above 0"
+        name, lowest = name.title(), "from 0" if zero else "above 0"
         raise invalid_parameter(f"{name} must be a number of seconds {lowest} to {_MAX_SECS:g}", name)
     return value

@@ -72,8 +72,7 @@ class _Reading:
         admitted.stream.close()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECS):
-                await admitted.detachment.done.wait()
-                disconnection = admitted.detachment.disconnection
+                disconnection = await asyncio.shield(admitted.detached)
                 if self._attempt is not None and disconnection is not None and disconnection.what == "pending":
                     self._attempt.cancel(CancelMode.KILL)
                     await self._local.wait(self.id, _CLOSE_SECS)

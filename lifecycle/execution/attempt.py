@@ -132,7 +132,7 @@ class Attempt:
         remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
         self._began_at = self._loop.time()
-        self._task = asyncio.create_task(self._generate(), name=f"engine {self.rid}")
+        self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
         self._task.add_done_callback(self._allow_report)
         if self.context.is_stopped:
             self._on_cancel()

@@ -26,13 +26,10 @@ class ConcurrencySlots:
     @property
     def free(self) -> int:
         """Return how many more requests the worker may take now."""
-        return max(0, self._most - self.used - self._reserved)
-
-    @property
-    def _most(self) -> int:
         if self.paused:
             return 0
-        return self.size if self._limit is None else min(self.size, self._limit)
+        most = self.size if self._limit is None else min(self.size, self._limit)
+        return max(0, most - self.used - self._reserved)
 
     async def wait_available(self) -> None:
         """Return once at least one slot is free. Another task may acquire it first."""
@@ -42,6 +39,7 @@ class ConcurrencySlots:
         """Occupy up to `number` slots, as many as are free. Return how many were."""
         acquired = min(number, self.free)
         self._occupy(acquired)
+        self._update()
         return acquired
 
     def release(self, number: int = 1) -> None:
@@ -60,7 +58,7 @@ class ConcurrencySlots:
         return reserved
 
     def occupy_reserved(self) -> None:
-        """Occupy one slot that was reserved."""
+        """Occupy one slot that was reserved, which changes nothing about the others."""
         self._reserved -= 1
         self._occupy(1)
 
@@ -72,7 +70,6 @@ class ConcurrencySlots:
     def _occupy(self, number: int) -> None:
         self.used += number
         self.peak = max(self.peak, self.used)
-        self._update()
 
     def reset_peak(self) -> None:
         """Let the peak be what is occupied now."""

@@ -134,7 +134,8 @@ class RunningRequests:
         request = self._requests.setdefault(run.rid, RunningRequest())
         progress = RunInProgress(cancels=self._early_cancels.pop(run.rid, set()))
         request.runs.append(progress)
-        progress.task = asyncio.create_task(self._handle(run, request, progress, worker), name=f"request {run.rid}")
+        handling = self._handle(run, request, progress, worker)
+        progress.task = asyncio.get_running_loop().create_task(handling, name=f"request {run.rid}")
 
     async def refuse(self, found: Sequence[QueuedRequest], worker: str) -> None:
         """Let requests that the engine does not take go to another worker, or fail them. Raises StoreUnavailable."""
@@ -196,7 +197,9 @@ class RunningRequests:
         """Handle one start of a request to its end, then take it out of the table and release its slot."""
         rid = run.rid
         try:
-            await self._begin(run, request, progress, worker)
+            attempt = await self._prepare(run, request, progress, worker)
+            if attempt is not None:
+                await self._run(request, progress, attempt, run.start, run.model, worker)
         except StoreUnavailable as failure:
             log.warning("request %s could not be run and is queued again: %s", rid, failure)
             with suppress(StoreError, Fenced):  # otherwise a later heartbeat or the reaper does it
@@ -213,8 +216,8 @@ class RunningRequests:
                 del self._requests[rid]
             self._slots.release()
 
-    async def _begin(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> None:
-        """Run the engine of an attempt that was started. Raise StoreUnavailable when Redis does not answer."""
+    async def _prepare(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> Attempt | None:
+        """Return the attempt that was started, None if it is not to run. Raise StoreUnavailable."""
         rid, start = run.rid, run.start
         earlier = request.current
         if earlier is not None:
@@ -223,16 +226,16 @@ class RunningRequests:
             earlier.abandon()
         if await self.ends.end_restarted(rid, worker, start) is not None:
             log.warning("request %s has ended here before, and Redis has lost its end and its start", rid)
-            return
+            return None
         emitted = await self._emitted(rid, worker, start)
         if emitted is None:
-            return
+            return None
         attempt = Attempt(rid, start, self._engine, self._writer, self._settings, emitted, self._on_first_event)
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)
         progress.attempt = attempt
-        await self._run(request, progress, attempt, start, run.model, worker)
+        return attempt
 
     async def _run(
         self,

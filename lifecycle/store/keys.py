@@ -7,6 +7,7 @@ below; tests/unit/test_scripts.py compares both.
 
 from __future__ import annotations
 
+import binascii
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
@@ -151,20 +152,7 @@ CHANNELS = (
 
 def crc16(data: bytes) -> int:
     """Return the CRC-16/XMODEM of the data, which Redis Cluster derives slots from."""
-    crc = 0
-    for byte in data:
-        crc = ((crc << 8) & 0xFFFF) ^ _CRC16[(crc >> 8) ^ byte]
-    return crc
-
-
-def _crc16_entry(byte: int) -> int:
-    crc = byte << 8
-    for _ in range(8):
-        crc = ((crc << 1) ^ 0x1021) if crc & 0x8000 else crc << 1
-    return crc & 0xFFFF
-
-
-_CRC16 = tuple(_crc16_entry(byte) for byte in range(256))
+    return binascii.crc_hqx(data, 0)
 
 
 @cache

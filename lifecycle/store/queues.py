@@ -128,21 +128,23 @@ def _queued_of(reply: Sequence[bytes]) -> QueuedRequest:
 
 
 def _run_of(reply: Sequence[Any], nonce: str) -> Run:
+    rid, model, *rest = reply
+    attempt, base, body, form, mode, reason, trace, created_at, needs, headers, endpoint, owner, length, priority = rest
     start = Start(
-        attempt=int(reply[2]),
-        base=int(reply[3]),
-        body=reply[4],
-        request_type=as_text(reply[5]),
-        cancel_mode=as_text(reply[6]),
-        cancel_reason=as_text(reply[7]),
-        traceparent=as_text(reply[8]),
-        created_at=float(reply[9]),
-        needs=tuple(as_text(reply[10]).split()),
-        headers=reply[11],
-        endpoint=as_text(reply[12]),
-        owner=as_text(reply[13]),
+        attempt=int(attempt),
+        base=int(base),
+        body=body,
+        request_type=form.decode(),
+        cancel_mode=mode.decode(),
+        cancel_reason=reason.decode(),
+        traceparent=trace.decode(),
+        created_at=float(created_at),
+        needs=tuple(needs.decode().split()) if needs else (),
+        headers=headers,
+        endpoint=endpoint.decode(),
+        owner=owner.decode(),
         nonce=nonce,
-        length=int(reply[14]),
-        priority=int(reply[15]),
+        length=int(length),
+        priority=int(priority),
     )
-    return Run(as_text(reply[0]), as_text(reply[1]), start)
+    return Run(rid.decode(), model.decode(), start)

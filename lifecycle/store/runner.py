@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +24,9 @@ from lifecycle.store.script_loader import Script
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
 _COMPILING = "Error compiling script"
+
+PendingReply = Coroutine[Any, Any, Any]
+"""The reply of a command or a script, to be awaited once."""
 
 
 def as_text(value: Any) -> str:
@@ -102,25 +105,29 @@ class ScriptRunner:
                 if int(cursor) == 0:
                     break
 
-    async def command(self, *args: Any, retry_for_secs: float = 0.0) -> Any:
+    # The following three return a coroutine and are none themselves: each layer of coroutines costs a request more
+    # than the call of a function, and every script passes all of them.
+
+    def command(self, *args: Any, retry_for_secs: float = 0.0) -> PendingReply:
         """Execute a plain command and return its reply. It must be safe to repeat."""
-        return await self._repeat(retry_for_secs, lambda: self.commands.execute(*args))
+        return self._repeat(retry_for_secs, self.commands.execute, args)
 
-    async def run(self, name: str, prefix: str, *args: Any, retry_for_secs: float = 0.0) -> Any:
+    def run(self, name: str, prefix: str, *args: Any, retry_for_secs: float = 0.0) -> PendingReply:
         """Run the script `lua/<name>.lua` in the slot of this prefix, and return its reply."""
-        return await self._repeat(retry_for_secs, lambda: self._call(name, prefix, *args))
+        return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
 
-    async def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> Any:
+    def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> PendingReply:
         """Run a script in the shard of this request."""
-        return await self.run(name, self._prefixes[self.keys.shard_of(rid)], *args, retry_for_secs=retry_for_secs)
+        prefix = self._prefixes[self.keys.shard_of(rid)]
+        return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
 
     @staticmethod
-    async def _repeat(retry_for_secs: float, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _repeat(retry_for_secs: float, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
         """Repeat the call while Redis is unavailable, with growing pauses, for at most `retry_for_secs`."""
         retry_until, pause = time.monotonic() + retry_for_secs, _FIRST_PAUSE_SECS
         while True:
             try:
-                return await call()
+                return await call(*args)
             except StoreFull:
                 raise  # a repetition would bring what has no room, such as a body, again and again
             except StoreUnavailable:

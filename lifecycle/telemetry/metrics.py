@@ -26,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._of_requests: dict[Labels, RequestMetrics] = {}  # bounded as the values of the labels are
 
         def counter(name: str, help_text: str, labels: tuple[str, ...]) -> Counter:
             return register(Counter(f"lifecycle_{name}", help_text, labels))
@@ -89,25 +90,58 @@ class Metrics:
         """Return what each heartbeat publishes, so that any replica can add it up over the frontends."""
         return {"output_tokens": self.output_tokens.total, "disconnects": self.disconnects.total}
 
-    def count_request(self, labels: Labels, error_type: ErrorType) -> None:
+    def of(self, labels: Labels) -> RequestMetrics:
+        """Return the metrics of the requests that are counted under these labels."""
+        found = self._of_requests.get(labels)
+        if found is None:
+            found = self._of_requests[labels] = RequestMetrics(self, labels)
+        return found
+
+
+class RequestMetrics:
+    """Hold the metrics of the requests with the same labels, so that no request looks each of them up again."""
+
+    def __init__(self, metrics: Metrics, labels: Labels) -> None:
+        model = labels.model
+        self.started = metrics.started.labels(*labels)
+        self.inflight = metrics.inflight.labels(*labels)
+        self.queued = metrics.queued.labels(model)
+        self.output_tokens = metrics.output_tokens.labels(model)
+        self.token_gaps = metrics.token_gaps.labels(model)
+        self._metrics = metrics
+        self._labels = labels
+        self._successes = metrics.requests.labels(*labels, "success", ErrorType.NONE.value)
+        self._input_tokens = metrics.input_tokens.labels(model)
+        self._output_events = metrics.output_events.labels(model)
+        self._orphan_tokens = metrics.orphan_tokens.labels(model)
+        self._duration = metrics.duration.labels(model)
+        self._queue_wait = metrics.queue_wait.labels(model)
+        self._first_token = metrics.first_token.labels(model)
+        self._output_length = metrics.output_length.labels(model)
+
+    def count(self, error_type: ErrorType) -> None:
         """Count a request that has ended; `ErrorType.NONE` is a success."""
-        status = "error" if error_type else "success"
-        self.requests.labels(*labels, status, error_type.value).inc()
+        if error_type is ErrorType.NONE:
+            self._successes.value += 1
+            return
+        self._metrics.requests.labels(*self._labels, "error", error_type.value).inc()
         if error_type is ErrorType.CANCELLED:
-            self.cancellations.labels(*labels).inc()
+            self._metrics.cancellations.labels(*self._labels).inc()
 
     def observe_end(self, record: RequestRecord) -> None:
         """Observe durations and lengths from the terminal record. All its times are by Redis's clock."""
-        self.input_tokens.labels(record.model).inc(record.input_tokens or 0)
-        self.output_events.labels(record.model).inc(record.output_events)
-        self.orphan_tokens.labels(record.model).inc(record.orphan_events)
-        for histogram, value in (
-            (self.duration, record.duration_secs),
-            (self.cancel_to_stop, record.cancel_to_stop_secs),
-            (self.queue_wait, record.queue_secs),
-            (self.first_token, record.first_token_secs),
-            (self.input_length, record.input_tokens),
-            (self.output_length, record.output_tokens),
+        self._output_events.value += record.output_events
+        self._orphan_tokens.value += record.orphan_events
+        self._output_length.observe(record.output_tokens)
+        for histogram, secs in (
+            (self._duration, record.duration_secs),
+            (self._queue_wait, record.queue_secs),
+            (self._first_token, record.first_token_secs),
         ):
-            if value is not None:
-                histogram.labels(record.model).observe(value)
+            if secs is not None:
+                histogram.observe(secs)
+        if record.input_tokens is not None:
+            self._input_tokens.value += record.input_tokens
+            self._metrics.input_length.labels(record.model).observe(record.input_tokens)
+        if record.cancel_requested_at is not None and record.cancel_to_stop_secs is not None:
+            self._metrics.cancel_to_stop.labels(record.model).observe(record.cancel_to_stop_secs)

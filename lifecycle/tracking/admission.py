@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from lifecycle.formats.token_estimate import TokenEstimate
@@ -82,25 +82,13 @@ class RefusedParent(Rejected):
         }[reason]
 
 
-class Detachment:
-    """Tell when Redis knows that a client has gone, and what followed."""
-
-    def __init__(self) -> None:
-        self.done = asyncio.Event()
-        self.disconnection: Disconnection | None = None  # None when nothing had to be reported, or Redis was away
-
-    def end(self, disconnection: Disconnection | None) -> None:
-        """Note that the client is detached."""
-        self.disconnection = disconnection
-        self.done.set()
-
-
 @dataclass(slots=True)
 class AdmittedRequest:
     """Give one client its request: a reader, and the handles of its connection and of its response's stream.
 
-    `attached`: the request was admitted for another call. `created_at` is in Unix seconds. `detachment` is of this
-    client, once both handles are closed.
+    `attached`: the request was admitted for another call. `created_at` is in Unix seconds. `detached` is
+    done when Redis knows that this client has gone, which follows the closing of both handles; its result is what
+    followed, None when nothing had to be reported or Redis was away.
     """
 
     rid: str
@@ -108,6 +96,6 @@ class AdmittedRequest:
     reader: TokenReader
     connection: ConnectionHandle
     stream: ConnectionHandle
-    attached: bool = False
-    endpoint: str = ""
-    detachment: Detachment = field(default_factory=Detachment)
+    attached: bool
+    endpoint: str
+    detached: asyncio.Future[Disconnection | None]

@@ -64,15 +64,16 @@ class AdmissionControl:
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
             try:
-                async with self._known_first(admit.rid):
+                if self._store.settings.refuse_hopeless and admit.limits.deadline_secs:
                     await self._check_deadline(admit)
-                    refusal = await self._queue_limit.refusal(admit)
-                    if refusal is not None:
-                        raise Rejected(refusal)
-                    return await self._with_reader(admit, self._admit)
-            except Rejected as rejected:
-                if rejected.retry_after_secs is None:
-                    rejected.retry_after_secs = await self._retry_after_secs(rejected.reason, admit)
+                refusal = await self._queue_limit.refusal(admit)
+                if refusal is not None:
+                    raise Rejected(refusal)
+                return await self._with_reader(admit, self._admit)
+            except (Rejected, StoreFull) as refused:
+                await self._refuse_known_id(admit.rid, refused)
+                if isinstance(refused, Rejected) and refused.retry_after_secs is None:
+                    refused.retry_after_secs = await self._retry_after_secs(refused.reason, admit)
                 raise
 
     async def _with_reader(self, admit: AdmissionRequest, begin: _Begin[T]) -> tuple[T, TokenReader]:
@@ -88,14 +89,11 @@ class AdmissionControl:
             raise
 
     async def _check_deadline(self, admit: AdmissionRequest) -> None:
-        """Refuse a request that could not end before its deadline, by the estimate, if that is wanted."""
-        deadline_secs = admit.limits.deadline_secs
-        if not self._store.settings.refuse_hopeless or not deadline_secs:
-            return
+        """Refuse a request that could not end before its deadline, by the estimate."""
         wait_secs = await self._forecast.secs_until_start(admit)
         if not wait_secs:
             return
-        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - deadline_secs
+        late_secs = wait_secs + await self._forecast.secs_to_run(admit.labels.model) - admit.limits.deadline_secs
         if late_secs > 0:
             raise Rejected("hopeless", max(1.0, late_secs))
 
@@ -119,8 +117,11 @@ class AdmissionControl:
         """
         await self._check_room(admit)
         with self._owned.admitting(admit.rid):
-            async with self._known_first(admit.rid):
+            try:
                 return await self._with_reader(admit, self._track)
+            except (Rejected, StoreFull) as refused:
+                await self._refuse_known_id(admit.rid, refused)
+                raise
 
     async def _track(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> Start:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
@@ -167,19 +168,17 @@ class AdmissionControl:
         if self._state.draining:
             raise Rejected("draining")
         if admit.rid not in self._owned:  # else it exists, whatever the memory has
-            async with self._known_first(admit.rid):
+            try:
                 await self._memory_mark.check(admit.rid, len(admit.body))
+            except (Rejected, StoreFull) as refused:
+                await self._refuse_known_id(admit.rid, refused)
+                raise
 
-    @asynccontextmanager
-    async def _known_first(self, rid: str) -> AsyncIterator[None]:
-        """Refuse a request whose id is known because of that, whatever else it would be refused for."""
-        try:
-            yield
-        except (Rejected, StoreFull) as refusal:
-            exists = isinstance(refusal, Rejected) and refusal.reason == "exists"
-            if not exists and await self._store.is_known(rid):
-                raise Rejected("exists") from None
-            raise
+    async def _refuse_known_id(self, rid: str, refusal: Rejected | StoreFull) -> None:
+        """Raise Rejected (exists) in place of another refusal when the id is known."""
+        exists = isinstance(refusal, Rejected) and refusal.reason == "exists"
+        if not exists and await self._store.is_known(rid):
+            raise Rejected("exists") from None
 
     def _open_reader(self, rid: str) -> TokenReader:
         """Open the reader of a request that is being admitted. It is dropped if the request is refused."""
@@ -193,10 +192,11 @@ class AdmissionControl:
 
     def _own(self, reader: TokenReader, admit: AdmissionRequest, span: RequestSpan, *, local: bool) -> None:
         feed, labels = reader.feed, admit.labels
-        self._metrics.started.labels(*labels).inc()
+        metrics = self._metrics.of(labels)
+        metrics.started.value += 1
         self._owned.own(feed, labels, admit.limits, span, queued=not (local or feed.started), local=local)
         # Tokens that were pushed before the admission's reply came have not been counted by a monitor.
-        self._metrics.output_tokens.labels(labels.model).inc(feed.number)
+        metrics.output_tokens.value += feed.number
 
     async def _admit(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> float:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
@@ -253,8 +253,9 @@ class AdmissionControl:
 
     def _share_limits(self, admit: AdmissionRequest) -> ShareLimits | None:
         """Return the further limits that the script compares. With several shards it only counts."""
-        limits = share_limits(self._store.settings, admit)
-        return limits if limits is None or self._store.settings.shards == 1 else ShareLimits()
+        settings = self._store.settings
+        limits = share_limits(settings, admit)
+        return limits if limits is None or settings.shards == 1 else ShareLimits()
 
     def _webhook_url(self, admit: AdmissionRequest) -> str:
         return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")

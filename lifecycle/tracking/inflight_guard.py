@@ -7,27 +7,25 @@ one process in the metrics.
 
 from __future__ import annotations
 
-from lifecycle.telemetry.metrics import Metrics
-from lifecycle.types import ErrorType, Labels, RequestRecord, Status
+from lifecycle.telemetry.metrics import RequestMetrics
+from lifecycle.types import ErrorType, RequestRecord, Status
 
 
 class InflightGuard:
     """Hold a place in the gauges from its construction until it is released or dropped."""
 
-    def __init__(self, metrics: Metrics, labels: Labels) -> None:
+    def __init__(self, metrics: RequestMetrics) -> None:
         self._metrics = metrics
-        self._labels = labels
         self._error_type = ErrorType.CANCELLED
         self._released = False
         self._queued = False
-        self._inflight = metrics.inflight.labels(*labels)
-        self._inflight.inc()
+        metrics.inflight.value += 1
 
     def mark_queued(self, queued: bool) -> None:
         """Count the request as queued or as running. Only the gauge of queued requests differs."""
         if queued != self._queued and not self._released:
             self._queued = queued
-            self._metrics.queued.labels(self._labels.model).inc(1 if queued else -1)
+            self._metrics.queued.value += 1 if queued else -1
 
     def mark_ok(self) -> None:
         """Count a success when released."""
@@ -50,12 +48,12 @@ class InflightGuard:
             return
         self.mark_queued(False)
         self._released = True
-        self._inflight.dec()
-        self._metrics.count_request(self._labels, self._error_type)
+        self._metrics.inflight.value -= 1
+        self._metrics.count(self._error_type)
 
     def drop(self) -> None:
         """Leave the gauges without counting an outcome: the request continues under another frontend."""
         if not self._released:
             self.mark_queued(False)
             self._released = True
-            self._inflight.dec()
+            self._metrics.inflight.value -= 1

@@ -69,15 +69,14 @@ class StreamMonitor:
         self.feed = feed
         self._services = services
         self._span = span
-        self._guard = InflightGuard(services.metrics, labels)
+        self._metrics = services.metrics.of(labels)
+        self._guard = InflightGuard(self._metrics)
         self._loop = asyncio.get_running_loop()
         self._inactivity_secs = 0.0 if local else services.store.settings.frontend_inactivity_secs
         self._poll_secs = services.store.settings.sse_keepalive_secs
         self._over = False  # the monitor has ended, and ignores everything that follows
         self._checking = False  # a task is doing what is due
         self._stale = False  # the record must be read, because a push may have been lost
-        self._tokens = services.metrics.output_tokens.labels(labels.model)
-        self._token_gaps = services.metrics.token_gaps.labels(labels.model)
         now = self._loop.time()
         self._due = [now + s for s in (limits.queue_secs, limits.first_token_secs, limits.deadline_secs) if s > 0]
         self._polled_at = now
@@ -98,11 +97,11 @@ class StreamMonitor:
 
     def on_tokens(self, count: int, gap_secs: float) -> None:
         """Count tokens and the waits between them. Of those that come together only the first has waited."""
-        self._tokens.value += count
+        self._metrics.output_tokens.value += count
         if count > 1:
-            self._token_gaps.observe(0.0, count - 1)
+            self._metrics.token_gaps.observe(0.0, count - 1)
         if self.feed.number > count:  # before the very first token there is no gap between tokens
-            self._token_gaps.observe(gap_secs)
+            self._metrics.token_gaps.observe(gap_secs)
 
     def on_started(self) -> None:
         """Begin to watch for inactivity."""
@@ -125,10 +124,11 @@ class StreamMonitor:
             self._drop()
             return
         self.counted = True
+        number = self.feed.number
         try:
             self._guard.mark(record)
             # What the engine reported beyond the events that were counted, or events in frames that were lost.
-            self._tokens.inc(max(0, max(record.output_tokens, record.stream_length) - self.feed.number))
+            self._metrics.output_tokens.value += max(0, record.output_tokens - number, record.stream_length - number)
             self._tell_end(record)
         finally:
             self._release()
@@ -163,7 +163,7 @@ class StreamMonitor:
             return
         self.counted = True
         error_type = error_type if record is None else ErrorType(record.error_type)
-        self._services.metrics.count_request(self.labels, error_type)
+        self._metrics.count(error_type)
         if record is None:
             self._tell_loss(error_type)
         else:
@@ -181,7 +181,7 @@ class StreamMonitor:
 
     def _tell_end(self, record: RequestRecord) -> None:
         """Put a terminal record into the histograms, the span and the log."""
-        self._services.metrics.observe_end(record)
+        self._metrics.observe_end(record)
         self._span.end(record)
         request_log.ended(record, self._span.trace_id)
 

@@ -102,7 +102,7 @@ class Readers:
 
     async def _publish(self, rid: str, status: ConnectionStatus) -> None:
         """Publish how the response to an ended request was closed. Nothing depends on it, so it is not written."""
-        message = orjson.dumps({"type": "connection", "status": status.value})
+        message = orjson.dumps({"type": "connection", "status": status})
         await self._store.commands.execute("PUBLISH", self._store.keys.channel(rid), message)
 
     async def _report_closed(self, feed: RequestFeed) -> None:

@@ -22,7 +22,7 @@ from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.worker_roster import Missing, Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Detachment
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
 from lifecycle.tracking.admission_control import AdmissionControl
 from lifecycle.tracking.background import BackgroundTasks
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
@@ -238,21 +238,21 @@ class Tracker:
     def _give_to_client(
         self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool
     ) -> AdmittedRequest:
-        detachment = Detachment()
+        detached: asyncio.Future[Disconnection | None] = asyncio.get_running_loop().create_future()
 
         def on_closed(status: ConnectionStatus) -> None:
-            closing = self._close_client(reader, status, labels, detachment, admitting=not attached)
+            closing = self._close_client(reader, status, labels, detached, admitting=not attached)
             self._background.spawn(closing, "connection")
 
         connection, stream = ConnectionMonitor(on_closed).handles()
-        return AdmittedRequest(rid, created_at, reader, connection, stream, attached, labels.endpoint, detachment)
+        return AdmittedRequest(rid, created_at, reader, connection, stream, attached, labels.endpoint, detached)
 
     async def _close_client(
         self,
         reader: TokenReader,
         status: ConnectionStatus,
         labels: Labels,
-        detachment: Detachment,
+        detached: asyncio.Future[Disconnection | None],
         *,
         admitting: bool,
     ) -> None:
@@ -261,7 +261,7 @@ class Tracker:
         try:
             disconnection = await self._detach(reader, status, admitting=admitting)
         finally:
-            detachment.end(disconnection)
+            detached.set_result(disconnection)
         if disconnection is not None and disconnection.first:
             self.metrics.disconnects.labels(labels.model, labels.endpoint).inc()
 

@@ -166,5 +166,6 @@ async def test_the_owner_counts_them_at_the_end(world: World) -> None:
     await world.cancel("stop")
     await _append(world, 2, 3)
     metrics = Metrics()
-    metrics.observe_end(await _end(world, 3))
+    record = await _end(world, 3)
+    metrics.of(record.counted_as).observe_end(record)
     assert metrics.registry.get_sample_value("lifecycle_orphan_tokens_total", {"model": LABELS.model}) == 2

@@ -131,7 +131,7 @@ async def test_the_end_is_in_the_metrics(world: World) -> None:
     ended = await world.finish(2, outcome=Outcome("completed", usage=USAGE, content_events=1))
     metrics = Metrics()
     assert ended.record is not None
-    metrics.observe_end(ended.record)
+    metrics.of(ended.record.counted_as).observe_end(ended.record)
     for name, value in (("input_tokens", 12), ("output_events", 1)):
         assert metrics.registry.get_sample_value(f"lifecycle_{name}_total", {"model": "m"}) == value
 
