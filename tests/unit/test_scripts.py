@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,15 @@ def source_of(name: str) -> str:
 @pytest.mark.parametrize("name", script_loader.names())
 def test_no_comment_is_left_that_the_loader_replaces(name: str) -> None:
     assert "\n--- @" not in script_loader.load(name).source
+
+
+@pytest.mark.parametrize("name", script_loader.names())
+def test_no_call_of_a_script_creates_a_function_that_it_does_not_use(name: str) -> None:
+    code = re.sub(r"--.*", "", script_loader.load(name).source)
+    words = Counter(re.findall(r"\w+", code))
+    assert [
+        function for function in re.findall(r"^local function (\w+)", code, re.MULTILINE) if words[function] < 2
+    ] == []
 
 
 def test_a_script_may_name_the_commands_that_it_checks() -> None:
