@@ -31,14 +31,7 @@ class LocalStarts(ScriptRunner):
             new_start_nonce(),
             *request.labels,
             request.frontend,
-            request.on_disconnect,
-            request.grace_secs,
-            request.first_token_timeout_secs,
-            request.deadline_secs,
-            request.traceparent,
-            request.owner,
-            request.parent.argument if request.parent else "",
-            request.own_labels,
+            *request.record_fields({}),
         )
         what = as_text(reply[0])
         if what != "run":

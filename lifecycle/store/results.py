@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -34,11 +34,6 @@ class Parent(NamedTuple):
     rid: str
     since: str  # when it was created, as in its record; empty when it has completed, and ends nothing any more
     level: int
-
-    @property
-    def argument(self) -> str:
-        """Return what scripts take: see include/parent.lua."""
-        return f"{self.rid}|{self.since}|{self.level}"
 
 
 class ShareLimits(NamedTuple):
@@ -81,6 +76,30 @@ class NewRequest(NamedTuple):
     prompt_tokens: int = 0  # as estimated
     max_tokens: int | None = None  # of the answer; None when the call does not say
     share_limits: ShareLimits | None = None  # None when it is not counted for any
+
+    def record_fields(self, more: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the name and the value of each further field of a new request's record, without empty ones."""
+        parent = self.parent
+        limits = {
+            "queue_limit_secs": self.queue_timeout_secs,
+            "first_token_limit_secs": self.first_token_timeout_secs,
+            "deadline_limit_secs": self.deadline_secs,
+        }
+        fields = {
+            "traceparent": self.traceparent,
+            "owner": self.owner,
+            "labels": self.own_labels,
+            "parent": parent and parent.rid,
+            "parent_since": parent and parent.since,
+            "level": parent and parent.level,
+            **limits,
+            "due": any(limits.values()) and 1,
+            **more,
+        }
+        yield from ("on_disconnect", self.on_disconnect, "grace_secs", self.grace_secs)
+        for name, value in fields.items():
+            if value:
+                yield from (name, value)
 
 
 class Admission(NamedTuple):

@@ -89,38 +89,42 @@ class Store(
             *request.labels,
             request.frontend,
             request.body,
-            request.on_disconnect,
-            request.grace_secs,
-            request.queue_timeout_secs,
-            request.first_token_timeout_secs,
-            request.deadline_secs,
             self.settings.queue_limit,
             self.settings.queue_bytes,
-            request.traceparent,
-            request.idempotency,
-            request.owner,
             "" if request.admit_by is None else f"{request.admit_by:.6f}",
-            " ".join(request.needs),
-            request.headers,
-            request.storage,
             encode_events(request.openings) if request.openings else "",
             len(request.openings),
-            self.settings.stored_bytes_of_shard,
-            self.settings.transient_secs,
-            request.webhook_url,
-            event_id(request.rid, request.nonce) if request.webhook_url else "",
-            request.parent.argument if request.parent else "",
-            request.own_labels,
-            request.priority,
-            f"{request.weight:g}",
-            request.prompt_tokens,
-            "" if request.max_tokens is None else request.max_tokens,
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
+            *request.record_fields(self._queued_fields(request)),
         )
         outcome = cast(AdmissionOutcome, as_text(reply[0]))
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
+
+    def _queued_fields(self, request: NewRequest) -> dict[str, Any]:
+        """Return the fields of the record that only a request has which is queued."""
+        fields: dict[str, Any] = {
+            "prompt_tokens": request.prompt_tokens,
+            "priority": request.priority,
+            "idempotency": request.idempotency,
+            "needs": " ".join(request.needs),
+            "headers": request.headers,
+        }
+        if request.max_tokens is not None:
+            fields["max_tokens"] = str(request.max_tokens)
+        if request.weight != 1:
+            fields["weight"] = f"{request.weight:g}"
+        if request.admit_by is not None:
+            fields["quota_slot"] = 1
+        if request.storage:
+            fields["storage"] = request.storage
+            fields["stored_limit_bytes"] = self.settings.stored_bytes_of_shard
+            fields["transient_secs"] = self.settings.transient_secs
+        if request.webhook_url:
+            fields["webhook_url"] = request.webhook_url
+            fields["webhook_event"] = event_id(request.rid, request.nonce)
+        return fields
 
     async def finish(
         self,

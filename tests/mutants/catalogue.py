@@ -268,7 +268,7 @@ _QUEUE = (
     Mutant(
         "take moves no count",
         _LUA + "take.lua",
-        "  count_moves(request.frontend, rid, 'queued', 'running')\n",
+        "for frontend, rids in pairs(moved) do count_moves(frontend, rids, 'queued', 'running') end\n",
         "",
         "take moves no count",
     ),
@@ -281,7 +281,7 @@ _QUEUE = (
     Mutant(
         "a request that starts stays in its flow",
         _LUA + "take.lua",
-        "  dequeue(model, priority, owner, rid, #body, request.share)\n",
+        "  remove(flow, rid, #body)\n",
         "",
     ),
     Mutant(
@@ -305,7 +305,7 @@ _QUEUE = (
     Mutant(
         "a requeue moves no count",
         _INCLUDE + "retrying.lua",
-        "  count_moves(record.frontend, rid, 'running', 'queued')\n",
+        "  count_moves(record.frontend, {rid}, 'running', 'queued')\n",
         "",
         "a requeue moves no count",
     ),

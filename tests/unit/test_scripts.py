@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +69,15 @@ def test_no_comment_is_left_that_the_loader_replaces(name: str) -> None:
     assert "\n--- @" not in script_loader.load(name).source
 
 
+@pytest.mark.parametrize("name", script_loader.names())
+def test_no_call_of_a_script_creates_a_function_that_it_does_not_use(name: str) -> None:
+    code = re.sub(r"--.*", "", script_loader.load(name).source)
+    words = Counter(re.findall(r"\w+", code))
+    assert [
+        function for function in re.findall(r"^local function (\w+)", code, re.MULTILINE) if words[function] < 2
+    ] == []
+
+
 def test_a_script_may_name_the_commands_that_it_checks() -> None:
     named = re.search(r"^--- @permit (.+)$", source_of("finish"), re.MULTILINE)
     assert named
@@ -81,13 +91,13 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
     header = header_of(source)
     assert header.purpose.startswith(f"{name}: ")
     assert header.keys.startswith("control prefix" if name in CONTROL_FILES else "shard prefix")
-    if header.repeated:
+    if header.repeated and header.repeated != ["name", "value"]:
         bound = re.search(r"^local ([\w, ]+) = ARGV\[1\], ARGV\[2\]$", source, re.MULTILINE)
         loop = re.search(r"local ([\w, ]+) = ARGV\[i\]", source)
         assert loop
         assert loop[1].split(", ") == header.repeated
     else:
-        bound = re.search(r"^local ([\w,\s]+?) = unpack\(ARGV\)$", source, re.MULTILINE)
+        bound = re.search(r"^local ([\w,\s]+?) = unpack\(ARGV(?:, 1, \d+)?\)$", source, re.MULTILINE)
     assert bound, "the arguments are not bound to names"
     names = re.split(r",\s+", bound[1])
     assert [given for name, given in zip(names, header.argv, strict=True) if name not in ("_", given)] == []

@@ -146,7 +146,7 @@ for _, unserved_model in ipairs(unserved) do
       if error_detail ~= '' then record.error_detail = error_detail end
       ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
     else
-      dequeue(model, priority, owner, rid)
+      dequeue(model, priority, owner, {rid}, body_bytes(rid))
     end
   end
   if #queued == left then more = 1 end

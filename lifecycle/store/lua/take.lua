@@ -22,9 +22,10 @@ local shift, worker, number, nonce, models, slots, bytes_limit, resumable, reten
 --- @include commands clock limit_time stream record readers events counts queue cost
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
--- that is only looked at, and how far a call looks behind requests that this worker cannot serve.
+-- that is only looked at.
 local WORK_LIMIT, STARTED, LOOKED_AT = 1600, 75, 8
-local LEVELS, FLOWS, REQUESTS = '7', 8, '15'
+-- How many levels a call looks at, flows of a level at once, and requests of a flow, of which this worker cannot serve some.
+local LAST_LEVEL, FLOWS, LAST_FLOW, REQUESTS, LAST_REQUEST = '23', 8, '7', 16, '31'
 local FORGET_EVERY = 16  -- starts
 local REMEMBERED = 64  -- virtual times of owners, above which idle ones are forgotten
 local FIRST_MEAN_TOKENS = 256  -- of an answer, until the first one of the model has ended
@@ -40,26 +41,14 @@ end
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 models, slots, bytes_limit = cjson.decode(models), tonumber(slots), tonumber(bytes_limit)
 
--- Returns the fields of a request's record that a start needs; none for a Redis key of another type.
-local FIELDS = {'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage', 'first_token_at', 'weight',
-  'prompt_tokens', 'max_tokens', 'model', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at',
-  'headers', 'owner', 'priority', 'worker', 'start_nonce', 'share'}
-
-local function read_request(rid)
-  local values, request = read_typed('HMGET', P .. 'request:' .. rid, unpack(FIELDS)), {}
-  for i, name in ipairs(FIELDS) do request[name] = values[i] or nil end
-  return request
-end
-
 -- Returns a request's body, empty for a Redis key of another type, which must not stop the takes of others.
 local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body:' .. rid) or '' end
 
 -- Returns what a worker needs to run a request. `base` is the number of the last token of earlier attempts.
-local function run_of(rid, request, base, body)
-  return {rid, request.model, request.attempt, tostring(base), body or read_body(rid),
-    request.request_type, request.cancel_mode or '', request.cancel_reason or '', request.traceparent or '',
-    request.created_at, request.needs or '', request.headers or '', request.endpoint, request.owner or '',
-    redis.call('XLEN', P .. 'tokens:' .. rid), request.priority or '0'}
+local function run_of(rid, request, base, body, length)
+  return {rid, request.model, request.attempt, tostring(base), body, request.request_type, request.cancel_mode or '',
+    request.cancel_reason or '', request.traceparent or '', request.created_at, request.needs or '',
+    request.headers or '', request.endpoint, request.owner or '', length, request.priority or '0'}
 end
 
 local taken = redis.call('HGET', P .. 'taken', worker)
@@ -68,17 +57,18 @@ if tonumber(number) < last_number then return {'stale'} end
 if tonumber(number) == last_number then
   local runs, mark = {}, string.match(taken, '^%d+ (%S+)')
   for rid in string.gmatch(string.match(taken, '^%d+ %S+(.*)$'), '%S+') do
-    local held = read_request(rid)
-    if held.status == 'running' and held.worker == worker and held.start_nonce == mark then
-      runs[#runs + 1] = run_of(rid, held, (stream_end(rid)))
+    local held = load_record(rid)
+    if held and held.status == 'running' and held.worker == worker and held.start_nonce == mark then
+      runs[#runs + 1] = run_of(rid, held, (stream_end(rid)), read_body(rid), redis.call('XLEN', P .. 'tokens:' .. rid))
     end
   end
   return {'ok', runs, {}, 0}
 end
 
---- @permit HSET HSETNX HDEL HINCRBY ZADD ZREM ZPOPMIN XADD PEXPIRE HMGET HKEYS HEXISTS ZRANGE ZSCORE ZCARD ZRANDMEMBER EXISTS GET XLEN XREVRANGE
+--- @permit HSET HSETNX HDEL HINCRBY ZADD ZREM ZPOPMIN XADD PEXPIRE HMGET HKEYS HEXISTS ZRANGE ZSCORE ZMSCORE ZCARD ZRANDMEMBER EXISTS GET XLEN XREVRANGE
 local now = clock(shift)
-local started, unsupported, is_skipped, announced, states = {}, {}, {}, {}, {}
+local started, unsupported, is_skipped, queues, states = {}, {}, {}, {}, {}
+local running, moved, frames = {}, {}, {}  -- what is written once for all that are started
 local work, ended, bytes, is_full = 0, 0, 0, false
 
 -- Returns the state of a model's scheduler, which is written once at the end.
@@ -135,43 +125,49 @@ local function charge(model, priority, owner, reached, record)
   local state = state_of(model)
   local cost = estimated_cost(record.prompt_tokens, record.max_tokens, state.mean)
   local after = secs(reached + cost / weight_of(record))
+  queues[model].times[owner] = tonumber(after)
   state.latest = math.max(state.latest, tonumber(after))
-  redis.call('ZADD', P .. 'virtual_times:' .. model, after, owner)
-  redis.call('ZADD', level_key(model, priority), 'XX', after, owner)
   state.virtual_time = math.max(state.virtual_time, reached)
   state.levels[priority] = math.max(state.levels[priority] or 0, reached)
   state.starts, state.taken = state.starts + 1, state.taken + 1
   return string.format('%.0f', cost)
 end
 
--- Starts a queued request, or ends it. Returns 'started', 'removed', 'skipped' for one that stays queued, or 'full'.
-local function try(model, priority, owner, reached, rid)
-  local key = P .. 'request:' .. rid
-  local request = read_request(rid)
-  local attempt, due = request.attempt, request.due
+-- Takes a request out of its flow.
+local function remove(flow, rid, body_size)
+  flow.removed[#flow.removed + 1] = rid
+  flow.bytes = flow.bytes + body_size
+end
+
+-- Starts a queued request of a flow, or ends it. Returns 'started', 'removed', 'skipped' for one that stays queued, or
+-- 'full'.
+local function try(model, priority, flow, rid)
+  local request = load_record(rid) or {}
   if request.status ~= 'queued' then  -- its record was lost, or is a Redis key of another type
-    dequeue(model, priority, owner, rid)
+    remove(flow, rid, body_bytes(rid))
     ended = ended + 1
     return 'removed'
   end
-  local last, at = 0, nil
-  if attempt ~= '0' or request.storage then last, at = stream_end(rid) end  -- otherwise there is no stream
+  local due, last, at = request.due, 0, nil
+  local has_stream = request.attempt ~= '0' or request.storage
+  if has_stream then last, at = stream_end(rid) end
   local function ends(outcome_for)
     local terminate, limit_outcome, lost_outcome = load_rare()
-    local record = load_record(rid)
-    terminate(rid, record, now, tonumber(retention_secs), outcome_for(record, limit_outcome, lost_outcome))
+    terminate(rid, request, now, tonumber(retention_secs), outcome_for(limit_outcome, lost_outcome))
     ended = ended + 1
     return 'removed'
   end
-  local limits_at = due and limit_time(now)
-  for _, kind in ipairs(due and {'queue', 'first_token', 'deadline'} or {}) do
-    local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
-    if due_at and tonumber(due_at) <= limits_at then
-      return ends(function(record, limit_outcome) return limit_outcome(kind, record, last) end)
+  if due then
+    local limits_at = limit_time(now)
+    for _, kind in ipairs({'queue', 'first_token', 'deadline'}) do
+      local due_at = redis.call('ZSCORE', P .. 'deadlines', kind .. '|' .. rid)
+      if due_at and tonumber(due_at) <= limits_at then
+        return ends(function(limit_outcome) return limit_outcome(kind, request, last) end)
+      end
     end
   end
   if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then
-    return ends(function(_, _, lost_outcome) return lost_outcome(last) end)
+    return ends(function(_, lost_outcome) return lost_outcome(last) end)
   end
   if not is_served(request.endpoint, request.needs) then
     unsupported[#unsupported + 1] = {rid, model, request.endpoint, request.needs or ''}
@@ -180,65 +176,127 @@ local function try(model, priority, owner, reached, rid)
   if #started > 0 and bytes + body_bytes(rid) > bytes_limit then return 'full' end
 
   local body = read_body(rid)
-  bytes, attempt = bytes + #body, tostring(tonumber(attempt) + 1)
-  request.attempt = attempt
-  local started_at = secs(now)
-  dequeue(model, priority, owner, rid, #body, request.share)
-  local cost = charge(model, priority, owner, reached, request)
-  redis.call('HSET', key, 'status', 'running', 'worker', worker, 'attempt', attempt, 'started_at', started_at,
-    'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
-  local frontends = note_readers(rid, worker, nonce)
-  count_moves(request.frontend, rid, 'queued', 'running')
+  local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
+  local started_at, attempt = secs(now), tonumber(request.attempt) + 1
+  bytes, request.attempt = bytes + #body, tostring(attempt)
+  remove(flow, rid, #body)
+  if request.share then count_share(model, flow.owner, request.share, '-') end
+  local cost = charge(model, priority, flow.owner, flow.reached, request)
+  redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', request.attempt,
+    'started_at', started_at, 'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
+  running[#running + 1], running[#running + 2] = rid, noted_readers(frontends, nonce)
+  moved[request.frontend] = moved[request.frontend] or {}
+  table.insert(moved[request.frontend], rid)
   if due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
-  local id = attempt .. '-' .. last
+  local id = request.attempt .. '-' .. last
   redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
-  announced[#announced + 1] = {frontends, rid, id, cjson.encode({type = 'started', worker = worker,
-    attempt = tonumber(attempt), base = last, nonce = nonce, started_at = started_at})}
-  started[#started + 1] = run_of(rid, request, last, body)
+  local item = item_of(rid, id, cjson.encode({type = 'started', worker = worker, attempt = attempt, base = last,
+    nonce = nonce, started_at = started_at}))
+  for _, frontend in ipairs(frontends) do
+    frames[frontend] = frames[frontend] or {}
+    table.insert(frames[frontend], item)
+  end
+  started[#started + 1] = run_of(rid, request, last, body, has_stream and redis.call('XLEN', P .. 'tokens:' .. rid) or 1)
   return 'started'
 end
 
--- Tries the requests at the front of a flow. Returns what became of the last one.
-local function try_flow(model, priority, owner, reached)
-  local rids = read_typed('ZRANGE', flow_key(model, priority, owner), '0', REQUESTS)
-  if #rids == 0 then  -- Redis has lost it, or it is a Redis key of another type
-    redis.call('ZREM', level_key(model, priority), owner)
-    return 'removed'
+-- Reads the flows at the front of a level. `reached` is the virtual time of the owner, who may have been served in another
+-- level too, or have cost more than was estimated.
+local function read_front(model, priority)
+  local flat, owners = redis.call('ZRANGE', level_key(model, priority), '0', LAST_FLOW, 'WITHSCORES'), {}
+  for i = 1, #flat, 2 do owners[#owners + 1] = flat[i] end
+  local known = #owners > 0 and redis.call('ZMSCORE', P .. 'virtual_times:' .. model, unpack(owners)) or {}
+  local front = {ends_at = #owners == FLOWS and tonumber(flat[2 * FLOWS]) or math.huge}
+  for i, owner in ipairs(owners) do
+    local place = tonumber(flat[2 * i])
+    front[i] = {owner = owner, place = place, reached = math.max(place, tonumber(known[i] or '') or place), next = 1,
+      skipped = 0, removed = {}, bytes = 0}
   end
-  for _, rid in ipairs(rids) do
-    if not is_skipped[rid] then
-      local what = try(model, priority, owner, reached, rid)
-      work = work + (what == 'skipped' and LOOKED_AT or STARTED)
-      if what ~= 'skipped' then return what end
-      is_skipped[rid] = true
+  queues[model].fronts[priority] = front
+  return front
+end
+
+-- Returns the flow that is served next of those that were read and that are not done; nil when one that was not read may be
+-- before it, or when there is none.
+local function next_flow(front, times)
+  local first
+  for _, flow in ipairs(front) do
+    flow.reached = math.max(flow.reached, times[flow.owner] or flow.reached)
+    local is_before = not first or flow.reached < first.reached
+      or (flow.reached == first.reached and flow.owner < first.owner)
+    if not flow.is_done and is_before then first = flow end
+  end
+  if first and first.reached > front.ends_at then
+    front.is_old = true
+    return nil
+  end
+  return first
+end
+
+-- Writes what has changed in the flows that were read of a model, and forgets them.
+local function write_fronts(model)
+  local queue, reached = queues[model], {}
+  for priority, front in pairs(queue.fronts) do
+    local key, places = level_key(model, priority), {}
+    for _, flow in ipairs(front) do
+      local place = math.max(flow.reached, queue.times[flow.owner] or flow.reached)
+      if #flow.removed > 0 then dequeue(model, priority, flow.owner, flow.removed, flow.bytes) end
+      if place > flow.place then places[#places + 1], places[#places + 2] = secs(place), flow.owner end
+      if flow.is_lost then redis.call('ZREM', key, flow.owner) end
     end
-    if work >= WORK_LIMIT then return 'full' end
+    if #places > 0 then redis.call('ZADD', key, 'XX', unpack(places)) end
+    if redis.call('EXISTS', key) == 0 then forget_level(model, priority) end
   end
-  return 'skipped'
+  for owner, at in pairs(queue.times) do reached[#reached + 1], reached[#reached + 2] = secs(at), owner end
+  if #reached > 0 then redis.call('ZADD', P .. 'virtual_times:' .. model, unpack(reached)) end
+  queue.fronts, queue.times = {}, {}
+end
+
+-- Tries the next requests of a flow. Returns what became of the last one.
+local function try_flow(model, priority, flow)
+  flow.rids = flow.rids or read_typed('ZRANGE', flow_key(model, priority, flow.owner), '0', LAST_REQUEST)
+  flow.is_lost = #flow.rids == 0  -- or it is a Redis key of another type
+  while flow.rids[flow.next] and flow.skipped < REQUESTS do
+    local rid, what = flow.rids[flow.next], 'skipped'
+    if not is_skipped[rid] then
+      if work >= WORK_LIMIT then return 'full' end
+      what = try(model, priority, flow, rid)
+      if what == 'full' then return what end
+      work = work + (what == 'skipped' and LOOKED_AT or STARTED)
+    end
+    flow.next = flow.next + 1
+    if what ~= 'skipped' then return what end
+    is_skipped[rid], flow.skipped = true, flow.skipped + 1
+  end
+  flow.is_done = true
+  return flow.next > 2 * REQUESTS and 'full' or 'skipped'  -- there may be more behind those that were read
 end
 
 -- Starts the next request of a model. Returns whether it has, or may have when it is called again.
 local function take_next(model)
-  for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS)) do
-    local level, rank = level_key(model, priority), 0
-    while rank < FLOWS and work < WORK_LIMIT do
-      local owner, reached = unpack(redis.call('ZRANGE', level, rank, rank, 'WITHSCORES'))
-      if not owner then break end
-      local known = redis.call('ZSCORE', P .. 'virtual_times:' .. model, owner)
+  queues[model] = queues[model]
+    or {priorities = redis.call('ZRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL), fronts = {}, times = {}}
+  local queue = queues[model]
+  for _, priority in ipairs(queue.priorities) do
+    local front = queue.fronts[priority] or read_front(model, priority)
+    while work < WORK_LIMIT do
+      local flow = next_flow(front, queue.times)
       work = work + LOOKED_AT
-      if known and tonumber(known) > tonumber(reached) then  -- it was served in another level, or has cost more
-        redis.call('ZADD', level, known, owner)
-      else
-        local what = try_flow(model, priority, owner, tonumber(reached))
+      if flow then
+        local what = try_flow(model, priority, flow)
+        front.is_old = front.is_old or what ~= 'skipped'
         if what == 'started' then return true end
         if what == 'full' then
           is_full = true
           return false
         end
-        if what == 'skipped' then rank = rank + 1 end
+      elseif #front == FLOWS and front.is_old then
+        write_fronts(model)
+        front = read_front(model, priority)
+      else
+        break
       end
     end
-    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
   end
   return false
 end
@@ -252,6 +310,7 @@ while #open > 0 do
   open = again
 end
 
+for model in pairs(queues) do write_fronts(model) end
 for model, state in pairs(states) do
   local queue, times = P .. 'queue:' .. model, P .. 'virtual_times:' .. model
   -- Who comes after everybody was served begins where the last one has ended; with a slot left, where the latest of all has.
@@ -272,6 +331,8 @@ for model, state in pairs(states) do
   end
   if state.starts % FORGET_EVERY < state.taken then forget_idle(model, times, state.virtual_time, 2 * FORGET_EVERY) end
 end
+if #running > 0 then redis.call('HSET', P .. 'running:' .. worker, unpack(running)) end
+for frontend, rids in pairs(moved) do count_moves(frontend, rids, 'queued', 'running') end
 redis.call('HSETNX', P .. 'ticks', worker, '0')
 local mine = {number, nonce}
 for _, run in ipairs(started) do mine[#mine + 1] = run[1] end
@@ -287,6 +348,6 @@ for _, model in ipairs(models) do
   end
   if slots == 0 and redis.call('EXISTS', P .. 'levels:' .. model) == 1 then to_ring[#to_ring + 1] = model end
 end
-for _, event in ipairs(announced) do push(unpack(event)) end
+for frontend, items in pairs(frames) do send(frontend, '[' .. table.concat(items, ',') .. ']') end
 ring_workers(now)
 return {'ok', started, unsupported, waits and 1 or 0}

@@ -57,6 +57,13 @@ def _zscore(db: Database, args: Sequence[bytes]) -> Any:
     return None if score is None else formatted(score)
 
 
+@command("ZMSCORE")
+def _zmscore(db: Database, args: Sequence[bytes]) -> Any:
+    members = db.typed(args[0], SortedSet)
+    scores = [members.scores.get(member) if members else None for member in args[1:]]
+    return [None if score is None else formatted(score) for score in scores]
+
+
 def _bounds(members: SortedSet, low: bytes, high: bytes) -> slice:
     """Return which members have scores from `low` to `high`; `(` before a bound leaves it out."""
     if low[:1] == b"(":

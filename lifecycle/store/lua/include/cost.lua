@@ -9,9 +9,10 @@ local function weight_of(record) return math.max(tonumber(record.weight or '1') 
 local function correct_cost(record, tokens)
   local model, owner = record.model, record.owner or ''
   local by = (tokens - tonumber(record.cost)) / weight_of(record)
+  if by == 0 then return end
   local times = P .. 'virtual_times:' .. model
   local known = redis.call('ZSCORE', times, owner)
-  if by == 0 or (by < 0 and not known) then return end
+  if by < 0 and not known then return end
   local before = tonumber(known or redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
   local after = secs(math.max(0, before + by))
   redis.call('ZADD', times, after, owner)

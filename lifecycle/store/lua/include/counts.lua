@@ -43,7 +43,10 @@ local function count_out(frontend, rid, labels, status)
   end
 end
 
-local function count_moves(frontend, rid, from, to)
-  local labels = redis.call('HGET', P .. 'inflight:' .. frontend, rid)
-  if labels then add_count(frontend, labels, WEIGHTS[to] - WEIGHTS[from]) end
+local function count_moves(frontend, rids, from, to)
+  local moved = {}
+  for _, labels in ipairs(redis.call('HMGET', P .. 'inflight:' .. frontend, unpack(rids))) do
+    if labels then moved[labels] = (moved[labels] or 0) + 1 end
+  end
+  for labels, number in pairs(moved) do add_count(frontend, labels, number * (WEIGHTS[to] - WEIGHTS[from])) end
 end

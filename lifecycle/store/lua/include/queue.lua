@@ -82,12 +82,12 @@ local function forget_level(model, priority)
   redis.call('HDEL', P .. 'queue:' .. model, 'served:' .. priority)
 end
 
--- Removes a request from its flow, and returns whether it was there. `share` is that of its record.
-local function dequeue(model, priority, owner, rid, bytes, share)
+-- Removes requests from their flow, and returns whether they were there. `bytes` are those of their bodies.
+local function dequeue(model, priority, owner, rids, bytes)
   local flow = flow_key(model, priority, owner)
-  if unless_error('WRONGTYPE', 'ZREM', flow, rid) ~= 1 then return false end
-  count_queued(model, owner, '-1', -(bytes or body_bytes(rid)))
-  if share then count_share(model, owner, share, '-') end
+  local removed = unless_error('WRONGTYPE', 'ZREM', flow, unpack(rids))
+  if not removed or removed == 0 then return false end
+  count_queued(model, owner, string.format('%d', -removed), -bytes)
   if redis.call('EXISTS', flow) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
     if redis.call('EXISTS', level_key(model, priority)) == 0 then forget_level(model, priority) end
@@ -97,7 +97,9 @@ end
 
 -- Removes a queued request from its queue.
 local function leave_queue(record)
-  dequeue(record.model, record.priority or '0', record.owner or '', record.id, nil, record.share)
+  local model, owner = record.model, record.owner or ''
+  local was_there = dequeue(model, record.priority or '0', owner, {record.id}, body_bytes(record.id))
+  if was_there and record.share then count_share(model, owner, record.share, '-') end
 end
 
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that

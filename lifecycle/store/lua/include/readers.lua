@@ -1,15 +1,16 @@
 -- The frontends that read a request. They are in `readers:<rid>`, and while it runs also in its worker's `running:`, so
 -- that an append reads those of all its requests with one command.
 
--- Copies the frontends to the worker's `running:` and returns them. Called after each change while the request runs.
--- The value begins with the nonce of the start, which is the usual mark of an append, and a space.
+-- Returns a value of `running:`. It begins with the nonce of the start, which is the usual mark of an append, and a space.
 -- It is padded to more than 64 characters, because Redis then stores the hash as a table and not as a list that
 -- is searched for each request.
+local function noted_readers(frontends, nonce)
+  return string.format('%-8s %-56s', nonce or '', table.concat(frontends, ' '))
+end
+
+-- Copies the frontends to the worker's `running:`. Called after each change while the request runs.
 local function note_readers(rid, worker, nonce)
-  local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
-  redis.call('HSET', P .. 'running:' .. worker, rid,
-    string.format('%-8s %-56s', nonce or '', table.concat(frontends, ' ')))
-  return frontends
+  redis.call('HSET', P .. 'running:' .. worker, rid, noted_readers(redis.call('HKEYS', P .. 'readers:' .. rid), nonce))
 end
 
 -- Returns the number of HTTP readers at frontends that have not expired.

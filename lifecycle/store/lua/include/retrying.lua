@@ -45,7 +45,7 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   end
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'queued', 'worker', '', 'started_at', '')
-  count_moves(record.frontend, rid, 'running', 'queued')
+  count_moves(record.frontend, {rid}, 'running', 'queued')
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
   enqueue_retry(rid, record, now, step)
