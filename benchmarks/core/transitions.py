@@ -52,7 +52,7 @@ def transitions(
 
     return [
         ("admit: a request", each(partial(bench.admit, store), [f"new-{number}" for number in range(count)])),
-        ("start: a request", lambda: bench.start_queued(store, count)),
+        ("take: as many requests as one call starts", lambda: bench.start_queued(store, count)),
         (f"append: {_TOKENS} tokens of {count} requests", append),
         ("finish: a request", each(lambda rid: bench.complete(store, rid, _TOKENS), written)),
         ("attach: a reader", each(lambda rid: store.attach(rid, "frontend-2", 1), attached)),

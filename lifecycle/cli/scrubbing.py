@@ -10,8 +10,13 @@ from urllib.parse import unquote
 
 _SHOWN = "***"
 _SHORTEST = 4  # a shorter part would be found in many other words
-_USER_INFO = re.compile(r"://(\S*)@")
-_CREDENTIALS = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@")  # of any URL, also of one that came from elsewhere
+_USER_INFO = re.compile(r"(https?)?://(\S*)@")
+# Of any URL, also of one that came from elsewhere. Where a URL of HTTP has no password, its user name is a key.
+_CREDENTIALS = re.compile(r"[^\s/'\"@:]+:[^\s/'\"@]+@|(?<=http://)[^\s/'\"@]+@|(?<=https://)[^\s/'\"@]+@")
+_OPTION = re.compile(
+    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|key|signature|sig|auth|credentials?)=)([^\s&#'\"]+)",
+    re.IGNORECASE,
+)
 _PARTS = re.compile(r"[/?#@:,\s]")
 _WHOLE_SECRETS = ("LIFECYCLE_OPENAI_API_KEY", "LIFECYCLE_WEBHOOK_SECRET")
 _HEADERS = re.compile(r"OTEL_EXPORTER_OTLP_\w*HEADERS")
@@ -29,6 +34,8 @@ def scrubber() -> Callable[[str], str]:
     def scrub(text: str) -> str:
         if "@" in text:
             text = _CREDENTIALS.sub(_SHOWN + "@", text)
+        if "=" in text:
+            text = _OPTION.sub(rf"\1{_SHOWN}", text)
         return given.sub(_SHOWN, text) if given else text
 
     return scrub
@@ -49,8 +56,11 @@ def _secrets(environment: Iterable[tuple[str, str]], arguments: Iterable[str]) -
             for field in value.split(","):
                 yield field.rpartition("=")[2]
     for value in values:
-        for user_info in _USER_INFO.findall(value):
-            yield user_info.partition(":")[2]
+        for http, user_info in _USER_INFO.findall(value):
+            user, _, password = user_info.partition(":")
+            yield password or (user if http else "")
+        for _, secret in _OPTION.findall(value):
+            yield secret
 
 
 def _forms(secret: str) -> Iterator[str]:

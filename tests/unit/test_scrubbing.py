@@ -18,7 +18,18 @@ SECRET = "hunter2"
     [
         ("LIFECYCLE_REDIS_URL", f"redis://user:{SECRET}@host/0"),
         ("LIFECYCLE_REDIS_URL", f"redis://:{SECRET}#rest@host/0"),
+        ("LIFECYCLE_REDIS_URL", f"redis://host/0?password={SECRET}"),
+        ("LIFECYCLE_REDIS_URL", f"unix:///run/redis.sock?db=1&password={SECRET}"),
+        ("LIFECYCLE_REDIS_URL", f"redis+sentinel://a:1,b:2/main?sentinel_password={SECRET}"),
+        ("LIFECYCLE_REDIS_URL", f"rediss+sentinel://user:{SECRET}@a:1,b:2/main?ssl_ca_certs=x"),
+        ("LIFECYCLE_REDIS_URL", f"rediss+cluster://a:1,b:2?ssl_password={SECRET}"),
         ("LIFECYCLE_OPENAI_BASE_URL", f"http://bob:{SECRET}@host/v1"),
+        ("LIFECYCLE_OPENAI_BASE_URL", f"http://{SECRET}@host/v1"),
+        ("LIFECYCLE_OPENAI_BASE_URL", f"http://host/v1?api-key={SECRET}"),
+        ("LIFECYCLE_OPENAI_BASE_URL", "http://host/v1?subscription_key=h%75nter2"),
+        ("LIFECYCLE_WEBHOOK_URL", f"https://bob:{SECRET}@host/hook"),
+        ("LIFECYCLE_WEBHOOK_URL", f"https://host/hook?token={SECRET}"),
+        ("LIFECYCLE_WEBHOOK_URL", f"https://host/hook?sig={SECRET}&v=1"),
         ("LIFECYCLE_OPENAI_BASE_URL", "http://bob:h%75nter2@host/v1"),
         ("LIFECYCLE_OPENAI_API_KEY", SECRET),
         ("LIFECYCLE_WEBHOOK_SECRET", f"whsec_1 {SECRET}"),
@@ -42,6 +53,16 @@ def test_what_a_library_says_is_shown_without_the_secret(
 
 def test_credentials_from_elsewhere_and_plain_addresses() -> None:
     assert scrubbed("cannot reach http://bob:secret@host:80/v1") == "cannot reach http://***@host:80/v1"
+    assert scrubbed("cannot reach http://sk-123@host/v1") == "cannot reach http://***@host/v1"
+    assert (
+        scrubbed("cannot reach http://host/v1?v=1&api_key=sk-1&x=2")
+        == "cannot reach http://host/v1?v=1&api_key=***&x=2"
+    )
+    assert scrubbed("unknown option ?sentinel_password=a'") == "unknown option ?sentinel_password=***'"
+    assert scrubbed("connects to redis://worker@host:6379/0") == "connects to redis://worker@host:6379/0"
+    assert scrubbed("GET /v1/models?key_only=1 and max_tokens=5, ?tokens=5") == (
+        "GET /v1/models?key_only=1 and max_tokens=5, ?tokens=5"
+    )
     assert scrubbed("listens on http://127.0.0.1:8000, mail a@b.example") == (
         "listens on http://127.0.0.1:8000, mail a@b.example"
     )
