@@ -346,4 +346,34 @@ _READERS = (
     ),
 )
 
-MUTANTS = (*_APPENDS, *_ENDS, *_CANCELS, *_LEASES, *_QUEUE, *_READERS)
+_ORDER = (
+    Mutant(
+        "take serves the worst priority first",
+        _LUA + "take.lua",
+        "redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS)",
+        "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', LEVELS)",
+    ),
+    Mutant(
+        "what leaves a queue stays counted as its owner's",
+        _INCLUDE + "queue.lua",
+        "  count_queued(model, owner, '-1', -(bytes or body_bytes(rid)))\n",
+        "",
+    ),
+)
+
+_TREES = (
+    Mutant(
+        "a child goes on when its parent has ended badly",
+        "lifecycle/replica/parent_checks.py",
+        '                elif state != "live":\n',
+        '                elif state == "nothing":\n',
+    ),
+    Mutant(
+        "a child is forgotten when its parent is looked at once",
+        _LUA + "claim_children.lua",
+        "    redis.call('ZADD', due, secs(now + tonumber(check_secs)), rid)\n",
+        "    redis.call('ZREM', due, rid)\n",
+    ),
+)
+
+MUTANTS = (*_APPENDS, *_ENDS, *_CANCELS, *_LEASES, *_QUEUE, *_READERS, *_ORDER, *_TREES)

@@ -25,7 +25,7 @@ class Found(NamedTuple):
 
 
 class Results:
-    """What was found, kept in a file if one is given: a run that was broken off is continued with it."""
+    """Hold what was found, in a file if one is given: a run that was broken off is continued with it."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

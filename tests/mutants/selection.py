@@ -14,6 +14,9 @@ _FAST = {
     "expire.lua": "membership lost_replicas starting races unknown_replicas",
     "reap.lua": "transitions races lost_replicas membership leaving_frontend starting",
     "reconcile_shard.lua": "membership transitions races unknown_replicas starting",
+    "include/queue.lua": "queue_order queued_bytes queue_shares starting",
+    "claim_children.lua": "local_starts",
+    "parent_checks.py": "local_starts",
     "admit.lua": "starting transitions idempotent_ids races membership queue_order queued_bytes",
     "take.lua": "starting queue_order transitions queue_shares races resuming counts priority",
     "running.py": "remembered_ends lost_starts",
@@ -29,6 +32,8 @@ _SLOW = {
     "running.py": "tests/integration/test_lost_writes.py",
     "owned_requests.py": "tests/integration/test_lost_writes.py",
     "attempt.py": "tests/integration/test_attempt.py",
+    "parent_checks.py": "tests/integration/test_request_trees.py",
+    "claim_children.lua": "tests/integration/test_request_trees.py",
 }
 """Name what is run as well, where the fast tier has no test of the whole."""
 

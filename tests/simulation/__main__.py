@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from tests.simulation.campaign import report
 from tests.simulation.plan import Plan, plan_of
@@ -25,13 +26,17 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--whole", action="store_true", help="do not shrink a failing seed")
     parser.add_argument("--until-failed", action="store_true", help="end with the first seed that fails")
+    parser.add_argument(
+        "--failed", type=Path, metavar="FILE", help="write the seeds that fail into this file, with why"
+    )
     given = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != _HASH_SEED:
         environment = os.environ | {"PYTHONHASHSEED": _HASH_SEED}
         os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], environment)
     if given.seed is None:
         seeds = range(given.first, given.first + given.seeds)
-        return 1 if report(seeds, given.processes, until_failed=given.until_failed) else 0
+        failed = report(seeds, given.processes, until_failed=given.until_failed, path=given.failed)
+        return 1 if failed else 0
     plan = plan_of(given.seed)
     outcome = simulate(plan)
     if outcome.violations and not given.whole:

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 import orjson
 
 from lifecycle.errors import ERROR_RESPONSES, Fenced, StoreError
+from lifecycle.formats.token_estimate import TokenEstimate
 from lifecycle.ids import START, TokenId
 from lifecycle.queries import cluster
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, Rejected
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
@@ -22,7 +23,14 @@ from tests.simulation.answer import Answer, UntilLeft
 from tests.simulation.plan import Request
 
 ENDPOINT = "chat_completions"
-_CODES = {"exists": 409, "other_body": 422, "limit": 429}
+_CODES = {
+    "exists": 409,
+    "other_body": 422,
+    "limit": 429,
+    "no_parent": 404,
+    "parent_ended": 409,
+    "too_many_children": 429,
+}
 Handler = Callable[[Tracker, Answer], Awaitable[None]]
 
 
@@ -71,6 +79,8 @@ async def _admit(tracker: Tracker, request: Request) -> AdmittedRequest:
         limits=Limits(request.queue_secs, request.first_token_secs, request.deadline_secs),
         owner=request.owner,
         inflight_limit=request.inflight_limit,
+        parent=request.parent,
+        place=QueuePlace(request.priority, request.weight, TokenEstimate(1, request.words)),
     )
     if not request.key:
         return await tracker.admit(admission)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
+from lifecycle.store import script_loader
 from lifecycle.store.results import queued_and_running
 from tests.leaks import leaks
+from tests.simulation import queue_rules
 from tests.simulation.server.database import Database
 from tests.simulation.server.replies import CommandError
 from tests.simulation.server.server import Server
 from tests.simulation.server.values import Hash, SortedSet, Stream
 from tests.simulation.story import Story
+from tests.simulation.trees import Trees
 from tests.spec.replay import Replay
 
 TERMINAL = (b"completed", b"failed", b"cancelled")
@@ -36,16 +39,18 @@ class _Ended(NamedTuple):
 class Invariants:
     """Watches a server. `run()` looks at the whole of it again and again, and `on_call` at each command."""
 
-    def __init__(self, server: Server, namespace: str, story: Story) -> None:
+    def __init__(self, server: Server, namespace: str, story: Story, trees: Trees) -> None:
         self.violations: list[str] = []
         self._server = server
         self._namespace = namespace
         self._story = story
+        self._trees = trees
         self._ended: dict[bytes, _Ended] = {}
         self._killed: dict[bytes, int] = {}  # how long the stream was when the request was killed
         self._attempts: dict[bytes, int] = {}
         self._generation = server.generation
         self._replay = Replay(server.database, self.note)
+        self._take = script_loader.load("take").sha
         server.on_call = self._on_call
 
     async def run(self) -> None:
@@ -78,6 +83,7 @@ class Invariants:
             self._attempts.clear()
             self._replay.begin_anew()
         self._replay.on_call(args, reply, list(touched))
+        self._check_take(args, reply, touched)
         for key in touched:
             prefix, _, name = key.partition(b"}:")
             kind, _, rid = name.partition(b":")
@@ -85,6 +91,12 @@ class Invariants:
                 self._check_request(key, rid)
             elif kind == b"tokens":
                 self._check_stream(prefix + b"}:request:" + rid, rid, len(server.database.values.get(key) or ()))
+
+    def _check_take(self, args: Sequence[bytes], reply: Any, touched: Container[bytes]) -> None:
+        if args[0].upper() == b"EVALSHA" and args[1].decode() == self._take and isinstance(reply, list):
+            prefix = args[3]
+            runs = [run for run in (reply[1] if len(reply) > 1 else ()) if prefix + b"request:" + run[0] in touched]
+            queue_rules.check_take(self._server.database, prefix, runs, self.note)
 
     def _check_stream(self, key: bytes, rid: bytes, length: int) -> None:
         ended = self._ended.get(key)
@@ -130,6 +142,7 @@ class Invariants:
                 shards[prefix + b"}:"] = None
         for prefix in shards:
             _Shard(database, prefix).check(self.note)
+        self._trees.look(database, self.note)
 
 
 class _Shard:
@@ -191,26 +204,22 @@ class _Shard:
                 )
 
     def _check_queues(self, note: Any) -> None:
-        waiting: dict[bytes, bytes] = {}
-        for flow, members in self._named(b"flow:").items():
-            for rid in members.scores if isinstance(members, SortedSet) else ():
-                waiting[rid] = flow
+        waiting = {rid: flow for flow in queue_rules.flows(self._values, self._prefix) for rid in flow.rids}
         for rid, record in self._inflight.items():
-            priority, owner = record.get(b"priority", b"0"), record.get(b"owner", b"")
-            flow = b"%b|%d|%b|%b" % (priority, len(owner), owner, record.get(b"model", b""))
-            if record.get(b"status") == b"queued" and waiting.get(rid) != flow:
+            place = record.get(b"priority", b"0"), record.get(b"owner", b""), record.get(b"model", b"")
+            flow = waiting.get(rid)
+            if record.get(b"status") == b"queued" and (flow is None or flow[:3] != place):
                 note(f"{rid.decode()} is queued, and in no queue")
         for rid, flow in waiting.items():
             if self._records.get(rid, Hash()).get(b"status") != b"queued":
-                note(f"{rid.decode()} waits in {flow.decode()}, and is not queued")
-            priority, length, rest = flow.split(b"|", 2)
-            owner, model = rest[: int(length)], rest[int(length) + 1 :]
-            level = self._values.get(self._prefix + b"level:" + priority + b"|" + model)
-            levels = self._values.get(self._prefix + b"levels:" + model)
-            if not isinstance(level, SortedSet) or owner not in level.scores:
-                note(f"the flow {flow.decode()} is not in its level")
-            if not isinstance(levels, SortedSet) or priority not in levels.scores:
-                note(f"the level of {flow.decode()} is not listed")
+                note(f"{rid.decode()} waits in {flow}, and is not queued")
+            level = self._values.get(self._prefix + b"level:" + flow.priority + b"|" + flow.model)
+            levels = self._values.get(self._prefix + b"levels:" + flow.model)
+            if not isinstance(level, SortedSet) or flow.owner not in level.scores:
+                note(f"{flow} is not in its level")
+            if not isinstance(levels, SortedSet) or flow.priority not in levels.scores:
+                note(f"the level of {flow} is not listed")
+        queue_rules.check_counts(self._values, self._prefix, note)
 
 
 class _Direct:

@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.simulation.mixture import mixed
+
 LOAD_SECS = 8.0
 FAULT_KINDS = (
     "crash",  # SIGKILL, after so many further turns of the process
@@ -86,6 +88,9 @@ class Request(NamedTuple):
     grace_secs: float = 0.0
     key: str = ""  # an idempotency key
     owner: str = ""
+    weight: float = 1.0  # of its owner
+    priority: int = 0
+    parent: str = ""  # the id of the request that has started it
     inflight_limit: int = 0
     queue_secs: float = 0.0
     first_token_secs: float = 0.0
@@ -146,7 +151,7 @@ def plan_of(seed: int) -> Plan:
         shards=dice.choice((1, 1, 2)),
         delay_secs=dice.choice((0.0002, 0.001, 0.01)),
         max_attempts=dice.choice((2, 3)),
-        requests=tuple(_request(dice, number, frontends, teams) for number in range(dice.randint(12, 30))),
+        requests=mixed([_request(dice, number, frontends, teams) for number in range(dice.randint(12, 30))], seed),
         faults=(),
     )
     kinds = _some_kinds(dice)

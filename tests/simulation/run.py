@@ -22,6 +22,7 @@ from tests.simulation.plan import Plan
 from tests.simulation.replicas import Frontend, Slot, WorkerSlot, without_threads
 from tests.simulation.server.server import Server
 from tests.simulation.story import Story
+from tests.simulation.trees import Trees
 
 _START_SECS = 3.0  # until everybody has joined
 _QUIET_SECS = 25.0  # after the last fault was mended, in which every request has to end
@@ -96,7 +97,8 @@ async def _simulate(plan: Plan, loop: VirtualLoop, story: Story, outcome: Outcom
     slots = _slots(plan, loop, story)
     frontends = [slot for slot in slots.values() if isinstance(slot, Frontend)]
     faults = Faults(plan, loop, network, slots, history, story)
-    invariants = Invariants(server, _NAMESPACE, story)
+    trees = Trees(history, lambda: loop.time() - faults._began_at)
+    invariants = Invariants(server, _NAMESPACE, story, trees)
     for slot in slots.values():
         slot.start()
     await asyncio.sleep(_START_SECS)

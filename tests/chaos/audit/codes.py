@@ -64,7 +64,7 @@ def _in_use(history: History, admissions: Sequence[Call], accepted: Sequence[Cal
             yield f"accepted twice, at {first.answered_at:.2f} and {second.answered_at:.2f} s"
     for call in admissions:
         others = [other for other in admissions if other is not call and other.invoked_at < call.completed_at]
-        if call.code == 409 and not any(other.code != 404 for other in others):
+        if call.code == 409 and call.error != "parent_ended" and not any(other.code != 404 for other in others):
             yield f"409 at {call.completed_at:.2f} s, and nobody else has used the id"
 
 
