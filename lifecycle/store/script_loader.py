@@ -1,13 +1,15 @@
 """Loads the Lua scripts, in which two comments are replaced.
 
-`--- @include NAME…` becomes the files of that name in `lua/include/`. `--- @permit COMMAND…` becomes a check that the
-user may run these commands, and `--- @permit` alone one for all commands of the script.
+`--- @include NAME…` becomes the files of that name in `lua/include/`, without their functions that the script does not
+use: each call of a script would create them. `--- @permit COMMAND…` becomes a check that the user may run these
+commands, and `--- @permit` alone one for all commands of the script.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +18,9 @@ from importlib.resources import files
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit( [A-Z ]+)?$", re.MULTILINE)
 _CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
+_FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]* end|.*?^end)\n", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"--.*")
+_WORD = re.compile(r"\w+")
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"
@@ -41,7 +46,7 @@ def _script(name: str, source: str) -> Script:
 @cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
-    source = _INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8"))
+    source = _without_unused(_INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8")))
     return _script(
         name, _PERMIT.sub(lambda match: _check(match[1].split() if match[1] else commands_of(source)), source)
     )
@@ -60,6 +65,19 @@ def commands_of(source: str) -> list[str]:
 
 def _included(match: re.Match[str]) -> str:
     return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
+
+
+def _without_unused(source: str) -> str:
+    """Return a script without the functions that nothing in it calls."""
+    words = Counter(_WORD.findall(_COMMENT.sub("", source)))
+    words["require_command"] += len(_PERMIT.findall(source))
+
+    def used(match: re.Match[str]) -> str:
+        own = _WORD.findall(_COMMENT.sub("", match[0]))
+        return match[0] if words[match[1]] > own.count(match[1]) else ""
+
+    kept = _FUNCTION.sub(used, source)
+    return kept if kept == source else _without_unused(kept)
 
 
 def _check(commands: Sequence[str]) -> str:
