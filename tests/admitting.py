@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lifecycle.store.results import Admission, NewRequest, Parent, ShareLimits
 from lifecycle.store.transitions import Store
-from lifecycle.types import Labels
+from lifecycle.types import Event, Labels
 
 CHAT = Labels("m", "chat_completions", "stream")
 
@@ -27,6 +29,7 @@ async def admit(
     headers: bytes = b"",
     body: bytes = b"{}",
     storage: str = "",
+    openings: Sequence[Event] = (),
     webhook_url: str = "",
     parent: Parent | None = None,
     priority: int = 0,
@@ -52,6 +55,7 @@ async def admit(
         needs=needs,
         headers=headers,
         storage=storage,
+        openings=openings,
         webhook_url=webhook_url,
         parent=parent,
         priority=priority,

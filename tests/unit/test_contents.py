@@ -213,3 +213,18 @@ async def test_the_events_of_a_kept_request_are_counted(world: World) -> None:
         await world.append(number, rid="large")
     await world.finish(499, rid="large")
     assert await stored_bytes(world) - small > 499 * 8
+
+
+async def test_the_events_that_open_an_answer_are_no_output(world: World) -> None:
+    openings = ({"type": "response.created"}, {"type": "response.queued"})
+
+    async def output() -> tuple[int, int, int]:
+        record = await world.record()
+        return record.output_tokens, record.output_events, record.stream_length
+
+    await world.admit(storage=Storage.BACKGROUND, openings=openings)
+    assert await output() == (0, 0, 2)
+    await world.take()
+    assert await output() == (0, 0, 2)
+    await world.store.fail("r", "first_token_timeout", "why")
+    assert await output() == (0, 0, 2)

@@ -98,3 +98,9 @@ def test_the_sdk_repeats_only_what_is_worth_it(error: ApiError, calls: int, monk
 
 def test_a_message_that_is_not_utf8_is_still_sent() -> None:
     assert orjson.loads(ApiError(ErrorType.INTERNAL, "bad \ud800").body())["error"]["message"] == "bad \ufffd"
+
+
+@pytest.mark.parametrize(("status", "is_repeated"), [(400, False), (404, False), (408, True), (429, True), (503, True)])
+def test_clients_repeat_what_they_repeat_with_the_upstream_itself(status: int, is_repeated: bool) -> None:
+    headers = ApiError(ErrorType.INTERNAL, "why", status=status).headers()
+    assert headers.get("x-should-retry") == (None if is_repeated else "false")

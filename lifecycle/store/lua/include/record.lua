@@ -19,13 +19,19 @@ local function is_terminal(record)
   return record.status == 'completed' or record.status == 'failed' or record.status == 'cancelled'
 end
 
+-- Returns how many of the `number` events of a request's stream are its output. Before the first event that counts as
+-- one, there are only openings, which say that the answer begins.
+local function length_without_openings(record, number)
+  return (record.first_token_at or '') ~= '' and number or 0
+end
+
 -- Returns the record as JSON, with live progress and without the fields that only scripts need; '' for no record.
 local function public_record(rid, record)
   if not record then return '' end
   if record.status == 'running' or (record.status == 'queued' and (record.attempt ~= '0' or record.storage)) then
     local number, at = stream_end(rid)
-    local length = tostring(number)
-    record.output_tokens, record.output_events, record.stream_length = length, length, length
+    local length = tostring(length_without_openings(record, number))
+    record.output_tokens, record.output_events, record.stream_length = length, length, tostring(number)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
   record.nonce, record.resumable, record.headers, record.cost, record.weight, record.prompt_tokens = nil

@@ -83,8 +83,9 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   record.finish_reason = outcome.finish_reason
   record.finished_at = secs(now)
   record.stream_length = tostring(number)
-  record.output_tokens = record.reported_tokens or record.stream_length
-  record.output_events = tostring(math.min(tonumber(record.output_events) or number, number))
+  local produced_length = length_without_openings(record, number)
+  record.output_tokens = record.reported_tokens or tostring(produced_length)
+  record.output_events = tostring(math.min(tonumber(record.output_events) or produced_length, produced_length))
   if record.orphan_from then
     local produced = math.max(number, tonumber(record.produced_events) or 0)  -- a closed stream refuses some of them
     local orphans = math.max(0, produced - tonumber(record.orphan_from))
