@@ -23,7 +23,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client
 from lifecycle.store.transitions import Store
-from tests import processes
+from tests import certificate_store, processes
 from tests.chaos import faults
 from tests.distribution import Distribution, place_of
 from tests.leaks import clear, leaks
@@ -32,6 +32,8 @@ from worker import departure
 
 # A worker that a test runs in this process may end, and this process goes on.
 departure._PROCESS_SECS = 86_400.0
+
+certificate_store.share()
 
 pytest.register_assert_rewrite("tests.machine")  # its assertions are to show what differs
 
