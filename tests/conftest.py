@@ -23,14 +23,17 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.redis import Commands, make_client
 from lifecycle.store.transitions import Store
-from tests import processes
+from tests import certificate_store, processes
 from tests.chaos import faults
+from tests.distribution import Distribution, place_of
 from tests.leaks import clear, leaks
 from tests.waiting import wait_until
 from worker import departure
 
 # A worker that a test runs in this process may end, and this process goes on.
 departure._PROCESS_SECS = 86_400.0
+
+certificate_store.share()
 
 pytest.register_assert_rewrite("tests.machine")  # its assertions are to show what differs
 
@@ -53,15 +56,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for pytest-xdist, and mark as slow those that need a server.
-
-    What shares a cluster of processes runs in one of the processes of pytest-xdist, a file's tests too.
-    """
+    """Put the tests in order, and mark as slow those that need a server."""
+    items.sort(key=place_of)
     for item in items:
         if not item.path.is_relative_to(_FAST_TIER) or "redis_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
-        deployment = getattr(item, "callspec", None) and item.callspec.params.get("deployment")  # type: ignore[attr-defined]
-        item.add_marker(pytest.mark.xdist_group(f"conformance {deployment}" if deployment else item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Distribution | None:
+    return Distribution(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lifecycle.local.redis_process import ServerProcess
 from tests.preloaded.start import PARENT_MODULE
+from tests.waiting import block_until
 
 _ENDING_SECS = 3.0
 _POLL_SECS = 0.01
@@ -81,6 +82,23 @@ def end(pids: Iterable[int]) -> None:
         with suppress(ProcessLookupError, ChildProcessError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Block until a process that got SIGSTOP stands still with all its threads, or has ended."""
+    if sys.platform == "linux":
+        block_until(lambda: _states(pid) <= set("TZX"), f"a standstill of process {pid}")
+    else:
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
+def _states(pid: int) -> set[str]:
+    """Return the letters of /proc for the states of a process's threads; none when it has ended."""
+    found = set()
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):  # the thread has ended
+            found.add(stat.read_text().rpartition(")")[2].split()[0])
+    return found
 
 
 def gone(pid: int) -> bool:

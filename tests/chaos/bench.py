@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -26,6 +25,7 @@ from tests.chaos.links import Links, OpenLinks
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.readings import Reading
 from tests.cluster import Cluster, Process
+from tests.processes import wait_until_stopped
 from tests.sse import Stream
 from tests.waiting import wait_until
 
@@ -70,7 +70,7 @@ class Bench(Cluster):
     def freeze(self, process: Process) -> None:
         """Returns once it stands still."""
         process.signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        wait_until_stopped(process.pid)
 
     def thaw(self, process: Process) -> None:
         process.signal(signal.SIGCONT)

@@ -27,6 +27,7 @@ from lifecycle.settings import Settings
 from tests.cluster import Cluster, running
 from tests.cluster_setup import ClusterSetup
 from tests.conformance.calls import MAX_BODY_BYTES
+from tests.distribution import DEPLOYMENTS
 from tests.processes import kept
 from tests.shared_cluster import borrowed, shared_cluster
 
@@ -39,10 +40,10 @@ def cluster_url() -> Iterator[str]:
         yield setup.url
 
 
-@pytest.fixture(scope="package", params=["one server", "Redis Cluster"])
+@pytest.fixture(scope="package", params=DEPLOYMENTS)
 def deployment(request: pytest.FixtureRequest) -> str:
     """The URL."""
-    url: str = request.getfixturevalue("redis_url" if request.param == "one server" else "cluster_url")
+    url: str = request.getfixturevalue("redis_url" if request.param == DEPLOYMENTS[0] else "cluster_url")
     return url
 
 

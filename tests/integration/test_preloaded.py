@@ -11,7 +11,7 @@ import pytest
 
 from lifecycle.settings import Settings, as_environment
 from tests import processes
-from tests.cluster import START_SECS, running
+from tests.cluster import ROOT, START_SECS, running
 from tests.preloaded.start import REAL_STARTS, Started, start
 from tests.waiting import wait_until
 
@@ -20,7 +20,7 @@ import os
 import sys
 
 async def generate(request, context):
-    yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
+    yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {sys.path[:3]} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
 """
 
 forks = pytest.mark.skipif(
@@ -62,9 +62,10 @@ async def test_it_has_its_own_arguments_folder_session_and_modules(settings: Set
         body = {"model": "mine", "messages": [{"role": "user", "content": "hi"}]}
         answer = (await cluster.http.post(f"{cluster.frontends[0].url}/v1/chat/completions", json=body)).json()
         arguments = ["worker", "--model", "mine", "--engine", "my_engine:generate"]
+        path = [str(tmp_path), str(ROOT), str(tmp_path)]
         file = tmp_path / "my_engine.py"
         said = answer["choices"][0]["message"]["content"]
-        assert said == f"{arguments} {tmp_path} {worker.pid} {settings.namespace} {file}"
+        assert said == f"{arguments} {tmp_path} {worker.pid} {path} {settings.namespace} {file}"
 
 
 @forks
