@@ -155,7 +155,7 @@ async def measure(row: Row, size: Size, url: str, keys: dict[str, str], lines: s
     with tempfile.TemporaryDirectory() as directory:
         async with (
             running(settings, Path(directory), frontends=2, workers=1, headers=operator) as cluster,
-            AsyncClient(redis_url=url, namespace=settings.namespace) as client,
+            AsyncClient(redis_url=url, namespace=namespace, shards=size.shards) as client,
             httpx2.AsyncClient(timeout=120, limits=httpx2.Limits(max_connections=None), trust_env=False) as http,
         ):
             callers = Callers(http, list(cluster.frontends), keys)

@@ -20,7 +20,8 @@ from lifecycle.settings import Settings
 log = logging.getLogger(__name__)
 
 _WINDOW_SECS = 1.0  # at least
-_FIRST_EVENTS = 4  # that a decision by latency needs, of attempts that began after the last change
+_FIRST_EVENTS = 4  # that a decision by latency needs, of attempts that began after the last change; fewer where it has
+# added fewer slots, if the time between events is known
 _EVENTS = 20  # that the time between events needs
 _WAITING_TIMEOUT_SECS = 2.0
 
@@ -50,6 +51,7 @@ class ConcurrencyTuner:
         self._attempts = attempts
         self._controller: ConcurrencyController | None = None
         self._changed_at = self._looked_at = 0.0
+        self._added = 1  # slots, by the last change; negative after a cut
         self._first_events: list[float] = []  # seconds from an attempt's beginning
         self._produced: dict[ProducingAttempt, int] = {}  # when the attempts were looked at last
 
@@ -96,7 +98,7 @@ class ConcurrencyTuner:
     def _look(self, controller: ConcurrencyController, waiting: int | None) -> None:
         """Decide about the slots if enough was seen since the last decision."""
         event_secs = self._event_secs()
-        if waiting is None and len(self._first_events) < _FIRST_EVENTS:
+        if waiting is None and len(self._first_events) < self._needed(event_secs):
             return
         if self._slots.used > self._slots.size:
             return  # more run than the present limit allows, so what is seen is not due to it
@@ -107,9 +109,15 @@ class ConcurrencyTuner:
         self._first_events.clear()
         self._slots.reset_peak()
         if limit != before:
-            self._changed_at = _now()
+            self._changed_at, self._added = _now(), limit - before
             self._slots.resize(limit)
             log.debug("the worker has %d slots now, after %d", limit, before)
+
+    def _needed(self, event_secs: float | None) -> int:
+        """Return how many first events a decision by latency needs: with long answers, as many as slots were added."""
+        if event_secs is None or self._added < 0:
+            return _FIRST_EVENTS
+        return min(_FIRST_EVENTS, self._added)
 
     def _event_secs(self) -> float | None:
         """Return the median of the times between the events of each attempt since the last look."""

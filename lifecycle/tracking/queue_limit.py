@@ -79,11 +79,12 @@ class QueueLimit:
         if settings.shards == 1:
             return None
         flow, size = (admit.labels.model, admit.owner), len(admit.body)
-        depth = _cached(self._depths, flow)
-        await depth.refresh([settings.queue_limit], lambda: _alone(store.queue_depth(*flow)))
-        if depth.values[0] >= settings.queue_limit:
-            return "full"
         limits, shares = share_limits(settings, admit), None
+        depth, most = _cached(self._depths, flow), settings.queue_limit
+        nearest = _smaller(most, limits.owner_requests) if limits else most
+        await depth.refresh([nearest], lambda: _alone(store.queue_depth(*flow)))
+        if depth.values[0] >= most:
+            return "full"
         estimate = admit.place.estimate
         tokens = estimate.prompt + (_UNKNOWN_OUTPUT if estimate.output is None else estimate.output)
         if limits is not None:

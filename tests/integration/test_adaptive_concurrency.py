@@ -190,3 +190,18 @@ async def test_the_openai_engine_asks_its_upstream(serve: Serve) -> None:
     assert await engine.waiting() is None
     assert len(upstream.exchanges) == asked, "one that has no metrics is not asked again at once"
     assert {exchange.path for exchange in upstream.exchanges} == {"/metrics"}
+
+
+@pytest.mark.leaves_inflight
+async def test_long_answers_do_not_hold_the_growth_back(world: World, settings: Settings) -> None:
+    """Events that come as fast as before say that there is room, although no request ends for a long time."""
+
+    async def long(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        while not context.is_stopped:
+            yield "word "
+            await asyncio.sleep(0.005)
+
+    for number in range(10):
+        await world.admit(f"r{number}")
+    async with serving(settings.model_copy(update={"concurrency_max": CAPACITY}), long) as worker:
+        await wait_until(lambda: worker.about()["concurrency"] == CAPACITY, timeout=30, what="a worker that has grown")

@@ -150,3 +150,21 @@ async def test_over_several_shards_frontends_add_up(settings: dict[str, int], re
     store.queue_shares, store.queue_depth = shares, depth  # type: ignore[method-assign]
     assert await limit.refusal(request("r2")) == refused
     await store.commands.aclose()
+
+
+async def test_near_the_limit_of_a_key_what_waits_is_read_for_each_request() -> None:
+    """A sum of a tenth of a second ago would refuse a request although the queue has become empty since."""
+    store = fake_store(load({"shards": 4}))
+    limit, waiting = QueueLimit(store), 0
+
+    async def depth(model: str, owner: str) -> int:
+        return waiting
+
+    store.queue_depth = depth  # type: ignore[method-assign]
+    of_key = QueueShare(requests=2)
+    assert [await limit.refusal(request(f"r{number}", of_key)) for number in range(2)] == [None, None]
+    waiting = 2
+    assert await limit.refusal(request("r2", of_key)) == "queue_limit"
+    waiting = 0
+    assert await limit.refusal(request("r3", of_key)) is None
+    await store.commands.aclose()
