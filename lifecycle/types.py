@@ -321,7 +321,7 @@ class RequestRecord(NamedTuple):
             Status(raw["status"]),
             get("error_type", ""),
             get("error_message") or None,
-            _number(get("cancel_requested_at")),
+            float(at) if (at := get("cancel_requested_at")) else None,
             get("cancel_reason") or None,
             get("cancel_mode") or None,
             raw["on_disconnect"],
@@ -329,10 +329,10 @@ class RequestRecord(NamedTuple):
             get("worker") or None,
             int(get("attempt") or 0),
             float(raw["created_at"]),
-            _number(get("started_at")),
-            _number(get("first_token_at")),
-            _number(get("last_token_at")),
-            _number(get("finished_at")),
+            float(at) if (at := get("started_at")) else None,
+            float(at) if (at := get("first_token_at")) else None,
+            float(at) if (at := get("last_token_at")) else None,
+            float(at) if (at := get("finished_at")) else None,
             int(get("output_tokens") or 0),
             get("finish_reason") or None,
             get("owner") or None,
@@ -387,10 +387,6 @@ _INTERNAL = [
 ]
 _WAIT = ("queue_position", "estimated_wait_secs")
 _RECORD_FIELDS = tuple(name for name in RequestRecord._fields if name not in _INTERNAL)
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text else None
 
 
 def _between(earlier: float | None, later: float | None) -> float | None:

@@ -117,7 +117,7 @@ class Store(
             "" if request.max_tokens is None else request.max_tokens,
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
         )
-        outcome = cast(AdmissionOutcome, as_text(reply[0]))
+        outcome: AdmissionOutcome = reply[0].decode()
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
