@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -119,7 +119,8 @@ class ClientConnection:
         head, self._head = self._head, b""
         transport = cycle.transport
         if head:
-            cycle.transport = cast(asyncio.Transport, _Prefixed(transport, head))
+            prefixed: Any = _Prefixed(transport, head)
+            cycle.transport = prefixed
         sending = cycle.send({"type": "http.response.body", "body": data, "more_body": False})
         try:
             sending.send(None)  # one step runs it to its end: it waits only while the write buffer is full

@@ -39,7 +39,7 @@ def estimate_tokens(
     if endpoint in FORWARDS or SERVES + COUNT_TOKENS in needs:
         return TokenEstimate(prompt, 0)
     for name in _LIMITS.get(endpoint, ()):
-        limit = _whole(body.get(name))
+        limit = _whole(body[name]) if name in body else None
         if limit is not None:
             return TokenEstimate(prompt, min(limit * _answers(endpoint, body), _MOST_OUTPUT))
     return TokenEstimate(prompt, None)

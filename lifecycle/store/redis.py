@@ -130,7 +130,8 @@ class Commands:
         command = pack(args)
         reply: Reply = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
-        self._schedule()
+        if not self._scheduled:  # by an earlier command of this turn of the loop
+            self._schedule()
         value = await reply
         if isinstance(value, Exception):
             redirects = self._redirected and isinstance(value, (MovedError, AskError, TryAgainError))

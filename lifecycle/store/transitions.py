@@ -97,7 +97,7 @@ class Store(
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
             *request.record_fields(self._queued_fields(request)),
         )
-        outcome = cast(AdmissionOutcome, as_text(reply[0]))
+        outcome: AdmissionOutcome = reply[0].decode()
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)

@@ -206,33 +206,33 @@ class AdmissionControl:
             slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
             if slot is None:
                 raise Rejected("limit")
-        new = NewRequest(
-            rid=admit.rid,
-            nonce=nonce,
-            labels=admit.labels,
-            frontend=self._state.id_for(admit.rid),
-            body=admit.body,
-            on_disconnect=admit.on_disconnect,
-            grace_secs=admit.grace_secs,
-            queue_timeout_secs=limits.queue_secs,
-            first_token_timeout_secs=limits.first_token_secs,
-            deadline_secs=limits.deadline_secs,
-            traceparent=span.traceparent,
-            idempotency=admit.idempotency,
-            owner=admit.owner,
-            admit_by=slot.admit_by if slot else None,
-            needs=admit.needs,
-            headers=admit.headers,
-            storage=admit.storage,
-            openings=admit.openings,
-            webhook_url=self._webhook_url(admit),
-            parent=parent,
-            own_labels=admit.own_labels,
-            priority=admit.place.priority,
-            weight=admit.place.weight,
-            prompt_tokens=admit.place.estimate.prompt,
-            max_tokens=admit.place.estimate.output,
-            share_limits=self._share_limits(admit),
+        new = NewRequest(  # in the order of the fields: by name it takes several times as long
+            admit.rid,
+            nonce,
+            admit.labels,
+            self._state.id_for(admit.rid),
+            admit.body,
+            admit.on_disconnect,
+            admit.grace_secs,
+            limits.queue_secs,
+            limits.first_token_secs,
+            limits.deadline_secs,
+            span.traceparent,
+            admit.idempotency,
+            admit.owner,
+            slot.admit_by if slot else None,
+            admit.needs,
+            admit.headers,
+            admit.storage,
+            admit.openings,
+            admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else ""),
+            parent,
+            admit.own_labels,
+            admit.place.priority,
+            admit.place.weight,
+            admit.place.estimate.prompt,
+            admit.place.estimate.output,
+            self._share_limits(admit),
         )
         admission = await self._store.admit(new)
         if slot is not None and admission.outcome != "admitted":
@@ -256,6 +256,3 @@ class AdmissionControl:
         settings = self._store.settings
         limits = share_limits(settings, admit)
         return limits if limits is None or settings.shards == 1 else ShareLimits()
-
-    def _webhook_url(self, admit: AdmissionRequest) -> str:
-        return admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")

@@ -25,9 +25,17 @@ class BackgroundTasks:
         if self._closed:
             work.close()
             return
-        task = asyncio.get_running_loop().create_task(_logged(work, name))
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if isinstance(failure, StoreError):
+            log.warning("%s: %s", task.get_name(), failure)
+        elif failure is not None:
+            log.error("%s failed", task.get_name(), exc_info=failure)
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until the tasks that run now have ended, for at most `timeout_secs`."""
@@ -38,12 +46,3 @@ class BackgroundTasks:
         """Take no more work, and cancel and await what still runs."""
         self._closed = True
         await tasks.end(tuple(self._tasks))
-
-
-async def _logged(work: Coroutine[Any, Any, None], name: str) -> None:
-    try:
-        await work
-    except StoreError as failure:
-        log.warning("%s: %s", name, failure)
-    except Exception:
-        log.exception("%s failed", name)

@@ -1,7 +1,7 @@
 """Count a request in once and out once, however it ends.
 
 A guard starts out marked as cancelled, so that a code path that forgets to mark it is not counted as a success;
-`mark_ok` and `mark_error` change that before it is released. Redis holds the cluster-wide counts; this is the share of
+`mark` and `mark_error` change that before it is released. Redis holds the cluster-wide counts; this is the share of
 one process in the metrics.
 """
 
@@ -27,20 +27,13 @@ class InflightGuard:
             self._queued = queued
             self._metrics.queued.value += 1 if queued else -1
 
-    def mark_ok(self) -> None:
-        """Count a success when released."""
-        self._error_type = ErrorType.NONE
-
     def mark_error(self, error_type: ErrorType) -> None:
         """Count this error when released."""
         self._error_type = error_type
 
     def mark(self, record: RequestRecord) -> None:
         """Count what the terminal record says when released."""
-        if record.status is Status.COMPLETED:
-            self.mark_ok()
-        else:
-            self.mark_error(ErrorType(record.error_type))
+        self._error_type = ErrorType.NONE if record.status is Status.COMPLETED else ErrorType(record.error_type)
 
     def release(self) -> None:
         """Leave the gauges and count the outcome. A second call changes nothing."""

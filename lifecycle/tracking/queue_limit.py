@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
+from lifecycle.queue_share import NO_SHARE
 from lifecycle.settings import Settings
 from lifecycle.store.results import ShareLimits
 from lifecycle.store.transitions import Store
@@ -45,11 +46,13 @@ class _Sums:
 
 def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
     """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
-    share = admit.place.share
+    share, tokens, body_bytes = admit.place.share, settings.owner_queue_tokens, settings.owner_queue_bytes
+    if share is not NO_SHARE:
+        tokens, body_bytes = _smaller(tokens, share.tokens), _smaller(body_bytes, share.body_bytes)
     limits = ShareLimits(
         share.requests,
-        _smaller(settings.owner_queue_tokens, share.tokens),
-        _smaller(settings.owner_queue_bytes, share.body_bytes),
+        tokens,
+        body_bytes,
         settings.model_queue_limit,
         settings.model_queue_tokens,
         settings.model_queue_bytes,

@@ -92,18 +92,15 @@ class Readers:
             if feed.record is None or (admitting and status is ConnectionStatus.CLOSED_UNEXPECTEDLY):
                 return await self.report(feed, status, admitting=admitting)
             if admitting:
-                await self._publish(feed.rid, status)
+                # How the response to an ended request was closed. Nothing depends on it, so it is not written.
+                message = orjson.dumps({"type": "connection", "status": status})
+                await self._store.commands.execute("PUBLISH", self._store.keys.channel(feed.rid), message)
             return None  # the readers of an ended request are not counted
         except StoreUnavailable as failure:
             log.warning("the end of a connection of %s could not be written: %s", feed.rid, failure)
             return None
         finally:
             feed.unpin()
-
-    async def _publish(self, rid: str, status: ConnectionStatus) -> None:
-        """Publish how the response to an ended request was closed. Nothing depends on it, so it is not written."""
-        message = orjson.dumps({"type": "connection", "status": status})
-        await self._store.commands.execute("PUBLISH", self._store.keys.channel(rid), message)
 
     async def _report_closed(self, feed: RequestFeed) -> None:
         """Report the loss of a reader that failed to attach, and that Redis may count."""
