@@ -76,11 +76,18 @@ def test_completion_tokens_byte_for_byte() -> None:
 
 
 def test_finish_byte_for_byte() -> None:
-    assert encoder(CHAT).finish("stop") == (
-        CHAT_HEAD + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
-    )
+    begun = encoder(CHAT)
+    begun.tokens(1, 1, ["a"])
+    assert begun.finish("stop") == (CHAT_HEAD + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n')
     assert encoder(TEXT, include_usage=True).finish("length") == (
         TEXT_HEAD + b'{"index":0,"text":"","logprobs":null,"finish_reason":"length"}],"usage":null}\n\n'
+    )
+
+
+def test_an_empty_answer_has_the_role_too() -> None:
+    assert encoder(CHAT, include_usage=True).finish("stop") == (
+        CHAT_HEAD + b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":"stop"}],'
+        b'"usage":null}\n\n'
     )
 
 

@@ -257,7 +257,10 @@ class ChunkEncoder:
         rest = {} if self._include_usage or held else progress.usage_rest
         if not progress.is_finished:
             fields = progress.repeated | rest
-            return held + self._before_reason + orjson.dumps(finish_reason) + self._close(fields)
+            before_reason = self._before_reason
+            if self._chat and 0 not in self._first_events:  # the answer is empty: this is the choice's first event
+                before_reason = self._first_open[1:] + b'""},"logprobs":null,"finish_reason":'
+            return held + before_reason + orjson.dumps(finish_reason) + self._close(fields)
         if rest and self._rest_is_late:
             return self._head + encode_json({"choices": []} | rest)[1:] + b"\n\n"
         return held
