@@ -287,7 +287,8 @@ class Attempt:
         """Return the outcome with the engine's usage, the number of its events with content, and its items."""
         content_events = max(0, self.sink.produced - self._without_content)
         item_ids = tuple(self._item_ids)[:_MAX_ITEM_IDS]
-        return outcome._replace(usage=reported_usage(self.context), content_events=content_events, item_ids=item_ids)
+        usage = reported_usage(self.context)
+        return Outcome(*outcome[:5], usage, content_events, outcome.produced_events, item_ids)
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""

@@ -194,11 +194,11 @@ class RequestFeed:
             if self.starts.get(attempt, nonce) != nonce:
                 self._compare_start(attempt, nonce, event["base"])
             self.take_started()
+        elif kind == "terminal":
+            self.take_terminal(RequestRecord.from_hash(event["record"]), End.from_event(event["outcome"]))
         elif kind == "requeued":
             self.take_requeued()
         elif kind == "unsent":
             self.take_unsent(event["id"])
         elif kind == "end":
             self.take_end(End.from_event(event))
-        elif kind == "terminal":
-            self.take_terminal(RequestRecord.from_hash(event["record"]), End.from_event(event["outcome"]))
