@@ -24,7 +24,22 @@ _CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds, of the SDKs that Stainl
 _GRACE = "x-disconnect-grace-secs"
 _QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT = "x-queue-timeout-secs", "x-first-token-timeout-secs"
 _DEADLINE = "x-deadline-secs"
-_LIMITS = frozenset({_QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT, _DEADLINE, _CLIENT_TIMEOUT})
+_READ = frozenset(
+    {
+        "x-request-id",
+        "idempotency-key",
+        "x-on-disconnect",
+        _GRACE,
+        _QUEUE_TIMEOUT,
+        _FIRST_TOKEN_TIMEOUT,
+        _DEADLINE,
+        _CLIENT_TIMEOUT,
+        "traceparent",
+        "x-parent-request-id",
+        "x-webhook-url",
+    }
+)
+"""The headers that CallHeaders has a field for."""
 
 
 class CallHeaders(NamedTuple):
@@ -46,6 +61,10 @@ class CallHeaders(NamedTuple):
 
         Raises ApiError (400) that names the first invalid header in `param`.
         """
+        if _READ.isdisjoint(headers):  # as for most calls
+            limits = Limits(settings.queue_timeout_secs, settings.first_token_timeout_secs, settings.deadline_secs)
+            grace_secs, for_engine = settings.disconnect_grace_secs, _forwarded(headers, settings, forwarded)
+            return cls(None, None, settings.on_disconnect, grace_secs, limits, tracing.incoming(""), for_engine)
         key = _idempotency_key(headers)
         return cls(
             request_id=headers.get("x-request-id") if settings.request_id_header else None,
@@ -134,9 +153,6 @@ def _grace_secs(headers: Headers, settings: Settings, *, is_repeatable: bool) ->
 
 def _limits(headers: Headers, settings: Settings) -> Limits:
     """Return the settings' limits, which a header can shorten but not extend."""
-
-    if _LIMITS.isdisjoint(headers):
-        return Limits(settings.queue_timeout_secs, settings.first_token_timeout_secs, settings.deadline_secs)
 
     def shorter(name: str, default_secs: float) -> float:
         value = _seconds(headers, name, zero=False)

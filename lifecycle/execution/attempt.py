@@ -55,10 +55,10 @@ class Attempt:
         self.rid = rid
         self.attempt = start.attempt
         self.context = EngineContext(rid, start.attempt)
-        self.context.emitted = emitted
-        served = start.served
-        self.context.endpoint, self.context.owner = served, start.owner
-        self.context.headers = orjson.loads(start.headers) if start.headers else {}
+        served, context = start.served, self.context
+        context.emitted, context.endpoint, context.owner = emitted, served, start.owner
+        if start.headers:
+            context.headers = orjson.loads(start.headers)
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
         self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
         self._engine = engine
@@ -69,7 +69,7 @@ class Attempt:
         self._translated = engine_for(engine, served, origin)
         self._is_translated = self._translated is not engine
         self._format = format_of(served, origin)
-        if all(map(self._format.is_opening, emitted)):
+        if emitted and all(map(self._format.is_opening, emitted)):
             self.sink.openings = start.base
         self._on_first_event = on_first_event
         self._settings = settings

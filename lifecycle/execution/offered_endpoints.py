@@ -19,7 +19,7 @@ def offered_endpoints(engine: Engine) -> Mapping[str, str]:
     Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
     """
     declared: object = getattr(engine, "endpoints", DEFAULT)
-    if type(declared) is tuple and declared:  # the usual case, asked twice for each request
+    if type(declared) is tuple and declared:  # the usual case, asked at each take
         return _offered(declared)
     if isinstance(declared, (str, Mapping)) or not isinstance(declared, Collection) or not declared:
         raise EngineLoadError(

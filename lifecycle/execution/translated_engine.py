@@ -19,7 +19,7 @@ from lifecycle.types import TRANSLATABLE, TRANSLATED, Endpoint, Event
 
 def engine_for(engine: Engine, endpoint: str, origin: Origin) -> Engine:
     """Return the engine for one attempt: itself, or one that translates if it does not serve the endpoint."""
-    if offered_endpoints(engine).get(endpoint) != TRANSLATED:
+    if endpoint not in TRANSLATABLE or offered_endpoints(engine).get(endpoint) != TRANSLATED:
         return engine
     return TranslatedEngine(engine, TRANSLATABLE[Endpoint(endpoint)], TRANSLATIONS[endpoint](origin))
 

@@ -42,7 +42,7 @@ def incoming(given: str) -> str:
     `given` is the client's header, '' without one. An invalid header counts as none.
     """
     current = _traceparent(trace.get_current_span()) if is_on() else ""
-    return current or (given if _TRACEPARENT.fullmatch(given) else "")
+    return current or (given if given and _TRACEPARENT.fullmatch(given) else "")
 
 
 class RequestSpan:

@@ -122,6 +122,9 @@ class RequestFeed:
 
         The tokens behind `base` are new then, though tokens with their numbers have come before.
         """
+        if not self.starts:  # the first tokens of all
+            self.starts[attempt] = nonce
+            return
         first = self.starts.setdefault(attempt, nonce)
         later = [other for other in self.starts if other > attempt]
         if nonce and (later or first not in ("", nonce)):
@@ -191,11 +194,11 @@ class RequestFeed:
             if self.starts.get(attempt, nonce) != nonce:
                 self._compare_start(attempt, nonce, event["base"])
             self.take_started()
+        elif kind == "terminal":
+            self.take_terminal(RequestRecord.from_hash(event["record"]), End.from_event(event["outcome"]))
         elif kind == "requeued":
             self.take_requeued()
         elif kind == "unsent":
             self.take_unsent(event["id"])
         elif kind == "end":
             self.take_end(End.from_event(event))
-        elif kind == "terminal":
-            self.take_terminal(RequestRecord.from_hash(event["record"]), End.from_event(event["outcome"]))

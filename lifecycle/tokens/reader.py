@@ -260,10 +260,10 @@ class TokenReader:
             return item if item.last == self.number else self._lost(_READ_IS_LOST)
         if item.last <= self.number:
             return None
-        events = item.events[self.number + 1 - item.first :] if item.first <= self.number else item.events
-        accepted = Tokens(item.attempt, self.number + 1, events, item.nonce)
+        if item.first <= self.number:
+            item = Tokens(item.attempt, self.number + 1, item.events[self.number + 1 - item.first :], item.nonce)
         self.attempt, self.number, self._start.nonce = item.attempt, item.last, item.nonce
-        return accepted
+        return item
 
     def _go_back_to_stream(self, source: _Source = _Source.STREAM) -> None:
         self._source = source
