@@ -161,5 +161,5 @@ def summary_of(failure: StoreError) -> str:
 
 
 def _may_succeed_later(status: int) -> bool:
-    """Return whether the cause may pass: a limit or a failure of the server, but not an invalid call."""
-    return status == 429 or status >= 500
+    """Return whether the cause may pass: a time, a limit or a failure of the server, but not an invalid call."""
+    return status in (408, 429) or status >= 500
