@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lifecycle.store.results import Admission, NewRequest, Parent, ShareLimits
+from lifecycle.store.new_request import NewRequest, Parent, ShareLimits
+from lifecycle.store.results import Admission
 from lifecycle.store.transitions import Store
 from lifecycle.types import Event, Labels
 

@@ -14,8 +14,9 @@ import orjson
 from lifecycle.ids import new_nonce, new_start_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.queues import TAKE_LIMIT
-from lifecycle.store.results import Append, NewRequest, Outcome
+from lifecycle.store.results import Append, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.servers import ask, info

@@ -10,7 +10,7 @@ from benchmarks.core.table import Table
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
-from lifecycle.store.results import NewRequest
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.types import OnDisconnect, Role
 from tests.joining import join

@@ -9,7 +9,8 @@ from functools import partial
 from benchmarks.core import bench
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.results import START_LOST, NewRequest, StartedAttempt
+from lifecycle.store.new_request import NewRequest
+from lifecycle.store.results import START_LOST, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, ErrorType, OnDisconnect, Role
 

@@ -15,8 +15,9 @@ from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import browse, bulk_cancel, cluster
 from lifecycle.store.connect import open_store
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.results import ExpiredReplica, NewRequest
+from lifecycle.store.results import ExpiredReplica
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, OnDisconnect, Role
 from tests.joining import join

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from lifecycle.ids import new_start_nonce
-from lifecycle.store.results import NewRequest, Start
+from lifecycle.store.new_request import NewRequest
+from lifecycle.store.results import Start
 from lifecycle.store.runner import ScriptRunner, as_text
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, cast
 
 import orjson
 
-from lifecycle.store.results import Parent
+from lifecycle.store.new_request import Parent
 from lifecycle.store.runner import ScriptRunner, as_text
 
 CHILDREN_LIMIT = 1000  # of one request, without those that have ended

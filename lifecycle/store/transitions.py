@@ -14,6 +14,7 @@ from lifecycle.store.listings import Listings
 from lifecycle.store.local_starts import LocalStarts
 from lifecycle.store.lost_starts import LostStarts
 from lifecycle.store.membership import Membership, fenced
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.queues import Queues
 from lifecycle.store.request_trees import RequestTrees
 from lifecycle.store.results import (
@@ -24,7 +25,6 @@ from lifecycle.store.results import (
     Disconnection,
     Ended,
     Failure,
-    NewRequest,
     Outcome,
     ended_of,
     record_of,

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from lifecycle.errors import Fenced, StoreFull, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import NewRequest, Parent, ShareLimits, Start
+from lifecycle.store.new_request import NewRequest, Parent, ShareLimits
+from lifecycle.store.results import Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan

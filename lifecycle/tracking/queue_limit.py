@@ -13,7 +13,7 @@ from typing import Literal
 
 from lifecycle.queue_share import NO_SHARE
 from lifecycle.settings import Settings
-from lifecycle.store.results import ShareLimits
+from lifecycle.store.new_request import ShareLimits
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.admission import AdmissionRequest
 

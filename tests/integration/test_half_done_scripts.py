@@ -18,8 +18,9 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
+from lifecycle.store.new_request import NewRequest, Parent
 from lifecycle.store.quota_slots import QuotaSlots
-from lifecycle.store.results import START_LOST, Append, NewRequest, Outcome, Parent, StartedAttempt, UnservedModel
+from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.types import CancelMode, Labels, ReplicaAction, Role

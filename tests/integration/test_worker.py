@@ -12,8 +12,9 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import ExpiredReplica, NewRequest, Taken
+from lifecycle.store.results import ExpiredReplica, Taken
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Role
 from tests.conftest import MakeSettings, MakeStore

@@ -9,6 +9,7 @@ import orjson
 
 from lifecycle.errors import Fenced
 from lifecycle.replica.parent_checks import ParentChecks
+from lifecycle.store.new_request import NewRequest, Parent
 from lifecycle.store.request_trees import Child
 from lifecycle.store.results import (
     START_LOST,
@@ -16,10 +17,8 @@ from lifecycle.store.results import (
     Ended,
     ExpiredReplica,
     Failure,
-    NewRequest,
     Offer,
     Outcome,
-    Parent,
     StartedAttempt,
     UnservedModel,
 )

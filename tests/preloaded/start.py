@@ -26,7 +26,7 @@ _ENDING_SECS = 5.0
 
 
 class Started(Protocol):
-    """What tests need of a process, as in asyncio.subprocess.Process."""
+    """Declare what tests need of a process, as in asyncio.subprocess.Process."""
 
     @property
     def pid(self) -> int: ...

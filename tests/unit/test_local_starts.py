@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.store.results import NewRequest, Outcome, Parent, Reaped, Start
+from lifecycle.store.new_request import NewRequest, Parent
+from lifecycle.store.results import Outcome, Reaped, Start
 from lifecycle.types import Labels, Role, Status
 from tests.unit.world import World
 

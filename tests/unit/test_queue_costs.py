@@ -1,4 +1,4 @@
-"""What requests cost their owners once it is known: debts, and the mean that stands for answers without a limit."""
+"""The costs of requests are corrected once they are known: debts, and the mean for answers without a limit."""
 
 from __future__ import annotations
 

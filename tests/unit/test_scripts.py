@@ -13,9 +13,10 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.new_request import NewRequest
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
-from lifecycle.store.results import START_LOST, Append, ExpiredReplica, NewRequest, Outcome, QueuedPage, StartedAttempt
+from lifecycle.store.results import START_LOST, Append, ExpiredReplica, Outcome, QueuedPage, StartedAttempt
 from lifecycle.store.shard_queues import read_shard_queue
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent

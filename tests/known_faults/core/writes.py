@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import orjson
 
 from lifecycle.ids import new_nonce
-from lifecycle.store.results import Append, NewRequest
+from lifecycle.store.new_request import NewRequest
+from lifecycle.store.results import Append
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.known_faults.core.replicas import BODY, MODEL
