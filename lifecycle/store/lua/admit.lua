@@ -40,17 +40,18 @@ for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
 if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
---- @permit SET XADD HSET ZADD HSETNX HINCRBY ZPOPMIN ZREVRANGE ZRANGE ZSCORE
+--- @permit SET XADD HSET ZADD HSETNX HINCRBY ZPOPMIN ZSCORE
 
 local created_at = secs(now)
+-- It reads before it writes, and nothing was written before.
+enqueue({id = rid, model = model, owner = owner, priority = fields.priority, created_at = created_at, share = share},
+  false, #body)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
 -- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
   'created_at', created_at, 'nonce', nonce, 'id', rid, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
 if share then redis.call('HSET', key, 'share', share) end
-enqueue({id = rid, model = model, owner = owner, priority = fields.priority, created_at = created_at, share = share},
-  false, #body)
 begin_request(rid, frontend, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued', now,
   fields)
 if openings ~= '' then

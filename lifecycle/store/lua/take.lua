@@ -173,9 +173,9 @@ local function try(model, priority, flow, rid)
     unsupported[#unsupported + 1] = {rid, model, request.endpoint, request.needs or ''}
     return 'skipped'
   end
-  if #started > 0 and bytes + body_bytes(rid) > bytes_limit then return 'full' end
-
   local body = read_body(rid)
+  if #started > 0 and bytes + #body > bytes_limit then return 'full' end
+
   local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
   local started_at, attempt = secs(now), tonumber(request.attempt) + 1
   bytes, request.attempt = bytes + #body, tostring(attempt)

@@ -68,11 +68,11 @@ local function enqueue(record, is_front, bytes)
   elseif last then
     place = math.max(place, tonumber(last) + 0.000002)  -- whatever Redis's clock does
   end
+  if not last then activate(model, priority, owner) end
   if redis.call('ZADD', flow, secs(place), record.id) == 1 then
     count_queued(model, owner, '1', bytes or body_bytes(record.id))
     if record.share then count_share(model, owner, record.share, '') end
   end
-  if not last then activate(model, priority, owner) end
   to_ring[#to_ring + 1] = model
 end
 
