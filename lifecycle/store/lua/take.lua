@@ -130,14 +130,17 @@ local function is_served(endpoint, needs)
   return true
 end
 
--- Advances the virtual time of an owner, who is served at `reached`, by the cost of a request. Returns the cost.
+-- Advances the virtual time of an owner, who is served at `reached`, by the cost of a request. Returns the cost. What was
+-- given back to the owner and let it pass nobody is used up first: see correct_cost.
 local function charge(model, priority, owner, reached, record)
   local state = state_of(model)
   local cost = estimated_cost(record.prompt_tokens, record.max_tokens, state.mean)
-  local after = secs(reached + cost / weight_of(record))
-  state.latest = math.max(state.latest, tonumber(after))
-  redis.call('ZADD', P .. 'virtual_times:' .. model, after, owner)
-  redis.call('ZADD', level_key(model, priority), 'XX', after, owner)
+  local times = P .. 'virtual_times:' .. model
+  local known = tonumber(redis.call('ZSCORE', times, owner) or '') or reached
+  local after = math.min(known, reached) + cost / weight_of(record)
+  state.latest = math.max(state.latest, after)
+  redis.call('ZADD', times, secs(after), owner)
+  redis.call('ZADD', level_key(model, priority), 'XX', secs(math.max(after, reached)), owner)
   state.virtual_time = math.max(state.virtual_time, reached)
   state.levels[priority] = math.max(state.levels[priority] or 0, reached)
   state.starts, state.taken = state.starts + 1, state.taken + 1
