@@ -84,7 +84,7 @@ class Size(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Hold the tokens and requests of each owner, and at how many starts an owner had nothing else waiting."""
+    """Count the tokens and requests of each owner, and at how many starts an owner had nothing else waiting."""
 
     tokens: Counter[str]
     requests: Counter[str]

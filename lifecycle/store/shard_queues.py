@@ -22,7 +22,7 @@ class Flow(NamedTuple):
     size: int
     oldest_at: float  # since when the one waits that does so for longest
     weight: float
-    costs: tuple[float, ...]  # of the first ones, in tokens as estimated
+    costs: tuple[float, ...]  # of the first ones, in tokens as estimated, without what was given back to the owner
 
 
 class Place(NamedTuple):
@@ -93,16 +93,12 @@ async def read_whole_queue(store: ScriptRunner, shard: int, model: str) -> Shard
 
 
 def _flow(raw: list[bytes | int], mean_tokens: float) -> Flow:
-    priority, owner, virtual_time, size, oldest_at, weight, *tokens = (as_text(part) for part in raw)
-    return Flow(
-        int(priority),
-        owner,
-        float(virtual_time),
-        int(size),
-        float(oldest_at),
-        max(float(weight), 0.001),
-        tuple(
-            max(1.0, float(prompt) + (float(output) if output else mean_tokens))
-            for prompt, output in zip(tokens[::2], tokens[1::2], strict=True)
-        ),
-    )
+    priority, owner, virtual_time, size, oldest_at, weight, credit, *tokens = (as_text(part) for part in raw)
+    counted = max(float(weight), 0.001)
+    left, costs = float(credit) * counted, []
+    for prompt, output in zip(tokens[::2], tokens[1::2], strict=True):
+        cost = max(1.0, float(prompt) + (float(output) if output else mean_tokens))
+        used = min(left, cost)
+        left -= used
+        costs.append(cost - used)
+    return Flow(int(priority), owner, float(virtual_time), int(size), float(oldest_at), counted, tuple(costs))

@@ -10,99 +10,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
 import lifecycle
-from lifecycle.fastapi.api_key import new_key
-from lifecycle.fastapi.caller import KeyRole, PriorityRange
-from lifecycle.queue_share import QueueShare
 from lifecycle.settings import Settings, as_environment
-from lifecycle.store.transitions import Store
-from tests.cluster import Cluster, running
-from tests.conftest import MakeSettings, connect
+from tests.conftest import MakeSettings
+from tests.queue_scene import MODEL, Scene, keys_of, open_scene
 from tests.sse import chat
 from tests.waiting import wait_until
-
-MODEL = "m"
-
-
-class Scene:
-    """A cluster with keys, and one worker with one slot, whose engine waits for a file to exist."""
-
-    def __init__(self, cluster: Cluster, keys: dict[str, str], file: Path, directory: Path) -> None:
-        self.cluster = cluster
-        self.keys = keys
-        self.file = file
-        self._gate = directory / "gate"
-        self._calls: list[asyncio.Task[httpx2.Response]] = []
-
-    @property
-    def url(self) -> str:
-        return self.cluster.frontends[0].url
-
-    def bearer(self, name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[name]}"}
-
-    def sdk(self, name: str, **more: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key=self.keys[name], max_retries=0, **more)
-
-    async def send(self, name: str, **fields: Any) -> httpx2.Response:
-        """Send a call that is expected to be refused."""
-        headers = self.bearer(name) | {k.replace("_", "-"): v for k, v in fields.pop("headers", {}).items()}
-        body = chat(str(self._gate), MODEL, stream=False, **fields)
-        return await self.cluster.http.post(self.url + "/v1/chat/completions", json=body, headers=headers)
-
-    async def wait(self, name: str, rid: str, status: str = "queued", **fields: Any) -> dict[str, Any]:
-        """Send a call in the background, and return its record once it has the status."""
-        headers = self.bearer(name) | {"X-Request-Id": rid}
-        body = chat(str(self._gate), MODEL, stream=False, **fields)
-        post = self.cluster.http.post(self.url + "/v1/chat/completions", json=body, headers=headers)
-        self._calls.append(asyncio.create_task(post))
-
-        async def found() -> dict[str, Any] | None:
-            answer = await self.cluster.http.get(f"{self.url}/v1/requests/{rid}")
-            record: dict[str, Any] = answer.json()
-            return record if answer.status_code == 200 and record["status"] == status else None
-
-        record: dict[str, Any] = await wait_until(found)
-        return record
-
-    async def record(self, rid: str) -> dict[str, Any]:
-        return await self.cluster.record(rid)
-
-    async def runs_for(self, secs: float) -> None:
-        """Let the model's requests have run for so long on average."""
-        settings = self.cluster.settings
-        store = Store(connect(settings), settings)
-        await store.command("HSET", f"{store.keys.prefixes[0]}queue:{MODEL}", "mean_secs", secs)
-        await store.commands.aclose()
-
-    async def release(self) -> list[httpx2.Response]:
-        """Let everything run to its end."""
-        self._gate.touch()
-        return await asyncio.gather(*self._calls)
 
 
 @pytest.fixture
 def scene_of(make_settings: MakeSettings, tmp_path: Path) -> Any:
     @asynccontextmanager
     async def scene(**settings: Any) -> AsyncIterator[Scene]:
-        made = {
-            "acme": new_key("acme", KeyRole.CLIENT, 0, 4.0, PriorityRange(-10, 10)),
-            "globex": new_key("globex", KeyRole.CLIENT),
-            "small": new_key("small", KeyRole.CLIENT, 2, queue_share=QueueShare(tokens=150)),
-            "ops": new_key("ops", KeyRole.OPERATOR),
-        }
-        file = tmp_path / "keys"
-        file.write_text("".join(f"{kept.line}\n" for _, kept in made.values()))
-        keys = {name: key for name, (key, _) in made.items()}
-        given = make_settings(api_keys=str(file), concurrency=1, heartbeat_secs=0.5, lease_secs=5.0, **settings)
-        operator = {"Authorization": f"Bearer {keys['ops']}"}
-        async with running(given, tmp_path, workers=0, headers=operator) as cluster:
-            await cluster.worker(MODEL, "tests.engines:waiting")
-            yield Scene(cluster, keys, file, tmp_path)
+        given = {"api_keys": str(tmp_path / "keys"), "concurrency": 1, "heartbeat_secs": 0.5, "lease_secs": 5.0}
+        async with open_scene(make_settings(**given | settings), tmp_path, keys_of()) as scene:
+            yield scene
 
     return scene
 
@@ -139,10 +64,10 @@ async def test_requests_start_by_priority_within_the_range_of_their_key(scene_of
 
 async def test_the_sdk_sends_a_priority_and_a_wrong_one_is_named(scene_of: Any) -> None:
     async with scene_of() as scene:
-        scene._gate.touch()
+        scene.gate.touch()
         async with scene.sdk("acme") as sdk:
             ask = sdk.chat.completions.create
-            messages: Any = [{"role": "user", "content": str(scene._gate)}]
+            messages: Any = [{"role": "user", "content": str(scene.gate)}]
             done = await ask(model=MODEL, messages=messages, extra_body={"priority": -3})
             assert (await scene.record(done.id))["priority"] == -3
             with pytest.raises(openai.BadRequestError) as refused:
@@ -262,9 +187,9 @@ async def test_a_key_may_have_only_so_many_tokens_queued(scene_of: Any) -> None:
 
 async def test_a_deadline_that_cannot_be_met_is_refused_at_once(scene_of: Any) -> None:
     async with scene_of(refuse_hopeless=True) as scene:
-        scene._gate.touch()
+        scene.gate.touch()
         await scene.wait("globex", "before", "completed")  # from now on it is known for how long one runs
-        scene._gate.unlink()
+        scene.gate.unlink()
         await scene.wait("globex", "running", "running")
         await scene.runs_for(10)
         for number in range(3):
@@ -291,7 +216,7 @@ async def test_the_sdks_timeout_may_be_the_deadline(scene_of: Any, is_wanted: bo
     on_disconnect = "continue" if is_wanted else "cancel"
     async with scene_of(adopt_client_timeout=is_wanted, on_disconnect=on_disconnect) as scene:
         async with scene.sdk("acme", timeout=1.5) as sdk:
-            messages: Any = [{"role": "user", "content": str(scene._gate)}]
+            messages: Any = [{"role": "user", "content": str(scene.gate)}]
             with pytest.raises((openai.APITimeoutError, openai.InternalServerError)):
                 await sdk.chat.completions.create(model=MODEL, messages=messages, extra_headers={"X-Request-Id": "r"})
 

@@ -186,14 +186,14 @@ _OF_REPLICAS = (
     "claim_children",
     "parents",
     "cancel",
+    "queued",
+    "fail",
 )
 SCRIPTS = {
     "frontend": (
         "admit",
         "attach",
         "disconnect",
-        "fail",
-        "cancel",
         "list",
         "browse",
         "reserve",

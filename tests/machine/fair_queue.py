@@ -109,15 +109,16 @@ class FairQueues:
         estimate = request.max_tokens if request.max_tokens is not None else FIRST_MEAN_TOKENS if mean is None else mean
         cost = max(1.0, estimate)
         reached = level[request.owner]
-        after = round(reached + cost / request.weight, 6)
-        queue.times[request.owner] = level[request.owner] = after
+        after = round(min(queue.times.get(request.owner, reached), reached) + cost / request.weight, 6)
+        queue.times[request.owner] = after
+        level[request.owner] = max(after, reached)
         queue.virtual_time = max(queue.virtual_time, reached)
         queue.served[request.priority] = max(queue.served.get(request.priority, 0.0), reached)
         request.cost = round(cost)
         return after
 
-    def settle(self, request: Tracked, tokens: int) -> None:
-        """Charge what a request has cost in fact."""
+    def settle(self, request: Tracked, tokens: int, *, yields: bool = False) -> None:
+        """Charge what a request has cost in fact. What is given back when it `yields` passes nobody who is next."""
         if request.cost is None:
             return
         queue, owner = self.of(request), request.owner
@@ -131,7 +132,9 @@ class FairQueues:
             queue.virtual_time = max(queue.virtual_time, after)
         for level in queue.levels.values():
             if by < 0 and owner in level and after < level[owner] <= before:
-                level[owner] = after
+                others = sorted(place for other, place in level.items() if other != owner)
+                moved = round(max(after, others[0] + 0.000001), 6) if others and yields else after
+                level[owner] = min(level[owner], moved)
 
     def note_answer(self, request: Tracked) -> None:
         queue, tokens = self.of(request), request.number

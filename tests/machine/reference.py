@@ -334,7 +334,7 @@ class ReferenceModel(Takes, LostStarts, Trees):
     def _terminate(self, request: Tracked, status: str, error_type: str, finish_reason: str = "") -> None:
         assert not request.terminal, f"{request.rid} would end twice"
         self.queues.remove(request)
-        self.queues.settle(request, request.number)
+        self.queues.settle(request, request.number, yields=True)
         if request.worker:
             self.pending_cancellations[request.worker].discard(request.rid)
         if request.status == "running" and status == "completed":

@@ -275,8 +275,14 @@ _QUEUE = (
     Mutant(
         "take advances no virtual time",
         _LUA + "take.lua",
-        "  local after = secs(reached + cost / weight_of(record))\n",
-        "  local after = secs(reached)\n",
+        "  local after = math.min(known, reached) + cost / weight_of(record)\n",
+        "  local after = reached\n",
+    ),
+    Mutant(
+        "what is given back to an owner passes who is next",
+        _INCLUDE + "cost.lua",
+        "prompt_tokens + output_tokens, true)",
+        "prompt_tokens + output_tokens)",
     ),
     Mutant(
         "a request that starts stays in its flow",

@@ -1,4 +1,4 @@
-"""The costs of requests are corrected once they are known: debts, and the mean for answers without a limit."""
+"""Owners are charged what their requests have cost: debts, what is given back, and the mean of answers."""
 
 from __future__ import annotations
 
@@ -77,3 +77,19 @@ async def test_what_has_no_answer_is_left_out_of_the_mean(
         await end(roomy, rid, tokens)
     await roomy.run("next")
     assert await roomy.store.command("HGET", roomy.prefix + "request:next", "cost") == b"50"
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize("single", ["early", "zealous"])  # before and behind the other in the alphabet
+async def test_what_is_given_back_to_a_flood_passes_nobody_who_is_next(roomy: World, single: str) -> None:
+    """Otherwise another owner's request waits for as many slots as the flood's requests have had."""
+    for number in range(30):
+        await roomy.admit(f"flood{number}", owner="flood", max_tokens=4000)
+    runs = (await roomy.take_all(slots=8)).runs
+    await roomy.admit("single", owner=single, max_tokens=100)
+    for run in runs:
+        await end(roomy, run.rid, 10)
+    assert (await roomy.take()).rid == "single"
+    assert (await roomy.take()).rid == "flood8"  # what was given back is used now
+    time = await roomy.store.command("ZSCORE", f"{roomy.prefix}virtual_times:{MODEL}", "flood")
+    assert float(time) == 8 * 10 + 4000

@@ -223,3 +223,15 @@ async def test_owners_and_models_with_any_name_have_their_own_flow(roomy: World)
     for rid, owner in (("r0", "a|1"), ("r1", "a"), ("r2", ""), ("r3", "1|a")):
         await roomy.admit(rid, owner=owner, priority=1)
     assert sorted(await started(roomy, 4)) == ["r0", "r1", "r2", "r3"]
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize(("before", "found"), [(15, ["plain"]), (16, [])])
+async def test_a_take_looks_at_sixteen_requests_of_an_owner(roomy: World, before: int, found: list[str]) -> None:
+    """Behind sixteen that this worker's engine does not take, a request waits for a worker that takes those."""
+    for number in range(before):
+        await roomy.admit(f"r{number}", needs=("tools",))
+    await roomy.admit("plain")
+    taken = await roomy.take_all(accepts=())
+    assert [run.rid for run in taken.runs] == found
+    assert len(taken.unsupported) == before

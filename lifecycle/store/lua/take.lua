@@ -120,13 +120,15 @@ local function is_served(endpoint, needs)
   return true
 end
 
--- Advances the virtual time of an owner, who is served at `reached`, by the cost of a request. Returns the cost.
-local function charge(model, priority, owner, reached, record)
-  local state = state_of(model)
+-- Advances the virtual time of a flow's owner by the cost of a request. Returns the cost. What was given back to the owner
+-- and let it pass nobody is used up first: see correct_cost.
+local function charge(model, priority, flow, record)
+  local state, times, reached = state_of(model), queues[model].times, flow.reached
   local cost = estimated_cost(record.prompt_tokens, record.max_tokens, state.mean)
-  local after = secs(reached + cost / weight_of(record))
-  queues[model].times[owner] = tonumber(after)
-  state.latest = math.max(state.latest, tonumber(after))
+  local known = times[flow.owner] or flow.known or reached
+  local after = tonumber(secs(math.min(known, reached) + cost / weight_of(record)))
+  times[flow.owner] = after
+  state.latest = math.max(state.latest, after)
   state.virtual_time = math.max(state.virtual_time, reached)
   state.levels[priority] = math.max(state.levels[priority] or 0, reached)
   state.starts, state.taken = state.starts + 1, state.taken + 1
@@ -181,7 +183,7 @@ local function try(model, priority, flow, rid)
   bytes, request.attempt = bytes + #body, tostring(attempt)
   remove(flow, rid, #body)
   if request.share then count_share(model, flow.owner, request.share, '-') end
-  local cost = charge(model, priority, flow.owner, flow.reached, request)
+  local cost = charge(model, priority, flow, request)
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', request.attempt,
     'started_at', started_at, 'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
   running[#running + 1], running[#running + 2] = rid, noted_readers(frontends, nonce)
@@ -209,8 +211,9 @@ local function read_front(model, priority)
   local front = {ends_at = #owners == FLOWS and tonumber(flat[2 * FLOWS]) or math.huge}
   for i, owner in ipairs(owners) do
     local place = tonumber(flat[2 * i])
-    front[i] = {owner = owner, place = place, reached = math.max(place, tonumber(known[i] or '') or place), next = 1,
-      skipped = 0, removed = {}, bytes = 0}
+    local at = tonumber(known[i] or '')
+    front[i] = {owner = owner, place = place, known = at, reached = math.max(place, at or place), next = 1, skipped = 0,
+      removed = {}, bytes = 0}
   end
   queues[model].fronts[priority] = front
   return front

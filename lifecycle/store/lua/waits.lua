@@ -5,7 +5,8 @@
 --         requests_limit (of how many requests the cost is read), skipped (how many flows are left out at the beginning)
 -- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place,
 --         before}. starts are the values of the counters of started requests. flows are {priority, owner, virtual_time, size,
---         since when the longest waits, weight, prompt_tokens, max_tokens…}…, in the order in which they are served in each
+--         since when the longest waits, weight, credit (how far its owner's virtual time is before that), prompt_tokens,
+--         max_tokens…}…, in the order in which they are served in each
 --         level; the last two are those of its first requests. left_out is how many flows behind them were not read, counting
 --         one for each level that was not looked at. place is {priority, owner, rank} of the request when it is queued. Levels
 --         behind its own are not read then, left_out is of its own, and before is how many requests wait in flows of better
@@ -92,14 +93,15 @@ for _, pair in ipairs(levels) do
   for i = 1, #level, 2 do
     local owner, reached = level[i], level[i + 1]
     local key, wanted = flow_key(model, priority, owner), each
-    local known = redis.call('ZSCORE', P .. 'virtual_times:' .. model, owner)
-    if known and tonumber(known) > tonumber(reached) then reached = known end
+    local known, credit = tonumber(redis.call('ZSCORE', P .. 'virtual_times:' .. model, owner) or ''), '0'
+    if known and known > tonumber(reached) then reached = secs(known) end
+    if known and known < tonumber(reached) then credit = secs(tonumber(reached) - known) end
     if asked[1] == priority and asked[2] == owner then  -- of its own flow those before it count
       wanted = math.max(1, math.min(math.max(each, requests_limit / 2), asked[3]))
     end
     local rids = read_typed('ZRANGE', key, '0', string.format('%d', math.max(0, wanted - 1)), 'WITHSCORES')
     if #rids > 0 then
-      local flow = {priority, owner, reached, redis.call('ZCARD', key), rids[2], '1'}
+      local flow = {priority, owner, reached, redis.call('ZCARD', key), rids[2], '1', credit}
       for j = 1, #rids, 2 do
         local about = read_typed('HMGET', P .. 'request:' .. rids[j], 'prompt_tokens', 'max_tokens', 'weight', 'queued_at')
         if j == 1 then flow[5], flow[6] = about[4] or flow[5], about[3] or '1' end

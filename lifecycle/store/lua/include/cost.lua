@@ -5,8 +5,9 @@ local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are ser
 local function weight_of(record) return math.max(tonumber(record.weight or '1') or 1, 0.001) end
 
 -- Charges the owner of a request that was started what it has cost in fact, in place of the estimate. Returns the owner's
--- virtual time if that has become later while nothing waits for the model.
-local function correct_cost(record, tokens)
+-- virtual time if that has become later while nothing waits for the model. What is given back when it `yields` lets no flow
+-- pass the one that is next: the owner's virtual time is then before its place, and its next starts use up the difference.
+local function correct_cost(record, tokens, yields)
   local model, owner = record.model, record.owner or ''
   local by = (tokens - tonumber(record.cost)) / weight_of(record)
   if by == 0 then return end
@@ -23,9 +24,13 @@ local function correct_cost(record, tokens)
     return
   end
   for _, priority in ipairs(levels) do
-    local place = tonumber(redis.call('ZSCORE', level_key(model, priority), owner) or '')
+    local level = level_key(model, priority)
+    local place = tonumber(redis.call('ZSCORE', level, owner) or '')
     if place and place <= before and place > tonumber(after) then  -- it may be behind an earlier correction
-      redis.call('ZADD', level_key(model, priority), after, owner)
+      local first = yields and redis.call('ZRANGE', level, '0', '1', 'WITHSCORES') or {}
+      local other = first[1] == owner and first[4] or first[1] ~= owner and first[2]
+      local moved = other and math.max(tonumber(after), tonumber(other) + 0.000001) or tonumber(after)
+      if moved < place then redis.call('ZADD', level, secs(moved), owner) end
     end
   end
 end
@@ -41,7 +46,7 @@ end
 local function settle_cost(record, output_tokens, is_complete)
   if not record.cost then return end
   local prompt_tokens = tonumber(record.input_tokens or '') or tonumber(record.prompt_tokens or '') or 0
-  local reached = correct_cost(record, prompt_tokens + output_tokens)
+  local reached = correct_cost(record, prompt_tokens + output_tokens, true)
   record.cost = nil
   local queue = P .. 'queue:' .. record.model
   local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
