@@ -148,7 +148,7 @@ async def test_a_client_that_does_not_read(make_settings: MakeSettings, tmp_path
         finally:
             sock.close()
         assert (record["status"], record["error_type"]) == ("failed", "slow_consumer")
-        assert int(record["output_tokens"]) > 20_000  # 20 MB that nobody has read
+        assert int(record["output_tokens"]) > 10_000  # 10 MB that nobody has read: more than its memory may grow
         assert _resident_bytes(frontend) - before < 8_000_000
         assert await bench.metric("lifecycle_requests_total", error_type="slow_consumer") == 1
 

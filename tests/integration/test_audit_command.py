@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -148,6 +149,47 @@ async def test_a_cluster_whose_engine_always_fails(settings: Settings, tmp_path:
     assert "no request has completed" in run.output
 
 
-async def test_a_frontend_that_cannot_be_called() -> None:
-    assert (await _audit("http://127.0.0.1:9", "--secs", "1")).status == 2
-    assert (await _audit()).status == 2
+async def test_a_url_may_be_written_as_one_writes_it(settings: Settings, tmp_path: Path) -> None:
+    """Without a scheme, and as the base URL of a client library."""
+    async with _two_frontends(settings, tmp_path) as cluster:
+        a, b = (frontend.url for frontend in cluster.frontends)
+        run = await _audit(a.removeprefix("http://"), f"{b}/v1/", "--model", "echo", "--secs", "1")
+    assert run.status == 0, run.output
+
+
+async def test_what_cannot_be_audited_is_one_line(settings: Settings, tmp_path: Path) -> None:
+    async with running(settings, tmp_path) as cluster:
+        url = cluster.frontends[0].url
+        for argv, says in (
+            ([url, "http://127.0.0.1:9", "--secs", "1"], "http://127.0.0.1:9 cannot be called: "),
+            ([url, "--model", "nosuch", "--secs", "1"], "the model 'nosuch' is not served; these are: echo"),
+            ([f"{url}/docs", "--secs", "1"], f"{url}/docs/v1/models answered 404; is this the URL of a frontend?"),
+        ):
+            run = await _audit(*argv)
+            assert (run.status, run.output.count("\n")) == (2, 1), run.output
+            assert says in run.output
+
+
+async def test_wrong_usage() -> None:
+    for argv in ([], ["http://127.0.0.1:9", "--secs", "0"], ["http://127.0.0.1:9", "--concurrency", "0"]):
+        run = await _audit(*argv)
+        assert run.status == 2
+        assert "error: " in run.output
+
+
+async def test_an_interrupted_audit_says_what_it_has_seen(settings: Settings, tmp_path: Path) -> None:
+    async with _two_frontends(settings, tmp_path) as cluster:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.audit", cluster.frontends[0].url, "--model", "echo"),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(_BOUND_SECS):
+            assert b" requests, " in await process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            output = (await process.stdout.read()).decode()
+            assert await process.wait() == 130
+        assert "violations: 0" in output
+        assert "Traceback" not in output
