@@ -356,14 +356,14 @@ _ORDER = (
     Mutant(
         "take serves the worst priority first",
         _LUA + "take.lua",
-        "redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS)",
-        "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', LEVELS)",
+        "redis.call('ZRANGE', P .. 'levels:' .. model, '0', ",
+        "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', ",
     ),
     Mutant(
         "what leaves a queue stays counted as its owner's",
         _INCLUDE + "queue.lua",
-        "  count_queued(model, owner, '-1', -(bytes or body_bytes(rid)))\n",
-        "",
+        "  if redis.call('HINCRBY', P .. 'queued:' .. model, owner, by) <= 0 then",
+        "  if tonumber(by) > 0 and redis.call('HINCRBY', P .. 'queued:' .. model, owner, by) <= 0 then",
     ),
 )
 

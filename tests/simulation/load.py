@@ -82,11 +82,22 @@ class Load:
             edge.admit(request),
             leave_after,
             rid=request.rid,
-            asked=Asked(request.model, "signed", "", request.words),
+            asked=Asked(request.model, "signed", "", request.words, self._may_be_stopped(request)),
             stream=request.stream,
         )
         if call is not None and call.tokens:
             self._last[request.rid] = TokenId(*call.tokens[-1].position)
+
+    def _may_be_stopped(self, request: Request) -> bool:
+        """Return whether the client of a request that has started this one, at any distance, stops it."""
+        by_id = {other.rid: other for other in self._plan.requests}
+        seen: set[str] = set()
+        while (parent := by_id.get(request.parent)) is not None and parent.rid not in seen:
+            if any(visit.what == "stop" for visit in parent.visits):
+                return True
+            seen.add(parent.rid)
+            request = parent
+        return False
 
     async def _visit(self, request: Request, visit: Visit) -> None:
         await asyncio.sleep(visit.at)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 _WEIGHTS = {"": 1.0, "ann": 1.0, "bob": 4.0, "cyd": 0.5}
 _PRIORITIES = (-5, 0, 0, 7)
 _SHARE = 0.4  # of the plans that have trees, owners or priorities, and of the requests in them
+_CALM_SHARE = 0.3  # of the plans with trees: without faults it is known by when a child has to end
 _PARENT_SECS = 4.0  # how long after a request one may begin that it has started
+_LONG_PARENT_SECS = 1.0
 _LONG_WORDS, _LONG_PAUSE_SECS = 50, 0.3  # of a child that outlives the end of its parent unless somebody ends it
 
 
-def mixed(requests: Sequence[Request], seed: int) -> tuple[Request, ...]:
-    """Return the requests with parents, owners and priorities."""
+def mixed(requests: Sequence[Request], seed: int) -> tuple[tuple[Request, ...], bool]:
+    """Return the requests with parents, owners and priorities, and whether nothing is to break."""
     dice = random.Random(f"mixture {seed}")
     has_trees, has_owners, has_priorities = (dice.random() < _SHARE for _ in range(3))
     found: list[Request] = []
@@ -30,18 +32,33 @@ def mixed(requests: Sequence[Request], seed: int) -> tuple[Request, ...]:
         if has_priorities:
             request = request._replace(priority=dice.choice(_PRIORITIES))
         if has_trees and dice.random() < _SHARE:
-            is_long = not any(other.parent and other.words == _LONG_WORDS for other in found)
-            request = _child(dice, request, requests, may_be_long=is_long)
+            is_first = not any(other.parent for other in found)
+            request = _long_child(dice, request, requests) if is_first else _child(dice, request, requests)
         found.append(request._replace(weight=_WEIGHTS[request.owner] if has_owners else 1.0))
-    return tuple(found)
+    return tuple(found), has_trees and dice.random() < _CALM_SHARE
 
 
-def _child(dice: random.Random, request: Request, requests: Sequence[Request], *, may_be_long: bool) -> Request:
+def _child(dice: random.Random, request: Request, requests: Sequence[Request]) -> Request:
     """Return the request as one that another has started, if there is any from which it may come."""
     parents = [other for other in requests if other.at < request.at < other.at + _PARENT_SECS]
-    if not parents:
+    return request._replace(parent=dice.choice(parents).rid) if parents else request
+
+
+def _long_child(dice: random.Random, request: Request, requests: Sequence[Request]) -> Request:
+    """Return the request as a long one that another has started soon after its own beginning, if one is long enough."""
+    long = [other for other in requests if other.words * other.pause_secs > _LONG_PARENT_SECS and other is not request]
+    if not long:
         return request
-    request = request._replace(parent=dice.choice(parents).rid)
-    if may_be_long and not request.deadline_secs:
-        request = request._replace(words=_LONG_WORDS, pause_secs=_LONG_PAUSE_SECS, on_disconnect="continue")
-    return request
+    parent = dice.choice(long)
+    return request._replace(
+        parent=parent.rid,
+        at=parent.at + dice.uniform(0.1, 0.6),
+        words=_LONG_WORDS,
+        pause_secs=_LONG_PAUSE_SECS,
+        on_disconnect="continue",
+        leave_after=-1,
+        queue_secs=0.0,
+        first_token_secs=0.0,
+        deadline_secs=0.0,
+        visits=(),
+    )

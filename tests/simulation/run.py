@@ -7,6 +7,7 @@ import gc
 import logging
 import random
 import sys
+import warnings
 from dataclasses import dataclass, field
 
 from lifecycle.settings import Settings
@@ -83,7 +84,9 @@ def simulate(plan: Plan) -> Outcome:
         logging.disable()
         sys.unraisablehook = lambda _: None  # what a `finally` still wants to do has no event loop any more
         loop.throw_away()
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of coroutines that nobody waits for any more
+            gc.collect()
         sys.unraisablehook = unraisable
         logging.disable(logging.NOTSET)
     outcome.turns = loop.turns

@@ -12,6 +12,7 @@ _ENDED_BADLY = (b"cancelled", b"failed")
 _TERMINAL = (b"completed", *_ENDED_BADLY)
 # A parent is looked at once in a lease, by a sweep; then the child's worker is told, at the latest by its heartbeat.
 _LATE_SECS = 9.0
+_STEP_SECS = 30.0  # of the server's clock, by which sweeps know when a parent is looked at next
 
 
 class Trees:
@@ -46,5 +47,6 @@ class Trees:
         if record.get(b"status") in _TERMINAL:
             return
         quiet_since = max([ended_at, *(window.ends_at for window in self._history.windows)])
-        if now > quiet_since + _LATE_SECS:
+        steps = any(window.what == "server clock" for window in self._history.windows)
+        if now > quiet_since + _LATE_SECS + steps * _STEP_SECS:
             note(f"{rid.decode()} goes on, and its parent {parent.decode()} has {of_parent[b'status'].decode()}")

@@ -14,13 +14,6 @@ QUICK = {
     "one request of two tokens, a failover": Size(
         requests=1, tokens=2, crashes=0, pauses=0, failovers=1, lost_writes=3
     ),
-}
-"""Name the worlds that the suite explores."""
-
-FULL = QUICK | {
-    "three requests, a crash and a pause": Size(),
-    "one request, a failover and a crash": Size(requests=1, tokens=2, pauses=0, failovers=1),
-    "one request, a failover and a pause": Size(requests=1, crashes=0, failovers=1, lost_writes=3, reads=True),
     "one request that is resumed, a failover": Size(
         requests=1,
         tokens=2,
@@ -34,5 +27,12 @@ FULL = QUICK | {
         reads=True,
     ),
     "two requests, a failover": Size(requests=2, crashes=0, pauses=0, cancels=0, failovers=1, lost_writes=3),
+}
+"""Name the worlds that the suite explores."""
+
+FULL = QUICK | {
+    "three requests, a crash and a pause": Size(),
+    "one request, a failover and a crash": Size(requests=1, tokens=2, pauses=0, failovers=1),
+    "one request, a failover and a pause": Size(requests=1, crashes=0, failovers=1, lost_writes=3, reads=True),
 }
 """Name the worlds that `make spec` explores."""

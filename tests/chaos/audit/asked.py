@@ -17,12 +17,16 @@ KINDS = ("any", "echo", "signed")
 
 @dataclass(frozen=True)
 class Asked:
-    """One request's model, prompt and length; see the module for `kind`."""
+    """One request's model, prompt and length; see the module for `kind`.
+
+    `may_be_stopped`: the request that has started it is stopped at some time, and so it may complete early.
+    """
 
     model: str
     kind: str
     prompt: str
     words: int
+    may_be_stopped: bool = False
 
     def fault_of(self, text: str, *, complete: bool) -> str:
         """Return what is wrong with the text of an answer, complete or a part from its beginning; else ''."""
@@ -42,7 +46,7 @@ class Asked:
                 return f"token {expected} of the engine is missing or comes late: {text!r}"
         if splice := splice_in(tokens):
             return f"{splice}: {text!r}"
-        if complete and len(tokens) != self.words:
+        if complete and not self.may_be_stopped and len(tokens) != self.words:
             return f"{len(tokens)} tokens of {self.words} are said to be all: {text!r}"
         return ""
 
