@@ -12,7 +12,7 @@ import pytest
 from lifecycle.settings import Settings, as_environment
 from tests import processes
 from tests.cluster import ROOT, START_SECS, running
-from tests.preloaded.start import REAL_STARTS, Started, start
+from tests.preloaded.start import REAL_STARTS, Started, can_fork, start
 from tests.waiting import wait_until
 
 ENGINE = """
@@ -23,10 +23,7 @@ async def generate(request, context):
     yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {sys.path[:3]} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
 """
 
-forks = pytest.mark.skipif(
-    REAL_STARTS in os.environ or "COVERAGE_PROCESS_START" in os.environ or not hasattr(os, "pidfd_open"),
-    reason="each replica is a new interpreter here",
-)
+forks = pytest.mark.skipif(not can_fork(os.environ), reason="each replica is a new interpreter here")
 
 
 async def launched(tmp_path: Path, env: Mapping[str, str], *argv: str) -> tuple[Started, Path]:

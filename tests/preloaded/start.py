@@ -26,7 +26,7 @@ _ENDING_SECS = 5.0
 
 
 class Started(Protocol):
-    """What tests need of a process, as in asyncio.subprocess.Process."""
+    """A process, with what tests need of asyncio.subprocess.Process."""
 
     @property
     def pid(self) -> int: ...
@@ -43,7 +43,7 @@ async def start(
     argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, new_interpreter: bool = False
 ) -> Started:
     """Run `lifecycle` with these arguments in a session of its own; its output goes to `log`."""
-    if not new_interpreter and _can_fork(env):
+    if not new_interpreter and can_fork(env):
         if _parent.cache_info().currsize == 0:
             await asyncio.to_thread(_parent)  # takes a second, in which the test's loop goes on
         return _parent().start({"argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log)})
@@ -53,9 +53,10 @@ async def start(
         )
 
 
-def _can_fork(env: Mapping[str, str]) -> bool:
+def can_fork(env: Mapping[str, str]) -> bool:
     """Return whether a forked child would be the same: what a library may read when it is imported is as it was."""
-    if REAL_STARTS in env or "COVERAGE_PROCESS_START" in env or not hasattr(os, "pidfd_open"):
+    measures_coverage = any(name.startswith("COVERAGE_PROCESS_") for name in env)  # each interpreter starts it itself
+    if REAL_STARTS in env or measures_coverage or not hasattr(os, "pidfd_open"):
         return False
     return _read_early(env) == _read_early(_BASE)
 

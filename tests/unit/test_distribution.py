@@ -1,4 +1,4 @@
-"""What shares a cluster of processes runs in one of the processes of pytest-xdist."""
+"""Tests that share a cluster of processes run in one of the processes of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_tests_that_share_a_fixture_are_in_one_group(request: pytest.FixtureRequ
 @pytest.mark.parametrize(
     ("nodeid", "group"),
     [
-        ("tests/unit/test_ids.py::test_it[a::b]", "tests/unit/test_ids.py"),
+        ("tests/unit/test_encoding.py::test_it[a::b]", "tests/unit/test_encoding.py"),
         ("tests/conformance/test_streams.py::test_it[Redis Cluster-x]", "conformance, Redis Cluster"),
         ("tests/integration/responses/test_owners.py::test_it", "tests/integration/responses/"),
     ],
