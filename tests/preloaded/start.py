@@ -21,6 +21,7 @@ PARENT_MODULE = "tests.preloaded.parent"
 REAL_STARTS = "REAL_STARTS"  # set: each replica is a new interpreter, as a user starts it
 _COMMAND = (sys.executable, "-m", "lifecycle.cli.main")
 _READ_LATE = ("LIFECYCLE_", "PYTEST_")  # read by the command itself, or by no replica
+_PYTEST = "PYTEST_VERSION"  # it sets this; benchmarks and the soak measure processes as users start them
 _BASE = dict(os.environ)
 _ENDING_SECS = 5.0
 
@@ -56,7 +57,7 @@ async def start(
 def can_fork(env: Mapping[str, str]) -> bool:
     """Return whether a forked child would be the same: what a library may read when it is imported is as it was."""
     measures_coverage = any(name.startswith("COVERAGE_PROCESS_") for name in env)  # each interpreter starts it itself
-    if REAL_STARTS in env or measures_coverage or not hasattr(os, "pidfd_open"):
+    if REAL_STARTS in env or measures_coverage or _PYTEST not in os.environ or not hasattr(os, "pidfd_open"):
         return False
     return _read_early(env) == _read_early(_BASE)
 
