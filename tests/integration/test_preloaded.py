@@ -83,3 +83,10 @@ async def test_what_libraries_read_early_needs_a_new_interpreter(settings: Setti
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0, log.read_text()
+
+
+@forks
+async def test_replicas_that_start_together_have_one_parent(settings: Settings, tmp_path: Path) -> None:
+    async with running(settings, tmp_path, frontends=2, workers=2) as cluster:
+        parents = {Path(f"/proc/{p.pid}/stat").read_text().split()[3] for p in (*cluster.frontends, *cluster.workers)}
+        assert len(parents) == 1

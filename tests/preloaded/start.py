@@ -24,6 +24,7 @@ _READ_LATE = ("LIFECYCLE_", "PYTEST_")  # read by the command itself, or by no r
 _PYTEST = "PYTEST_VERSION"  # it sets this; benchmarks and the soak measure processes as users start them
 _BASE = dict(os.environ)
 _ENDING_SECS = 5.0
+_starting = threading.Lock()
 
 
 class Started(Protocol):
@@ -45,7 +46,7 @@ async def start(
 ) -> Started:
     """Run `lifecycle` with these arguments in a session of its own; its output goes to `log`."""
     if not new_interpreter and can_fork(env):
-        if _parent.cache_info().currsize == 0:
+        if _the_only.cache_info().currsize == 0:
             await asyncio.to_thread(_parent)  # takes a second, in which the test's loop goes on
         return _parent().start({"argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log)})
     with log.open("wb") as output:
@@ -84,6 +85,7 @@ class _Parent:
         self._answers = self._channel.makefile("r")
         self._lock = threading.Lock()
         atexit.register(self._close)
+        self._answers.readline()  # it says that it has imported everything
 
     def start(self, asked: dict[str, Any]) -> _Forked:
         return _Forked(self, self.ask(asked)["pid"])
@@ -104,8 +106,14 @@ class _Parent:
             self._process.kill()
 
 
-@functools.cache
 def _parent() -> _Parent:
+    """Return the one of this process, which the first call starts."""
+    with _starting:
+        return _the_only()
+
+
+@functools.cache
+def _the_only() -> _Parent:
     return _Parent()
 
 
