@@ -18,10 +18,11 @@ _TOGETHER = (
     "tests/known_faults/reports/",
 )
 _ALONE = ("tests/chaos/", "tests/simulation/", "tests/spec/")  # each test has processes of its own
-# What takes long begins early, so that no process is alone with it at the end.
+# What takes long begins early, so that no process is alone with it at the end; first what computes, then what waits.
 _ORDER = (
     "tests/integration/test_dependency_versions.py",
     "tests/simulation/",
+    "tests/unit/test_style.py",
     "tests/spec/",
     "tests/conformance/",
     "tests/known_faults/",

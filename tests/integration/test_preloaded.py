@@ -12,7 +12,7 @@ import pytest
 from lifecycle.settings import Settings, as_environment
 from tests import processes
 from tests.cluster import ROOT, START_SECS, running
-from tests.preloaded.start import REAL_STARTS, Started, start
+from tests.preloaded.start import REAL_STARTS, Started, can_fork, start
 from tests.waiting import wait_until
 
 ENGINE = """
@@ -23,10 +23,7 @@ async def generate(request, context):
     yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {sys.path[:3]} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
 """
 
-forks = pytest.mark.skipif(
-    REAL_STARTS in os.environ or "COVERAGE_PROCESS_START" in os.environ or not hasattr(os, "pidfd_open"),
-    reason="each replica is a new interpreter here",
-)
+forks = pytest.mark.skipif(not can_fork(os.environ), reason="each replica is a new interpreter here")
 
 
 async def launched(tmp_path: Path, env: Mapping[str, str], *argv: str) -> tuple[Started, Path]:
@@ -86,3 +83,10 @@ async def test_what_libraries_read_early_needs_a_new_interpreter(settings: Setti
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0, log.read_text()
+
+
+@forks
+async def test_replicas_that_start_together_have_one_parent(settings: Settings, tmp_path: Path) -> None:
+    async with running(settings, tmp_path, frontends=2, workers=2) as cluster:
+        parents = {Path(f"/proc/{p.pid}/stat").read_text().split()[3] for p in (*cluster.frontends, *cluster.workers)}
+        assert len(parents) == 1

@@ -1,7 +1,7 @@
 """The process that forks replicas: it has imported what they need, and has neither threads nor an event loop.
 
-It reads one JSON line for each request from the socket whose descriptor it is given, and answers in one line. It ends
-with the process that holds the other end.
+It reads one JSON line for each request from the socket whose descriptor it is given, and answers in one line. An empty
+answer comes first, when all imports are done. It ends with the process that holds the other end.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Parent:
 
     def serve(self) -> dict[str, Any] | None:
         """Answer requests. Return what to run in each child, and None in the parent when nobody asks any more."""
+        self._answer({})
         with self._channel.makefile("r") as requests:
             for line in requests:
                 asked = json.loads(line)

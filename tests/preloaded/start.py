@@ -21,12 +21,14 @@ PARENT_MODULE = "tests.preloaded.parent"
 REAL_STARTS = "REAL_STARTS"  # set: each replica is a new interpreter, as a user starts it
 _COMMAND = (sys.executable, "-m", "lifecycle.cli.main")
 _READ_LATE = ("LIFECYCLE_", "PYTEST_")  # read by the command itself, or by no replica
+_PYTEST = "PYTEST_VERSION"  # it sets this; benchmarks and the soak measure processes as users start them
 _BASE = dict(os.environ)
 _ENDING_SECS = 5.0
+_starting = threading.Lock()
 
 
 class Started(Protocol):
-    """Declare what tests need of a process, as in asyncio.subprocess.Process."""
+    """A process, with what tests need of asyncio.subprocess.Process."""
 
     @property
     def pid(self) -> int: ...
@@ -43,8 +45,8 @@ async def start(
     argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, new_interpreter: bool = False
 ) -> Started:
     """Run `lifecycle` with these arguments in a session of its own; its output goes to `log`."""
-    if not new_interpreter and _can_fork(env):
-        if _parent.cache_info().currsize == 0:
+    if not new_interpreter and can_fork(env):
+        if _the_only.cache_info().currsize == 0:
             await asyncio.to_thread(_parent)  # takes a second, in which the test's loop goes on
         return _parent().start({"argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log)})
     with log.open("wb") as output:
@@ -53,9 +55,10 @@ async def start(
         )
 
 
-def _can_fork(env: Mapping[str, str]) -> bool:
+def can_fork(env: Mapping[str, str]) -> bool:
     """Return whether a forked child would be the same: what a library may read when it is imported is as it was."""
-    if REAL_STARTS in env or "COVERAGE_PROCESS_START" in env or not hasattr(os, "pidfd_open"):
+    measures_coverage = any(name.startswith("COVERAGE_PROCESS_") for name in env)  # each interpreter starts it itself
+    if REAL_STARTS in env or measures_coverage or _PYTEST not in os.environ or not hasattr(os, "pidfd_open"):
         return False
     return _read_early(env) == _read_early(_BASE)
 
@@ -82,6 +85,7 @@ class _Parent:
         self._answers = self._channel.makefile("r")
         self._lock = threading.Lock()
         atexit.register(self._close)
+        self._answers.readline()  # it says that it has imported everything
 
     def start(self, asked: dict[str, Any]) -> _Forked:
         return _Forked(self, self.ask(asked)["pid"])
@@ -102,8 +106,14 @@ class _Parent:
             self._process.kill()
 
 
-@functools.cache
 def _parent() -> _Parent:
+    """Return the one of this process, which the first call starts."""
+    with _starting:
+        return _the_only()
+
+
+@functools.cache
+def _the_only() -> _Parent:
     return _Parent()
 
 

@@ -33,7 +33,7 @@ def test_tests_that_share_a_fixture_are_in_one_group(request: pytest.FixtureRequ
 @pytest.mark.parametrize(
     ("nodeid", "group"),
     [
-        ("tests/unit/test_prose.py::test_it[a::b]", "tests/unit/test_prose.py"),
+        ("tests/unit/test_encoding.py::test_it[a::b]", "tests/unit/test_encoding.py"),
         ("tests/conformance/test_streams.py::test_it[Redis Cluster-x]", "conformance, Redis Cluster"),
         ("tests/integration/responses/test_owners.py::test_it", "tests/integration/responses/"),
     ],
