@@ -81,6 +81,9 @@ class Metrics:
             "Events of ended requests that came while the client was gone and nobody read, or after a cancel.",
             ("model",),
         )
+        self.preemptions = counter(
+            "preemptions", "Moves of ended requests back to the queue, each for one of better priority.", ("model",)
+        )
         self.token_gaps = histogram(
             "inter_token_latency_seconds", "Time between tokens as the frontend received them.", _SHORT_SECONDS
         )
@@ -101,6 +104,7 @@ class Metrics:
         self.input_tokens.labels(record.model).inc(record.input_tokens or 0)
         self.output_events.labels(record.model).inc(record.output_events)
         self.orphan_tokens.labels(record.model).inc(record.orphan_events)
+        self.preemptions.labels(record.model).inc(record.preemptions)
         for histogram, value in (
             (self.duration, record.duration_secs),
             (self.cancel_to_stop, record.cancel_to_stop_secs),

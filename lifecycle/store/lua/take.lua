@@ -7,18 +7,20 @@
 --         worker can start; with 0 it waits no more, and another worker is rung), bytes_limit (of the bodies that are
 --         returned; one always may be), resumable ('1' when its engine can continue behind the tokens of another
 --         attempt), retention_secs, accepts (the gated parameters that the engine accepts, separated by spaces, `*` for
---         all), endpoints (those that the worker offers, each between spaces; `~` before a name says that it translates)
+--         all), endpoints (those that the worker offers, each between spaces; `~` before a name says that it translates),
+--         gives_up (the priority of a running request that the worker moves away for one of better priority, which alone is
+--         taken; with no slots the worker waits for one; '' for none)
 -- Returns {'ok', runs, unsupported, waits} (the same runs again when repeated with the same number), {'stale'} for a call
 --         that a later one has overtaken, or {'fenced'}. runs are {rid, model, attempt, base, body, request_type,
 --         cancel_mode, cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, length (how many entries the
---         token stream has), priority}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
+--         token stream has), priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
 --         and which stay queued; waits is 1 when nothing is left for this worker, which is rung when something comes.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
 -- fails as `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
-  endpoints = unpack(ARGV)
+  endpoints, gives_up = unpack(ARGV)
 --- @include commands clock limit_time stream record readers events counts queue cost
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
@@ -38,12 +40,12 @@ local function load_rare()
 end
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
-models, slots, bytes_limit = cjson.decode(models), tonumber(slots), tonumber(bytes_limit)
+models, slots, bytes_limit, gives_up = cjson.decode(models), tonumber(slots), tonumber(bytes_limit), tonumber(gives_up)
 
 -- Returns the fields of a request's record that a start needs; none for a Redis key of another type.
 local FIELDS = {'status', 'attempt', 'frontend', 'due', 'needs', 'endpoint', 'storage', 'first_token_at', 'weight',
   'prompt_tokens', 'max_tokens', 'model', 'request_type', 'cancel_mode', 'cancel_reason', 'traceparent', 'created_at',
-  'headers', 'owner', 'priority', 'worker', 'start_nonce', 'share'}
+  'headers', 'owner', 'priority', 'worker', 'start_nonce', 'share', 'preemptions'}
 
 local function read_request(rid)
   local values, request = read_typed('HMGET', P .. 'request:' .. rid, unpack(FIELDS)), {}
@@ -59,7 +61,7 @@ local function run_of(rid, request, base, body)
   return {rid, request.model, request.attempt, tostring(base), body or read_body(rid),
     request.request_type, request.cancel_mode or '', request.cancel_reason or '', request.traceparent or '',
     request.created_at, request.needs or '', request.headers or '', request.endpoint, request.owner or '',
-    redis.call('XLEN', P .. 'tokens:' .. rid), request.priority or '0'}
+    redis.call('XLEN', P .. 'tokens:' .. rid), request.priority or '0', request.preemptions or '0'}
 end
 
 local taken = redis.call('HGET', P .. 'taken', worker)
@@ -220,6 +222,7 @@ end
 -- Starts the next request of a model. Returns whether it has, or may have when it is called again.
 local function take_next(model)
   for _, priority in ipairs(redis.call('ZRANGE', P .. 'levels:' .. model, '0', LEVELS)) do
+    if gives_up and tonumber(priority) >= gives_up then return false end
     local level, rank = level_key(model, priority), 0
     while rank < FLOWS and work < WORK_LIMIT do
       local owner, reached = unpack(redis.call('ZRANGE', level, rank, rank, 'WITHSCORES'))
@@ -276,13 +279,16 @@ redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 
 -- Where more is left than one call does, the worker calls again, unless it could serve nothing of what this one has seen.
 local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or (slots > 0 and #started + ended == 0)
+local place = secs(now)
+if gives_up then waits, place = waits or slots == 0, string.format('%.0f', PREEMPTIBLE - gives_up) end
 for _, model in ipairs(models) do
   if waits then
-    redis.call('ZADD', P .. 'waiting:' .. model, secs(now), worker)
+    redis.call('ZADD', P .. 'waiting:' .. model, place, worker)
   else
     redis.call('ZREM', P .. 'waiting:' .. model, worker)
   end
-  if slots == 0 and redis.call('EXISTS', P .. 'levels:' .. model) == 1 then to_ring[#to_ring + 1] = model end
+  local first = slots == 0 and redis.call('ZRANGE', P .. 'levels:' .. model, '0', '0')[1]
+  if first then to_ring[#to_ring + 1] = {model, first} end
 end
 for _, event in ipairs(announced) do push(unpack(event)) end
 ring_workers(now)
