@@ -1,4 +1,4 @@
-"""What a worker without a free slot moves for a better request, and what it leaves alone."""
+"""Let a worker without a free slot move what it runs for a better request, and see what it leaves alone."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Scene:
         await self.admit(rid, priority)
         await self.reaches(rid, "running", 1)
 
-    async def beats(self, worker: Worker, number: int = 3) -> None:
+    async def heartbeats(self, worker: Worker, number: int = 3) -> None:
         """Wait for some heartbeats, after each of which a worker looks at what waits."""
         ticks = f"{self.store.keys.prefixes[0]}ticks"
         seen = int(await self.store.command("HGET", ticks, worker.id))
@@ -124,7 +124,7 @@ async def test_nothing_is_moved_for_what_is_not_better(scene: Scene, priority: i
     async with serving(scene.settings, scene.engine) as worker:
         await scene.runs("r", 5)
         await scene.admit("other", priority)
-        await scene.beats(worker)
+        await scene.heartbeats(worker)
         assert ((await scene.record("r")).status, (await scene.record("other")).status) == ("running", "queued")
         await scene.engine.release("r", "other")
         await scene.reaches("other", "completed")
@@ -136,7 +136,7 @@ async def test_an_engine_that_cannot_resume_keeps_its_requests(scene: Scene) -> 
     async with serving(scene.settings, scene.engine) as worker:
         await scene.runs("r", 5)
         await scene.admit("better", 0)
-        await scene.beats(worker)
+        await scene.heartbeats(worker)
         assert ((await scene.record("r")).status, (await scene.record("better")).status) == ("running", "queued")
         await scene.engine.release("r", "better")
         await scene.reaches("better", "completed")
@@ -150,7 +150,7 @@ async def test_a_request_that_was_moved_often_enough_keeps_its_slot(scene: Scene
             await scene.engine.release(f"better{number}")
             await scene.reaches("r", "running", 1)
         await scene.admit("last", 0)
-        await scene.beats(worker)
+        await scene.heartbeats(worker)
         assert ((await scene.record("r")).status, (await scene.record("last")).status) == ("running", "queued")
         await scene.engine.release("r", "last")
         await scene.reaches("last", "completed")
@@ -196,7 +196,7 @@ async def test_a_paused_worker_moves_nothing(scene: Scene) -> None:
         await scene.runs("r", 5)
         worker._slots.pause(True)
         await scene.admit("better", 0)
-        await scene.beats(worker)
+        await scene.heartbeats(worker)
         assert ((await scene.record("r")).status, (await scene.record("better")).status) == ("running", "queued")
         worker._slots.pause(False)
         await scene.reaches("better", "running")
@@ -234,7 +234,7 @@ async def test_nothing_is_moved_for_a_request_that_is_cancelled_before_it_is_tak
 ) -> None:
     async with serving(scene.settings, scene.engine) as worker:
         await scene.runs("r", 5)
-        await scene.beats(worker, 1)
+        await scene.heartbeats(worker, 1)
         take, held, go_on = Store.take, asyncio.Event(), asyncio.Event()
 
         async def slow(self: Store, *args: Any, **options: Any) -> Taken | None:
@@ -248,7 +248,7 @@ async def test_nothing_is_moved_for_a_request_that_is_cancelled_before_it_is_tak
         await held.wait()
         await scene.store.cancel("better", CancelMode.KILL, "")
         go_on.set()
-        await scene.beats(worker)
+        await scene.heartbeats(worker)
         record = await scene.record("r")
         assert (record.status, record.attempt, record.preemptions) == ("running", 1, 0)
         await scene.engine.release("r")

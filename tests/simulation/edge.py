@@ -12,7 +12,7 @@ from lifecycle.ids import START, TokenId
 from lifecycle.queries import cluster
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, Rejected
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
@@ -71,6 +71,7 @@ async def _admit(tracker: Tracker, request: Request) -> AdmittedRequest:
         limits=Limits(request.queue_secs, request.first_token_secs, request.deadline_secs),
         owner=request.owner,
         inflight_limit=request.inflight_limit,
+        place=QueuePlace(request.priority),
     )
     if not request.key:
         return await tracker.admit(admission)

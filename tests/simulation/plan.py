@@ -6,7 +6,7 @@ All times are seconds of virtual time since the load began. A plan can be writte
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 LOAD_SECS = 8.0
@@ -90,6 +90,7 @@ class Request(NamedTuple):
     queue_secs: float = 0.0
     first_token_secs: float = 0.0
     deadline_secs: float = 0.0
+    priority: int = 0
     visits: tuple[Visit, ...] = ()
 
 
@@ -114,6 +115,7 @@ class Plan:
     max_attempts: int
     requests: tuple[Request, ...]
     faults: tuple[Fault, ...]
+    preempt: bool = False
 
     @property
     def slots(self) -> list[str]:
@@ -151,7 +153,16 @@ def plan_of(seed: int) -> Plan:
     )
     kinds = _some_kinds(dice)
     faults = sorted(_fault(dice, kinds, plan.slots) for _ in range(dice.choice((1, 2, 3, 4, 5, 7))))
-    return Plan(**vars(plan) | {"faults": tuple(faults)})
+    return _with_priorities(Plan(**vars(plan) | {"faults": tuple(faults)}))
+
+
+def _with_priorities(plan: Plan) -> Plan:
+    """Let half of the plans whose workers can resume have several priorities, and workers that preempt."""
+    dice = random.Random(f"priorities {plan.seed}")
+    if dice.random() < 0.5 or not any(team.resumable for team in plan.teams):
+        return plan
+    requests = (request._replace(priority=dice.choice((-3, 0, 0, 5, 5))) for request in plan.requests)
+    return replace(plan, preempt=True, requests=tuple(requests))
 
 
 def _request(dice: random.Random, number: int, frontends: int, teams: tuple[Team, ...]) -> Request:

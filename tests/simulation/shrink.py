@@ -68,6 +68,8 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
     """Yield plans in which one request does less."""
     if plan.shards > 1:
         yield replace(plan, shards=1)
+    if plan.preempt:
+        yield replace(plan, preempt=False)
     for index, request in enumerate(plan.requests):
         for simpler in _simpler_requests(request):
             yield replace(plan, requests=(*plan.requests[:index], simpler, *plan.requests[index + 1 :]))
@@ -86,6 +88,7 @@ def _simpler_requests(request: Request) -> Iterator[Request]:
         "queue_secs": 0.0,
         "first_token_secs": 0.0,
         "deadline_secs": 0.0,
+        "priority": 0,
     }
     for name, value in plain.items():
         if getattr(request, name) != value:
