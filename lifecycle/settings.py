@@ -203,6 +203,10 @@ class Settings(BaseSettings):
     )
 
     # worker
+    preempt: bool = Field(
+        False,
+        description="let a request of better priority take the slot of one whose engine can resume it",
+    )
     forward_priority: bool = Field(False, description="give the engine the priority of a request, in its body")
     concurrency: int | Literal["auto"] = Field(
         64, description="most requests that one worker runs at a time: 1 to 100,000, or auto to adapt it"

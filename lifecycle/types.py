@@ -254,6 +254,7 @@ class RequestRecord(NamedTuple):
     parent: str | None = None  # the id of the request that started this one
     labels: Mapping[str, str] = NO_LABELS  # the application's own
     priority: int = 0  # in the queue, as it applied; a lower one starts first
+    preemptions: int = 0  # how often it was moved back to the queue for a request of better priority
     queue_position: int | None = None  # of a queued request that was asked for alone: 1 is next in its shard
     estimated_wait_secs: float | None = None  # of such a request, until it starts; None also where it is not known
     # Internal; the HTTP API does not show these
@@ -343,6 +344,7 @@ class RequestRecord(NamedTuple):
             get("parent") or None,
             orjson.loads(raw["labels"]) if get("labels") else NO_LABELS,
             int(get("priority") or 0),
+            int(get("preemptions") or 0),
             None,  # queue_position, which is not in the record
             None,  # estimated_wait_secs, which is not in the record
             int(raw["input_tokens"]) if get("input_tokens") else None,

@@ -95,6 +95,23 @@ async def resumed(request: dict[str, Any], context: EngineContext) -> AsyncItera
 resumed.resumable = True  # type: ignore[attr-defined]
 
 
+async def clinging(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+    """Do the same as `resumed`, but when a first attempt is cancelled it does not end until its process does."""
+    try:
+        async for token in resumed(request, context):
+            yield token
+    except asyncio.CancelledError:
+        while context.attempt == 1:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+        raise
+
+
+clinging.resumable = True  # type: ignore[attr-defined]
+
+
 async def stubborn(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
     """Cannot be ended until the file named by the prompt exists."""
     yield "started"

@@ -176,6 +176,7 @@ _REQUEST: dict[str, Schema] = {
     "parent": nullable(RID),
     "labels": {"type": "object", "additionalProperties": STRING},
     "priority": INTEGER,
+    "preemptions": COUNT,
 }
 _OF_QUEUED: dict[str, Schema] = {
     "queue_position": integer(1, 2**53),

@@ -94,6 +94,11 @@ def _cancel_requested(entry: dict[str, Any]) -> str:
 def _attempt_ended(entry: dict[str, Any]) -> str:
     if entry["outcome"] == "moved":
         return f"Attempt {entry['attempt']} ended: worker {entry['worker']} gave the request away."
+    if entry["outcome"] == "preempted":
+        return (
+            f"Attempt {entry['attempt']} on worker {entry['worker']} ended: the request was preempted by a request of "
+            f"priority {entry['preempted_by']}, which is better than its own."
+        )
     return f"Attempt {entry['attempt']} on worker {entry['worker']} ended: {entry['outcome']}{_because(entry)}."
 
 

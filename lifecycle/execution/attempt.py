@@ -54,6 +54,7 @@ class Attempt:
         """
         self.rid = rid
         self.attempt = start.attempt
+        self.priority, self.preemptions = start.priority, start.preemptions
         self.context = EngineContext(rid, start.attempt)
         served, context = start.served, self.context
         context.emitted, context.endpoint, context.owner = emitted, served, start.owner
@@ -75,7 +76,7 @@ class Attempt:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._began_at = self._last_event_at = self._loop.time()
+        self.began_at = self._last_event_at = self._loop.time()
         self._emitted_bytes = sum(map(event_bytes, emitted))
         self._item_ids: dict[str, None] = {}  # of the answer's items, in order
         self._produced = False  # the engine has yielded an event that is no opening
@@ -96,6 +97,12 @@ class Attempt:
     def can_move(self) -> bool:
         """Return whether another worker can continue: no content exists yet, or the engine is resumable."""
         return not self.sink.has_content or is_resumable(self._engine)
+
+    @property
+    def can_resume(self) -> bool:
+        """Return whether the engine runs, nothing ends it yet, and it can continue behind what it has yielded."""
+        ends = self._abandoned or self._outcome is not None or self.context.is_stopped
+        return self.engine_runs and not ends and is_resumable(self._engine)
 
     @property
     def engine_runs(self) -> bool:
@@ -131,7 +138,7 @@ class Attempt:
         """
         remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
-        self._began_at = self._loop.time()
+        self.began_at = self._loop.time()
         self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
         self._task.add_done_callback(self._allow_report)
         if self.context.is_stopped:
@@ -213,7 +220,7 @@ class Attempt:
 
     def _note_first_event(self) -> None:
         self._produced = True
-        self._on_first_event(self._loop.time() - self._began_at)
+        self._on_first_event(self._loop.time() - self.began_at)
 
     def _read(self, event: object) -> bytes:
         """Return the JSON to write for an event that the engine yielded; its usage goes to the context instead.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class ConcurrencySlots:
@@ -19,6 +20,7 @@ class ConcurrencySlots:
         self.used = 0
         self._reserved = 0  # for requests that a take may bring
         self.peak = 0  # the most that were occupied at a time since `reset_peak()`
+        self.on_available: Callable[[], None] | None = None  # called when a slot may have become free
         self._limit: int | None = None  # of the engine's health, None while it is healthy
         self._available = asyncio.Event()
         self._available.set()
@@ -30,6 +32,16 @@ class ConcurrencySlots:
             return 0
         most = self.size if self._limit is None else min(self.size, self._limit)
         return max(0, most - self.used - self._reserved)
+
+    @property
+    def are_full(self) -> bool:
+        """Return whether requests occupy all slots, of a worker that would take more if they did not."""
+        return self.are_open and self.used >= self.size
+
+    @property
+    def are_open(self) -> bool:
+        """Return whether neither a pause nor the engine's health keeps slots from being used."""
+        return not self.paused and self._limit is None
 
     async def wait_available(self) -> None:
         """Return once at least one slot is free. Another task may acquire it first."""
@@ -56,6 +68,11 @@ class ConcurrencySlots:
         self._reserved += reserved
         self._update()
         return reserved
+
+    def reserve_next(self) -> None:
+        """Keep the slot that becomes free next. It is given up with `occupy_reserved` or `unreserve`."""
+        self._reserved += 1
+        self._update()
 
     def occupy_reserved(self) -> None:
         """Occupy one slot that was reserved, which changes nothing about the others."""
@@ -93,5 +110,7 @@ class ConcurrencySlots:
     def _update(self) -> None:
         if self.free:
             self._available.set()
+            if self.on_available is not None:
+                self.on_available()
         else:
             self._available.clear()

@@ -11,7 +11,9 @@ from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError
+from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
+from lifecycle.execution.preemption import Preemption
 from lifecycle.ids import new_start_nonce
 from lifecycle.replica.shard_lease import ShardLease
 from lifecycle.store.queues import TAKE_LIMIT
@@ -38,6 +40,9 @@ class QueueConsumer:
     Taking a request starts it. After a take that has left nothing, the worker waits for a bell: a message that Redis
     publishes to one waiting worker for each request that is queued. A bell may be lost, so a heartbeat also says
     whether something is queued.
+
+    With `preemption` a worker without a free slot waits too, under the worst priority that it runs. It is rung for a
+    better request, and takes that in place of one that it runs.
     """
 
     def __init__(
@@ -47,20 +52,23 @@ class QueueConsumer:
         models: Sequence[str],
         lease: ShardLease,
         slots: ConcurrencySlots,
+        preemption: Preemption | None,
         offer: Callable[[], Offer],
-        launch: Callable[[Run, str], None],
+        launch: Callable[[Run, str, Attempt | None], None],
         refuse: Callable[[Sequence[QueuedRequest], str], Awaitable[None]],
     ) -> None:
-        """`offer` returns what the engine serves at the moment.
+        """`preemption` is None when nothing that runs is moved. `offer` returns what the engine serves at the moment.
 
-        `launch` runs a request, for which a slot has been acquired, under the worker's id in the shard. `refuse` is
-        given queued requests that the engine cannot serve.
+        `launch` runs a request under the worker's id in the shard, for which a slot has been acquired, or in place of
+        the attempt that it is given. `refuse` is given queued requests that the engine cannot serve.
         """
         self._store = store
         self._shard = shard
         self._models = list(models)
         self._lease = lease
         self._slots = slots
+        self._preemption = preemption
+        self._gives_up: int | None = None  # the priority under which this worker waits without a free slot
         self._offer = offer
         self._launch = launch
         self._refuse = refuse
@@ -76,6 +84,8 @@ class QueueConsumer:
         """Take soon: something is queued, or this worker may not wait for a bell any more."""
         self._rung = True
         self._due.set()
+        if self._preemption is not None:
+            self._preemption.wake()
 
     async def run(self) -> None:
         """Take requests until cancelled. Errors of Redis are logged, and the take is repeated after a pause."""
@@ -84,8 +94,8 @@ class QueueConsumer:
             tasks.check_cancelled()
             await self._due.wait()
             await self._lease.joined.wait()
-            if not (self._slots.free or self._lease.waits or self._take):  # an unanswered one may have runs
-                await self._slots.wait_available()
+            if not self._has_turn():
+                await self._wait_turn()
                 continue
             try:
                 await self._take_next()
@@ -94,7 +104,7 @@ class QueueConsumer:
             except Fenced as failure:
                 log.warning("no request was taken: %s", failure)
                 self._take = None
-                self._lease.waits = False
+                self._lease.waits, self._gives_up = False, None
             except (RedisError, StoreError) as failure:
                 log.debug("taking requests of model %s failed and is repeated: %s", ", ".join(self._models), failure)
             tasks.check_cancelled()
@@ -118,16 +128,36 @@ class QueueConsumer:
         if self._call is not None:
             await tasks.end((self._call,))
 
+    def _has_turn(self) -> bool:
+        """Return whether a take is due now that something may be queued."""
+        if self._slots.free or self._take is not None:  # an unanswered one may have runs
+            return True
+        worst = self._preemption.worst if self._preemption is not None else None
+        if self._preemption is None or worst is None:
+            return self._lease.waits and (self._gives_up is None or self._rung)
+        return worst != self._gives_up or (self._rung and self._preemption.can_ask)
+
+    async def _wait_turn(self) -> None:
+        if self._preemption is None:
+            await self._slots.wait_available()
+        else:
+            await self._preemption.wait_changed()
+
     async def _take_next(self) -> None:
         """Take once, and launch what was taken. With no free slot, let another waiting worker be rung instead."""
         is_repeated = self._take is not None and self._take.worker == self._lease.id
         if self._take is None or not is_repeated:
             self._take = self._next_take()
-        take, self._rung = self._take, False
+        take, was_rung, self._rung = self._take, self._rung, False
         share = max(1, self._slots.free // self._store.settings.shards)  # several shards may have some
         reserved = self._slots.reserve(min(TAKE_LIMIT, share))
+        slots, gives_up, asks = reserved, None, False
+        if not reserved and self._preemption is not None:
+            gives_up = self._preemption.worst
+            if was_rung and gives_up is not None and gives_up == self._gives_up and self._preemption.can_ask:
+                slots, gives_up, asks = 1, self._preemption.ask(), True
         try:
-            self._call = asyncio.create_task(self._ask(take, reserved), name="take")
+            self._call = asyncio.create_task(self._ask(take, slots, gives_up), name="take")
             await asyncio.wait((self._call,), timeout=_RESERVED_SECS)
             if not self._call.done():
                 self._slots.unreserve(reserved)
@@ -138,17 +168,25 @@ class QueueConsumer:
             self._take = None
             unplaced: list[Run] = []
             for run in taken.runs if taken else ():
+                moved = None
                 if reserved:
                     self._slots.occupy_reserved()
                     reserved -= 1
                 elif not self._slots.acquire(1):
-                    unplaced.append(run)
-                    continue
-                self._launch(run, take.worker)
+                    moved = self._preemption.choose(run.start.priority) if self._preemption is not None else None
+                    if moved is None:
+                        unplaced.append(run)
+                        continue
+                self._launch(run, take.worker, moved)
         finally:
             self._slots.unreserve(reserved)
-        self._lease.waits = is_repeated or (taken is not None and taken.waits)
-        if self._lease.waits and not self._rung and not is_repeated:  # a repetition does not tell what was left
+            if asks and self._preemption is not None:
+                self._preemption.asked()
+        waits = taken is not None and taken.waits
+        self._lease.waits = is_repeated or waits
+        self._gives_up = gives_up if waits and not is_repeated else None
+        # A repetition does not tell what was left, and a worker without a free slot leaves what is not better.
+        if waits and gives_up is None and not self._rung and not is_repeated:
             self._due.clear()
         for run in unplaced:
             await self._give_back(run, take.worker)
@@ -160,8 +198,8 @@ class QueueConsumer:
         self._models.append(self._models.pop(0))  # so that each model comes first in turn
         return _Take(self._lease.id, self._number, new_start_nonce())
 
-    async def _ask(self, take: _Take, slots: int) -> Taken | None:
-        return await self._store.take(self._shard, *take, self._models, slots, self._offer())
+    async def _ask(self, take: _Take, slots: int, gives_up: int | None = None) -> Taken | None:
+        return await self._store.take(self._shard, *take, self._models, slots, self._offer(), gives_up=gives_up)
 
     async def _give_back(self, run: Run, worker: str) -> None:
         """Queue a request again for which there is no slot. It has produced nothing, and uses up no attempt."""

@@ -18,6 +18,7 @@ from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.outcomes import STREAM_LOST
+from lifecycle.execution.preemption import Preemption
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.replica.lease import Lease
 from lifecycle.store.arguments import endpoints_argument
@@ -94,6 +95,7 @@ class RunningRequests:
         self._hand_over = HandOver(store, health)
         self.ends = RememberedEnds(store)
         self._slots = slots
+        self.preemption = Preemption(slots, self.current_attempts) if self._settings.preempt else None
         self._requests: dict[str, RunningRequest] = {}
         self._early_cancels: OrderedDict[str, set[CancelMode]] = OrderedDict()  # of requests that do not run here yet
         self._encoded: tuple[Mapping[str, str], str] = ({}, "")  # the endpoints that were offered last
@@ -126,15 +128,18 @@ class RunningRequests:
         """Return what the engine offers at the moment to the requests that are taken."""
         return Offer(is_resumable(self._engine), accepted_parameters(self._engine), self._offered())
 
-    def launch(self, run: Run, worker: str) -> None:
+    def launch(self, run: Run, worker: str, moved: Attempt | None = None) -> None:
         """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
 
-        The task releases the request's concurrency slot at its end.
+        The task releases the request's concurrency slot at its end. With `moved` it first moves that attempt's request
+        back to its queue, and gets its slot.
         """
         request = self._requests.setdefault(run.rid, RunningRequest())
         progress = RunInProgress(cancels=self._early_cancels.pop(run.rid, set()))
         request.runs.append(progress)
-        handling = self._handle(run, request, progress, worker)
+        if moved is not None:
+            self._slots.reserve_next()
+        handling = self._handle(run, request, progress, worker, moved)
         progress.task = asyncio.get_running_loop().create_task(handling, name=f"request {run.rid}")
 
     async def refuse(self, found: Sequence[QueuedRequest], worker: str) -> None:
@@ -193,10 +198,16 @@ class RunningRequests:
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [run.task for request in self._requests.values() for run in request.runs]
 
-    async def _handle(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> None:
+    async def _handle(
+        self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str, moved: Attempt | None
+    ) -> None:
         """Handle one start of a request to its end, then take it out of the table and release its slot."""
-        rid = run.rid
+        rid, has_slot = run.rid, moved is None
         try:
+            if moved is not None:
+                await self._preempt(moved, run)
+                self._slots.occupy_reserved()
+                has_slot = True
             attempt = await self._prepare(run, request, progress, worker)
             if attempt is not None:
                 await self._run(request, progress, attempt, run.start, run.model, worker)
@@ -214,7 +225,29 @@ class RunningRequests:
             request.runs.remove(progress)
             if not request.runs:
                 del self._requests[rid]
-            self._slots.release()
+            if has_slot:
+                self._slots.release()
+            else:
+                self._slots.unreserve(1)
+
+    async def _preempt(self, attempt: Attempt, run: Run) -> None:
+        """Move an attempt's request back to its queue for a better one, and wait until its slot is free.
+
+        Raise StoreUnavailable when Redis does not answer, or when the engine does not end.
+        """
+        rid, priority = attempt.rid, run.start.priority
+        worker = self._lease.ids[self._store.keys.shard_of(rid)]
+        retry_for_secs = self._settings.redis_timeout_secs
+        runs = self._requests[rid].runs if rid in self._requests else []
+        handling = [progress.task for progress in runs if progress.attempt is attempt]
+        outcome = await self._store.requeue(
+            rid, worker, attempt.attempt, preempted_by=priority, retry_for_secs=retry_for_secs
+        )
+        log.info("request %s makes room for %s of priority %d: %s", rid, run.rid, priority, outcome)
+        if outcome in ("requeued", "ended"):
+            attempt.abandon()
+        if handling and (await asyncio.wait(handling, timeout=self._settings.kill_grace_secs))[1]:
+            raise StoreUnavailable(f"the engine of request {rid} does not end, whose slot it was to get")
 
     async def _prepare(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> Attempt | None:
         """Return the attempt that was started, None if it is not to run. Raise StoreUnavailable."""
@@ -251,6 +284,7 @@ class RunningRequests:
         held = self._held[self._store.keys.shard_of(rid)]
         request.current = attempt
         held.add(rid)
+        self._note_change()
         span = AttemptSpan(rid, model, worker, start)
         context.traceparent = span.traceparent
         if tracing.is_on():
@@ -272,6 +306,11 @@ class RunningRequests:
             if request.current is attempt:
                 request.current = None
                 held.discard(rid)
+            self._note_change()
+
+    def _note_change(self) -> None:
+        if self.preemption is not None:
+            self.preemption.note_change()
 
     async def report_lost_start(self, attempt: Attempt, ended: Ended | None = None) -> None:
         """Report that Redis may have lost the start of an attempt whose tokens readers may have.

@@ -218,6 +218,7 @@ class Worker:
                 self.models,
                 lease,
                 self._slots,
+                self._running.preemption,
                 self._running.offer,
                 self._running.launch,
                 self._running.refuse,

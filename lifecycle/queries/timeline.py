@@ -110,7 +110,10 @@ def _entries_of(step: dict[str, Any]) -> list[Entry]:
     queued = Entry(at, "queued", {})
     attempt = {"attempt": step["attempt"], "worker": step["worker"]}
     failure = {"error_type": step.get("error_type", ""), "error_message": step.get("error_message")}
-    ended = Entry(at, "attempt_ended", attempt | {"outcome": "failed" if failure["error_type"] else "moved"} | failure)
+    outcome = {"outcome": "failed" if failure["error_type"] else "moved"}
+    if "preempted_by" in step:
+        outcome = {"outcome": "preempted", "preempted_by": step["preempted_by"]}
+    ended = Entry(at, "attempt_ended", attempt | outcome | failure)
     started = [Entry(float(step["started_at"]), "started", attempt)] if step.get("started_at") else []
     return [*started, ended, queued]
 

@@ -77,7 +77,12 @@ SHARD_KEYS = (
         "members removed with the last request",
         "<model>: what waits under further limits: n, t, b, and t|<owner>, b|<owner>",
     ),
-    Key("waiting:", "zset", "members removed when rung or expired", "<model>: worker with a free slot by since when"),
+    Key(
+        "waiting:",
+        "zset",
+        "members removed when rung or expired",
+        "<model>: workers in the order of bells",
+    ),
     Key("taken", "hash", "members removed by the reaper", "worker → number, nonce and rids of its last take"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
     Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: labels → queued + 2^26 * running"),

@@ -31,6 +31,7 @@ class Queues(ScriptRunner):
         slots: int,
         offer: Offer | None = None,
         *,
+        gives_up: int | None = None,
         retry_for_secs: float = 0.0,
     ) -> Taken | None:
         """Begin attempts on the next queued requests of these models in one shard, `slots` or 16 of them at most.
@@ -43,6 +44,10 @@ class Queues(ScriptRunner):
 
         The worker waits for a bell afterwards unless it has no free slot left. With no `slots` it stops waiting, and
         another waiting worker is rung if something is queued.
+
+        `gives_up` is the priority of a running request that the worker would move away for one of better priority.
+        Nothing else is taken then. A worker that gets nothing, or asks for nothing with no `slots`, waits for such a
+        request: it is rung when one is queued and no worker waits that has a free slot or runs something worse.
 
         `number` counts the takes of the worker in the shard. A repetition with the same number returns the same runs,
         without those that run there no more. None is returned when a later take has been executed. Raises Fenced when
@@ -62,6 +67,7 @@ class Queues(ScriptRunner):
             self.settings.retention_secs,
             " ".join(offer.accepts),
             offer.endpoints,
+            "" if gives_up is None else gives_up,
             retry_for_secs=retry_for_secs,
         )
         what = as_text(reply[0])
@@ -129,7 +135,23 @@ def _queued_of(reply: Sequence[bytes]) -> QueuedRequest:
 
 def _run_of(reply: Sequence[Any], nonce: str) -> Run:
     rid, model, *rest = reply
-    attempt, base, body, form, mode, reason, trace, created_at, needs, headers, endpoint, owner, length, priority = rest
+    (
+        attempt,
+        base,
+        body,
+        form,
+        mode,
+        reason,
+        trace,
+        created_at,
+        needs,
+        headers,
+        endpoint,
+        owner,
+        length,
+        priority,
+        preemptions,
+    ) = rest
     start = Start(
         int(attempt),
         int(base),
@@ -146,5 +168,6 @@ def _run_of(reply: Sequence[Any], nonce: str) -> Run:
         nonce,
         int(length),
         int(priority),
+        int(preemptions),
     )
     return Run(rid.decode(), model.decode(), start)

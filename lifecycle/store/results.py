@@ -54,6 +54,7 @@ class Start(NamedTuple):
     nonce: str = ""  # of this start; empty for one by an older replica
     length: int | None = None  # entries in the token stream; None leaves it unchecked
     priority: int = 0
+    preemptions: int = 0  # how often the request was moved away for one of better priority
 
     @property
     def served(self) -> str:

@@ -313,12 +313,14 @@ class Store(
         attempt: int,
         *,
         failure: Failure | None = None,
+        preempted_by: int | None = None,
         retry_for_secs: float = 0.0,
     ) -> str:
         """Queue a request again that runs here, in front of its owner's others, and ring a worker that waits.
 
         `failure` says why the attempt failed; without it the request is moved in an orderly way, which uses up no
-        attempt. The end of the attempt is marked in the stream, so tokens of it that are still under way are refused.
+        attempt. `preempted_by` is the priority of the request that gets its slot, if it is moved for one; the record
+        counts that. The end of the attempt is marked in the stream, so tokens of it that are under way are refused.
         Returns `requeued`; `ended` when the request ended instead, because a cancel is pending, its attempts are used
         up, or its engine cannot continue behind its tokens; `not` when it is not this worker's; or `unknown`. A
         repetition returns `not`.
@@ -335,6 +337,7 @@ class Store(
             encode_detail(failure.detail if failure else None),
             self.settings.max_attempts,
             self.settings.retention_secs,
+            "" if preempted_by is None else preempted_by,
         )
         return as_text(reply[0])
 

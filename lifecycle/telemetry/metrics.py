@@ -82,6 +82,9 @@ class Metrics:
             "Events of ended requests that came while the client was gone and nobody read, or after a cancel.",
             ("model",),
         )
+        self.preemptions = counter(
+            "preemptions", "Moves of ended requests back to the queue, each for one of better priority.", ("model",)
+        )
         self.token_gaps = histogram(
             "inter_token_latency_seconds", "Time between tokens as the frontend received them.", _SHORT_SECONDS
         )
@@ -140,6 +143,8 @@ class RequestMetrics:
         ):
             if secs is not None:
                 histogram.observe(secs)
+        if record.preemptions:
+            self._metrics.preemptions.labels(record.model).inc(record.preemptions)
         if record.input_tokens is not None:
             self._input_tokens.value += record.input_tokens
             self._metrics.input_length.labels(record.model).observe(record.input_tokens)

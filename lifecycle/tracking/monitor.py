@@ -237,6 +237,8 @@ class StreamMonitor:
             self.end_with(record)
         elif record.status is Status.RUNNING and not self.feed.started:
             self.feed.take_started()
+        elif record.status is Status.QUEUED and self.feed.started:
+            self.feed.take_requeued()
 
     def _close(self) -> None:
         self._over = True

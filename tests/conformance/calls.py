@@ -43,6 +43,7 @@ RECORD_FIELDS = {
     "usage",
     "output_events",
     "priority",
+    "preemptions",
     "parent",
     "labels",
     "finish_reason",

@@ -34,6 +34,7 @@ PROCESS = {
     "lifecycle_output_events": {"model"},
     "lifecycle_input_tokens": {"model"},
     "lifecycle_orphan_tokens": {"model"},
+    "lifecycle_preemptions": {"model"},
     "lifecycle_request_duration_seconds": {"model"},
     "lifecycle_time_to_first_token_seconds": {"model"},
     "lifecycle_inter_token_latency_seconds": {"model"},

@@ -141,11 +141,18 @@ class Actual:
         return (answer.what, answer.record.status.value)
 
     async def take(
-        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
+        self,
+        worker: str,
+        number: int,
+        models: Sequence[str],
+        slots: int,
+        resumable: bool,
+        accepts: tuple[str, ...],
+        gives_up: int | None,
     ) -> tuple[object, ...]:
-        nonce = f"{worker:-<5}{number:03}"
+        nonce, offer = f"{worker:-<5}{number:03}", Offer(resumable, accepts)
         try:
-            taken = await self.store.take(0, worker, number, nonce, models, slots, Offer(resumable, accepts))
+            taken = await self.store.take(0, worker, number, nonce, models, slots, offer, gives_up=gives_up)
         except Fenced:
             return FENCED
         if taken is None:

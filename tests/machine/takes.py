@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from tests.machine.fair_queue import FairQueues
+from tests.machine.fair_queue import FairQueues, Waiting
 from tests.machine.words import Tracked
 
 FENCED = ("fenced",)
@@ -23,7 +23,14 @@ class Takes:
     _terminate: Callable[..., None]
 
     def take(
-        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
+        self,
+        worker: str,
+        number: int,
+        models: Sequence[str],
+        slots: int,
+        resumable: bool,
+        accepts: tuple[str, ...],
+        gives_up: int | None,
     ) -> tuple[object, ...]:
         if worker in self.dead:
             return FENCED
@@ -57,7 +64,9 @@ class Takes:
 
         left = list(models) if slots else []
         while left:
-            left = [m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped)]
+            left = [
+                m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped, gives_up)
+            ]
         for model in latest:
             queue = self.queues.models[model]
             if not queue.requests():
@@ -65,11 +74,13 @@ class Takes:
                 queue.virtual_time = max(queue.virtual_time, max(queue.times.values()) if has_slot else latest[model])
         self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
         waits = len(started) < slots or (slots > 0 and not started and not removed)
+        waits = waits or (not slots and gives_up is not None)
         for model in models:
             queue = self.queues.models[model]
-            queue.waiting = [other for other in queue.waiting if other != worker] + ([worker] if waits else [])
+            queue.waits(worker, *([Waiting(worker, gives_up)] if waits else []))
+        for queue in map(self.queues.models.__getitem__, models):
             if not slots and queue.requests():
-                self.queues.ring(queue)
+                self.queues.ring(queue, queue.best())
         return ("ok", tuple(map(_started, started)), tuple(sorted(skipped)), waits)
 
     def _runs(self, rid: str, worker: str, attempt: int) -> bool:

@@ -11,8 +11,12 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
+from lifecycle.execution.preemption import MOST_PREEMPTIONS
 from lifecycle.store import script_loader
 from lifecycle.store.results import queued_and_running
+from lifecycle.types import MOST_PRIORITY
 from tests.leaks import leaks
 from tests.simulation import queue_rules
 from tests.simulation.server.database import Database
@@ -114,6 +118,11 @@ class Invariants:
         if attempt < self._attempts.get(key, 0):
             self.note(f"{rid.decode()} went back from attempt {self._attempts[key]} to {attempt}")
         self._attempts[key] = attempt
+        if int(record.get(b"preemptions", b"0")) > MOST_PREEMPTIONS:
+            self.note(f"{rid.decode()} was moved more than {MOST_PREEMPTIONS} times for better requests")
+        for step in map(orjson.loads, record.get(b"steps", b"").splitlines()):
+            if step.get("preempted_by", -MOST_PRIORITY - 1) >= int(record.get(b"priority", b"0")):
+                self.note(f"{rid.decode()} was moved for a request of priority {step['preempted_by']}")
         if record.get(b"cancel_mode") == b"kill" and key not in self._killed:
             self._killed[key] = self._length_of(key)
         if ended is not None:

@@ -6,7 +6,7 @@ All times are seconds of virtual time since the load began. A plan can be writte
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tests.simulation.mixture import mixed
@@ -119,6 +119,7 @@ class Plan:
     max_attempts: int
     requests: tuple[Request, ...]
     faults: tuple[Fault, ...]
+    preempt: bool = False
 
     @property
     def slots(self) -> list[str]:
@@ -157,7 +158,17 @@ def plan_of(seed: int) -> Plan:
     kinds = _some_kinds(dice)
     faults = sorted(_fault(dice, kinds, plan.slots) for _ in range(dice.choice((1, 2, 3, 4, 5, 7))))
     requests, is_calm = mixed(plan.requests, seed)
-    return Plan(**vars(plan) | {"requests": requests, "faults": () if is_calm else tuple(faults)})
+    plan = Plan(**vars(plan) | {"requests": requests, "faults": () if is_calm else tuple(faults)})
+    return _with_priorities(plan)
+
+
+def _with_priorities(plan: Plan) -> Plan:
+    """Let half of the plans whose workers can resume have several priorities, and workers that preempt."""
+    dice = random.Random(f"priorities {plan.seed}")
+    if dice.random() < 0.5 or not any(team.resumable for team in plan.teams):
+        return plan
+    requests = (request._replace(priority=dice.choice((-3, 0, 0, 5, 5))) for request in plan.requests)
+    return replace(plan, preempt=True, requests=tuple(requests))
 
 
 def _request(dice: random.Random, number: int, frontends: int, teams: tuple[Team, ...]) -> Request:

@@ -62,6 +62,7 @@ def settings_of(plan: Plan) -> Settings:
         kill_grace_secs=1.0,
         stop_grace_secs=2.0,
         concurrency=plan.teams[0].concurrency,
+        preempt=plan.preempt,
     )
 
 

@@ -68,6 +68,8 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
     """Yield plans in which one request does less."""
     if plan.shards > 1:
         yield replace(plan, shards=1)
+    if plan.preempt:
+        yield replace(plan, preempt=False)
     for index, request in enumerate(plan.requests):
         for simpler in _simpler_requests(request):
             yield replace(plan, requests=(*plan.requests[:index], simpler, *plan.requests[index + 1 :]))

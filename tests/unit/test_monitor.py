@@ -67,6 +67,21 @@ async def test_tokens_whose_frames_got_lost_are_counted_with_the_end_and_once(wo
 
 
 @pytest.mark.leaves_inflight
+async def test_a_move_of_which_no_message_came_ends_the_watch_for_inactivity(world: World) -> None:
+    """A request that waits again may do so for longer than a worker may be silent."""
+    await world.run(resumable=True)
+    await world.append(1)
+    metrics, feed = Metrics(), RequestFeed("r", lambda feed: None)
+    monitor = _monitor(world, metrics, feed)
+    feed.take_tokens("1-1", ["a"])
+    await world.store.requeue("r", "w0", 1)
+    await monitor.recheck()
+    queued = metrics.registry.get_sample_value("lifecycle_queued_requests", {"model": LABELS.model})
+    assert (feed.started, queued) == (False, 1)
+    monitor.leave()
+
+
+@pytest.mark.leaves_inflight
 @pytest.mark.parametrize(
     ("end", "lines"),
     [

@@ -61,16 +61,20 @@ class World:
         """`admission` are the keyword arguments of `tests.admitting.admit`."""
         return await admit(self.store, rid, **admission)
 
-    async def take_all(self, worker: str = "w0", slots: int = 1, **offer: Any) -> Taken:
+    async def take_all(self, worker: str = "w0", slots: int = 1, *, gives_up: int | None = None, **offer: Any) -> Taken:
         """Take with the next number. `offer` are the arguments of Offer."""
         self._takes[worker] += 1
-        return await self.take_again(worker, slots, **offer)
+        return await self.take_again(worker, slots, gives_up=gives_up, **offer)
 
-    async def take_again(self, worker: str = "w0", slots: int = 1, **offer: Any) -> Taken:
+    async def take_again(
+        self, worker: str = "w0", slots: int = 1, *, gives_up: int | None = None, **offer: Any
+    ) -> Taken:
         """Repeat the last take of the worker, as after a lost reply."""
         number = self._takes[worker]
         nonce = f"{worker:-<4}{number:04}"
-        taken = await self.store.take(self.shard, worker, number, nonce, [MODEL], slots, Offer(**offer))
+        taken = await self.store.take(
+            self.shard, worker, number, nonce, [MODEL], slots, Offer(**offer), gives_up=gives_up
+        )
         assert taken is not None, "a later take has been executed"
         return taken
 

@@ -41,6 +41,8 @@ export interface RequestRecord {
   labels: Record<string, string>;
   /** In the queue, as it applied: a lower one starts first. */
   priority: number;
+  /** How often it was moved back to the queue for a request of better priority. */
+  preemptions: number;
   /** Of a queued request that `get` returns: 1 is next. */
   queue_position?: number;
   /** How long such a request will wait; null where it is not known. */

@@ -3,13 +3,14 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid, worker, attempt, uses_attempt ('1' when the
 --         attempt failed), message (of the error when the request has to end, '' for that of a lost worker),
---         error_detail (JSON, '' for none), max_attempts, retention_secs
+--         error_detail (JSON, '' for none), max_attempts, retention_secs, preempted_by (the priority of the request that
+--         gets its slot, '' for none)
 -- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's (it was
 --         requeued before, or has ended), or {'unknown'}. What does not run there no longer counts as running there.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, uses_attempt, message, error_detail, max_attempts,
-  retention_secs = unpack(ARGV)
+  retention_secs, preempted_by = unpack(ARGV)
 --- @include commands clock limit_time stream record events counts queue cost content terminal steps retrying
 --- @permit
 
@@ -25,7 +26,7 @@ local function failed_at(number)
 end
 local what, now = nil, clock(shift)
 what, record = requeue_or_end(rid, record, now, tonumber(retention_secs), tonumber(max_attempts),
-  uses_attempt == '1', failed_at)
+  uses_attempt == '1', failed_at, tonumber(preempted_by))
 if what == 'requeued' then
   ring_workers(now)
   return {'requeued'}

@@ -7,18 +7,20 @@
 --         worker can start; with 0 it waits no more, and another worker is rung), bytes_limit (of the bodies that are
 --         returned; one always may be), resumable ('1' when its engine can continue behind the tokens of another
 --         attempt), retention_secs, accepts (the gated parameters that the engine accepts, separated by spaces, `*` for
---         all), endpoints (those that the worker offers, each between spaces; `~` before a name says that it translates)
+--         all), endpoints (those that the worker offers, each between spaces; `~` before a name says that it translates),
+--         gives_up (the priority of a running request that the worker moves away for one of better priority, which alone is
+--         taken; with no slots the worker waits for one; '' for none)
 -- Returns {'ok', runs, unsupported, waits} (the same runs again when repeated with the same number), {'stale'} for a call
 --         that a later one has overtaken, or {'fenced'}. runs are {rid, model, attempt, base, body, request_type,
 --         cancel_mode, cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, length (how many entries the
---         token stream has), priority}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
+--         token stream has), priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
 --         and which stay queued; waits is 1 when nothing is left for this worker, which is rung when something comes.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
 -- fails as `worker_lost`: the tokens of two answers must not be joined.
 
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
-  endpoints = unpack(ARGV)
+  endpoints, gives_up = unpack(ARGV)
 --- @include commands clock limit_time stream record readers events counts queue cost
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
@@ -39,7 +41,7 @@ local function load_rare()
 end
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
-models, slots, bytes_limit = cjson.decode(models), tonumber(slots), tonumber(bytes_limit)
+models, slots, bytes_limit, gives_up = cjson.decode(models), tonumber(slots), tonumber(bytes_limit), tonumber(gives_up)
 
 -- Returns a request's body, empty for a Redis key of another type, which must not stop the takes of others.
 local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body:' .. rid) or '' end
@@ -48,7 +50,8 @@ local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body
 local function run_of(rid, request, base, body, length)
   return {rid, request.model, request.attempt, tostring(base), body, request.request_type, request.cancel_mode or '',
     request.cancel_reason or '', request.traceparent or '', request.created_at, request.needs or '',
-    request.headers or '', request.endpoint, request.owner or '', length, request.priority or '0'}
+    request.headers or '', request.endpoint, request.owner or '', length, request.priority or '0',
+    request.preemptions or '0'}
 end
 
 local taken = redis.call('HGET', P .. 'taken', worker)
@@ -281,6 +284,7 @@ local function take_next(model)
     or {priorities = redis.call('ZRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL), fronts = {}, times = {}}
   local queue = queues[model]
   for _, priority in ipairs(queue.priorities) do
+    if gives_up and tonumber(priority) >= gives_up then return false end
     local front = queue.fronts[priority] or read_front(model, priority)
     while work < WORK_LIMIT do
       local flow = next_flow(front, queue.times)
@@ -343,13 +347,16 @@ redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 
 -- Where more is left than one call does, the worker calls again, unless it could serve nothing of what this one has seen.
 local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or (slots > 0 and #started + ended == 0)
+local place = secs(now)
+if gives_up then waits, place = waits or slots == 0, string.format('%.0f', PREEMPTIBLE - gives_up) end
 for _, model in ipairs(models) do
   if waits then
-    redis.call('ZADD', P .. 'waiting:' .. model, secs(now), worker)
+    redis.call('ZADD', P .. 'waiting:' .. model, place, worker)
   else
     redis.call('ZREM', P .. 'waiting:' .. model, worker)
   end
-  if slots == 0 and redis.call('EXISTS', P .. 'levels:' .. model) == 1 then to_ring[#to_ring + 1] = model end
+  local first = slots == 0 and redis.call('ZRANGE', P .. 'levels:' .. model, '0', '0')[1]
+  if first then to_ring[#to_ring + 1] = {model, first} end
 end
 for frontend, items in pairs(frames) do send(frontend, '[' .. table.concat(items, ',') .. ']') end
 ring_workers(now)

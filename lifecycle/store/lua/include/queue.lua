@@ -55,7 +55,7 @@ local function activate(model, priority, owner)
   redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
 end
 
-local to_ring = {}  -- models for which this script has queued requests
+local to_ring = {}  -- models for which this script has queued requests, each with the priority of one of these
 
 -- Queues a request, at the front of its flow when it is queued again. `bytes` are those of its body, if the caller knows
 -- them. The caller rings the workers once everything is written.
@@ -73,7 +73,7 @@ local function enqueue(record, is_front, bytes)
     count_queued(model, owner, '1', bytes or body_bytes(record.id))
     if record.share then count_share(model, owner, record.share, '') end
   end
-  to_ring[#to_ring + 1] = model
+  to_ring[#to_ring + 1] = {model, priority}
 end
 
 -- Forgets a level in which nothing waits any more.
@@ -102,14 +102,23 @@ local function leave_queue(record)
   if was_there and record.share then count_share(model, owner, record.share, '-') end
 end
 
+-- In `waiting:` the workers with a free slot are by since when they wait. Behind them are those that have none and would
+-- move a running request away for one of better priority: at this place less its priority, so the worst comes first.
+local PREEMPTIBLE = 10000000000000
+
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that
 -- does not hear it keeps nothing from the others: the next request rings another one.
 local function ring_workers(now)
   local rung = {}
-  for _, model in ipairs(to_ring) do
+  for _, entry in ipairs(to_ring) do
+    local waiting, priority = P .. 'waiting:' .. entry[1], tonumber(entry[2])
     for _ = 1, 4 do
-      local worker = redis.call('ZPOPMIN', P .. 'waiting:' .. model)[1]
+      local worker, place = unpack(redis.call('ZPOPMIN', waiting))
       if not worker then break end
+      if tonumber(place) >= PREEMPTIBLE - priority then  -- it runs nothing of worse priority, and those behind it neither
+        redis.call('ZADD', waiting, place, worker)
+        break
+      end
       local lease_ends_at = redis.call('ZSCORE', P .. 'workers', worker)
       if lease_ends_at and tonumber(lease_ends_at) > now then
         rung[#rung + 1] = worker

@@ -18,8 +18,9 @@ end
 
 -- Ends a running request whose cancel is pending as cancelled. Requeues one that has only openings yet, or whose engine can
 -- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome of `failed_at(number)`.
--- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count.
-local function requeue_or_end(rid, record, now, retention, max_attempts, uses_attempt, failed_at)
+-- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count. `preempted_by` is
+-- the priority of the request for which it is moved, if there is one.
+local function requeue_or_end(rid, record, now, retention, max_attempts, uses_attempt, failed_at, preempted_by)
   local number, at = stream_end(rid)
   local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
@@ -38,6 +39,11 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   local failure = failed_at(number)
   if uses_attempt or failure.error_type ~= 'worker_lost' then
     step.error_type, step.error_message = failure.error_type, failure.message
+  end
+  if preempted_by then
+    step.preempted_by = preempted_by
+    record.preemptions = tostring(tonumber(record.preemptions or '0') + 1)
+    redis.call('HSET', P .. 'request:' .. rid, 'preemptions', record.preemptions)
   end
   if record.cost then  -- the next start costs its owner the whole of it
     correct_cost(record, 0)
