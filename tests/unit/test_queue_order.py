@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from random import Random
+from typing import Any
 
 import pytest
 
-from lifecycle.store.results import Failure, Outcome
+from lifecycle.store.results import Failure, Offer, Outcome
+from lifecycle.types import Labels
 from tests.unit.world import MODEL, World
 
 
@@ -235,3 +239,40 @@ async def test_a_take_looks_at_sixteen_requests_of_an_owner(roomy: World, before
     taken = await roomy.take_all(accepts=())
     assert [run.rid for run in taken.runs] == found
     assert len(taken.unsupported) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.leaves_inflight
+async def test_one_take_starts_what_as_many_takes_of_one_request_would(roomy: World, seed: int) -> None:
+    chance = Random(seed)
+    admissions: list[dict[str, Any]] = [
+        {
+            "owner": f"o{chance.randrange(14)}",
+            "weight": chance.choice((1, 2, 5)),
+            "max_tokens": chance.choice((1, 100, 100, 900)),
+            "priority": chance.choice((-1, 0, 0, 0, 3)),
+            "needs": chance.choice(((), (), (), ("tools",))),
+        }
+        for _ in range(90)
+    ]
+    orders, times = [], []
+    for worker, model, slots in (("w0", "one", 1), ("w1", "many", 16)):
+        for number, admission in enumerate(admissions):
+            await roomy.admit(f"{model}-{number}", labels=Labels(model, "completions", "stream"), **admission)
+        order: list[str] = []
+        for number in itertools.count(1):
+            taken = await roomy.store.take(roomy.shard, worker, number, "nonce-00", [model], slots, Offer())
+            assert taken is not None
+            order += [run.rid.removeprefix(f"{model}-") for run in taken.runs]
+            if taken.waits:
+                break
+        orders.append(order)
+        times.append(
+            [
+                await roomy.store.command("ZRANGE", f"{roomy.prefix}virtual_times:{model}", 0, -1, "WITHSCORES"),
+                await roomy.store.command("HGETALL", f"{roomy.prefix}queued:{model}"),
+            ]
+        )
+    assert len(orders[0]) > 16
+    assert orders[1] == orders[0]
+    assert times[1] == times[0]
