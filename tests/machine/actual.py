@@ -141,18 +141,11 @@ class Actual:
         return (answer.what, answer.record.status.value)
 
     async def take(
-        self,
-        worker: str,
-        number: int,
-        models: Sequence[str],
-        slots: int,
-        resumable: bool,
-        accepts: tuple[str, ...],
-        gives_up: int | None,
+        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
     ) -> tuple[object, ...]:
-        nonce, offer = f"{worker:-<5}{number:03}", Offer(resumable, accepts)
+        nonce = f"{worker:-<5}{number:03}"
         try:
-            taken = await self.store.take(0, worker, number, nonce, models, slots, offer, gives_up=gives_up)
+            taken = await self.store.take(0, worker, number, nonce, models, slots, Offer(resumable, accepts))
         except Fenced:
             return FENCED
         if taken is None:

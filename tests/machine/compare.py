@@ -140,7 +140,7 @@ class Comparison:
             times = _pairs(await self._do("ZRANGE", f"virtual_times:{model}", 0, -1, "WITHSCORES"))
             assert {_text(owner): float(time) for owner, time in times} == pytest.approx(queue.times)
             workers = [_text(worker) for worker in await self._do("ZRANGE", f"waiting:{model}", 0, -1)]
-            assert workers == [waiting.worker for waiting in queue.waiting], "the workers that wait for a bell"
+            assert workers == queue.waiting, "the workers that wait for a bell"
         waiting: Counter[str] = Counter()
         for request in self.reference.requests.values():
             if request.status == "queued":

@@ -41,7 +41,6 @@ frontends = st.sampled_from(("f0", "f1", "f2"))
 workers = st.sampled_from(("w0", "w1"))
 slots = frontends | workers
 taken_slots = st.sampled_from((0, 1, 1, 2, 5))
-gives_up = st.sampled_from((None, None, None, 0, 7))  # the priority of what a worker would move
 resumable = st.sampled_from((True, True, True, False))
 twice = st.sampled_from((1, 1, 2))
 limits = st.sampled_from((0, 0, 0, 0, 2 * TICK_SECS, 4 * TICK_SECS))

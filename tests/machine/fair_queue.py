@@ -8,24 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from tests.machine.members import Members
 from tests.machine.words import Tracked
 
 FIRST_MEAN_TOKENS = 256.0
-
-
-class Waiting(NamedTuple):
-    """A worker that waits for a bell."""
-
-    worker: str
-    gives_up: int | None = None  # the priority of what it would move for a better request; None with a free slot
-
-    @property
-    def order(self) -> tuple[bool, int, str]:
-        """Sort those with a free slot first, and leave them in the order in which they have come."""
-        return (False, 0, "") if self.gives_up is None else (True, -self.gives_up, self.worker)
 
 
 @dataclass
@@ -38,19 +25,10 @@ class ModelQueue:
     virtual_time: float = 0.0
     served: dict[int, float] = field(default_factory=dict)  # virtual times of the levels in which something waits
     mean: float | None = None
-    waiting: list[Waiting] = field(default_factory=list)  # in the order in which they are rung
+    waiting: list[str] = field(default_factory=list)  # workers, the one that waits longest first
 
     def requests(self) -> list[Tracked]:
         return [request for flow in self.flows.values() for request in flow]
-
-    def waits(self, worker: str, *waiting: Waiting) -> None:
-        """Note how a worker waits now, if it does."""
-        others = [other for other in self.waiting if other.worker != worker]
-        self.waiting = sorted([*others, *waiting], key=lambda one: one.order)
-
-    def best(self) -> int:
-        """Return the best priority of which something waits."""
-        return min(priority for priority, level in self.levels.items() if level)
 
 
 class FairQueues:
@@ -77,16 +55,13 @@ class FairQueues:
             if known is not None and known < reached:
                 queue.times[request.owner] = reached
             level[request.owner] = max(known or 0.0, reached)
-        self.ring(queue, request.priority)
+        self.ring(queue)
 
-    def ring(self, queue: ModelQueue, priority: int) -> None:
+    def ring(self, queue: ModelQueue) -> None:
         for _ in range(4):
             if not queue.waiting:
                 return
-            worker, gives_up = queue.waiting[0]
-            if gives_up is not None and gives_up <= priority:
-                return
-            queue.waiting.pop(0)
+            worker = queue.waiting.pop(0)
             if worker in self._members.leases and self._members.leases[worker][1] > self._members.now:
                 return
 
@@ -101,14 +76,10 @@ class FairQueues:
             if not queue.levels[request.priority]:
                 queue.served.pop(request.priority, None)
 
-    def take_next(
-        self, model: str, attempt_start: Callable[[Tracked], str], skipped: set[str], gives_up: int | None
-    ) -> bool:
+    def take_next(self, model: str, attempt_start: Callable[[Tracked], str], skipped: set[str]) -> bool:
         """Try the next requests of a model. `attempt_start` returns `started`, `removed` or `skipped`."""
         queue = self.models[model]
         for priority in sorted(priority for priority, level in queue.levels.items() if level):
-            if gives_up is not None and priority >= gives_up:
-                return False
             level, rank = queue.levels[priority], 0
             while rank < len(level):
                 reached, owner = sorted((time, owner) for owner, time in level.items())[rank]

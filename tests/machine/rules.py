@@ -42,7 +42,6 @@ from tests.machine.drawing import (
     calls,
     failures,
     frontends,
-    gives_up,
     resumable,
     slots,
     taken_slots,
@@ -129,7 +128,7 @@ class LifecycleMachine(LostStartRules, TreeRules, RuleBasedStateMachine):
             self.admit(call, 1)
         self.redis_is_as_the_reference_model()
         for worker in ("w0", "w1"):
-            self.take(worker, 2, True, ("*",), None, 1)
+            self.take(worker, 2, True, ("*",), 1)
 
     @precondition(lambda self: len(self.inflight()) < MOST_INFLIGHT and len(self.reference.requests) < MOST_REQUESTS)
     @rule(call=calls, times=twice)
@@ -178,24 +177,16 @@ class LifecycleMachine(LostStartRules, TreeRules, RuleBasedStateMachine):
 
     # what a worker does
 
-    @rule(worker=workers, slots=taken_slots, resumable=resumable, accepts=accepts, gives_up=gives_up, times=twice)
-    def take(
-        self,
-        worker: str,
-        slots: int,
-        resumable: bool,
-        accepts: tuple[str, ...],
-        gives_up: int | None,
-        times: int,
-    ) -> None:
+    @rule(worker=workers, slots=taken_slots, resumable=resumable, accepts=accepts, times=twice)
+    def take(self, worker: str, slots: int, resumable: bool, accepts: tuple[str, ...], times: int) -> None:
         """One of the dead that has not heard of it takes too, and is refused."""
         name = self.replica(worker)
         self.takes[name] += 1
         number = self.takes[name]
         models = MODELS if number % 2 else MODELS[::-1]
-        answer = self.both("take", name, number, models, slots, resumable, accepts, gives_up, times=1)
+        answer = self.both("take", name, number, models, slots, resumable, accepts, times=1)
         for _ in range(times - 1):
-            repeated = self.both("take", name, number, models, slots, resumable, accepts, gives_up)
+            repeated = self.both("take", name, number, models, slots, resumable, accepts)
             assert repeated[:2] == answer[:2], "a repetition brings the same"
         for rid, attempt, base, _ in answer[1] if answer[0] == "ok" else ():
             self.runs.append(Run(rid, name, attempt, base))
@@ -302,7 +293,7 @@ class LifecycleMachine(LostStartRules, TreeRules, RuleBasedStateMachine):
         assert self.run(self.actual.expire(leaving)) == expired
         self.reference.dead |= expired
         for queue in self.reference.queues.models.values():
-            queue.waiting = [one for one in queue.waiting if one.worker not in self.reference.dead]
+            queue.waiting = [worker for worker in queue.waiting if worker not in self.reference.dead]
 
     @precondition(lambda self: self.reference.members.pending_cleanup or self.reference.dead)
     @rule()

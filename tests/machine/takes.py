@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from tests.machine.fair_queue import FairQueues, Waiting
+from tests.machine.fair_queue import FairQueues
 from tests.machine.words import Tracked
 
 FENCED = ("fenced",)
@@ -23,14 +23,7 @@ class Takes:
     _terminate: Callable[..., None]
 
     def take(
-        self,
-        worker: str,
-        number: int,
-        models: Sequence[str],
-        slots: int,
-        resumable: bool,
-        accepts: tuple[str, ...],
-        gives_up: int | None,
+        self, worker: str, number: int, models: Sequence[str], slots: int, resumable: bool, accepts: tuple[str, ...]
     ) -> tuple[object, ...]:
         if worker in self.dead:
             return FENCED
@@ -64,9 +57,7 @@ class Takes:
 
         left = list(models) if slots else []
         while left:
-            left = [
-                m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped, gives_up)
-            ]
+            left = [m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped)]
         for model in latest:
             queue = self.queues.models[model]
             if not queue.requests():
@@ -74,13 +65,11 @@ class Takes:
                 queue.virtual_time = max(queue.virtual_time, max(queue.times.values()) if has_slot else latest[model])
         self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
         waits = len(started) < slots or (slots > 0 and not started and not removed)
-        waits = waits or (not slots and gives_up is not None)
         for model in models:
             queue = self.queues.models[model]
-            queue.waits(worker, *([Waiting(worker, gives_up)] if waits else []))
-        for queue in map(self.queues.models.__getitem__, models):
+            queue.waiting = [other for other in queue.waiting if other != worker] + ([worker] if waits else [])
             if not slots and queue.requests():
-                self.queues.ring(queue, queue.best())
+                self.queues.ring(queue)
         return ("ok", tuple(map(_started, started)), tuple(sorted(skipped)), waits)
 
     def _runs(self, rid: str, worker: str, attempt: int) -> bool:
