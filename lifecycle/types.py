@@ -200,10 +200,6 @@ class ErrorDetail(NamedTuple):
     param: str | None = None
     retry_after_secs: float | None = None
 
-    def to_json(self) -> bytes:
-        """Return a JSON list, which `from_json` reads."""
-        return orjson.dumps(self)
-
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return the detail of a JSON list. Raises ValueError or TypeError when it is malformed."""

@@ -275,7 +275,7 @@ _QUEUE = (
     Mutant(
         "take advances no virtual time",
         _LUA + "take.lua",
-        "  local after = math.min(known, reached) + cost / weight_of(record)\n",
+        "  local after = tonumber(secs(math.min(known, reached) + cost / weight_of(record)))\n",
         "  local after = reached\n",
     ),
     Mutant(
@@ -356,8 +356,8 @@ _ORDER = (
     Mutant(
         "take serves the worst priority first",
         _LUA + "take.lua",
-        "redis.call('ZRANGE', P .. 'levels:' .. model, '0', ",
-        "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', ",
+        "redis.call('ZRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL)",
+        "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL)",
     ),
     Mutant(
         "what leaves a queue stays counted as its owner's",
