@@ -16,7 +16,7 @@
 --         token stream has), priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
 --         and which stay queued; waits is 1 when nothing is left for this worker, which is rung when something comes.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
--- fails as `worker_lost`: the tokens of two answers must not be joined.
+-- fails as `worker_lost`: the tokens of two answers must not be joined. Behind one that was started, the next call ends it.
 
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
@@ -157,6 +157,7 @@ local function try(model, priority, flow, rid)
   local has_stream = request.attempt ~= '0' or request.storage
   if has_stream then last, at = stream_end(rid) end
   local function ends(outcome_for)
+    if #started > 0 then return 'full' end  -- an end needs more commands, which are checked before anything is written
     local terminate, limit_outcome, lost_outcome = load_rare()
     terminate(rid, request, now, tonumber(retention_secs), outcome_for(limit_outcome, lost_outcome))
     ended = ended + 1
