@@ -241,6 +241,16 @@ async def test_a_take_looks_at_sixteen_requests_of_an_owner(roomy: World, before
     assert len(taken.unsupported) == before
 
 
+@pytest.mark.leaves_inflight
+async def test_flows_that_redis_has_lost_hide_none_behind_them(roomy: World) -> None:
+    for number in range(10):
+        await roomy.admit(f"r{number}", owner=f"o{number}")
+    for number in range(9):
+        await roomy.store.command("DEL", f"{roomy.prefix}flow:0|2|o{number}|{MODEL}")
+    assert await started(roomy, 1) == ["r9"]
+    await roomy.store.sweep(0)  # corrects the counts
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.leaves_inflight
 async def test_one_take_starts_what_as_many_takes_of_one_request_would(roomy: World, seed: int) -> None:

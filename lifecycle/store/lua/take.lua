@@ -292,7 +292,7 @@ local function take_next(model)
       work = work + LOOKED_AT
       if flow then
         local what = try_flow(model, priority, flow)
-        front.is_old = front.is_old or what ~= 'skipped'
+        front.is_old = front.is_old or what ~= 'skipped' or flow.is_lost
         if what == 'started' then return true end
         if what == 'full' then
           is_full = true
