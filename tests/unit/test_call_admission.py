@@ -1,4 +1,4 @@
-"""What a refused call is answered, and under which labels it is counted."""
+"""Test what a refused call is answered, and under which labels it is counted."""
 
 from __future__ import annotations
 

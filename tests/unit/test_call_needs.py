@@ -1,4 +1,4 @@
-"""What a call needs of an engine is told of any body: those that are submitted are not checked before."""
+"""Test that of any body is told what it needs of an engine: those that are submitted are not checked before."""
 
 from __future__ import annotations
 
