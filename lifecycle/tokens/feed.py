@@ -123,9 +123,6 @@ class RequestFeed:
 
         The tokens behind `base` are new then, though tokens with their numbers have come before.
         """
-        if not self.starts:  # the first tokens of all
-            self.starts[attempt] = nonce
-            return
         first = self.starts.setdefault(attempt, nonce)
         later = [other for other in self.starts if other > attempt]
         if nonce and (later or first not in ("", nonce)):
