@@ -148,5 +148,5 @@ class RequestMetrics:
         if record.input_tokens is not None:
             self._input_tokens.value += record.input_tokens
             self._metrics.input_length.labels(record.model).observe(record.input_tokens)
-        if record.cancel_requested_at is not None and record.cancel_to_stop_secs is not None:
+        if record.cancel_to_stop_secs is not None:
             self._metrics.cancel_to_stop.labels(record.model).observe(record.cancel_to_stop_secs)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
-from lifecycle.queue_share import NO_SHARE
 from lifecycle.settings import Settings
 from lifecycle.store.new_request import ShareLimits
 from lifecycle.store.transitions import Store
@@ -55,13 +54,11 @@ class _Sums:
 
 def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
     """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
-    share, tokens, body_bytes = admit.place.share, settings.owner_queue_tokens, settings.owner_queue_bytes
-    if share is not NO_SHARE:
-        tokens, body_bytes = _smaller(tokens, share.tokens), _smaller(body_bytes, share.body_bytes)
+    share = admit.place.share
     limits = ShareLimits(
         share.requests,
-        tokens,
-        body_bytes,
+        _smaller(settings.owner_queue_tokens, share.tokens),
+        _smaller(settings.owner_queue_bytes, share.body_bytes),
         settings.model_queue_limit,
         settings.model_queue_tokens,
         settings.model_queue_bytes,
