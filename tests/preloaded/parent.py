@@ -1,15 +1,18 @@
 """The process that forks replicas: it has imported what they need, and has neither threads nor an event loop.
 
 It reads one JSON line for each request from the socket whose descriptor it is given, and answers in one line. An empty
-answer comes first, when all imports are done. It ends with the process that holds the other end.
+answer comes first, when all imports are done. It ends with the process that holds the other end, and the replicas with
+it: a test run that is killed leaves none behind.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
 from typing import Any
@@ -28,6 +31,7 @@ NEEDED = (
     "httpx2",
     "uvloop",
 )
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that a process gets when its parent ends
 
 
 class Parent:
@@ -35,6 +39,8 @@ class Parent:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._pid = os.getpid()
+        self._libc = ctypes.CDLL(None, use_errno=True)
         own = {os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
         self._module_path = [folder for folder in sys.path if folder not in own]
 
@@ -59,6 +65,7 @@ class Parent:
     def become(self, asked: dict[str, Any]) -> None:
         """Make this child what a new interpreter would be with these arguments."""
         self._channel.close()
+        self._end_with_parent()
         os.setsid()
         os.chdir(asked["cwd"])
         log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -72,6 +79,12 @@ class Parent:
         sys.argv[:] = [str(command_line.__file__), *asked["argv"]]
         with open("/proc/self/comm", "w") as name:  # tests/processes.py shows it when the process is left over
             name.write(asked["argv"][0])
+
+    def _end_with_parent(self) -> None:
+        if self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+            raise OSError(ctypes.get_errno(), "prctl")
+        if os.getppid() != self._pid:  # it has ended in between
+            os._exit(1)
 
 
 def main() -> None:
