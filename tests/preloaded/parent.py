@@ -7,17 +7,16 @@ it: a test run that is killed leaves none behind.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 from typing import Any
 
 from lifecycle.cli import main as command_line
+from lifecycle.local import _die_with_parent
 
 NEEDED = (
     "frontend.server",
@@ -30,8 +29,8 @@ NEEDED = (
     "uvicorn.protocols.http.httptools_impl",
     "httpx2",
     "uvloop",
+    "ctypes",
 )
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that a process gets when its parent ends
 
 
 class Parent:
@@ -40,7 +39,6 @@ class Parent:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._pid = os.getpid()
-        self._libc = ctypes.CDLL(None, use_errno=True)
         own = {os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
         self._module_path = [folder for folder in sys.path if folder not in own]
 
@@ -81,8 +79,7 @@ class Parent:
             name.write(asked["argv"][0])
 
     def _end_with_parent(self) -> None:
-        if self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
+        _die_with_parent._by_kernel()
         if os.getppid() != self._pid:  # it has ended in between
             os._exit(1)
 
