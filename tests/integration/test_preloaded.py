@@ -89,11 +89,14 @@ async def test_a_wrong_argument_is_told_in_its_log(settings: Settings, tmp_path:
     assert "--no-such-flag" in log.read_text()
 
 
-@forks
-async def test_it_ends_with_a_test_run_that_is_killed(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's signal at the end of a parent")
+@pytest.mark.parametrize("changed", [{}, {REAL_STARTS: "1"}], ids=["forked", "a new interpreter"])
+async def test_it_ends_with_a_test_run_that_is_killed(
+    settings: Settings, tmp_path: Path, changed: dict[str, str]
+) -> None:
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", RUN, str(tmp_path)),
-        env=as_environment(settings),
+        env=as_environment(settings) | changed,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
