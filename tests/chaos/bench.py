@@ -98,6 +98,17 @@ class Bench(Cluster):
 
         await wait_until(gone, timeout=20, what=f"{replica} without a lease")
 
+    async def renew_for(self, secs: float) -> None:
+        """Wait until every lease of now has been renewed for so long. Fails when one of them is gone."""
+        before = await cluster.leases(self.store)
+
+        async def renewed() -> bool:
+            now = await cluster.leases(self.store)
+            assert before.keys() <= now.keys(), f"{before.keys() - now.keys()} were expired"
+            return all(now[member] >= ends_at + secs for member, ends_at in before.items())
+
+        await wait_until(renewed, timeout=secs + 15, what="renewed leases")
+
     # Requests
 
     @asynccontextmanager

@@ -97,6 +97,8 @@ class Invariants:
             if self._task is not None:
                 await tasks.end((self._task,))
         if kind is None:
+            if self._task is not None and not self._task.cancelled():
+                self._task.result()  # it could not look, which is a fault of the checker
             await self.check_readings()
             self.raise_if_violated()
 

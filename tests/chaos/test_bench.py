@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,6 +29,23 @@ async def test_a_healthy_cluster_violates_nothing(settings: Settings, tmp_path: 
         assert [reading.over for reading in bench.invariants.readings] == [True, True]
         assert bench.invariants.polls > 0
     assert [record.status for record in bench.invariants.ended.values()] == ["completed"]
+
+
+async def test_a_checker_that_could_not_look_fails_the_test(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, failed = 0, asyncio.Event()
+
+    async def fails_once(self: Invariants) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            failed.set()
+            raise ZeroDivisionError
+        return True
+
+    monkeypatch.setattr(Invariants, "look", fails_once)
+    with pytest.raises(ZeroDivisionError):
+        async with Invariants(store):
+            await failed.wait()
 
 
 async def _ends_twice(store: Store, prefix: str) -> None:

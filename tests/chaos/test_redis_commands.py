@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -175,7 +174,7 @@ async def test_out_of_memory(settings: Settings, server: EmbeddedRedis, tmp_path
         assert error["error_type"] == "cancelled"
         events = await goes_on.read()
         healing.is_over()
-        await asyncio.sleep(settings.lease_secs * 1.5)  # heartbeats go on, no replica expires
+        await bench.renew_for(settings.lease_secs * 1.5)  # heartbeats go on, no replica expires
         assert {replica["id"] for replica in (await bench.get("/v1/replicas"))["data"]} == was
         await _empty(server)
         assert (text_of(events), error_of(events)) == (numbers(40), None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +23,21 @@ import sys
 
 async def generate(request, context):
     yield f"{sys.argv[1:]} {os.getcwd()} {os.getsid(0)} {sys.path[:3]} {os.environ['LIFECYCLE_NAMESPACE']} {__file__}"
+"""
+
+RUN = """
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.preloaded.start import start
+
+folder = Path(sys.argv[1])
+started = asyncio.run(start(["frontend", "--port", "0"], env=os.environ, cwd=folder, log=folder / "replica.log"))
+print(started.pid, flush=True)
+signal.pause()
 """
 
 forks = pytest.mark.skipif(not can_fork(os.environ), reason="each replica is a new interpreter here")
@@ -70,6 +87,30 @@ async def test_a_wrong_argument_is_told_in_its_log(settings: Settings, tmp_path:
     process, log = await launched(tmp_path, as_environment(settings), "worker", "--no-such-flag")
     assert await process.wait() == 2
     assert "--no-such-flag" in log.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's signal at the end of a parent")
+@pytest.mark.parametrize("changed", [{}, {REAL_STARTS: "1"}], ids=["forked", "a new interpreter"])
+async def test_it_ends_with_a_test_run_that_is_killed(
+    settings: Settings, tmp_path: Path, changed: dict[str, str]
+) -> None:
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RUN, str(tmp_path)),
+        env=as_environment(settings) | changed,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert run.stdout is not None
+        pid = int(await run.stdout.readline())
+        assert not processes.gone(pid)
+    finally:
+        run.kill()
+        await run.wait()
+    try:
+        await wait_until(lambda: processes.gone(pid), what="the end of the replica")
+    finally:
+        processes.end([pid])
 
 
 @pytest.mark.parametrize("name", ["OTEL_SERVICE_NAME", "LC_ALL", REAL_STARTS])

@@ -13,6 +13,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.link import PushLink
 from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.pubsub import Message, Subscriptions
 from lifecycle.store.redis import make_client
@@ -65,10 +66,19 @@ async def test_a_link_that_is_open_on_one_side_only_is_rebuilt(
 async def test_a_quiet_link_is_left_alone(
     namespace: str, proxy: FaultProxy, subscriptions: Subscriptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    probes = 0
+    send = PushLink.send
+
+    def noted(self: PushLink, *args: str) -> None:
+        nonlocal probes
+        probes += args == ("PING",)
+        send(self, *args)
+
+    monkeypatch.setattr(PushLink, "send", noted)
     monkeypatch.setattr("lifecycle.store.listener.PROBE_SECS", 0.02)
     gaps: list[str] = []
     await subscriptions.subscribe(f"{namespace}:quiet", lambda _: None, lambda: gaps.append("gap"))
-    await asyncio.sleep(0.5)  # two dozen probes
+    await wait_until(lambda: probes > 3, what="three probes behind that of the greeting")
     assert not gaps
     assert proxy.links == 1
 

@@ -15,6 +15,7 @@ _FAST = {
     "reap.lua": "transitions races lost_replicas membership leaving_frontend starting",
     "reconcile_shard.lua": "membership transitions races unknown_replicas starting",
     "include/queue.lua": "queue_order queued_bytes queue_shares starting",
+    "include/cost.lua": "queue_costs queue_shares queue_order",
     "claim_children.lua": "local_starts",
     "parent_checks.py": "local_starts",
     "admit.lua": "starting transitions idempotent_ids races membership queue_order queued_bytes",

@@ -1,7 +1,8 @@
 """The process that forks replicas: it has imported what they need, and has neither threads nor an event loop.
 
 It reads one JSON line for each request from the socket whose descriptor it is given, and answers in one line. An empty
-answer comes first, when all imports are done. It ends with the process that holds the other end.
+answer comes first, when all imports are done. It ends with the process that holds the other end, and the replicas with
+it: a test run that is killed leaves none behind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from typing import Any
 
 from lifecycle.cli import main as command_line
+from lifecycle.local import _die_with_parent
 
 NEEDED = (
     "frontend.server",
@@ -27,6 +29,7 @@ NEEDED = (
     "uvicorn.protocols.http.httptools_impl",
     "httpx2",
     "uvloop",
+    "ctypes",
 )
 
 
@@ -35,6 +38,7 @@ class Parent:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         own = {os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
         self._module_path = [folder for folder in sys.path if folder not in own]
 
@@ -59,6 +63,7 @@ class Parent:
     def become(self, asked: dict[str, Any]) -> None:
         """Make this child what a new interpreter would be with these arguments."""
         self._channel.close()
+        self._end_with_parent()
         os.setsid()
         os.chdir(asked["cwd"])
         log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -72,6 +77,11 @@ class Parent:
         sys.argv[:] = [str(command_line.__file__), *asked["argv"]]
         with open("/proc/self/comm", "w") as name:  # tests/processes.py shows it when the process is left over
             name.write(asked["argv"][0])
+
+    def _end_with_parent(self) -> None:
+        _die_with_parent._by_kernel()
+        if os.getppid() != self._pid:  # it has ended in between
+            os._exit(1)
 
 
 def main() -> None:

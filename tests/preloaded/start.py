@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lifecycle.local.die_with_parent import ParentDeathPipe
+
 _ROOT = Path(__file__).parents[2]
 PARENT_MODULE = "tests.preloaded.parent"
 REAL_STARTS = "REAL_STARTS"  # set: each replica is a new interpreter, as a user starts it
@@ -51,8 +53,20 @@ async def start(
         return _parent().start({"argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log)})
     with log.open("wb") as output:
         return await asyncio.create_subprocess_exec(
-            *_COMMAND, *argv, env=env, cwd=cwd, stdout=output, stderr=output, start_new_session=True
+            *_tied((*_COMMAND, *argv)),
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
+
+
+def _tied(argv: Sequence[str]) -> Sequence[str]:
+    """Return a command that becomes this one, and dies with this process where the kernel sees to it."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return ParentDeathPipe().command(argv) if sys.platform == "linux" and in_main_thread else argv
 
 
 def can_fork(env: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import dataclass, field
 
+from lifecycle.aio import tasks
 from lifecycle.settings import Settings
 from tests.chaos.audit import checker
 from tests.chaos.audit.history import History
@@ -115,7 +116,9 @@ async def _simulate(plan: Plan, loop: VirtualLoop, story: Story, outcome: Outcom
     await asyncio.sleep(_CLEAN_UP_SECS)
     outcome.violations += [f"{rid}: it has not ended" for rid in unended]
     outcome.violations += checker.check(history)
-    looking.cancel()
+    await tasks.end((looking,))
+    if not looking.cancelled():
+        looking.result()  # it could not look, which is a fault of the simulation
     outcome.violations += await invariants.check_end()
     for slot in slots.values():
         outcome.violations += slot.failures

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.invariants import Invariants
 from tests.simulation.plan import Plan, plan_of
+from tests.simulation.run import simulate
 from tests.simulation.shrink import Shrinker, kind_of
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,22 @@ def test_a_seed_has_the_same_story_in_each_process() -> None:
     first, second = _simulate("--seed", "4", hash_seed="1"), _simulate("--seed", "4", hash_seed="2")
     assert re.search(r"^digest \w{16}", first.stdout, re.MULTILINE), first.stdout + first.stderr
     assert first.stdout == second.stdout
+
+
+def test_an_invariant_that_cannot_be_checked_ends_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise nothing would be looked at until the end, and every seed would be well."""
+    look, looks = Invariants.look, 0
+
+    def fails_once(self: Invariants) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise ZeroDivisionError
+        look(self)
+
+    monkeypatch.setattr(Invariants, "look", fails_once)
+    with pytest.raises(ZeroDivisionError):
+        simulate(plan_of(5))
 
 
 def test_a_failing_plan_is_shrunk_to_what_it_needs() -> None:
