@@ -179,6 +179,7 @@ local function try(model, priority, flow, rid)
     unsupported[#unsupported + 1] = {rid, model, request.endpoint, request.needs or ''}
     return 'skipped'
   end
+  if #started > 0 and bytes >= bytes_limit then return 'full' end
   local body = read_body(rid)
   if #started > 0 and bytes + #body > bytes_limit then return 'full' end
 
