@@ -60,7 +60,7 @@ WEAKENINGS = (
             "test_workers.py::test_killed_before_the_first_token",
             "test_workers.py::test_killed_mid_stream",
             "test_workers.py::test_killed_with_a_cancel_pending",
-            "test_workers.py::test_killed_between_delivery_and_start",
+            "test_workers.py::test_killed_behind_a_take",
             "test_workers.py::test_a_request_that_kills_every_worker",
             "test_workers.py::test_the_only_worker_is_killed",
         ),
