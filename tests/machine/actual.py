@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, cast
+from unittest.mock import patch
 
 import orjson
 
@@ -212,8 +213,23 @@ class Actual:
         assert (swept.more, swept.next_model) == (False, 0)
         return (swept.ended,)
 
-    async def reap(self, replica: str, role: Role) -> tuple[object, ...]:
-        return tuple(await self.store.reap(0, ExpiredReplica(replica, role.value)))
+    async def reap(self, replica: str, role: Role) -> tuple[tuple[object, ...], list[str]]:
+        """Return what was done, and in which order: that of a worker's requests is Redis's choice, so one a call."""
+        expired, order = ExpiredReplica(replica, role.value), list[str]()
+        if role != Role.WORKER:
+            return tuple(await self.store.reap(0, expired)), order
+        left, ended, moved, waiting, done = await self._running(replica), 0, 0, 0, False
+        with patch("lifecycle.store.membership.ENDS_LIMIT", 1):
+            while not done:
+                reaped, before = await self.store.reap(0, expired), left
+                left = await self._running(replica)
+                order += before - left
+                ended, moved, waiting = ended + reaped.ended, moved + reaped.moved, waiting + reaped.waiting
+                done = reaped.done
+        return (done, ended, moved, waiting), order
+
+    async def _running(self, worker: str) -> set[str]:
+        return {rid.decode() for rid in await self.store.command("HKEYS", f"{self.prefix}running:{worker}")}
 
     async def heartbeat(self, replica: str, role: Role, models: Sequence[str]) -> bool:
         try:

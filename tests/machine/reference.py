@@ -228,16 +228,16 @@ class ReferenceModel(Takes, LostStarts, Trees):
             self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
 
     def reap(
-        self, replica: str, role: Role, running: Sequence[str], find_new_owner: Mapping[str, str]
+        self, replica: str, role: Role, order: Sequence[str], find_new_owner: Mapping[str, str]
     ) -> tuple[object, ...]:
-        """`running`: in which order Redis has what runs there, as virtual times depend on the order of requeues.
+        """`order`: that in which what ran there was reaped in fact. Virtual times depend on the order of requeues.
 
         `find_new_owner`: who got each request in fact. The choice among those who may have it is Redis's.
         """
         frontends = {name for name, (role, _) in self.members.leases.items() if role == Role.FRONTEND}
         ended = moved = waiting = 0
         if role == Role.WORKER:
-            for request in sorted(self._running_on(replica), key=lambda request: running.index(request.rid)):
+            for request in sorted(self._running_on(replica), key=lambda request: order.index(request.rid)):
                 requeued = self._move(request, uses_attempt=True, error_type="worker_lost") == "requeued"
                 moved, ended = moved + requeued, ended + (not requeued)
             self.pending_cancellations[replica].clear()
@@ -332,8 +332,11 @@ class ReferenceModel(Takes, LostStarts, Trees):
     def _end_from_outside(self, request: Tracked, status: str, error_type: str) -> None:
         """Ended by another than its worker, which is told to stop."""
         worker, running = request.worker, request.status == "running"
+        was_told = request.rid in self.pending_cancellations[worker]
         self._terminate(request, status, error_type)
-        if running:
+        if running and was_told:
+            self.pending_cancellations[worker].add(request.rid)  # of one that has expired until it is reaped
+        elif running:
             self._order(worker, request.rid)
 
     def _terminate(self, request: Tracked, status: str, error_type: str, finish_reason: str = "") -> None:
