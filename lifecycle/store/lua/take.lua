@@ -352,9 +352,9 @@ for _, run in ipairs(started) do mine[#mine + 1] = run[1] end
 redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 
 -- Where more is left than one call does, the worker calls again, unless it could serve nothing of what this one has seen,
--- and would see the same again.
-local sees_same = slots > 0 and #started + ended == 0 and not has_moved
-local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or sees_same
+-- if that was not only owners who are ahead of their places.
+local serves_nothing = slots > 0 and #started + ended == 0 and (#unsupported > 0 or not has_moved)
+local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or serves_nothing
 local place = secs(now)
 if gives_up then waits, place = waits or slots == 0, string.format('%.0f', PREEMPTIBLE - gives_up) end
 for _, model in ipairs(models) do
