@@ -15,20 +15,14 @@ LONGEST_QUEUE = 4  # requests that may wait for each worker before another one i
 LONGEST_WAIT_SECS = 10.0  # for the oldest of them
 MOST_WORKERS = 4
 IDLE_SECS = 30.0  # without anything inflight, after which workers are drained
-INTERVAL_SECS = 1.0
 
 
-def wanted(queue: lifecycle.ModelQueue, have: int) -> int:
-    """Return how many workers there should be; `have` is how many there are."""
-    if queue.queued > LONGEST_QUEUE * have or queue.oldest_secs > LONGEST_WAIT_SECS:
-        return min(have + 1, MOST_WORKERS)
+def wanted(queues: list[lifecycle.ModelQueue], model: str, have: int) -> int:
+    """Return how many workers of a model there should be; `have` is how many there are."""
+    for queue in queues:
+        if queue.model == model and (queue.queued > LONGEST_QUEUE * have or queue.oldest_secs > LONGEST_WAIT_SECS):
+            return min(have + 1, MOST_WORKERS)
     return have
-
-
-def read_queue(client: lifecycle.Client, model: str) -> lifecycle.ModelQueue:
-    """Return the queue of a model; that of one which nobody has served yet is empty."""
-    empty = lifecycle.ModelQueue(model, queued=0, oldest_secs=0.0, drain_per_sec=0.0, owners=())
-    return next((queue for queue in client.queue() if queue.model == model), empty)
 
 
 def main(model: str, engine: str, idle_secs: float = IDLE_SECS) -> None:
@@ -41,20 +35,20 @@ def main(model: str, engine: str, idle_secs: float = IDLE_SECS) -> None:
             while True:
                 workers = [worker for worker in workers if worker.poll() is None]
                 try:
-                    queue, inflight = read_queue(client, model), client.inflight(model=model)
+                    queues, inflight = client.queue(), client.inflight(model=model)
                 except lifecycle.Unavailable as failure:  # no answer is not "no load": change nothing
                     print(failure.message, flush=True)
                 else:
                     busy_at = time.monotonic() if inflight.total else busy_at
-                    if len(workers) < wanted(queue, len(workers)):
+                    if len(workers) < wanted(queues, model, len(workers)):
                         workers.append(subprocess.Popen(command))
-                        print(f"{queue.queued} wait: {len(workers)} workers", flush=True)
+                        print(f"{inflight.total} inflight: {len(workers)} workers", flush=True)
                     if workers and time.monotonic() - busy_at > idle_secs:
                         print("idle: no worker", flush=True)
                         for worker in workers:
                             worker.terminate()  # SIGTERM drains it
                         busy_at = time.monotonic()
-                time.sleep(INTERVAL_SECS)
+                time.sleep(1.0)
     finally:
         for worker in workers:
             worker.terminate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from typing import NamedTuple
@@ -44,12 +43,12 @@ def is_endpoint(text: str) -> bool:
 
 def new_request_id(prefix: str) -> str:
     """Return a random request id of 128 bits that begins with `prefix`, such as `chatcmpl-` or `resp_`."""
-    return f"{prefix}{os.urandom(16).hex()}"
+    return f"{prefix}{secrets.token_hex(16)}"
 
 
 def new_replica_id(role: str) -> str:
     """Return a random id for a replica, which it keeps for as long as it runs."""
-    return f"{role}-{os.urandom(6).hex()}"
+    return f"{role}-{secrets.token_hex(6)}"
 
 
 def rejoined_id(replica: str, times: int) -> str:
@@ -69,4 +68,4 @@ def new_start_nonce() -> str:
 
 def new_nonce() -> str:
     """Return a random text that distinguishes one admission from another with the same request id."""
-    return os.urandom(8).hex()
+    return secrets.token_hex(8)

@@ -91,7 +91,6 @@ class ApiEndpoint(ABC):
     `prefixes_client_ids` it is put before a client's own id too, unless that begins with it. `id_headers` name the
     request in a response, besides X-Request-Id. `forwarded_headers` of a call always reach the engine.
     `parameters` has the endpoint's own names of gated parameters, where they differ from those of chat completions.
-    `has_openings`: answers begin with events for which `is_opening` is true.
     """
 
     name: ClassVar[Endpoint]
@@ -101,7 +100,6 @@ class ApiEndpoint(ABC):
     id_headers: ClassVar[tuple[bytes, ...]] = ()
     forwarded_headers: ClassVar[frozenset[str]] = frozenset()
     parameters: ClassVar[Mapping[str, str]] = {}
-    has_openings: ClassVar[bool] = False
 
     @abstractmethod
     def parse(self, body: bytes) -> Call:

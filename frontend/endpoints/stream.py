@@ -133,7 +133,7 @@ class TokenStreamResponse(Response):
         timer = asyncio.get_running_loop().call_later(self._headers_after_secs, begin)
         try:
             item = await self._reader.next()
-            while (item is SILENCE and not due) or (self._is_opening is not None and self._opens(item)):
+            while (item is SILENCE and not due) or self._opens(item):
                 if isinstance(item, Tokens):
                     self._openings.append(item)
                 item = await self._reader.next()
@@ -158,7 +158,7 @@ class TokenStreamResponse(Response):
                 self._limit_holding()
             return not data or write(data)
 
-        begun, before = False, self._encode(self._openings) if self._openings else b""
+        begun, before = False, self._encode(self._openings)
         write, encoder, encode = connection.write_nowait, self._encoder, self._encoder.tokens
         self._reader.on_events = write_at_once
         self._reader.on_end = end_at_once

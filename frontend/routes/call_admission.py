@@ -57,10 +57,11 @@ async def admit(
         except ApiError as refusal:
             # What the call needs may have gone since the first such call, whose request has it.
             await refuse_known_id(request, tracker, refusal)
-            if idempotency is None:
+            known = await idempotency.find(tracker.store) if idempotency is not None else None
+            if known is None:
                 raise
             check_reader_limit(request, caller, tracker)
-            attached = await idempotency.attach(tracker)
+            attached = await tracker.attach(known)
             if attached is None:
                 raise
             request.state.request_id = attached.rid

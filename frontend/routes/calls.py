@@ -101,7 +101,7 @@ def _streaming(
         slow_consumer_secs=settings.slow_consumer_secs,
         headers_after_secs=settings.headers_after_secs,
         to_error=lambda end: _failure(end, admitted.rid, headers),
-        is_opening=endpoint.is_opening if endpoint.has_openings and not call.is_background else None,
+        is_opening=None if call.is_background else endpoint.is_opening,  # the first event answers at once
         on_begin=on_begin,
         on_closed=on_closed,
         on_slow=on_slow,

@@ -72,7 +72,7 @@ class RequestIdMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                names = dict(headers)
+                names = {name for name, _ in headers}
                 if message["status"] >= 400 and REFUSAL in state:
                     self._count_refusal(message["status"], state[REFUSAL], scope["method"], scope["path"])
                 rid = state["request_id"].encode()

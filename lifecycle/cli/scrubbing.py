@@ -58,7 +58,7 @@ def _secrets(environment: Iterable[tuple[str, str]], arguments: Iterable[str]) -
     for value in values:
         for http, user_info in _USER_INFO.findall(value):
             user, _, password = user_info.partition(":")
-            yield password or (user if http else "")
+            yield password or (user if http and "/" not in user else "")
         for _, secret in _OPTION.findall(value):
             yield secret
 

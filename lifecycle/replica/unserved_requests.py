@@ -32,7 +32,8 @@ class UnservedRequests:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._offers: dict[int, _Offers] = {}  # of which everything that waits in the shard is known to be served
-        self._next: dict[int, QueuedPage] = {}  # where the next sweep of the shard continues
+        # Where the next sweep of the shard continues, and all that was offered during those before.
+        self._next: dict[int, tuple[QueuedPage, _Offers]] = {}
 
     async def check(self, shard: int, workers: Sequence[LivingWorker]) -> None:
         """End what waits in a shard and is not taken by any of these workers, which are all that live.
@@ -45,7 +46,10 @@ class UnservedRequests:
         if known is not None and all(was <= offers.get(model, frozenset()) for model, was in known.items()):
             self._offers[shard] = offers
             return
-        serving, page = by_model(workers), self._next.pop(shard, QueuedPage.first())
+        page, offered_before = self._next.pop(shard, (QueuedPage.first(), {}))
+        serving, offered = by_model(workers), dict(offers)
+        for model, before in offered_before.items():
+            offered[model] = offered.get(model, frozenset()) | before
 
         async def end(request: QueuedRequest) -> None:
             await self.end_unserved(request, serving.get(request.model, ()))
@@ -54,9 +58,9 @@ class UnservedRequests:
             page = await self._store.queued_page(shard, page, PAGE)
             await tasks.in_batches(end, page.requests)
             if page.is_last:
-                self._offers[shard] = offers
+                self._offers[shard] = offered
                 return
-        self._next[shard] = page
+        self._next[shard] = page, offered
 
     async def end_unserved(self, request: QueuedRequest, workers: Sequence[LivingWorker]) -> bool:
         """End a queued request that none of its model's living workers takes. Return whether none does.

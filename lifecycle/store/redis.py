@@ -130,8 +130,7 @@ class Commands:
         command = pack(args)
         reply: Reply = asyncio.get_running_loop().create_future()
         self._waiting.append((command, reply))
-        if not self._scheduled:  # by an earlier command of this turn of the loop
-            self._schedule()
+        self._schedule()
         value = await reply
         if isinstance(value, Exception):
             redirects = self._redirected and isinstance(value, (MovedError, AskError, TryAgainError))

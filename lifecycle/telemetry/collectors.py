@@ -25,9 +25,6 @@ class ValueChild:
     def inc(self, by: int = 1) -> None:
         self.value += by
 
-    def dec(self) -> None:
-        self.value -= 1
-
 
 class _ValueCollector(Collector):
     """Collect one value for each set of label values."""

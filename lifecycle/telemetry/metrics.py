@@ -117,6 +117,7 @@ class RequestMetrics:
         self._input_tokens = metrics.input_tokens.labels(model)
         self._output_events = metrics.output_events.labels(model)
         self._orphan_tokens = metrics.orphan_tokens.labels(model)
+        self._preemptions = metrics.preemptions.labels(model)
         self._duration = metrics.duration.labels(model)
         self._queue_wait = metrics.queue_wait.labels(model)
         self._first_token = metrics.first_token.labels(model)
@@ -135,6 +136,7 @@ class RequestMetrics:
         """Observe durations and lengths from the terminal record. All its times are by Redis's clock."""
         self._output_events.value += record.output_events
         self._orphan_tokens.value += record.orphan_events
+        self._preemptions.value += record.preemptions
         self._output_length.observe(record.output_tokens)
         for histogram, secs in (
             (self._duration, record.duration_secs),
@@ -143,10 +145,8 @@ class RequestMetrics:
         ):
             if secs is not None:
                 histogram.observe(secs)
-        if record.preemptions:
-            self._metrics.preemptions.labels(record.model).inc(record.preemptions)
         if record.input_tokens is not None:
             self._input_tokens.value += record.input_tokens
             self._metrics.input_length.labels(record.model).observe(record.input_tokens)
-        if record.cancel_requested_at is not None and record.cancel_to_stop_secs is not None:
+        if record.cancel_to_stop_secs is not None:
             self._metrics.cancel_to_stop.labels(record.model).observe(record.cancel_to_stop_secs)

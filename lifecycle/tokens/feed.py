@@ -94,7 +94,8 @@ class RequestFeed:
     def take_tokens(self, entry_id: str, events: list[Event], nonce: str = "") -> None:
         """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored.
 
-        `nonce` is that of the attempt's start.
+        The attempt is 0 for the first events of an answer that come with the admission. `nonce` is that of the
+        attempt's start.
         """
         text, _, number = entry_id.partition("-")
         attempt, last = int(text), int(number)
@@ -105,15 +106,15 @@ class RequestFeed:
         if last <= self.number:
             return
         tokens = Tokens(attempt, before + 1, events, nonce)
-        self._note_tokens(last)
+        self._note_tokens(attempt, last)
         for reader in self.readers:
             reader.push(tokens)
 
     def take_unsent(self, entry_id: str) -> None:
         """Let the readers read the stream: it has an entry that is too large to be pushed."""
-        last = int(entry_id.partition("-")[2])
+        attempt, last = map(int, entry_id.split("-"))
         if last > self.number:
-            self._note_tokens(last)
+            self._note_tokens(attempt, last)
             for reader in self.readers:
                 reader.mark_stale()
 
@@ -122,9 +123,6 @@ class RequestFeed:
 
         The tokens behind `base` are new then, though tokens with their numbers have come before.
         """
-        if not self.starts:  # the first tokens of all
-            self.starts[attempt] = nonce
-            return
         first = self.starts.setdefault(attempt, nonce)
         later = [other for other in self.starts if other > attempt]
         if nonce and (later or first not in ("", nonce)):
@@ -138,9 +136,12 @@ class RequestFeed:
             for reader in self.readers:
                 reader.reread()
 
-    def _note_tokens(self, last: int) -> None:
+    def _note_tokens(self, attempt: int, last: int) -> None:
         now = self._clock()
-        self.started = True
+        if attempt and not self.started:  # no message of the start has come, or a record was read that is older
+            self.started = True
+            if self.observer is not None:
+                self.observer.on_started()
         new, self.number = last - self.number, last  # counted by number: frames may overlap or get lost
         if self.observer is not None:
             self.observer.on_tokens(new, now - self.active_at)

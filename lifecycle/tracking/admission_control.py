@@ -150,7 +150,7 @@ class AdmissionControl:
         return start
 
     @asynccontextmanager
-    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent | None]:
+    async def _with_parent(self, admit: AdmissionRequest) -> AsyncIterator[Parent]:
         """Examine the parent of a request that is being admitted. It is let go of if the request is refused."""
         try:
             yield await self._parents.examine(admit)
@@ -207,33 +207,34 @@ class AdmissionControl:
             slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
             if slot is None:
                 raise Rejected("limit")
-        new = NewRequest(  # in the order of the fields: by name it takes several times as long
-            admit.rid,
-            nonce,
-            admit.labels,
-            self._state.id_for(admit.rid),
-            admit.body,
-            admit.on_disconnect,
-            admit.grace_secs,
-            limits.queue_secs,
-            limits.first_token_secs,
-            limits.deadline_secs,
-            span.traceparent,
-            admit.idempotency,
-            admit.owner,
-            slot.admit_by if slot else None,
-            admit.needs,
-            admit.headers,
-            admit.storage,
-            admit.openings,
-            admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else ""),
-            parent,
-            admit.own_labels,
-            admit.place.priority,
-            admit.place.weight,
-            admit.place.estimate.prompt,
-            admit.place.estimate.output,
-            self._share_limits(admit),
+        webhook_url = admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")
+        new = NewRequest(
+            rid=admit.rid,
+            nonce=nonce,
+            labels=admit.labels,
+            frontend=self._state.id_for(admit.rid),
+            body=admit.body,
+            on_disconnect=admit.on_disconnect,
+            grace_secs=admit.grace_secs,
+            queue_timeout_secs=limits.queue_secs,
+            first_token_timeout_secs=limits.first_token_secs,
+            deadline_secs=limits.deadline_secs,
+            traceparent=span.traceparent,
+            idempotency=admit.idempotency,
+            owner=admit.owner,
+            admit_by=slot.admit_by if slot else None,
+            needs=admit.needs,
+            headers=admit.headers,
+            storage=admit.storage,
+            openings=admit.openings,
+            webhook_url=webhook_url,
+            parent=parent,
+            own_labels=admit.own_labels,
+            priority=admit.place.priority,
+            weight=admit.place.weight,
+            prompt_tokens=admit.place.estimate.prompt,
+            max_tokens=admit.place.estimate.output,
+            share_limits=self._share_limits(admit),
         )
         admission = await self._store.admit(new)
         if slot is not None and admission.outcome != "admitted":

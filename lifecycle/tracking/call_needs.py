@@ -1,6 +1,6 @@
 """Tell what a call needs of an engine: parameters that not every engine takes, and what no translation can express.
 
-A body may be malformed here: what has another type than the API gives it asks for nothing.
+A body may be malformed here: the library does not check it.
 """
 
 from __future__ import annotations

@@ -64,17 +64,14 @@ class Idempotency:
     def _name_key(self, store: Store) -> str:
         return store.keys.prefix_of(self.key) + "named:" + self.key
 
-    async def attach(self, tracker: Tracker) -> AdmittedRequest | None:
-        """Attach to the request of an earlier call with this key and body, or return None when there is none.
+    async def find(self, store: Store) -> str | None:
+        """Return the id of the request of an earlier call with this key and body, or None when there is none.
 
-        Raises StoreUnavailable, Fenced.
+        Raises StoreUnavailable.
         """
-        store = tracker.store
         name = await store.command("GET", self._name_key(store), retry_for_secs=0.3)
         record = await store.read(name.decode(), retry_for_secs=0.3) if name else None
-        if record is None or record.idempotency != self.mark:
-            return None
-        return await tracker.attach(record.id)
+        return record.id if record is not None and record.idempotency == self.mark else None
 
     async def admit(self, tracker: Tracker, admit: AdmissionRequest) -> AdmittedRequest:
         """Admit the request, or attach to it.

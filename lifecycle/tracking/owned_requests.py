@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
@@ -32,23 +31,6 @@ log = logging.getLogger(__name__)
 
 _REMEMBERED = 10_000  # ends, and refused calls
 _ASKED_AT_ONCE = 100
-
-
-class _Admission:
-    """Call `on_decided` with the failure, if any, at the end of the block in which a request is being admitted."""
-
-    __slots__ = ("_on_decided", "_rid")
-
-    def __init__(self, rid: str, on_decided: Callable[[str, BaseException | None], None]) -> None:
-        self._rid = rid
-        self._on_decided = on_decided
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._on_decided(self._rid, failure)
 
 
 class OwnedRequests:
@@ -99,26 +81,29 @@ class OwnedRequests:
         """Return the request's monitor; None when the request is not owned."""
         return self._monitors.get(rid)
 
-    def admitting(self, rid: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def admitting(self, rid: str) -> Iterator[None]:
         """Mark a request as being admitted. Raises Rejected when it is owned or being admitted already.
 
         When Redis does not answer, the call is refused, and the request is cancelled if it was admitted nevertheless.
         """
         if rid in self._monitors or rid in self._admitting:
             raise Rejected("exists")
-        self._admitting[rid] = asyncio.Event()
-        return _Admission(rid, self._end_admission)
-
-    def _end_admission(self, rid: str, failure: BaseException | None) -> None:
-        self._admitting.pop(rid).set()
-        if failure is None:
-            self._refused.pop(rid, None)
-        elif isinstance(failure, StoreUnavailable):
+        decided = self._admitting[rid] = asyncio.Event()
+        try:
+            yield
+        except StoreUnavailable:
             self._refused[rid] = None
             if len(self._refused) > _REMEMBERED:
                 self._refused.popitem(last=False)
             if self._asking < _ASKED_AT_ONCE:  # heartbeats find the others
                 self._spawn(self._end_refused(rid), "refused call")
+            raise
+        else:
+            self._refused.pop(rid, None)
+        finally:
+            del self._admitting[rid]
+            decided.set()
 
     async def wait_for_admission(self, rid: str) -> None:
         """Wait while the request is being admitted here."""

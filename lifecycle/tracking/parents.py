@@ -34,13 +34,11 @@ class Parents:
         self._children: dict[str, dict[str, Child]] = {}  # by parent, by id
         self._parent_of: dict[str, str] = {}
 
-    async def examine(self, admit: AdmissionRequest) -> Parent | None:
-        """Examine the parent of a request that is being admitted; None without one.
+    async def examine(self, admit: AdmissionRequest) -> Parent:
+        """Examine the parent of a request that is being admitted.
 
         `forget` follows when it has ended, and `drop` when it is refused. Raises StoreUnavailable and RefusedParent.
         """
-        if not admit.parent:
-            return None
         if admit.parent == admit.rid:
             raise RefusedParent("no_parent", admit.parent)
         self._listen(admit.parent, admit.rid)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
-from lifecycle.queue_share import NO_SHARE
 from lifecycle.settings import Settings
 from lifecycle.store.new_request import ShareLimits
 from lifecycle.store.transitions import Store
@@ -22,6 +21,7 @@ _NEAR = 0.5  # of the limit
 _FLOWS = 1000  # whose sums are cached at most
 _UNKNOWN_OUTPUT = 256  # tokens of a call that sets no limit, until the script knows the model's mean
 
+_Key = TypeVar("_Key")
 _Refusal = Literal["full", "full_bytes", "queue_limit", "full_model"]
 
 
@@ -32,12 +32,20 @@ class _Sums:
         self.values: list[int] = []
         self._read_at = float("-inf")
 
-    async def refresh(self, limits: Sequence[int], read: Callable[[], Awaitable[list[int]]]) -> None:
-        """Read the sums again if they are old, or one is near its limit; 0 is no limit."""
-        now = time.monotonic()
+    def is_due(self, limits: Sequence[int]) -> bool:
+        """Return whether the sums have to be read again: they are old, or one is near its limit. 0 is no limit."""
         is_near = any(value >= limit * _NEAR for value, limit in zip(self.values, limits, strict=False) if limit)
-        if is_near or now - self._read_at > _FRESH_SECS:
-            self.values, self._read_at = await read(), now
+        return is_near or time.monotonic() - self._read_at > _FRESH_SECS
+
+    def replace(self, values: list[int], read_at: float) -> None:
+        """Take the sums that were read at a time of the monotonic clock."""
+        self.values, self._read_at = values, read_at
+
+    async def refresh(self, limits: Sequence[int], read: Callable[[], Awaitable[list[int]]]) -> None:
+        """Read the sums again if that is due."""
+        if self.is_due(limits):
+            now = time.monotonic()
+            self.replace(await read(), now)
 
     def add(self, *numbers: int) -> None:
         """Count what is admitted."""
@@ -46,13 +54,11 @@ class _Sums:
 
 def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
     """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
-    share, tokens, body_bytes = admit.place.share, settings.owner_queue_tokens, settings.owner_queue_bytes
-    if share is not NO_SHARE:
-        tokens, body_bytes = _smaller(tokens, share.tokens), _smaller(body_bytes, share.body_bytes)
+    share = admit.place.share
     limits = ShareLimits(
         share.requests,
-        tokens,
-        body_bytes,
+        _smaller(settings.owner_queue_tokens, share.tokens),
+        _smaller(settings.owner_queue_bytes, share.body_bytes),
         settings.model_queue_limit,
         settings.model_queue_tokens,
         settings.model_queue_bytes,
@@ -70,7 +76,8 @@ class QueueLimit:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._depths: dict[tuple[str, str], _Sums] = {}
-        self._shares: dict[tuple[str, str], _Sums] = {}
+        self._of_owners: dict[tuple[str, str], _Sums] = {}  # tokens, bytes
+        self._of_models: dict[str, _Sums] = {}  # requests, tokens, bytes of all owners
         self._bytes = _Sums()
 
     async def refusal(self, admit: AdmissionRequest) -> _Refusal | None:
@@ -82,7 +89,7 @@ class QueueLimit:
         if settings.shards == 1:
             return None
         flow, size = (admit.labels.model, admit.owner), len(admit.body)
-        limits, shares = share_limits(settings, admit), None
+        limits = share_limits(settings, admit)
         depth, most = _cached(self._depths, flow), settings.queue_limit
         nearest = _smaller(most, limits.owner_requests) if limits else most
         await depth.refresh([nearest], lambda: _alone(store.queue_depth(*flow)))
@@ -91,8 +98,13 @@ class QueueLimit:
         estimate = admit.place.estimate
         tokens = estimate.prompt + (_UNKNOWN_OUTPUT if estimate.output is None else estimate.output)
         if limits is not None:
-            shares = _cached(self._shares, flow)
-            refusal = await self._share_refusal(shares, flow, limits, depth.values[0], tokens, size)
+            of_owner, of_model = _cached(self._of_owners, flow), _cached(self._of_models, flow[0])
+            if of_owner.is_due(limits[1:3]) or of_model.is_due(limits[3:]):
+                now, values = time.monotonic(), await store.queue_shares(*flow)
+                of_owner.replace(values[:2], now)
+                of_model.replace(values[2:], now)
+            held = (depth.values[0], *of_owner.values, *of_model.values)
+            refusal = _share_refusal(limits, held, tokens, size)
             if refusal is not None:
                 return refusal
         await self._bytes.refresh([settings.queue_bytes], lambda: _alone(self._queued_bytes()))
@@ -100,33 +112,33 @@ class QueueLimit:
             return "full_bytes"
         depth.add(1)
         self._bytes.add(size)
-        if shares is not None:
-            shares.add(tokens, size, 1, tokens, size)
+        if limits is not None:
+            of_owner.add(tokens, size)
+            of_model.add(1, tokens, size)
         return None
-
-    async def _share_refusal(
-        self, sums: _Sums, flow: tuple[str, str], limits: ShareLimits, depth: int, tokens: int, size: int
-    ) -> Literal["queue_limit", "full_model"] | None:
-        """Return which further limit refuses a request, as the script `admit` does for one shard."""
-        await sums.refresh(limits[1:], lambda: self._store.queue_shares(*flow))
-        held = [depth, *sums.values]
-        added = (1, tokens, size, 1, tokens, size)
-        beyond = [
-            limit > 0 and number > 0 and number + more > limit
-            for limit, number, more in zip(limits, held, added, strict=True)
-        ]
-        if any(beyond[:3]):
-            return "queue_limit"
-        return "full_model" if any(beyond[3:]) else None
 
     async def _queued_bytes(self) -> int:
         return sum((await self._store.queued_bytes()).values())
 
 
-def _cached(sums: dict[tuple[str, str], _Sums], flow: tuple[str, str]) -> _Sums:
-    if len(sums) >= _FLOWS and flow not in sums:
+def _share_refusal(
+    limits: ShareLimits, held: Sequence[int], tokens: int, size: int
+) -> Literal["queue_limit", "full_model"] | None:
+    """Return which further limit refuses a request, as the script `admit` does for one shard."""
+    added = (1, tokens, size, 1, tokens, size)
+    beyond = [
+        limit > 0 and number > 0 and number + more > limit
+        for limit, number, more in zip(limits, held, added, strict=True)
+    ]
+    if any(beyond[:3]):
+        return "queue_limit"
+    return "full_model" if any(beyond[3:]) else None
+
+
+def _cached(sums: dict[_Key, _Sums], key: _Key) -> _Sums:
+    if len(sums) >= _FLOWS and key not in sums:
         sums.clear()
-    return sums.setdefault(flow, _Sums())
+    return sums.setdefault(key, _Sums())
 
 
 async def _alone(number: Awaitable[int]) -> list[int]:

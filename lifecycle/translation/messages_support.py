@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lifecycle.translation.responses_support import type_of
+
 _NATIVE_FIELDS = ("container", "mcp_servers")
 _BLOCKS = frozenset({"document", "image", "redacted_thinking", "text", "thinking", "tool_result", "tool_use"})
 _RESULT_BLOCKS = frozenset({"document", "image", "text"})
@@ -36,8 +38,7 @@ def _in_messages(messages: object) -> Iterator[str]:
 
 def _in_blocks(path: str, blocks: object, known: frozenset[str]) -> Iterator[str]:
     for index, block in enumerate(blocks if isinstance(blocks, list) else []):
-        kind = block.get("type") if isinstance(block, dict) else None
-        place = f"{path}[{index}]"
+        kind, place = type_of(block), f"{path}[{index}]"
         if kind not in known:
             yield f"{place}.type"
         elif kind in _SOURCES and _source_type(block) not in _SOURCES[kind]:

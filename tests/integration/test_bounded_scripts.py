@@ -193,5 +193,13 @@ async def test_one_count_examines_a_page_of_the_frontends_that_are_lost(bench: B
     assert (calls["evalsha"], calls["hgetall"]) == (3, len(lost) + 1)
 
 
+async def test_a_take_reads_no_further_body_once_it_has_as_much_as_it_returns(bench: Bench) -> None:
+    """Lua needs a millisecond or more for each string of a megabyte."""
+    for number in range(3):
+        await bench.world.admit(f"r{number}", body=b"b" * 1_500_000)
+    calls = await bench.calls(lambda: bench.world.take_all(slots=3))
+    assert calls["get"] == 1
+
+
 async def _collect(found: list[Any], asked: Awaitable[Any]) -> None:
     found.append(await asked)

@@ -163,7 +163,7 @@ async def test_an_autoscaler_starts_a_worker_for_what_waits_and_ends_it(settings
             call = {"model": "scaled", "messages": [{"role": "user", "content": "x"}]}
             answer = await cluster.http.post(cluster.frontends[0].url + "/v1/chat/completions", json=call, timeout=40)
             assert answer.status_code == 200, answer.text
-            assert (await process.stdout.readline()).decode() == "1 wait: 1 workers\n"
+            assert (await process.stdout.readline()).decode() == "1 inflight: 1 workers\n"
             async with asyncio.timeout(30):
                 while (await process.stdout.readline()).decode() != "idle: no worker\n":
                     pass

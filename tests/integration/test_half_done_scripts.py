@@ -72,6 +72,17 @@ async def _take_overdue(world: World) -> Call:
     return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 1)
 
 
+def _take_with_overdue(*rids: str) -> Callable[[World], Awaitable[Call]]:
+    async def prepare(world: World) -> Call:
+        for rid in rids:
+            limited: dict[str, Any] = _STORED | {"queue_timeout_secs": 0.001} if rid == "overdue" else {"owner": "acme"}
+            await world.admit(rid, **limited)
+        world.shift_clock(1.0)
+        return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
+
+    return prepare
+
+
 async def _take_nothing(world: World) -> Call:
     await world.take_all("w0")
     await world.take_all("w1")
@@ -258,6 +269,8 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "reap tracked": _reap_tracked,
     "take": _take,
     "take overdue": _take_overdue,
+    "take before overdue": _take_with_overdue("r0", "overdue", "r1"),
+    "take behind overdue": _take_with_overdue("overdue", "r0", "r1"),
     "take nothing": _take_nothing,
     "append": _append,
     "finish": _finish(**_EVERYTHING),

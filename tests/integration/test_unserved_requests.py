@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lifecycle.execution.context import EngineContext
+from lifecycle.replica import unserved_requests
 from lifecycle.replica.reaper import Reaper
 from lifecycle.replica.unserved_requests import PAGE, UnservedRequests
 from lifecycle.settings import Settings
@@ -118,6 +119,25 @@ async def test_the_queue_is_read_only_after_an_offer_is_gone(world: World, monke
     assert reads == 4
     assert (await world.record(f"r{PAGE}")).error_type == "validation"
     assert (await world.record("r0")).status == "queued"
+
+
+@pytest.mark.leaves_inflight
+async def test_an_offer_that_goes_while_the_queue_is_read_in_several_sweeps(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unserved_requests, "PAGE", 1)
+    monkeypatch.setattr(unserved_requests, "_PAGES_LIMIT", 1)
+    await join(world.store, "w0", Role.WORKER, {"accepts": ["tools"], "models": [MODEL]}, [MODEL])
+    await join(world.store, "w1", Role.WORKER, {"accepts": [], "models": [MODEL]}, [MODEL])
+    await world.admit("tools", needs=("tools",))
+    await world.admit("plain")
+    unserved = UnservedRequests(world.store)
+    await _check(unserved, world)
+    await world.store.leave("w0", Role.WORKER)
+    for _ in range(4):  # the rest of the first reading, and a second one
+        await _check(unserved, world)
+    assert (await world.record("tools")).error_type == "validation"
+    assert (await world.record("plain")).status == "queued"
 
 
 @pytest.mark.leaves_inflight

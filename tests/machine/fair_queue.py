@@ -77,7 +77,7 @@ class FairQueues:
                 queue.served.pop(request.priority, None)
 
     def take_next(self, model: str, attempt_start: Callable[[Tracked], str], skipped: set[str]) -> bool:
-        """Try the next requests of a model. `attempt_start` returns `started`, `removed` or `skipped`."""
+        """Try the next requests of a model. `attempt_start` returns `started`, `removed`, `skipped` or `full`."""
         queue = self.models[model]
         for priority in sorted(priority for priority, level in queue.levels.items() if level):
             level, rank = queue.levels[priority], 0
@@ -88,8 +88,8 @@ class FairQueues:
                     level[owner] = known
                     continue
                 what = self._try_flow(queue.flows[priority, owner], attempt_start, skipped)
-                if what == "started":
-                    return True
+                if what in ("started", "full"):
+                    return what == "started"
                 rank += what == "skipped"
         return False
 

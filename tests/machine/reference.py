@@ -227,12 +227,17 @@ class ReferenceModel(Takes, LostStarts, Trees):
             request.cancelled_by = f"limit:{LIMIT_ERRORS[kind]}"
             self._end_from_outside(request, "failed", LIMIT_ERRORS[kind])
 
-    def reap(self, replica: str, role: Role, find_new_owner: Mapping[str, str]) -> tuple[object, ...]:
-        """`find_new_owner`: who got each request in fact. The choice among those who may have it is Redis's."""
+    def reap(
+        self, replica: str, role: Role, running: Sequence[str], find_new_owner: Mapping[str, str]
+    ) -> tuple[object, ...]:
+        """`running`: in which order Redis has what runs there, as virtual times depend on the order of requeues.
+
+        `find_new_owner`: who got each request in fact. The choice among those who may have it is Redis's.
+        """
         frontends = {name for name, (role, _) in self.members.leases.items() if role == Role.FRONTEND}
         ended = moved = waiting = 0
         if role == Role.WORKER:
-            for request in self._running_on(replica):
+            for request in sorted(self._running_on(replica), key=lambda request: running.index(request.rid)):
                 requeued = self._move(request, uses_attempt=True, error_type="worker_lost") == "requeued"
                 moved, ended = moved + requeued, ended + (not requeued)
             self.pending_cancellations[replica].clear()

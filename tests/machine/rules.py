@@ -306,9 +306,10 @@ class LifecycleMachine(LostStartRules, TreeRules, RuleBasedStateMachine):
     def _reap(self, name: str, role: Role) -> None:
         if role == Role.FRONTEND:
             self.run(self.comparison.hear(name))
+        running: list[bytes] = self.run(self.store.command("HKEYS", f"{self.actual.prefix}running:{name}"))
         found = self.run(self.actual.reap(name, role))
         find_new_owner = {rid: self._owner(rid) for rid in self.reference.requests}
-        expected = self.reference.reap(name, role, find_new_owner)
+        expected = self.reference.reap(name, role, [rid.decode() for rid in running], find_new_owner)
         assert found == expected, f"reap of {name} answered {found}, not {expected}"
         if found[0]:
             self.reference.members.pending_cleanup.pop(name, None)

@@ -37,11 +37,18 @@ class Takes:
         skipped: set[str] = set()
         means = {model: self.queues.models[model].mean for model in models}
         latest: defaultdict[str, float] = defaultdict(float)
-        removed = 0
+        removed, is_full = 0, False
 
         def attempt_start(request: Tracked) -> str:
-            nonlocal removed
-            if self._ends_at_start(request, resumable):
+            nonlocal removed, is_full
+            error_type = self._ends_as(request, resumable)
+            if error_type and started:
+                is_full = True
+                return "full"
+            if error_type:
+                if error_type != "worker_lost":
+                    request.cancelled_by = f"limit:{error_type}"
+                self._terminate(request, "failed", error_type)
                 removed += 1
                 return "removed"
             if "*" not in accepts and not set(request.needs) <= set(accepts):
@@ -57,14 +64,18 @@ class Takes:
 
         left = list(models) if slots else []
         while left:
-            left = [m for m in left if len(started) < slots and self.queues.take_next(m, attempt_start, skipped)]
+            left = [
+                model
+                for model in left
+                if len(started) < slots and not is_full and self.queues.take_next(model, attempt_start, skipped)
+            ]
         for model in latest:
             queue = self.queues.models[model]
             if not queue.requests():
                 has_slot = len(started) < slots
                 queue.virtual_time = max(queue.virtual_time, max(queue.times.values()) if has_slot else latest[model])
         self.taken[worker] = (number, [(request.rid, request.attempt) for request in started])
-        waits = len(started) < slots or (slots > 0 and not started and not removed)
+        waits = (len(started) < slots and not is_full) or (slots > 0 and not started and not removed)
         for model in models:
             queue = self.queues.models[model]
             queue.waiting = [other for other in queue.waiting if other != worker] + ([worker] if waits else [])
@@ -76,17 +87,12 @@ class Takes:
         request = self.requests[rid]
         return (request.status, request.worker, request.attempt) == ("running", worker, attempt)
 
-    def _ends_at_start(self, request: Tracked, resumable: bool) -> bool:
-        """End a request that may not start any more. Return whether it has ended."""
+    def _ends_as(self, request: Tracked, resumable: bool) -> str:
+        """Return the error of a request that may not start any more, '' if it may."""
         for kind, error_type in LIMIT_ERRORS.items():
             if self._is_due(request.deadlines.get(kind)):
-                request.cancelled_by = f"limit:{error_type}"
-                self._terminate(request, "failed", error_type)
-                return True
-        if request.pieces and not resumable:
-            self._terminate(request, "failed", "worker_lost")
-            return True
-        return False
+                return error_type
+        return "worker_lost" if request.pieces and not resumable else ""
 
 
 def _started(request: Tracked) -> tuple[object, ...]:

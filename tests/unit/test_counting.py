@@ -31,7 +31,7 @@ def test_they_are_shown_as_its_own_are() -> None:
         counter.labels("y", "")
     for gauge in gauges:
         gauge.labels("x").inc()
-        gauge.labels("y").dec()
+        gauge.labels("y").inc(-1)
     for histogram in histograms:
         for value in VALUES:
             histogram.labels("x").observe(value)

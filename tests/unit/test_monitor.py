@@ -81,6 +81,20 @@ async def test_a_move_of_which_no_message_came_ends_the_watch_for_inactivity(wor
     monitor.leave()
 
 
+async def test_only_tokens_of_an_attempt_tell_of_a_start_of_which_no_message_came(world: World) -> None:
+    """The first events of an answer may come with the admission, and the request waits nevertheless."""
+    metrics, feed = Metrics(), RequestFeed("r", lambda feed: None)
+    monitor = _monitor(world, metrics, feed)
+    feed.take_requeued()
+    found = []
+    for entry_id in ("0-1", "1-2"):
+        feed.take_tokens(entry_id, ["a"])
+        queued = metrics.registry.get_sample_value("lifecycle_queued_requests", {"model": LABELS.model})
+        found.append((feed.started, queued))
+    assert found == [(False, 1), (True, 0)]
+    monitor.leave()
+
+
 @pytest.mark.leaves_inflight
 @pytest.mark.parametrize(
     ("end", "lines"),

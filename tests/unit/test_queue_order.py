@@ -241,6 +241,35 @@ async def test_a_take_looks_at_sixteen_requests_of_an_owner(roomy: World, before
     assert len(taken.unsupported) == before
 
 
+@pytest.mark.leaves_inflight
+async def test_flows_that_redis_has_lost_hide_none_behind_them(roomy: World) -> None:
+    for number in range(10):
+        await roomy.admit(f"r{number}", owner=f"o{number}")
+    for number in range(9):
+        await roomy.store.command("DEL", f"{roomy.prefix}flow:0|2|o{number}|{MODEL}")
+    assert await started(roomy, 1) == ["r9"]
+    await roomy.store.sweep(0)  # corrects the counts
+
+
+async def test_who_comes_behind_many_that_owe_is_found_by_short_takes(roomy: World) -> None:
+    """Everybody before it is ahead of its place, and each take moves only some of them behind it."""
+    level, owing = f"{roomy.prefix}level:0|{MODEL}", [f"o{number}" for number in range(2000)]
+    await roomy.admit(owner="z")
+    await roomy.store.command("ZADD", level, *(word for owner in owing for word in (0, owner)))
+    await roomy.store.command(
+        "ZADD", f"{roomy.prefix}virtual_times:{MODEL}", *(word for owner in owing for word in (9, owner))
+    )
+    taken, moved = await roomy.take_all(), [0]
+    while not taken.runs:
+        moved.append(await roomy.store.command("ZCOUNT", level, 9, 9))
+        assert 0 < moved[-1] - moved[-2] < 700
+        assert not taken.waits
+        taken = await roomy.take_all()
+    assert len(moved) > 1
+    await roomy.store.command("DEL", level, f"{roomy.prefix}levels:{MODEL}")
+    await roomy.finish()
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.leaves_inflight
 async def test_one_take_starts_what_as_many_takes_of_one_request_would(roomy: World, seed: int) -> None:

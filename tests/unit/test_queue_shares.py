@@ -169,3 +169,20 @@ async def test_near_the_limit_of_a_key_what_waits_is_read_for_each_request() -> 
     waiting = 0
     assert await limit.refusal(request("r3", of_key)) is None
     await store.commands.aclose()
+
+
+@pytest.mark.parametrize("settings", [{"model_queue_tokens": 299}, {"model_queue_bytes": 149}])
+async def test_what_another_owner_has_just_queued_counts_for_the_model(settings: dict[str, int]) -> None:
+    """Though the sums over all shards were read within the last tenth of a second, before that."""
+    store = fake_store(load({"shards": 4, **settings}))
+    limit, waiting = QueueLimit(store), 0
+
+    async def shares(model: str, owner: str) -> list[int]:
+        return [0, 0, waiting, 100 * waiting, 50 * waiting]
+
+    store.queue_shares = shares  # type: ignore[method-assign]
+    for waiting, owner in enumerate(("ann", "bob")):
+        assert await limit.refusal(request(f"r{waiting}", owner=owner)) is None
+    waiting = 2
+    assert await limit.refusal(request("r2", owner="ann")) == "full_model"
+    await store.commands.aclose()

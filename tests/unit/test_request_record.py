@@ -7,7 +7,7 @@ import orjson
 from lifecycle.types import ErrorDetail, RequestRecord, Status
 
 _NOT_STORED = {"queue_position", "estimated_wait_secs"}
-_NUMBERS = ("attempt", "output_tokens", "output_events", "priority", "input_tokens", "stream_length", "orphan_events")
+_COUNTS = ("attempt", "output_tokens", "output_events", "input_tokens", "stream_length", "orphan_events", "preemptions")
 
 
 def test_every_field_of_the_hash_is_in_the_field_of_its_name() -> None:
@@ -17,7 +17,7 @@ def test_every_field_of_the_hash_is_in_the_field_of_its_name() -> None:
         "usage": {"prompt_tokens": 3},
         "labels": {"team": "x"},
         "error_detail": detail,
-        **{name: number for number, name in enumerate((*_NUMBERS, "lost_start"), 2)},
+        **{name: number for number, name in enumerate((*_COUNTS, "priority", "lost_start"), 2)},
     }
     times = [name for name in RequestRecord._fields if name.endswith("_at")]
     expected = (

@@ -68,6 +68,12 @@ def test_credentials_from_elsewhere_and_plain_addresses() -> None:
     )
 
 
+def test_an_address_with_an_at_sign_in_its_path_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEPAGE", "https://models.example/chat/@acme")
+    said = "cannot reach models.example for /v1/chat/completions"
+    assert scrubbed(said) == said
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [("--cors-origins", f"https://u:{SECRET}@x"), ("--allowed-hosts", f"u:{SECRET}@x")],

@@ -52,7 +52,6 @@ class Messages(_Anthropic):
     """Create a message."""
 
     paths: ClassVar = ("/v1/messages",)
-    has_openings: ClassVar = True
 
     def parse(self, body: bytes) -> Call:
         fields = load_object(body)

@@ -27,7 +27,6 @@ class Responses(ApiEndpoint):
     paths: ClassVar = ("/v1/responses",)
     id_prefix: ClassVar = "resp_"
     prefixes_client_ids: ClassVar = True
-    has_openings: ClassVar = True
     parameters: ClassVar[Mapping[str, str]] = {"response_format": "text.format"}
 
     def parse(self, body: bytes) -> Call:

@@ -10,11 +10,14 @@ local P = KEYS[1]
 local shift, role, lease_secs, from, limit, model = unpack(ARGV)
 --- @include clock membership counts
 
-local holds = role == 'worker' and 'running:' or 'inflight:'
+local AT_ONCE = 32  -- replicas whose keys are looked for by one command: most hold nothing in a shard
 
-local function number_of(replica)
-  if model == '' then return redis.call('HLEN', P .. holds .. replica) end
-  local number, flat = 0, redis.call('HGETALL', P .. 'counts:' .. replica)
+local holds = role == 'worker' and 'running:' or 'inflight:'
+if model ~= '' then holds = 'counts:' end
+
+local function number_in(key)
+  if model == '' then return redis.call('HLEN', key) end
+  local number, flat = 0, redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
     if cjson.decode(flat[i])[1] == model then number = number + inflight_in(tonumber(flat[i + 1])) end
   end
@@ -24,11 +27,15 @@ end
 local bound = lease_bound(clock(shift), tonumber(lease_secs))
 local flat, next_from = lease_page(P .. role .. 's', bound, from, limit)
 local found = {next_from}
-for i = 1, #flat, 2 do
-  local number = number_of(flat[i])
-  if number > 0 then
-    found[#found + 1] = flat[i]
-    found[#found + 1] = number
+for first = 1, #flat, 2 * AT_ONCE do
+  local keys = {}
+  for i = first, math.min(first + 2 * AT_ONCE - 1, #flat), 2 do keys[#keys + 1] = P .. holds .. flat[i] end
+  for i, key in ipairs(redis.call('EXISTS', unpack(keys)) > 0 and keys or {}) do
+    local number = number_in(key)
+    if number > 0 then
+      found[#found + 1] = flat[first + 2 * (i - 1)]
+      found[#found + 1] = number
+    end
   end
 end
 return found

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- note_child: examines the parent of a request that is to be admitted, and notes the child with it, for displays and for
---         the limit. Whether the child ends with the parent is decided in the child's shard: see include/parent.lua.
+--         the limit. Whether the child ends with the parent is decided in the child's shard: see include/beginning.lua.
 -- KEYS[1] shard prefix
 -- ARGV    shift, rid (of the parent), child, owner (whose the parent must be, '' for anybody's), children_limit,
 --         levels_limit, retention_ms (how long the list of children of a completed parent stays)

@@ -16,7 +16,7 @@
 --         token stream has), priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
 --         and which stay queued; waits is 1 when nothing is left for this worker, which is rung when something comes.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
--- fails as `worker_lost`: the tokens of two answers must not be joined.
+-- fails as `worker_lost`: the tokens of two answers must not be joined. Behind one that was started, the next call ends it.
 
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
@@ -24,8 +24,8 @@ local shift, worker, number, nonce, models, slots, bytes_limit, resumable, reten
 --- @include commands clock limit_time stream record readers events counts queue cost
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
--- that is only looked at.
-local WORK_LIMIT, STARTED, LOOKED_AT = 1600, 75, 8
+-- that is only looked at, and what it costs to read the front of a level again.
+local WORK_LIMIT, STARTED, LOOKED_AT, READ_AGAIN = 1600, 75, 8, 16
 -- How many levels a call looks at, flows of a level at once, and requests of a flow, of which this worker cannot serve some.
 local LAST_LEVEL, FLOWS, LAST_FLOW, REQUESTS, LAST_REQUEST = '23', 8, '7', 16, '31'
 local FORGET_EVERY = 16  -- starts
@@ -72,7 +72,7 @@ end
 local now = clock(shift)
 local started, unsupported, is_skipped, queues, states = {}, {}, {}, {}, {}
 local running, moved, frames = {}, {}, {}  -- what is written once for all that are started
-local work, ended, bytes, is_full = 0, 0, 0, false
+local work, ended, bytes, is_full, has_moved = 0, 0, 0, false, false
 
 -- Returns the state of a model's scheduler, which is written once at the end.
 local function state_of(model)
@@ -157,6 +157,7 @@ local function try(model, priority, flow, rid)
   local has_stream = request.attempt ~= '0' or request.storage
   if has_stream then last, at = stream_end(rid) end
   local function ends(outcome_for)
+    if #started > 0 then return 'full' end  -- an end needs more commands, which are checked before anything is written
     local terminate, limit_outcome, lost_outcome = load_rare()
     terminate(rid, request, now, tonumber(retention_secs), outcome_for(limit_outcome, lost_outcome))
     ended = ended + 1
@@ -178,6 +179,7 @@ local function try(model, priority, flow, rid)
     unsupported[#unsupported + 1] = {rid, model, request.endpoint, request.needs or ''}
     return 'skipped'
   end
+  if #started > 0 and bytes >= bytes_limit then return 'full' end
   local body = read_body(rid)
   if #started > 0 and bytes + #body > bytes_limit then return 'full' end
 
@@ -250,7 +252,10 @@ local function write_fronts(model)
       if place > flow.place then places[#places + 1], places[#places + 2] = secs(place), flow.owner end
       if flow.is_lost then redis.call('ZREM', key, flow.owner) end
     end
-    if #places > 0 then redis.call('ZADD', key, 'XX', unpack(places)) end
+    if #places > 0 then
+      redis.call('ZADD', key, 'XX', unpack(places))
+      has_moved = true
+    end
     if redis.call('EXISTS', key) == 0 then forget_level(model, priority) end
   end
   for owner, at in pairs(queue.times) do reached[#reached + 1], reached[#reached + 2] = secs(at), owner end
@@ -284,20 +289,21 @@ local function take_next(model)
     or {priorities = redis.call('ZRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL), fronts = {}, times = {}}
   local queue = queues[model]
   for _, priority in ipairs(queue.priorities) do
-    if gives_up and tonumber(priority) >= gives_up then return false end
+    if work >= WORK_LIMIT or (gives_up and tonumber(priority) >= gives_up) then return false end
     local front = queue.fronts[priority] or read_front(model, priority)
     while work < WORK_LIMIT do
       local flow = next_flow(front, queue.times)
       work = work + LOOKED_AT
       if flow then
         local what = try_flow(model, priority, flow)
-        front.is_old = front.is_old or what ~= 'skipped'
+        front.is_old = front.is_old or what ~= 'skipped' or flow.is_lost
         if what == 'started' then return true end
         if what == 'full' then
           is_full = true
           return false
         end
       elseif #front == FLOWS and front.is_old then
+        work = work + READ_AGAIN
         write_fronts(model)
         front = read_front(model, priority)
       else
@@ -345,8 +351,10 @@ local mine = {number, nonce}
 for _, run in ipairs(started) do mine[#mine + 1] = run[1] end
 redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 
--- Where more is left than one call does, the worker calls again, unless it could serve nothing of what this one has seen.
-local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or (slots > 0 and #started + ended == 0)
+-- Where more is left than one call does, the worker calls again, unless it could serve nothing of what this one has seen,
+-- and would see the same again.
+local sees_same = slots > 0 and #started + ended == 0 and not has_moved
+local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or sees_same
 local place = secs(now)
 if gives_up then waits, place = waits or slots == 0, string.format('%.0f', PREEMPTIBLE - gives_up) end
 for _, model in ipairs(models) do
