@@ -66,12 +66,6 @@ async def _take(world: World) -> Call:
     return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
 
 
-async def _take_overdue(world: World) -> Call:
-    await world.admit(**_STORED, queue_timeout_secs=0.001)
-    world.shift_clock(1.0)
-    return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 1)
-
-
 def _take_with_overdue(*rids: str) -> Callable[[World], Awaitable[Call]]:
     async def prepare(world: World) -> Call:
         for rid in rids:
@@ -268,7 +262,7 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "track": _track,
     "reap tracked": _reap_tracked,
     "take": _take,
-    "take overdue": _take_overdue,
+    "take overdue": _take_with_overdue("overdue"),
     "take before overdue": _take_with_overdue("r0", "overdue", "r1"),
     "take behind overdue": _take_with_overdue("overdue", "r0", "r1"),
     "take nothing": _take_nothing,
