@@ -113,14 +113,15 @@ async def test_a_lost_request_is_not_executed(proxy: FaultProxy, store: Store, k
 
 async def test_a_pattern_may_lie_across_two_chunks_and_matches_once(proxy: FaultProxy) -> None:
     rule = proxy.on_request(b"PING", Then.DROP, times=2)
+    first, last = (proxy.on_request(part, Then.DROP) for part in (b"$4\r\nPI", b"x"))
     _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     try:
         writer.write(b"*1\r\n$4\r\nPI")
-        await asyncio.sleep(0.05)
+        await first.fired()
         writer.write(b"NG\r\n")
         await wait_until(lambda: rule.count == 1)
         writer.write(b"x")
-        await asyncio.sleep(0.05)
+        await last.fired()
         assert rule.count == 1
     finally:
         writer.close()
