@@ -14,6 +14,7 @@ from lifecycle.store.transitions import Store
 from tests.chaos.bench import open_bench
 from tests.chaos.invariants import Invariants, Violated
 from tests.chaos.signatures import text_of
+from tests.chaos.snapshot import read_shard
 from tests.sse import chat, error_of
 
 Spoil = Callable[[Store, str], Awaitable[None]]
@@ -102,4 +103,17 @@ async def test_what_is_left_inflight_is_seen(store: Store) -> None:
             await store.commands.execute("ZADD", store.keys.prefixes[0] + "created", 1, "r1")
             key = store.keys.prefixes[0] + "request:r1"
             await store.commands.execute("HSET", key, "status", "running", "worker", "w", "frontend", "f")
+    await store.commands.execute("DEL", key, store.keys.prefixes[0] + "created")
+
+
+async def test_a_record_in_its_last_second_counts_as_expired(store: Store) -> None:
+    """The stream of a request whose slot has moved may expire some milliseconds before the record."""
+    key = store.keys.prefixes[0] + "request:r1"
+    await store.commands.execute("ZADD", store.keys.prefixes[0] + "created", 1, "r1")
+    await store.commands.execute("HSET", key, "status", "completed", "worker", "w", "frontend", "f")
+    found = []
+    for left_ms in (60_000, 900):
+        await store.commands.execute("PEXPIRE", key, left_ms)
+        found.append(set((await read_shard(store, 0)).records))
+    assert found == [{"r1"}, set()]
     await store.commands.execute("DEL", key, store.keys.prefixes[0] + "created")
