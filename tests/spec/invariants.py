@@ -44,6 +44,9 @@ def of_step(shared: Shared, before: Life, after: Life, by: int) -> Iterator[str]
         yield "tokens were appended behind a cancel"
     if was.text != now.text[: len(was.text)]:
         yield "tokens have changed"
+    brought = now.text[len(was.text) :] if now.terminal else ()
+    if brought and brought[0].number != was.number + 1:
+        yield "its end has brought tokens that do not follow those before"
     fenced = by >= 0 and shared.workers[by].fenced
     if fenced and now != was and not (was.status == RUNNING and was.worker == by and now.status != RUNNING):
         yield "a worker whose lease has ended has done more than to end what is still its own"

@@ -119,6 +119,7 @@ class Size(NamedTuple):
     cancels: int = 1
     returns: int = 0
     reads: bool = False  # clients read
+    fails: bool = False  # an engine may fail behind its last token, which then travels with the end
 
 
 class Step(NamedTuple):

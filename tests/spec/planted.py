@@ -64,6 +64,14 @@ FAULTS = {
     "finish does not look for a hole": SpecFault(
         "scripts.py", "if status == COMPLETED and (len(text) != last or not is_whole(text)):", "if False:", _LOSS
     ),
+    "finish appends the last tokens behind a hole": SpecFault(
+        "scripts.py",
+        "    if record.number >= last - remainder:\n"
+        "        text += tuple(Token(number, start) for number in range(record.number + 1, last + 1))\n",
+        "    behind = max(record.number, last - remainder)\n"
+        "    text += tuple(Token(number, start) for number in range(behind + 1, last + 1))\n",
+        _LOSS_OF_TWO,
+    ),
     "take does not ask whether its worker is fenced": SpecFault(
         "scripts.py",
         '    if fenced:\n        return record, "fenced"\n    if record.status == RUNNING:',

@@ -93,7 +93,8 @@ def append(
 def finish(record: Record, worker: int | str, start: Start, status: str, last: int, remainder: int = 0) -> Done:
     """End an attempt, with a `remainder` of so many last tokens; or confirm a cancel, whatever the worker says.
 
-    An answer completes only if Redis has every token of it.
+    An answer completes only if Redis has every token of it. Of another end, the remainder is left out when Redis has
+    lost tokens before it.
     """
     if record.status == ABSENT:
         return record, "unknown"
@@ -103,8 +104,9 @@ def finish(record: Record, worker: int | str, start: Start, status: str, last: i
         return record, "fenced"
     if record.cancel == "kill" or (record.cancel == "stop" and status == CANCELLED):
         return _end(record, CANCELLED), "done"
-    missing = range(max(record.number, last - remainder) + 1, last + 1)
-    text = record.text + tuple(Token(number, start) for number in missing)
+    text = record.text
+    if record.number >= last - remainder:
+        text += tuple(Token(number, start) for number in range(record.number + 1, last + 1))
     if status == COMPLETED and (len(text) != last or not is_whole(text)):
         return record, "incomplete"
     return _end(record._replace(text=text), status), "done"

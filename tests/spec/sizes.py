@@ -12,7 +12,7 @@ QUICK = {
     ),
     "one request, a failover": Size(requests=1, crashes=0, pauses=0, failovers=1, reads=True),
     "one request of two tokens, a failover": Size(
-        requests=1, tokens=2, crashes=0, pauses=0, failovers=1, lost_writes=3
+        requests=1, tokens=2, crashes=0, pauses=0, failovers=1, lost_writes=3, fails=True
     ),
     "one request that is resumed, a failover": Size(
         requests=1,

@@ -67,7 +67,8 @@ def _of_attempt(size: Size, shared: Shared, life: Life, worker: int, attempt: At
     else:
         yield from _appends(shared, life, worker, attempt)
         if attempt.made == size.tokens - 1:
-            yield from _finishes(shared, life, worker, attempt, Finish(COMPLETED, size.tokens, 1))
+            for status in (COMPLETED, FAILED) if size.fails else (COMPLETED,):
+                yield from _finishes(shared, life, worker, attempt, Finish(status, size.tokens, 1))
     if shared.returns and not attempt.killed:
         for uses_attempt in (False, True):
             record, answer = scripts.requeue(

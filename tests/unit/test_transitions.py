@@ -67,6 +67,22 @@ async def test_the_last_tokens_travel_with_the_end_and_reach_the_readers(world: 
     assert await world.pushed("f0") == ["1-1", "1-3"]
 
 
+@pytest.mark.parametrize("there", [0, 1])
+@pytest.mark.parametrize("outcome", [Outcome("failed", "engine_error"), Outcome("cancelled")], ids=lambda o: o.status)
+async def test_last_tokens_behind_a_hole_are_left_out_of_what_has_failed(
+    world: World, outcome: Outcome, there: int
+) -> None:
+    """Redis has lost the second token. Such an end needs no whole answer, and no reader may get a text with a hole."""
+    await world.run()
+    if there:
+        await world.append(1)
+    behind_a_hole = Append("r", 1, 4, b'["1.3 ","1.4 "]', False)
+    assert (await world.store.finish("r", "w0", 1, outcome, 4, remainder=behind_a_hole)).what == "done"
+    assert (await world.record()).status == outcome.status
+    assert await world.tokens() == "1.1 " * there
+    assert await world.pushed("f0") == ["1-1"] * there
+
+
 async def test_a_worker_whose_start_was_lost_in_a_failover_cannot_write_into_another_s_attempt(world: World) -> None:
     """Both run attempt 1, so the entry ids alone would let the numbers of the one into the stream of the other."""
     await world.run()
