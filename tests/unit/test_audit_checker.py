@@ -215,11 +215,12 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
     "calls",
     [
         [_admit(), _status(5, None, 404)],
+        [_admit(secs=5, answered_at=4.0), _status(6, None, 404)],
         [_admit(), _status(5, _LOST)],
         [_status(0, _COMPLETED), _status(1, _RUNNING), _status(2, _LOST)],
         [_status(0, _RUNNING._replace(attempt=2)), _status(1, _RUNNING)],
     ],
-    ids=["unknown", "lost", "as it was for a moment", "an older attempt"],
+    ids=["unknown", "unknown since before the answer came", "lost", "as it was for a moment", "an older attempt"],
 )
 def test_what_a_loss_of_data_excuses(calls: Sequence[Call]) -> None:
     assert _checked(calls) != []

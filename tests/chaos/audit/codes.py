@@ -41,16 +41,20 @@ def of_one(history: History, call: Call) -> Iterator[str]:
 
 
 def _not_found(history: History, calls: Sequence[Call], accepted: Sequence[Call]) -> Iterator[str]:
-    """A request that was accepted is known until its retention is over, wherever one asks."""
+    """A request that was accepted is known until its retention is over, wherever one asks.
+
+    An answer proves that the request was accepted before it came, so its admission may be lost while it is on its way.
+    """
     if not accepted:
         return
-    known_at = min(call.answered_at for call in accepted)
+    first = min(accepted, key=lambda call: call.answered_at)
+    known_at = first.answered_at
     for call in calls:
         if call.code != 404 or call.operation is Operation.ADMIT or call.invoked_at < known_at:
             continue
         if call.completed_at > known_at + history.retention_secs:
             continue
-        if not history.may_have_lost(known_at, call.completed_at):
+        if not history.may_have_lost(first.invoked_at, call.completed_at):
             yield f"{call.operation} at {call.invoked_at:.2f} s: 404, and it was accepted at {known_at:.2f} s"
             return
 
