@@ -219,8 +219,20 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
         [_admit(), _status(5, _LOST)],
         [_status(0, _COMPLETED), _status(1, _RUNNING), _status(2, _LOST)],
         [_status(0, _RUNNING._replace(attempt=2)), _status(1, _RUNNING)],
+        [
+            _admit(0, 1, tokens=_WORDS[:1], done=False, how=How.LEFT),
+            _cancel(5, _CANCELLED),
+            _resume(6, (), error="cancelled"),
+        ],
     ],
-    ids=["unknown", "unknown since before the answer came", "lost", "as it was for a moment", "an older attempt"],
+    ids=[
+        "unknown",
+        "unknown since before the answer came",
+        "lost",
+        "as it was for a moment",
+        "an older attempt",
+        "tokens lost before the cancel",
+    ],
 )
 def test_what_a_loss_of_data_excuses(calls: Sequence[Call]) -> None:
     assert _checked(calls) != []
@@ -230,6 +242,12 @@ def test_what_a_loss_of_data_excuses(calls: Sequence[Call]) -> None:
 def test_an_undone_cancel_is_found_after_a_loss_of_data() -> None:
     calls = [_admit(**_CUT_SHORT), _cancel(1, _CANCELLED), _status(5, _COMPLETED)]
     assert any("two ends" in line for line in _checked(calls, Window(0, 2, "an old snapshot", loses_data=True)))
+
+
+def test_an_event_after_a_confirmed_cancel_is_not_excused_by_an_earlier_loss_of_data() -> None:
+    calls, words = VIOLATIONS["an event after a confirmed cancel"]
+    assert any(words in line for line in _checked(calls, Window(0, 1, "an old snapshot", loses_data=True)))
+    assert not _checked(calls, Window(2, 3, "an old snapshot", loses_data=True))
 
 
 def test_a_disturbance_excuses_a_count_that_is_too_low_but_not_one_that_is_too_high() -> None:

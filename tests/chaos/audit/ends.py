@@ -99,6 +99,13 @@ def _status_goes_back(history: History, calls: Sequence[Call]) -> Iterator[str]:
 
 
 def _cancel_undone(history: History, calls: Sequence[Call]) -> Iterator[str]:
+    """Yield what a reader was given although a cancel had been confirmed.
+
+    A loss of data may take tokens and the first cancel with its end: the worker reports the end again, or the cancel
+    comes again, and the request ends as cancelled, without those tokens. A later cancel is then answered with that end.
+    So what a reader had got before the cancel was confirmed is excused by a loss since it began to read; what it may
+    have got afterwards only by a loss after the confirmation.
+    """
     confirmed = next((c for c in calls if c.operation is Operation.CANCEL and c.code == 200), None)
     if confirmed is None:
         return
@@ -119,7 +126,8 @@ def _cancel_undone(history: History, calls: Sequence[Call]) -> Iterator[str]:
         return
     for call in calls:
         ahead = max((token.position for token in call.tokens), default=(0, 0))
-        if ahead > last and not history.may_have_lost(confirmed.completed_at, whole.completed_at):
+        since = call.invoked_at if call.completed_at <= confirmed.completed_at else confirmed.completed_at
+        if ahead > last and not history.may_have_lost(since, whole.completed_at):
             yield (
                 f"its cancel was confirmed at {confirmed.completed_at:.2f} s and all it had was up to {last}, "
                 f"but a reader got {ahead} by {call.completed_at:.2f} s"
