@@ -276,6 +276,7 @@ RULES: dict[str, _Rule] = {
     "item:": _expires,
     "overfull": _members_have_kept_content,
     "readers:": _ends_with_the_request,
+    "lost_start:": _expires,
     "named:": _expires,
     "levels:": _has_levels,
     "level:": _has_flows,

@@ -79,7 +79,7 @@ class Corrections:
         if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
             await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
 
-    async def _each(self, correct: Callable[[str], Awaitable[None]], rids: Sequence[str]) -> None:
+    async def _each(self, correct: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> None:
         async def isolated(rid: str) -> None:
             try:
                 await correct(rid)

@@ -82,9 +82,12 @@ class RememberedEnds:
         return await self._finish(rid, worker, report, started, start.length)
 
     async def check(self, rid: str, worker: str) -> None:
-        """Look whether Redis has lost the end of this request, and end it again if it has. Raises StoreUnavailable."""
+        """Look whether Redis has lost the end of this request, and end it again if it has. Raises StoreUnavailable.
+
+        If Redis has lost its admission too, another request may get its id, and must not continue the answer of this.
+        """
         record, report = await self._store.read(rid), self._reports.get(rid)
-        if record is None or report is None or record.status.terminal:
+        if report is None or (record is not None and record.status.terminal):
             return
         if await self.report_again(rid, worker, record) is None:
             outcome = report.outcome

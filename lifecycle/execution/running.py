@@ -257,6 +257,8 @@ class RunningRequests:
             # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
             log.warning("request %s was queued again while attempt %d runs here", rid, earlier.attempt)
             earlier.abandon()
+            if await self.report_lost_start(earlier):
+                return None
         if await self.ends.end_restarted(rid, worker, start) is not None:
             log.warning("request %s has ended here before, and Redis has lost its end and its start", rid)
             return None
@@ -294,7 +296,7 @@ class RunningRequests:
             ended = await attempt.run()
             if ended is not None and ended.what in ("done", "already") and attempt.sink.reported is not None:
                 self.ends.remember(rid, Report(ended, attempt.sink.reported))
-            if ended is not None and ended.what in ("already", "fenced"):
+            if ended is not None and ended.what in ("already", "fenced", "unknown"):
                 await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
                 await self._hand_over.unavailable(rid, worker, model, start, attempt.unavailable)
@@ -312,10 +314,10 @@ class RunningRequests:
         if self.preemption is not None:
             self.preemption.note_change()
 
-    async def report_lost_start(self, attempt: Attempt, ended: Ended | None = None) -> None:
+    async def report_lost_start(self, attempt: Attempt, ended: Ended | None = None) -> bool:
         """Report that Redis may have lost the start of an attempt whose tokens readers may have.
 
-        `ended` is the answer to its end. Raises StoreUnavailable.
+        `ended` is the answer to its end. Return whether the request has ended because of it. Raises StoreUnavailable.
         """
         started, record = attempt.sink.started, ended.record if ended is not None else None
         if (
@@ -323,12 +325,13 @@ class RunningRequests:
             or not started.nonce
             or (record is not None and record.start_nonce == started.nonce)
         ):
-            return
+            return False
         reported = await self._store.report_lost_start(
             attempt.rid, started, START_LOST, retry_for_secs=self._settings.lease_secs
         )
         if reported.what != "known":
             log.warning("Redis has lost the start of request %s here, which may run elsewhere", attempt.rid)
+        return reported.what in ("done", "already")
 
     def _offered(self) -> str:
         """Return the endpoints that the engine offers at the moment, as `Store.take` takes them."""

@@ -48,6 +48,12 @@ SHARD_KEYS = (
     Key("item:", "string", "TTL: retention after the end", "<id of an item of an answer>: rid of kept content with it"),
     Key("overfull", "hash", "members removed by sweep", "owner with too much kept content → bytes that are allowed"),
     Key("readers:", "hash", "deleted at the end", "<rid>: frontend → number of its HTTP readers"),
+    Key(
+        "lost_start:",
+        "string",
+        "TTL: retention after the report",
+        "<rid>: the last attempt of an unknown request of which somebody has tokens",
+    ),
     Key("named:", "string", "TTL: half an hour and retention", "<hash of an idempotency key>: a request id"),
     Key("levels:", "zset", "members removed with the last request", "<model>: priorities of which requests wait"),
     Key(

@@ -226,3 +226,29 @@ async def test_an_opening_without_a_nonce_is_read_as_before(world: World, feed: 
     assert isinstance(item, Tokens)
     assert item[:3] == (1, 3, ["c"])
     reader.close()
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize("attempts", [(1,), (1, 2), (2, 1)])
+async def test_a_request_that_gets_the_id_of_a_lost_one_knows_which_positions_are_not_its_own(
+    world: World, attempts: tuple[int, ...]
+) -> None:
+    for attempt in attempts:
+        lost = StartedAttempt(attempt, "lost----")
+        assert (await world.store.report_lost_start("r", lost, START_LOST)).what == "unknown"
+    await _started(world)
+    record = await world.record()
+    assert (record.status, record.attempt, record.lost_start) == ("running", 1, max(attempts))
+
+
+@pytest.mark.leaves_inflight
+async def test_a_position_in_a_lost_request_is_not_resumed_from_in_another_with_its_id(
+    world: World, feed: RequestFeed, resumed: TokenReader
+) -> None:
+    await world.store.report_lost_start("r", OTHER, START_LOST)
+    start = await _started(world)
+    for number in (1, 2, 3):
+        await _append(world, start.nonce, number)
+    feed.note_lost_start((await world.record()).lost_start)
+    assert (await _end_of(resumed)).error_type == "state_lost"
+    assert (await world.record()).status == "running"

@@ -63,3 +63,13 @@ async def test_a_remembered_end_ends_no_other_request_and_no_later_attempt(world
     assert await ends.end_restarted("s", "w0", start) is None
     assert await ends.end_restarted("r", "w0", start._replace(attempt=2)) is None
     assert [(await world.record(rid)).status for rid in ("r", "s")] == ["running", "running"]
+
+
+@pytest.mark.leaves_inflight
+async def test_an_end_whose_admission_is_lost_too_is_told_to_the_next_request_with_its_id(world: World) -> None:
+    ends, started = RememberedEnds(world.store), StartedAttempt(1, "lost----")
+    ends.remember("r", Report(Ended("done"), Reported(started, _COMPLETED, 1, None, None)))
+    await ends.check("r", "w0")
+    await world.run()
+    record = await world.record()
+    assert (record.status, record.attempt, record.lost_start) == ("running", 1, 1)

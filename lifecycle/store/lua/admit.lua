@@ -40,7 +40,7 @@ for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
 if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
---- @permit SET XADD HSET ZADD HSETNX HINCRBY ZPOPMIN ZSCORE
+--- @permit SET GET XADD HSET ZADD HSETNX HINCRBY ZPOPMIN ZSCORE
 
 local created_at = secs(now)
 -- It reads before it writes, and nothing was written before.

@@ -5,7 +5,8 @@
 -- ARGV    shift, rid, attempt, nonce (of its start), status (`failed` | `cancelled`), error_type, message, retention_secs
 -- Returns {'known'} when Redis has this start, or cannot tell; {'unknown'}; {'done', record}; {'already', record} when the
 --         request has ended; or {'killing', record} when a kill is pending, which its worker confirms. In the last three
---         cases the record's `lost_start` says that positions in this attempt cannot be resumed from.
+--         cases the record's `lost_start` says that positions in this attempt cannot be resumed from. In the case of
+--         {'unknown'} that of the next request with this id will.
 
 local P = KEYS[1]
 local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
@@ -13,7 +14,14 @@ local shift, rid, attempt, nonce, status, error_type, message, retention_secs = 
 --- @permit
 
 local record = load_record(rid)
-if not record then return {'unknown'} end
+if not record then
+  -- Its admission is lost too, so it may be admitted and started anew under the same id.
+  local key = P .. 'lost_start:' .. rid
+  if tonumber(redis.call('GET', key) or '0') < tonumber(attempt) then
+    redis.call('SET', key, attempt, 'PX', string.format('%.0f', tonumber(retention_secs) * 1000))
+  end
+  return {'unknown'}
+end
 local reached = tonumber(record.attempt) - tonumber(attempt)
 if reached == 0 and (record.start_nonce or nonce) == nonce then return {'known'} end
 if reached > 0 then

@@ -20,7 +20,7 @@ if known[2] then
 end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 
---- @permit HSET HKEYS HSETNX HINCRBY ZADD XADD
+--- @permit GET HSET HKEYS HSETNX HINCRBY ZADD XADD
 
 local now = clock(shift)
 local created_at = secs(now)

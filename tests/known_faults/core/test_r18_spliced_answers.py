@@ -102,3 +102,36 @@ async def test_a_resumed_reader_is_not_given_two_attempts_as_one_answer() -> Non
             end = await resumed.ended()
 
         _assert_not_spliced(read_before + resumed.text, end)
+
+
+async def test_a_request_that_gets_the_id_of_a_lost_one_is_not_read_on_from_a_position_of_that() -> None:
+    runs = iter(("A", "B"))
+
+    async def generate(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        name = next(runs)
+        for number in range(1, _READ + (4 if name == "B" else 1)):
+            yield f"{name}{number} "
+        if name == "A":
+            await asyncio.Event().wait()
+
+    common: dict[str, Any] = {"lease_secs": _LEASE_SECS, "queue_without_workers": True, "drain_timeout_secs": 0.0}
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url, **common)
+        async with frontend(settings) as first, frontend(settings) as second, worker(settings, generate):
+            prefix = first.store.keys.prefixes[0]
+            before_the_admission = dump_shard(server, prefix)
+            flight = await first.admit(call(_RID))
+            async with reading(flight.reader) as live:
+                await live.got(_READ)
+                restore_shard(server, prefix, before_the_admission)
+                key = f"{prefix}lost_start:{_RID}"
+                await wait_until(lambda: ask(server, "GET", key) is not None, what="a lost start that is told")
+                again = await second.admit(call(_RID))
+                async with reading(again.reader) as whole:
+                    await whole.ended()
+                opened = await second.open_reader(_RID, TokenId(1, _READ))
+                assert opened is not None
+                async with reading(opened[1]) as resumed:
+                    end = await resumed.ended()
+
+        _assert_not_spliced("".join(live.texts[:_READ]) + resumed.text, end)

@@ -23,5 +23,7 @@ local function begin_request(rid, frontend, labels, status, now, fields)
   count_in(frontend, rid, labels, status)
   redis.call('ZADD', P .. 'created', created_at, rid)
   redis.call('ZADD', P .. 'active', created_at, rid)
+  local lost_start = redis.call('GET', P .. 'lost_start:' .. rid)
+  if lost_start then redis.call('HSET', P .. 'request:' .. rid, 'lost_start', lost_start) end
   if fields.owner then redis.call('ZADD', P .. 'owned:' .. fields.owner, created_at, rid) end
 end
