@@ -143,7 +143,7 @@ _ENDS = (
     Mutant(
         "a lost start is not reported by its worker",
         "lifecycle/execution/running.py",
-        '            if ended is not None and ended.what in ("already", "fenced"):\n',
+        '            if ended is not None and ended.what in ("already", "fenced", "unknown"):\n',
         "            if ended is None:\n",
     ),
     Mutant(
