@@ -357,8 +357,10 @@ local serves_nothing = slots > 0 and #started + ended == 0 and (#unsupported > 0
 local waits = #started < slots and not (is_full or work >= WORK_LIMIT) or serves_nothing
 local place = secs(now)
 if gives_up then waits, place = waits or slots == 0, string.format('%.0f', PREEMPTIBLE - gives_up) end
+-- Nobody would remove a worker whose lease Redis has lost. Its next heartbeat sees that it does not stand here.
+local stands = waits and redis.call('ZSCORE', P .. 'workers', worker)
 for _, model in ipairs(models) do
-  if waits then
+  if stands then
     redis.call('ZADD', P .. 'waiting:' .. model, place, worker)
   else
     redis.call('ZREM', P .. 'waiting:' .. model, worker)

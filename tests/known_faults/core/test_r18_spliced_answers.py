@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from lifecycle.execution.context import EngineContext
 from lifecycle.ids import TokenId
 from lifecycle.local.embedded_redis import EmbeddedRedis
@@ -104,7 +106,10 @@ async def test_a_resumed_reader_is_not_given_two_attempts_as_one_answer() -> Non
         _assert_not_spliced(read_before + resumed.text, end)
 
 
-async def test_a_request_that_gets_the_id_of_a_lost_one_is_not_read_on_from_a_position_of_that() -> None:
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "not noticed yet"])
+async def test_a_request_that_gets_the_id_of_a_lost_one_is_not_read_on_from_a_position_of_that(
+    is_noticed: bool,
+) -> None:
     runs = iter(("A", "B"))
 
     async def generate(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
@@ -116,6 +121,8 @@ async def test_a_request_that_gets_the_id_of_a_lost_one_is_not_read_on_from_a_po
 
     common: dict[str, Any] = {"lease_secs": _LEASE_SECS, "queue_without_workers": True, "drain_timeout_secs": 0.0}
     with EmbeddedRedis(port=0) as server:
+        if not is_noticed:
+            common["heartbeat_secs"] = _LEASE_SECS / 3
         settings = quick_settings(server.url, **common)
         async with frontend(settings) as first, frontend(settings) as second, worker(settings, generate):
             prefix = first.store.keys.prefixes[0]
@@ -125,7 +132,8 @@ async def test_a_request_that_gets_the_id_of_a_lost_one_is_not_read_on_from_a_po
                 await live.got(_READ)
                 restore_shard(server, prefix, before_the_admission)
                 key = f"{prefix}lost_start:{_RID}"
-                await wait_until(lambda: ask(server, "GET", key) is not None, what="a lost start that is told")
+                if is_noticed:
+                    await wait_until(lambda: ask(server, "GET", key) is not None, what="a lost start that is told")
                 again = await second.admit(call(_RID))
                 async with reading(again.reader) as whole:
                     await whole.ended()
