@@ -36,11 +36,7 @@ def settings(make_settings: MakeSettings) -> Settings:
 @pytest.fixture
 async def world(settings: Settings, make_store: MakeStore) -> World:
     """A world without workers of its own."""
-    world = World(make_store(settings))
-    await world.open()
-    for name in ("w0", "w1"):
-        await world.store.leave(name, Role.WORKER)
-    return world
+    return await World.without_workers(make_store(settings))
 
 
 class Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -39,6 +39,15 @@ class World:
         self._pushes: dict[str, Pushes] = {}
         self._pushed: defaultdict[str, list[tuple[str, str, Any]]] = defaultdict(list)
         self._takes: Counter[str] = Counter()
+
+    @classmethod
+    async def without_workers(cls, store: Store) -> Self:
+        """Open a world that has frontends only."""
+        world = cls(store)
+        await world.open()
+        for name in ("w0", "w1"):
+            await store.leave(name, Role.WORKER)
+        return world
 
     async def open(self) -> None:
         for frontend in ("f0", "f1"):
