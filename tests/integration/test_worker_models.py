@@ -10,6 +10,7 @@ from tests.cluster import running
 from tests.conftest import MakeSettings
 from tests.known_faults.reports.upstream import DONE, STREAM_HEAD, Upstream, chunk
 from tests.upstream import Serve, playing
+from tests.waiting import wait_until
 
 
 def chat(model: str) -> dict[str, object]:
@@ -34,8 +35,13 @@ async def test_the_upstreams_max_model_len_is_shown(
     async with running(make_settings(), tmp_path, workers=0) as cluster:
         await cluster.worker(models, "openai", openai_base_url=upstream.url)
         await cluster.worker("echo")
-        shown = {model["id"]: model.get("max_model_len") for model in (await cluster.get("/v1/models"))["data"]}
-        assert shown == {"upstream": 8192, "echo": None} | ({} if models else {"other": None})
+        expected = {"upstream": 8192, "echo": None} | ({} if models else {"other": None})
+
+        async def is_shown() -> bool:
+            data = (await cluster.get("/v1/models"))["data"]
+            return {model["id"]: model.get("max_model_len") for model in data} == expected
+
+        await wait_until(is_shown)
         assert (await cluster.get("/v1/models/upstream"))["max_model_len"] == 8192
         assert "max_model_len" not in await cluster.get("/v1/models/echo")
 
