@@ -74,7 +74,9 @@ def test_closing_ends_the_calls_and_streams_that_other_threads_wait_for(silent: 
     client.close()
     for thread in threads:
         thread.join(10)
-    assert ends == ["this client was closed"] * len(calls)
+    # A call that has only connected finds the client closed when it goes on; the others are ended while they wait.
+    assert len(ends) == len(calls)
+    assert set(ends) <= {"this client was closed", "this client is closed"}
     with pytest.raises(lifecycle.Unavailable, match="closed"):
         client.get("r")
 
