@@ -134,40 +134,22 @@ def _queued_of(reply: Sequence[bytes]) -> QueuedRequest:
 
 
 def _run_of(reply: Sequence[Any], nonce: str) -> Run:
-    rid, model, *rest = reply
-    (
-        attempt,
-        base,
-        body,
-        form,
-        mode,
-        reason,
-        trace,
-        created_at,
-        needs,
-        headers,
-        endpoint,
-        owner,
-        length,
-        priority,
-        preemptions,
-    ) = rest
     start = Start(
-        int(attempt),
-        int(base),
-        body,
-        form.decode(),
-        mode.decode(),
-        reason.decode(),
-        trace.decode(),
-        float(created_at),
-        tuple(needs.decode().split()) if needs else (),
-        headers,
-        endpoint.decode(),
-        owner.decode(),
-        nonce,
-        int(length),
-        int(priority),
-        int(preemptions),
+        attempt=int(reply[2]),
+        base=int(reply[3]),
+        body=reply[4],
+        request_type=as_text(reply[5]),
+        cancel_mode=as_text(reply[6]),
+        cancel_reason=as_text(reply[7]),
+        traceparent=as_text(reply[8]),
+        created_at=float(reply[9]),
+        needs=tuple(as_text(reply[10]).split()),
+        headers=reply[11],
+        endpoint=as_text(reply[12]),
+        owner=as_text(reply[13]),
+        nonce=nonce,
+        length=int(reply[14]),
+        priority=int(reply[15]),
+        preemptions=int(reply[16]),
     )
-    return Run(rid.decode(), model.decode(), start)
+    return Run(as_text(reply[0]), as_text(reply[1]), start)
