@@ -90,25 +90,27 @@ class EngineHealth:
             self._slots.limit(None)
 
     async def run(self) -> None:
-        """Probe the engine whenever it is due, until cancelled. The engine must have started."""
+        """Probe the engine whenever it is due, until cancelled. The engine must have started. Call `end` afterwards."""
         if self._probe is not None:
             self._due_at = float("-inf")
-        try:
-            while True:
-                await self._wait_until_due()
-                failure = await self._run_probe()
-                tasks.check_cancelled()
-                if failure is None:
-                    await self._recover()
-                elif self.healthy:
-                    await self.fail(failure)
-                else:
-                    self.error = failure[:_MESSAGE_CHARS]
-                    self._back_off()
-        finally:
-            if self._probing is not None:
-                self._probing.cancel()
-                await asyncio.wait((self._probing,), timeout=self._timeout_secs)
+        while True:
+            await self._wait_until_due()
+            failure = await self._run_probe()
+            tasks.check_cancelled()
+            if failure is None:
+                await self._recover()
+            elif self.healthy:
+                await self.fail(failure)
+            else:
+                self.error = failure[:_MESSAGE_CHARS]
+                self._back_off()
+
+    async def end(self, timeout_secs: float) -> bool:
+        """Cancel the probe that is under way, if there is one, and return whether it has ended within `timeout_secs`.
+
+        It is a task of its own, so it outlives `run`: a probe that swallows its cancellation runs on.
+        """
+        return self._probing is None or not await tasks.end((self._probing,), timeout_secs)
 
     async def _wait_until_due(self) -> None:
         loop = asyncio.get_running_loop()

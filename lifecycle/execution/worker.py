@@ -157,8 +157,13 @@ class Worker:
                 await self._serve()
                 await tasks.end((reaper, subscriptions))
         finally:
-            if await tasks.end((engine,), self.settings.kill_grace_secs):
-                self.unended.append("health()" if self._started else "startup()")
+            grace_secs = self.settings.kill_grace_secs
+            if await tasks.end((engine,), grace_secs):
+                self.unended.append("startup()")
+            if not await self._health.end(grace_secs):
+                self.unended.append("health()")
+            if not await self._tuner.end(grace_secs):
+                self.unended.append("waiting()")
             self.unended += [f"request {rid}" for rid in await self._running.end()]
             await tasks.end((monitor,))
 
@@ -166,8 +171,7 @@ class Worker:
         """Load and start the engine, then watch its health. If that fails, drain; `run` raises the failure."""
         try:
             await self._start_engine()
-            async with self._tuner.running():
-                await self._health.run()
+            await self._health.run()
         except Exception as failure:
             self._failure = failure
             self.drain()

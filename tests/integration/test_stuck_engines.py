@@ -85,6 +85,14 @@ class Probed(Closing):
         await swallow()
 
 probed = Probed()
+
+class Asked(Closing):
+    aclose = None
+    async def waiting(self):
+        Path("begun").touch()
+        await swallow()
+
+asked = Asked()
 """
 
 
@@ -92,7 +100,7 @@ probed = Probed()
 def settings(make_settings: MakeSettings) -> Settings:
     """Leases that outlast the test: what ends a request is the worker's own report."""
     return make_settings(
-        lease_secs=60.0, heartbeat_secs=0.2, drain_timeout_secs=0.5, kill_grace_secs=0.2, max_attempts=1
+        lease_secs=60.0, heartbeat_secs=0.2, drain_timeout_secs=0.5, kill_grace_secs=0.5, max_attempts=1
     )
 
 
@@ -132,10 +140,10 @@ async def test_a_request_that_does_not_end(cluster: Cluster, engine: str) -> Non
     assert engine == "in_executor" or "r1" in log.partition("the process ends without it")[0].splitlines()[-1]
 
 
-@pytest.mark.parametrize(("engine", "call"), [("closing", "aclose()"), ("probed", "health()")])
+@pytest.mark.parametrize(("engine", "call"), [("closing", "aclose()"), ("probed", "health()"), ("asked", "waiting()")])
 async def test_a_call_that_does_not_return(cluster: Cluster, engine: str, call: str) -> None:
-    worker = await cluster.worker("m", f"engines:{engine}")
-    if engine == "probed":
+    worker = await cluster.worker("m", f"engines:{engine}", concurrency="auto" if engine == "asked" else 4)
+    if engine != "closing":
         await wait_until((cluster.directory / "begun").exists, timeout=20)
     assert await leaves(worker) == 1
     log = worker.log.read_text()

@@ -63,6 +63,7 @@ async def watching(engine: ScriptedEngine, timeout_secs: float = 5.0) -> AsyncIt
         assert not running.done()
     finally:
         await tasks.end([running])
+        assert await watched.health.end(5.0)
 
 
 async def test_a_failing_probe_withholds_every_slot_until_one_succeeds() -> None:
@@ -165,3 +166,4 @@ async def test_a_broken_answer_makes_the_next_probe_come_at_once() -> None:
         await watched.until(False)
     finally:
         await tasks.end([running])
+        assert await watched.health.end(5.0)
