@@ -166,6 +166,30 @@ async def test_an_upstream_that_refuses_is_left_alone_until_it_is_well(cluster: 
         await wait_until(served, what="a frontend that knows that the upstream is well")
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+async def test_a_key_that_the_upstream_refuses_is_our_fault_and_not_to_be_repeated(
+    cluster: Cluster, status: str
+) -> None:
+    refusing = False
+
+    async def script(exchange: Exchange) -> None:
+        if refusing:
+            await exchange.head(status, "application/json", retry_after="9")
+            await exchange.send(json.dumps({"error": {"message": "wrong key", "code": "invalid_api_key"}}))
+            await exchange.end()
+        else:
+            await answer(exchange)
+
+    async with listening(free_port(), script) as upstream:
+        await cluster.worker(MODEL, "openai", openai_base_url=upstream.url)
+        refusing = True
+        for path, more in (("chat/completions", {}), ("messages", {"max_tokens": 5})):
+            reply = await cluster.http.post(f"{cluster.frontends[0].url}/v1/{path}", json=BODY | more)
+            assert (reply.status_code, reply.headers.get("x-should-retry")) == (500, "false")
+            assert "LIFECYCLE_OPENAI_API_KEY" in reply.json()["error"]["message"]
+            assert "wrong key" not in reply.text
+
+
 def test_a_free_port_refuses_connections() -> None:
     """The tests above rely on it."""
     with socket.socket() as client, pytest.raises(ConnectionRefusedError):

@@ -264,7 +264,7 @@ def test_what_is_no_answer_fails(body: bytes, message: str) -> None:
         ({"type": "T", "code": "x_y", "param": "p"}, (500, "T", "x_y", "p")),
         ({"code": "429"}, (429, None, "429", None)),
         ({"code": 400}, (400, None, 400, None)),
-        ({"code": 403}, (500, "upstream_authentication_error", None, None)),
+        ({"code": 403}, (403, None, None, None)),
     ],
 )
 def test_an_error_in_the_stream_keeps_its_parts(error: dict[str, Any], detail: tuple[Any, ...]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import orjson
 
-from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
+from lifecycle.errors import LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.types import Event
 from worker.engines.interruption import Interrupted, Interruption
@@ -22,7 +22,13 @@ from worker.engines.response_body import ResponseBody
 from worker.engines.served_endpoints import ServedEndpoints
 from worker.engines.upstream import Upstream, keep_alive, make_client
 from worker.engines.upstream_calls import UpstreamCall, call_of
-from worker.engines.upstream_errors import NOT_CONNECTED, UNAVAILABLE_STATUSES, error_message, response_error
+from worker.engines.upstream_errors import (
+    KEY_REFUSED,
+    NOT_CONNECTED,
+    UNAVAILABLE_STATUSES,
+    error_message,
+    response_error,
+)
 from worker.engines.upstream_load import UpstreamLoad
 
 log = logging.getLogger(__name__)
@@ -207,7 +213,7 @@ class OpenAIEngine:
             pass  # the part that has arrived is reported
         status, retry_after = response.status_code, response.headers.get("retry-after")
         failure = response_error(status, bytes(body), retry_after, self._upstream.scrub)
-        hidden = isinstance(failure, EngineError) and failure.detail.status != status
+        hidden = failure.message == KEY_REFUSED
         shown = self._upstream.scrub_credentials(error_message(bytes(body))) if hidden else ""
         log.warning("request %s: the upstream answered with status %d %s", context.id, status, shown)
         raise failure

@@ -15,7 +15,6 @@ _MAX_MESSAGE_CHARS = 1000
 NOT_CONNECTED = "cannot connect to the upstream"
 NO_MESSAGE = "the upstream reported an error without a message; see its log"
 KEY_REFUSED = "the upstream does not accept this server's API key; its operator must correct LIFECYCLE_OPENAI_API_KEY"
-KEY_REFUSED_TYPE = "upstream_authentication_error"
 _KEY_REFUSED_STATUSES = (401, 403)
 UNAVAILABLE_STATUSES = (502, 503)
 
@@ -73,7 +72,7 @@ def _error(
     started: bool = False,
 ) -> EngineError | Unavailable:
     if status in _KEY_REFUSED_STATUSES:
-        return EngineError(KEY_REFUSED, type=KEY_REFUSED_TYPE)
+        return EngineError(KEY_REFUSED, status)
     message = scrub(message)
     if status in UNAVAILABLE_STATUSES and not started:
         return Unavailable(message, retry_after_secs)
