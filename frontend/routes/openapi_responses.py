@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from frontend.routes.json_schema import BOOLEAN, RID, STRING, Schema, array, integer, one_of, ref
+from frontend.routes.json_schema import BOOLEAN, RID, STRING, TOKEN_ID, Schema, array, integer, one_of, ref
 from frontend.routes.operations import EVENTS, JSON, answered, describe, path_parameter, starting_call, success
 from frontend.routes.responses import ITEMS_MAX, ORDERS, SEQUENCE_MAX
 
@@ -31,6 +31,7 @@ RESPONSES: dict[str, Schema] = {
                 "include_obfuscation": BOOLEAN,
                 **_INCLUDE,
             },
+            headers={"Last-Event-ID": TOKEN_ID},
         ),
         "delete": describe(
             "Delete the content of a response, and cancel it if it has not ended", success(ref("Deleted")), 404, 503

@@ -17,7 +17,7 @@ from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.json_events import JsonEventEncoder
-from lifecycle.ids import START, TokenId, is_request_id
+from lifecycle.ids import TokenId, is_request_id
 from lifecycle.queries import cluster, queues, timeline, tree
 from lifecycle.store.transitions import Store
 from lifecycle.tracking.tracker import Tracker
@@ -105,10 +105,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     """
     tracker = get_tracker(request)
     position = headers_of(request.scope).get("last-event-id") or request.query_params.get("after")
-    after = TokenId.parse(position) if position else START
-    if after is None:
-        message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
-        raise params.invalid_parameter(message, "Last-Event-ID")
+    after = params.token_id(position or "")
     raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
     check_reader_limit(request, get_caller(request), tracker)
     record = await _read_visible(request, rid)

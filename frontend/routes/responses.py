@@ -16,6 +16,7 @@ from frontend.endpoints.stream import empty_stream, stream_head
 from frontend.routes.reading import stream_reader
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
+from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import TokenId, is_request_id
@@ -35,9 +36,12 @@ async def retrieve_response(request: Request, rid: str) -> Response:
     query = request.query_params
     streams = params.one_of(query.get("stream", ""), "stream", _BOOLEANS) == "true"
     after = params.parse_integer(query.get("starting_after"), "starting_after", -1, 0, SEQUENCE_MAX)
+    last_id = headers_of(request.scope).get("last-event-id", "")
+    resumed = params.token_id(last_id)
     record = await _read_visible(request, rid)
     if streams:
-        return await _stream(request, record, after + 1)
+        # An EventSource that connects again has the URL of its first call, so the header is the later position.
+        return await _stream(request, record, resumed.number if last_id else after + 1)
     return await _current(request, rid)
 
 

@@ -13,7 +13,7 @@ from frontend.transport.headers import headers_of
 from lifecycle.fastapi.caller import Caller
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
-from lifecycle.ids import is_endpoint, is_request_id
+from lifecycle.ids import START, TokenId, is_endpoint, is_request_id
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, ErrorType, RequestRecord
 
@@ -118,6 +118,15 @@ async def read_page_start(store: Store, rid: str, caller: Caller) -> RequestReco
         message = f"after: the request {rid[:128]!r} is unknown or has expired; start again without after"
         raise invalid_parameter(message, "after")
     return record
+
+
+def token_id(text: str) -> TokenId:
+    """Return the position at which a stream is resumed; its start for an empty text. Raises ApiError (400)."""
+    position = TokenId.parse(text) if text else START
+    if position is None:
+        message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
+        raise invalid_parameter(message, "Last-Event-ID")
+    return position
 
 
 def integer_field(value: Any, name: str, default: int, low: int, high: int) -> int:

@@ -59,6 +59,19 @@ async def test_the_wire_format(cluster: Cluster) -> None:
     assert "[DONE]" not in reply.text
 
 
+async def test_the_id_of_an_event_resumes_behind_it(cluster: Cluster) -> None:
+    """A browser's EventSource sends it by itself when it connects again, to the URL that it has."""
+    created = await cluster.http.post(cluster.frontends[0].url + "/v1/responses", json={"model": MODEL, "input": TEXT})
+    url = f"{cluster.frontends[1].url}/v1/responses/{created.json()['id']}?stream=true"
+    events = [event + "\n\n" for event in (await cluster.http.get(url)).text.split("\n\n")[:-1]]
+    for place, event in enumerate(events, start=1):
+        told = {"Last-Event-ID": event.split("\n")[0].removeprefix("id: ")}
+        rest = await cluster.http.get(url + "&starting_after=0", headers=told)
+        assert (rest.status_code, rest.text) == (200, "".join(events[place:]))
+    malformed = await cluster.http.get(url, headers={"Last-Event-ID": "1-x"})
+    assert (malformed.status_code, malformed.json()["error"]["param"]) == (400, "Last-Event-ID")
+
+
 async def test_the_sdks_own_stream_helper(here: openai.AsyncOpenAI) -> None:
     async with here.responses.stream(model=MODEL, input=TEXT) as stream:
         texts = [event.delta async for event in stream if event.type == "response.output_text.delta"]
