@@ -113,5 +113,7 @@ async def test_what_is_not_stored_leaves_no_body(cluster: Cluster) -> None:
         return answer.status_code == 404
 
     await wait_until(gone)
+    retrieved = await cluster.http.get(f"{cluster.frontends[1].url}/v1/responses/{first['id']}")
+    assert (retrieved.status_code, retrieved.json()["error"]["code"]) == (404, "response_not_found")
     status, answer = await create(cluster, cluster.frontends[1], input="more", previous_response_id=first["id"])
     assert (status, answer["error"]["code"]) == (400, "previous_response_not_found")

@@ -63,6 +63,8 @@ async def _read_ending(store: Store, record: RequestRecord) -> ReadEvents | None
 async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str, Any]] | None:
     """Return the record of a response and the response object as it is now; None when its content is gone.
 
+    What is not stored is gone at its end: the events that are left for a while are for its readers of that moment.
+
     Raises StoreUnavailable; RedisError or ValueError when its events cannot be read.
     """
     record = await store.read(rid, retry_for_secs=_RETRY_SECS)
@@ -73,7 +75,9 @@ async def read_response(store: Store, rid: str) -> tuple[RequestRecord, dict[str
     record = await store.read(rid, retry_for_secs=_RETRY_SECS)
     if record is not None and record.status.terminal and read.end is None:  # it has ended between the two
         read = await read_fold(store, answer)
-    if record is None or record.storage == Storage.DELETED or (record.status.terminal and read.end is None):
+    if record is None or record.storage == Storage.DELETED:
+        return None
+    if record.status.terminal and (read.end is None or record.storage == Storage.TRANSIENT):
         return None
     if read.last == START:  # no event has told yet what the client asked for
         content = await store.read_content(rid, retry_for_secs=_RETRY_SECS)
