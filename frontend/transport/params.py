@@ -20,6 +20,7 @@ from lifecycle.types import CancelMode, ErrorType, RequestRecord
 LABEL_CHARS = 512
 _OBJECT_BYTES = 64 * 1024
 REASON_CHARS = 1024
+_INTEGER_DIGITS = 20
 
 
 def invalid_parameter(message: str, param: str) -> ApiError:
@@ -95,7 +96,8 @@ def endpoint_name(value: str) -> str:
 
 def cancel_mode(fields: Mapping[str, Any]) -> CancelMode:
     """Return the field `mode`; `kill` is the default. Raises ApiError (400)."""
-    return CancelMode(one_of(str(fields.get("mode") or CancelMode.KILL), "mode", tuple(CancelMode)))
+    value = fields.get("mode")
+    return CancelMode(one_of("" if value is None else str(value), "mode", tuple(CancelMode)) or CancelMode.KILL)
 
 
 def reason(fields: Mapping[str, Any]) -> str:
@@ -140,10 +142,8 @@ def parse_integer(text: str | None, name: str, default: int, low: int, high: int
     """Return a query parameter as an integer from `low` to `high`. Raises ApiError (400)."""
     if text is None:
         return default
-    try:
-        value = int(text) if text.isascii() else low - 1
-    except ValueError:
-        value = low - 1
+    is_number = text.isascii() and text.isdigit() and len(text) <= _INTEGER_DIGITS
+    value = int(text) if is_number else low - 1
     if not low <= value <= high:
         raise invalid_parameter(f"{name} must be an integer from {low} to {high}", name)
     return value
