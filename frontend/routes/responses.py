@@ -41,12 +41,14 @@ async def retrieve_response(request: Request, rid: str) -> Response:
     record = await _read_visible(request, rid)
     if streams:
         # An EventSource that connects again has the URL of its first call, so the header is the later position.
-        return await _stream(request, record, resumed.number if last_id else after + 1)
+        if last_id:
+            return await _stream(request, record, resumed.number, resumed.attempt)
+        return await _stream(request, record, after + 1)
     return await _current(request, rid)
 
 
-async def _stream(request: Request, record: RequestRecord, number: int) -> Response:
-    """Stream the events behind the one with this number."""
+async def _stream(request: Request, record: RequestRecord, number: int, attempt: int | None = None) -> Response:
+    """Stream the events behind the one with this number, which was of this attempt if the client has told it."""
     tracker, rid = get_tracker(request), record.id
     check_reader_limit(request, get_caller(request), tracker)
     answer = Answer(rid, record.model, record.created_at)
@@ -57,7 +59,7 @@ async def _stream(request: Request, record: RequestRecord, number: int) -> Respo
         return empty_stream()  # the client has an ending that was made of the record, and nothing follows
     if ClientConnection.of(request.scope).is_head:
         return stream_head()
-    opened = await tracker.open_reader(rid, TokenId(read.last.attempt, number))
+    opened = await tracker.open_reader(rid, TokenId(read.last.attempt if attempt is None else attempt, number))
     if opened is None:
         raise unknown_response(rid)
     return stream_reader(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))

@@ -68,6 +68,8 @@ async def test_the_id_of_an_event_resumes_behind_it(cluster: Cluster) -> None:
         told = {"Last-Event-ID": event.split("\n")[0].removeprefix("id: ")}
         rest = await cluster.http.get(url + "&starting_after=0", headers=told)
         assert (rest.status_code, rest.text) == (200, "".join(events[place:]))
+    other_attempt = await cluster.http.get(url, headers={"Last-Event-ID": "2-1"})
+    assert '"code":"state_lost"' in other_attempt.text
     malformed = await cluster.http.get(url, headers={"Last-Event-ID": "1-x"})
     assert (malformed.status_code, malformed.json()["error"]["param"]) == (400, "Last-Event-ID")
 
