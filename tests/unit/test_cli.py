@@ -133,6 +133,13 @@ def test_a_wrong_setting_in_the_environment_is_named_too(
     assert (code, "LIFECYCLE_SHARDS" in line) == (2, True)
 
 
+def test_only_the_wrong_setting_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = failing(capsys, "frontend", "--namespace", "a b")
+    assert code == 2
+    assert "LIFECYCLE_NAMESPACE" in line
+    assert "SHARDS" not in line
+
+
 @pytest.mark.parametrize(
     ("age", "secs"), [("90", 90), ("90s", 90), ("0.5s", 0.5), ("10m", 600), ("1h30m", 5400), ("2D", 172_800), ("0", 0)]
 )
