@@ -128,6 +128,8 @@ class EngineError(LifecycleError):
     ) -> None:
         super().__init__(message, error_type=_TYPES_BY_STATUS.get(status, ErrorType.INTERNAL))
         self.detail = ErrorDetail(status, type, code, param, retry_after_secs)
+        self.status, self.type, self.code, self.param = status, type, code, param
+        self.retry_after_secs = retry_after_secs
 
 
 class OutputTooLarge(EngineError):

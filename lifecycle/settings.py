@@ -23,6 +23,7 @@ AUTO = "auto"
 _BACKEND_TIMEOUT = "backend_stream_timeout_secs"
 _BACKEND_TIMEOUT_ALIAS = "DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS"
 
+_NOT_TRIED = "default_factory_not_called"  # a default that depends on settings of which one is wrong
 _SECRET_WORDS = ("KEY", "SECRET", "WEBHOOK_URL")  # in the names of settings whose values are not shown
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -335,7 +336,8 @@ def load(flags: Mapping[str, Any] | None = None) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as failure:
-        raise SettingsError("; ".join(_explain(e) for e in failure.errors())) from None
+        wrong = [error for error in failure.errors() if error["type"] != _NOT_TRIED]
+        raise SettingsError("; ".join(map(_explain, wrong))) from None
 
 
 def _explain(error: Any) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar, overload
 
-from lifecycle.execution.declarations import as_engine
+from lifecycle.errors import InvalidSetting
+from lifecycle.execution.declarations import ATTRIBUTES, as_engine
 
 EngineT = TypeVar("EngineT", bound=Callable[..., Any])
 
@@ -34,8 +35,12 @@ def engine(function: EngineT | None = None, /, **declared: Any) -> EngineT | Cal
     functions without arguments, of which `waiting` returns how many requests the engine holds back;
     `run_in_thread=True` belongs to a synchronous generator function.
 
-    The function is returned as it is, with these attributes. Raises InvalidSetting when it cannot be an engine.
+    The function is returned as it is, with these attributes. Raises InvalidSetting when it cannot be an engine, or
+    when an engine declares nothing of that name.
     """
+    for name in declared:
+        if name not in ATTRIBUTES:
+            raise InvalidSetting(f"an engine does not declare {name!r}; it may declare {', '.join(ATTRIBUTES)}")
 
     def declare(function: EngineT) -> EngineT:
         for name, value in declared.items():

@@ -272,10 +272,8 @@ class Tracker:
 
         Raises NotFound, Unavailable; InvalidValue when an argument is malformed.
         """
-        checked = arguments.cancel_mode(mode)
-        return await self._queries.cancel(
-            arguments.request_id(id), checked, arguments.reason(reason), wait_secs, by=by, via=self.id
-        )
+        rid, checked, why = arguments.request_id(id), arguments.cancel_mode(mode), arguments.reason(reason)
+        return await self._queries.cancel(rid, checked, why, arguments.wait_secs(wait_secs), by=by, via=self.id)
 
     async def get(self, id: str) -> RequestRecord:
         """Return the record of any request of the cluster. Raises NotFound, Unavailable, InvalidValue."""

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from lifecycle.clients.arguments import load_settings
+from lifecycle.errors import InvalidSetting
 from lifecycle.execution import worker as execution
 from lifecycle.execution.declarations import as_engine
 from lifecycle.store.connect import Connections
@@ -27,11 +28,14 @@ class Worker:
         """Prepare the worker. `model` is the name of one model, or the names of several that share the engine.
 
         `settings` are those of `LIFECYCLE_*` in lower case, such as `concurrency`, and take precedence over the
-        environment. Raises InvalidSetting when one of them is wrong, or when `engine` cannot be an engine.
+        environment. Raises InvalidSetting when one of them is wrong, when `engine` cannot be an engine, or when the
+        name of a model is empty.
         """
         self._settings = load_settings(settings)
         self._engine = as_engine(f"the engine {getattr(engine, '__name__', engine)!r}", engine)
-        self._model = model
+        self._models = (model,) if isinstance(model, str) else tuple(model)
+        if not self._models or not all(name.strip() for name in self._models):
+            raise InvalidSetting("model is empty: pass the name of the model, as clients request it")
         self._draining = False
         self._worker: execution.Worker | None = None
 
@@ -55,7 +59,7 @@ class Worker:
         """
         with public_errors():
             async with Connections.open(self._settings) as connections:
-                self._worker = execution.Worker(self._settings, connections, self._model, self._engine)
+                self._worker = execution.Worker(self._settings, connections, self._models, self._engine)
                 if self._draining:
                     self._worker.drain()
                 with _drained_by_signals(self.drain):

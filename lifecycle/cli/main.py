@@ -20,7 +20,7 @@ from lifecycle.cli import keys, listing, output, queue, replica, replicas, setti
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
-from lifecycle.errors import ConfigurationConflict, LifecycleError, StoreUnavailable
+from lifecycle.errors import LifecycleError, StoreUnavailable
 from lifecycle.settings import SettingsError, environment_name
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
         where = getattr(getattr(failure, "ctx", None), "command_path", "lifecycle")
         output.complain(f"{where}: {failure.format_message()} (see {where} --help)")
         return failure.exit_code
-    except (SettingsError, ConfigurationConflict) as failure:
+    except SettingsError as failure:
         output.complain(f"lifecycle: {failure}")
         return WRONG_USAGE
     except StoreUnavailable as failure:

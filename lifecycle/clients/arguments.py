@@ -115,6 +115,13 @@ def seconds(name: str, value: float | None) -> float:
     return float(value)
 
 
+def wait_secs(value: float) -> float:
+    """Return how long to wait in seconds; 0 does not wait."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InvalidValue(f"wait_secs is {value!r:.200}; it must be a number of seconds from 0", param="wait_secs")
+    return float(value)
+
+
 def priority(value: object) -> int:
     """Return a priority in the queue; None is 0."""
     if isinstance(value, bool) or not isinstance(value, int | None):

@@ -112,7 +112,8 @@ class AsyncClient:
         Raises NotFound, Unavailable, InvalidValue.
         """
         rid, checked, why = arguments.request_id(id), arguments.cancel_mode(mode), arguments.reason(reason)
-        return await (await self._open()).cancel(rid, checked, why, wait_secs)
+        waited_secs = arguments.wait_secs(wait_secs)
+        return await (await self._open()).cancel(rid, checked, why, waited_secs)
 
     async def cancel_many(
         self, *, mode: str = "kill", reason: str = "", dry_run: bool = False, **selector: Any

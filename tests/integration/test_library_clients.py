@@ -80,6 +80,8 @@ async def test_errors_are_those_of_the_tree(cluster: Cluster, kind: str) -> None
         for wrong in (
             client.get("not an id"),
             client.cancel("r", mode="x"),
+            client.cancel("r", wait_secs=-1),
+            client.cancel("r", wait_secs=float("nan")),
             client.cancel_many(),
             client.requests("x"),
         ):

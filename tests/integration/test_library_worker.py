@@ -91,8 +91,16 @@ def test_a_wrong_engine_is_named_when_it_is_declared() -> None:
     with pytest.raises(lifecycle.InvalidSetting, match="concurrency"):
         lifecycle.engine(concurrency=0)(shout)
     shout.concurrency = None  # type: ignore[attr-defined]
+    with pytest.raises(lifecycle.InvalidSetting, match="'acepts'"):
+        lifecycle.engine(acepts=["tools"])  # type: ignore[call-overload]
     with pytest.raises(lifecycle.InvalidSetting, match="never yields"):
         lifecycle.Worker(no_generator, model="mine")
+
+
+@pytest.mark.parametrize("model", ["", " ", (), ("m", "")])
+def test_a_worker_needs_the_name_of_a_model(model: Any) -> None:
+    with pytest.raises(lifecycle.InvalidSetting, match="model"):
+        lifecycle.Worker(shout, model=model)
 
 
 PROCESS = """

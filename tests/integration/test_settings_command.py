@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 
 import pytest
 
 from lifecycle.cli.main import run
 from lifecycle.errors import ConfigurationConflict
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.settings import as_environment
 from tests.known_faults.core.replicas import frontend, quick_settings
 from tests.waiting import wait_until
 
@@ -34,6 +36,19 @@ async def test_a_change_reaches_every_replica_within_a_heartbeat(capsys: pytest.
                     pass
             async with frontend(quick_settings(server.url, retention_secs=77.0)):
                 pass
+
+
+async def test_a_process_that_differs_exits_with_1_and_names_the_setting() -> None:
+    with EmbeddedRedis(port=0) as server:
+        async with frontend(quick_settings(server.url)):
+            newcomer = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "lifecycle.cli.main", "worker", "--engine", "echo", "--model", "m"),
+                env=as_environment(quick_settings(server.url, max_attempts=7)),
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, said = await asyncio.wait_for(newcomer.communicate(), 60)
+    assert newcomer.returncode == 1
+    assert b"LIFECYCLE_MAX_ATTEMPTS=7 differs" in said
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,12 @@ def test_every_reason_to_refuse_has_an_error(reason: str) -> None:
         raise Rejected(reason)
 
 
+def test_an_engines_error_has_what_it_was_made_with() -> None:
+    error = lifecycle.EngineError("too long", 413, "too_large", "length", "prompt", 2.5)
+    made = (error.message, error.status, error.type, error.code, error.param, error.retry_after_secs)
+    assert made == ("too long", 413, "too_large", "length", "prompt", 2.5)
+
+
 def test_the_reasons_are_all_there() -> None:
     known = {"exists", "full", "full_model", "full_bytes", "queue_limit", "limit", "hopeless", "draining", "contended"}
     assert known == REASONS, Path(admission.__file__)

@@ -11,8 +11,12 @@ from lifecycle.settings import Settings, SettingsError
 def choose_models(given: Sequence[str], engine: str, settings: Settings) -> tuple[str, ...]:
     """Return the models that are `given`; without any those that the openai engine's upstream lists, or `echo`.
 
-    Raises SettingsError for an empty name or a wrong URL of the upstream, and LifecycleError when it lists no models.
+    Raises SettingsError for an empty name, an engine that is not there, or a wrong URL of the upstream, and
+    LifecycleError when it lists no models.
     """
+    from worker.engines import find_engine
+
+    find_engine(engine, settings)  # each worker would say the same, after everything has been started
     if any(not model.strip() for model in given):
         raise SettingsError("--model is empty: pass the name of the model, as clients request it")
     if given:
