@@ -10,7 +10,7 @@ import asyncio
 import heapq
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,7 +20,7 @@ from lifecycle.ids import replica_of
 from lifecycle.records import Replica
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
-from lifecycle.types import Labels, ReplicaState, RequestRecord, Role
+from lifecycle.types import Labels, RequestRecord, Role
 
 INFLIGHT = "inflight"
 _ACTIVE = frozenset({INFLIGHT, "queued", "running"})
@@ -158,26 +158,7 @@ async def _replicas(store: Store, roster: Roster, details: bool = True) -> list[
 
 
 def _replica(entry: RosterEntry, inflight: int) -> Replica:
-    about = orjson.loads(entry.about)
-    return Replica(
-        id=entry.id,
-        role=Role(entry.role),
-        host=about.get("host", ""),
-        pid=about.get("pid", 0),
-        started_at=about.get("started_at", 0.0),
-        lease_expires_in_ms=entry.lease_expires_in_ms,
-        state=about.get("state", ReplicaState.READY),
-        inflight=inflight,
-        models=tuple(about.get("models", ())),
-        concurrency=about.get("concurrency"),
-        url=about.get("url"),
-        error=about.get("error") or None,
-        endpoints=about.get("endpoints") or {},
-        stuck=about.get("stuck", 0),
-        reasserting=tuple(about.get("reasserting", ())),
-        counted=about.get("counted", {}),
-        unreplicated=about.get("unreplicated", {}),
-    )
+    return replace(entry.replica, inflight=inflight) if inflight else entry.replica
 
 
 async def snapshot(store: Store, *, details: bool = True) -> ClusterSnapshot:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from lifecycle.records import Replica
 from lifecycle.store.arguments import endpoints_argument
-from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, RequestRecord
+from lifecycle.types import NATIVE, SERVES, Endpoint, ErrorDetail, ReplicaState, RequestRecord, Role
 
 Refusal = Literal["gone", "closed", "fenced", "expired"]
 """Why an entry is not appended: see Store.append; `expired` is that of the whole flush of an expired worker."""
@@ -317,13 +319,39 @@ class Rows(NamedTuple):
     rows: list[Row]
 
 
-class RosterEntry(NamedTuple):
-    """A living replica; `about` is the JSON object that it describes itself with."""
-
+class _Entry(NamedTuple):
     id: str
     role: str
     lease_expires_in_ms: int
     about: bytes
+
+
+class RosterEntry(_Entry):
+    """A living replica; `about` is the JSON object that it describes itself with."""
+
+    @cached_property
+    def replica(self) -> Replica:
+        """Return the replica without its inflight requests; `about` is decoded once."""
+        about = orjson.loads(self.about)
+        return Replica(
+            id=self.id,
+            role=Role(self.role),
+            host=about.get("host", ""),
+            pid=about.get("pid", 0),
+            started_at=about.get("started_at", 0.0),
+            lease_expires_in_ms=self.lease_expires_in_ms,
+            state=about.get("state", ReplicaState.READY),
+            inflight=0,
+            models=tuple(about.get("models", ())),
+            concurrency=about.get("concurrency"),
+            url=about.get("url"),
+            error=about.get("error") or None,
+            endpoints=about.get("endpoints") or {},
+            stuck=about.get("stuck", 0),
+            reasserting=tuple(about.get("reasserting", ())),
+            counted=about.get("counted", {}),
+            unreplicated=about.get("unreplicated", {}),
+        )
 
 
 class UnservedModel(NamedTuple):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from lifecycle.errors import ConfigurationConflict, Fenced
+from lifecycle.queries import cluster
 from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
@@ -141,6 +143,30 @@ async def test_only_what_has_changed_in_the_list_is_read(world: World, monkeypat
     assert is_current()
     await store.listed()
     assert sorted(read) == ["f1", "w0"]
+
+
+async def test_a_scrape_decodes_what_a_replica_says_of_itself_once_for_each_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    loads = orjson.loads
+
+    def noted(text: bytes) -> Any:
+        if b"described" in text:
+            decoded.append(text)
+        return loads(text)
+
+    for name in ("w0", "w1"):
+        await join(world.store, name, Role.WORKER, {"described": name, "models": [MODEL]}, [MODEL])
+    monkeypatch.setattr(orjson, "loads", noted)
+    for _ in range(3):
+        await cluster.snapshot(world.store, details=False)
+    assert len(decoded) == 2
+    await join(world.store, "w1", Role.WORKER, {"described": "w1", "models": [MODEL], "state": "paused"}, [MODEL])
+    for _ in range(3):
+        shown = await cluster.snapshot(world.store, details=False)
+    assert len(decoded) == 3
+    assert {r.id: r.state for r in shown.replicas if r.id in ("w0", "w1")} == {"w0": "ready", "w1": "paused"}
 
 
 async def test_the_list_is_read_anew_after_redis_has_lost_it(world: World) -> None:
