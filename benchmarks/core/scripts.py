@@ -12,11 +12,12 @@ from lifecycle.queries import cluster
 from lifecycle.store.connect import open_store
 from lifecycle.store.results import ExpiredReplica
 from lifecycle.store.transitions import Store
+from lifecycle.tokens.writer import FLUSH_BYTES, FLUSH_REQUESTS
 from lifecycle.types import Role
 from tests.joining import join
 
-_FLUSH = 256  # requests in one append: the largest flush of a worker
-_FLUSH_TOKENS = 128  # of each request in it
+_TEXT = "token"
+_FLUSH_TOKENS = FLUSH_BYTES // FLUSH_REQUESTS // len(f'"{_TEXT}",')  # of each request in the largest flush of a worker
 _SECOND_FRONTEND = "frontend-2"  # the first ones have been reaped by then
 _SECOND_WORKER = "worker-2"
 _NOBODY = ExpiredReplica("worker-gone", Role.WORKER)
@@ -65,10 +66,10 @@ async def measure(quick: bool) -> list[Table]:
 
 def _of_running(store: Store, rids: list[str]) -> list[tuple[str, Callable[[], Awaitable[object]]]]:
     """Return the calls that leave what runs as it is, but for its tokens."""
-    some = rids[:_FLUSH]
-    texts = ["token"] * _FLUSH_TOKENS
-    first = [bench.tokens(rid, 1, ["token"]) for rid in some]
-    second = [bench.tokens(rid, 2, ["token"]) for rid in some]
+    some = rids[:FLUSH_REQUESTS]
+    texts = [_TEXT] * _FLUSH_TOKENS
+    first = [bench.tokens(rid, 1, [_TEXT]) for rid in some]
+    second = [bench.tokens(rid, 2, [_TEXT]) for rid in some]
     largest = [bench.tokens(rid, 2 + _FLUSH_TOKENS, texts) for rid in some]
     other = cluster.Filter(status="inflight", model="other")
     held = len(rids)

@@ -12,6 +12,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.new_request import NewRequest
 from lifecycle.store.results import START_LOST, StartedAttempt
 from lifecycle.store.transitions import Store
+from lifecycle.tokens.writer import FLUSH_REQUESTS
 from lifecycle.types import CancelMode, ErrorType, OnDisconnect, Role
 
 _TOKENS = 10
@@ -36,9 +37,10 @@ def transitions(
         return lambda: asyncio.gather(*(call(rid) for rid in rids))
 
     async def append() -> None:
-        flush = [bench.tokens(rid, _TOKENS, [" token"] * _TOKENS) for rid in written]
-        if refused := await store.append(0, bench.WORKER, flush):
-            raise RuntimeError(f"{len(refused)} appends were refused: {refused[0][1]}")
+        entries = [bench.tokens(rid, _TOKENS, [" token"] * _TOKENS) for rid in written]
+        for begin in range(0, len(entries), FLUSH_REQUESTS):
+            if refused := await store.append(0, bench.WORKER, entries[begin : begin + FLUSH_REQUESTS]):
+                raise RuntimeError(f"{len(refused)} appends were refused: {refused[0][1]}")
 
     async def deliver() -> None:
         await asyncio.gather(*(_end_with_webhook(store, f"reported-{number}") for number in range(count)))
@@ -54,7 +56,7 @@ def transitions(
     return [
         ("admit: a request", each(partial(bench.admit, store), [f"new-{number}" for number in range(count)])),
         ("take: as many requests as one call starts", lambda: bench.start_queued(store, count)),
-        (f"append: {_TOKENS} tokens of {count} requests", append),
+        (f"append: the first {_TOKENS} tokens of {count} requests", append),
         ("finish: a request", each(lambda rid: bench.complete(store, rid, _TOKENS), written)),
         ("attach: a reader", each(lambda rid: store.attach(rid, "frontend-2", 1), attached)),
         (

@@ -303,7 +303,8 @@ class TokenReader:
         if record is None:
             self.abort(self._lost("Redis lost the request"))
         elif self.number > record.stream_length or self.attempt > record.attempt:
-            self.abort(self._lost(_READ_IS_LOST))
+            is_start_lost = await self._report_start()
+            self.abort(self._lost(START_LOST.message if is_start_lost else _READ_IS_LOST))
         elif self._start.differs_from(record, TokenId(self.attempt, self.number), self.feed):
             await self._end_lost_start()
         elif self._live or self._aborted is not None:
@@ -318,15 +319,25 @@ class TokenReader:
         return False
 
     async def _end_lost_start(self) -> None:
-        """End, because Redis has lost the start of what was read, and tell Redis: nobody may join two answers."""
-        start = self._start.named(TokenId(self.attempt, self.number), self.feed)
+        """End, because Redis has lost the start of what was read."""
         self.feed.note_lost_start(self.attempt)
-        if start is not None:
-            try:
-                await self._store.report_lost_start(self.feed.rid, start, START_LOST)
-            except (StoreUnavailable, RedisError) as failure:
-                log.warning("the lost start of %s could not be reported: %s", self.feed.rid, failure)
+        await self._report_start()
         self.abort(self._lost(START_LOST.message))
+
+    async def _report_start(self) -> bool:
+        """Tell Redis the start of what was read, so that nobody joins two answers. Return whether Redis has lost it."""
+        start = self._start.named(TokenId(self.attempt, self.number), self.feed)
+        if start is None:
+            return False
+        try:
+            reported = await self._store.report_lost_start(self.feed.rid, start, START_LOST)
+        except (StoreUnavailable, RedisError) as failure:
+            log.warning("the lost start of %s could not be reported: %s", self.feed.rid, failure)
+            return False
+        if reported.what == "known":
+            return False
+        self.feed.note_lost_start(start.attempt)
+        return True
 
     def _fail(self, failure: StoreUnavailable | RedisError | ValueError) -> None:
         """End with an error: Redis is unavailable, or the key does not hold a token stream."""

@@ -18,7 +18,15 @@ from lifecycle.tokens.history import PAGE_ENTRIES, read_history
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tokens.sizes import event_bytes, memory_bytes
-from lifecycle.tokens.writer import ENTRY_TOKENS, FLUSH_BYTES, SINK_TOKENS, TOKEN_BYTES, TokenSink, TokenWriter
+from lifecycle.tokens.writer import (
+    ENTRY_TOKENS,
+    FLUSH_BYTES,
+    FLUSH_REQUESTS,
+    SINK_TOKENS,
+    TOKEN_BYTES,
+    TokenSink,
+    TokenWriter,
+)
 from lifecycle.types import Event, RequestRecord
 from tests.pushes import Pushes
 from tests.unit.world import World
@@ -221,29 +229,53 @@ async def test_an_entry_is_bounded_in_bytes(
     assert list(map(len, found)) == lengths
 
 
-async def test_one_flush_is_bounded_in_bytes(
-    world: World, writer: TokenWriter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flushed: list[int] = []
+@pytest.fixture
+def flushes(world: World, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Append]]:
+    """Return the flushes that are sent from now on."""
+    sent: list[Sequence[Append]] = []
     real = world.store.append
 
     async def noted(shard: int, worker: str, batch: Sequence[Append]) -> list[tuple[Append, Refusal]]:
-        flushed.append(sum(len(entry.tokens) for entry in batch))
+        sent.append(batch)
         return await real(shard, worker, batch)
 
     monkeypatch.setattr(world.store, "append", noted)
+    return sent
+
+
+async def test_one_flush_is_bounded_in_bytes(
+    world: World, writer: TokenWriter, flushes: list[Sequence[Append]]
+) -> None:
     rids = [f"r{number}" for number in range(8)]
     for rid in rids:
         await world.run(rid)
     text = "x" * ENTRY_BYTES
     for rid in rids:
         put(writer.open(rid, 1, 0, ignore), text)
-    await wait_until(lambda: sum(flushed) >= len(rids) * ENTRY_BYTES)
-    assert len(flushed) > 2
-    assert max(flushed) < FLUSH_BYTES + 2 * ENTRY_BYTES
+    await wait_until(lambda: sum(map(len, flushes)) == len(rids))
+    sizes = [sum(len(entry.tokens) for entry in flush) for flush in flushes]
+    assert len(sizes) > 2
+    assert max(sizes) < FLUSH_BYTES + 2 * ENTRY_BYTES
     for rid in rids:
         await world.finish(1, rid=rid)
         assert await world.tokens(rid) == text
+
+
+async def test_one_flush_is_bounded_in_requests(
+    world: World, writer: TokenWriter, flushes: list[Sequence[Append]]
+) -> None:
+    """Redis needs up to 15 microseconds for each, so two milliseconds are over with some more than a hundred."""
+    assert FLUSH_REQUESTS <= 100
+    assert FLUSH_BYTES <= 48 * 1024
+    rids = [f"r{number}" for number in range(2 * FLUSH_REQUESTS + 1)]
+    for rid in rids:
+        await world.run(rid)
+    for rid in rids:
+        put(writer.open(rid, 1, 0, ignore), "x")
+    await wait_until(lambda: sum(map(len, flushes)) == len(rids))
+    assert list(map(len, flushes)) == [FLUSH_REQUESTS, FLUSH_REQUESTS, 1]
+    for rid in rids:
+        await world.finish(1, rid=rid)
 
 
 LARGE = "x" * 1_100_000

@@ -213,6 +213,34 @@ async def test_a_start_event_of_another_start_is_enough_to_end_a_reader(
     assert (await _end_of(resumed)).error_type == "state_lost"
 
 
+async def test_a_reader_that_finds_its_start_lost_ends_the_request_before_it_is_started_anew(
+    world: World, feed: RequestFeed, resumed: TokenReader
+) -> None:
+    """A client that resumed at another frontend would get the tokens of the next start behind those of this one."""
+    start = await _started(world)
+    for number in (1, 2):
+        await _append(world, start.nonce, number)
+    feed.take_tokens("1-2", ["1.1 ", "1.2 "], start.nonce)
+    await world.forget_start()
+    end = await _end_of(resumed)
+    assert (end.error_type, end.message) == ("state_lost", START_LOST.message)
+    record = await world.record()
+    assert (record.status, record.error_type, record.lost_start) == ("failed", "state_lost", 1)
+    assert feed.lost_start == 1
+
+
+@pytest.mark.leaves_inflight
+async def test_a_reader_that_finds_tokens_lost_of_a_start_that_is_not_ends_alone(
+    world: World, feed: RequestFeed, resumed: TokenReader
+) -> None:
+    start = await _started(world)
+    await _append(world, start.nonce, 1)
+    feed.take_tokens("1-2", ["1.1 ", "1.2 "], start.nonce)
+    assert (await _end_of(resumed)).error_type == "state_lost"
+    record = await world.record()
+    assert (record.status, record.lost_start, feed.lost_start) == ("running", 0, 0)
+
+
 @pytest.mark.leaves_inflight
 async def test_an_opening_without_a_nonce_is_read_as_before(world: World, feed: RequestFeed) -> None:
     await _started(world)
