@@ -29,7 +29,7 @@ async def old_heartbeat(store: Store) -> list[Any]:
         "EVAL",
         RECORDED.read_text(),
         *(1, store.keys.control, 0, "frontend-old", "frontend", store.settings.lease_secs),
-        *("{}", "{}", "[]", config, "", 0),
+        *("{}", "{}", "[]", config, "", 0, ""),
     )
     return reply
 

@@ -1,45 +1,42 @@
 #!lua flags=allow-oom
 -- heartbeat: a replica shows itself in the cluster's list; the settings that must be common are compared. What it holds is
---         decided in each shard by a lease of its own: see renew_lease.
+--         decided in each shard by a lease of its own: see reconcile_shard.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role, lease_secs, about (JSON object shown in /v1/replicas), figures (JSON object of what is shown
---         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as strings), since (when the configuration that the replica runs
---         with was first written, '' when it joins), revision (how often that one had been changed)
--- Returns {'ok', now, since, revision, config, epoch, version}, where config is a JSON object if it was changed after that
---         revision, else '', and epoch and version are those of the list: see roster; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
--- After a loss of data the configuration that was written first counts: its replicas write it again, and a newcomer that
--- came before them with another one has to leave.
+--         too, and changes all the time), models (JSON list it serves), config (JSON object of the common settings, as
+--         strings), since (when the configuration that the replica runs with was first written, '' when it joins), revision
+--         (how often that one had been changed), instruction (the last one that the replica has followed, '' for none: see
+--         instruct)
+-- Returns {'ok', now, since, revision, config, epoch, version, instruction}, where config is a JSON object if it was changed
+--         for the running cluster, else '', epoch and version are those of the list: see roster, and instruction is the latest
+--         one to the replica, '' for none; or {'conflict', name, theirs} when the cluster runs with another value of a setting.
+-- After a loss of data the configuration that was written first counts, and of this one the latest revision: its replicas
+-- write it again, and a newcomer that came before them with another one has to leave.
 
 local P = KEYS[1]
-local shift, replica, role, lease_secs, about, figures, models, config, since, revision = unpack(ARGV)
+local shift, replica, role, lease_secs, about, figures, models, config, since, revision, instruction = unpack(ARGV)
 -- Commands: which errors of one are expected, and which commands the user must be allowed to run.
 
 -- Runs a command and returns its reply, or nil for an error whose text has one of these words. Every other error is
 -- raised: what Redis refuses to do is not what it does not know.
-local function unless_error(expected, ...)
-  local reply = redis.pcall(...)
-  if type(reply) ~= 'table' or not reply.err then return reply end
-  for word in string.gmatch(expected, '%S+') do
-    if string.find(reply.err, word, 1, true) then return nil end
-  end
-  return redis.call(...)
-end
 
-local is_permitted = redis.acl_check_cmd  -- fakeredis has no users, and lacks it
+-- Returns whether the user may run a command with the key P. fakeredis has no users, and lacks the check. Each further
+-- argument would make it slower.
+local is_permitted = redis.acl_check_cmd or function() return true end
 
 -- Returns the error with which Redis refuses a command to a user who may not run it, nil when it is allowed.
-local function refusal(command, subcommand)
-  if not is_permitted or is_permitted(command, subcommand or P, P) then return nil end
-  local name = string.lower(subcommand and command .. '|' .. subcommand or command)
-  return {err = "NOPERM this user has no permissions to run the '" .. name .. "' command"}
+local function refusal(command)
+  if is_permitted(command, P) then return nil end
+  return {err = "NOPERM this user has no permissions to run the '" .. string.lower(command) .. "' command"}
 end
 
 -- Raises an error unless the user may run a command. A script calls it for its commands before the first write, because
 -- nothing is rolled back when a later one is refused. Whatever else Redis may refuse, such as writes when the memory is
--- full, it refuses before the first write by itself. Each check takes a quarter of a microsecond. Those scripts that
--- every request needs check only what they always run, and the others have `--- @permit`: see script_loader.py.
-local function require_command(command, subcommand)
-  local refused = refusal(command, subcommand)
+-- full, it refuses before the first write by itself. Each check costs about two thirds of a small command. So the scripts
+-- that every request needs name what they always run beside their first write, with `--- @permit COMMAND…`, and the
+-- others have `--- @permit`: see script_loader.py.
+local function require_command(command)
+  local refused = refusal(command)
   if refused then error(refused) end
 end
 
@@ -80,12 +77,6 @@ end
 
 -- Returns whether the caller has to sweep, because a sweep is due; it is due again for another one an interval later.
 -- The interval is shortened a little: heartbeats come as regularly, and one that is early must not skip a sweep.
-local function takes_sweep(now, sweep_secs)
-  local due = tonumber(redis.call('HGET', P .. 'clock', 'sweep_at') or '0')
-  if now < due and due - now <= sweep_secs then return false end  -- a later one was set before the clock was put back
-  redis.call('HSET', P .. 'clock', 'sweep_at', secs(now + 0.9 * sweep_secs))
-  return true
-end
 
 -- Shortens leases that end later than a heartbeat can set it: they were set before the clock was put back.
 local function shorten_leases(key, now, lease_secs, limit)
@@ -94,6 +85,10 @@ local function shorten_leases(key, now, lease_secs, limit)
     redis.call('ZADD', key, ends_at, replica)
   end
 end
+
+-- Returns a page of the leases that end after `bound`, the first to end first, as ZRANGE does WITHSCORES; and where the
+-- next page begins, '' after the last one. `from` is that of the page before, '' for the first page. A lease that is
+-- renewed meanwhile comes once more on a later page, and none is left out.
 
 -- The known models of a shard or of the control slot, by when they were last served.
 
@@ -154,7 +149,18 @@ local function forget_expired(now, lease_secs)
   end
 end
 
-require_command('DEL') require_command('HGET') require_command('HGETALL') require_command('HMGET') require_command('HSET') require_command('HSETNX') require_command('PEXPIRE') require_command('TIME') require_command('ZADD') require_command('ZCARD') require_command('ZCOUNT') require_command('ZRANGEBYSCORE') require_command('ZREM') require_command('ZREMRANGEBYRANK')
+-- An operator's instruction to a replica, in its entry of the list: `<revision> <action> <by>`. It has a later revision than
+-- all before it. A replica tells with each heartbeat which one it has followed, so that Redis may lose it.
+
+local function revision_of(instruction)
+  return tonumber(string.match(instruction, '^%d+') or '0')
+end
+
+local function later_instruction(one, other)
+  return revision_of(one) > revision_of(other) and one or other
+end
+
+if not (is_permitted('DEL', P) and is_permitted('HGET', P) and is_permitted('HGETALL', P) and is_permitted('HMGET', P) and is_permitted('HSET', P) and is_permitted('HSETNX', P) and is_permitted('PEXPIRE', P) and is_permitted('TIME', P) and is_permitted('ZADD', P) and is_permitted('ZCARD', P) and is_permitted('ZCOUNT', P) and is_permitted('ZRANGEBYSCORE', P) and is_permitted('ZREM', P) and is_permitted('ZREMRANGEBYRANK', P)) then require_command('DEL') require_command('HGET') require_command('HGETALL') require_command('HMGET') require_command('HSET') require_command('HSETNX') require_command('PEXPIRE') require_command('TIME') require_command('ZADD') require_command('ZCARD') require_command('ZCOUNT') require_command('ZRANGEBYSCORE') require_command('ZREM') require_command('ZREMRANGEBYRANK') end
 
 local now, lease = clock(shift), tonumber(lease_secs)
 note_time(now, lease)
@@ -190,11 +196,14 @@ if since == '' and (not theirs.since or others() == 0) then
   write_ours()
 elseif since ~= '' and (not theirs.since or tonumber(since) < tonumber(theirs.since)) then
   write_ours()
-elseif since == theirs.since and tonumber(theirs.revision) > tonumber(revision) then
-  changed = cjson.encode(theirs)
+elseif since == theirs.since and tonumber(revision) > tonumber(theirs.revision) then
+  write_ours()  -- Redis has lost the last change
 else
   for name, value in pairs(ours) do
-    if theirs[name] ~= value then return {'conflict', name, theirs[name] or ''} end
+    if theirs[name] ~= value then
+      if since ~= theirs.since then return {'conflict', name, theirs[name] or ''} end
+      changed = cjson.encode(theirs)
+    end
   end
 end
 
@@ -202,8 +211,9 @@ local entry = P .. 'replica:' .. replica
 local is_new = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
 if is_new then redis.call('ZREM', P .. 'expired_replicas', replica) end
 if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
-redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models)
+instruction = later_instruction(redis.call('HGET', entry, 'instruction') or '', instruction)
+redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)
 redis.call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
 note_models(cjson.decode(models), now)
 local roster = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
-return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2]}
+return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2], instruction}
