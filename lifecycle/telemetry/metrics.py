@@ -140,15 +140,14 @@ class RequestMetrics:
         self._orphan_tokens.value += record.orphan_events
         self._preemptions.value += record.preemptions
         self._output_length.observe(record.output_tokens)
-        for histogram, secs in (
-            (self._duration, record.duration_secs),
-            (self._queue_wait, record.queue_secs),
-            (self._first_token, record.first_token_secs),
-        ):
-            if secs is not None:
-                histogram.observe(secs)
+        if (secs := record.duration_secs) is not None:
+            self._duration.observe(secs)
+        if (secs := record.queue_secs) is not None:
+            self._queue_wait.observe(secs)
+        if (secs := record.first_token_secs) is not None:
+            self._first_token.observe(secs)
         if record.input_tokens is not None:
             self._input_tokens.value += record.input_tokens
             self._metrics.input_length.labels(record.model).observe(record.input_tokens)
-        if record.cancel_to_stop_secs is not None:
-            self._metrics.cancel_to_stop.labels(record.model).observe(record.cancel_to_stop_secs)
+        if (secs := record.cancel_to_stop_secs) is not None:
+            self._metrics.cancel_to_stop.labels(record.model).observe(secs)
