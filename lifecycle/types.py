@@ -29,6 +29,7 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+_STATUSES = {status.value: status for status in Status}  # found faster here than by a call of the enum
 
 
 class ErrorType(StrEnum):
@@ -316,7 +317,7 @@ class RequestRecord(NamedTuple):
             raw["model"],
             raw["endpoint"],
             raw["request_type"],
-            Status(raw["status"]),
+            _STATUSES.get(raw["status"]) or Status(raw["status"]),
             get("error_type", ""),
             get("error_message") or None,
             float(at) if (at := get("cancel_requested_at")) else None,

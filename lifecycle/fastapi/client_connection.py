@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 _EXTENSION = "lifecycle.client_connection"
-_CHUNKED = ((b"transfer-encoding", b"chunked"),)
+_CHUNKED, _CLOSE = (b"transfer-encoding", b"chunked"), (b"connection", b"close")
 
 
 class ClientConnection:
@@ -90,14 +90,14 @@ class ClientConnection:
             return False
         if cycle.chunked_encoding is not None:
             return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers, *_CHUNKED)]
+        headers = [*cycle.default_headers, *headers, _CHUNKED]
         if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines):
+            headers.append(_CLOSE)
+        head = b"\r\n".join(map(b": ".join, headers))
+        if head.count(b"\n") != len(headers) - 1:
             return False
         cycle.response_started, cycle.waiting_for_100_continue, cycle.chunked_encoding = True, False, True
-        self._head = b"HTTP/1.1 200 OK\r\n%b\r\n" % head
+        self._head = b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % head
         if not self._joins_head:
             self.release_head()
         return True
