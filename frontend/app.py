@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
+from typing import cast
 
 from fastapi import FastAPI, Request, Response
+from starlette.datastructures import State
 from starlette.types import ASGIApp, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -63,6 +66,7 @@ def create_app(
             "logs": False,
         },
     )
+    app.state = cast(State, SimpleNamespace())  # Starlette's own raises and catches an error at each look-up
     app.state.tracker = tracker
     app.state.access_policy = AccessPolicy(keyring, tracker.store) if keyring else None
     app.state.client_shares = shares = ClientShares(keyring, tracker.settings)

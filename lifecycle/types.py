@@ -29,6 +29,7 @@ class Status(StrEnum):
 
 
 TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+_STATUSES = {status.value: status for status in Status}  # found faster here than by a call of the enum
 
 
 class ErrorType(StrEnum):
@@ -309,13 +310,14 @@ class RequestRecord(NamedTuple):
         Raises KeyError when a required field is absent, and ValueError when a value is malformed.
         """
         get = raw.get
-        # In the order of the fields, as a test checks: by name they take half as long again, and listings have many.
-        return cls(
+        # In the order of the fields, as a test checks, and without the constructor: it is half as fast by name, and
+        # somewhat slower by position. Each end of a request comes by here, and listings have many.
+        values = (
             raw["id"],
             raw["model"],
             raw["endpoint"],
             raw["request_type"],
-            Status(raw["status"]),
+            _STATUSES.get(raw["status"]) or Status(raw["status"]),
             get("error_type", ""),
             get("error_message") or None,
             float(at) if (at := get("cancel_requested_at")) else None,
@@ -354,6 +356,7 @@ class RequestRecord(NamedTuple):
             int(get("lost_start") or 0),
             get("webhook", ""),
         )
+        return cls._make(values)
 
     @classmethod
     def from_json(cls, shown: Mapping[str, Any]) -> RequestRecord:

@@ -17,6 +17,8 @@ from lifecycle.store.transitions import Store
 from lifecycle.tokens.items import End
 from lifecycle.types import Endpoint, Event, RequestType, Storage
 
+_BACKGROUND = Storage.BACKGROUND  # a global name: looking a member up in its enum is slow
+
 
 class Call(NamedTuple):
     """Hold a valid call. `body` is the parsed object; the engine gets it.
@@ -36,7 +38,7 @@ class Call(NamedTuple):
     @property
     def is_background(self) -> bool:
         """Return whether the call is answered at once, and its request goes on without its client."""
-        return self.storage is Storage.BACKGROUND
+        return self.storage is _BACKGROUND
 
 
 MaySee = Callable[[str | None], bool]

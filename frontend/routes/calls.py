@@ -30,6 +30,7 @@ from lifecycle.types import ErrorType, RequestType, Status
 
 router = APIRouter()
 
+_STREAM = RequestType.STREAM  # a global name: looking a member up in its enum is slow
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
@@ -41,7 +42,7 @@ def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
         if not call.model:
             call = await with_only_model(call, tracker)
         admitted = await admit(request, endpoint, call, headers, tracker)
-        if call.request_type is RequestType.STREAM:
+        if call.request_type is _STREAM:
             return _streaming(endpoint, admitted, call, headers, tracker, settings)
         if call.is_background:
             return await _in_background(endpoint, admitted, call, tracker)

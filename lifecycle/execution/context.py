@@ -19,6 +19,9 @@ class _Level(IntEnum):
     KILLED = 2
 
 
+_RUNNING, _STOPPED, _KILLED = _Level  # global names: looking a member up in its enum is slow
+
+
 class EngineContext:
     """Represent one attempt at one request to its engine.
 
@@ -67,7 +70,7 @@ class EngineContext:
         """Start a running context for the request `id`; `attempt` counts from 1."""
         self._id = id
         self._attempt = attempt
-        self._level = _Level.RUNNING
+        self._level = _RUNNING
         self._stopped: asyncio.Event | None = None  # created by the first waiter
         self._killed: asyncio.Event | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -100,12 +103,12 @@ class EngineContext:
     @property
     def is_stopped(self) -> bool:
         """Return whether no more tokens are wanted: True after a stop and after a kill."""
-        return self._level >= _Level.STOPPED
+        return self._level >= _STOPPED
 
     @property
     def is_killed(self) -> bool:
         """Return whether the engine must end now."""
-        return self._level is _Level.KILLED
+        return self._level is _KILLED
 
     async def stopped(self) -> None:
         """Wait until a stop or a kill is requested."""
@@ -121,15 +124,15 @@ class EngineContext:
 
     def stop(self) -> None:
         """Ask the engine to produce no more tokens."""
-        self._raise_to(_Level.STOPPED)
+        self._raise_to(_STOPPED)
 
     def stop_generating(self) -> None:
         """Ask the engine to produce no more tokens; the same as `stop`."""
-        self._raise_to(_Level.STOPPED)
+        self._raise_to(_STOPPED)
 
     def kill(self) -> None:
         """Ask the engine to end now."""
-        self._raise_to(_Level.KILLED)
+        self._raise_to(_KILLED)
 
     def link_child(self, context: EngineContext) -> None:
         """Stop and kill `context` together with this one. It inherits a stop or kill that has happened already.
@@ -170,7 +173,7 @@ class EngineContext:
             context._level = level
             if context._stopped is not None:
                 context._stopped.set()
-            if context._killed is not None and level is _Level.KILLED:
+            if context._killed is not None and level is _KILLED:
                 context._killed.set()
             if context._children:
                 pending.extend(context._children)

@@ -76,8 +76,10 @@ class RememberedEnds:
         Redis has lost its end and its start, and nobody may run it again. Raises StoreUnavailable.
         """
         report = self._reports.get(rid)
+        if report is None:
+            return None
         started = StartedAttempt(start.attempt, start.nonce)
-        if report is None or report.reported.started == started or report.reported.started.attempt < start.attempt:
+        if report.reported.started == started or report.reported.started.attempt < start.attempt:
             return None
         return await self._finish(rid, worker, report, started, start.length)
 

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 _EXTENSION = "lifecycle.client_connection"
-_CHUNKED = ((b"transfer-encoding", b"chunked"),)
+_CHUNKED, _CLOSE = (b"transfer-encoding", b"chunked"), (b"connection", b"close")
 
 
 class ClientConnection:
@@ -90,14 +90,14 @@ class ClientConnection:
             return False
         if cycle.chunked_encoding is not None:
             return False
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers, *_CHUNKED)]
+        headers = [*cycle.default_headers, *headers, _CHUNKED]
         if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines):
+            headers.append(_CLOSE)
+        head = b"\r\n".join(map(b": ".join, headers))
+        if head.count(b"\n") != len(headers) - 1:
             return False
         cycle.response_started, cycle.waiting_for_100_continue, cycle.chunked_encoding = True, False, True
-        self._head = b"HTTP/1.1 200 OK\r\n%b\r\n" % head
+        self._head = b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % head
         if not self._joins_head:
             self.release_head()
         return True
@@ -117,16 +117,13 @@ class ClientConnection:
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete or not cycle.chunked_encoding:
             return False
         head, self._head = self._head, b""
-        transport = cycle.transport
-        if head:
-            prefixed: Any = _Prefixed(transport, head)
-            cycle.transport = prefixed
-        sending = cycle.send({"type": "http.response.body", "body": data, "more_body": False})
-        try:
-            sending.send(None)  # one step runs it to its end: it waits only while the write buffer is full
-        except StopIteration:
-            pass
-        cycle.transport = transport
+        chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        cycle.transport.write(b"%b%b0\r\n\r\n" % (head, chunk))
+        cycle.response_complete = True  # from here on as at the end of `RequestResponseCycle.send`
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
         return True
 
     def abort(self) -> None:
@@ -205,18 +202,3 @@ class AsgiConnection:
             pass
         for callback in tuple(self._callbacks):
             callback()
-
-
-class _Prefixed:
-    """Write bytes before what is written first to a transport, in one system call."""
-
-    def __init__(self, transport: asyncio.Transport, prefix: bytes) -> None:
-        self._transport = transport
-        self._prefix = prefix
-
-    def write(self, data: bytes) -> None:
-        prefix, self._prefix = self._prefix, b""
-        self._transport.write(prefix + data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)

@@ -32,7 +32,7 @@ class LocalStarts(ScriptRunner):
             new_start_nonce(),
             *request.labels,
             request.frontend,
-            *request.record_fields({}),
+            *request.record_fields(),
         )
         what = as_text(reply[0])
         if what != "run":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lifecycle.types import Event, Labels
@@ -57,26 +57,25 @@ class NewRequest(NamedTuple):
     max_tokens: int | None = None  # of the answer; None when the call does not say
     share_limits: ShareLimits | None = None  # None when it is not counted for any
 
-    def record_fields(self, more: Mapping[str, Any]) -> Iterator[Any]:
-        """Yield the name and the value of each further field of a new request's record, without empty ones."""
-        parent = self.parent
-        limits = {
-            "queue_limit_secs": self.queue_timeout_secs,
-            "first_token_limit_secs": self.first_token_timeout_secs,
-            "deadline_limit_secs": self.deadline_secs,
-        }
-        fields = {
-            "traceparent": self.traceparent,
-            "owner": self.owner,
-            "labels": self.own_labels,
-            "parent": parent and parent.rid,
-            "parent_since": parent and parent.since,
-            "level": parent and parent.level,
-            **limits,
-            "due": any(limits.values()) and 1,
-            **more,
-        }
-        yield from ("on_disconnect", self.on_disconnect, "grace_secs", self.grace_secs)
-        for name, value in fields.items():
-            if value:
-                yield from (name, value)
+    def record_fields(self) -> list[Any]:
+        """Return the name and the value of each further field of a new request's record, without empty ones."""
+        fields: list[Any] = ["on_disconnect", self.on_disconnect, "grace_secs", self.grace_secs]
+        if self.traceparent:
+            fields += ("traceparent", self.traceparent)
+        if self.owner:
+            fields += ("owner", self.owner)
+        if self.own_labels:
+            fields += ("labels", self.own_labels)
+        if self.parent is not None:
+            fields += ("parent", self.parent.rid, "level", self.parent.level)
+            if self.parent.since:
+                fields += ("parent_since", self.parent.since)
+        if self.queue_timeout_secs:
+            fields += ("queue_limit_secs", self.queue_timeout_secs)
+        if self.first_token_timeout_secs:
+            fields += ("first_token_limit_secs", self.first_token_timeout_secs)
+        if self.deadline_secs:
+            fields += ("deadline_limit_secs", self.deadline_secs)
+        if self.queue_timeout_secs or self.first_token_timeout_secs or self.deadline_secs:
+            fields += ("due", 1)
+        return fields

@@ -95,35 +95,41 @@ class Store(
             encode_events(request.openings) if request.openings else "",
             len(request.openings),
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
-            *request.record_fields(self._queued_fields(request)),
+            *request.record_fields(),
+            *self._queued_fields(request),
         )
         outcome: AdmissionOutcome = reply[0].decode()
         if outcome == "admitted":
             return Admission(outcome, created_at=float(reply[1]))
         return Admission(outcome, depth=int(reply[1]) if outcome == "full" else 0)
 
-    def _queued_fields(self, request: NewRequest) -> dict[str, Any]:
-        """Return the fields of the record that only a request has which is queued."""
-        fields: dict[str, Any] = {
-            "prompt_tokens": request.prompt_tokens,
-            "priority": request.priority,
-            "idempotency": request.idempotency,
-            "needs": " ".join(request.needs),
-            "headers": request.headers,
-        }
+    def _queued_fields(self, request: NewRequest) -> list[Any]:
+        """Return the names and values of the record's fields that only a request has which is queued."""
+        fields: list[Any] = []
+        if request.prompt_tokens:
+            fields += ("prompt_tokens", request.prompt_tokens)
+        if request.priority:
+            fields += ("priority", request.priority)
+        if request.idempotency:
+            fields += ("idempotency", request.idempotency)
+        if request.needs:
+            fields += ("needs", " ".join(request.needs))
+        if request.headers:
+            fields += ("headers", request.headers)
         if request.max_tokens is not None:
-            fields["max_tokens"] = str(request.max_tokens)
+            fields += ("max_tokens", request.max_tokens)
         if request.weight != 1:
-            fields["weight"] = f"{request.weight:g}"
+            fields += ("weight", f"{request.weight:g}")
         if request.admit_by is not None:
-            fields["quota_slot"] = 1
+            fields += ("quota_slot", 1)
         if request.storage:
-            fields["storage"] = request.storage
-            fields["stored_limit_bytes"] = self.settings.stored_bytes_of_shard
-            fields["transient_secs"] = self.settings.transient_secs
+            fields += ("storage", request.storage)
+            if self.settings.stored_bytes_of_shard:
+                fields += ("stored_limit_bytes", self.settings.stored_bytes_of_shard)
+            if self.settings.transient_secs:
+                fields += ("transient_secs", self.settings.transient_secs)
         if request.webhook_url:
-            fields["webhook_url"] = request.webhook_url
-            fields["webhook_event"] = event_id(request.rid, request.nonce)
+            fields += ("webhook_url", request.webhook_url, "webhook_event", event_id(request.rid, request.nonce))
         return fields
 
     async def finish(

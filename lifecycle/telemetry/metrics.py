@@ -18,6 +18,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 _SHORT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _TOKENS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
+_SUCCESS = ErrorType.NONE  # a global name: looking a member up in its enum is slow
+
 _C = TypeVar("_C", bound=Collector)
 
 
@@ -125,7 +127,7 @@ class RequestMetrics:
 
     def count(self, error_type: ErrorType) -> None:
         """Count a request that has ended; `ErrorType.NONE` is a success."""
-        if error_type is ErrorType.NONE:
+        if error_type is _SUCCESS:
             self._successes.value += 1
             return
         self._metrics.requests.labels(*self._labels, "error", error_type.value).inc()
@@ -138,15 +140,14 @@ class RequestMetrics:
         self._orphan_tokens.value += record.orphan_events
         self._preemptions.value += record.preemptions
         self._output_length.observe(record.output_tokens)
-        for histogram, secs in (
-            (self._duration, record.duration_secs),
-            (self._queue_wait, record.queue_secs),
-            (self._first_token, record.first_token_secs),
-        ):
-            if secs is not None:
-                histogram.observe(secs)
+        if (secs := record.duration_secs) is not None:
+            self._duration.observe(secs)
+        if (secs := record.queue_secs) is not None:
+            self._queue_wait.observe(secs)
+        if (secs := record.first_token_secs) is not None:
+            self._first_token.observe(secs)
         if record.input_tokens is not None:
             self._input_tokens.value += record.input_tokens
             self._metrics.input_length.labels(record.model).observe(record.input_tokens)
-        if record.cancel_to_stop_secs is not None:
-            self._metrics.cancel_to_stop.labels(record.model).observe(record.cancel_to_stop_secs)
+        if (secs := record.cancel_to_stop_secs) is not None:
+            self._metrics.cancel_to_stop.labels(record.model).observe(secs)

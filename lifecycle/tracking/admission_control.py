@@ -25,6 +25,8 @@ from lifecycle.tracking.quota import Quota
 from lifecycle.tracking.readers import Readers
 from lifecycle.types import Storage
 
+_BACKGROUND = Storage.BACKGROUND  # a global name: looking a member up in its enum is slow
+
 T = TypeVar("T")
 _Begin = Callable[[AdmissionRequest, TokenReader, Parent | None], Awaitable[T]]
 
@@ -207,7 +209,7 @@ class AdmissionControl:
             slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
             if slot is None:
                 raise Rejected("limit")
-        webhook_url = admit.webhook_url or (self._background_webhook_url if admit.storage is Storage.BACKGROUND else "")
+        webhook_url = admit.webhook_url or (self._background_webhook_url if admit.storage is _BACKGROUND else "")
         new = NewRequest(
             rid=admit.rid,
             nonce=nonce,

@@ -6,6 +6,7 @@ A body may be malformed here: the library does not check it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from lifecycle.store.worker_roster import NATIVE_ONLY
@@ -18,16 +19,14 @@ def needs_of(endpoint: str, body: Mapping[str, Any]) -> tuple[str, ...]:
 
     The names of gated parameters are those of chat completions, which `accepts` knows.
     """
-    if endpoint == Endpoint.RESPONSES:
-        return _needs_of_response(body)
-    if endpoint == Endpoint.MESSAGES:
-        return _needs_of_message(body)
-    gated = _GATED.get(endpoint)
-    return gated_among(gated, body) if gated else ()
+    find = _NEEDS.get(endpoint)
+    return find(body) if find is not None else ()
 
 
 def gated_among(gated: Mapping[str, Callable[[Any], bool]], body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the gated parameters of which the body asks for something."""
+    if gated.keys().isdisjoint(body):  # as for most calls
+        return ()
     return tuple(name for name, value in body.items() if name in gated and value is not None and gated[name](value))
 
 
@@ -89,4 +88,9 @@ _TEXT: dict[str, Callable[[Any], bool]] = {
     "echo": bool,
     "suffix": bool,
 }
-_GATED: dict[str, dict[str, Callable[[Any], bool]]] = {Endpoint.CHAT_COMPLETIONS: _CHAT, Endpoint.COMPLETIONS: _TEXT}
+_NEEDS: dict[str, Callable[[Mapping[str, Any]], tuple[str, ...]]] = {
+    Endpoint.CHAT_COMPLETIONS: partial(gated_among, _CHAT),
+    Endpoint.COMPLETIONS: partial(gated_among, _TEXT),
+    Endpoint.RESPONSES: _needs_of_response,
+    Endpoint.MESSAGES: _needs_of_message,
+}

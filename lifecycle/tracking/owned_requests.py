@@ -65,7 +65,7 @@ class OwnedRequests:
         self._ended: OrderedDict[str, StartedAttempt | None] = OrderedDict()
         self._refused: OrderedDict[str, None] = OrderedDict()  # calls whose admission Redis did not confirm
         self._asking = 0  # calls among them after which Redis is asked at once
-        self._admitting: dict[str, asyncio.Event] = {}  # each is set once the admission has been decided
+        self._admitting: dict[str, list[asyncio.Event]] = {}  # those are set once the admission has been decided
 
     def __len__(self) -> int:
         return len(self._monitors)
@@ -89,7 +89,7 @@ class OwnedRequests:
         """
         if rid in self._monitors or rid in self._admitting:
             raise Rejected("exists")
-        decided = self._admitting[rid] = asyncio.Event()
+        self._admitting[rid] = []
         try:
             yield
         except StoreUnavailable:
@@ -102,12 +102,14 @@ class OwnedRequests:
         else:
             self._refused.pop(rid, None)
         finally:
-            del self._admitting[rid]
-            decided.set()
+            for decided in self._admitting.pop(rid):
+                decided.set()
 
     async def wait_for_admission(self, rid: str) -> None:
         """Wait while the request is being admitted here."""
-        while (decided := self._admitting.get(rid)) is not None:
+        while (waiting := self._admitting.get(rid)) is not None:
+            decided = asyncio.Event()
+            waiting.append(decided)
             await decided.wait()
 
     def own(

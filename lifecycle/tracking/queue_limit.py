@@ -55,7 +55,7 @@ class _Sums:
 def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
     """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
     share = admit.place.share
-    limits = ShareLimits(
+    limits = (
         share.requests,
         _smaller(settings.owner_queue_tokens, share.tokens),
         _smaller(settings.owner_queue_bytes, share.body_bytes),
@@ -63,7 +63,7 @@ def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | N
         settings.model_queue_tokens,
         settings.model_queue_bytes,
     )
-    return limits if any(limits) else None
+    return ShareLimits(*limits) if any(limits) else None
 
 
 def _smaller(one: int, other: int) -> int:

@@ -22,6 +22,8 @@ from lifecycle.types import RequestRecord
 
 log = logging.getLogger(__name__)
 
+_UNEXPECTED = ConnectionStatus.CLOSED_UNEXPECTEDLY  # a global name, as in `connection`
+
 
 class Readers:
     """Open and close readers. Redis is sent absolute reader counts, in order, so that a repetition changes nothing."""
@@ -89,7 +91,7 @@ class Readers:
         feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted after this report
         self.close(reader)
         try:
-            if feed.record is None or (admitting and status is ConnectionStatus.CLOSED_UNEXPECTEDLY):
+            if feed.record is None or (admitting and status is _UNEXPECTED):
                 return await self.report(feed, status, admitting=admitting)
             if admitting:
                 # How the response to an ended request was closed. Nothing depends on it, so it is not written.
@@ -105,7 +107,7 @@ class Readers:
     async def _report_closed(self, feed: RequestFeed) -> None:
         """Report the loss of a reader that failed to attach, and that Redis may count."""
         try:
-            await self.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+            await self.report(feed, _UNEXPECTED, admitting=False)
         finally:
             feed.unpin()
 

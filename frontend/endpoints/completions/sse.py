@@ -25,6 +25,8 @@ _CHUNK_OBJECTS = {
     Endpoint.CHAT_COMPLETIONS: "chat.completion.chunk",
     Endpoint.COMPLETIONS: "text_completion",
 }
+# Global names: looking a member up in its enum is slow.
+_CHAT_COMPLETIONS, _COMPLETED = Endpoint.CHAT_COMPLETIONS, Status.COMPLETED
 
 
 class _Held(NamedTuple):
@@ -78,7 +80,7 @@ class ChunkEncoder:
         """`progress` is that of the events that the client has; None when it begins at the first event."""
         self._progress = progress or ChoiceProgress()
         self._first_events = self._progress.first_events
-        self._chat = endpoint is Endpoint.CHAT_COMPLETIONS
+        self._chat = endpoint is _CHAT_COMPLETIONS
         self._include_usage = include_usage
         self._request_id = request_id
         chunk = {"id": request_id, "object": _CHUNK_OBJECTS[endpoint], "created": created, "model": model}
@@ -242,7 +244,7 @@ class ChunkEncoder:
 
     def ending(self, end: End) -> bytes:
         """Return what ends the stream: the finish reason and the usage, or the error; and `[DONE]`."""
-        if end.status == Status.COMPLETED:
+        if end.status == _COMPLETED:
             usage = self.usage(usage_of(end)) if self._include_usage else b""
             return self.finish(end.finish_reason or "stop") + usage + DONE
         error = error_frame(ErrorType(end.error_type), end.message, self._request_id, end.detail)

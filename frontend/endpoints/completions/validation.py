@@ -25,6 +25,9 @@ from frontend.endpoints.endpoint import Call
 from lifecycle.tracking.call_needs import needs_of
 from lifecycle.types import Endpoint, RequestType
 
+# Global names: looking a member up in its enum is slow.
+_CHAT_COMPLETIONS = Endpoint.CHAT_COMPLETIONS
+_STREAM, _UNARY = RequestType.STREAM, RequestType.UNARY
 _CONTENT_REQUIRED = ("system", "developer", "user", "tool")  # roles; an assistant's message may have only tool calls
 
 
@@ -32,19 +35,19 @@ def parse(endpoint: Endpoint, raw: bytes) -> Call:
     """Parse and check a body. Raises ApiError, 400, that names the invalid field in `param`."""
     body = load_object(raw)
     rules = RULES[endpoint]
-    given = [(name, value, rules[name]) for name, value in body.items() if value is not None and name in rules]
     for name in REQUIRED[endpoint]:
         if body.get(name) is None:
             raise invalid(name, f"'{name}' is required and missing")
-    for name, value, rule in given:
-        rule.check(name, value)
-    if endpoint is Endpoint.CHAT_COMPLETIONS:
+    for name, value in body.items():
+        if value is not None and name in rules:
+            rules[name].check(name, value)
+    if endpoint is _CHAT_COMPLETIONS:
         for index, message in enumerate(body["messages"]):
             if not _is_plain(message):
                 _check_message(f"messages[{index}]", message)
     include_usage = _include_usage(body)
     gated = needs_of(endpoint, body)
-    request_type = RequestType.STREAM if body.get("stream") else RequestType.UNARY
+    request_type = _STREAM if body.get("stream") else _UNARY
     return Call(endpoint, body["model"], request_type, body, include_usage, gated)
 
 
