@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lifecycle.types import Event, Labels
+from lifecycle.types import Event, Labels, OnDisconnect
 
 
 class Parent(NamedTuple):
@@ -58,7 +58,10 @@ class NewRequest(NamedTuple):
     share_limits: ShareLimits | None = None  # None when it is not counted for any
 
     def record_fields(self, more: Mapping[str, Any]) -> Iterator[Any]:
-        """Yield the name and the value of each further field of a new request's record, without empty ones."""
+        """Yield the name and the value of each further field of a new request's record.
+
+        Empty values and usual ones are left out: what reads the record knows them.
+        """
         parent = self.parent
         limits = {
             "queue_limit_secs": self.queue_timeout_secs,
@@ -72,11 +75,12 @@ class NewRequest(NamedTuple):
             "parent": parent and parent.rid,
             "parent_since": parent and parent.since,
             "level": parent and parent.level,
+            "on_disconnect": self.on_disconnect if self.on_disconnect != OnDisconnect.CANCEL else "",
+            "grace_secs": self.grace_secs,
             **limits,
             "due": any(limits.values()) and 1,
             **more,
         }
-        yield from ("on_disconnect", self.on_disconnect, "grace_secs", self.grace_secs)
         for name, value in fields.items():
             if value:
                 yield from (name, value)
