@@ -323,7 +323,7 @@ class RequestRecord(NamedTuple):
             float(at) if (at := get("cancel_requested_at")) else None,
             get("cancel_reason") or None,
             get("cancel_mode") or None,
-            raw["on_disconnect"],
+            get("on_disconnect", OnDisconnect.CANCEL.value),
             get("frontend") or None,
             get("worker") or None,
             int(get("attempt") or 0),

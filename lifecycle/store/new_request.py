@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lifecycle.types import Event, Labels
+from lifecycle.types import Event, Labels, OnDisconnect
+
+_USUAL_EFFECT = OnDisconnect.CANCEL.value  # of a disconnect
 
 
 class Parent(NamedTuple):
@@ -58,8 +60,15 @@ class NewRequest(NamedTuple):
     share_limits: ShareLimits | None = None  # None when it is not counted for any
 
     def record_fields(self) -> list[Any]:
-        """Return the name and the value of each further field of a new request's record, without empty ones."""
-        fields: list[Any] = ["on_disconnect", self.on_disconnect, "grace_secs", self.grace_secs]
+        """Return the name and the value of each further field of a new request's record.
+
+        Empty values and usual ones are left out: what reads the record knows them.
+        """
+        fields: list[Any] = []
+        if self.on_disconnect != _USUAL_EFFECT:
+            fields += ("on_disconnect", self.on_disconnect)
+        if self.grace_secs:
+            fields += ("grace_secs", self.grace_secs)
         if self.traceparent:
             fields += ("traceparent", self.traceparent)
         if self.owner:

@@ -17,7 +17,7 @@ from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit( [A-Z ]+)?$", re.MULTILINE)
-_CALL = re.compile(r"\b(?:redis\.call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
+_CALL = re.compile(r"\b(?:call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
 _FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]* end|.*?^end)\n", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _WORD = re.compile(r"\w+")
@@ -48,7 +48,10 @@ def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
     source = _without_unused(_INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8")))
     return _script(
-        name, _PERMIT.sub(lambda match: _check(match[1].split() if match[1] else commands_of(source)), source)
+        name,
+        _with_local_call(
+            _PERMIT.sub(lambda match: _check(match[1].split() if match[1] else commands_of(source)), source)
+        ),
     )
 
 
@@ -78,6 +81,11 @@ def _without_unused(source: str) -> str:
 
     kept = _FUNCTION.sub(used, source)
     return kept if kept == source else _without_unused(kept)
+
+
+def _with_local_call(source: str) -> str:
+    """Return a script that looks `redis.call` up once: each time costs a twentieth of a small command."""
+    return source.replace("\nlocal P = ", "\nlocal call = redis.call\nlocal P = ", 1).replace("redis.call(", "call(")
 
 
 def _check(commands: Sequence[str]) -> str:

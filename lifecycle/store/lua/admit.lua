@@ -40,23 +40,25 @@ for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
 if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
 local now = clock(shift)
 if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
---- @permit SET GET XADD HSET ZADD HSETNX HINCRBY ZPOPMIN ZSCORE
+local lost_start = read_lost_start(rid)
+if openings ~= '' then require_command('XADD') end
+--- @permit SET HSET HSETNX HINCRBY ZPOPMIN ZSCORE
 
 local created_at = secs(now)
--- It reads before it writes, and nothing was written before.
+-- It reads before it writes, and nothing was written before. Its first write is a ZADD.
 enqueue({id = rid, model = model, owner = owner, priority = fields.priority, created_at = created_at, share = share},
   false, #body)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
 -- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
-  'created_at', created_at, 'nonce', nonce, 'id', rid, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
+  'created_at', created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
 if share then redis.call('HSET', key, 'share', share) end
 begin_request(rid, frontend, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued', now,
-  fields)
+  fields, lost_start)
 if openings ~= '' then
   local id = '0-' .. openings_count
-  redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%.0f', now * 1000))
+  redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%d', now * 1000 + 0.5))
   push({frontend}, rid, id, openings)
 end
 ring_workers(now)

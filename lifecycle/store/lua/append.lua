@@ -21,7 +21,7 @@ local shift, worker = ARGV[1], ARGV[2]
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 local now = clock(shift)
-local at = string.format('%.0f', now * 1000)
+local at = string.format('%d', now * 1000 + 0.5)
 local refused, frames, known = {}, {}, {}
 
 -- For many items these locals cost less than the globals and members of tables that they stand for.

@@ -16,17 +16,16 @@ local texts = cjson.decode(words)
 -- Whole records are read of those only that match, because most may not.
 local function matching(rid)
   if #texts > 0 or status ~= '' then
-    local fields = read_typed('HMGET', P .. 'request:' .. rid, 'id', 'status', 'model', 'frontend', 'worker',
-      'owner')
+    local fields = read_typed('HMGET', P .. 'request:' .. rid, 'model', 'status', 'frontend', 'worker', 'owner')
     if not fields[1] or status ~= '' and fields[2] ~= status then return nil end
     local all = string.lower(table.concat(
-      {fields[1], fields[2], fields[3] or '', fields[4] or '', fields[5] or '', fields[6] or ''}, '\n'))
+      {rid, fields[1], fields[2], fields[3] or '', fields[4] or '', fields[5] or ''}, '\n'))
     for _, text in ipairs(texts) do
       if not string.find(all, text, 1, true) then return nil end
     end
   end
   local record = load_record(rid)
-  return record and record.id and record
+  return record and record.model and record
 end
 
 local found, scanned, now = {}, 0, clock(shift)

@@ -51,4 +51,4 @@ if connection == 'closed_unexpectedly' then
   what, record = reader_disconnected(rid, record, now, tonumber(retention_secs), frontend)
 end
 publish_connection()
-return {what, first, record.grace_secs}
+return {what, first, record.grace_secs or '0'}

@@ -42,7 +42,7 @@ if record.storage or record.webhook_url or record.quota_slot or record.cancel_mo
 end
 local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
 if frontends[1] ~= record.frontend or frontends[2] then require_command('SREM') end
---- @permit HGET HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
+--- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local now = clock(shift)
 if input_tokens ~= '' then record.input_tokens = input_tokens end
@@ -68,7 +68,7 @@ end
 if not closed and remainder_id ~= '' and number < tonumber(last) then
   if have > 0 then return {'overlap', number} end
   if have == 0 then
-    at = string.format('%.0f', now * 1000)
+    at = string.format('%d', now * 1000 + 0.5)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
       preceding = {remainder_id, remainder, record.start_nonce or ''}

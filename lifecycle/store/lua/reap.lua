@@ -60,8 +60,8 @@ local function reassign(rid, record, new_owner, read)
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, rid, labels, record.status)
   if not read then begin_orphans(rid, record) end
-  if record.on_disconnect == 'cancel' and not read and record.cancel_mode ~= 'kill' then
-    begin_grace(rid, now, tonumber(record.grace_secs))
+  if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
+    begin_grace(rid, now, tonumber(record.grace_secs or '0'))
   end
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
@@ -76,7 +76,7 @@ local function reap_inflight()
       redis.call('HDEL', key, rid)
     else
       local new_owner, read = find_new_owner(rid)
-      local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs) > 0
+      local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs or '0') > 0
         or (record.status == 'running' and record.cancel_mode == 'kill')
       if not outlives then
         terminate_and_kill(rid, record, now, retention, outcome_of('failed', 'frontend_lost',

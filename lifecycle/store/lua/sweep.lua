@@ -100,7 +100,7 @@ local function due(kind, rid)
   if not record or is_terminal(record) then return end
   if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
   if kind == 'grace' then
-    if record.on_disconnect == 'cancel' and live_readers(rid) == 0 then
+    if record.on_disconnect ~= 'continue' and live_readers(rid) == 0 then
       local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect',
         record.frontend)
       if state == 'terminal' then ended = ended + 1 end

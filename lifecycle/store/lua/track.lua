@@ -20,15 +20,16 @@ if known[2] then
 end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 
---- @permit GET HSET HKEYS HSETNX HINCRBY ZADD XADD
+local lost_start = read_lost_start(rid)
+--- @permit HSET HKEYS HSETNX HINCRBY ZADD XADD
 
 local now = clock(shift)
 local created_at = secs(now)
 redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'started_at', created_at, 'nonce', nonce,
-  'start_nonce', start_nonce, 'id', rid, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
+  'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
 begin_request(rid, frontend, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'running', now,
-  fields_from(9))
+  fields_from(9), lost_start)
 note_readers(rid, frontend, start_nonce)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

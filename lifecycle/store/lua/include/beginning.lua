@@ -7,8 +7,12 @@ local function fields_from(first)
   return fields
 end
 
+-- Returns the attempt of the id's last request of which Redis has lost the start; nil for none.
+local function read_lost_start(rid) return redis.call('GET', P .. 'lost_start:' .. rid) end
+
 -- Writes what a request has beside its record: its limits, its first reader, its count, and its places in the indexes.
-local function begin_request(rid, frontend, labels, status, now, fields)
+-- `lost_start` is from read_lost_start().
+local function begin_request(rid, frontend, labels, status, now, fields, lost_start)
   local limits_at, created_at = fields.due and limit_time(now), secs(now)
   for _, kind in ipairs(fields.due and {'queue', 'first_token', 'deadline'} or {}) do
     local after_secs = fields[kind .. '_limit_secs']
@@ -23,7 +27,6 @@ local function begin_request(rid, frontend, labels, status, now, fields)
   count_in(frontend, rid, labels, status)
   redis.call('ZADD', P .. 'created', created_at, rid)
   redis.call('ZADD', P .. 'active', created_at, rid)
-  local lost_start = redis.call('GET', P .. 'lost_start:' .. rid)
   if lost_start then redis.call('HSET', P .. 'request:' .. rid, 'lost_start', lost_start) end
   if fields.owner then redis.call('ZADD', P .. 'owned:' .. fields.owner, created_at, rid) end
 end

