@@ -36,7 +36,16 @@ class Pushes:
             if message["type"] == "pong":
                 return items
             if message["type"] == "smessage":
-                items += [tuple(item[:3]) for item in orjson.loads(message["data"])]
+                items += [tuple(item[:3]) for item in await self._frame(orjson.loads(message["data"]))]
+
+    async def _frame(self, frame: Any) -> list[Any]:
+        """Return the items of a frame; long tokens of the first one are the next message."""
+        if isinstance(frame, dict):
+            tokens = (await self._pubsub.get_message(timeout=5.0))["data"]
+            assert frame["bytes"] == len(tokens)
+            frame["items"][0][2] = orjson.loads(tokens)
+            return frame["items"]  # type: ignore[no-any-return]
+        return frame  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         await self._pubsub.aclose()

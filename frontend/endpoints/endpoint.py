@@ -6,7 +6,7 @@ The routes serve every endpoint in the same way, so a further endpoint is one mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import orjson
@@ -56,7 +56,7 @@ class Answer(NamedTuple):
 class EventEncoder(Protocol):
     """Encode the events of one request for one client, in order; encoding one again gives the same bytes."""
 
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
+    def tokens(self, attempt: int, first: int, events: Sequence[Event]) -> bytes:
         """Return the server-sent events for consecutive events, the first of which has the number `first`."""
         ...
 

@@ -11,7 +11,7 @@ import typer
 from lifecycle.cli import output
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.errors import StoreUnavailable
-from lifecycle.formats.event_text import text_of
+from lifecycle.formats.event_text import answers_as_text, text_of
 from lifecycle.ids import START, TokenId, is_request_id
 from lifecycle.settings import Settings
 from lifecycle.types import Endpoint, Status
@@ -56,7 +56,7 @@ def tail(
                 if isinstance(item, End):
                     return printer.end(item)
                 position = TokenId(item.attempt, item.last)
-                printer.tokens(item)
+                printer.tokens(item._replace(events=answers_as_text(record.endpoint, item.events)))
         except StoreUnavailable as failure:
             raise StoreUnavailable(f"{failure.message} (continue with --after {position})") from None
         raise AssertionError("follow() returned without an End")

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from lifecycle.encoding import encode_json
 from lifecycle.types import FORWARDS, Event
 
 
@@ -32,5 +33,14 @@ def text_of(event: Event) -> str:
 
 
 def events_of(endpoint: str, events: Sequence[Event]) -> Sequence[Any]:
-    """Return the events as they were yielded: the answer of a forward is in the stream as a text of JSON."""
-    return [orjson.loads(event) for event in events if isinstance(event, str)] if endpoint in FORWARDS else events
+    """Return the events as they were yielded: the answer of a forward may be in the stream as a text of JSON."""
+    if endpoint not in FORWARDS:
+        return events
+    return [orjson.loads(event) if isinstance(event, str) else event for event in events]
+
+
+def answers_as_text(endpoint: str, events: Sequence[Event]) -> Sequence[Event]:
+    """Return the answers of a forward as texts of JSON, and the events of every other endpoint as they are."""
+    if endpoint not in FORWARDS:
+        return events
+    return [event if isinstance(event, str) else encode_json(event).decode() for event in events]

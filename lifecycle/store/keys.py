@@ -157,7 +157,9 @@ CHANNELS = (
         "cancels, bells and instructions: objects with `type`, and `rid`, `mode`, `reason` or `prefix`",
     ),
     Channel("frontend:<frontend>", "all", "`instruction`: there is one for it, which its heartbeat reads"),
-    Channel("inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`"),
+    Channel(
+        "inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`, and long tokens behind theirs"
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from lifecycle.tokens.items import End, Tokens
@@ -91,7 +91,7 @@ class RequestFeed:
         if not self.readers and self._pins == 0:
             self._on_empty(self)
 
-    def take_tokens(self, entry_id: str, events: list[Event], nonce: str = "") -> None:
+    def take_tokens(self, entry_id: str, events: Sequence[Event], nonce: str = "") -> None:
         """Forward consecutive tokens; `entry_id` is `<attempt>-<number of the last one>`. A repetition is ignored.
 
         The attempt is 0 for the first events of an answer that come with the admission. `nonce` is that of the

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
 from lifecycle.store.listener import ConnectionFactory, Listener
+from lifecycle.tokens.encoded_events import EncodedEvents
 
 log = logging.getLogger(__name__)
 
-Dispatch = Callable[..., None]
-"""Called with request id, entry id and payload: a list of token events, or an event object with a `type`.
+_NOT_DECODED = "an inbox frame could not be decoded; its readers will read the stream instead"
 
-The nonce of the attempt's start follows a list of token events.
+Dispatch = Callable[..., None]
+"""Called with request id, entry id and payload: token events, or an event object with a `type`.
+
+The nonce of the attempt's start follows token events.
 """
 
 
@@ -34,6 +37,7 @@ class Inbox(Listener):
         self._channel = channel
         self._dispatch = dispatch
         self._on_gap = on_gap
+        self._head: _Head | None = None  # its tokens are the next message
 
     def follow(self, channel: str) -> None:
         """Listen on another channel of the same shard from now on."""
@@ -46,12 +50,16 @@ class Inbox(Listener):
         yield "SSUBSCRIBE", self._channel
 
     def _take(self, replies: list[Any]) -> None:
-        frames: list[bytes] = []
+        frames: list[bytes | list[Any]] = []
         for reply in replies:
             match reply:
-                case [b"smessage", _, frame]:
-                    frames.append(frame)
+                case [b"smessage", _, message]:
+                    if self._head is not None or message.startswith(b"{"):
+                        frames += self._put_together(message)
+                    else:
+                        frames.append(message)
                 case [b"ssubscribe", *_]:
+                    self._head = None
                     self._on_gap()
                 case [b"sunsubscribe", name, *_] if name == self._channel.encode():
                     raise ConnectionError("the slot has moved to another node")
@@ -63,8 +71,44 @@ class Inbox(Listener):
                     "an inbox item could not be handled: %.200r", item[:2] if type(item) is list else "not a list"
                 )
 
+    def _put_together(self, message: bytes) -> list[bytes | list[Any]]:
+        """Return what frames are complete with this message: a head, its tokens, or what comes in place of them."""
+        head, self._head = self._head, None
+        if head is not None:
+            if len(message) == head.size:
+                return [head.with_tokens(message)]
+            return [head.others, *self._put_together(message)]
+        if not message.startswith(b"{"):
+            return [message]
+        try:
+            self._head = _Head.of(orjson.loads(message))
+        except (LookupError, TypeError, ValueError):
+            log.error(_NOT_DECODED)
+        return []
 
-def _items(frames: list[bytes]) -> list[Any]:
+
+class _Head(NamedTuple):
+    """Hold the items of a frame but for the tokens of the first one, which are the next message, of `size` bytes."""
+
+    size: int
+    rid: str
+    entry_id: str
+    number: int  # of the tokens
+    nonce: str
+    others: list[Any]
+
+    @classmethod
+    def of(cls, frame: Any) -> _Head:
+        """Raises LookupError, TypeError or ValueError for what is no such frame."""
+        (rid, entry_id, number, nonce), *others = frame["items"]
+        return cls(int(frame["bytes"]), rid, entry_id, int(number), nonce, others)
+
+    def with_tokens(self, tokens: bytes) -> list[Any]:
+        """Return the items with these tokens."""
+        return [[self.rid, self.entry_id, EncodedEvents(tokens, self.number), self.nonce], *self.others]
+
+
+def _items(frames: Sequence[bytes | list[Any]]) -> list[Any]:
     """Return the items of frames that arrived together, in order; one request's consecutive tokens become one item.
 
     Merging them means fewer writes to clients, so that a frontend that has fallen behind catches up.
@@ -73,7 +117,7 @@ def _items(frames: list[bytes]) -> list[Any]:
     last: dict[str, list[Any]] = {}  # the last item of each request
     for frame in frames:
         try:
-            unpacked = orjson.loads(frame)
+            unpacked: Any = orjson.loads(frame) if isinstance(frame, bytes) else frame
             if len(frames) == 1 and type(unpacked) is list:
                 return unpacked
             for item in unpacked:
@@ -85,7 +129,7 @@ def _items(frames: list[bytes]) -> list[Any]:
                     last[rid] = item
                     items.append(item)
         except (TypeError, ValueError, LookupError):
-            log.error("an inbox frame could not be decoded; its readers will read the stream instead")
+            log.error(_NOT_DECODED)
     return items
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -14,7 +15,7 @@ class Tokens(NamedTuple):
 
     attempt: int
     first: int
-    events: list[Event]
+    events: Sequence[Event]
     nonce: str = ""  # of the attempt's start; empty when it is not known
 
     @property

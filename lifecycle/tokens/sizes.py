@@ -7,6 +7,7 @@ from sys import getsizeof
 from typing import Any
 
 from lifecycle.encoding import encode_json
+from lifecycle.tokens.encoded_events import EncodedEvents
 from lifecycle.types import Event
 
 _POINTER_BYTES = 8
@@ -31,6 +32,8 @@ def memory_bytes(events: Sequence[Event]) -> int:
     Nothing is encoded for it. Names of fields are not counted, because the decoder shares them. Texts are measured
     together, which is faster.
     """
+    if isinstance(events, EncodedEvents):
+        return len(events.json)
     total = _POINTER_BYTES * len(events)
     try:
         return total + _TEXT_BYTES * len(events) + getsizeof("".join(events))  # type: ignore[arg-type]

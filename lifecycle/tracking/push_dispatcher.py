@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lifecycle.tokens.encoded_events import EncodedEvents
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.owned_requests import OwnedRequests
 from lifecycle.tracking.readers import Readers
@@ -19,12 +20,12 @@ class PushDispatcher:
         self._owned = owned
 
     def dispatch(self, rid: str, entry_id: str, payload: Any, nonce: str = "") -> None:
-        """Route one item: a list of token texts, with the nonce of their start, or an event.
+        """Route one item: token events, with the nonce of their start, or an event.
 
         Raises KeyError, TypeError or ValueError on a bad one.
         """
         feed = self._feeds.get(rid)
-        if type(payload) is list:
+        if type(payload) is list or type(payload) is EncodedEvents:
             if feed is not None:
                 feed.take_tokens(entry_id, payload, nonce)
         elif payload["type"] == "reassigned":

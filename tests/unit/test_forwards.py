@@ -7,15 +7,20 @@ from typing import Any
 import orjson
 import pytest
 
+from frontend.endpoints.forwards.answer import AnswerEncoder, AnswerFold
 from lifecycle.formats.event_format import format_of
+from lifecycle.formats.event_text import answers_as_text, events_of
 from lifecycle.formats.origin import Origin
 from lifecycle.store.results import Outcome
+from lifecycle.tokens.encoded_events import EncodedEvents
+from lifecycle.tokens.items import End
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import CancelMode, Event, ReplicaState, Role
 from tests.joining import join
 from tests.unit.world import World
 
 ANSWER: dict[str, Any] = {"data": [{"embedding": (0.5, 1)}], "usage": {"prompt_tokens": 2, "cost": 0.1}, "none": None}
+COMPLETED = End("completed", "", "", "stop", 1)
 
 
 def origin(*emitted: Event) -> Origin:
@@ -25,9 +30,44 @@ def origin(*emitted: Event) -> Origin:
 def test_an_answer_is_written_as_it_is_and_its_usage_is_noted() -> None:
     produced = format_of("embeddings", origin()).read(ANSWER)
     answer = '{"data":[{"embedding":[0.5,1]}],"usage":{"prompt_tokens":2,"cost":0.1},"none":null}'
-    assert orjson.loads(produced.encoded) == answer, "it is a text, which nobody has to parse"
+    assert produced.encoded.decode() == answer
     assert (produced.has_content, produced.is_opening, produced.usage) == (True, False, ANSWER["usage"])
     assert format_of("rerank", origin()).read({"usage": "much"}).usage is None
+
+
+def test_an_answer_that_a_decoder_would_change_is_a_text_of_its_json() -> None:
+    produced = format_of("embeddings", origin()).read({"sum": 2**70})
+    assert orjson.loads(produced.encoded) == '{"sum": 1180591620717411303424}'
+
+
+def test_the_answer_to_a_call_that_counts_tokens_is_a_text_of_its_json() -> None:
+    produced = format_of("count_tokens", origin()).read({"input_tokens": 3})
+    assert orjson.loads(produced.encoded) == '{"input_tokens":3}'
+
+
+@pytest.mark.parametrize("size", [1, 5_000])
+@pytest.mark.parametrize("value", [0.1, 1e22, -0.0, 5e-324, 2**63, '\u2028\x00"\\ü𝄞', None, [], {}])
+def test_a_client_gets_the_bytes_that_the_engine_s_answer_was_written_as(value: Any, size: int) -> None:
+    """It does so from a push, which is not decoded, and from the stream, which is."""
+    encoded = format_of("embeddings", origin()).read({"value": [value] * size}).encoded
+    pushed = EncodedEvents(b"[" + encoded + b"]", 1)
+    for events in (
+        pushed,
+        [orjson.loads(encoded)],
+        [encoded.decode()],
+        EncodedEvents(orjson.dumps([encoded.decode()]), 1),
+    ):
+        fold = AnswerFold()
+        fold.add(events)
+        assert orjson.dumps(fold.body("r", "m", 0, COMPLETED)) == encoded
+        assert AnswerEncoder("r").tokens(1, 1, events) == b"id: 1-1\ndata: " + encoded + b"\n\n"
+
+
+def test_readers_of_the_stream_get_an_answer_in_either_form() -> None:
+    events: list[Event] = [{"a": [0.5]}, '{"a":[0.5]}']
+    assert events_of("rerank", events) == [{"a": [0.5]}, {"a": [0.5]}]
+    assert answers_as_text("rerank", events) == ['{"a":[0.5]}', '{"a":[0.5]}']
+    assert events_of("chat_completions", events) == answers_as_text("chat_completions", events) == events
 
 
 @pytest.mark.parametrize("event", ["text", None, [1], {"a": object()}])

@@ -16,6 +16,7 @@ from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.redis import make_client
 from lifecycle.store.shared_link import SharedLinks
 from lifecycle.store.transitions import Store
+from lifecycle.tokens.encoded_events import EncodedEvents
 from lifecycle.tokens.inbox import Inbox, _items
 from tests.waiting import wait_until
 
@@ -27,7 +28,7 @@ class Heard:
         self.items: list[tuple[str, str, Any]] = []
         self.gaps = 0
 
-    def item(self, rid: str, entry_id: str, payload: Any) -> None:
+    def item(self, rid: str, entry_id: str, payload: Any, _: str = "") -> None:
         if payload == "trouble":
             raise ValueError("one request's trouble")
         self.items.append((rid, entry_id, payload))
@@ -70,6 +71,7 @@ async def test_frames_are_handed_on_in_order_and_one_s_trouble_is_its_own(
             b'[["a","1-1",["x"]],["b","1-1","trouble"],["c","1-1",["y"]]]',
             b"garbage",
             b"{}",
+            b'{"bytes":3,"items":[]}',
             b"7",
             b'[["a","1-2",["z"]]]',
         ):
@@ -96,6 +98,39 @@ def test_of_frames_that_came_together_a_request_s_consecutive_tokens_are_one_ite
         ["c", "2-2", ["f"]],
         ["b", "1-6", ["z"]],
     ]
+
+
+async def test_long_tokens_are_a_message_of_their_own_behind_their_frame(
+    settings: Settings, store: Store, heard: Heard
+) -> None:
+    channel, tokens = store.keys.inbox(0, "f0"), b'["x","y"]'
+    head = b'{"bytes":9,"items":[["a","1-2",2,"n"],["a","1-2",{"type":"end"}]]}'
+    async with listening(settings, channel, heard, set()):
+        for message in (b'[["b","1-1",["z"],"n"]]', head, tokens, head, b'[["b","1-2",["z"],"n"]]', head, head, tokens):
+            await store.command("SPUBLISH", channel, message)
+        await wait_until(lambda: len(heard.items) == 8)
+    assert [
+        (rid, entry_id, payload if type(payload) is dict else [*payload]) for rid, entry_id, payload in heard.items
+    ] == [
+        ("b", "1-1", ["z"]),
+        ("a", "1-2", ["x", "y"]),
+        ("a", "1-2", {"type": "end"}),
+        ("a", "1-2", {"type": "end"}),
+        ("b", "1-2", ["z"]),
+        ("a", "1-2", {"type": "end"}),
+        ("a", "1-2", ["x", "y"]),
+        ("a", "1-2", {"type": "end"}),
+    ], "tokens that have not come are left out, which readers see by the numbers"
+
+
+def test_events_that_are_decoded_late_are_checked_then() -> None:
+    events = EncodedEvents(b'["x",{"a":1}]', 2)
+    assert (len(events), events[0], events[1:], [*events]) == (2, "x", [{"a": 1}], ["x", {"a": 1}])
+    assert events.only_object is None
+    assert EncodedEvents(b'[{"a":1}]', 1).only_object == b'{"a":1}'
+    for wrong in (EncodedEvents(b'["x"]', 2), EncodedEvents(b"7", 1), EncodedEvents(b"garbage", 1)):
+        with pytest.raises(ValueError, match=r"."):
+            list(wrong)
 
 
 async def test_a_connection_that_was_cut_is_a_gap(settings: Settings, store: Store, heard: Heard) -> None:

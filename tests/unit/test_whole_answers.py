@@ -7,10 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
+from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.results import Append, Outcome
 from lifecycle.store.worker_roster import Missing
 from lifecycle.telemetry.metrics import Metrics
+from lifecycle.tokens.encoded_events import EncodedEvents
 from lifecycle.tokens.history import read_emitted, read_history
+from lifecycle.tokens.inbox import Inbox
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.writer import TokenWriter
 from lifecycle.tracking.model_registry import ModelRegistry
@@ -56,6 +59,33 @@ async def test_a_remainder_is_appended_unchanged_whatever_of_it_is_there(world: 
     assert ended.what == "done"
     assert orjson.dumps(await _events(world)) == orjson.dumps(ODD)
     assert await read_emitted(world.store, "r", 3, 0.0) == ODD
+
+
+async def _nobody() -> Any:
+    raise ConnectionRefusedError
+
+
+@pytest.mark.parametrize("length", [4_000, 4_097, 30_000])
+async def test_an_inbox_hands_on_the_last_tokens_and_the_end_whatever_their_length(world: World, length: int) -> None:
+    """Long tokens come apart from their frame, and as the bytes that the worker has written."""
+    await world.run()
+    told: list[tuple[Any, ...]] = []
+    inbox = Inbox(ConnectionFactory(_nobody, 1.0, set()), "inbox", lambda *item: told.append(item), lambda: None)
+    pubsub: Any = world.store.commands._client.pubsub()
+    await pubsub.ssubscribe(world.store.keys.inbox(0, "f0"))
+    encoded = orjson.dumps(["first", {"embedding": "é" * (length // 2)}])
+    last = Append("r", 1, 2, encoded, True)
+    ended = await world.store.finish("r", "w0", 1, Outcome("completed", finish_reason="stop"), 2, remainder=last)
+    assert ended.what == "done"
+    await pubsub.ping()
+    while (message := await pubsub.get_message(timeout=5.0))["type"] != "pong":
+        if message["type"] == "smessage":
+            inbox._take([[b"smessage", b"inbox", message["data"]]])
+    await pubsub.aclose()
+    (rid, entry_id, events, _), (_, _, end) = told
+    assert (rid, entry_id, [*events]) == ("r", "1-2", orjson.loads(encoded))
+    assert isinstance(events, EncodedEvents) is (len(encoded) > 4096)
+    assert (end["type"], end["outcome"]["last"]) == ("terminal", 2)
 
 
 async def test_a_sink_carries_objects_and_texts(world: World) -> None:

@@ -8,6 +8,7 @@ to there are read again (`read_progress`).
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from frontend.endpoints.known_events import known_events
@@ -67,7 +68,7 @@ class ChoiceProgress:
         """Return whether this event is the first of the choice, also when it is asked again."""
         return self.first_events.setdefault(index, number) == number
 
-    def note(self, first: int, events: list[Event]) -> None:
+    def note(self, first: int, events: Sequence[Event]) -> None:
         """Take note of consecutive events that another reader has delivered; `first` is the number of the first."""
         for number, event in enumerate(events, first):
             if isinstance(event, str):

@@ -7,7 +7,7 @@ numbers are encoded for each event, and of a structured event its own fields. Ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -105,7 +105,7 @@ class ChunkEncoder:
         self._learn_repeated()
         self._before_reason = choice + nothing + b',"logprobs":null,"finish_reason":'
 
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
+    def tokens(self, attempt: int, first: int, events: Sequence[Event]) -> bytes:
         """Return one server-sent event for each event, with the ids `<attempt>-<first>` and following."""
         if not events:
             return b""
@@ -116,7 +116,7 @@ class ChunkEncoder:
             return b"".join((name, b"%d" % first, self._text(first, events[0])))
         pieces: list[bytes] = []
         opening, closing = self._open, self._text_close_at(first)
-        for number, encoded in enumerate(_encode_each(cast(list[str], events)), first):
+        for number, encoded in enumerate(_encode_each(cast(list[str], [*events])), first):
             pieces += (name, b"%d" % number, opening, encoded, closing)
         if self._first_events.setdefault(0, first) == first:
             pieces[2] = self._first_open  # the opening of the first event
@@ -151,7 +151,7 @@ class ChunkEncoder:
         beside = b"," + encode_json(fields)[1:-1] if fields else b""
         return b"}]" + beside + (b',"usage":null}\n\n' if self._include_usage else b"}\n\n")
 
-    def _mixed(self, attempt: int, first: int, events: list[Event]) -> bytes:
+    def _mixed(self, attempt: int, first: int, events: Sequence[Event]) -> bytes:
         """Return the server-sent events for texts and objects, without those that are held back."""
         if self._held:
             self._held = {number: held for number, held in self._held.items() if number >= first - 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from frontend.endpoints.endpoint import Answer
@@ -27,7 +28,7 @@ class MessageEncoder:
         self._answer = answer
         self._progress = progress or MessageProgress()
 
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
+    def tokens(self, attempt: int, first: int, events: Sequence[Event]) -> bytes:
         """Return one server-sent event for each event but `message_stop`."""
         pieces: list[bytes] = []
         for number, event in enumerate(events, first):

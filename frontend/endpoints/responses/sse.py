@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from frontend.endpoints.responses.error import response_error
@@ -36,7 +37,7 @@ class ResponseEncoder:
         self._held: _Held | None = None
         self._is_over = bool(fold.ending)  # the client has the event that ends the response
 
-    def tokens(self, attempt: int, first: int, events: list[Event]) -> bytes:
+    def tokens(self, attempt: int, first: int, events: Sequence[Event]) -> bytes:
         """Return the server-sent events; none for the event that ends the response and what may come behind it."""
         pieces: list[bytes] = []
         for number, event in enumerate(events, first):

@@ -3,22 +3,32 @@
 -- Returns the item of a frame that tells an event of a request.
 local function item_of(rid, id, event) return '["' .. rid .. '","' .. id .. '",' .. event .. ']' end
 
--- Sends a frame, which is a list of items, to a frontend that has not expired.
-local function send(frontend, frame)
+-- Sends a frame, which is a list of items, to a frontend that has not expired; and then its tokens, if they are apart.
+local function send(frontend, frame, tokens)
   if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 0 then
     redis.call('SPUBLISH', P .. 'inbox:' .. frontend, frame)
+    if tokens then redis.call('SPUBLISH', P .. 'inbox:' .. frontend, tokens) end
   end
 end
 
+local APART_BYTES = 4096  -- above which tokens are sent apart: Lua copies and hashes each string that it puts together
+
 -- Sends one frame [[rid, entry id, event]] to each of these frontends that has not expired.
--- `before` are tokens {entry id, JSON, nonce of their start}, whose item comes first in the same frame.
+-- `before` are tokens {entry id, JSON, nonce of their start, how many they are}, whose item comes first in the same
+-- frame. Long ones are a message of their own behind {bytes, items}, in which their item has their number instead.
 local function push(frontends, rid, id, event, before)
-  -- Tokens may be long, and are copied by each concatenation: so there is one.
-  local frame = before
-    and '[["' .. rid .. '","' .. before[1] .. '",' .. before[2] .. ',"' .. before[3]
+  local frame, apart
+  if not before then
+    frame = '[["' .. rid .. '","' .. id .. '",' .. event .. ']]'
+  elseif #before[2] <= APART_BYTES then
+    frame = '[["' .. rid .. '","' .. before[1] .. '",' .. before[2] .. ',"' .. before[3]
       .. '"],["' .. rid .. '","' .. id .. '",' .. event .. ']]'
-    or '[["' .. rid .. '","' .. id .. '",' .. event .. ']]'
-  for _, frontend in ipairs(frontends) do send(frontend, frame) end
+  else
+    apart = before[2]
+    frame = string.format('{"bytes":%d,"items":[["', #apart) .. rid .. '","' .. before[1] .. '",' .. before[4] .. ',"'
+      .. before[3] .. '"],["' .. rid .. '","' .. id .. '",' .. event .. ']]}'
+  end
+  for _, frontend in ipairs(frontends) do send(frontend, frame, apart) end
 end
 
 -- Sends an event to each frontend that reads `rid`.
