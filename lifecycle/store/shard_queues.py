@@ -9,7 +9,7 @@ from lifecycle.store.runner import ScriptRunner, as_text
 FLOWS_LIMIT = 100  # that one call reads; beyond these a place in the order is an estimate
 MOST_FLOWS = 1000  # that are listed
 REQUESTS_LIMIT = 300  # whose costs are read; with as many flows it takes Redis 1.8 ms
-SECS_PER_BUCKET = 10  # of the counters of starts, see take.lua
+SECS_PER_BUCKET = 10  # of the counters of starts, see include/scheduler.lua
 _FIRST_MEAN_TOKENS = 256.0  # see cost.lua
 
 

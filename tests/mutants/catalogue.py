@@ -254,7 +254,7 @@ _QUEUE = (
     ),
     Mutant(
         "take does not ask whether the request is still queued",
-        _LUA + "take.lua",
+        _INCLUDE + "start.lua",
         "  if request.status ~= 'queued' then",
         "  if not request.status then",
         "take starts a request that has ended",
@@ -262,20 +262,20 @@ _QUEUE = (
     Mutant(
         "a repeated take takes more",
         _LUA + "take.lua",
-        "if tonumber(number) == last_number then\n",
-        "if false then\n",
+        "if taken and tonumber(number) == tonumber(last_number) then",
+        "if false then",
     ),
     Mutant(
         "take moves no count",
-        _LUA + "take.lua",
-        "for frontend, rids in pairs(moved) do count_moves(frontend, rids, 'queued', 'running') end\n",
+        _INCLUDE + "start.lua",
+        "  for frontend, rids in pairs(moved) do count_moves(frontend, rids, 'queued', 'running') end\n",
         "",
         "take moves no count",
     ),
     Mutant(
         "take advances no virtual time",
-        _LUA + "take.lua",
-        "  local after = tonumber(secs(math.min(known, reached) + cost / weight_of(record)))\n",
+        _INCLUDE + "scheduler.lua",
+        "  local after = tonumber(secs(before + cost / weight_of(request)))\n",
         "  local after = reached\n",
     ),
     Mutant(
@@ -286,13 +286,13 @@ _QUEUE = (
     ),
     Mutant(
         "a request that starts stays in its flow",
-        _LUA + "take.lua",
+        _INCLUDE + "start.lua",
         "  remove(flow, rid, #body)\n",
         "",
     ),
     Mutant(
         "take begins anew behind the tokens of another attempt",
-        _LUA + "take.lua",
+        _INCLUDE + "start.lua",
         "  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then",
         "  if false then",
     ),
@@ -355,7 +355,7 @@ _READERS = (
 _ORDER = (
     Mutant(
         "take serves the worst priority first",
-        _LUA + "take.lua",
+        _INCLUDE + "front.lua",
         "redis.call('ZRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL)",
         "redis.call('ZREVRANGE', P .. 'levels:' .. model, '0', LAST_LEVEL)",
     ),

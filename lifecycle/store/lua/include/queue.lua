@@ -82,13 +82,19 @@ local function forget_level(model, priority)
   redis.call('HDEL', P .. 'queue:' .. model, 'served:' .. priority)
 end
 
--- Removes requests from their flow, and returns whether they were there. `bytes` are those of their bodies.
-local function dequeue(model, priority, owner, rids, bytes)
-  local flow = flow_key(model, priority, owner)
-  local removed = unless_error('WRONGTYPE', 'ZREM', flow, unpack(rids))
+-- Removes requests from their flow, which may be empty then, and returns whether they were there. `bytes` are those of their
+-- bodies.
+local function remove_from_flow(model, priority, owner, rids, bytes)
+  local removed = unless_error('WRONGTYPE', 'ZREM', flow_key(model, priority, owner), unpack(rids))
   if not removed or removed == 0 then return false end
   count_queued(model, owner, string.format('%d', -removed), -bytes)
-  if redis.call('EXISTS', flow) == 0 then
+  return true
+end
+
+-- Removes requests from their flow, and what is empty without them. Returns whether they were there.
+local function dequeue(model, priority, owner, rids, bytes)
+  if not remove_from_flow(model, priority, owner, rids, bytes) then return false end
+  if redis.call('EXISTS', flow_key(model, priority, owner)) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
     if redis.call('EXISTS', level_key(model, priority)) == 0 then forget_level(model, priority) end
   end
