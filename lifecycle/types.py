@@ -265,6 +265,7 @@ class RequestRecord(NamedTuple):
     start_nonce: str = ""  # of the latest start; empty before it
     lost_start: int = 0  # the last attempt of which Redis has lost a start, when somebody had tokens of it
     webhook: str = ""  # at the end: `waiting` in the outbox, or `dropped` because the outbox was full; empty for none
+    include_usage: str = ""  # `1` if the call asked for a usage chunk in its stream, which a resumed one then has, too
 
     @property
     def counted_as(self) -> Labels:
@@ -355,6 +356,7 @@ class RequestRecord(NamedTuple):
             get("start_nonce", ""),
             int(get("lost_start") or 0),
             get("webhook", ""),
+            get("include_usage", ""),
         )
         return cls._make(values)
 
@@ -382,6 +384,7 @@ _INTERNAL = [
     "error_detail",
     "orphan_events",
     "storage",
+    "include_usage",
     "start_nonce",
     "lost_start",
     "webhook",

@@ -46,11 +46,15 @@ MaySee = Callable[[str | None], bool]
 
 
 class Answer(NamedTuple):
-    """Identify the answer that events belong to. `created_at` is in Unix seconds."""
+    """Identify the answer that events belong to. `created_at` is in Unix seconds.
+
+    `include_usage` is whether the call that a reader resumes has asked for a usage chunk.
+    """
 
     id: str
     model: str
     created_at: float
+    include_usage: bool = False
 
 
 class EventEncoder(Protocol):

@@ -165,6 +165,7 @@ def _admission_request(
         headers=headers.forwarded,
         webhook_url=headers.webhook_url,
         storage=call.storage,
+        include_usage=call.include_usage,
         parent=headers.parent,
         parent_owner=caller.owner,
         openings=endpoint.openings(rid, call),

@@ -131,7 +131,8 @@ async def _encoder(record: RequestRecord, after: TokenId, store: Store) -> Event
     endpoint = BY_NAME.get(record.endpoint)
     if endpoint is None:
         return JsonEventEncoder(record.id)
-    return await endpoint.resumed_encoder(Answer(record.id, record.model, record.created_at), after, store)
+    answer = Answer(record.id, record.model, record.created_at, bool(record.include_usage))
+    return await endpoint.resumed_encoder(answer, after, store)
 
 
 def _is_last_event(record: RequestRecord, after: TokenId) -> bool:

@@ -50,6 +50,7 @@ class NewRequest(NamedTuple):
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: str = ""  # one of Storage
     openings: Sequence[Event] = ()  # the first events of the answer, which say only that it begins
+    include_usage: bool = False  # whether the stream has a chunk with the usage
     webhook_url: str = ""  # gets an event at the end; empty for none
     parent: Parent | None = None  # the request that started this one
     own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none

@@ -122,6 +122,8 @@ class Store(
             fields += ("weight", f"{request.weight:g}")
         if request.admit_by is not None:
             fields += ("quota_slot", 1)
+        if request.include_usage:
+            fields += ("include_usage", 1)
         if request.storage:
             fields += ("storage", request.storage)
             if self.settings.stored_bytes_of_shard:

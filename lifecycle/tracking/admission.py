@@ -43,6 +43,7 @@ class AdmissionRequest(NamedTuple):
     inflight_limit: int = 0  # how many requests the owner may have inflight; 0 for no limit
     headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
     storage: Storage = Storage.NONE
+    include_usage: bool = False  # whether the stream has a chunk with the usage
     openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
     webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
     parent: str = ""  # the id of the request that started this one; empty for none

@@ -228,6 +228,7 @@ class AdmissionControl:
             needs=admit.needs,
             headers=admit.headers,
             storage=admit.storage,
+            include_usage=admit.include_usage,
             openings=admit.openings,
             webhook_url=webhook_url,
             parent=parent,

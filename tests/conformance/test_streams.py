@@ -319,3 +319,14 @@ async def test_a_malformed_wish_is_400(cluster: Cluster, rid: str, name: str, va
     answer = await send(cluster, chat("x"), None, **{"X-Request-Id": rid, name: value})
     assert refusal(answer, 400)["param"] == name
     refusal(await cluster.http.get(f"{cluster.frontends[0].url}/v1/requests/{rid}"), 404)
+
+
+async def test_a_resumed_stream_has_the_usage_that_its_call_asked_for(cluster: Cluster) -> None:
+    asked = chat("one two three", stream_options={"include_usage": True})
+    whole = await cluster.http.post(cluster.frontends[0].url + "/v1/chat/completions", json=asked)
+    rid, blocks = whole.headers["x-request-id"], whole.text.split("\n\n")
+    url = f"{cluster.frontends[1].url}/v1/requests/{rid}/stream"
+    assert '"choices":[],"usage":{' in whole.text
+    assert (await cluster.http.get(url)).text == whole.text
+    behind = await cluster.http.get(url, headers={"Last-Event-ID": "1-1"})
+    assert behind.text == "\n\n".join(blocks[1:])

@@ -25,7 +25,8 @@ class _Completions(ApiEndpoint):
 
     async def resumed_encoder(self, answer: Answer, after: TokenId, store: Store) -> ChunkEncoder:
         progress = await read_progress(store, answer.id, after)
-        return ChunkEncoder(self.name, answer.id, answer.model, int(answer.created_at), False, progress)
+        created = int(answer.created_at)
+        return ChunkEncoder(self.name, answer.id, answer.model, created, answer.include_usage, progress)
 
     def fold(self) -> CompletionFold:
         return CompletionFold(self.name)
