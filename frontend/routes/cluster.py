@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.fastapi.errors import ApiError
@@ -99,4 +99,4 @@ async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus's text format."""
     exporter = request.app.state.exporter
     await exporter.refresh()
-    return Response(await asyncio.to_thread(exporter.render), media_type=CONTENT_TYPE_LATEST)
+    return Response(await asyncio.to_thread(exporter.render), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -189,5 +189,5 @@ def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
         value = math.nan
     if not (0 <= value <= _MAX_SECS) or (value == 0 and not zero):
         name, lowest = name.title(), "from 0" if zero else "above 0"
-        raise invalid_parameter(f"{name} must be a number of seconds {lowest} to {_MAX_SECS:g}", name)
+        raise invalid_parameter(f"{name} must be a number of seconds {lowest} to {_MAX_SECS:,.0f}", name)
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from frontend.transport.call_headers import CallHeaders
+from lifecycle.fastapi.errors import ApiError
 from lifecycle.settings import load
 
 SETTINGS = load(
@@ -54,3 +55,10 @@ def test_a_header_that_repeats_a_setting_changes_nothing(header: str, value: str
 )
 def test_each_header_is_read(header: str, value: str) -> None:
     assert CallHeaders.parse({header: value}, SETTINGS) != CallHeaders.parse({}, SETTINGS)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "", "soon", "2592001"])
+def test_a_limit_that_is_none_is_refused_with_its_range(value: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        CallHeaders.parse({"x-deadline-secs": value}, SETTINGS)
+    assert refused.value.message == "X-Deadline-Secs must be a number of seconds above 0 to 2,592,000"
