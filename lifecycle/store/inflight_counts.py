@@ -21,7 +21,7 @@ OWNED_PAGE = 2000  # of all frontends, by a command
 
 
 class ShardInflight(NamedTuple):
-    """What is inflight in one shard: queued and running by labels, and what the frontends with a lease there hold."""
+    """The requests inflight in one shard: by labels, and for each frontend with a lease there."""
 
     groups: dict[Labels, tuple[int, int]]
     owned: list[bytes]  # frontend and labels, as Redis has them, and both counts in one number, by turns
