@@ -63,9 +63,9 @@ class ReadStart:
         return same_number and bool(known and record.start_nonce) and known != record.start_nonce
 
     def named(self, read: TokenId, feed: RequestFeed) -> StartedAttempt | None:
-        """Return the start of the last token read, or None when nobody here knows it."""
+        """Return the start of the last token read; None when nobody here knows it, or no token of it was read."""
         known = self._known(read, feed)
-        return StartedAttempt(read.attempt, known) if known else None
+        return StartedAttempt(read.attempt, known) if known and self._has_read(read) else None
 
     def _has_read(self, read: TokenId) -> bool:
         """Return whether tokens of this attempt were read."""

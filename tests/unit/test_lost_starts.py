@@ -242,6 +242,24 @@ async def test_a_reader_that_finds_tokens_lost_of_a_start_that_is_not_ends_alone
 
 
 @pytest.mark.leaves_inflight
+async def test_a_reader_that_has_read_nothing_of_a_lost_start_leaves_the_request_to_the_next_one(
+    world: World, feed: RequestFeed
+) -> None:
+    await _started(world)
+    reader = TokenReader(world.store, feed, RateLimiter(), ReaderLimits(1 << 20, 0.1, 1.0))
+    try:
+        await reader.next()
+        assert (reader.attempt, reader.number) == (1, 0)
+        await world.forget_start()
+        reader.mark_stale()
+        assert (await _end_of(reader)).error_type == "state_lost"
+        record = await world.record()
+        assert (record.status, record.lost_start, feed.lost_start) == ("queued", 0, 0)
+    finally:
+        reader.close()
+
+
+@pytest.mark.leaves_inflight
 async def test_an_opening_without_a_nonce_is_read_as_before(world: World, feed: RequestFeed) -> None:
     await _started(world)
     key = f"{world.prefix}tokens:r"
