@@ -49,7 +49,8 @@ class ConcurrencyTuner:
         self._engine = engine
         self._attempts = attempts
         self._controller: ConcurrencyController | None = None
-        self._adapting: asyncio.Task[None] | None = None
+        self.adapting: asyncio.Task[None] | None = None
+        """The task that adapts the slots. The owner ends it; the engine's `waiting()` may swallow its cancellation."""
         self._changed_at = self._looked_at = 0.0
         self._added = 1  # slots, by the last change; negative after a cut
         self._first_events: list[float] = []  # seconds from an attempt's beginning
@@ -58,8 +59,8 @@ class ConcurrencyTuner:
     def begin(self) -> None:
         """Have as many slots as the settings say, else as the engine declares, which has started.
 
-        Where the settings say `auto`, adapt them from now until `end`: at most as many as the engine declares, unless
-        the settings have a maximum.
+        Where the settings say `auto`, adapt them from now until `adapting` is ended: at most as many as the engine
+        declares, unless the settings have a maximum.
         """
         settings, declared = self._settings, declared_concurrency(self._engine)
         if settings.is_auto:
@@ -68,13 +69,9 @@ class ConcurrencyTuner:
                 high = max(low, declared)
             self._controller = ConcurrencyController(low, high)
             self._slots.resize(low)
-            self._adapting = asyncio.create_task(self._run(self._controller), name="concurrency")
+            self.adapting = asyncio.create_task(self._run(self._controller), name="concurrency")
         elif declared is not None and "concurrency" not in settings.model_fields_set:
             self._slots.resize(declared)
-
-    async def end(self, timeout_secs: float) -> bool:
-        """Stop adapting, and return whether that ended within `timeout_secs`: the engine's `waiting()` may not."""
-        return self._adapting is None or not await tasks.end((self._adapting,), timeout_secs)
 
     def note_first_event(self, secs: float) -> None:
         """Note that an attempt has yielded its first event `secs` after its beginning."""

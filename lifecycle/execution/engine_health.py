@@ -51,7 +51,8 @@ class EngineHealth:
         self._failures = 0  # since the engine last produced an event
         self._due_at = float("inf")  # the next probe, by the loop's clock
         self._changed = asyncio.Event()
-        self._probing: asyncio.Task[None] | None = None
+        self.probing: asyncio.Task[None] | None = None
+        """The probe that is under way, a task that the owner ends after `run`. It may swallow its cancellation."""
 
     @property
     def _probe(self) -> Callable[[], Awaitable[object]] | None:
@@ -90,7 +91,10 @@ class EngineHealth:
             self._slots.limit(None)
 
     async def run(self) -> None:
-        """Probe the engine whenever it is due, until cancelled. The engine must have started. Call `end` afterwards."""
+        """Probe the engine whenever it is due, until cancelled. The engine must have started.
+
+        A probe that is under way then goes on: see `probing`.
+        """
         if self._probe is not None:
             self._due_at = float("-inf")
         while True:
@@ -104,13 +108,6 @@ class EngineHealth:
             else:
                 self.error = failure[:_MESSAGE_CHARS]
                 self._back_off()
-
-    async def end(self, timeout_secs: float) -> bool:
-        """Cancel the probe that is under way, if there is one, and return whether it has ended within `timeout_secs`.
-
-        It is a task of its own, so it outlives `run`: a probe that swallows its cancellation runs on.
-        """
-        return self._probing is None or not await tasks.end((self._probing,), timeout_secs)
 
     async def _wait_until_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -126,13 +123,13 @@ class EngineHealth:
         """Return the words of the failure, or None when the engine is healthy, as far as it can tell."""
         if self._probe is None:
             return None
-        if self._probing is None:
-            self._probing = asyncio.create_task(_call(self._probe), name="engine health")
-        await asyncio.wait((self._probing,), timeout=self._timeout_secs)
-        if not self._probing.done():
-            self._probing.cancel()  # if it goes on all the same, the next probe waits for it again
+        if self.probing is None:
+            self.probing = asyncio.create_task(_call(self._probe), name="engine health")
+        await asyncio.wait((self.probing,), timeout=self._timeout_secs)
+        if not self.probing.done():
+            self.probing.cancel()  # if it goes on all the same, the next probe waits for it again
             return f"the engine's health check did not end within {self._timeout_secs:g} seconds"
-        probing, self._probing = self._probing, None
+        probing, self.probing = self.probing, None
         if probing.cancelled():
             return "the engine's health check was cancelled"
         failure = probing.exception()

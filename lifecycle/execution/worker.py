@@ -157,15 +157,15 @@ class Worker:
                 await self._serve()
                 await tasks.end((reaper, subscriptions))
         finally:
-            grace_secs = self.settings.kill_grace_secs
-            if await tasks.end((engine,), grace_secs):
-                self.unended.append("startup()")
-            if not await self._health.end(grace_secs):
-                self.unended.append("health()")
-            if not await self._tuner.end(grace_secs):
-                self.unended.append("waiting()")
+            self.unended += await self._end_engine(engine)
             self.unended += [f"request {rid}" for rid in await self._running.end()]
             await tasks.end((monitor,))
+
+    async def _end_engine(self, engine: asyncio.Task[None]) -> list[str]:
+        """Cancel the calls of the engine that serve no request, all at once, and return those that do not end."""
+        calls = {engine: "startup()", self._health.probing: "health()", self._tuner.adapting: "waiting()"}
+        unended = await tasks.end([call for call in calls if call is not None], self.settings.kill_grace_secs)
+        return [name for call, name in calls.items() if call in unended]
 
     async def _run_engine(self) -> None:
         """Load and start the engine, then watch its health. If that fails, drain; `run` raises the failure."""
