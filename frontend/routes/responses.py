@@ -36,15 +36,14 @@ async def retrieve_response(request: Request, rid: str) -> Response:
     query = request.query_params
     streams = params.one_of(query.get("stream", ""), "stream", _BOOLEANS) == "true"
     after = params.parse_integer(query.get("starting_after"), "starting_after", -1, 0, SEQUENCE_MAX)
-    last_id = headers_of(request.scope).get("last-event-id", "")
+    last_id = headers_of(request.scope).get("last-event-id", "") if streams else ""
     resumed = params.token_id(last_id)
     record = await _read_visible(request, rid)
-    if streams:
-        # An EventSource that connects again has the URL of its first call, so the header is the later position.
-        if last_id:
-            return await _stream(request, record, resumed.number, resumed.attempt)
-        return await _stream(request, record, after + 1)
-    return await _current(request, rid)
+    if not streams:
+        return await _current(request, rid)
+    if last_id:  # an EventSource that connects again has the URL of its first call, so this is the later position
+        return await _stream(request, record, resumed.number, resumed.attempt)
+    return await _stream(request, record, after + 1)
 
 
 async def _stream(request: Request, record: RequestRecord, number: int, attempt: int | None = None) -> Response:

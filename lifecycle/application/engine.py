@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar, overload
 
 from lifecycle.errors import InvalidSetting
@@ -20,6 +20,7 @@ def engine(
     endpoints: Collection[str] | None = None,
     resumable: bool | None = None,
     concurrency: int | None = None,
+    max_model_len: int | Mapping[str, int] | None = None,
     startup: Callable[[], Awaitable[None]] | None = None,
     health: Callable[[], Awaitable[None]] | None = None,
     waiting: Callable[[], Awaitable[int | None]] | None = None,
@@ -31,9 +32,9 @@ def engine(function: EngineT | None = None, /, **declared: Any) -> EngineT | Cal
 
     Use it bare or with what the engine declares: `accepts` are the names of parameters that it takes, or True for all;
     `endpoints` the names of those that it serves; `resumable=True` that it continues behind `context.emitted`;
-    `concurrency` how many requests a worker runs at a time; `startup`, `health`, `waiting` and `aclose` are async
-    functions without arguments, of which `waiting` returns how many requests the engine holds back;
-    `run_in_thread=True` belongs to a synchronous generator function.
+    `concurrency` how many requests a worker runs at a time; `max_model_len` how many tokens a prompt and its answer may
+    have; `startup`, `health`, `waiting` and `aclose` are async functions without arguments, of which `waiting` returns
+    how many requests the engine holds back; `run_in_thread=True` belongs to a synchronous generator function.
 
     The function is returned as it is, with these attributes. Raises InvalidSetting when it cannot be an engine, or
     when an engine declares nothing of that name.

@@ -34,8 +34,8 @@ class Worker:
         self._settings = load_settings(settings)
         self._engine = as_engine(f"the engine {getattr(engine, '__name__', engine)!r}", engine)
         self._models = (model,) if isinstance(model, str) else tuple(model)
-        if not self._models or not all(name.strip() for name in self._models):
-            raise InvalidSetting("model is empty: pass the name of the model, as clients request it")
+        if not self._models or not all(isinstance(name, str) and name.strip() for name in self._models):
+            raise InvalidSetting(f"model is {model!r:.200}: pass the name of the model, as clients request it")
         self._draining = False
         self._worker: execution.Worker | None = None
 

@@ -58,9 +58,9 @@ def position(value: str | None) -> TokenId:
     return found
 
 
-def cancel_mode(value: str) -> CancelMode:
-    """Return a mode of cancelling."""
-    return CancelMode(_one_of("mode", value, tuple(CancelMode)))
+def cancel_mode(value: object) -> CancelMode:
+    """Return a mode of cancelling; None and an empty text are `kill`."""
+    return CancelMode(_one_of("mode", CancelMode.KILL if value in (None, "") else str(value), tuple(CancelMode)))
 
 
 def on_disconnect(value: str) -> OnDisconnect:
@@ -117,8 +117,9 @@ def seconds(name: str, value: float | None) -> float:
 
 def wait_secs(value: float) -> float:
     """Return how long to wait in seconds; 0 does not wait."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InvalidValue(f"wait_secs is {value!r:.200}; it must be a number of seconds from 0", param="wait_secs")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 30 * 86_400:
+        message = f"wait_secs is {value!r:.200}; it must be a number of seconds from 0, of 30 days at most"
+        raise InvalidValue(message, param="wait_secs")
     return float(value)
 
 

@@ -156,14 +156,14 @@ async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Respons
     fields: Mapping[str, Any] = {**request.query_params, **await _body(request)}
     reason = arguments.reason(fields.get("reason"))
     wait_ms = _integer(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
-    mode = arguments.cancel_mode(str(fields.get("mode") or "kill"))
+    mode = arguments.cancel_mode(fields.get("mode"))
     record = await tracker.cancel(record.id, mode, reason, wait_ms / 1000, by=caller.canceller)
     return _json(record.to_json(), 200 if record.status.terminal else 202)
 
 
 async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Response:
     fields = await _body(request)
-    mode = arguments.cancel_mode(str(fields.pop("mode", None) or "kill"))
+    mode = arguments.cancel_mode(fields.pop("mode", None))
     reason = arguments.reason(fields.pop("reason", None))
     dry_run, after = arguments.dry_run(fields.pop("dry_run", None)), str(fields.pop("after", None) or "")
     selector = arguments.selector_of(fields)

@@ -12,6 +12,7 @@ from lifecycle.types import Event
 
 _POINTER_BYTES = 8
 _TEXT_BYTES = getsizeof("")
+_DECODED = 10  # times the bytes in JSON that small objects take
 
 
 def text_bytes(text: str) -> int:
@@ -27,13 +28,14 @@ def event_bytes(event: Event) -> int:
 
 
 def memory_bytes(events: Sequence[Event]) -> int:
-    """Return the memory that decoded events take: several times the bytes of their JSON if they are small objects.
+    """Return the memory that events take: decoded, several times the bytes of their JSON if they are small objects.
 
-    Nothing is encoded for it. Names of fields are not counted, because the decoder shares them. Texts are measured
-    together, which is faster.
+    Nothing is encoded or decoded for it. Names of fields are not counted, because the decoder shares them. Texts are
+    measured together, which is faster. Of those that are encoded still, one object counts as it is, since it may only
+    be passed on, and several events count as much as small objects would take decoded.
     """
     if isinstance(events, EncodedEvents):
-        return len(events.json)
+        return len(events.json) * (1 if events.only_object else _DECODED)
     total = _POINTER_BYTES * len(events)
     try:
         return total + _TEXT_BYTES * len(events) + getsizeof("".join(events))  # type: ignore[arg-type]

@@ -40,6 +40,8 @@ from tests.waiting import wait_until
         ({"older_than_secs": -1}, "older_than_secs"),
         ({"older_than_secs": 1e9}, "older_than_secs"),
         ({"model": "three", "mode": "x"}, "mode"),
+        ({"model": "three", "mode": False}, "mode"),
+        ({"model": "three", "mode": []}, "mode"),
         ({"model": "three", "reason": 5}, "reason"),
         ({"model": "three", "reason": False}, "reason"),
     ],

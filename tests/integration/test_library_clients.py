@@ -82,6 +82,7 @@ async def test_errors_are_those_of_the_tree(cluster: Cluster, kind: str) -> None
             client.cancel("r", mode="x"),
             client.cancel("r", wait_secs=-1),
             client.cancel("r", wait_secs=float("nan")),
+            client.cancel("r", wait_secs=10**400),
             client.cancel_many(),
             client.requests("x"),
         ):

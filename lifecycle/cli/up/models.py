@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 from lifecycle.settings import Settings, SettingsError
@@ -14,14 +15,26 @@ def choose_models(given: Sequence[str], engine: str, settings: Settings) -> tupl
     Raises SettingsError for an empty name, an engine that is not there, or a wrong URL of the upstream, and
     LifecycleError when it lists no models.
     """
-    from worker.engines import find_engine
-
-    find_engine(engine, settings)  # each worker would say the same, after everything has been started
+    _check_engine(engine, settings)
     if any(not model.strip() for model in given):
         raise SettingsError("--model is empty: pass the name of the model, as clients request it")
     if given:
         return tuple(dict.fromkeys(given))
     return asyncio.run(_listed(settings)) if engine == "openai" else ("echo",)
+
+
+def _check_engine(engine: str, settings: Settings) -> None:
+    """Raise SettingsError for an engine that is not there: each worker would say so, after everything has been started.
+
+    A worker looks for modules in the current directory first. What this process has still to import is not there.
+    """
+    from worker.engines import find_engine
+
+    path = sys.path.copy()
+    try:
+        find_engine(engine, settings)
+    finally:
+        sys.path[:] = path
 
 
 async def _listed(settings: Settings) -> tuple[str, ...]:
