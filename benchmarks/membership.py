@@ -212,7 +212,7 @@ async def _populate(store: Store, size: int) -> None:
                 command
                 for prefix in store.keys.prefixes
                 for command in (
-                    ("HSET", f"{prefix}counts", f"{replica} {_GROUP}", 1),
+                    ("HSET", f"{prefix}counts:{replica}", _GROUP, 1),
                     ("HSET", f"{prefix}inflight:{replica}", "r", ""),
                     ("HINCRBY", f"{prefix}group_counts", _GROUP, 1),
                 )

@@ -57,7 +57,7 @@ async def _calls(redis: EmbeddedRedis, store: Store, sizes: tuple[int, ...]) -> 
             lambda: store.reconcile_shard(0, worker, Role.WORKER, models=[_SERVED]),
             lambda: store.expire(0),
             lambda: store.count_inflight(0),
-            lambda: store.count_running(0),
+            lambda: store.count_held(0, Role.FRONTEND),
             store.roster,
         )
         table.add(str(replicas), *[await _mean_us(redis, call) for call in measured])

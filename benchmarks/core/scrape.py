@@ -63,9 +63,9 @@ async def _join(store: Store, frontends: int, workers: int) -> None:
         frontend = f"frontend-{number:012x}"
         await join(store, frontend, Role.FRONTEND, {"models": [], "started_at": 1.0, "counted": {}})
         await store.commands.execute_many(
-            ("HINCRBY", f"{prefix}{name}", field, _QUEUED)
+            ("HINCRBY", f"{prefix}{name}", _LABELS, _QUEUED)
             for prefix in store.keys.prefixes
-            for name, field in (("counts", f"{frontend} {_LABELS}"), ("group_counts", _LABELS))
+            for name in (f"counts:{frontend}", "group_counts")
         )
     for number in range(workers):
         worker = f"worker-{number:012x}"

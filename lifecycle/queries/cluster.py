@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import orjson
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.records import Replica
-from lifecycle.store.inflight_counts import ShardInflight, owned_by_frontend
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, RequestRecord, Role
@@ -103,40 +102,32 @@ class Filter(NamedTuple):
 
 async def inflight(store: Store, model: str = "") -> Inflight:
     """Count the requests inflight of one model, or of all."""
-    shards = range(store.settings.shards)
-    now, listed, read = await asyncio.gather(
-        store.now(), store.listed_leases(Role.FRONTEND), asyncio.gather(*map(store.read_inflight, shards))
+    now, listed, groups, own = await asyncio.gather(
+        store.now(),
+        store.listed_leases(Role.FRONTEND),
+        _groups(store, model),
+        _held(store, Role.FRONTEND, model),
     )
-    groups, own = _summed((shard.groups for shard in read), model), owned_by_frontend(read, model)
     return Inflight(groups, [(entry, own.get(entry.id, 0)) for entry in listed], now)
 
 
-async def _groups(store: Store) -> dict[Labels, Count]:
+async def _groups(store: Store, model: str = "") -> dict[Labels, Count]:
     """Count by labels, from one sum in each shard."""
-    return _summed(await asyncio.gather(*map(store.count_inflight, range(store.settings.shards))))
-
-
-def _summed(shards: Iterable[dict[Labels, tuple[int, int]]], model: str = "") -> dict[Labels, Count]:
     groups: dict[Labels, Count] = defaultdict(Count)
-    for counts in shards:
+    for counts in await asyncio.gather(*(store.count_inflight(shard) for shard in range(store.settings.shards))):
         for labels, (queued, running) in counts.items():
             if not model or labels.model == model:
                 groups[labels] += Count(queued, running)
     return dict(groups)
 
 
-async def _held(store: Store, shard: int) -> tuple[ShardInflight, dict[str, int]]:
-    """Return what frontends hold and workers run in one shard."""
-    return await asyncio.gather(store.read_inflight(shard), store.count_running(shard))
-
-
-def _by_replica(read: Sequence[tuple[ShardInflight, dict[str, int]]]) -> dict[str, int]:
-    """Return how many requests each replica holds in these shards; one that holds none may be missing."""
-    held = owned_by_frontend(owned for owned, _ in read)
-    for _, running in read:
-        for member, number in running.items():
-            name = replica_of(member)
-            held[name] = held.get(name, 0) + number
+async def _held(store: Store, role: Role, model: str = "") -> dict[str, int]:
+    """Return how many requests each replica holds in all shards; one that holds none may be missing."""
+    held: dict[str, int] = defaultdict(int)
+    shards = range(store.settings.shards)
+    for counts in await asyncio.gather(*(store.count_held(shard, role, model) for shard in shards)):
+        for member, number in counts.items():
+            held[replica_of(member)] += number
     return held
 
 
@@ -150,19 +141,19 @@ async def replica(store: Store, id: str) -> Replica | None:
     entry = next((entry for entry in (await store.roster()).replicas if entry.id == id), None)
     if entry is None:
         return None
-    asked = (_held(store, shard) for shard in range(store.settings.shards))
-    read = []
-    for held in await asyncio.gather(*asked, return_exceptions=True):
-        if not isinstance(held, BaseException):
-            read.append(held)
-        elif not isinstance(held, StoreUnavailable):
-            raise held
-    return _replica(entry, _by_replica(read).get(id, 0))
+    asked = (store.count_held(shard, Role(entry.role)) for shard in range(store.settings.shards))
+    counts = await asyncio.gather(*asked, return_exceptions=True)
+    for count in counts:
+        if isinstance(count, BaseException) and not isinstance(count, StoreUnavailable):
+            raise count
+    held = (number for count in counts if isinstance(count, dict) for m, number in count.items() if replica_of(m) == id)
+    return _replica(entry, sum(held))
 
 
 async def _replicas(store: Store, roster: Roster, details: bool = True) -> list[Replica]:
-    shards = range(store.settings.shards if details else 0)
-    held = _by_replica(await asyncio.gather(*(_held(store, shard) for shard in shards)))
+    held: dict[str, int] = {}
+    for own in await asyncio.gather(*(_held(store, role) for role in Role if details)):
+        held |= own
     return [_replica(entry, held.get(entry.id, 0)) for entry in roster.replicas]
 
 

@@ -91,7 +91,7 @@ SHARD_KEYS = (
     ),
     Key("taken", "hash", "members removed by the reaper", "worker → number, nonce and rids of its last take"),
     Key("inflight:", "hash", "deleted by the reaper after its lease", "<frontend>: rid → labels"),
-    Key("counts", "hash", "members removed by the reaper", "<frontend> <labels> → queued + 2^26 * running"),
+    Key("counts:", "hash", "deleted by the reaper after its lease", "<frontend>: labels → queued + 2^26 * running"),
     Key("group_counts", "hash", "permanent, bounded by labels", "the sum of `counts` of all frontends"),
     Key("reading:", "set", "deleted by the reaper after its lease", "<frontend>: rids of others that it reads"),
     Key("running:", "hash", "deleted by the reaper after its lease", "<worker>: rid → frontends that read it"),

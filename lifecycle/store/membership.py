@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -25,9 +26,10 @@ from lifecycle.store.results import (
     RosterEntry,
     Swept,
     UnservedModel,
+    queued_and_running,
 )
 from lifecycle.store.runner import ScriptRunner, as_text
-from lifecycle.types import Role
+from lifecycle.types import Labels, Role
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,8 @@ ENDS_LIMIT = 10
 _FORGET_LIMIT = 150  # expired records that leave the listings
 EXPIRE_LIMIT = 40
 MODELS_PAGE = 100  # models that one sweep examines
-MEMBERS_PAGE = 500  # workers whose requests, or replicas whose leases, are read at once
+LOST_PAGE = 500  # frontends without a lease whose counts are read at once
+MEMBERS_PAGE = 500  # replicas whose requests, or leases, are read at once
 LISTED_PAGE = 200  # replicas whose announcements are read at once
 FIGURES = ("counted", "probe_in_secs")
 """Name what a replica announces that changes all the time, for display: no other reads the list because of it."""
@@ -269,15 +272,35 @@ class Membership(ScriptRunner):
         )
         return Swept(int(reply[0]), bool(reply[1]), int(reply[2]))
 
-    async def count_running(self, shard: int) -> dict[str, int]:
-        """Return how many requests each worker runs in one shard, without those that run none.
+    async def count_inflight(self, shard: int) -> dict[Labels, tuple[int, int]]:
+        """Return how many requests are queued and running in one shard, of the frontends with a lease there.
 
-        They are named as the shard knows them. It is read in pages. Raises StoreUnavailable.
+        The cost does not grow with the number of frontends, but with that of those that have lost their lease and are
+        not cleaned up; these are read in pages. Raises StoreUnavailable.
         """
-        running: dict[str, int] = {}
-        async for flat in self._lease_pages("members", self._prefixes[shard], Role.WORKER):
-            running |= {as_text(name): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
-        return running
+        totals: dict[str, int] = defaultdict(int)
+        first, examined = 0, LOST_PAGE
+        while examined == LOST_PAGE:
+            examined, *flat = await self._call(
+                "count_inflight", self._prefixes[shard], self.settings.lease_secs, first, LOST_PAGE
+            )
+            for labels, number in zip(flat[::2], flat[1::2], strict=True):
+                totals[as_text(labels)] += int(number)
+            first += LOST_PAGE
+        return {
+            Labels(*orjson.loads(labels)): queued_and_running(number) for labels, number in totals.items() if number > 0
+        }
+
+    async def count_held(self, shard: int, role: Role, model: str = "") -> dict[str, int]:
+        """Return how many requests each replica of one role holds in one shard, without those that hold none.
+
+        They are named as the shard knows them. Of frontends, only the requests of `model` count, if one is given. It is
+        read in pages. Raises StoreUnavailable.
+        """
+        held: dict[str, int] = {}
+        async for flat in self._lease_pages("members", self._prefixes[shard], role, model):
+            held |= {as_text(name): int(number) for name, number in zip(flat[::2], flat[1::2], strict=True)}
+        return held
 
     async def _lease_pages(self, script: str, prefix: str, role: Role, *args: str) -> AsyncIterator[list[Any]]:
         """Yield what a script returns of each page of the leases of one role. Raises StoreUnavailable."""

@@ -9,7 +9,6 @@ import orjson
 from lifecycle.encoding import encode_events, encode_json
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail
 from lifecycle.store.contents import Contents
-from lifecycle.store.inflight_counts import InflightCounts
 from lifecycle.store.instructions import Instructions
 from lifecycle.store.listings import Listings
 from lifecycle.store.local_starts import LocalStarts
@@ -44,7 +43,6 @@ from lifecycle.types import (
 
 class Store(
     Membership,
-    InflightCounts,
     Instructions,
     Queues,
     Listings,

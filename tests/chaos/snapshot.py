@@ -54,12 +54,9 @@ for _, rid in ipairs(redis.call('ZRANGE', P .. 'created', 0, -1)) do
     replicas[values[3]], replicas[values[4]] = true, true
   end
 end
-for _, pair in ipairs(pairs_of(P .. 'counts')) do
-  local replica, labels = string.match(pair[1], '^(%S+) (.*)$')
-  if replicas[replica] and pair[2] ~= '0' then counts[#counts + 1] = {replica, labels, pair[2]} end
-end
 for replica in pairs(replicas) do
   if replica ~= '' then
+    counts[#counts + 1] = {replica, pairs_of(P .. 'counts:' .. replica)}
     members[#members + 1] = {replica, redis.call('HKEYS', P .. 'inflight:' .. replica)}
     running[#running + 1] = {replica, redis.call('HKEYS', P .. 'running:' .. replica)}
   end
@@ -118,7 +115,7 @@ async def read_shard(store: Store, shard: int, replicas: Collection[str] = ()) -
     data: dict[str, Any] = json.loads(raw)
     return Shard(
         records={rid: Record(*values) for rid, values in data["records"]},
-        counts=_by_status(data["counts"]),
+        counts={replica: _by_status(fields) for replica, fields in data["counts"]},
         members={replica: set(rids) for replica, rids in data["members"]},
         running={replica: set(rids) for replica, rids in data["running"]},
         totals={tuple(json.loads(field)): int(n) for field, n in data["totals"]},
@@ -127,10 +124,10 @@ async def read_shard(store: Store, shard: int, replicas: Collection[str] = ()) -
     )
 
 
-def _by_status(fields: list[tuple[str, str, str]]) -> dict[str, dict[tuple[str, ...], int]]:
-    counts: dict[str, dict[tuple[str, ...], int]] = {}
-    for replica, labels, number in fields:
+def _by_status(fields: list[list[str]]) -> dict[tuple[str, ...], int]:
+    counts: dict[tuple[str, ...], int] = {}
+    for labels, number in fields:
         for status, count in zip(("queued", "running"), queued_and_running(int(number)), strict=True):
             if count:
-                counts.setdefault(replica, {})[status, *json.loads(labels)] = count
+                counts[status, *json.loads(labels)] = count
     return counts

@@ -71,8 +71,8 @@ async def _grows_after_its_end(store: Store, prefix: str) -> None:
 async def _is_counted_for_ever(store: Store, prefix: str) -> None:
     frontend = next(entry.id for entry in (await store.roster()).replicas if entry.role == "frontend")
     labels = '["echo","chat_completions","stream"]'
-    for counts, field in (("counts", f"{frontend} {labels}"), ("group_counts", labels)):
-        await store.commands.execute("HINCRBY", prefix + counts, field, 1)
+    for counts in (f"counts:{frontend}", "group_counts"):
+        await store.commands.execute("HINCRBY", prefix + counts, labels, 1)
 
 
 @pytest.mark.parametrize(

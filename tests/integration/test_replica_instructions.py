@@ -14,7 +14,7 @@ import pytest
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
-from lifecycle.types import ReplicaAction
+from lifecycle.types import ReplicaAction, Role
 from tests.chaos.engines import numbers
 from tests.chaos.signatures import text_of
 from tests.cluster import Cluster, Process, running
@@ -117,7 +117,7 @@ async def test_a_worker_is_drained_from_another_replica(settings: Settings, tmp_
             assert await leaving.process.wait() == 0
         assert await listed(cluster, leaving) == {}
         async with open_store(settings) as store:
-            assert answer.json()["id"] not in await store.count_running(0)
+            assert answer.json()["id"] not in await store.count_held(0, Role.WORKER)
         assert "is told to drain by anonymous" in leaving.log.read_text()
         cluster.workers.remove(leaving)
 

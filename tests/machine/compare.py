@@ -178,12 +178,10 @@ class Comparison:
 
     async def _check_counts(self, frontend: str) -> None:
         counts: Counter[str] = Counter()
-        for field, number in _pairs(await self._do("HGETALL", "counts")):
-            name, _, labels = _text(field).partition(" ")
-            if name == frontend:
-                queued, running = queued_and_running(int(number))
-                counts["queued" + labels] += queued
-                counts["running" + labels] += running
+        for labels, number in _pairs(await self._do("HGETALL", f"counts:{frontend}")):
+            queued, running = queued_and_running(int(number))
+            counts["queued" + _text(labels)] += queued
+            counts["running" + _text(labels)] += running
         held = [r for r in self.reference.requests.values() if r.frontend == frontend and not r.terminal]
         assert counts == Counter(r.status + orjson.dumps(tuple(r.labels)).decode() for r in held)
         inflight = await self._do("HKEYS", f"inflight:{frontend}")

@@ -15,6 +15,7 @@ import orjson
 
 from lifecycle.execution.preemption import MOST_PREEMPTIONS
 from lifecycle.store import script_loader
+from lifecycle.store.results import queued_and_running
 from lifecycle.types import MOST_PRIORITY
 from tests.leaks import leaks
 from tests.simulation import queue_rules
@@ -24,7 +25,6 @@ from tests.simulation.server.server import Server
 from tests.simulation.server.values import Hash, SortedSet, Stream
 from tests.simulation.story import Story
 from tests.simulation.trees import Trees
-from tests.spec.observed import counts_of
 from tests.spec.replay import Replay
 
 TERMINAL = (b"completed", b"failed", b"cancelled")
@@ -158,7 +158,6 @@ class _Shard:
     """One shard's data at one moment."""
 
     def __init__(self, database: Database, prefix: bytes) -> None:
-        self._database = database
         self._values = database.values
         self._prefix = prefix
         begin = prefix + b"request:"
@@ -186,15 +185,17 @@ class _Shard:
         held: dict[bytes, set[bytes]] = {}
         for rid, record in self._inflight.items():
             held.setdefault(record.get(b"frontend", b""), set()).add(rid)
-        counts, members = counts_of(self._database, self._prefix), self._named(b"inflight:")
-        for frontend in dict.fromkeys([*held, *(name.encode() for name in counts), *members]):
+        counts, members = self._named(b"counts:"), self._named(b"inflight:")
+        for frontend in dict.fromkeys([*held, *counts, *members]):
             rids = held.get(frontend, set())
             counted = set(members.get(frontend, ()))
             if counted != rids:
                 note(f"{frontend.decode()} is counted for {_texts(counted)} and holds {_texts(rids)}")
             states = Counter(self._inflight[rid][b"status"].decode() for rid in rids)
-            queued, running = counts.get(frontend.decode(), (0, 0))
-            shown = +Counter(queued=queued, running=running)
+            shown: Counter[str] = Counter()
+            for number in counts.get(frontend, {}).values():
+                queued, running = queued_and_running(int(number))
+                shown += Counter(queued=queued, running=running)
             if shown != states:
                 note(f"{frontend.decode()} counts {dict(shown)} and holds {dict(states)}")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import orjson
 
 from lifecycle.store.results import queued_and_running
@@ -60,13 +58,11 @@ def _stream(stream: Stream) -> tuple[tuple[Start, ...], tuple[Token, ...], bool]
     return tuple(starts), tuple(text), stream.last_id == HIGHEST
 
 
-def counts_of(database: Database, prefix: bytes) -> dict[str, tuple[int, int]]:
-    """Return how many queued and running requests are counted as each frontend's, of those that have any."""
-    counts = database.values.get(prefix + b"counts")
-    numbers: Counter[str] = Counter()
-    for field, number in counts.items() if isinstance(counts, Hash) else ():
-        numbers[field.partition(b" ")[0].decode()] += int(number)
-    return {frontend: queued_and_running(number) for frontend, number in numbers.items() if number}
+def counted_of(database: Database, prefix: bytes, frontend: bytes) -> tuple[int, int]:
+    """Return how many queued and running requests are counted as a frontend's."""
+    counts = database.values.get(prefix + b"counts:" + frontend)
+    number = sum(int(value) for value in counts.values()) if isinstance(counts, Hash) else 0
+    return queued_and_running(number)
 
 
 def ends_of(database: Database, prefix: bytes) -> int:

@@ -6,7 +6,6 @@ of it, with the same answer; and the counts must be those of the requests.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import orjson
 from lifecycle.store import script_loader
 from tests.simulation.server.database import Database
 from tests.spec import scripts
-from tests.spec.observed import counts_of, ends_of, observe
+from tests.spec.observed import counted_of, ends_of, observe
 from tests.spec.record import QUEUED, RUNNING, Record, Start
 
 Allowed = tuple[Record, str | None]  # the record afterwards, and the answer; None for any
@@ -42,17 +41,17 @@ class Replay:
         name = script_loader.name_of(args[1].decode())
         prefix, given = args[3], [arg.decode(errors="replace") for arg in args[4:]]
         rids: dict[bytes, None] = {}
-        counts = False
+        counts: dict[bytes, None] = {}
         for key in touched:
             kind, _, rest = key.removeprefix(prefix).partition(b":")
             if kind in (b"request", b"tokens"):
                 rids[rest] = None
             elif kind in (b"counts", b"totals"):
-                counts = True
+                counts[rest] = None
         for rid in rids:
             self._compare(name, prefix, rid, given, _answer(reply))
         if counts:
-            self._compare_counts(prefix)
+            self._compare_counts(prefix, [frontend for frontend in counts if frontend])
 
     def _compare(self, name: str, prefix: bytes, rid: bytes, given: list[str], answer: str) -> None:
         before = self._known.get((prefix, rid), Record())
@@ -74,13 +73,13 @@ class Replay:
     def _is_fenced(self, prefix: bytes) -> Callable[[str], bool]:
         return lambda replica: prefix + b"fenced:" + replica.encode() in self._database.values
 
-    def _compare_counts(self, prefix: bytes) -> None:
+    def _compare_counts(self, prefix: bytes, frontends: Sequence[bytes]) -> None:
         known = [record for (where, _), record in self._known.items() if where == prefix]
-        has, shown = Counter(record.counted for record in known), counts_of(self._database, prefix)
-        for name in sorted({str(counted[0]) for counted in has if counted} | set(shown)):
-            states = has[name, QUEUED], has[name, RUNNING]
-            if (number := shown.get(name, (0, 0))) != states:
-                self._note(f"spec: {name} counts {number} queued and running, and has {states}")
+        for frontend in frontends:
+            name = frontend.decode()
+            states = tuple(sum(record.counted == (name, status) for record in known) for status in (QUEUED, RUNNING))
+            if (shown := counted_of(self._database, prefix, frontend)) != states:
+                self._note(f"spec: {name} counts {shown} queued and running, and has {states}")
         ends = sum(record.ends for record in known)
         if (counted := ends_of(self._database, prefix)) != ends:
             self._note(f"spec: {counted} ends are counted, and {ends} requests have ended")

@@ -247,7 +247,7 @@ async def test_a_replica_that_renews_its_lease_while_pages_are_read_is_in_one_of
         return reply
 
     monkeypatch.setattr(store, "_call", renewed_in_between)
-    assert set(await store.count_running(0)) == names
+    assert set(await store.count_held(0, Role.WORKER)) == names
     read[0] = 0
     assert {entry.id for entry in await store.listed_leases(Role.WORKER)} == names
     assert read[0] > 2

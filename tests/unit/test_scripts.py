@@ -143,7 +143,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "expire": lambda s: s.expire(0),
     "count_inflight": lambda s: s.count_inflight(0),
     "leave": lambda s: s.leave("w", Role.WORKER),
-    "members": lambda s: s.count_running(0),
+    "members": lambda s: s.count_held(0, Role.WORKER),
     "cancel": lambda s: s.cancel("r", CancelMode.KILL, "why"),
     "confirm": lambda s: s.run("confirm", s.keys.prefixes[0]),
     "configure": lambda s: s.configure("max_attempts", 1),

@@ -112,9 +112,9 @@ class World:
             await store.command("ZADD", prefix + key, score, member)
         await store.command("HSET", f"{prefix}queued:{MODEL}", "", 1)
         await store.command("HSET", f"{prefix}queued_bytes", MODEL, 2)
-        (labels, _) = await store.command("HGETALL", f"{prefix}group_counts")
-        for key, field in (("group_counts", labels), ("counts", b"f0 " + labels)):
-            await store.command("HSET", prefix + key, field, 1)  # one that is queued
+        (labels, _) = await store.command("HGETALL", f"{prefix}counts:f0")
+        for key in (f"{prefix}counts:f0", f"{prefix}group_counts"):
+            await store.command("HSET", key, labels, 1)  # one that is queued
 
     async def append(self, number: int, *, rid: str = "r", worker: str = "w0", attempt: int = 1) -> str:
         """One token; 'accepted' or why not."""
@@ -168,10 +168,8 @@ class World:
 
     async def counts(self, frontend: str) -> dict[str, int]:
         """Return the number of requests of a frontend, by status."""
-        flat = await self.store.command("HGETALL", self.prefix + "counts")
-        fields = zip(flat[::2], flat[1::2], strict=True)
-        own = sum(int(number) for field, number in fields if field.partition(b" ")[0] == frontend.encode())
-        queued, running = queued_and_running(own)
+        flat = await self.store.command("HGETALL", f"{self.prefix}counts:{frontend}")
+        queued, running = map(sum, zip((0, 0), *(queued_and_running(int(n)) for n in flat[1::2]), strict=True))
         return {status: n for status, n in (("queued", queued), ("running", running)) if n}
 
     async def totals(self) -> dict[tuple[str, str], int]:

@@ -15,7 +15,7 @@ _SCAN_COUNT = 500
 _SAMPLE = 2000
 _SHOWN = 3
 _OF_A_REQUEST = frozenset({"request:", "body:", "tokens:", "readers:"})
-_OF_A_REPLICA = frozenset({"inflight:", "running:", "pending_cancellations:"})
+_OF_A_REPLICA = frozenset({"inflight:", "counts:", "running:", "pending_cancellations:"})
 _EXPIRING = frozenset(
     {"replica:", "fenced:", "named:", "item:", "quota_slots:", "ended_slots:", "children:", "ended_parent:"}
     | {"stored:", "stored_bytes:", "webhooks", "webhook:"}

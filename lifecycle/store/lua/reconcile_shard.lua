@@ -27,8 +27,6 @@ local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
   epoch = secs(now) .. '-' .. replica
   redis.call('SET', P .. 'epoch', epoch)
-  -- Where a field is longer than 64 bytes, Redis finds each field at once; else it goes through up to 512 of them.
-  redis.call('HSET', P .. 'counts', '- a field that makes Redis keep these numbers as a table, not as a list', '0')
 end
 
 local joins = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
