@@ -158,7 +158,7 @@ CHANNELS = (
     ),
     Channel("frontend:<frontend>", "all", "`instruction`: there is one for it, which its heartbeat reads"),
     Channel(
-        "inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`, and long tokens behind theirs"
+        "inbox:<frontend>", "shard", "frames `[[rid, entry id, tokens or event], …]`; long tokens as a message behind"
     ),
 )
 

@@ -118,8 +118,10 @@ def _items(frames: Sequence[bytes | list[Any]]) -> list[Any]:
     for frame in frames:
         try:
             unpacked: Any = orjson.loads(frame) if isinstance(frame, bytes) else frame
-            if len(frames) == 1 and type(unpacked) is list:
-                return unpacked
+            if type(unpacked[0]) is not list:
+                raise ValueError("no item")  # such as tokens whose head was not seen
+            if len(frames) == 1:
+                return list(unpacked)
             for item in unpacked:
                 rid, payload = item[0], item[2]
                 before = last.get(rid)

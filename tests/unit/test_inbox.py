@@ -123,6 +123,14 @@ async def test_long_tokens_are_a_message_of_their_own_behind_their_frame(
     ], "tokens that have not come are left out, which readers see by the numbers"
 
 
+@pytest.mark.parametrize("others", [[], [b'[["a","1-1",["x"]]]']])
+def test_tokens_whose_head_was_not_seen_are_one_line_of_the_log(
+    others: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _items([b'["one","two","three"]', *others]) == [["a", "1-1", ["x"]] for _ in others]
+    assert len(caplog.records) == 1
+
+
 def test_events_that_are_decoded_late_are_checked_then() -> None:
     events = EncodedEvents(b'["x",{"a":1}]', 2)
     assert (len(events), events[0], events[1:], [*events]) == (2, "x", [{"a": 1}], ["x", {"a": 1}])

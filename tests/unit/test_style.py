@@ -15,6 +15,7 @@ PACKAGES = ("lifecycle", "frontend", "worker")
 ALL_PYTHON = (*PACKAGES, "tests", "benchmarks")
 LONGEST_FILE = 400
 
+SLOW = (pytest.mark.slow, pytest.mark.timeout(300))
 TYPED_EXAMPLES = ("examples/agent.py", "examples/autoscale.py", "examples/whole_surface.py")
 
 
@@ -23,8 +24,8 @@ TYPED_EXAMPLES = ("examples/agent.py", "examples/autoscale.py", "examples/whole_
     [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        pytest.param(["mypy"], marks=pytest.mark.slow, id="mypy"),  # a minute without its cache
-        pytest.param(["mypy", "--strict", *TYPED_EXAMPLES], marks=pytest.mark.slow, id="mypy of examples"),
+        pytest.param(["mypy"], marks=SLOW, id="mypy"),  # a minute without its cache
+        pytest.param(["mypy", "--strict", *TYPED_EXAMPLES], marks=SLOW, id="mypy of examples"),
         ["lint-imports", "--no-cache"],
     ],
     ids=lambda command: " ".join(command[:2]),

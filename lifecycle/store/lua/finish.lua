@@ -71,7 +71,8 @@ if not closed and remainder_id ~= '' and number < tonumber(last) then
     at = string.format('%d', now * 1000 + 0.5)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-      preceding = {remainder_id, remainder, record.start_nonce or '', string.format('%d', tonumber(last) - tonumber(remainder_base))}
+      preceding = {remainder_id, remainder, record.start_nonce or '',
+        string.format('%d', tonumber(last) - tonumber(remainder_base))}
     end
     if first == '1' then record.first_token_at = secs(now) end
     number = tonumber(last)

@@ -4,8 +4,7 @@
 local CLOSED = '18446744073709551615'  -- the largest part of an entry id
 local END_ID = '18446744073709551615-18446744073709551615'  -- the largest id: its entry closes the stream
 
--- Returns the number of the last token, the time of the last entry (milliseconds), whether the stream is closed, and
---         the
+-- Returns the number of the last token, the time of the last entry (milliseconds), whether the stream is closed, and the
 -- attempt of the last entry. `<attempt>-<CLOSED>` ends an attempt that was requeued; its field `g` is the number of the
 -- last token. Every entry has a second field `at`, except the one that closes the stream.
 local function stream_end(rid)
