@@ -24,8 +24,8 @@ from lifecycle.tokens.flush_pacer import FlushPacer
 
 log = logging.getLogger(__name__)
 
-# Of one flush, which keeps Redis busy for two milliseconds at most: for a request it needs 8 microseconds, or 15 with
-# the first token, and for a kibibyte up to 12. The last entry may exceed the bytes, which costs half of one more.
+# Of one flush, which keeps Redis busy for about two milliseconds at most: for a request it needs 8 microseconds, or 15
+# with the first token, and for a kibibyte up to 12. It ends with the entry that reaches the bytes, however long.
 FLUSH_REQUESTS = 100
 FLUSH_BYTES = 48 * 1024
 TOKEN_BYTES = 256  # a longer event counts as several tokens, so the following are bounds in bytes too
