@@ -18,7 +18,7 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
-from lifecycle.store.new_request import NewRequest, Parent
+from lifecycle.store.new_request import NewRequest, Parent, ShareLimits
 from lifecycle.store.quota_slots import QuotaSlots
 from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
@@ -75,6 +75,27 @@ def _take_overdue(*rids: str) -> Callable[[World], Awaitable[Call]]:
         return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
 
     return prepare
+
+
+async def _take_of_models(world: World) -> Call:
+    """One request has a stream, some are counted for further limits, and two models have two levels each."""
+    other, limits = (
+        Labels("m2", "chat_completions", "stream"),
+        ShareLimits(100, 100_000, 1_000_000, 100, 100_000, 1_000_000),
+    )
+    await world.run("moved", owner="acme")
+    await world.store.requeue("moved", "w0", 1)
+    await world.admit("r1", owner="b", share_limits=limits, deadline_secs=60.0)
+    await world.admit("r2", owner="b", priority=2, share_limits=limits)
+    await world.admit("r3", owner="c", labels=other, share_limits=limits)
+    await world.admit("r4", owner="c", labels=other, priority=2)
+    return lambda: world.store.take(0, "w0", 9, "nonce-01", [MODEL, "m2"], 8)
+
+
+async def _take_for_better(world: World) -> Call:
+    await world.admit("r0", priority=3)
+    await world.admit("r1", priority=-1)
+    return lambda: world.store.take(0, "w0", 9, "nonce-01", [MODEL], 1, gives_up=2)
 
 
 async def _take_nothing(world: World) -> Call:
@@ -265,6 +286,8 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "take overdue": _take_overdue("overdue"),
     "take before overdue": _take_overdue("r0", "overdue", "r1"),
     "take behind overdue": _take_overdue("overdue", "r0", "r1"),
+    "take of models": _take_of_models,
+    "take for better": _take_for_better,
     "take nothing": _take_nothing,
     "append": _append,
     "finish": _finish(**_EVERYTHING),
