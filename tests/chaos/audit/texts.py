@@ -24,7 +24,9 @@ def faults_of(history: History, calls: Sequence[Call]) -> Iterator[str]:
         if call.stream and call.how is How.WHOLE and not call.done:
             yield f"a stream ended in order without [DONE] at {call.completed_at:.2f} s"
     chains = list(_chains(readers))
-    if not history.may_have_lost(min(call.invoked_at for call in calls), max(call.completed_at for call in calls)):
+    if history.may_have_lost(min(call.invoked_at for call in calls), max(call.completed_at for call in calls)):
+        chains = [chain for chain in chains if chain.call.error != "state_lost"]  # it says that this is no answer
+    else:
         yield from _different_tokens(readers)
     if asked is not None:
         yield from _wrong_text(asked, chains, cut_short=cut_short)
