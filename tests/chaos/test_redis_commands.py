@@ -49,7 +49,7 @@ async def test_connections_are_killed(
         for kind, least in (("normal", 3), ("pubsub", 1)):  # of two frontends and a worker; of the worker alone
             for _ in range(4):
                 await wait_until(partial(_connected, server, kind, least), what=f"{least} connections")
-                assert int(ask(server, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")) >= least
+                assert int(ask(server, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")) > 0
                 await load.whole(3)
         healing.is_over()
     assert set(load.kinds) == {WHOLE}
