@@ -210,6 +210,7 @@ class Load:
 
     async def _same_id(self, rid: str, asked: Asked) -> str:
         """Make the same call a second time, elsewhere, while the first is under way."""
+        answered = 0  # the first one's connection may break before there is a second
         async with self._recorder.admit(self._any(), rid, asked) as exchange:
             await _read_some(exchange, 1)
             async with self._recorder.admit(self._any(), rid, asked) as second:
