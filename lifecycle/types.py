@@ -110,6 +110,9 @@ class OnDisconnect(StrEnum):
     CONTINUE = "continue"
 
 
+USUAL_EFFECT = OnDisconnect.CANCEL.value  # of a disconnect, which a new record leaves out
+
+
 class Endpoint(StrEnum):
     """The endpoint that a request came to."""
 
@@ -324,7 +327,7 @@ class RequestRecord(NamedTuple):
             float(at) if (at := get("cancel_requested_at")) else None,
             get("cancel_reason") or None,
             get("cancel_mode") or None,
-            get("on_disconnect", OnDisconnect.CANCEL.value),
+            get("on_disconnect", USUAL_EFFECT),
             get("frontend") or None,
             get("worker") or None,
             int(get("attempt") or 0),

@@ -13,7 +13,7 @@ METHODS = ("startup", "health", "waiting", "aclose")
 """The optional async functions of an engine, which take no arguments."""
 
 ATTRIBUTES = ("accepts", "endpoints", "resumable", "concurrency", "max_model_len", "run_in_thread", *METHODS)
-"""What an engine may declare."""
+"""Name what an engine may declare."""
 
 _CONCURRENCY_LIMIT = 100_000
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lifecycle.types import Event, Labels, OnDisconnect
-
-_USUAL_EFFECT = OnDisconnect.CANCEL.value  # of a disconnect
+from lifecycle.types import USUAL_EFFECT, Event, Labels
 
 
 class Parent(NamedTuple):
@@ -66,7 +64,7 @@ class NewRequest(NamedTuple):
         Empty values and usual ones are left out: what reads the record knows them.
         """
         fields: list[Any] = []
-        if self.on_disconnect != _USUAL_EFFECT:
+        if self.on_disconnect != USUAL_EFFECT:
             fields += ("on_disconnect", self.on_disconnect)
         if self.grace_secs:
             fields += ("grace_secs", self.grace_secs)

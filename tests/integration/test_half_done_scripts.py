@@ -18,26 +18,23 @@ from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.connect import open_store
-from lifecycle.store.new_request import NewRequest, Parent, ShareLimits
+from lifecycle.store.new_request import NewRequest, Parent
 from lifecycle.store.quota_slots import QuotaSlots
 from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt, UnservedModel
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.types import CancelMode, Labels, ReplicaAction, Role
+from tests.integration.take_scenarios import EVERYTHING, STORED, TAKES, URL, Call
 from tests.leaks import leaks
 from tests.servers import ask
 from tests.unit.world import MODEL, World
 
-Call = Callable[[], Awaitable[Any]]
 _TIME = re.compile(r"\d{10}\.\d+|\d{13}(-\d+)?|starts:\d', '\d+|mean_secs', '[\d.]+")
-_URL = "https://example.com/"
-_STORED: dict[str, Any] = {"owner": "acme", "storage": "kept", "webhook_url": _URL, "admit_by": 4e9}
 _PARENT = Parent("p", "1.0", 2)
-_EVERYTHING: dict[str, Any] = {"queue_timeout_secs": 60.0, "deadline_secs": 60.0, "grace_secs": 60.0}
 
 
 async def _admit(world: World) -> Call:
-    return lambda: world.admit(**_STORED, **_EVERYTHING)
+    return lambda: world.admit(**STORED, **EVERYTHING)
 
 
 def _tracked(rid: str, **more: Any) -> NewRequest:
@@ -57,52 +54,6 @@ async def _reap_tracked(world: World) -> Call:
     await world.cancel(rid="r1")
     expired = await world.expire("f0")
     return lambda: world.store.reap(0, expired)
-
-
-async def _take(world: World) -> Call:
-    await world.admit(**_EVERYTHING, weight=2.0, max_tokens=10, priority=-1)
-    await world.admit("r1", owner="other")
-    await world.store.reconcile_shard(0, "w0", Role.WORKER, models=[MODEL])
-    return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
-
-
-def _take_overdue(*rids: str) -> Callable[[World], Awaitable[Call]]:
-    async def prepare(world: World) -> Call:
-        for rid in rids:
-            limited: dict[str, Any] = _STORED | {"queue_timeout_secs": 0.001} if rid == "overdue" else {"owner": "acme"}
-            await world.admit(rid, **limited)
-        world.shift_clock(1.0)
-        return lambda: world.store.take(0, "w0", 1, "nonce-01", [MODEL], 3)
-
-    return prepare
-
-
-async def _take_of_models(world: World) -> Call:
-    """One request has a stream, some are counted for further limits, and two models have two levels each."""
-    other, limits = (
-        Labels("m2", "chat_completions", "stream"),
-        ShareLimits(100, 100_000, 1_000_000, 100, 100_000, 1_000_000),
-    )
-    await world.run("moved", owner="acme")
-    await world.store.requeue("moved", "w0", 1)
-    await world.admit("r1", owner="b", share_limits=limits, deadline_secs=60.0)
-    await world.admit("r2", owner="b", priority=2, share_limits=limits)
-    await world.admit("r3", owner="c", labels=other, share_limits=limits)
-    await world.admit("r4", owner="c", labels=other, priority=2)
-    return lambda: world.store.take(0, "w0", 9, "nonce-01", [MODEL, "m2"], 8)
-
-
-async def _take_for_better(world: World) -> Call:
-    await world.admit("r0", priority=3)
-    await world.admit("r1", priority=-1)
-    return lambda: world.store.take(0, "w0", 9, "nonce-01", [MODEL], 1, gives_up=2)
-
-
-async def _take_nothing(world: World) -> Call:
-    await world.take_all("w0")
-    await world.take_all("w1")
-    await world.admit()
-    return lambda: world.store.take(0, "w0", 2, "nonce-01", [MODEL], 0)
 
 
 async def _append(world: World) -> Call:
@@ -147,12 +98,12 @@ def _queued(call: Callable[[Store], Awaitable[Any]], **admission: Any) -> Callab
 
 
 async def _requeue(world: World) -> Call:
-    await world.run(**_EVERYTHING)
+    await world.run(**EVERYTHING)
     return lambda: world.store.requeue("r", "w0", 1)
 
 
 async def _reap_worker(world: World) -> Call:
-    await world.run("r0", **_EVERYTHING)
+    await world.run("r0", **EVERYTHING)
     await world.run("r1")
     await world.append(1, rid="r1")
     await world.admit("r2")
@@ -173,7 +124,7 @@ async def _reap_frontend(world: World) -> Call:
 
 async def _sweep_deadlines(world: World) -> Call:
     await world.run("r0", deadline_secs=30.0)
-    await world.admit("r1", queue_timeout_secs=30.0, **_STORED)
+    await world.admit("r1", queue_timeout_secs=30.0, **STORED)
     world.shift_clock(60.0)
     return lambda: world.store.sweep(0)
 
@@ -197,13 +148,13 @@ async def _sweep_lost(world: World) -> Call:
 
 
 async def _delete_content(world: World) -> Call:
-    await world.run(**_STORED)
+    await world.run(**STORED)
     await world.finish()
     return lambda: world.store.delete_content("r")
 
 
 async def _claim(world: World) -> Call:
-    await world.admit(webhook_url=_URL)
+    await world.admit(webhook_url=URL)
     await world.cancel()
     world.shift_clock(1.0)
     return lambda: world.store.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1)
@@ -282,22 +233,16 @@ SCENARIOS: dict[str, Callable[[World], Awaitable[Call]]] = {
     "admit": _admit,
     "track": _track,
     "reap tracked": _reap_tracked,
-    "take": _take,
-    "take overdue": _take_overdue("overdue"),
-    "take before overdue": _take_overdue("r0", "overdue", "r1"),
-    "take behind overdue": _take_overdue("overdue", "r0", "r1"),
-    "take of models": _take_of_models,
-    "take for better": _take_for_better,
-    "take nothing": _take_nothing,
+    **TAKES,
     "append": _append,
-    "finish": _finish(**_EVERYTHING),
-    "finish kept": _finish(**_STORED),
+    "finish": _finish(**EVERYTHING),
+    "finish kept": _finish(**STORED),
     "finish stopped": _confirm("stop"),
     "finish killed": _confirm("kill"),
-    "fail": _running(lambda s: s.fail("r", "internal", "why"), **_STORED),
+    "fail": _running(lambda s: s.fail("r", "internal", "why"), **STORED),
     "cancel": _running(lambda s: s.cancel("r", CancelMode.KILL, "why")),
     "cancel stop": _running(lambda s: s.cancel("r", CancelMode.STOP, "why")),
-    "cancel queued": _queued(lambda s: s.cancel("r", CancelMode.KILL, "why"), **_STORED, **_EVERYTHING),
+    "cancel queued": _queued(lambda s: s.cancel("r", CancelMode.KILL, "why"), **STORED, **EVERYTHING),
     "attach": _running(lambda s: s.attach("r", "f1", 1), grace_secs=60.0),
     "disconnect": _running(lambda s: s.disconnect("r", "f0", 0, "closed_unexpectedly", admitting=True)),
     "disconnect grace": _queued(
