@@ -319,6 +319,7 @@ RULES: dict[str, _Rule] = {
     "config": _permanent,
     "roster": _permanent,
     "changes": _permanent,
+    "versions": _permanent,
     "expired_replicas": _permanent,
     "pending_cleanup": _permanent,
     "secret": _permanent,

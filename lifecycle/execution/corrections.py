@@ -55,7 +55,7 @@ class Corrections:
         """Let the writer check the streams before it appends, and report ends again that the shard may have lost."""
         self._running.check_streams(shard)
         ends = self._running.ends
-        await self._each(lambda rid: ends.check(rid, self._id_for(rid)), ends.of_shard(shard))
+        await self._each(ends.check, ends.of_shard(shard))
 
     async def requeue(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
@@ -76,7 +76,7 @@ class Corrections:
         if rid in self._running:
             return
         record = await self._store.read(rid)
-        if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
+        if await self._running.ends.report_again(rid, record) is None:
             await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
 
     async def _each(self, correct: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> None:

@@ -58,17 +58,17 @@ class RememberedEnds:
         """Return the ids of the requests of one shard whose ends are remembered."""
         return [rid for rid in self._reports if self._store.keys.shard_of(rid) == shard]
 
-    async def report_again(self, rid: str, worker: str, record: RequestRecord | None) -> Ended | None:
+    async def report_again(self, rid: str, record: RequestRecord | None) -> Ended | None:
         """Report the end of the attempt that the record shows again; None when it is not remembered.
 
-        The request fails with `state_lost` when Redis has lost more of its tokens than the last ones. Raises
-        StoreUnavailable.
+        It counts also under an id whose lease has expired, until that is cleaned up. The request fails with
+        `state_lost` when Redis has lost more of its tokens than the last ones. Raises StoreUnavailable.
         """
         report = self._reports.get(rid)
         started = report.reported.started if report is not None else None
         if report is None or record is None or started != StartedAttempt(record.attempt, record.start_nonce):
             return None
-        return await self._finish(rid, worker, report, started, report.reported.length)
+        return await self._finish(rid, record.worker or "", report, started, report.reported.length)
 
     async def end_restarted(self, rid: str, worker: str, start: Start) -> Ended | None:
         """End a request that this worker has ended before and was given to start again; None for any other.
@@ -83,7 +83,7 @@ class RememberedEnds:
             return None
         return await self._finish(rid, worker, report, started, start.length)
 
-    async def check(self, rid: str, worker: str) -> None:
+    async def check(self, rid: str) -> None:
         """Look whether Redis has lost the end of this request, and end it again if it has. Raises StoreUnavailable.
 
         If Redis has lost its admission too, another request may get its id, and must not continue the answer of this.
@@ -91,7 +91,7 @@ class RememberedEnds:
         record, report = await self._store.read(rid), self._reports.get(rid)
         if report is None or (record is not None and record.status.terminal):
             return
-        if await self.report_again(rid, worker, record) is None:
+        if await self.report_again(rid, record) is None:
             outcome = report.outcome
             end = outcome if outcome.status == "cancelled" else END_LOST
             await self._store.report_lost_start(rid, report.reported.started, end)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
@@ -48,7 +47,7 @@ class Holder(Protocol):
         """Handle a shard's loss of its data. `on_not_in_redis` follows with the requests that were lost."""
 
     async def on_data_lost(self, shard: int) -> None:
-        """Handle a shard's loss of its last writes, as by a failover. What is held is compared afterwards."""
+        """Handle that a shard may have lost its last writes, as by a failover. What is held is compared afterwards."""
 
     def on_instruction(self, instruction: Instruction) -> None:
         """Follow an operator's instruction, which comes once. It must not raise."""
@@ -107,6 +106,7 @@ class ShardLease:
         self._compare_at = 0.0
         self._epoch: str | None = None
         self._tick = 0
+        self._may_be_lost = False
 
     @property
     def id(self) -> str:
@@ -154,6 +154,7 @@ class ShardLease:
         self._times_expired += 1
         self._ids[self._shard] = rejoined_id(self._replica, self._times_expired)
         self._forget()
+        self._may_be_lost = True  # a primary that was demoted says so too, and has confirmed ends that are lost with it
         self.joined.clear()
         self._holder.on_fenced(self._shard, expired, cause)
 
@@ -173,11 +174,13 @@ class ShardLease:
             log.warning(
                 "Redis has lost the last writes of shard %d; what is running and what has ended is checked", shard
             )
-            self._tick = sys.maxsize  # after a failure on the way this is repeated
+            self._may_be_lost = True
+        if self._may_be_lost:  # until it is checked, after a failure on the way again
             self._reasserting.add(shard)
             await self._holder.on_data_lost(shard)
             compare = True
             reconciliation = await self._ask(held, compare)
+            self._may_be_lost = False
         self._tick = reconciliation.tick
         self._epoch = reconciliation.epoch  # set last, so that after a failure on the way this is repeated
         if compare:

@@ -135,7 +135,8 @@ CONTROL_KEYS = (
     Key("frontends", "zset", "members removed when they expire", "listed frontend by when its entry expires"),
     Key("workers", "zset", "members removed when they expire", "listed worker by when its entry expires"),
     Key("roster", "hash", "permanent", "epoch and version of the list of replicas"),
-    Key("changes", "zset", "members removed a day after they left", "replica by the version of its last change"),
+    Key("changes", "zset", "members removed a day after they left", "replica by the time of its last change"),
+    Key("versions", "zset", "permanent, its last 10,000 members", "versions that the list of replicas has had"),
     Key(
         "replica:",
         "hash",

@@ -33,7 +33,7 @@ from lifecycle.types import Labels, Role
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = "10"
+SCHEMA_VERSION = "11"
 _CANCELLATIONS_LIMIT = 500  # pending cancellations that one reconciliation returns; the next one returns the rest
 _IDS_PAGE = 500  # ids of a replica's requests that are read at once
 # How many items one script handles in one call, which bounds how long Redis is busy with it: 2 ms at most. A request

@@ -29,6 +29,7 @@ class Holder:
 
     def __init__(self) -> None:
         self.fenced: list[str] = []
+        self.checked: list[int] = []
 
     def held(self, shard: int) -> Collection[str]:
         return ()
@@ -49,7 +50,8 @@ class Holder:
         raise AssertionError
 
     async def on_data_lost(self, shard: int) -> None:
-        raise AssertionError
+        assert self.fenced, "nothing was lost before"
+        self.checked.append(shard)
 
     def on_instruction(self, instruction: Instruction) -> None:
         raise AssertionError
@@ -113,6 +115,7 @@ async def test_a_replica_comes_back_under_a_new_id_where_its_lease_has_expired(
 
         await wait_until(is_back, what="another lease in that shard")
         assert lease.ids == [lease.id, f"{lease.id}~1"], "the other shard knows it as before"
+        await wait_until(lambda: holder.checked == [1], what="a shard whose ends are checked")
         assert list(await _living(store)) == [lease.id]
     finally:
         await tasks.end((running,))

@@ -236,6 +236,18 @@ _LEASES = (
         '        if why == "expired":',
         '        if why == "nothing":',
     ),
+    Mutant(
+        "a replica that comes back under another id does not check its ends",
+        "lifecycle/replica/shard_lease.py",
+        "        self._may_be_lost = True  # a primary",
+        "        # a primary",
+    ),
+    Mutant(
+        "changes of the list of replicas that are lost are not looked for",
+        _LUA + "roster.lua",
+        "redis.call('ZSCORE', P .. 'changes', changed_replica) == changed_ms",
+        "true",
+    ),
 )
 
 _QUEUE = (

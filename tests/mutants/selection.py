@@ -16,6 +16,8 @@ _FAST = {
     "reconcile_shard.lua": "membership transitions races unknown_replicas starting",
     "include/queue.lua": "queue_order queued_bytes queue_shares starting",
     "include/cost.lua": "queue_costs queue_shares queue_order",
+    "roster.lua": "membership",
+    "shard_lease.py": "membership",
     "claim_children.lua": "local_starts",
     "parent_checks.py": "local_starts",
     "admit.lua": "starting transitions idempotent_ids races membership queue_order queued_bytes",
@@ -38,6 +40,7 @@ _SLOW = {
     "attempt.py": "tests/integration/test_attempt.py",
     "parent_checks.py": "tests/integration/test_request_trees.py",
     "claim_children.lua": "tests/integration/test_request_trees.py",
+    "shard_lease.py": "tests/integration/test_lease_renewal.py",
 }
 """Name what is run as well, where the fast tier has no test of the whole."""
 

@@ -249,6 +249,13 @@ def test_an_undone_cancel_is_found_after_a_loss_of_data() -> None:
     assert any("two ends" in line for line in _checked(calls, Window(0, 2, "an old snapshot", loses_data=True)))
 
 
+def test_an_end_is_undone_only_where_data_was_lost_and_leases_have_expired() -> None:
+    calls = [_admit(0, 1), _status(5, Seen("failed", "worker_lost", 1, 1701.0))]
+    for loses_data, expires_leases, excused in ((True, True, True), (True, False, False), (False, True, False)):
+        window = Window(0, 2, "a frozen primary", loses_data, expires_leases=expires_leases)
+        assert (_checked(calls, window) == []) == excused
+
+
 def test_an_event_after_a_confirmed_cancel_is_not_excused_by_an_earlier_loss_of_data() -> None:
     calls, words = VIOLATIONS["an event after a confirmed cancel"]
     assert any(words in line for line in _checked(calls, Window(0, 1, "an old snapshot", loses_data=True)))

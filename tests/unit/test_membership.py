@@ -181,6 +181,36 @@ async def test_the_list_is_read_anew_after_redis_has_lost_it(world: World) -> No
     assert [entry.id for entry in (await store.listed()).replicas] == ["w0"]
 
 
+async def test_changes_that_only_a_demoted_primary_has_shown_do_not_stay(world: World) -> None:
+    """It was frozen, so replicas had expired when it went on, and their heartbeats came to the new primary."""
+    store, control = world.store, world.store.keys.control
+    names = ("roster", "changes", "versions", "workers", "expired_replicas", "replica:w1")
+    known = await store.listed()
+    before = {name: await _contents(store, control + name) for name in names}
+    await leave(store, "w1", Role.WORKER)
+    assert "w1" not in {entry.id for entry in (await store.listed()).replicas}
+    for name, writes in before.items():
+        await store.command("DEL", control + name)
+        for write in writes:
+            await store.command(*write)
+    await store.command("PEXPIRE", control + "replica:w1", 60_000)
+    await join(store, "w0", Role.WORKER, {"state": "paused"}, [MODEL])
+    listed = {entry.id: entry.about for entry in (await store.listed()).replicas}
+    assert sorted(listed) == sorted(entry.id for entry in known.replicas)
+    assert b"paused" in listed["w0"]
+
+
+async def _contents(store: Store, key: str) -> list[tuple[str | bytes, ...]]:
+    """Return the writes that make this key, a hash or a sorted set, what it is now."""
+    kind = await store.command("TYPE", key)
+    if kind == b"hash":
+        flat = await store.command("HGETALL", key)
+        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+        return [("HSET", key, field, value) for field, value in pairs]
+    members = await store.command("ZRANGE", key, 0, -1)
+    return [("ZADD", key, await store.command("ZSCORE", key, member), member) for member in members]
+
+
 async def test_who_has_not_read_the_list_for_a_day_reads_it_anew(world: World) -> None:
     store = world.store
     assert "w1" in {entry.id for entry in (await store.listed()).replicas}

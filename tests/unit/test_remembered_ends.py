@@ -37,8 +37,17 @@ async def test_a_request_that_has_ended_here_is_not_started_here_again(world: Wo
 
 async def test_an_end_that_redis_has_lost_is_reported_again(world: World) -> None:
     ends, _ = await _ended(world)
-    assert await ends.report_again("r", "w0", await world.record()) is not None
+    assert await ends.report_again("r", await world.record()) is not None
     assert (await world.record()).status == "completed"
+
+
+async def test_a_worker_whose_lease_has_expired_reports_an_end_that_is_lost(world: World) -> None:
+    """A primary that was demoted has confirmed it, and the new one does not hear of the worker in time."""
+    ends, _ = await _ended(world)
+    expired = await world.expire("w0")
+    await ends.check("r")
+    assert (await world.record()).status == "completed"
+    assert (await world.store.reap(0, expired)).ended == 0
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,7 @@ async def test_a_request_that_waits_again_after_a_loss_ends(
     ends, _ = await _ended(world, outcome)
     await world.forget_start()
     assert list(ends.of_shard(0)) == ["r"]
-    await ends.check("r", "w0")
+    await ends.check("r")
     record = await world.record()
     assert (record.status, record.error_type) == shown
 
@@ -69,7 +78,7 @@ async def test_a_remembered_end_ends_no_other_request_and_no_later_attempt(world
 async def test_an_end_whose_admission_is_lost_too_is_told_to_the_next_request_with_its_id(world: World) -> None:
     ends, started = RememberedEnds(world.store), StartedAttempt(1, "lost----")
     ends.remember("r", Report(Ended("done"), Reported(started, _COMPLETED, 1, None, None)))
-    await ends.check("r", "w0")
+    await ends.check("r")
     await world.run()
     record = await world.record()
     assert (record.status, record.attempt, record.lost_start) == ("running", 1, 1)

@@ -15,15 +15,23 @@ local now = clock(shift)
 local _, grace = lease_bound(now, tonumber(lease_secs))
 local theirs = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
 local their_epoch, their_version = theirs[1] or '', theirs[2] or '0'
--- A failover may have taken the version back; and which replicas have left is noted for a day only.
-local DAY_SECS = 86400
-local begins = version == '' or epoch ~= their_epoch or tonumber(version) > tonumber(their_version)
-  or version ~= their_version and tonumber(version) < (now - DAY_SECS) * 1000
-if begins then version = '0' end
+local changed_ms, changed_replica = string.match(version, '^(%d+)%-(.+)$')
 
-local changed = redis.call('ZRANGEBYSCORE', P .. 'changes', '(' .. version, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
+-- Returns whether the list has ever been as the caller has it: a primary that was demoted may have shown it changes that
+-- are lost.
+local function was_so()
+  return changed_ms and (redis.call('ZSCORE', P .. 'changes', changed_replica) == changed_ms
+    or redis.call('ZSCORE', P .. 'versions', version))
+end
+
+local DAY_SECS = 86400  -- which replicas have left is noted so long
+local begins = epoch ~= their_epoch or not was_so()
+  or version ~= their_version and tonumber(changed_ms) < (now - DAY_SECS) * 1000
+if begins then changed_ms = '0' end
+
+local changed = redis.call('ZRANGEBYSCORE', P .. 'changes', '(' .. changed_ms, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
 local more = #changed == 2 * tonumber(limit)
-if more then their_version = changed[#changed] end
+if more then their_version = changed[#changed] .. '-' .. changed[#changed - 1] end
 local models = begins and redis.call('ZRANGE', P .. 'models', 0, -1, 'WITHSCORES') or {}
 local reply = {secs(now), grace and 1 or 0, their_epoch, their_version, begins and 1 or 0, more and 1 or 0, models}
 for i = 1, #changed, 2 do

@@ -10,6 +10,8 @@ from tests.chaos.audit.history import TERMINAL, Call, History, Operation
 OF_THE_CONNECTION = ("unavailable", "frontend_lost", "state_lost", "slow_consumer")
 """Error frames that end a reader and say nothing about its request, which may go on elsewhere."""
 
+_LOST_REPLICAS = ("worker_lost", "frontend_lost")
+
 
 class End(NamedTuple):
     """Hold what one answer says about its request's end. `error_type` and `finished_at` are None where it does not say.
@@ -71,8 +73,11 @@ def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
         if first is None:
             first = end
         elif not first.agrees_with(end):
-            lost = history.may_have_lost(first.call.invoked_at, end.call.completed_at)
+            time_between = first.call.invoked_at, end.call.completed_at
+            lost = history.may_have_lost(*time_between)
             again = end.error_type == "state_lost" or end.repeats(first) or history.short
+            if end.error_type in _LOST_REPLICAS:
+                again = again or history.may_have_lost_ends(*time_between)
             if not (lost and again):
                 yield f"two ends: {first} and {end}"
                 return

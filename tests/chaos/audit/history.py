@@ -108,7 +108,7 @@ class Call:
 class Window:
     """A time in which something is broken. `loses_data`: Redis may lose what it had acknowledged.
 
-    `replicas`: those whose connections may break; None: any.
+    `replicas`: those whose connections may break; None: any. `expires_leases`: leases of replicas that live may expire.
     """
 
     begins_at: float
@@ -116,6 +116,7 @@ class Window:
     what: str
     loses_data: bool = False
     replicas: tuple[str, ...] | None = ()
+    expires_leases: bool = False
 
     def overlaps(self, begins_at: float, ends_at: float) -> bool:
         return self.begins_at <= ends_at and begins_at <= self.ends_at
@@ -159,6 +160,13 @@ class History:
     def may_have_lost(self, begins_at: float, ends_at: float) -> bool:
         """Return whether Redis may have lost data in this time."""
         return any(window.loses_data and window.overlaps(begins_at, ends_at) for window in self.windows)
+
+    def may_have_lost_ends(self, begins_at: float, ends_at: float) -> bool:
+        """Return whether Redis may have lost ends in this time whose replicas could not report them again."""
+        return any(
+            window.loses_data and window.expires_leases and window.overlaps(begins_at, ends_at)
+            for window in self.windows
+        )
 
     def write(self, path: Path) -> None:
         head = {name: getattr(self, name) for name in ("retention_secs", "settle_secs", "shared", "short")}

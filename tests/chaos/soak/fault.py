@@ -15,11 +15,15 @@ class Struck(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`strike` breaks one thing and mends it. `loses_data`: Redis may lose what it had acknowledged."""
+    """`strike` breaks one thing and mends it. `loses_data`: Redis may lose what it had acknowledged.
+
+    `expires_leases`: it may last too long for the leases, although the replicas of the cluster live.
+    """
 
     kind: str
     strike: Callable[[], Awaitable[Struck]]
     loses_data: bool = False
+    expires_leases: bool = False
 
 
 class Bag:

@@ -136,7 +136,9 @@ async def _one_fault(bag: Bag, bench: Bench, recorder: Recorder, load: Load, pla
     if fault.loses_data:
         bench.invariants.data_was_lost()
     ends_at = recorder.now()
-    window = Window(begins_at, ends_at, f"{fault.kind} ({what})", fault.loses_data, frontends)
+    window = Window(
+        begins_at, ends_at, f"{fault.kind} ({what})", fault.loses_data, frontends, expires_leases=fault.expires_leases
+    )
     recorder.history.windows.append(window)
     report.faults[fault.kind] += 1
     report.recovery_secs[fault.kind] = max(ends_at - begins_at, report.recovery_secs[fault.kind])

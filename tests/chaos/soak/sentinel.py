@@ -57,7 +57,7 @@ class Sentinels(Deployment):
             *Refusals(self.primaries, dice, _NEEDED_BY_SENTINELS).faults(but=_ANSWERED_BY_A_FAILOVER),
             Fault("failover", self._failover, loses_data=True),
             Fault("primary killed", self._killed, loses_data=True),
-            Fault("primary frozen and thawed", self._frozen, loses_data=True),
+            Fault("primary frozen and thawed", self._frozen, loses_data=True, expires_leases=True),
             Fault("primary frozen briefly", self._frozen_briefly, loses_data=True),
             Fault("replica promoted that lags", self._lagging, loses_data=True),
             Fault("primary from a snapshot", self._from_a_snapshot, loses_data=True),

@@ -3,14 +3,20 @@
 local FORGOTTEN = 10  -- of each role, in one call
 local DAY_SECS = 86400
 
--- Notes that the entry of a replica was added, changed or removed. Its version is later than all before it, also after a
--- failover that has lost the last ones, and a list that was lost begins under another epoch.
+local VERSIONS_LIMIT = 10000
+
+-- Notes that the entry of a replica was added, changed or removed. The version of the list names that change: its time in
+-- milliseconds, later than all before it also after a failover that has lost the last ones, and the replica. A list that
+-- was lost begins under another epoch.
 local function note_change(replica, now)
-  local last = tonumber(redis.call('HGET', P .. 'roster', 'version') or '0')
-  local version = string.format('%.0f', math.max(last + 1, math.floor(now * 1000)))
+  local last = string.match(redis.call('HGET', P .. 'roster', 'version') or '', '^%d+') or '0'
+  local ms = string.format('%.0f', math.max(tonumber(last) + 1, math.floor(now * 1000)))
+  local version = ms .. '-' .. replica
   redis.call('HSET', P .. 'roster', 'version', version)
   redis.call('HSETNX', P .. 'roster', 'epoch', secs(now) .. '-' .. replica)
-  redis.call('ZADD', P .. 'changes', version, replica)
+  redis.call('ZADD', P .. 'changes', ms, replica)
+  redis.call('ZADD', P .. 'versions', ms, version)
+  redis.call('ZREMRANGEBYRANK', P .. 'versions', 0, -1 - VERSIONS_LIMIT)
 end
 
 -- Removes a replica from the list. Its models count as served until its lease has ended, not only until its last heartbeat.

@@ -13,6 +13,7 @@
 -- After a loss of data the configuration that was written first counts, and of this one the latest revision: its replicas
 -- write it again, and a newcomer that came before them with another one has to leave.
 
+local call = redis.call
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, figures, models, config, since, revision, instruction = unpack(ARGV)
 -- Commands: which errors of one are expected, and which commands the user must be allowed to run.
@@ -42,12 +43,16 @@ end
 
 -- Returns Redis's time in seconds, precise to microseconds. `shift` is 0 except in tests.
 local function clock(shift)
-  local t = redis.call('TIME')
+  local t = call('TIME')
   return tonumber(t[1]) + tonumber(t[2]) / 1000000 + tonumber(shift)
 end
 
+-- Returns seconds as text with six decimal places. Two integers are formatted in half the time of a float.
 local function secs(number)
-  return string.format('%.6f', number)
+  if number < 0 or number > 4000000000 then return string.format('%.6f', number) end
+  local micros = number * 1000000 + 0.5
+  local rest = micros % 1000000
+  return string.format('%d.%06d', (micros - rest) / 1000000, rest)
 end
 
 -- Leases, of a shard or of the control slot. A lease that has ended means that its replica is lost. When no replica sent a
@@ -57,18 +62,18 @@ local ROLES = {'frontend', 'worker'}
 
 -- Notes the time, and begins a grace when the clock jumped or no heartbeat came for half a lease.
 local function note_time(now, lease_secs)
-  local seen = tonumber(redis.call('HGET', P .. 'clock', 'seen') or '')
+  local seen = tonumber(call('HGET', P .. 'clock', 'seen') or '')
   if seen and (now - seen > lease_secs / 2 or seen - now > lease_secs / 2) then
-    redis.call('HSET', P .. 'clock', 'grace_from', secs(math.min(seen, now)), 'grace_until', secs(now + lease_secs))
+    call('HSET', P .. 'clock', 'grace_from', secs(math.min(seen, now)), 'grace_until', secs(now + lease_secs))
   end
-  redis.call('HSET', P .. 'clock', 'seen', secs(now))
+  call('HSET', P .. 'clock', 'seen', secs(now))
 end
 
 -- Returns the time after which a lease must end to be valid, and whether this is a grace. The time is now, or during a
 -- grace the time at which the outage began. An outage counts as grace before the first heartbeat after it, but only up to
 -- two leases.
 local function lease_bound(now, lease_secs)
-  local clock_seen = redis.call('HMGET', P .. 'clock', 'seen', 'grace_from', 'grace_until')
+  local clock_seen = call('HMGET', P .. 'clock', 'seen', 'grace_from', 'grace_until')
   if clock_seen[3] and now < tonumber(clock_seen[3]) then return math.min(now, tonumber(clock_seen[2])), true end
   local outage_secs = clock_seen[1] and now - tonumber(clock_seen[1]) or 0
   if outage_secs > lease_secs / 2 and outage_secs < lease_secs * 2 then return tonumber(clock_seen[1]), true end
@@ -81,8 +86,8 @@ end
 -- Shortens leases that end later than a heartbeat can set it: they were set before the clock was put back.
 local function shorten_leases(key, now, lease_secs, limit)
   local ends_at = secs(now + lease_secs)
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. ends_at, '+inf', 'LIMIT', 0, limit)) do
-    redis.call('ZADD', key, ends_at, replica)
+  for _, replica in ipairs(call('ZRANGEBYSCORE', key, '(' .. ends_at, '+inf', 'LIMIT', 0, limit)) do
+    call('ZADD', key, ends_at, replica)
   end
 end
 
@@ -97,9 +102,9 @@ local MODELS_LIMIT = 1000
 -- Notes that these models are served now.
 local function note_models(models, now)
   for _, model in ipairs(models) do
-    if redis.call('ZADD', P .. 'models', secs(now), model) == 1 then
-      local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT
-      if surplus > 0 then redis.call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
+    if call('ZADD', P .. 'models', secs(now), model) == 1 then
+      local surplus = call('ZCARD', P .. 'models') - MODELS_LIMIT
+      if surplus > 0 then call('ZREMRANGEBYRANK', P .. 'models', 0, surplus - 1) end
     end
   end
 end
@@ -112,21 +117,21 @@ local DAY_SECS = 86400
 -- Notes that the entry of a replica was added, changed or removed. Its version is later than all before it, also after a
 -- failover that has lost the last ones, and a list that was lost begins under another epoch.
 local function note_change(replica, now)
-  local last = tonumber(redis.call('HGET', P .. 'roster', 'version') or '0')
+  local last = tonumber(call('HGET', P .. 'roster', 'version') or '0')
   local version = string.format('%.0f', math.max(last + 1, math.floor(now * 1000)))
-  redis.call('HSET', P .. 'roster', 'version', version)
-  redis.call('HSETNX', P .. 'roster', 'epoch', secs(now) .. '-' .. replica)
-  redis.call('ZADD', P .. 'changes', version, replica)
+  call('HSET', P .. 'roster', 'version', version)
+  call('HSETNX', P .. 'roster', 'epoch', secs(now) .. '-' .. replica)
+  call('ZADD', P .. 'changes', version, replica)
 end
 
 -- Removes a replica from the list. Its models count as served until its lease has ended, not only until its last heartbeat.
 local function forget(role, replica, until_secs, now)
-  redis.call('ZREM', P .. role .. 's', replica)
-  redis.call('ZADD', P .. 'expired_replicas', secs(now), replica)
-  for _, model in ipairs(cjson.decode(redis.call('HGET', P .. 'replica:' .. replica, 'models') or '[]')) do
-    redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
+  call('ZREM', P .. role .. 's', replica)
+  call('ZADD', P .. 'expired_replicas', secs(now), replica)
+  for _, model in ipairs(cjson.decode(call('HGET', P .. 'replica:' .. replica, 'models') or '[]')) do
+    call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
   end
-  redis.call('DEL', P .. 'replica:' .. replica)
+  call('DEL', P .. 'replica:' .. replica)
   note_change(replica, now)
 end
 
@@ -138,14 +143,14 @@ local function forget_expired(now, lease_secs)
     shorten_leases(key, now, lease_secs, FORGOTTEN)
     local expired = {}
     if not grace then
-      expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, FORGOTTEN)
+      expired = call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, FORGOTTEN)
     end
     for i = 1, #expired, 2 do forget(role, expired[i], expired[i + 1], now) end
   end
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS),
+  for _, replica in ipairs(call('ZRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS),
     'LIMIT', 0, FORGOTTEN)) do
-    redis.call('ZREM', P .. 'expired_replicas', replica)
-    redis.call('ZREM', P .. 'changes', replica)
+    call('ZREM', P .. 'expired_replicas', replica)
+    call('ZREM', P .. 'changes', replica)
   end
 end
 
@@ -167,20 +172,20 @@ note_time(now, lease)
 forget_expired(now, lease)
 
 local ours, theirs = cjson.decode(config), {}
-local flat = redis.call('HGETALL', P .. 'config')
+local flat = call('HGETALL', P .. 'config')
 for i = 1, #flat, 2 do theirs[flat[i]] = flat[i + 1] end
 
 local function write_ours()
-  redis.call('DEL', P .. 'config')
-  for name, value in pairs(ours) do redis.call('HSET', P .. 'config', name, value) end
-  redis.call('HSET', P .. 'config', 'since', since, 'revision', revision)
+  call('DEL', P .. 'config')
+  for name, value in pairs(ours) do call('HSET', P .. 'config', name, value) end
+  call('HSET', P .. 'config', 'since', since, 'revision', revision)
   theirs = {since = since, revision = revision}
 end
 
 local function others()
   local count = 0
   for _, name in ipairs(ROLES) do
-    count = count + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
+    count = count + call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
   end
   return count
 end
@@ -208,12 +213,12 @@ else
 end
 
 local entry = P .. 'replica:' .. replica
-local is_new = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
-if is_new then redis.call('ZREM', P .. 'expired_replicas', replica) end
-if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
-instruction = later_instruction(redis.call('HGET', entry, 'instruction') or '', instruction)
-redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)
-redis.call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
+local is_new = call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
+if is_new then call('ZREM', P .. 'expired_replicas', replica) end
+if is_new or call('HGET', entry, 'about') ~= about then note_change(replica, now) end
+instruction = later_instruction(call('HGET', entry, 'instruction') or '', instruction)
+call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)
+call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
 note_models(cjson.decode(models), now)
-local roster = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
+local roster = call('HMGET', P .. 'roster', 'epoch', 'version')
 return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2], instruction}
