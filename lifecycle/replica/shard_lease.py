@@ -140,7 +140,7 @@ class ShardLease:
             await self._reconcile()
         except Fenced as fenced:
             self._expired(fenced)
-            await self._reconcile()
+            await self.renew()  # a primary that was demoted since may have ended the next id too
         except StoreError as failure:
             limit_secs = 2 * self._store.settings.lease_secs
             if self.joined.is_set() and (self._elapsed_secs(time.monotonic()) or 0.0) > limit_secs:

@@ -122,6 +122,19 @@ async def test_a_replica_comes_back_under_a_new_id_where_its_lease_has_expired(
         await _leave(store, lease)
 
 
+async def test_a_replica_comes_back_where_its_next_id_has_expired_too(store: Store) -> None:
+    """Two servers answer it by turns after a failover, and one of them has ended what the other has let join."""
+    holder = Holder()
+    lease = Lease(store, Role.WORKER, holder, ["m"])
+    await lease.join(1)
+    await store.expire(0, lease.id)
+    await store.command("SET", f"{store.keys.prefixes[0]}fenced:{lease.id}~1", 1, "EX", 60)
+    await lease.shards[0].renew()
+    assert lease.ids[0] == f"{lease.id}~2"
+    assert holder.fenced == [lease.id, f"{lease.id}~1"]
+    await _leave(store, lease)
+
+
 async def test_each_renewal_but_the_first_tells_how_much_time_has_passed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ class Connection(asyncio.Transport):
         self._closing = False  # the process has closed it, or has been told that it is closed
         self._vanished = False  # neither side hears of the other any more, and neither knows
         self._loses_reply = False  # the next part that the server sends
+        self._stalled = False  # its server hangs, although others do not
         self._to_server: deque[bytes] = deque()  # stands still: cut off, or the server hangs
         self._to_client: deque[bytes] = deque()
         self._arrived: list[bytes] = []  # in the process's socket, not read yet
@@ -85,7 +86,7 @@ class Connection(asyncio.Transport):
     def _reach_server(self, data: bytes) -> None:
         if self._vanished:
             return
-        if not self._route.to_server_open or self._network.hangs or self._to_server:
+        if not self._route.to_server_open or self._network.hangs or self._stalled or self._to_server:
             self._to_server.append(data)
         else:
             self._serve(data)
@@ -149,10 +150,16 @@ class Connection(asyncio.Transport):
 
     def on_route_change(self) -> None:
         """Deliver what stood still, in order, as far as it gets now."""
-        while self._to_server and self._route.to_server_open and not self._network.hangs and not self._vanished:
+        hangs = self._network.hangs or self._stalled
+        while self._to_server and self._route.to_server_open and not hangs and not self._vanished:
             self._serve(self._to_server.popleft())
         while self._to_client and self._route.to_client_open and not self._vanished:
             self._arrive(self._to_client.popleft())
+
+    def stall(self, stalled: bool) -> None:
+        """Let the server of this connection hang, or go on."""
+        self._stalled = stalled
+        self.on_route_change()
 
     def reset(self) -> None:
         """Close the connection; what is on its way to the process is lost, and the process is told."""

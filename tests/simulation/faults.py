@@ -78,7 +78,7 @@ class Faults:
                 "cut" | "no replies" | "unheard" | "slow link" | "reset" | "lost reply" | "no reply" | "vanish" | "late"
             ):
                 await self._of_link(fault)
-            case "failover" | "restart" | "flush":
+            case "failover" | "restart" | "flush" | "split":
                 async with self._replacing:
                     await self._replace(fault)
             case _:
@@ -154,19 +154,45 @@ class Faults:
         server = self._network.server
         match fault.kind:
             case "failover":
-                await self._wait_for(fault)
-                dumped, writes = self._replicated or server.database.dump(), server.database.writes
-                self._replicated = None
-                self._story.note("redis", "its replica stops following")
-                give_up_at = self._loop.time() + min(fault.secs, 3.0)
-                while server.database.writes < writes + fault.amount and self._loop.time() < give_up_at:
-                    await asyncio.sleep(0.001)
-                lost = server.database.writes - writes
+                dumped, lost = await self._lagging_replica(fault)
                 await self._replace_server(dumped, 0.3, f"fails over and loses {lost} writes")
+            case "split":
+                dumped, lost = await self._lagging_replica(fault)
+                await self._split(dumped, fault, f"fails over, lacks {lost} writes, and the old server goes on")
             case "restart":
                 await self._replace_server(server.database.dump(), min(fault.secs, 3.0), "is started anew")
             case "flush":
                 await self._replace_server(None, min(fault.secs, 3.0), "is started anew without its data")
+
+    async def _lagging_replica(self, fault: Fault) -> tuple[bytes, int]:
+        """Return what a replica has that lacks the last writes, and how many it lacks."""
+        server = self._network.server
+        await self._wait_for(fault)
+        dumped, writes = self._replicated or server.database.dump(), server.database.writes
+        self._replicated = None
+        self._story.note("redis", "its replica stops following")
+        give_up_at = self._loop.time() + min(fault.secs, 3.0)
+        while server.database.writes < writes + fault.amount and self._loop.time() < give_up_at:
+            await asyncio.sleep(0.001)
+        return dumped, server.database.writes - writes
+
+    async def _split(self, dumped: bytes, fault: Fault, what: str) -> None:
+        """Let the present connections be those of the old server, for a while."""
+        network, old = self._network, self._network.connections()
+        hangs = self._dice.random() < 0.5
+        self._story.note("redis", f"{what}{' after a hang' if hangs else ''}")
+        network.server.demote()
+        network.server.restart(dumped)
+        if hangs:
+            for connection in old:
+                connection.stall(True)
+            await asyncio.sleep(fault.secs)
+            for connection in old:
+                connection.stall(False)
+        await asyncio.sleep(self._dice.uniform(0.05, 2.0))
+        self._story.note("redis", "the old server closes its connections")
+        for connection in old:
+            connection.reset()
 
     async def _wait_for(self, fault: Fault) -> None:
         """Keep what a replica has before the next run of the fault's script. That may never come."""

@@ -33,8 +33,9 @@ FAULT_KINDS = (
     "wall clock",  # a step of a process's clock
     "late",  # the process is stopped just before a script of it is sent, for longer than its lease
 )
+SPLIT = "split"  # a failover after which the old server goes on with its connections, perhaps after a hang
 OF_A_PROCESS = frozenset(FAULT_KINDS[:11]) | {"wall clock", "late"}
-LOSES_DATA = frozenset({"failover", "flush"})
+LOSES_DATA = frozenset({"failover", "flush", SPLIT})
 _WEIGHTS = (8, 5, 4, 4, 3, 2, 2, 4, 8, 5, 2, 2, 2, 14, 2, 0.5, 0.5, 0.5, 8)
 
 
@@ -46,8 +47,8 @@ _LOST_SCRIPTS = ("", "take", "take", "append", "finish", "finish", "cancel", "re
 class Fault(NamedTuple):
     """One fault. `target` is a replica's slot, such as `frontend-1`; `amount` depends on the kind.
 
-    `script` is the one whose next reply is lost, that is late, or that is the first one which a failover loses; '' for
-    a failover that begins at once.
+    `script` is the one whose next reply is lost, that is late, or that is the first one which a failover or a split
+    loses; '' for one that begins at once.
     """
 
     at: float
@@ -159,7 +160,17 @@ def plan_of(seed: int) -> Plan:
     faults = sorted(_fault(dice, kinds, plan.slots) for _ in range(dice.choice((1, 2, 3, 4, 5, 7))))
     requests, is_calm = mixed(plan.requests, seed)
     plan = Plan(**vars(plan) | {"requests": requests, "faults": () if is_calm else tuple(faults)})
-    return _with_priorities(plan)
+    return _with_priorities(_with_splits(plan))
+
+
+def _with_splits(plan: Plan) -> Plan:
+    """Let the old server go on after some of the failovers."""
+    dice = random.Random(f"splits {plan.seed}")
+    faults = [
+        fault._replace(kind=SPLIT) if fault.kind == "failover" and dice.random() < 0.3 else fault
+        for fault in plan.faults
+    ]
+    return replace(plan, faults=tuple(faults))
 
 
 def _with_priorities(plan: Plan) -> Plan:

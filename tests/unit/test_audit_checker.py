@@ -250,10 +250,12 @@ def test_an_undone_cancel_is_found_after_a_loss_of_data() -> None:
 
 
 def test_an_end_is_undone_only_where_data_was_lost_and_leases_have_expired() -> None:
-    calls = [_admit(0, 1), _status(5, Seen("failed", "worker_lost", 1, 1701.0))]
+    completed, lost = Seen("completed", "", 1, 1701.0), Seen("failed", "worker_lost", 1, 1702.0)
     for loses_data, expires_leases, excused in ((True, True, True), (True, False, False), (False, True, False)):
         window = Window(0, 2, "a frozen primary", loses_data, expires_leases=expires_leases)
-        assert (_checked(calls, window) == []) == excused
+        for ends in ((completed, lost), (lost, completed)):
+            calls = [_status(1, ends[0]), _status(5, ends[1])]
+            assert (_checked(calls, window) == []) == excused
 
 
 def test_an_event_after_a_confirmed_cancel_is_not_excused_by_an_earlier_loss_of_data() -> None:

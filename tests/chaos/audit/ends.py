@@ -76,7 +76,7 @@ def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
             time_between = first.call.invoked_at, end.call.completed_at
             lost = history.may_have_lost(*time_between)
             again = end.error_type == "state_lost" or end.repeats(first) or history.short
-            if end.error_type in _LOST_REPLICAS:
+            if first.error_type in _LOST_REPLICAS or end.error_type in _LOST_REPLICAS:
                 again = again or history.may_have_lost_ends(*time_between)
             if not (lost and again):
                 yield f"two ends: {first} and {end}"

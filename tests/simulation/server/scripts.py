@@ -15,6 +15,7 @@ from tests.simulation.server.replies import CommandError, Simple
 
 Call = Callable[[tuple[bytes, ...]], Any]
 
+_running: list[Scripts] = []  # the last whose script has run, at most one
 _JSON = Path(__file__).with_name("json.lua").read_bytes()
 
 
@@ -28,7 +29,7 @@ def _interpreter() -> tuple[Any, Any, dict[str, Any]]:
 class Scripts:
     """The scripts that one server knows, by the SHA1 of their source. `call` executes a command.
 
-    All servers of a process share one interpreter, so only the newest server runs scripts.
+    All servers of a process share one interpreter.
     """
 
     def __init__(self, call: Call) -> None:
@@ -37,7 +38,6 @@ class Scripts:
         self._functions: dict[str, Any] = {}
         names = self._lua.globals()
         names[b"decoded"] = self._decoded
-        names[b"redis"] = self._lua.table_from({b"call": self._redis_call, b"pcall": self._redis_pcall})
         self._lua.execute(_JSON)
         self._names = names
 
@@ -60,6 +60,9 @@ class Scripts:
         function = self._functions.get(sha)
         if function is None:
             raise CommandError("NOSCRIPT No matching script. Please use EVAL.")
+        if _running != [self]:  # not a table for each server: it would keep its server in memory for ever
+            _running[:] = [self]
+            self._names[b"redis"] = self._lua.table_from({b"call": self._redis_call, b"pcall": self._redis_pcall})
         self._names[b"KEYS"] = self._lua.table_from(list(keys))
         self._names[b"ARGV"] = self._lua.table_from(list(args))
         return self._to_reply(function())

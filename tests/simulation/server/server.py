@@ -95,6 +95,16 @@ class Server:
 
     # What may happen to a server
 
+    def demote(self) -> Server:
+        """Return another server that has this one's data and sessions: the one before a failover. Restart this one."""
+        old = Server(self._clock, 0)
+        old.database.load(self.database.dump())
+        old.sessions, self.sessions = self.sessions, {}
+        old._subscribers, self._subscribers = self._subscribers, {}
+        for session in old.sessions:
+            session.server = old
+        return old
+
     def restart(self, dumped: bytes | None) -> None:
         """Begin anew with what was dumped, or with nothing. The sessions are closed by the network."""
         self.generation += 1

@@ -27,7 +27,7 @@ class Session:
 
     def __init__(self, server: Server, send: Callable[[bytes], None]) -> None:
         self.send = send
-        self._server = server
+        self.server = server
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._commands: deque[list[bytes]] = deque()
         self._channels: dict[tuple[str, bytes], None] = {}
@@ -41,7 +41,7 @@ class Session:
 
     def close(self) -> None:
         self._commands.clear()
-        self._server.close(self)
+        self.server.close(self)
 
     def _work(self) -> None:
         replies: list[bytes] = []
@@ -53,7 +53,7 @@ class Session:
             elif name == b"PING" and self._channels:
                 replies.append(encode([b"pong", b""]))
             else:
-                replies.append(encode(self._server.execute(args)))
+                replies.append(encode(self.server.execute(args)))
         if replies:
             self.send(b"".join(replies))
 
@@ -62,9 +62,9 @@ class Session:
         for channel in channels:
             if wanted:
                 self._channels[kind, channel] = None
-                self._server.subscribe(self, kind, channel)
+                self.server.subscribe(self, kind, channel)
             else:
                 self._channels.pop((kind, channel), None)
-                self._server.unsubscribe(self, kind, channel)
+                self.server.unsubscribe(self, kind, channel)
             replies.append(encode([word, channel, len(self._channels)]))
         return replies
