@@ -228,6 +228,10 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
             _admit(0, 1, asked=_SIGNED, tokens=_signed("0@1.a"), done=False, how=How.LEFT),
             _resume(2, _signed("0@1.a", "1@1.b")[1:], after=(1, 1), error="state_lost"),
         ],
+        [
+            _admit(0, 1, asked=_SIGNED, tokens=_signed("0@1.a"), done=False, how=How.LEFT),
+            _resume(2, _signed("0@1.a", "1@1.b")[1:], after=(1, 1), error="cancelled"),
+        ],
     ],
     ids=[
         "unknown",
@@ -237,6 +241,7 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
         "an older attempt",
         "tokens lost before the cancel",
         "a splice that its reader is told of",
+        "a splice that is killed",
     ],
 )
 def test_what_a_loss_of_data_excuses(calls: Sequence[Call]) -> None:

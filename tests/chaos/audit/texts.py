@@ -25,7 +25,8 @@ def faults_of(history: History, calls: Sequence[Call]) -> Iterator[str]:
             yield f"a stream ended in order without [DONE] at {call.completed_at:.2f} s"
     chains = list(_chains(readers))
     if history.may_have_lost(min(call.invoked_at for call in calls), max(call.completed_at for call in calls)):
-        chains = [chain for chain in chains if chain.call.error != "state_lost"]  # it says that this is no answer
+        # Such an end says that this is no answer.
+        chains = [chain for chain in chains if chain.call.error not in ("state_lost", "cancelled")]
     else:
         yield from _different_tokens(readers)
     if asked is not None:
