@@ -156,6 +156,7 @@ class Membership:
 
     async def on_data_lost(self, shard: int) -> None:
         self._readers.mark_stale(shard)
+        self._readers.report_again(shard)
         self._owned.mark_stale(shard)
         self._owned.check_ended(shard)
         self._local_runs.check_streams(shard)

@@ -213,7 +213,9 @@ class OwnedRequests:
             )
             return
         if record.on_disconnect == OnDisconnect.CANCEL and not feed.readers:
-            disconnection = await self._readers.report(feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+            disconnection = await self._readers.reports.closed(
+                feed, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False
+            )
             if disconnection.what == "grace":
                 monitor.watch_until(disconnection.grace_secs)
 

@@ -1,4 +1,4 @@
-"""Hold the readers of one frontend, and report to Redis how many each request has."""
+"""Hold the readers of one frontend."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lifecycle.tokens.feed import RequestFeed
 from lifecycle.tokens.reader import ReaderLimits, TokenReader
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState
+from lifecycle.tracking.reader_reports import ReaderReports
 from lifecycle.types import RequestRecord
 
 log = logging.getLogger(__name__)
@@ -26,11 +27,12 @@ _UNEXPECTED = ConnectionStatus.CLOSED_UNEXPECTEDLY  # a global name, as in `conn
 
 
 class Readers:
-    """Open and close readers. Redis is sent absolute reader counts, in order, so that a repetition changes nothing."""
+    """Open and close readers."""
 
     def __init__(self, store: Store, state: FrontendState, spawn: Spawn) -> None:
         settings = store.settings
         self.feeds: dict[str, RequestFeed] = {}  # by request id
+        self.reports = ReaderReports(store, state, self.feeds)
         self.record_polls = RateLimiter()  # bounds how many records are read only because nothing was pushed
         self._store = store
         self._state = state
@@ -85,14 +87,14 @@ class Readers:
     async def detach(self, reader: TokenReader, status: ConnectionStatus, *, admitting: bool) -> Disconnection | None:
         """Close a reader and report it to Redis. `admitting`: its client is the one that brought the request.
 
-        Returns None when there was nothing to report, or when Redis was unavailable for a whole lease.
+        Returns None when there was nothing to report, or when Redis did not answer: see `ReaderReports.closed`.
         """
         feed = reader.feed
         feed.pin()  # a reader that is opened meanwhile shares the feed, and is counted after this report
         self.close(reader)
         try:
             if feed.record is None or (admitting and status is _UNEXPECTED):
-                return await self.report(feed, status, admitting=admitting)
+                return await self.reports.closed(feed, status, admitting=admitting)
             if admitting:
                 # How the response to an ended request was closed. Nothing depends on it, so it is not written.
                 message = orjson.dumps({"type": "connection", "status": status})
@@ -107,21 +109,9 @@ class Readers:
     async def _report_closed(self, feed: RequestFeed) -> None:
         """Report the loss of a reader that failed to attach, and that Redis may count."""
         try:
-            await self.report(feed, _UNEXPECTED, admitting=False)
+            await self.reports.closed(feed, _UNEXPECTED, admitting=False)
         finally:
             feed.unpin()
-
-    async def report(self, feed: RequestFeed, status: ConnectionStatus, *, admitting: bool) -> Disconnection:
-        """Tell Redis how many readers the request has here after one was closed. Raises StoreUnavailable."""
-        async with feed.attach_lock:
-            return await self._store.disconnect(
-                feed.rid,
-                self._state.id_for(feed.rid),
-                feed.http_readers,
-                status.value,
-                admitting=admitting,
-                retry_for_secs=self._store.settings.lease_secs,
-            )
 
     def close(self, reader: TokenReader) -> None:
         """Close a reader without reporting it."""
@@ -143,8 +133,13 @@ class Readers:
                 for reader in feed.readers:
                     reader.mark_stale()
 
+    def report_again(self, shard: int) -> None:
+        """Tell the shard again who reads its requests here and who has left: it may have lost that."""
+        self._spawn(self.reports.again(shard), "readers")
+
     def end_shard(self, shard: int, error_type: str, message: str) -> None:
-        """End every reader of a shard with an error now."""
+        """End every reader of a shard with an error now: the lease there has expired."""
+        self.reports.forget_shard(shard)
         for feed in list(self.feeds.values()):
             if self._store.keys.shard_of(feed.rid) == shard:
                 feed.abort(error_type, message)
@@ -162,3 +157,5 @@ class Readers:
     def _close_feed(self, feed: RequestFeed) -> None:
         if self.feeds.get(feed.rid) is feed:
             del self.feeds[feed.rid]
+        if feed.record is not None:
+            self.reports.forget(feed.rid)

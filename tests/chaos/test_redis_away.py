@@ -115,6 +115,37 @@ async def test_frozen_for_longer_than_a_lease(
 
 
 @pytest.mark.fault(
+    "Clients disconnect while Redis is stopped for longer than a lease.",
+    "Once Redis answers, their requests are cancelled, and those that may continue without a client complete.",
+)
+async def test_clients_leave_while_redis_is_frozen(
+    make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    settings = make_settings(lease_secs=3.0, redis_timeout_secs=0.5)
+    async with straight_bench(settings, tmp_path, workers=2) as bench:
+        first, second = bench.frontends
+        async with (
+            bench.post(first, paced(1000, 0.05), "left") as left,
+            bench.post(second, paced(200, 0.05), "goes-on", X_On_Disconnect="continue") as goes_on,
+            bench.post(first, paced(1000, 0.05), "read-elsewhere") as brought,
+            bench.resume(second, "read-elsewhere") as reader,
+        ):
+            for stream in (left, goes_on, brought, reader):
+                await stream.read_tokens(3)
+            server.freeze()
+            left_at = time.monotonic()
+            for stream in (left, goes_on, brought, reader):
+                await stream.response.aclose()
+            await asyncio.sleep(left_at + settings.lease_secs * 1.5 - time.monotonic())
+            healing.begins()
+            server.thaw()
+            for rid in ("left", "read-elsewhere"):
+                await bench.status(rid, "cancelled")
+            healing.is_over()
+        await bench.status("goes-on", "completed")
+
+
+@pytest.mark.fault(
     "Redis is killed or stopped and does not return.",
     "Within about two leases every stream ends with `unavailable` and the engines stop; when Redis returns, "
     "everything works again.",

@@ -192,3 +192,42 @@ async def test_a_worker_whose_start_is_lost_reports_it_when_its_engine_ends() ->
                 await wait_until(lambda: ended(store, "r1"), what="the end of the request")
                 record = await record_of(store, "r1")
     assert (record.status, record.error_type, record.attempt) == ("failed", "state_lost", 1)
+
+
+async def test_a_client_whose_leaving_redis_has_lost_has_left() -> None:
+    """Its request continues without it, so only the number of readers shows that; a later cancel may depend on it."""
+    stop = asyncio.Event()
+
+    async def engine(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
+        yield "a"
+        await stop.wait()
+
+    with EmbeddedRedis(port=0) as server:
+        settings = quick_settings(server.url)
+        async with frontend(settings) as tracker, worker(settings, engine):
+            await served(tracker)
+            store, prefix = tracker.store, tracker.store.keys.prefixes[0]
+
+            async def readers() -> int:
+                return int(await store.command("HGET", f"{prefix}readers:r1", tracker.id) or 0)
+
+            async def is_read() -> bool:
+                return await readers() == 1
+
+            async def is_read_no_more() -> bool:
+                return await readers() == 0
+
+            flight = await tracker.admit(call("r1"))
+            async with reading(flight.reader) as client:
+                await client.got(1)
+            await wait_until(is_read)
+            before = dump_shard(server, prefix)
+            flight.connection.close()
+            flight.stream.close()
+            await wait_until(is_read_no_more)
+            await heartbeats(store, tracker.id, 2)
+            restore_shard(server, prefix, before)
+            assert await is_read()
+            await wait_until(is_read_no_more, what="the reader's leaving that is told again")
+            stop.set()
+            await wait_until(lambda: ended(store, "r1"), what="the end of the request")

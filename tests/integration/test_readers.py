@@ -85,6 +85,55 @@ async def test_who_comes_while_the_last_reader_leaves_is_counted(bench: Bench, m
     assert bench.readers.feeds == {}
 
 
+async def test_a_reader_that_leaves_is_reported_however_long_redis_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = 0
+    disconnect = Store.disconnect
+
+    async def noted(self: Store, *args: Any, **more: Any) -> Any:
+        nonlocal reports
+        reports += 1
+        return await disconnect(self, *args, **more)
+
+    monkeypatch.setattr(Store, "disconnect", noted)
+    reader = await bench.attach()
+    bench.world.store.settings = bench.world.store.settings.model_copy(
+        update={"lease_secs": 0.5, "heartbeat_secs": 0.05}
+    )
+    bench.server.freeze()
+    try:
+        leaving = asyncio.create_task(
+            bench.readers.detach(reader, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+        )
+        await wait_until(lambda: reports == 2, what="a report after the first was given up")
+    finally:
+        bench.server.thaw()
+    disconnection = await leaving
+    assert disconnection is not None
+    assert disconnection.what == "continues"
+    assert await bench.counted() is None
+    assert bench.readers.feeds == {}
+
+
+async def test_readers_that_redis_has_lost_are_told_again(bench: Bench) -> None:
+    """A failover may have lost that one has come, and that the last one has left."""
+    key, command = f"{bench.world.prefix}readers:r", bench.world.store.command
+    reader = await bench.attach()
+    await command("HDEL", key, "f1")
+    await bench.readers.reports.again(0)
+    assert await bench.counted() == 1
+    await bench.readers.detach(reader, ConnectionStatus.CLOSED_UNEXPECTEDLY, admitting=False)
+    await command("HSET", key, "f1", 1)
+    bench.world.store.settings = bench.world.store.settings.model_copy(update={"heartbeat_secs": 0.05})
+    await bench.readers.reports.again(0)
+    assert await bench.counted() is None
+    await command("HSET", key, "f1", 1)
+    bench.readers.end_shard(0, "frontend_lost", "")
+    await bench.readers.reports.again(0)
+    assert await bench.counted() == 1, "a shard in which the lease has expired judges that by itself"
+
+
 async def test_a_reader_that_did_not_come_to_be_is_not_counted(bench: Bench) -> None:
     """Redis has executed the attach, and its answer came too late."""
     bench.server.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
+from tests.mutants.replica_faults import REPLICA_FAULTS
 
 _LUA = "lifecycle/store/lua/"
 _INCLUDE = "lifecycle/store/lua/include/"
@@ -196,60 +197,6 @@ _CANCELS = (
     ),
 )
 
-_LEASES = (
-    Mutant(
-        "an expiry does not set the fenced mark",
-        _LUA + "expire.lua",
-        "redis.call('SET', P .. 'fenced:' .. replica, '1', 'EX', DAY_SECS)",
-        "",
-        "append does not ask whether its worker is fenced",
-    ),
-    Mutant(
-        "a lease is renewed although it was ended",
-        _LUA + "reconcile_shard.lua",
-        "if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end",
-        "",
-    ),
-    Mutant(
-        "a reap takes what another worker runs",
-        _LUA + "reap.lua",
-        "if record and record.status == 'running' and record.worker == replica then",
-        "if record and record.status == 'running' then",
-        "a reap takes what another worker runs",
-    ),
-    Mutant(
-        "a reap does not count under the new owner",
-        _LUA + "reap.lua",
-        "  count_in(new_owner, rid, labels, record.status)\n",
-        "",
-        "a frontend's requests are not counted under their new owner",
-    ),
-    Mutant(
-        "a fenced frontend admits",
-        _LUA + "admit.lua",
-        "if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end",
-        "",
-    ),
-    Mutant(
-        "a worker that is refused as expired reports its end nevertheless",
-        "lifecycle/execution/attempt.py",
-        '        if why == "expired":',
-        '        if why == "nothing":',
-    ),
-    Mutant(
-        "a replica that comes back under another id does not check its ends",
-        "lifecycle/replica/shard_lease.py",
-        "        self._may_be_lost = True  # a primary",
-        "        # a primary",
-    ),
-    Mutant(
-        "changes of the list of replicas that are lost are not looked for",
-        _LUA + "roster.lua",
-        "redis.call('ZSCORE', P .. 'changes', changed_replica) == changed_ms",
-        "true",
-    ),
-)
-
 _QUEUE = (
     Mutant(
         "an admission is repeated under another nonce",
@@ -394,4 +341,4 @@ _TREES = (
     ),
 )
 
-MUTANTS = (*_APPENDS, *_ENDS, *_CANCELS, *_LEASES, *_QUEUE, *_READERS, *_ORDER, *_TREES)
+MUTANTS = (*_APPENDS, *_ENDS, *_CANCELS, *REPLICA_FAULTS, *_QUEUE, *_READERS, *_ORDER, *_TREES)

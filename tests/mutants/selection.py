@@ -18,6 +18,8 @@ _FAST = {
     "include/cost.lua": "queue_costs queue_shares queue_order",
     "roster.lua": "membership",
     "shard_lease.py": "membership",
+    "reader_reports.py": "readers",
+    "tracking/membership.py": "readers resuming",
     "claim_children.lua": "local_starts",
     "parent_checks.py": "local_starts",
     "admit.lua": "starting transitions idempotent_ids races membership queue_order queued_bytes",
@@ -41,6 +43,8 @@ _SLOW = {
     "parent_checks.py": "tests/integration/test_request_trees.py",
     "claim_children.lua": "tests/integration/test_request_trees.py",
     "shard_lease.py": "tests/integration/test_lease_renewal.py",
+    "reader_reports.py": "tests/integration/test_readers.py",
+    "tracking/membership.py": "tests/integration/test_lost_writes.py tests/integration/test_lost_data.py",
 }
 """Name what is run as well, where the fast tier has no test of the whole."""
 
