@@ -55,7 +55,7 @@ class Corrections:
         """Let the writer check the streams before it appends, and report ends again that the shard may have lost."""
         self._running.check_streams(shard)
         ends = self._running.ends
-        await self._each(lambda rid: ends.check(rid, self._id_for(rid)), ends.of_shard(shard))
+        await self._each(lambda rid: ends.check(rid, self._lease.id_for(rid)), ends.of_shard(shard))
 
     async def requeue(self, rids: Sequence[str]) -> None:
         """Requeue requests that Redis counts as this worker's although they do not run here.
@@ -69,15 +69,15 @@ class Corrections:
         record = await self._store.read(rid)
         attempt = record.attempt if record is not None else 0
         await self._store.finish(
-            rid, self._id_for(rid), attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0
+            rid, self._lease.id_for(rid), attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0
         )
 
     async def _requeue_or_end(self, rid: str) -> None:
         if rid in self._running:
             return
         record = await self._store.read(rid)
-        if await self._running.ends.report_again(rid, self._id_for(rid), record) is None:
-            await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
+        if await self._running.ends.report_again(rid, self._lease.id_for(rid), record) is None:
+            await self._store.requeue(rid, self._lease.id_for(rid), record.attempt if record is not None else 0)
 
     async def _each(self, correct: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> None:
         async def isolated(rid: str) -> None:
@@ -87,6 +87,3 @@ class Corrections:
                 log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
 
         await tasks.in_batches(isolated, rids)
-
-    def _id_for(self, rid: str) -> str:
-        return self._lease.ids[self._store.keys.shard_of(rid)]

@@ -14,7 +14,7 @@ from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
 from lifecycle.ids import replica_of
 from lifecycle.replica.unserved_requests import UnservedRequests
-from lifecycle.store.results import Failure, Outcome, QueuedRequest, Start
+from lifecycle.store.results import Failure, Outcome, QueuedRequest, Run
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, outage_of, workers_of
 from lifecycle.types import ErrorDetail, ErrorType
@@ -34,13 +34,14 @@ class HandOver:
         self._unserved = UnservedRequests(store)
         self._looked_at: OrderedDict[str, float] = OrderedDict()  # rid → when it was found to be unsupported
 
-    async def unavailable(self, rid: str, worker: str, model: str, start: Start, cause: Unavailable) -> None:
+    async def unavailable(self, run: Run, worker: str, cause: Unavailable) -> None:
         """Requeue a running request whose engine cannot serve and has produced nothing, or fail it.
 
         The worker becomes unhealthy first, so it does not get the request again. The request fails when no other
         worker can serve it, or when its attempts are used up. Raises StoreUnavailable when Redis does not answer for
         two leases; the request is then requeued by a later heartbeat, or by the reaper.
         """
+        rid, model, start = run
         message = message_of(cause)
         await self._health.fail(message)
         detail = ErrorDetail(503, retry_after_secs=max(cause.retry_after_secs or 0.0, self._health.probe_in_secs))

@@ -216,17 +216,7 @@ class Worker:
     async def _serve(self) -> None:
         """Serve until the end of a drain."""
         consumers = self._consumers = [
-            QueueConsumer(
-                self._store,
-                shard,
-                self.models,
-                lease,
-                self._slots,
-                self._running.preemption,
-                self._running.offer,
-                self._running.launch,
-                self._running.refuse,
-            )
+            QueueConsumer(self._store, shard, self.models, lease, self._slots, self._running)
             for shard, lease in enumerate(self._lease.shards)
         ]
         subscription: Subscription | None = None
