@@ -276,11 +276,7 @@ class RunningRequests:
         `ended` is the answer to its end. Return whether the request has ended because of it. Raises StoreUnavailable.
         """
         started, record = attempt.sink.started, ended.record if ended is not None else None
-        if (
-            not attempt.sink.has_sent
-            or not started.nonce
-            or (record is not None and record.start_nonce == started.nonce)
-        ):
+        if not attempt.sink.has_sent or (record is not None and record.start_nonce == started.nonce):
             return False
         reported = await self._store.report_lost_start(
             attempt.rid, started, START_LOST, retry_for_secs=self._settings.lease_secs
