@@ -152,10 +152,11 @@ class QueueConsumer:
             unplaced: list[Run] = []
             for run in taken.runs:
                 moved = None
+                reserved = reserved or self._slots.reserve(1)
                 if reserved:
                     self._slots.occupy_reserved()
                     reserved -= 1
-                elif not self._slots.acquire(1):
+                else:
                     moved = self._preemption.choose(run.start.priority)
                     if moved is None:
                         unplaced.append(run)

@@ -120,11 +120,11 @@ class RunningRequests:
         """Return what the engine offers at the moment to the requests that are taken."""
         return Offer(is_resumable(self._engine), accepted_parameters(self._engine), offered_argument(self._engine))
 
-    def launch(self, run: Run, worker: str, moved: Attempt | None = None) -> None:
+    def launch(self, run: Run, worker: str, moved: Attempt | None) -> None:
         """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
 
         The task releases the request's concurrency slot at its end. With `moved` it first moves that attempt's request
-        back to its queue, and gets its slot.
+        back to its queue, and gets its slot; else a slot has been occupied for it.
         """
         progress = RunInProgress(run, worker, self._early_cancels.pop(run.rid, set()))
         self._runs.setdefault(run.rid, []).append(progress)
