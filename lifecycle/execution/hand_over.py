@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
 
 from lifecycle.aio import tasks
 from lifecycle.encoding import encode_json
@@ -67,18 +68,13 @@ class HandOver:
         if not due:
             return
         workers = {model: await self._workers(model) or [] for model in {request.model for request in due}}
-        rung: set[str] = set()
-
-        async def fail_or_choose(request: QueuedRequest) -> None:
-            rung.update(await self._fail_or_choose(request, workers[request.model]))
-
-        await tasks.in_batches(fail_or_choose, due)
-        bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(due[0].rid)})
-
-        async def ring(other: str) -> None:
-            await self._store.command("PUBLISH", self._store.keys.worker_channel(other), bell)
-
-        await tasks.in_batches(ring, sorted(rung - {replica_of(worker)}))
+        chosen = await tasks.in_batches(lambda request: self._fail_or_choose(request, workers[request.model]), due)
+        rung = set(chain.from_iterable(chosen)) - {replica_of(worker)}
+        keys = self._store.keys
+        bell = encode_json({"type": "bell", "prefix": keys.prefix_of(due[0].rid)})
+        await tasks.in_batches(
+            lambda other: self._store.command("PUBLISH", keys.worker_channel(other), bell), sorted(rung)
+        )
 
     async def _fail_or_choose(self, request: QueuedRequest, workers: Sequence[LivingWorker]) -> list[str]:
         """Fail a request that none of its model's workers takes; else return some of those that take it."""
