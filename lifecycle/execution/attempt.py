@@ -60,7 +60,7 @@ class Attempt:
         if start.headers:
             context.headers = orjson.loads(start.headers)
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
-        self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
+        self.sink: TokenSink = writer.open(rid, start, self._on_refused)
         self._engine = engine
         self._request = _decode(start.body)
         if settings.forward_priority:
