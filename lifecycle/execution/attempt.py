@@ -53,7 +53,6 @@ class Attempt:
         yields its first one, with the seconds since it was called.
         """
         self.rid = rid
-        self.attempt = start.attempt
         self.priority, self.preemptions = start.priority, start.preemptions
         self.context = EngineContext(rid, start.attempt)
         served, context = start.served, self.context
@@ -61,7 +60,7 @@ class Attempt:
         if start.headers:
             context.headers = orjson.loads(start.headers)
         self.stuck = False  # the engine was killed and has not ended within KILL_GRACE_SECS
-        self.sink: TokenSink = writer.open(rid, start.attempt, start.base, self._on_refused, start.nonce, start.length)
+        self.sink: TokenSink = writer.open(rid, start, self._on_refused)
         self._engine = engine
         self._request = _decode(start.body)
         if settings.forward_priority:
@@ -87,11 +86,6 @@ class Attempt:
         self.unavailable: Unavailable | None = None  # the engine could not serve, and the request is still to be moved
         self.broke_off = False  # the engine became unavailable after its first event
         self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    @property
-    def produced(self) -> int:
-        """Return how many events the engine has yielded."""
-        return self.sink.produced
 
     @property
     def can_move(self) -> bool:
@@ -136,11 +130,11 @@ class Attempt:
         or requeues the request. Return None too, with `unavailable` set and nothing reported, when the engine cannot
         serve at the moment and has yielded nothing.
         """
-        remove_listener = self.context.add_listener(self._on_cancel)
-        self._watch_inactivity()
         self.began_at = self._loop.time()
         self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
         self._task.add_done_callback(self._allow_report)
+        remove_listener = self.context.add_listener(self._on_cancel)
+        self._watch_inactivity()
         if self.context.is_stopped:
             self._on_cancel()
         ended: Ended | None = None
@@ -280,6 +274,7 @@ class Attempt:
             if ended.what == "incomplete":
                 # Redis had confirmed tokens and lost them in a failover; no reader may be given a text with a gap.
                 ended = await self.sink.finish(self._with_figures(STREAM_LOST), retry_for_secs)
+            return ended
         except StoreUnavailable as failure:
             log.error(
                 "the end of request %s could not be reported within %g seconds; the reaper decides about it: %s",
@@ -288,23 +283,18 @@ class Attempt:
                 failure,
             )
             return None
-        return ended
 
     def _with_figures(self, outcome: Outcome) -> Outcome:
         """Return the outcome with the engine's usage, the number of its events with content, and its items."""
-        content_events = max(0, self.sink.produced - self._without_content)
-        item_ids = tuple(self._item_ids)[:_MAX_ITEM_IDS]
         return outcome._replace(
             usage=reported_usage(self.context),
-            content_events=content_events,
+            content_events=max(0, self.sink.produced - self._without_content),
             is_translated=self._is_translated,
-            item_ids=item_ids,
+            item_ids=tuple(self._item_ids)[:_MAX_ITEM_IDS],
         )
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""
-        if self._task is None or self._task.done():
-            return
         if self.context.is_killed:
             self._cancel_engine()
         else:
@@ -316,16 +306,13 @@ class Attempt:
             self._schedule("kill", self._settings.kill_grace_secs, self._on_kill_grace_over)
 
     def _on_stop_grace_over(self) -> None:
-        if self._task is not None and not self._task.done():
-            log.info(
-                "the engine did not stop request %s within %g seconds and is cancelled",
-                self.rid,
-                self._settings.stop_grace_secs,
-            )
+        if self.engine_runs:
+            grace_secs = self._settings.stop_grace_secs
+            log.info("the engine did not stop request %s within %g seconds and is cancelled", self.rid, grace_secs)
             self._cancel_engine()
 
     def _on_kill_grace_over(self) -> None:
-        if self._task is not None and not self._task.done():
+        if self.engine_runs:
             self.stuck = True
             log.error(
                 "the engine does not end request %s although it was killed %g seconds ago; its concurrency slot stays "

@@ -44,20 +44,8 @@ class ConcurrencySlots:
         return not self.paused and self._limit is None
 
     async def wait_available(self) -> None:
-        """Return once at least one slot is free. Another task may acquire it first."""
+        """Return once at least one slot is free. Another task may reserve it first."""
         await self._available.wait()
-
-    def acquire(self, number: int) -> int:
-        """Occupy up to `number` slots, as many as are free. Return how many were."""
-        acquired = min(number, self.free)
-        self._occupy(acquired)
-        self._update()
-        return acquired
-
-    def release(self, number: int = 1) -> None:
-        """Free some slots."""
-        self.used -= number
-        self._update()
 
     def reserve(self, number: int) -> int:
         """Keep up to `number` free slots for what may come, and return how many.
@@ -77,16 +65,18 @@ class ConcurrencySlots:
     def occupy_reserved(self) -> None:
         """Occupy one slot that was reserved, which changes nothing about the others."""
         self._reserved -= 1
-        self._occupy(1)
+        self.used += 1
+        self.peak = max(self.peak, self.used)
 
     def unreserve(self, number: int) -> None:
         """Keep some slots no longer."""
         self._reserved -= number
         self._update()
 
-    def _occupy(self, number: int) -> None:
-        self.used += number
-        self.peak = max(self.peak, self.used)
+    def release(self) -> None:
+        """Free one slot."""
+        self.used -= 1
+        self._update()
 
     def reset_peak(self) -> None:
         """Let the peak be what is occupied now."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Protocol
 
 from lifecycle.aio import tasks
+from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_controller import ConcurrencyController, Window
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.declarations import declared_concurrency
@@ -25,14 +25,6 @@ _EVENTS = 20  # that the time between events needs
 _WAITING_TIMEOUT_SECS = 2.0
 
 
-class ProducingAttempt(Protocol):
-    """An attempt that runs."""
-
-    @property
-    def produced(self) -> int:
-        """Return how many events its engine has yielded."""
-
-
 class ConcurrencyTuner:
     """Set the number of slots, and where it is `auto` adapt it: observe what runs in windows of a second or more."""
 
@@ -41,7 +33,7 @@ class ConcurrencyTuner:
         settings: Settings,
         slots: ConcurrencySlots,
         engine: Engine,
-        attempts: Callable[[], Iterable[ProducingAttempt]],
+        attempts: Callable[[], Sequence[Attempt]],
     ) -> None:
         """`engine` may declare its `concurrency`, and `waiting()`; `attempts` returns those that run."""
         self._settings = settings
@@ -54,7 +46,7 @@ class ConcurrencyTuner:
         self._changed_at = self._looked_at = 0.0
         self._added = 1  # slots, by the last change; negative after a cut
         self._first_events: list[float] = []  # seconds from an attempt's beginning
-        self._produced: dict[ProducingAttempt, int] = {}  # when the attempts were looked at last
+        self._produced: dict[Attempt, int] = {}  # when the attempts were looked at last
 
     def begin(self) -> None:
         """Have as many slots as the settings say, else as the engine declares, which has started.
@@ -114,7 +106,7 @@ class ConcurrencyTuner:
         """Return the median of the times between the events of each attempt since the last look."""
         now, before = _now(), self._produced
         secs, self._looked_at = now - self._looked_at, now
-        self._produced = {attempt: produced for attempt in self._attempts() if (produced := attempt.produced)}
+        self._produced = {attempt: produced for attempt in self._attempts() if (produced := attempt.sink.produced)}
         counts = [number - before[attempt] for attempt, number in self._produced.items() if attempt in before]
         moved = [count for count in counts if count > 0]
         return median(secs / count for count in moved) if sum(moved) >= _EVENTS else None

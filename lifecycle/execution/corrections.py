@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
+from lifecycle.execution.outcomes import CANCELLED
 from lifecycle.execution.running import RunningRequests
 from lifecycle.replica.lease import Lease
-from lifecycle.store.results import Outcome, PendingCancellation
+from lifecycle.store.results import PendingCancellation
 from lifecycle.store.transitions import Store
-from lifecycle.types import ErrorType
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +68,14 @@ class Corrections:
         """Report the request as cancelled, which confirms the cancel and removes it from the pending cancellations."""
         record = await self._store.read(rid)
         attempt = record.attempt if record is not None else 0
-        await self._store.finish(
-            rid, self._id_for(rid), attempt, Outcome("cancelled", ErrorType.CANCELLED, "cancelled"), 0
-        )
+        await self._store.finish(rid, self._lease.id_for(rid), attempt, CANCELLED, 0)
 
     async def _requeue_or_end(self, rid: str) -> None:
-        if rid in self._running:
-            return
-        record = await self._store.read(rid)
-        if await self._running.ends.report_again(rid, record) is None:
-            await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
+        if rid not in self._running:
+            record = await self._store.read(rid)
+            if await self._running.ends.report_again(rid, record) is None:
+                attempt = record.attempt if record is not None else 0
+                await self._store.requeue(rid, self._lease.id_for(rid), attempt)
 
     async def _each(self, correct: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> None:
         async def isolated(rid: str) -> None:
@@ -87,6 +85,3 @@ class Corrections:
                 log.exception("the state of request %s could not be corrected; the next heartbeat tries again", rid)
 
         await tasks.in_batches(isolated, rids)
-
-    def _id_for(self, rid: str) -> str:
-        return self._lease.ids[self._store.keys.shard_of(rid)]

@@ -79,7 +79,7 @@ class EngineHealth:
             await self._announce()
 
     def suspect(self) -> None:
-        """Probe the engine now: it failed in the middle of an answer."""
+        """Probe the engine now, as when it failed in the middle of an answer."""
         if self._probe is not None:
             self._due_at = float("-inf")
             self._changed.set()
@@ -95,8 +95,7 @@ class EngineHealth:
 
         A probe that is under way then goes on: see `probing`.
         """
-        if self._probe is not None:
-            self._due_at = float("-inf")
+        self.suspect()
         while True:
             await self._wait_until_due()
             failure = await self._run_probe()

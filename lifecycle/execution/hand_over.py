@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
 
 from lifecycle.aio import tasks
 from lifecycle.encoding import encode_json
@@ -14,7 +15,7 @@ from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import message_of
 from lifecycle.ids import replica_of
 from lifecycle.replica.unserved_requests import UnservedRequests
-from lifecycle.store.results import Failure, Outcome, QueuedRequest, Start
+from lifecycle.store.results import Failure, Outcome, QueuedRequest, Run
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, outage_of, workers_of
 from lifecycle.types import ErrorDetail, ErrorType
@@ -34,13 +35,14 @@ class HandOver:
         self._unserved = UnservedRequests(store)
         self._looked_at: OrderedDict[str, float] = OrderedDict()  # rid → when it was found to be unsupported
 
-    async def unavailable(self, rid: str, worker: str, model: str, start: Start, cause: Unavailable) -> None:
+    async def unavailable(self, run: Run, worker: str, cause: Unavailable) -> None:
         """Requeue a running request whose engine cannot serve and has produced nothing, or fail it.
 
         The worker becomes unhealthy first, so it does not get the request again. The request fails when no other
         worker can serve it, or when its attempts are used up. Raises StoreUnavailable when Redis does not answer for
         two leases; the request is then requeued by a later heartbeat, or by the reaper.
         """
+        rid, model, start = run
         message = message_of(cause)
         await self._health.fail(message)
         detail = ErrorDetail(503, retry_after_secs=max(cause.retry_after_secs or 0.0, self._health.probe_in_secs))
@@ -66,18 +68,13 @@ class HandOver:
         if not due:
             return
         workers = {model: await self._workers(model) or [] for model in {request.model for request in due}}
-        rung: set[str] = set()
-
-        async def fail_or_choose(request: QueuedRequest) -> None:
-            rung.update(await self._fail_or_choose(request, workers[request.model]))
-
-        await tasks.in_batches(fail_or_choose, due)
-        bell = encode_json({"type": "bell", "prefix": self._store.keys.prefix_of(due[0].rid)})
-
-        async def ring(other: str) -> None:
-            await self._store.command("PUBLISH", self._store.keys.worker_channel(other), bell)
-
-        await tasks.in_batches(ring, sorted(rung - {replica_of(worker)}))
+        chosen = await tasks.in_batches(lambda request: self._fail_or_choose(request, workers[request.model]), due)
+        rung = set(chain.from_iterable(chosen)) - {replica_of(worker)}
+        keys = self._store.keys
+        bell = encode_json({"type": "bell", "prefix": keys.prefix_of(due[0].rid)})
+        await tasks.in_batches(
+            lambda other: self._store.command("PUBLISH", keys.worker_channel(other), bell), sorted(rung)
+        )
 
     async def _fail_or_choose(self, request: QueuedRequest, workers: Sequence[LivingWorker]) -> list[str]:
         """Fail a request that none of its model's workers takes; else return some of those that take it."""

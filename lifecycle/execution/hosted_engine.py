@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
@@ -16,7 +14,7 @@ from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import check_declarations
 from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
 from lifecycle.execution.failures import location_of, message_of
-from lifecycle.execution.threaded import as_async
+from lifecycle.execution.threaded import DaemonThread, as_async
 from lifecycle.settings import SettingsError
 from lifecycle.types import Event
 
@@ -65,13 +63,17 @@ class HostedEngine:
 
         Raise EngineLoadError when it cannot be imported or its declarations are not valid.
         """
-        if self._engine is None:
-            try:
-                self._engine = _checked(await _in_thread(self._load))
-            except SettingsError:
-                raise
-            except (Exception, SystemExit, KeyboardInterrupt) as failure:
-                raise EngineLoadError(f"the engine cannot be loaded: {_described(failure)}") from failure
+        if self._engine is not None:
+            return
+        thread = DaemonThread("engine import")
+        try:
+            self._engine = _checked(await thread.submit(self._load))
+        except SettingsError:
+            raise
+        except (Exception, SystemExit, KeyboardInterrupt) as failure:
+            raise EngineLoadError(f"the engine cannot be loaded: {_described(failure)}") from failure
+        finally:
+            thread.end()
 
     async def start(self) -> None:
         """Import the engine and await its `startup()`, if it has one.
@@ -124,30 +126,3 @@ def _described(failure: BaseException) -> str:
 def _checked(engine: Engine) -> Engine:
     check_declarations(engine)
     return as_async(engine)
-
-
-async def _in_thread(function: Callable[[], Engine]) -> Engine:
-    """Return what `function` returns, or raise what it raises. When cancelled, leave the thread to itself."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[Engine] = loop.create_future()
-
-    def work() -> None:
-        engine, failure = None, None
-        try:
-            engine = function()
-        except BaseException as raised:
-            failure = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits for the engine
-            loop.call_soon_threadsafe(_settle, result, engine, failure)
-
-    threading.Thread(target=work, name="engine import", daemon=True).start()
-    return await result
-
-
-def _settle(result: asyncio.Future[Engine], engine: Engine | None, failure: BaseException | None) -> None:
-    if result.done():
-        return
-    if engine is None:
-        result.set_exception(failure or RuntimeError("no engine was loaded"))
-    else:
-        result.set_result(engine)

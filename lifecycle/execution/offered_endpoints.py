@@ -7,6 +7,7 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from lifecycle.execution.engine import Engine, EngineLoadError
+from lifecycle.store.arguments import endpoints_argument
 from lifecycle.types import COUNT_TOKENS, NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
 
 _NAMES = (*(name.value for name in Endpoint), COUNT_TOKENS)
@@ -18,14 +19,23 @@ def offered_endpoints(engine: Engine) -> Mapping[str, str]:
 
     Raise EngineLoadError when the engine's `endpoints` is not a collection of names of endpoints.
     """
+    return _offered(_declared(engine))
+
+
+def offered_argument(engine: Engine) -> str:
+    """Return the same endpoints as `Store.take` takes them."""
+    return _argument(_declared(engine))
+
+
+def _declared(engine: Engine) -> tuple[object, ...]:
     declared: object = getattr(engine, "endpoints", DEFAULT)
     if type(declared) is tuple and declared:  # the usual case, asked at each take
-        return _offered(declared)
+        return declared
     if isinstance(declared, (str, Mapping)) or not isinstance(declared, Collection) or not declared:
         raise EngineLoadError(
             f"the engine's attribute endpoints is {declared!r:.50}; it must be a collection of names of endpoints"
         )
-    return _offered(tuple(declared))
+    return tuple(declared)
 
 
 @lru_cache
@@ -40,3 +50,8 @@ def _offered(declared: tuple[object, ...]) -> Mapping[str, str]:
         if through in offered:
             offered.setdefault(name.value, TRANSLATED)
     return MappingProxyType(offered)
+
+
+@lru_cache
+def _argument(declared: tuple[object, ...]) -> str:
+    return endpoints_argument(_offered(declared))

@@ -17,18 +17,21 @@ class Preemption:
     """Know what may be moved: the worst priority first, and of one priority what has started last.
 
     The worker's queue consumers share it. Each asks a shard for a request that is better than one which may be moved,
-    and only what the shard gives moves one. So no more is moved than is taken in its place.
+    and only what the shard gives moves one. So no more is moved than is taken in its place. Unless it is on, nothing
+    is ever moved.
     """
 
-    def __init__(self, slots: ConcurrencySlots, attempts: Callable[[], Sequence[Attempt]]) -> None:
+    def __init__(self, slots: ConcurrencySlots, attempts: Callable[[], Sequence[Attempt]], *, is_on: bool) -> None:
         """`attempts` returns those that run at the moment."""
         self._slots = slots
         self._attempts = attempts
-        self._candidates: list[Attempt] | None = None  # the first to be moved comes last; None when they have changed
+        self._is_on = is_on
+        self._candidates: list[Attempt] | None = []  # the first to be moved comes last; None when they have changed
         self._chosen: set[Attempt] = set()  # are being moved, or could not be
         self._asking = 0
         self._changed = asyncio.Event()
-        slots.on_available = self.wake
+        if is_on:
+            slots.on_available = self.wake
 
     @property
     def worst(self) -> int | None:
@@ -67,17 +70,19 @@ class Preemption:
 
     def note_change(self) -> None:
         """Note that an attempt has begun or ended."""
-        self._candidates = None
-        self.wake()
+        if self._is_on:
+            self._candidates = None
+            self.wake()
 
     def wake(self) -> None:
         """Let everybody look again who waits for a change."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if self._is_on:
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
 
     async def wait_changed(self) -> None:
-        """Return once a slot may be free, something else may be moved, or `wake` was called."""
-        await self._changed.wait()
+        """Return once a slot may be free, something else may be moved, or `wake` was called while it is on."""
+        await (self._changed.wait() if self._is_on else self._slots.wait_available())
 
     def _movable(self) -> list[Attempt]:
         if self._candidates is None:

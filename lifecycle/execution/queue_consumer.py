@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
 from lifecycle.errors import Fenced, StoreError
-from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.preemption import Preemption
+from lifecycle.execution.running import RunningRequests
 from lifecycle.ids import new_start_nonce
 from lifecycle.replica.shard_lease import ShardLease
 from lifecycle.store.queues import TAKE_LIMIT
-from lifecycle.store.results import Offer, QueuedRequest, Run, Taken
+from lifecycle.store.results import Run, Taken
 from lifecycle.store.transitions import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ class QueueConsumer:
     publishes to one waiting worker for each request that is queued. A bell may be lost, so a heartbeat also says
     whether something is queued.
 
-    With `preemption` a worker without a free slot waits too, under the worst priority that it runs. It is rung for a
+    With preemption a worker without a free slot waits too, under the worst priority that it runs. It is rung for a
     better request, and takes that in place of one that it runs.
     """
 
@@ -52,40 +51,30 @@ class QueueConsumer:
         models: Sequence[str],
         lease: ShardLease,
         slots: ConcurrencySlots,
-        preemption: Preemption | None,
-        offer: Callable[[], Offer],
-        launch: Callable[[Run, str, Attempt | None], None],
-        refuse: Callable[[Sequence[QueuedRequest], str], Awaitable[None]],
+        running: RunningRequests,
     ) -> None:
-        """`preemption` is None when nothing that runs is moved. `offer` returns what the engine serves at the moment.
-
-        `launch` runs a request under the worker's id in the shard, for which a slot has been acquired, or in place of
-        the attempt that it is given. `refuse` is given queued requests that the engine cannot serve.
-        """
+        """Take from `shard` under the ids of `lease`; `running` runs what was taken, each in one of the `slots`."""
         self._store = store
         self._shard = shard
         self._models = list(models)
         self._lease = lease
         self._slots = slots
-        self._preemption = preemption
+        self._running = running
+        self._preemption = running.preemption
         self._gives_up: int | None = None  # the priority under which this worker waits without a free slot
-        self._offer = offer
-        self._launch = launch
-        self._refuse = refuse
         self._due = asyncio.Event()  # something may be queued, or this worker does not wait for a bell
         self._due.set()
         self._rung = False  # since the last take was sent
         self._number = 0
         self._take: _Take | None = None  # of which no answer has come yet
-        self._call: asyncio.Task[Taken | None] | None = None
+        self._call: asyncio.Task[Taken] | None = None
         lease.on_queued = self.ring
 
     def ring(self) -> None:
         """Take soon: something is queued, or this worker may not wait for a bell any more."""
         self._rung = True
         self._due.set()
-        if self._preemption is not None:
-            self._preemption.wake()
+        self._preemption.wake()
 
     async def run(self) -> None:
         """Take requests until cancelled. Errors of Redis are logged, and the take is repeated after a pause."""
@@ -95,7 +84,7 @@ class QueueConsumer:
             await self._due.wait()
             await self._lease.joined.wait()
             if not self._has_turn():
-                await self._wait_turn()
+                await self._preemption.wait_changed()
                 continue
             try:
                 await self._take_next()
@@ -119,7 +108,7 @@ class QueueConsumer:
         take = self._take
         if take is not None:
             taken = await (self._call or self._ask(take, 0))
-            for run in taken.runs if taken else ():
+            for run in taken.runs:
                 await self._give_back(run, take.worker)
         await self._ask(self._next_take(), 0)
 
@@ -132,16 +121,10 @@ class QueueConsumer:
         """Return whether a take is due now that something may be queued."""
         if self._slots.free or self._take is not None:  # an unanswered one may have runs
             return True
-        worst = self._preemption.worst if self._preemption is not None else None
-        if self._preemption is None or worst is None:
+        worst = self._preemption.worst
+        if worst is None:
             return self._lease.waits and (self._gives_up is None or self._rung)
         return worst != self._gives_up or (self._rung and self._preemption.can_ask)
-
-    async def _wait_turn(self) -> None:
-        if self._preemption is None:
-            await self._slots.wait_available()
-        else:
-            await self._preemption.wait_changed()
 
     async def _take_next(self) -> None:
         """Take once, and launch what was taken. With no free slot, let another waiting worker be rung instead."""
@@ -151,11 +134,11 @@ class QueueConsumer:
         take, was_rung, self._rung = self._take, self._rung, False
         share = max(1, self._slots.free // self._store.settings.shards)  # several shards may have some
         reserved = self._slots.reserve(min(TAKE_LIMIT, share))
-        slots, gives_up, asks = reserved, None, False
-        if not reserved and self._preemption is not None:
-            gives_up = self._preemption.worst
-            if was_rung and gives_up is not None and gives_up == self._gives_up and self._preemption.can_ask:
-                slots, gives_up, asks = 1, self._preemption.ask(), True
+        gives_up = self._preemption.worst if not reserved else None
+        asks = was_rung and gives_up is not None and gives_up == self._gives_up and self._preemption.can_ask
+        slots = reserved
+        if asks:
+            slots, gives_up = 1, self._preemption.ask()
         try:
             self._call = asyncio.create_task(self._ask(take, slots, gives_up), name="take")
             await asyncio.wait((self._call,), timeout=_RESERVED_SECS)
@@ -167,39 +150,42 @@ class QueueConsumer:
             taken = call.result()
             self._take = None
             unplaced: list[Run] = []
-            for run in taken.runs if taken else ():
+            for run in taken.runs:
                 moved = None
+                reserved = reserved or self._slots.reserve(1)
                 if reserved:
                     self._slots.occupy_reserved()
                     reserved -= 1
-                elif not self._slots.acquire(1):
-                    moved = self._preemption.choose(run.start.priority) if self._preemption is not None else None
+                else:
+                    moved = self._preemption.choose(run.start.priority)
                     if moved is None:
                         unplaced.append(run)
                         continue
-                self._launch(run, take.worker, moved)
+                self._running.launch(run, take.worker, moved)
         finally:
             self._slots.unreserve(reserved)
-            if asks and self._preemption is not None:
+            if asks:
                 self._preemption.asked()
-        waits = taken is not None and taken.waits
-        self._lease.waits = is_repeated or waits
-        self._gives_up = gives_up if waits and not is_repeated else None
+        self._lease.waits = is_repeated or taken.waits
+        self._gives_up = gives_up if taken.waits and not is_repeated else None
         # A repetition does not tell what was left, and a worker without a free slot leaves what is not better.
-        if waits and gives_up is None and not self._rung and not is_repeated:
+        if taken.waits and gives_up is None and not self._rung and not is_repeated:
             self._due.clear()
         for run in unplaced:
             await self._give_back(run, take.worker)
-        if taken and taken.unsupported:
-            await self._refuse(taken.unsupported, take.worker)
+        if taken.unsupported:
+            await self._running.hand_over.unsupported(taken.unsupported, take.worker)
 
     def _next_take(self) -> _Take:
         self._number += 1
         self._models.append(self._models.pop(0))  # so that each model comes first in turn
         return _Take(self._lease.id, self._number, new_start_nonce())
 
-    async def _ask(self, take: _Take, slots: int, gives_up: int | None = None) -> Taken | None:
-        return await self._store.take(self._shard, *take, self._models, slots, self._offer(), gives_up=gives_up)
+    async def _ask(self, take: _Take, slots: int, gives_up: int | None = None) -> Taken:
+        """Send a take. It brings nothing when a later one was executed before."""
+        offer = self._running.offer()
+        taken = await self._store.take(self._shard, *take, self._models, slots, offer, gives_up=gives_up)
+        return taken or Taken([], [], waits=False)
 
     async def _give_back(self, run: Run, worker: str) -> None:
         """Queue a request again for which there is no slot. It has produced nothing, and uses up no attempt."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lifecycle.aio import tasks
-from lifecycle.errors import Fenced, StoreError, StoreUnavailable
+from lifecycle.errors import StoreError, StoreUnavailable
 from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.engine import Engine, accepted_parameters, is_resumable
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
-from lifecycle.execution.offered_endpoints import offered_endpoints
+from lifecycle.execution.offered_endpoints import offered_argument
 from lifecycle.execution.outcomes import STREAM_LOST
 from lifecycle.execution.preemption import Preemption
 from lifecycle.execution.remembered_ends import RememberedEnds, Report
 from lifecycle.replica.lease import Lease
-from lifecycle.store.arguments import endpoints_argument
-from lifecycle.store.results import START_LOST, Ended, Offer, QueuedRequest, Run, Start
+from lifecycle.store.results import START_LOST, Ended, Offer, Run, Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry import tracing
 from lifecycle.telemetry.tracing import AttemptSpan
@@ -34,41 +33,32 @@ log = logging.getLogger(__name__)
 
 _EARLY_CANCELS = 1000
 _ENDING_SECS = 1.0  # for the tasks of requests to end when they are cancelled
+_MOVED = ("requeued", "ended")  # outcomes of Store.requeue after which the request is not this worker's any more
 
 
 @dataclass(slots=True, eq=False)
 class RunInProgress:
     """Describe one start of a request while its task handles it; it occupies one concurrency slot.
 
-    - `task`: runs the engine until it has ended and Redis knows the outcome
+    - `run`: what was taken, by this worker as `worker`, the id under which the shard knew it
     - `cancels`: the modes of the cancels that came since the request was taken; its attempt gets them
     - `attempt`: the attempt that was started; None before its engine runs and after it has ended
+    - `task`: runs the engine until it has ended and Redis knows the outcome
     """
 
-    task: asyncio.Task[None] = field(init=False)
-    cancels: set[CancelMode] = field(default_factory=set)
+    run: Run
+    worker: str
+    cancels: set[CancelMode]
     attempt: Attempt | None = None
-
-
-@dataclass(slots=True, eq=False)
-class RunningRequest:
-    """Describe one request that this worker handles.
-
-    - `current`: the latest attempt, until its engine ends; None before the first
-    - `runs`: the starts under way. Usually there is one. There are more when the request was queued again while the
-      engine of an earlier attempt does not end: that attempt is abandoned, and its task waits for its engine.
-    """
-
-    current: Attempt | None = None
-    runs: list[RunInProgress] = field(default_factory=list)
-
-    def attempts(self) -> list[Attempt]:
-        """Return the attempts whose engines have not ended, the abandoned ones too."""
-        return [run.attempt for run in self.runs if run.attempt is not None]
+    task: asyncio.Task[None] = field(init=False)
 
 
 class RunningRequests:
-    """Own the table of running requests and the tasks that handle them."""
+    """Own the table of running requests and the tasks that handle them.
+
+    A request usually has one run in progress. It has more when it was queued again while the engine of an earlier
+    attempt does not end: that attempt is abandoned, and its task waits for its engine.
+    """
 
     def __init__(
         self,
@@ -92,89 +82,82 @@ class RunningRequests:
         self._settings = store.settings
         self._engine = engine
         self._health = health
-        self._hand_over = HandOver(store, health)
+        self.hand_over = HandOver(store, health)
         self.ends = RememberedEnds(store)
         self._slots = slots
-        self.preemption = Preemption(slots, self.current_attempts) if self._settings.preempt else None
-        self._requests: dict[str, RunningRequest] = {}
+        self.preemption = Preemption(slots, self.current_attempts, is_on=self._settings.preempt)
+        self._runs: dict[str, list[RunInProgress]] = {}
+        # The latest attempts, until their engines end, by shard: a heartbeat reads their number in constant time.
+        self._current: list[dict[str, Attempt]] = [{} for _ in range(store.settings.shards)]
         self._early_cancels: OrderedDict[str, set[CancelMode]] = OrderedDict()  # of requests that do not run here yet
-        self._encoded: tuple[Mapping[str, str], str] = ({}, "")  # the endpoints that were offered last
-        # An index of the table: the ids with a current attempt, by shard. A heartbeat reads its size in constant time.
-        self._held: list[set[str]] = [set() for _ in range(store.settings.shards)]
 
     def __contains__(self, rid: str) -> bool:
         """Return whether the request is handled here, with or without an attempt."""
-        return rid in self._requests
+        return rid in self._runs
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the ids of the requests that are handled here."""
-        return iter(tuple(self._requests))
+        return iter(tuple(self._runs))
 
     def held(self, shard: int) -> Collection[str]:
         """Return the ids of the shard's requests that have a current attempt: a live view, not a copy."""
-        return self._held[shard]
+        return self._current[shard].keys()
 
     def current(self, rid: str) -> Attempt | None:
         """Return the latest attempt of the request, or None when none runs."""
-        request = self._requests.get(rid)
-        return request.current if request is not None else None
+        return self._current[self._store.keys.shard_of(rid)].get(rid)
+
+    def current_attempts(self) -> list[Attempt]:
+        """Return the latest attempt of each request that runs."""
+        return [attempt for of_shard in self._current for attempt in of_shard.values()]
 
     @property
     def stuck(self) -> int:
         """Return how many engines were killed and have not ended within KILL_GRACE_SECS."""
-        return sum(attempt.stuck for request in self._requests.values() for attempt in request.attempts())
+        return sum(progress.attempt.stuck for progress in self._in_progress() if progress.attempt is not None)
 
     def offer(self) -> Offer:
         """Return what the engine offers at the moment to the requests that are taken."""
-        return Offer(is_resumable(self._engine), accepted_parameters(self._engine), self._offered())
+        return Offer(is_resumable(self._engine), accepted_parameters(self._engine), offered_argument(self._engine))
 
-    def launch(self, run: Run, worker: str, moved: Attempt | None = None) -> None:
+    def launch(self, run: Run, worker: str, moved: Attempt | None) -> None:
         """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
 
         The task releases the request's concurrency slot at its end. With `moved` it first moves that attempt's request
-        back to its queue, and gets its slot.
+        back to its queue, and gets its slot; else a slot has been occupied for it.
         """
-        request = self._requests.setdefault(run.rid, RunningRequest())
-        progress = RunInProgress(cancels=self._early_cancels.pop(run.rid, set()))
-        request.runs.append(progress)
+        progress = RunInProgress(run, worker, self._early_cancels.pop(run.rid, set()))
+        self._runs.setdefault(run.rid, []).append(progress)
         if moved is not None:
             self._slots.reserve_next()
-        handling = self._handle(run, request, progress, worker, moved)
+        handling = self._handle(progress, moved)
         progress.task = asyncio.get_running_loop().create_task(handling, name=f"request {run.rid}")
 
-    async def refuse(self, found: Sequence[QueuedRequest], worker: str) -> None:
-        """Let requests that the engine does not take go to another worker, or fail them. Raises StoreUnavailable."""
-        await self._hand_over.unsupported(found, worker)
-
     def cancel(self, rid: str, mode: CancelMode) -> None:
-        """Cancel the current attempt, and any attempt of the request that is about to run.
+        """Cancel each attempt of the request that runs or is about to run.
 
         The message may come before the answer to the take that has started the request.
         """
-        request = self._requests.get(rid)
-        if request is None:
+        if rid not in self._runs:
             self._early_cancels.setdefault(rid, set()).add(mode)
             if len(self._early_cancels) > _EARLY_CANCELS:
                 self._early_cancels.popitem(last=False)
             return
-        if request.current is not None:
-            request.current.cancel(mode)
-        for run in request.runs:
-            run.cancels.add(mode)
+        for progress in self._runs[rid]:
+            if progress.attempt is not None:
+                progress.attempt.cancel(mode)
+            else:
+                progress.cancels.add(mode)
 
     def check_streams(self, shard: int) -> None:
         """Let each attempt of the shard check that Redis has its last tokens before it appends more."""
-        for rid in self._held[shard]:
-            attempt = self.current(rid)
-            if attempt is not None:
-                attempt.sink.recheck()
+        for attempt in self._current[shard].values():
+            attempt.sink.recheck()
 
     def abandon(self, shard: int) -> None:
         """End the engines of a shard's requests without reporting outcomes: this worker's lease there has expired."""
-        for rid in list(self._held[shard]):
-            attempt = self.current(rid)
-            if attempt is not None:
-                attempt.abandon()
+        for attempt in list(self._current[shard].values()):
+            attempt.abandon()
 
     async def move_or_fail_all(self) -> None:
         """Requeue each request that another worker can continue, and fail the others with `worker_lost`."""
@@ -182,49 +165,43 @@ class RunningRequests:
 
     async def wait(self, timeout_secs: float) -> None:
         """Wait until all tasks of the moment have ended, `timeout_secs` at most."""
-        if pending := self._tasks():
+        if pending := [progress.task for progress in self._in_progress()]:
             await asyncio.wait(pending, timeout=timeout_secs)
 
     async def end(self) -> list[str]:
         """Cancel the tasks that are left, and return the ids of the requests whose engines do not end."""
-        attempts = [attempt for request in self._requests.values() for attempt in request.attempts()]
-        await tasks.end(self._tasks(), _ENDING_SECS)
+        left = self._in_progress()
+        attempts = [progress.attempt for progress in left if progress.attempt is not None]
+        await tasks.end([progress.task for progress in left], _ENDING_SECS)
         return [attempt.rid for attempt in attempts if attempt.engine_runs]
 
-    def current_attempts(self) -> list[Attempt]:
-        """Return the latest attempt of each request that runs."""
-        return [request.current for request in self._requests.values() if request.current is not None]
+    def _in_progress(self) -> list[RunInProgress]:
+        return [progress for runs in self._runs.values() for progress in runs]
 
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [run.task for request in self._requests.values() for run in request.runs]
-
-    async def _handle(
-        self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str, moved: Attempt | None
-    ) -> None:
+    async def _handle(self, progress: RunInProgress, moved: Attempt | None) -> None:
         """Handle one start of a request to its end, then take it out of the table and release its slot."""
-        rid, has_slot = run.rid, moved is None
+        run, worker, has_slot = progress.run, progress.worker, moved is None
+        rid = run.rid
         try:
             if moved is not None:
                 await self._preempt(moved, run)
                 self._slots.occupy_reserved()
                 has_slot = True
-            attempt = await self._prepare(run, request, progress, worker)
+            attempt = await self._prepare(progress)
             if attempt is not None:
-                await self._run(request, progress, attempt, run.start, run.model, worker)
+                await self._run(progress, attempt)
         except StoreUnavailable as failure:
             log.warning("request %s could not be run and is queued again: %s", rid, failure)
-            with suppress(StoreError, Fenced):  # otherwise a later heartbeat or the reaper does it
+            with suppress(StoreError):  # otherwise a later heartbeat or the reaper does it
                 retry_for_secs = self._settings.lease_secs
                 await self._store.requeue(rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
-        except Fenced:
-            log.warning("request %s does not run: worker %s is fenced", rid, worker)
-            self._lease.hurry()
         except Exception:
             log.exception("request %s failed in worker %s because of an internal error", rid, worker)
         finally:
-            request.runs.remove(progress)
-            if not request.runs:
-                del self._requests[rid]
+            runs = self._runs[rid]
+            runs.remove(progress)
+            if not runs:
+                del self._runs[rid]
             if has_slot:
                 self._slots.release()
             else:
@@ -236,26 +213,20 @@ class RunningRequests:
         Raise StoreUnavailable when Redis does not answer, or when the engine does not end.
         """
         rid, priority = attempt.rid, run.start.priority
-        worker = self._lease.ids[self._store.keys.shard_of(rid)]
-        retry_for_secs = self._settings.redis_timeout_secs
-        runs = self._requests[rid].runs if rid in self._requests else []
-        handling = [progress.task for progress in runs if progress.attempt is attempt]
-        outcome = await self._store.requeue(
-            rid, worker, attempt.attempt, preempted_by=priority, retry_for_secs=retry_for_secs
-        )
+        handling = [progress.task for progress in self._runs.get(rid, ()) if progress.attempt is attempt]
+        outcome = await self._requeue(attempt, preempted_by=priority, retry_for_secs=self._settings.redis_timeout_secs)
         log.info("request %s makes room for %s of priority %d: %s", rid, run.rid, priority, outcome)
-        if outcome in ("requeued", "ended"):
-            attempt.abandon()
         if handling and (await asyncio.wait(handling, timeout=self._settings.kill_grace_secs))[1]:
             raise StoreUnavailable(f"the engine of request {rid} does not end, whose slot it was to get")
 
-    async def _prepare(self, run: Run, request: RunningRequest, progress: RunInProgress, worker: str) -> Attempt | None:
-        """Return the attempt that was started, None if it is not to run. Raise StoreUnavailable."""
+    async def _prepare(self, progress: RunInProgress) -> Attempt | None:
+        """Return the attempt that is to run, None if there is none. Raise StoreUnavailable."""
+        run, worker = progress.run, progress.worker
         rid, start = run.rid, run.start
-        earlier = request.current
+        earlier = self.current(rid)
         if earlier is not None:
             # Redis queued the request again while that attempt ran, so nothing that its engine yields counts any more.
-            log.warning("request %s was queued again while attempt %d runs here", rid, earlier.attempt)
+            log.warning("request %s was queued again while attempt %d runs here", rid, earlier.context.attempt)
             earlier.abandon()
             if await self.report_lost_start(earlier):
                 return None
@@ -269,25 +240,15 @@ class RunningRequests:
         for mode in (*progress.cancels, start.cancel_mode):
             if mode:
                 attempt.cancel(mode)
-        progress.attempt = attempt
         return attempt
 
-    async def _run(
-        self,
-        request: RunningRequest,
-        progress: RunInProgress,
-        attempt: Attempt,
-        start: Start,
-        model: str,
-        worker: str,
-    ) -> None:
+    async def _run(self, progress: RunInProgress, attempt: Attempt) -> None:
         """Run an attempt as the current one of its request, inside a span."""
-        rid, context = attempt.rid, attempt.context
-        held = self._held[self._store.keys.shard_of(rid)]
-        request.current = attempt
-        held.add(rid)
-        self._note_change()
-        span = AttemptSpan(rid, model, worker, start)
+        run, context = progress.run, attempt.context
+        rid, current = run.rid, self._current[attempt.sink.shard]
+        progress.attempt = current[rid] = attempt
+        self.preemption.note_change()
+        span = AttemptSpan(rid, run.model, progress.worker, run.start)
         context.traceparent = span.traceparent
         if tracing.is_on():
             context.add_listener(lambda: span.cancelled("kill" if context.is_killed else "stop"))
@@ -299,19 +260,14 @@ class RunningRequests:
             if ended is not None and ended.what in ("already", "fenced", "unknown"):
                 await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
-                await self._hand_over.unavailable(rid, worker, model, start, attempt.unavailable)
+                await self.hand_over.unavailable(run, progress.worker, attempt.unavailable)
             elif attempt.broke_off:
                 self._health.suspect()
         finally:
             span.end(ended)
             progress.attempt = None
-            if request.current is attempt:
-                request.current = None
-                held.discard(rid)
-            self._note_change()
-
-    def _note_change(self) -> None:
-        if self.preemption is not None:
+            if current.get(rid) is attempt:
+                del current[rid]
             self.preemption.note_change()
 
     async def report_lost_start(self, attempt: Attempt, ended: Ended | None = None) -> bool:
@@ -320,11 +276,7 @@ class RunningRequests:
         `ended` is the answer to its end. Return whether the request has ended because of it. Raises StoreUnavailable.
         """
         started, record = attempt.sink.started, ended.record if ended is not None else None
-        if (
-            not attempt.sink.has_sent
-            or not started.nonce
-            or (record is not None and record.start_nonce == started.nonce)
-        ):
+        if not attempt.sink.has_sent or (record is not None and record.start_nonce == started.nonce):
             return False
         reported = await self._store.report_lost_start(
             attempt.rid, started, START_LOST, retry_for_secs=self._settings.lease_secs
@@ -332,13 +284,6 @@ class RunningRequests:
         if reported.what != "known":
             log.warning("Redis has lost the start of request %s here, which may run elsewhere", attempt.rid)
         return reported.what in ("done", "already")
-
-    def _offered(self) -> str:
-        """Return the endpoints that the engine offers at the moment, as `Store.take` takes them."""
-        offered = offered_endpoints(self._engine)
-        if offered is not self._encoded[0]:
-            self._encoded = (offered, endpoints_argument(offered))
-        return self._encoded[1]
 
     async def _emitted(self, rid: str, worker: str, start: Start) -> Sequence[Event] | None:
         """Return the events of earlier attempts, `start.base` of them.
@@ -354,17 +299,24 @@ class RunningRequests:
         return emitted
 
     async def _move_or_fail(self, attempt: Attempt) -> None:
-        if attempt.context.is_stopped or not attempt.can_move or not await self._move(attempt):
-            attempt.fail(
-                ErrorType.WORKER_LOST, "The worker shut down before the generation completed; send the request again"
-            )
+        if attempt.can_move and not attempt.context.is_stopped:
+            with suppress(StoreError):
+                if await self._requeue(attempt) in _MOVED:
+                    return
+        attempt.fail(
+            ErrorType.WORKER_LOST, "The worker shut down before the generation completed; send the request again"
+        )
 
-    async def _move(self, attempt: Attempt) -> bool:
-        """Requeue the attempt's request and abandon the attempt. Return False when Redis does not do it."""
-        with suppress(StoreError):
-            worker = self._lease.ids[self._store.keys.shard_of(attempt.rid)]
-            outcome = await self._store.requeue(attempt.rid, worker, attempt.attempt)
-            if outcome in ("requeued", "ended"):
-                attempt.abandon()
-                return True
-        return False
+    async def _requeue(self, attempt: Attempt, *, preempted_by: int | None = None, retry_for_secs: float = 0.0) -> str:
+        """Move the attempt's request back to its queue, and abandon the attempt if Redis does so. See Store.requeue."""
+        rid = attempt.rid
+        outcome = await self._store.requeue(
+            rid,
+            self._lease.id_for(rid),
+            attempt.context.attempt,
+            preempted_by=preempted_by,
+            retry_for_secs=retry_for_secs,
+        )
+        if outcome in _MOVED:
+            attempt.abandon()
+        return outcome

@@ -32,7 +32,7 @@ class ThreadedEngine:
 
     async def __call__(self, request: dict[str, Any], context: EngineContext) -> AsyncIterator[Event]:
         """Yield what the generator yields, and raise what it raises."""
-        thread = _Thread(context.id)
+        thread = DaemonThread(f"engine {context.id}")
         try:
             produced = await thread.run(lambda: iter(self._engine(request, context)))
             try:
@@ -46,18 +46,24 @@ class ThreadedEngine:
             thread.end()
 
 
-class _Thread:
-    """Run functions one after the other in one daemon thread, which does not hold the end of the process."""
+class DaemonThread:
+    """Run functions one after the other in one thread, which does not hold the end of the process."""
 
     def __init__(self, name: str) -> None:
+        """Start the thread, which waits for functions until `end`."""
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name=f"engine {name}", daemon=True).start()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def submit(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Return the function's result, to be awaited. Whoever cancels it leaves the thread to itself."""
+        result: asyncio.Future[Any] = self._loop.create_future()
+        self._jobs.put((function, result))
+        return result
 
     async def run(self, function: Callable[[], Any]) -> Any:
         """Return the function's result. When cancelled, wait for its end first: the engine is busy until then."""
-        result: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put((function, result))
+        result = self.submit(function)
         cancelled: asyncio.CancelledError | None = None
         while not result.done():
             try:
@@ -77,18 +83,23 @@ class _Thread:
         with suppress(RuntimeError):  # the loop is closed: nobody waits for the result
             while (job := self._jobs.get()) is not None:
                 function, result = job
+                value, failure = None, None
                 try:
                     value = function()
-                except BaseException as failure:
-                    self._loop.call_soon_threadsafe(_set_exception, result, failure)
-                else:
-                    self._loop.call_soon_threadsafe(result.set_result, value)
+                except BaseException as raised:
+                    failure = raised
+                self._loop.call_soon_threadsafe(_settle, result, value, failure)
 
 
-def _set_exception(result: asyncio.Future[Any], failure: BaseException) -> None:
+def _settle(result: asyncio.Future[Any], value: Any, failure: BaseException | None) -> None:
+    if result.done():  # cancelled
+        return
     if isinstance(failure, StopIteration):  # a future refuses it
         failure = RuntimeError("the engine raised StopIteration")
-    result.set_exception(failure)
+    if failure is None:
+        result.set_result(value)
+    else:
+        result.set_exception(failure)
 
 
 def as_async(engine: Engine) -> Engine:

@@ -28,7 +28,7 @@ from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.instructions import Instruction
 from lifecycle.store.permissions import check_permissions
-from lifecycle.store.pubsub import Message, Subscription
+from lifecycle.store.pubsub import Message
 from lifecycle.store.results import PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.transitions import Store
@@ -69,9 +69,7 @@ class Worker:
         self._store = connections.store
         self._connections = connections
         self._engine = engine if isinstance(engine, HostedEngine) else HostedEngine.of(engine)
-        self._accepts = accepted_parameters(self._engine)
         self._reaper = Reaper(self._store)
-        self._monitor = LoopMonitor(settings, lambda: self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
         self._slots = ConcurrencySlots(settings.concurrency_min if settings.is_auto else settings.fixed_concurrency)
         self._health = EngineHealth(
             self._engine,
@@ -80,7 +78,6 @@ class Worker:
             timeout_secs=settings.lease_secs,
             announce=self._announce,
         )
-        self._consumers: list[QueueConsumer] = []  # by shard
         self._on_drain = on_drain
         self._draining = asyncio.Event()
         self._start_over = asyncio.Event()  # the engine has started, or it never will
@@ -88,12 +85,17 @@ class Worker:
         self._failure: Exception | None = None  # of the engine's start
         self.unended: list[str] = []  # which calls of the engine run on although `run()` has ended, as "request ID"
         self._lease = Lease(self._store, Role.WORKER, self, self.models, self._reaper.sweep_soon)
+        self._monitor = LoopMonitor(settings, self._lease, self._blocked_limit_secs, on_blocked_heartbeat)
         self._writer = TokenWriter(self._store, self._lease.ids, self._lease.hurry)
         self._running = RunningRequests(
             self._store, self._engine, self._health, self._slots, self._lease, self._writer, self._served
         )
         self._corrections = Corrections(self._store, self._lease, self._running)
         self._tuner = ConcurrencyTuner(settings, self._slots, self._engine, self._running.current_attempts)
+        self._consumers = [
+            QueueConsumer(self._store, shard, self.models, lease, self._slots, self._running)
+            for shard, lease in enumerate(self._lease.shards)
+        ]
 
     @property
     def id(self) -> str:
@@ -130,9 +132,8 @@ class Worker:
         run on, since Python cannot end them.
 
         Raise StoreUnavailable when Redis does not answer within `retry_for_secs`, StoreError when it forbids commands
-        that a worker needs, ConfigurationConflict when the common
-        settings differ from the cluster's, and EngineLoadError or EngineStartError, after leaving the cluster, when
-        the engine cannot be started.
+        that a worker needs, ConfigurationConflict when the common settings differ from the cluster's, and
+        EngineLoadError or EngineStartError, after leaving the cluster, when the engine cannot be started.
         """
         try:
             await check_permissions(self._store, Role.WORKER, retry_for_secs)
@@ -151,11 +152,7 @@ class Worker:
         monitor = asyncio.create_task(self._monitor.run(), name="loop monitor")
         engine = asyncio.create_task(self._run_engine(), name="engine")
         try:
-            async with asyncio.TaskGroup() as group:
-                subscriptions = group.create_task(self._connections.subscriptions.run(), name="subscriptions")
-                reaper = group.create_task(self._reaper.run(), name="reaper")
-                await self._serve()
-                await tasks.end((reaper, subscriptions))
+            await self._serve()
         finally:
             self.unended += await self._end_engine(engine)
             self.unended += [f"request {rid}" for rid in await self._running.end()]
@@ -179,7 +176,6 @@ class Worker:
     async def _start_engine(self) -> None:
         log.info("worker %s loads the engine of model %s", self.id, ", ".join(self.models))
         await self._engine.start()
-        self._accepts = accepted_parameters(self._engine)
         self._tuner.begin()
         self._started = True
         await self._announce()
@@ -215,55 +211,39 @@ class Worker:
 
     async def _serve(self) -> None:
         """Serve until the end of a drain."""
-        consumers = self._consumers = [
-            QueueConsumer(
-                self._store,
-                shard,
-                self.models,
-                lease,
-                self._slots,
-                self._running.preemption,
-                self._running.offer,
-                self._running.launch,
-                self._running.refuse,
-            )
-            for shard, lease in enumerate(self._lease.shards)
-        ]
-        subscription: Subscription | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
+                    group.create_task(self._connections.subscriptions.run(), name="subscriptions"),
+                    group.create_task(self._reaper.run(), name="reaper"),
                     group.create_task(self._lease.run(), name="lease"),
                     group.create_task(self._writer.run(), name="writer"),
                 ]
-                subscription = await self._subscribe()
+                await self._subscribe()
                 await self._start_over.wait()
-                consuming = [
-                    group.create_task(consumer.run(), name="queue consumer") for consumer in consumers if self._started
-                ]
+                taking = self._consumers if self._started else []
+                consuming = [group.create_task(consumer.run(), name="queue consumer") for consumer in taking]
                 await self._draining.wait()
                 await tasks.end(consuming)
-                await self._finish_up(consumers)
+                await self._finish_up()
                 await tasks.end(background)
         finally:
-            for consumer in consumers:
+            for consumer in self._consumers:
                 await consumer.aclose()
-            if subscription is not None:
-                self._connections.subscriptions.unsubscribe(subscription)
 
-    async def _subscribe(self) -> Subscription | None:
+    async def _subscribe(self) -> None:
         """Subscribe to the cancels, bells and instructions for this worker, before any request is taken.
 
-        Return None when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
+        It gives up when the worker is asked to drain meanwhile. A gap in the subscription is harmless: the next
         heartbeat repeats each cancel that is not confirmed and each instruction that was not followed, and says whether
         something is queued.
         """
         channel = self._store.keys.worker_channel(self.id)
         while not self._draining.is_set():
             with suppress(StoreUnavailable):
-                return await self._connections.subscriptions.subscribe(channel, self._on_message, on_gap=lambda: None)
+                await self._connections.subscriptions.subscribe(channel, self._on_message, on_gap=lambda: None)
+                return
             tasks.check_cancelled()
-        return None
 
     def _on_message(self, message: Message) -> None:
         if message["type"] == "cancel":
@@ -272,7 +252,7 @@ class Worker:
             self._lease.hurry()
         elif message["type"] == "bell":
             prefixes = self._store.keys.prefixes
-            if message["prefix"] in prefixes and self._consumers:
+            if message["prefix"] in prefixes:
                 self._consumers[prefixes.index(message["prefix"])].ring()
 
     async def _announce(self) -> None:
@@ -280,11 +260,11 @@ class Worker:
         with suppress(StoreError):
             await self._lease.announce()
 
-    async def _finish_up(self, consumers: list[QueueConsumer]) -> None:
+    async def _finish_up(self) -> None:
         """Release what was taken only now, wait for what runs, move or fail the rest, and leave the cluster."""
         await self._announce()
         self._lease.hurry()  # so that every shard knows too that it drains
-        releasing = [asyncio.create_task(consumer.release(), name="release") for consumer in consumers]
+        releasing = [asyncio.create_task(consumer.release(), name="release") for consumer in self._consumers]
         await asyncio.wait(releasing, timeout=2 * self.settings.redis_timeout_secs)
         await tasks.end(releasing)  # the reaper requeues what a shard that is away still holds
         await asyncio.gather(*releasing, return_exceptions=True)
@@ -318,7 +298,7 @@ class Worker:
         return {
             "state": self.state,
             "models": list(self.models),
-            "accepts": self._accepts,
+            "accepts": accepted_parameters(self._engine),
             "endpoints": dict(offered_endpoints(self._engine)),
             "max_model_len": max_model_lens(self._engine, self.models),
             "concurrency": self._slots.size,
@@ -356,5 +336,4 @@ class Worker:
 
     async def on_new_epoch(self, shard: int) -> None:
         """Take from a shard that has lost its data: it does not know any more that this worker waits."""
-        if self._consumers:
-            self._consumers[shard].ring()
+        self._consumers[shard].ring()

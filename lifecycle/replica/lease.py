@@ -85,6 +85,10 @@ class Lease:
         """Return whether the replica has joined and not left."""
         return self._announced is not None
 
+    def id_for(self, rid: str) -> str:
+        """Return the id under which the shard of a request knows this replica."""
+        return self.ids[self._store.keys.shard_of(rid)]
+
     async def join(self, retry_for_secs: float) -> None:
         """Join the cluster, repeatedly for at most `retry_for_secs`. A shard that is away is joined later.
 

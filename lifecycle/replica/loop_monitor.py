@@ -41,14 +41,14 @@ class LoopMonitor:
     def __init__(
         self,
         settings: Settings,
-        lease: Callable[[], Lease],
+        lease: Lease,
         limit_secs: Callable[[], float],
         on_heartbeat: Callable[[], None] | None = None,
     ) -> None:
-        """`lease` returns the lease to renew, and `limit_secs` how long a blockage may last until renewals stop.
+        """`lease` is renewed during a blockage, and `limit_secs` returns how long that may last until renewals stop.
 
         `on_heartbeat` is called once for each interval of a heartbeat during a blockage, up to the same limit. The
-        thread calls all three.
+        thread calls both.
         """
         self._settings = settings
         self._lease = lease
@@ -105,7 +105,7 @@ class LoopMonitor:
         async with AsyncExitStack() as stack:
             store: Store | None = None
             while self._ticked_at == ticked_at:
-                now, lease = time.monotonic(), self._lease()
+                now, lease = time.monotonic(), self._lease
                 blockage.report(now, self._limit_secs())
                 if now - since < self._limit_secs():
                     if lease.is_announced and lease.age_secs > _OVERDUE * self._settings.heartbeat_secs:

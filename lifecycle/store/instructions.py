@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, cast
 
 from lifecycle.store.runner import ScriptRunner, as_text
 from lifecycle.types import ReplicaAction
@@ -33,14 +33,11 @@ class Instruction(NamedTuple):
 class Instructions(ScriptRunner):
     """The part of the Store that instructs replicas."""
 
-    async def instruct(
-        self, replica: str, action: ReplicaAction, by: str, *, retry_for_secs: float = 0.0
-    ) -> Instructed:
+    async def instruct(self, replica: str, action: ReplicaAction, by: str) -> Instructed:
         """Tell a replica what to do, which it learns at once, or with its next heartbeat. `by` says who wants it.
 
         Returns `unknown` when it is not listed, `frontend` when only a worker can do that, and `draining` when it
         drains, or was told to, which nothing undoes. May be repeated. Raises StoreUnavailable.
         """
-        return as_text(  # type: ignore[return-value]
-            await self.run("instruct", self.keys.control, replica, action.value, by, retry_for_secs=retry_for_secs)
-        )
+        reply = await self._call("instruct", self.keys.control, replica, action.value, by)
+        return cast(Instructed, as_text(reply))

@@ -32,7 +32,6 @@ class Queues(ScriptRunner):
         offer: Offer | None = None,
         *,
         gives_up: int | None = None,
-        retry_for_secs: float = 0.0,
     ) -> Taken | None:
         """Begin attempts on the next queued requests of these models in one shard, `slots` or 16 of them at most.
 
@@ -54,7 +53,7 @@ class Queues(ScriptRunner):
         the worker has expired.
         """
         offer = offer or Offer()
-        reply = await self.run(
+        reply = await self._call(
             "take",
             self._prefixes[shard],
             worker,
@@ -68,7 +67,6 @@ class Queues(ScriptRunner):
             " ".join(offer.accepts),
             offer.endpoints,
             "" if gives_up is None else gives_up,
-            retry_for_secs=retry_for_secs,
         )
         what = as_text(reply[0])
         if what == "fenced":
@@ -138,9 +136,7 @@ def _run_of(reply: Sequence[Any], nonce: str) -> Run:
         attempt=int(reply[2]),
         base=int(reply[3]),
         body=reply[4],
-        request_type=reply[5].decode(),
         cancel_mode=reply[6].decode(),
-        cancel_reason=reply[7].decode(),
         traceparent=reply[8].decode(),
         created_at=float(reply[9]),
         needs=tuple(reply[10].decode().split()),

@@ -44,9 +44,7 @@ class Start(NamedTuple):
     attempt: int
     base: int
     body: bytes
-    request_type: str
     cancel_mode: str
-    cancel_reason: str
     traceparent: str
     created_at: float
     needs: tuple[str, ...] = ()  # the gated parameters that the request uses

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from lifecycle.encoding import Encodable
-from lifecycle.store.results import Refusal
+from lifecycle.store.results import Refusal, Start
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 
 _EVENT_BYTES = 64  # that the smallest event counts as, so that many of them are bounded too
@@ -15,17 +15,9 @@ _EVENT_BYTES = 64  # that the smallest event counts as, so that many of them are
 class HeldBackSink(TokenSink):
     """Take the events of a source that one reader of this process consumes, as long as there is one."""
 
-    def __init__(
-        self,
-        writer: TokenWriter,
-        rid: str,
-        attempt: int,
-        base: int,
-        on_refused: Callable[[Refusal], None],
-        nonce: str = "",
-        length: int | None = None,
-    ) -> None:
-        super().__init__(writer, rid, attempt, base, on_refused, nonce, length)
+    def __init__(self, writer: TokenWriter, rid: str, start: Start, on_refused: Callable[[Refusal], None]) -> None:
+        """See TokenWriter.open."""
+        super().__init__(writer, rid, start, on_refused)
         self._limit_bytes = writer.store.settings.reader_buffer_bytes
         self._unread: deque[int] = deque()  # the sizes of events that were put and not read, in order
         self._unread_bytes = 0
@@ -68,14 +60,6 @@ class HeldBackSink(TokenSink):
 class HeldBackWriter(TokenWriter):
     """Flush the sinks of what runs in one frontend's process."""
 
-    def open(
-        self,
-        rid: str,
-        attempt: int,
-        base: int,
-        on_refused: Callable[[Refusal], None],
-        nonce: str = "",
-        length: int | None = None,
-    ) -> HeldBackSink:
+    def open(self, rid: str, start: Start, on_refused: Callable[[Refusal], None]) -> HeldBackSink:
         """Return a sink for one attempt, as TokenWriter.open does."""
-        return HeldBackSink(self, rid, attempt, base, on_refused, nonce, length)
+        return HeldBackSink(self, rid, start, on_refused)

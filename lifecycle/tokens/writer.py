@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from lifecycle.aio import tasks
 from lifecycle.encoding import Encodable, encode_events
 from lifecycle.errors import Fenced, StoreUnavailable
-from lifecycle.store.results import Append, Ended, Outcome, Refusal, StartedAttempt
+from lifecycle.store.results import Append, Ended, Outcome, Refusal, Start, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.flush_pacer import FlushPacer
 
@@ -49,19 +49,10 @@ class Reported(NamedTuple):
 class TokenSink:
     """Take the tokens of one attempt's engine until they are flushed."""
 
-    def __init__(
-        self,
-        writer: TokenWriter,
-        rid: str,
-        attempt: int,
-        base: int,
-        on_refused: Callable[[Refusal], None],
-        nonce: str = "",
-        length: int | None = None,
-    ) -> None:
+    def __init__(self, writer: TokenWriter, rid: str, start: Start, on_refused: Callable[[Refusal], None]) -> None:
         """See TokenWriter.open."""
         self.rid = rid
-        self.started = StartedAttempt(attempt, nonce)
+        self.started = StartedAttempt(start.attempt, start.nonce)
         self.shard = writer.store.keys.shard_of(rid)
         self.closed = False  # takes nothing more; what a flush holds has been withdrawn from it
         self.reported: Reported | None = None  # what `finish` has sent last
@@ -73,10 +64,10 @@ class TokenSink:
         self._events: list[Encodable] = []
         self._surplus: dict[int, int] = {}  # by the numbers of long ones: how many more tokens each counts as
         self._surplus_tokens = 0  # their sum
-        self._base = base  # events that earlier attempts have left
-        self._length = length  # entries that the stream has for certain; None leaves it unchecked
+        self._base = start.base  # events that earlier attempts have left
+        self._length = start.length  # entries that the stream has for certain; None leaves it unchecked
         self._must_check = False  # Redis may have lost entries: the next append checks the one before it
-        self._number = base  # of the last token taken for a flush
+        self._number = start.base  # of the last token taken for a flush
         self._flushing: list[Encodable] = []  # taken for the flush that is under way and not confirmed
         self._dropped = 0  # events that were put but can no longer be appended
         self._stalled = False  # that flush was refused or not answered, and is repeated
@@ -283,21 +274,13 @@ class TokenWriter:
         self._pacer = FlushPacer(distance_secs=_FLUSH_DISTANCE_SECS, pays_at=_PAYS_AT)
         self._waking: asyncio.Handle | None = None
 
-    def open(
-        self,
-        rid: str,
-        attempt: int,
-        base: int,
-        on_refused: Callable[[Refusal], None],
-        nonce: str = "",
-        length: int | None = None,
-    ) -> TokenSink:
-        """Return a sink for one attempt, whose tokens are numbered from `base` + 1.
+    def open(self, rid: str, start: Start, on_refused: Callable[[Refusal], None]) -> TokenSink:
+        """Return a sink for the attempt that `start` allows, whose tokens are numbered from its base + 1.
 
-        `on_refused` is called when Redis refuses a flush. `nonce` is that of the attempt's start, and `length` how many
-        entries the stream had then; without them Redis does not compare them.
+        `on_refused` is called when Redis refuses a flush. Redis does not compare a nonce and a length that `start` has
+        not.
         """
-        return TokenSink(self, rid, attempt, base, on_refused, nonce, length)
+        return TokenSink(self, rid, start, on_refused)
 
     async def run(self) -> None:
         """Flush until cancelled."""

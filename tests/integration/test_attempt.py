@@ -41,16 +41,8 @@ class Journal(TokenSink):
 class JournalWriter(TokenWriter):
     """Open sinks that keep their outcomes."""
 
-    def open(
-        self,
-        rid: str,
-        attempt: int,
-        base: int,
-        on_refused: Callable[[Refusal], None],
-        nonce: str = "",
-        length: int | None = None,
-    ) -> TokenSink:
-        sink = Journal(self, rid, attempt, base, on_refused, nonce, length)
+    def open(self, rid: str, start: Start, on_refused: Callable[[Refusal], None]) -> TokenSink:
+        sink = Journal(self, rid, start, on_refused)
         self.outcomes: list[Outcome] = []
         sink.outcomes = self.outcomes
         return sink

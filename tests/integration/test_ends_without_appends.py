@@ -15,7 +15,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import ENTRY_TOKENS, TokenSink, TokenWriter
 from tests.conftest import MakeSettings, connect
 from tests.refusing_redis import RefusingRedis
-from tests.unit.world import World
+from tests.unit.world import World, unchecked
 from tests.waiting import wait_until
 
 COMPLETED = Outcome("completed", finish_reason="stop")
@@ -72,7 +72,7 @@ async def _bench(make_settings: MakeSettings) -> AsyncIterator[Bench]:
         refused: list[str] = []
         flushing = asyncio.create_task(writer.run())
         try:
-            yield Bench(server, relay, world, writer.open("r", 1, 0, refused.append), refused)
+            yield Bench(server, relay, world, writer.open("r", unchecked(), refused.append), refused)
         finally:
             await tasks.end([flushing])
             await store.commands.aclose()

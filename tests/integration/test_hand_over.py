@@ -100,7 +100,7 @@ async def test_a_worker_under_its_next_id_in_a_shard_is_not_another_worker(world
     await world.admit()
     run = await world.take("worker-a~1")
     hand_over = HandOver(world.store, cast(EngineHealth, Health()))
-    await hand_over.unavailable("r", "worker-a~1", MODEL, run.start, Unavailable("the GPU is lost"))
+    await hand_over.unavailable(run, "worker-a~1", Unavailable("the GPU is lost"))
     record = await world.record()
     assert (record.status, record.error_message) == ("failed", "the GPU is lost")
 

@@ -29,7 +29,7 @@ from lifecycle.tokens.writer import (
 )
 from lifecycle.types import Event, RequestRecord
 from tests.pushes import Pushes
-from tests.unit.world import World
+from tests.unit.world import World, unchecked
 from tests.waiting import wait_until
 
 COMPLETED = Outcome("completed", finish_reason="stop")
@@ -195,7 +195,7 @@ def put(sink: TokenSink, event: Event) -> bool:
 async def test_a_full_sink_holds_its_engine_back(world: World, writer: TokenWriter, size: int, count: int) -> None:
     """The engine never gives the loop away, so nothing is flushed before it waits."""
     await world.run()
-    sink = writer.open("r", 1, 0, ignore)
+    sink = writer.open("r", unchecked(), ignore)
     texts = [token(number, size) for number in range(1, count + 1)]
     assert [put(sink, text) for text in texts] == [True] * (count - 1) + [False]
     async with asyncio.timeout(5):
@@ -219,7 +219,7 @@ async def test_an_entry_is_bounded_in_bytes(
     world: World, writer: TokenWriter, sizes: list[int], lengths: list[int]
 ) -> None:
     await world.run()
-    sink = writer.open("r", 1, 0, ignore)
+    sink = writer.open("r", unchecked(), ignore)
     texts = [token(number, size) for number, size in enumerate(sizes, 1)]
     for text in texts:
         put(sink, text)
@@ -251,7 +251,7 @@ async def test_one_flush_is_bounded_in_bytes(
         await world.run(rid)
     text = "x" * ENTRY_BYTES
     for rid in rids:
-        put(writer.open(rid, 1, 0, ignore), text)
+        put(writer.open(rid, unchecked(), ignore), text)
     await wait_until(lambda: sum(map(len, flushes)) == len(rids))
     sizes = [sum(len(entry.tokens) for entry in flush) for flush in flushes]
     assert len(sizes) > 2
@@ -271,7 +271,7 @@ async def test_one_flush_is_bounded_in_requests(
     for rid in rids:
         await world.run(rid)
     for rid in rids:
-        put(writer.open(rid, 1, 0, ignore), "x")
+        put(writer.open(rid, unchecked(), ignore), "x")
     await wait_until(lambda: sum(map(len, flushes)) == len(rids))
     assert list(map(len, flushes)) == [FLUSH_REQUESTS, FLUSH_REQUESTS, 1]
     for rid in rids:

@@ -8,11 +8,17 @@ from lifecycle.aio import tasks
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 
 
+def occupy(slots: ConcurrencySlots, number: int) -> None:
+    assert slots.reserve(number) == number
+    for _ in range(number):
+        slots.occupy_reserved()
+
+
 async def test_none_is_free_while_the_worker_is_paused() -> None:
     slots = ConcurrencySlots(2)
-    assert slots.acquire(1) == 1
+    occupy(slots, 1)
     slots.pause(True)
-    assert (slots.free, slots.acquire(1)) == (0, 0)
+    assert (slots.free, slots.reserve(1)) == (0, 0)
     waiting = asyncio.create_task(slots.wait_available())
     slots.release()
     await asyncio.sleep(0)
@@ -37,11 +43,12 @@ async def test_a_pause_and_the_limit_of_the_health_do_not_undo_each_other() -> N
 
 async def test_fewer_slots_than_are_occupied_end_nothing() -> None:
     slots = ConcurrencySlots(4)
-    slots.acquire(3)
+    occupy(slots, 3)
     slots.resize(1)
-    assert (slots.used, slots.free, slots.acquire(1)) == (3, 0, 0)
+    assert (slots.used, slots.free, slots.reserve(1)) == (3, 0, 0)
     waiting = asyncio.create_task(slots.wait_available())
-    slots.release(2)
+    slots.release()
+    slots.release()
     await asyncio.sleep(0)
     assert not waiting.done()
     slots.resize(2)

@@ -89,7 +89,8 @@ async def test_a_failing_probe_withholds_every_slot_until_one_succeeds() -> None
 
 async def test_an_engine_without_probe_gets_one_request_until_it_has_produced_an_event() -> None:
     async with watching(ScriptedEngine()) as watched:
-        assert watched.slots.acquire(1)  # a request that goes on meanwhile
+        assert watched.slots.reserve(1)
+        watched.slots.occupy_reserved()  # by a request that goes on meanwhile
         await watched.health.fail("no connection")
         assert watched.slots.free == 0
         await watched.until(True)

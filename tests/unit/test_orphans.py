@@ -10,7 +10,7 @@ from lifecycle.store.results import Outcome
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.writer import TokenWriter
 from lifecycle.types import RequestRecord
-from tests.unit.world import LABELS, World
+from tests.unit.world import LABELS, World, unchecked
 
 CANCELLED = Outcome("cancelled", "cancelled")
 
@@ -150,7 +150,7 @@ async def test_a_sink_reports_what_it_could_not_append(world: World) -> None:
     await world.run()
     await _append(world, 1)
     await world.cancel()
-    sink = TokenWriter(world.store, ["w0"]).open("r", 1, 1, lambda why: None)
+    sink = TokenWriter(world.store, ["w0"]).open("r", unchecked(base=1), lambda why: None)
     sink.put("flushed", 8)
     assert sink.begin_flush() is not None
     sink.put("held", 8)

@@ -18,7 +18,7 @@ from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.writer import TokenWriter
 from lifecycle.tracking.model_registry import ModelRegistry
 from lifecycle.types import ErrorDetail, Role
-from tests.unit.world import World
+from tests.unit.world import World, unchecked
 
 USAGE: dict[str, Any] = {
     "prompt_tokens": 12,
@@ -90,7 +90,7 @@ async def test_an_inbox_hands_on_the_last_tokens_and_the_end_whatever_their_leng
 
 async def test_a_sink_carries_objects_and_texts(world: World) -> None:
     await world.run()
-    sink = TokenWriter(world.store, ["w0"]).open("r", 1, 0, lambda why: None)
+    sink = TokenWriter(world.store, ["w0"]).open("r", unchecked(), lambda why: None)
     for event in (*ODD, {"delta": {"content": "a\ud800"}}):
         assert sink.put(event, 1)  # type: ignore[arg-type]
     assert (await sink.finish(Outcome("completed", content_events=3), 0.0)).what == "done"

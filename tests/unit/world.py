@@ -17,6 +17,7 @@ from lifecycle.store.results import (
     Offer,
     Outcome,
     Run,
+    Start,
     Taken,
     queued_and_running,
 )
@@ -29,6 +30,11 @@ from tests.pushes import Pushes
 MODEL = CHAT.model
 LABELS = CHAT
 LEASE_SECS = 30.0
+
+
+def unchecked(base: int = 0) -> Start:
+    """Return a first start, behind `base` tokens, that Redis does not compare with the one that it knows."""
+    return Start(1, base, body=b"{}", cancel_mode="", traceparent="", created_at=0.0)
 
 
 class World:
