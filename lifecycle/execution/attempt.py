@@ -14,7 +14,8 @@ import orjson
 from lifecycle.encoding import Encodable
 from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import Engine, is_resumable
+from lifecycle.execution.declarations import is_resumable
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.failures import EngineExit, location_of, message_of
 from lifecycle.execution.outcomes import CANCELLED, NO_ANSWER, STREAM_LOST, failure_outcome
 from lifecycle.execution.reported_usage import reported_usage

@@ -1,13 +1,15 @@
-"""Check what an engine declares by its attributes, before its worker takes any request."""
+"""Read what an engine declares by its attributes, and check it before its worker takes any request."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
-from lifecycle.execution.engine import Engine, EngineLoadError, accepted_parameters, check_max_model_len
+from lifecycle.execution.engine import GATED_PARAMETERS, Engine, EngineLoadError
 from lifecycle.execution.offered_endpoints import offered_endpoints
+from lifecycle.store.worker_roster import EVERYTHING
 
 METHODS = ("startup", "health", "waiting", "aclose")
 """The optional async functions of an engine, which take no arguments."""
@@ -58,6 +60,55 @@ def check_declarations(engine: Engine) -> None:
     declared_concurrency(engine)
     for name in METHODS:
         _check_method(engine, name)
+
+
+def is_resumable(engine: Engine) -> bool:
+    """Return whether the engine declares, by `resumable = True`, that it continues behind `context.emitted`.
+
+    If its worker dies, another worker then tries the request again, and the client receives one uninterrupted text.
+    """
+    return getattr(engine, "resumable", False) is True
+
+
+def accepted_parameters(engine: Engine) -> list[str]:
+    """Return the gated parameters that the engine declares to take, sorted; `["*"]` stands for all of them.
+
+    Raise EngineLoadError when its `accepts` is neither True nor a collection of names in GATED_PARAMETERS.
+    """
+    declared: object = getattr(engine, "accepts", ())
+    if declared is True:
+        return [EVERYTHING]
+    if declared == ():
+        return []
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        raise EngineLoadError(
+            f"the engine's attribute accepts is {declared!r:.50}; it must be True or a collection of parameter names"
+        )
+    unknown = sorted(repr(name) for name in declared if name not in GATED_PARAMETERS)
+    if unknown:
+        raise EngineLoadError(
+            f"the engine's attribute accepts names {', '.join(unknown)}; "
+            f"it may name these: {', '.join(sorted(GATED_PARAMETERS))}"
+        )
+    return sorted(set(declared))
+
+
+def max_model_lens(engine: Engine, models: Iterable[str]) -> dict[str, int]:
+    """Return the `max_model_len` that the engine declares, in tokens, for each of `models` that has one."""
+    declared: object = getattr(engine, "max_model_len", None)
+    found = {name: declared.get(name) if isinstance(declared, Mapping) else declared for name in models}
+    return {name: length for name, length in found.items() if type(length) is int and length > 0}
+
+
+def check_max_model_len(engine: Engine) -> None:
+    """Raise EngineLoadError when the engine declares a `max_model_len` that is none."""
+    declared: object = getattr(engine, "max_model_len", None)
+    lengths = list(declared.values()) if isinstance(declared, Mapping) else [declared]
+    for length in lengths:
+        if length is not None and not (type(length) is int and length > 0):
+            raise EngineLoadError(
+                f"the engine's attribute max_model_len is {length!r:.50}; it must be a positive int, a number of tokens"
+            )
 
 
 def declared_concurrency(engine: Engine) -> int | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import SettingsError
-from lifecycle.store.worker_roster import EVERYTHING
 from lifecycle.types import Event
 
 Engine = Callable[[dict[str, Any], EngineContext], AsyncIterator[Event]]
@@ -64,55 +63,6 @@ GATED_PARAMETERS = frozenset(
 
 class EngineLoadError(SettingsError):
     """Raised when an engine cannot be found or used. The message is one line that says what to do."""
-
-
-def is_resumable(engine: Engine) -> bool:
-    """Return whether the engine declares, by `resumable = True`, that it continues behind `context.emitted`.
-
-    If its worker dies, another worker then tries the request again, and the client receives one uninterrupted text.
-    """
-    return getattr(engine, "resumable", False) is True
-
-
-def accepted_parameters(engine: Engine) -> list[str]:
-    """Return the gated parameters that the engine declares to take, sorted; `["*"]` stands for all of them.
-
-    Raise EngineLoadError when its `accepts` is neither True nor a collection of names in GATED_PARAMETERS.
-    """
-    declared: object = getattr(engine, "accepts", ())
-    if declared is True:
-        return [EVERYTHING]
-    if declared == ():
-        return []
-    if isinstance(declared, str) or not isinstance(declared, Collection):
-        raise EngineLoadError(
-            f"the engine's attribute accepts is {declared!r:.50}; it must be True or a collection of parameter names"
-        )
-    unknown = sorted(repr(name) for name in declared if name not in GATED_PARAMETERS)
-    if unknown:
-        raise EngineLoadError(
-            f"the engine's attribute accepts names {', '.join(unknown)}; "
-            f"it may name these: {', '.join(sorted(GATED_PARAMETERS))}"
-        )
-    return sorted(set(declared))
-
-
-def max_model_lens(engine: Engine, models: Iterable[str]) -> dict[str, int]:
-    """Return the `max_model_len` that the engine declares, in tokens, for each of `models` that has one."""
-    declared: object = getattr(engine, "max_model_len", None)
-    found = {name: declared.get(name) if isinstance(declared, Mapping) else declared for name in models}
-    return {name: length for name, length in found.items() if type(length) is int and length > 0}
-
-
-def check_max_model_len(engine: Engine) -> None:
-    """Raise EngineLoadError when the engine declares a `max_model_len` that is none."""
-    declared: object = getattr(engine, "max_model_len", None)
-    lengths = list(declared.values()) if isinstance(declared, Mapping) else [declared]
-    for length in lengths:
-        if length is not None and not (type(length) is int and length > 0):
-            raise EngineLoadError(
-                f"the engine's attribute max_model_len is {length!r:.50}; it must be a positive int, a number of tokens"
-            )
 
 
 async def close_engine(engine: Engine) -> None:

@@ -13,7 +13,8 @@ from lifecycle.aio import tasks
 from lifecycle.errors import StoreError, StoreUnavailable
 from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
-from lifecycle.execution.engine import Engine, accepted_parameters, is_resumable
+from lifecycle.execution.declarations import accepted_parameters, is_resumable
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.hand_over import HandOver
 from lifecycle.execution.offered_endpoints import offered_argument

@@ -14,7 +14,8 @@ from lifecycle.errors import Fenced, StoreError, StoreUnavailable
 from lifecycle.execution.concurrency_slots import ConcurrencySlots
 from lifecycle.execution.concurrency_tuner import ConcurrencyTuner
 from lifecycle.execution.corrections import Corrections
-from lifecycle.execution.engine import Engine, accepted_parameters, max_model_lens
+from lifecycle.execution.declarations import accepted_parameters, max_model_lens
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.engine_health import EngineHealth
 from lifecycle.execution.failures import location_of
 from lifecycle.execution.hosted_engine import HostedEngine

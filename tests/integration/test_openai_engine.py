@@ -12,7 +12,7 @@ import pytest
 
 from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import max_model_lens
+from lifecycle.execution.declarations import max_model_lens
 from tests.upstream import (
     DONE,
     REQUEST,

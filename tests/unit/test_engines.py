@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import Engine, accepted_parameters
+from lifecycle.execution.declarations import accepted_parameters
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.threaded import as_async
 from lifecycle.settings import SettingsError, load
 from lifecycle.types import Event

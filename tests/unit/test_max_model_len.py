@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lifecycle.execution.engine import EngineLoadError, check_max_model_len, max_model_lens
+from lifecycle.execution.declarations import check_max_model_len, max_model_lens
+from lifecycle.execution.engine import EngineLoadError
 from lifecycle.store.worker_roster import max_model_lens_of, workers_of
 from lifecycle.types import Role
 from tests.joining import join
