@@ -99,6 +99,7 @@ HONEST: dict[str, Sequence[Call]] = {
         _status(2, _COMPLETED._replace(created_at=1699.9)),
         _resume(3),
     ],
+    "a refused call whose request goes on for a reader": [_refused(), _resume(1), _status(20, _COMPLETED)],
     "a second call with the id of the first": [_admit(), _refused(1, 409, error="id_in_use")],
     "a reader whose frontend lost Redis": [_admit(error="unavailable", tokens=_WORDS[:1]), _status(5, _COMPLETED)],
     "an unknown request": [_status(0, None, 404)],
