@@ -238,13 +238,14 @@ class Tracker:
     def _give_to_client(
         self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool
     ) -> AdmittedRequest:
-        detached: asyncio.Future[Disconnection | None] = asyncio.get_running_loop().create_future()
+        loop = reader.feed.loop
+        detached: asyncio.Future[Disconnection | None] = loop.create_future()
 
         def on_closed(status: ConnectionStatus) -> None:
             closing = self._close_client(reader, status, labels, detached, admitting=not attached)
             self._background.spawn(closing, "connection")
 
-        connection, stream = ConnectionMonitor(on_closed).handles()
+        connection, stream = ConnectionMonitor(on_closed, loop).handles()
         return AdmittedRequest(rid, created_at, reader, connection, stream, attached, labels.endpoint, detached)
 
     async def _close_client(
