@@ -14,11 +14,11 @@ import orjson
 from lifecycle.ids import new_nonce, new_start_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.queues import TAKE_LIMIT
 from lifecycle.store.results import Append, Outcome
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
+from tests.admitting import new_request
 from tests.servers import ask, info
 
 MODEL = "m"
@@ -102,7 +102,7 @@ async def admit(
     store: Store, rid: str, *, frontend: str = FRONTEND, body: bytes = BODY, deadline_secs: float = 0.0
 ) -> None:
     """Queue one request under a frontend. Raises RuntimeError when it is refused."""
-    new = NewRequest(rid, new_nonce(), LABELS, frontend, body, OnDisconnect.CANCEL.value, deadline_secs=deadline_secs)
+    new = new_request(rid, new_nonce(), LABELS, frontend, body, OnDisconnect.CANCEL.value, deadline_secs=deadline_secs)
     admission = await store.admit(new)
     if admission.outcome != "admitted":
         raise RuntimeError(f"request {rid} was not admitted: {admission.outcome}")

@@ -47,9 +47,11 @@ async def _figures(call: Call, secs: float) -> tuple[float, float, float]:
 
     async def caller() -> None:
         nonlocal count
-        while time.monotonic() < stop_at:
+        while True:
             await call()
             count += 1
+            if time.monotonic() >= stop_at:
+                return
 
     began, cpu_began = time.monotonic(), time.process_time()
     await asyncio.gather(*(caller() for _ in range(_CALLERS)))

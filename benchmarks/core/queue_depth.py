@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.store.connect import open_store
-from lifecycle.tracking.admission import AdmissionRequest
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Limits, OnDisconnect
 

@@ -10,9 +10,9 @@ from benchmarks.core.table import Table
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.transitions import Store
 from lifecycle.types import OnDisconnect, Role
+from tests.admitting import new_request
 from tests.joining import join
 from tests.servers import info
 
@@ -52,7 +52,7 @@ async def _admit(store: Store, first: int, count: int, owners: int) -> int:
         await asyncio.gather(
             *(
                 store.admit(
-                    NewRequest(
+                    new_request(
                         f"scale-{owners}-{number}",
                         new_nonce(),
                         bench.LABELS,

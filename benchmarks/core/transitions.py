@@ -9,11 +9,11 @@ from functools import partial
 from benchmarks.core import bench
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.results import START_LOST, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import FLUSH_REQUESTS
 from lifecycle.types import CancelMode, ErrorType, OnDisconnect, Role
+from tests.admitting import new_request
 
 _TOKENS = 10
 _URL = "https://receiver.test/"
@@ -81,7 +81,7 @@ def _owner(rid: str) -> str:
 
 
 async def _end_with_webhook(store: Store, rid: str) -> None:
-    new = NewRequest(
+    new = new_request(
         rid, new_nonce(), bench.LABELS, bench.FRONTEND, bench.BODY, OnDisconnect.CANCEL.value, webhook_url=_URL
     )
     await store.admit(new)

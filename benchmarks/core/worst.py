@@ -15,11 +15,11 @@ from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.queries import browse, bulk_cancel, cluster
 from lifecycle.store.connect import open_store
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import ExpiredReplica
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, OnDisconnect, Role
+from tests.admitting import new_request
 from tests.joining import join
 from tests.servers import ask, info
 
@@ -91,7 +91,7 @@ async def _fill(store: Store, count: int) -> None:
 
 async def _admit(store: Store, rid: str, number: int) -> None:
     """Queue a request under one of ten frontends; every hundredth belongs to an owner, every tenth has a deadline."""
-    new = NewRequest(
+    new = new_request(
         rid,
         new_nonce(),
         bench.LABELS,

@@ -130,7 +130,7 @@ class TokenStreamResponse(Response):
             due = True
             self._reader.interrupt()
 
-        timer = asyncio.get_running_loop().call_later(self._headers_after_secs, begin)
+        timer = self._reader.feed.loop.call_later(self._headers_after_secs, begin)
         try:
             item = await self._reader.next()
             while (item is SILENCE and not due) or self._opens(item):

@@ -13,8 +13,9 @@ from lifecycle.errors import StoreFull
 from lifecycle.fastapi.caller import Caller
 from lifecycle.fastapi.errors import ApiError, redis_unavailable
 from lifecycle.formats.token_estimate import estimate_tokens
+from lifecycle.store.new_request import AdmissionRequest, QueuePlace
 from lifecycle.store.worker_roster import Missing
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, RefusedParent, Rejected
+from lifecycle.tracking.admission import AdmittedRequest, RefusedParent, Rejected
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Labels, OnDisconnect

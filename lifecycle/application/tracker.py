@@ -20,10 +20,10 @@ from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.ids import new_request_id
 from lifecycle.records import Inflight, ModelQueue, Replica
 from lifecycle.settings import Settings
+from lifecycle.store.new_request import AdmissionRequest, QueuePlace
 from lifecycle.store.worker_roster import Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tracking import tracker as tracking
-from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.call_needs import needs_of
 from lifecycle.tracking.public_errors import public_errors
 from lifecycle.types import (

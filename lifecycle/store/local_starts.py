@@ -23,14 +23,15 @@ class LocalStarts(ScriptRunner):
         A repetition with the same nonce returns the same Start. A request is refused without any write as `exists`, or
         as `fenced` when the frontend has expired. Redis refuses it, as StoreUnavailable, when its memory is full.
         """
+        asked = request.asked
         reply = await self._in_shard(
             "track",
-            request.rid,
+            asked.rid,
             retry_for_secs,
-            request.rid,
+            asked.rid,
             request.nonce,
             new_start_nonce(),
-            *request.labels,
+            *asked.labels,
             request.frontend,
             *request.record_fields(),
         )
@@ -44,8 +45,8 @@ class LocalStarts(ScriptRunner):
             cancel_mode="",
             traceparent=request.traceparent,
             created_at=float(reply[1]),
-            endpoint=request.labels.endpoint,
-            owner=request.owner,
+            endpoint=asked.labels.endpoint,
+            owner=asked.owner,
             nonce=as_text(reply[2]),
             length=1,  # the entry that begins the attempt
         )

@@ -112,6 +112,7 @@ class Commands:
         self._waiting: deque[tuple[bytes, Reply]] = deque()
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # found once: Python 3.11 makes a system call each time
         self._scheduled = False  # a flush at the end of this turn of the loop
         self._closed = False
         self._away: StoreUnavailable | None = None  # the reason, since the server did not answer
@@ -127,8 +128,10 @@ class Commands:
             raise StoreUnavailable("The Redis connection is closed")
         if len(self._waiting) >= QUEUE_LIMIT:
             raise StoreUnavailable(f"{QUEUE_LIMIT:,} commands wait for Redis, which is the limit: try again later")
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         command = pack(args)
-        reply: Reply = asyncio.get_running_loop().create_future()
+        reply: Reply = self._loop.create_future()
         self._waiting.append((command, reply))
         self._schedule()
         value = await reply

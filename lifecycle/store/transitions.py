@@ -80,20 +80,21 @@ class Store(
         `late` (the time is past `admit_by`) or `fenced` (the frontend has expired). Redis refuses it, as StoreFull,
         when its memory is full.
         """
+        asked = request.asked
         reply = await self._in_shard(
             "admit",
-            request.rid,
+            asked.rid,
             retry_for_secs,
-            request.rid,
+            asked.rid,
             request.nonce,
-            *request.labels,
+            *asked.labels,
             request.frontend,
-            request.body,
+            asked.body,
             self.settings.queue_limit,
             self.settings.queue_bytes,
             "" if request.admit_by is None else f"{request.admit_by:.6f}",
-            encode_events(request.openings) if request.openings else "",
-            len(request.openings),
+            encode_events(asked.openings) if asked.openings else "",
+            len(asked.openings),
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
             *request.record_fields(),
             *self._queued_fields(request),
@@ -105,33 +106,34 @@ class Store(
 
     def _queued_fields(self, request: NewRequest) -> list[Any]:
         """Return the names and values of the record's fields that only a request has which is queued."""
+        asked, place = request.asked, request.asked.place
         fields: list[Any] = []
-        if request.prompt_tokens:
-            fields += ("prompt_tokens", request.prompt_tokens)
-        if request.priority:
-            fields += ("priority", request.priority)
-        if request.idempotency:
-            fields += ("idempotency", request.idempotency)
-        if request.needs:
-            fields += ("needs", " ".join(request.needs))
-        if request.headers:
-            fields += ("headers", request.headers)
-        if request.max_tokens is not None:
-            fields += ("max_tokens", request.max_tokens)
-        if request.weight != 1:
-            fields += ("weight", f"{request.weight:g}")
+        if place.estimate.prompt:
+            fields += ("prompt_tokens", place.estimate.prompt)
+        if place.priority:
+            fields += ("priority", place.priority)
+        if asked.idempotency:
+            fields += ("idempotency", asked.idempotency)
+        if asked.needs:
+            fields += ("needs", " ".join(asked.needs))
+        if asked.headers:
+            fields += ("headers", asked.headers)
+        if place.estimate.output is not None:
+            fields += ("max_tokens", place.estimate.output)
+        if place.weight != 1:
+            fields += ("weight", f"{place.weight:g}")
         if request.admit_by is not None:
             fields += ("quota_slot", 1)
-        if request.include_usage:
+        if asked.include_usage:
             fields += ("include_usage", 1)
-        if request.storage:
-            fields += ("storage", request.storage)
+        if asked.storage:
+            fields += ("storage", asked.storage)
             if self.settings.stored_bytes_of_shard:
                 fields += ("stored_limit_bytes", self.settings.stored_bytes_of_shard)
             if self.settings.transient_secs:
                 fields += ("transient_secs", self.settings.transient_secs)
         if request.webhook_url:
-            fields += ("webhook_url", request.webhook_url, "webhook_event", event_id(request.rid, request.nonce))
+            fields += ("webhook_url", request.webhook_url, "webhook_event", event_id(asked.rid, request.nonce))
         return fields
 
     async def finish(

@@ -53,7 +53,8 @@ class RequestFeed:
         self.observer: FeedObserver | None = None
         self.number = 0  # of the last token seen
         self.started = False  # a worker is running the request
-        self._clock = asyncio.get_running_loop().time
+        self.loop = asyncio.get_running_loop()  # for who follows it, too: to find it is a system call in Python 3.11
+        self._clock = self.loop.time
         self.active_at = self._clock()  # loop time of the last start or token
         self.record: RequestRecord | None = None  # set once the request is terminal
         self.end: End | None = None  # set once the token stream is closed

@@ -123,7 +123,7 @@ class TokenReader:
         self._source = _FEED if fresh else _Source.STREAM
         self._overdue = _NOTHING
         self._aborted: End | None = None
-        self._loop = asyncio.get_running_loop()
+        self._loop = feed.loop
         self._waiter: asyncio.Future[None] | None = None
         self._active_at = self._loop.time()
         self._timer = self._loop.call_later(limits.keepalive_secs, self._tick)

@@ -1,55 +1,17 @@
-"""Describe what a frontend asks for when it admits a request, and what it gets."""
+"""Describe what a frontend gets when it admits a request: the request, or why it is refused."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from lifecycle.formats.token_estimate import TokenEstimate
-from lifecycle.queue_share import NO_SHARE, QueueShare
 from lifecycle.store.request_trees import CHILDREN_LIMIT, DEPTH_LIMIT
 from lifecycle.store.results import Disconnection
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.connection import ConnectionHandle
-from lifecycle.types import Event, Labels, Limits, OnDisconnect, Storage
-
-
-class QueuePlace(NamedTuple):
-    """Describe what decides about a request's place in its model's queue."""
-
-    priority: int = 0  # a lower one starts first
-    weight: float = 1.0  # of its owner
-    estimate: TokenEstimate = TokenEstimate(0, None)
-    share: QueueShare = NO_SHARE
-
 
 ParentRefusal = Literal["no_parent", "parent_ended", "too_deep", "too_many_children"]
-
-
-class AdmissionRequest(NamedTuple):
-    """Describe a request that is to be admitted."""
-
-    rid: str
-    labels: Labels
-    body: bytes
-    on_disconnect: OnDisconnect
-    grace_secs: float
-    limits: Limits
-    traceparent: str = ""
-    idempotency: str = ""  # see Idempotency.mark; empty without an idempotency key
-    owner: str = ""  # the name of the API key of the call; empty for none
-    needs: tuple[str, ...] = ()  # what the engine must take, see LivingWorker.missing
-    inflight_limit: int = 0  # how many requests the owner may have inflight; 0 for no limit
-    headers: bytes = b""  # for the engine, as a JSON object of strings; empty for none
-    storage: Storage = Storage.NONE
-    include_usage: bool = False  # whether the stream has a chunk with the usage
-    openings: tuple[Event, ...] = ()  # the first events of the answer, which say only that it begins
-    webhook_url: str = ""  # gets an event at the end; empty for that of the settings, if it is in the background
-    parent: str = ""  # the id of the request that started this one; empty for none
-    parent_owner: str = ""  # whose the parent must be; empty for anybody's
-    own_labels: bytes = b""  # the application's own labels, as a JSON object of strings; empty for none
-    place: QueuePlace = QueuePlace()
 
 
 class Rejected(Exception):

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from lifecycle.errors import Fenced, StoreFull, StoreUnavailable
 from lifecycle.ids import new_nonce
-from lifecycle.store.new_request import NewRequest, Parent, ShareLimits
+from lifecycle.store.new_request import AdmissionRequest, NewRequest, Parent, ShareLimits
 from lifecycle.store.results import Start
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.telemetry.tracing import RequestSpan
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.tracking.admission import Rejected
 from lifecycle.tracking.forecast import Forecast
 from lifecycle.tracking.frontend_state import FrontendState
 from lifecycle.tracking.memory_mark import MemoryMark
@@ -128,22 +128,9 @@ class AdmissionControl:
 
     async def _track(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> Start:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
-        new = NewRequest(
-            rid=admit.rid,
-            nonce=new_nonce(),
-            labels=admit.labels,
-            frontend=self._state.id_for(admit.rid),
-            body=b"",
-            on_disconnect=admit.on_disconnect,
-            grace_secs=admit.grace_secs,
-            first_token_timeout_secs=admit.limits.first_token_secs,
-            deadline_secs=admit.limits.deadline_secs,
-            traceparent=span.traceparent,
-            owner=admit.owner,
-            parent=parent,
-            own_labels=admit.own_labels,
-        )
-        start = await self._store.track(new)
+        asked = admit._replace(limits=admit.limits._replace(queue_secs=0.0))  # it is never queued
+        frontend = self._state.id_for(admit.rid)
+        start = await self._store.track(NewRequest(asked, new_nonce(), frontend, span.traceparent, parent))
         if start == "fenced":
             raise self._fenced()
         if isinstance(start, str):
@@ -204,39 +191,20 @@ class AdmissionControl:
     async def _admit(self, admit: AdmissionRequest, reader: TokenReader, parent: Parent | None) -> float:
         span = RequestSpan(admit.rid, admit.labels, admit.traceparent)  # one that is dropped is not exported
         span.queued()
-        limits, nonce, slot = admit.limits, new_nonce(), None
+        nonce, slot = new_nonce(), None
         if admit.inflight_limit:
             slot = await self._quota.reserve(admit.owner, admit.rid, nonce, admit.inflight_limit)
             if slot is None:
                 raise Rejected("limit")
         webhook_url = admit.webhook_url or (self._background_webhook_url if admit.storage is _BACKGROUND else "")
         new = NewRequest(
-            rid=admit.rid,
-            nonce=nonce,
-            labels=admit.labels,
-            frontend=self._state.id_for(admit.rid),
-            body=admit.body,
-            on_disconnect=admit.on_disconnect,
-            grace_secs=admit.grace_secs,
-            queue_timeout_secs=limits.queue_secs,
-            first_token_timeout_secs=limits.first_token_secs,
-            deadline_secs=limits.deadline_secs,
-            traceparent=span.traceparent,
-            idempotency=admit.idempotency,
-            owner=admit.owner,
+            admit,
+            nonce,
+            self._state.id_for(admit.rid),
+            span.traceparent,
+            parent,
             admit_by=slot.admit_by if slot else None,
-            needs=admit.needs,
-            headers=admit.headers,
-            storage=admit.storage,
-            include_usage=admit.include_usage,
-            openings=admit.openings,
             webhook_url=webhook_url,
-            parent=parent,
-            own_labels=admit.own_labels,
-            priority=admit.place.priority,
-            weight=admit.place.weight,
-            prompt_tokens=admit.place.estimate.prompt,
-            max_tokens=admit.place.estimate.output,
             share_limits=self._share_limits(admit),
         )
         admission = await self._store.admit(new)

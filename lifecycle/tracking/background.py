@@ -18,6 +18,7 @@ class BackgroundTasks:
 
     def __init__(self) -> None:
         self._closed = False
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -25,7 +26,7 @@ class BackgroundTasks:
         if self._closed:
             work.close()
             return
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
 

@@ -32,11 +32,13 @@ class ConnectionHandle:
     An armed handle reports `closed_unexpectedly`, a disarmed one `closed_gracefully`, a disabled one `disabled`.
     """
 
-    def __init__(self, status: ConnectionStatus, on_closed: Callable[[ConnectionStatus], None]) -> None:
-        """`on_closed` must not keep the handle alive."""
+    def __init__(
+        self, status: ConnectionStatus, on_closed: Callable[[ConnectionStatus], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """`on_closed` is called in `loop`. It must not keep the handle alive."""
         self._status = status
         self._on_closed: Callable[[ConnectionStatus], None] | None = on_closed
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
 
     def arm(self) -> None:
         """Report `closed_unexpectedly` from now on."""
@@ -75,8 +77,9 @@ class ConnectionMonitor:
     stream was closed. A stream handle that was never armed leaves the decision to the connection.
     """
 
-    def __init__(self, on_closed: Callable[[ConnectionStatus], None]) -> None:
+    def __init__(self, on_closed: Callable[[ConnectionStatus], None], loop: asyncio.AbstractEventLoop) -> None:
         self._on_closed = on_closed
+        self._loop = loop
         self._connection: ConnectionStatus | None = None
         self._stream: ConnectionStatus | None = None
         self._decided = False
@@ -87,8 +90,8 @@ class ConnectionMonitor:
         Call it once.
         """
         return (
-            ConnectionHandle(_UNEXPECTED, self._on_connection),
-            ConnectionHandle(_DISABLED, self._on_stream),
+            ConnectionHandle(_UNEXPECTED, self._on_connection, self._loop),
+            ConnectionHandle(_DISABLED, self._on_stream, self._loop),
         )
 
     def _on_connection(self, status: ConnectionStatus) -> None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from lifecycle.errors import StoreUnavailable
 from lifecycle.queries.queues import read_model, share_of
 from lifecycle.queries.start_order import position_of, starts_per_sec
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.store.shard_queues import ShardQueue
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.admission import AdmissionRequest
 
 _FRESH_SECS = 0.5
 _MODELS = 1000  # whose queues are remembered at most

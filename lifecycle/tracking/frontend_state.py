@@ -17,6 +17,7 @@ class FrontendState:
     shard_of: Callable[[str], int] = field(default=lambda _: 0)
     leases: Sequence[ShardLease] = ()  # by shard
     draining: bool = False  # no more requests are admitted
+    has_left: bool = False  # the shards judge what it held
     renew: Callable[[], None] = field(default=lambda: None)  # the leases at once, as Redis has refused a command
     on_drain: Callable[[], None] | None = None  # called when an operator wants a drain, which then ends the process
 

@@ -13,8 +13,9 @@ import re
 from dataclasses import dataclass
 
 from lifecycle.errors import StoreFull
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, Rejected
+from lifecycle.tracking.admission import AdmittedRequest, Rejected
 from lifecycle.tracking.tracker import Tracker
 
 KEY = re.compile(r"[\x21-\x7e]{1,255}")

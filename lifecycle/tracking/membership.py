@@ -78,6 +78,7 @@ class Membership:
         """Leave the cluster: requests that may outlive their connection go on under another frontend, the rest end."""
         try:
             with suppress(StoreError):
+                self._state.has_left = True
                 await self.lease.leave(self._reaper.sweep)
                 await self._owned.leave_live_requests()
         finally:

@@ -71,7 +71,7 @@ class StreamMonitor:
         self._span = span
         self._metrics = services.metrics.of(labels)
         self._guard = InflightGuard(self._metrics)
-        self._loop = asyncio.get_running_loop()
+        self._loop = feed.loop
         self._inactivity_secs = 0.0 if local else services.store.settings.frontend_inactivity_secs
         self._poll_secs = services.store.settings.sse_keepalive_secs
         self._over = False  # the monitor has ended, and ignores everything that follows

@@ -13,11 +13,11 @@ from lifecycle.aio import tasks
 from lifecycle.aio.tasks import Spawn
 from lifecycle.errors import StoreUnavailable
 from lifecycle.replica.parent_checks import ParentChecks
-from lifecycle.store.new_request import Parent
+from lifecycle.store.new_request import AdmissionRequest, Parent
 from lifecycle.store.pubsub import Message, Subscription, Subscriptions
 from lifecycle.store.request_trees import Child
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.admission import AdmissionRequest, ParentRefusal, RefusedParent
+from lifecycle.tracking.admission import ParentRefusal, RefusedParent
 
 _TRIES = 3  # to make room among the children of a parent
 

@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 from lifecycle.settings import Settings
-from lifecycle.store.new_request import ShareLimits
+from lifecycle.store.new_request import AdmissionRequest, ShareLimits
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.admission import AdmissionRequest
 
 _FRESH_SECS = 0.1
 _NEAR = 0.5  # of the limit

@@ -44,7 +44,7 @@ class ReaderReports:
         """Tell Redis how many readers the request has here after one was closed. `admitting`: the first client's.
 
         Repeated until Redis answers. Raise StoreUnavailable when it has not answered for a lease and the lease here has
-        expired meanwhile, or this frontend drains.
+        expired meanwhile, or this frontend drains or has left.
         """
         rid, own, settings = feed.rid, self._state.id_for(feed.rid), self._store.settings
         while True:
@@ -60,7 +60,8 @@ class ReaderReports:
                     )
                 break
             except StoreUnavailable:
-                if self._state.draining or self._state.id_for(rid) != own:
+                state = self._state
+                if state.draining or state.has_left or state.id_for(rid) != own:
                     raise
             await asyncio.sleep(settings.heartbeat_secs)
         if disconnection.what in ("terminal", "unknown"):

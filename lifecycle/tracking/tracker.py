@@ -16,13 +16,14 @@ from lifecycle.ids import START, TokenId
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.results import Cancellation, Disconnection, Roster, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.worker_roster import Missing, Outage
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
+from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.tracking.admission_control import AdmissionControl
 from lifecycle.tracking.background import BackgroundTasks
 from lifecycle.tracking.connection import ConnectionMonitor, ConnectionStatus
@@ -238,13 +239,14 @@ class Tracker:
     def _give_to_client(
         self, rid: str, created_at: float, reader: TokenReader, labels: Labels, *, attached: bool
     ) -> AdmittedRequest:
-        detached: asyncio.Future[Disconnection | None] = asyncio.get_running_loop().create_future()
+        loop = reader.feed.loop
+        detached: asyncio.Future[Disconnection | None] = loop.create_future()
 
         def on_closed(status: ConnectionStatus) -> None:
             closing = self._close_client(reader, status, labels, detached, admitting=not attached)
             self._background.spawn(closing, "connection")
 
-        connection, stream = ConnectionMonitor(on_closed).handles()
+        connection, stream = ConnectionMonitor(on_closed, loop).handles()
         return AdmittedRequest(rid, created_at, reader, connection, stream, attached, labels.endpoint, detached)
 
     async def _close_client(

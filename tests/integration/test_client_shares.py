@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from frontend.edge.client_shares import BODY_SIZES, BODY_SIZES_IN_ALL, MOST_BODIES
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest
+from lifecycle.store.new_request import AdmissionRequest
+from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.types import CancelMode, Labels, Limits, OnDisconnect
 from tests.conftest import MakeSettings
 from tests.connection import connected

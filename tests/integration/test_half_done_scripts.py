@@ -24,6 +24,7 @@ from lifecycle.store.results import START_LOST, Append, Outcome, StartedAttempt,
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.types import CancelMode, Labels, ReplicaAction, Role
+from tests.admitting import new_request
 from tests.integration.take_scenarios import EVERYTHING, STORED, TAKES, URL, Call
 from tests.leaks import leaks
 from tests.servers import ask
@@ -38,7 +39,7 @@ async def _admit(world: World) -> Call:
 
 
 def _tracked(rid: str, **more: Any) -> NewRequest:
-    return NewRequest(rid, "n", Labels("my-agent", "agent", "stream"), "f0", b"", "cancel", **more)
+    return new_request(rid, "n", Labels("my-agent", "agent", "stream"), "f0", b"", "cancel", **more)
 
 
 async def _track(world: World) -> Call:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lifecycle.tracking.admission import AdmissionRequest
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Labels, Limits, OnDisconnect
 from tests.conftest import MakeSettings

@@ -12,9 +12,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from lifecycle.settings import Settings
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
-from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import CancelMode, Endpoint, Labels, Limits, OnDisconnect, Storage
 from lifecycle.webhooks import deliverer

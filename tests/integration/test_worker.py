@@ -12,11 +12,11 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.worker import Worker
 from lifecycle.settings import Settings
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.pubsub import Message
 from lifecycle.store.results import ExpiredReplica, Taken
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, Role
+from tests.admitting import new_request
 from tests.conftest import MakeSettings, MakeStore
 from tests.joining import join
 from tests.unit.world import MODEL, World
@@ -206,7 +206,7 @@ async def test_one_worker_serves_several_models(settings: Settings, make_store: 
             labels = Labels(model, "chat_completions", "stream")
             body = orjson.dumps({"model": model})
             await join(store, "f0", Role.FRONTEND, {}, [])
-            await store.admit(NewRequest(model, "n", labels, "f0", body, "cancel"), retry_for_secs=0)
+            await store.admit(new_request(model, "n", labels, "f0", body, "cancel"), retry_for_secs=0)
             await _until(World(store), "completed", model)
             assert await World(store).tokens(model) == f"for {model}"
     await World(store).reap("f0")

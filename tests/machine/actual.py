@@ -10,7 +10,7 @@ import orjson
 
 from lifecycle.errors import Fenced
 from lifecycle.replica.parent_checks import ParentChecks
-from lifecycle.store.new_request import NewRequest, Parent
+from lifecycle.store.new_request import Parent
 from lifecycle.store.request_trees import Child
 from lifecycle.store.results import (
     START_LOST,
@@ -25,6 +25,7 @@ from lifecycle.store.results import (
 )
 from lifecycle.store.transitions import Store
 from lifecycle.types import CancelMode, Labels, Role
+from tests.admitting import new_request
 from tests.joining import join
 from tests.machine.drawing import CHECK_SECS, MODELS
 from tests.machine.takes import FENCED
@@ -68,7 +69,7 @@ class Actual:
         storage: str,
         share: Share,
     ) -> tuple[object, ...]:
-        new = NewRequest(
+        new = new_request(
             rid,
             nonce,
             labels,

@@ -89,7 +89,7 @@ _ENDS = (
     Mutant(
         "finish completes an answer whose last tokens are missing",
         _LUA + "finish.lua",
-        "if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end",
+        "if status == 'completed' and number ~= last then return {'incomplete', number} end",
         "",
         "finish does not look for a hole",
     ),

@@ -56,7 +56,7 @@ REPLICA_FAULTS = (
     Mutant(
         "a disconnect is not reported once it has been repeated for a lease",
         "lifecycle/tracking/reader_reports.py",
-        "                if self._state.draining or self._state.id_for(rid) != own:\n                    raise\n",
+        "                if state.draining or state.has_left or state.id_for(rid) != own:\n                    raise\n",
         "                raise\n",
     ),
     Mutant(

@@ -11,9 +11,10 @@ from lifecycle.errors import ERROR_RESPONSES, Fenced, StoreError
 from lifecycle.formats.token_estimate import TokenEstimate
 from lifecycle.ids import START, TokenId
 from lifecycle.queries import cluster
+from lifecycle.store.new_request import AdmissionRequest, QueuePlace
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, TokenReader
-from lifecycle.tracking.admission import AdmissionRequest, AdmittedRequest, QueuePlace, Rejected
+from lifecycle.tracking.admission import AdmittedRequest, Rejected
 from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.idempotency import Idempotency
 from lifecycle.tracking.tracker import Tracker

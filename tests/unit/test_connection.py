@@ -14,7 +14,7 @@ GRACEFULLY, UNEXPECTEDLY = ConnectionStatus.CLOSED_GRACEFULLY, ConnectionStatus.
 class _Client:
     def __init__(self) -> None:
         self.told: list[ConnectionStatus] = []
-        self.connection, self.stream = ConnectionMonitor(self.told.append).handles()
+        self.connection, self.stream = ConnectionMonitor(self.told.append, asyncio.get_running_loop()).handles()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_stream_that_is_lost_is_a_loss(client: _Client) -> None:
 
 async def test_nothing_is_told_twice() -> None:
     told: list[ConnectionStatus] = []
-    handle = ConnectionHandle(UNEXPECTEDLY, told.append)
+    handle = ConnectionHandle(UNEXPECTEDLY, told.append, asyncio.get_running_loop())
     handle.close()
     handle.close()
     del handle

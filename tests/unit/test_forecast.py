@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from lifecycle.queries.start_order import position_of
+from lifecycle.store.new_request import AdmissionRequest, QueuePlace
 from lifecycle.store.results import Outcome
-from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.forecast import Forecast
 from lifecycle.types import Labels, Limits, OnDisconnect
 from tests.unit.world import MODEL, World

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from lifecycle.errors import Fenced
-from lifecycle.store.new_request import NewRequest, Parent
+from lifecycle.store.new_request import Parent
 from lifecycle.store.results import Outcome, Reaped, Start
 from lifecycle.types import Labels, Role, Status
+from tests.admitting import new_request
 from tests.unit.world import World
 
 AGENT = Labels("my-agent", "agent", "stream")
 
 
 async def track(world: World, rid: str = "r", *, nonce: str = "n", **more: Any) -> Start | str:
-    request = NewRequest(rid, nonce, AGENT, "f0", b"", more.pop("on_disconnect", "cancel"), **more)
+    request = new_request(rid, nonce, AGENT, "f0", b"", more.pop("on_disconnect", "cancel"), **more)
     return await world.store.track(request)
 
 

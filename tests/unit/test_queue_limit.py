@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lifecycle.tracking.admission import AdmissionRequest
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.tracking.queue_limit import QueueLimit
 from lifecycle.types import Limits, OnDisconnect, Role
 from tests.admitting import CHAT, admit

@@ -7,9 +7,8 @@ import pytest
 from lifecycle.formats.token_estimate import TokenEstimate
 from lifecycle.queue_share import QueueShare
 from lifecycle.settings import load
-from lifecycle.store.new_request import ShareLimits
+from lifecycle.store.new_request import AdmissionRequest, QueuePlace, ShareLimits
 from lifecycle.store.results import Failure
-from lifecycle.tracking.admission import AdmissionRequest, QueuePlace
 from lifecycle.tracking.queue_limit import QueueLimit, share_limits
 from lifecycle.types import Labels, Limits, OnDisconnect
 from tests.unit.fake import fake_store

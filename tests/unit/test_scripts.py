@@ -13,7 +13,6 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import START_LOST, Append, ExpiredReplica, Outcome, QueuedPage, StartedAttempt
@@ -22,6 +21,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import WebhookEvent
 from lifecycle.tokens.history import read_history
 from lifecycle.types import CancelMode, Labels, ReplicaAction, Role, Status
+from tests.admitting import new_request
 from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
@@ -133,7 +133,7 @@ LISTING: dict[str, Any] = dict.fromkeys(
     ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
 )
 CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
-    "admit": lambda s: s.admit(NewRequest("r", "n", LABELS, "f", b"{}", "continue", 1.0), retry_for_secs=0),
+    "admit": lambda s: s.admit(new_request("r", "n", LABELS, "f", b"{}", "continue", grace_secs=1.0), retry_for_secs=0),
     "note_child": lambda s: s.note_child("p", "r", "", retry_for_secs=0),
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
@@ -169,7 +169,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "waits": lambda s: read_shard_queue(s, 0, "m"),
     "queued": lambda s: s.queued_page(0, QueuedPage.first(), 10),
     "sweep": lambda s: s.sweep(0),
-    "track": lambda s: s.track(NewRequest("r", "n", LABELS, "f", b"", "continue", 1.0), retry_for_secs=0),
+    "track": lambda s: s.track(new_request("r", "n", LABELS, "f", b"", "continue", grace_secs=1.0), retry_for_secs=0),
     "claim_children": lambda s: s.claim_children(0, 1.0),
     "parents": lambda s: s.parent_states(0, [("p", "1.0")]),
     "claim_webhooks": lambda s: s.claim_webhooks(0, "t", limit=1, claim_secs=1.0, under_way={}, origin_limit=1),

@@ -16,8 +16,8 @@ local shift, rid, nonce, model, endpoint, request_type, frontend, body, queue_li
   openings_count, share_limits = unpack(ARGV, 1, 14)
 --- @include commands clock limit_time events counts queue shares beginning
 
-local fields = fields_from(15)
-local owner = fields.owner or ''
+local request = with_fields(15, {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type})
+local owner = request.owner or ''
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at')
 if known[2] then
@@ -27,13 +27,12 @@ end
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
 local depth = tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
 if depth >= tonumber(queue_limit) then return {'full', depth} end
-local share
 if share_limits ~= '' then
-  local tokens = fields.max_tokens or redis.call('HGET', P .. 'queue:' .. model, 'mean_tokens') or '256'
-  tokens = math.floor(tonumber(fields.prompt_tokens or '0') + tonumber(tokens))
+  local tokens = request.max_tokens or redis.call('HGET', P .. 'queue:' .. model, 'mean_tokens') or '256'
+  tokens = math.floor(tonumber(request.prompt_tokens or '0') + tonumber(tokens))
   local refusal = exceeded_limit(model, owner, depth, share_limits, tokens, #body)
   if refusal then return {refusal} end
-  share = string.format('%.0f %d', tokens, #body)
+  request.share = string.format('%.0f %d', tokens, #body)
 end
 local waiting, queued_bytes = redis.call('HGETALL', P .. 'queued_bytes'), 0
 for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
@@ -44,22 +43,20 @@ local lost_start = read_lost_start(rid)
 if openings ~= '' then require_command('XADD') end
 --- @permit SET HSET HSETNX HINCRBY ZPOPMIN ZSCORE
 
-local created_at = secs(now)
+request.created_at = secs(now)
 -- It reads before it writes, and nothing was written before. Its first write is a ZADD.
-enqueue({id = rid, model = model, owner = owner, priority = fields.priority, created_at = created_at, share = share},
-  false, #body)
+enqueue(request, false, #body)
 -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
 -- Redis key of its own, and the fields that are read most come first.
 redis.call('SET', P .. 'body:' .. rid, body)
 redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
-  'created_at', created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
-if share then redis.call('HSET', key, 'share', share) end
-begin_request(rid, frontend, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'queued', now,
-  fields, lost_start)
+  'created_at', request.created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
+if request.share then redis.call('HSET', key, 'share', request.share) end
+begin_request(request, 'queued', now, lost_start)
 if openings ~= '' then
   local id = '0-' .. openings_count
   redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%d', now * 1000 + 0.5))
   push({frontend}, rid, id, openings)
 end
 ring_workers(now)
-return {'admitted', created_at}
+return {'admitted', request.created_at}

@@ -59,26 +59,26 @@ end
 local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
 if record.cancel_mode == 'kill' or stopped then return ends(cancelled_outcome(record, number)) end
 
-local have = remainder_id ~= '' and number - tonumber(remainder_base) or 0
+last, remainder_base = tonumber(last), tonumber(remainder_base)
+local have = remainder_id ~= '' and number - remainder_base or 0
 if status == 'completed' and length ~= '' and not closed then
   -- Entries of an attempt are only ever added, so a stream that lacks one of them has a hole.
   local expected = tonumber(length) + (have > 0 and 1 or 0)  -- of an append whose reply was lost there is one entry
   if redis.call('XLEN', P .. 'tokens:' .. rid) ~= expected then return {'incomplete', number} end
 end
-if not closed and remainder_id ~= '' and number < tonumber(last) then
+if not closed and remainder_id ~= '' and number < last then
   if have > 0 then return {'overlap', number} end
   if have == 0 then
     at = string.format('%d', now * 1000 + 0.5)
     redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
     if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-      preceding = {remainder_id, remainder, record.start_nonce or '',
-        string.format('%d', tonumber(last) - tonumber(remainder_base))}
+      preceding = {remainder_id, remainder, record.start_nonce or '', string.format('%d', last - remainder_base)}
     end
     if first == '1' then record.first_token_at = secs(now) end
-    number = tonumber(last)
+    number = last
   end
 end
-if status == 'completed' and number ~= tonumber(last) then return {'incomplete', number} end
+if status == 'completed' and number ~= last then return {'incomplete', number} end
 if status == 'completed' and record.cancel_mode == 'stop' then finish_reason = 'stop' end
 if status == 'failed' and error_detail ~= '' then record.error_detail = error_detail end
 -- An upstream's own time-out has details.

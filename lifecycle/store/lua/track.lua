@@ -28,8 +28,9 @@ local created_at = secs(now)
 redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'started_at', created_at, 'nonce', nonce,
   'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
-begin_request(rid, frontend, labels_of({model = model, endpoint = endpoint, request_type = request_type}), 'running', now,
-  fields_from(9), lost_start)
+local request = {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type,
+  created_at = created_at}
+begin_request(with_fields(9, request), 'running', now, lost_start)
 note_readers(rid, frontend, start_nonce)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

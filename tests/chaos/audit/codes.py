@@ -75,8 +75,8 @@ def _in_use(history: History, admissions: Sequence[Call], accepted: Sequence[Cal
 def _refused_and_running(history: History, calls: Sequence[Call], admissions: Sequence[Call]) -> Iterator[str]:
     """A call that was answered 503 has not begun to run, or is cancelled: soon afterwards it does not run.
 
-    If only the reply to its admission was lost, a short request may complete before the frontend has given up. Where the
-    frontend's lease has expired, the request goes on for whoever has begun to read it meanwhile.
+    If only the reply to its admission was lost, a short request may complete before the frontend has given up. Where
+    the frontend's lease has expired, the request goes on for a client that has begun to read it elsewhere.
     """
     refused = [call for call in admissions if call.code in (404, 503)]
     if not refused or any(call.code not in (404, 409, 503) for call in admissions):

@@ -16,10 +16,10 @@ from lifecycle.execution.worker import Worker
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
+from lifecycle.store.new_request import AdmissionRequest
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
-from lifecycle.tracking.admission import AdmissionRequest
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Endpoint, Labels, Limits, OnDisconnect, RequestType
 from tests.waiting import wait_until

@@ -15,7 +15,8 @@ import pytest
 from lifecycle.errors import StoreUnavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.store.new_request import AdmissionRequest
+from lifecycle.tracking.admission import Rejected
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Limits, OnDisconnect
 from tests.known_faults.core.kit import LABELS, ended, held_within

@@ -11,7 +11,8 @@ import asyncio
 import pytest
 
 from lifecycle.local.embedded_redis import EmbeddedRedis
-from lifecycle.tracking.admission import AdmissionRequest, Rejected
+from lifecycle.store.new_request import AdmissionRequest
+from lifecycle.tracking.admission import Rejected
 from lifecycle.types import Limits, OnDisconnect
 from tests.known_faults.core.kit import LABELS, bytes_moved
 from tests.known_faults.core.replicas import BODY, frontend, quick_settings

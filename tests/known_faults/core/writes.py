@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import orjson
 
 from lifecycle.ids import new_nonce
-from lifecycle.store.new_request import NewRequest
 from lifecycle.store.results import Append
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
+from tests.admitting import new_request
 from tests.known_faults.core.replicas import BODY, MODEL
 
 _LABELS = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)
@@ -18,7 +18,7 @@ _LABELS = Labels(MODEL, Endpoint.CHAT_COMPLETIONS, RequestType.STREAM)
 
 async def admit(store: Store, rid: str, frontend: str, *, deadline_secs: float = 0.0) -> None:
     """Queue a request for MODEL that outlives its connection, as this frontend."""
-    new = NewRequest(
+    new = new_request(
         rid, new_nonce(), _LABELS, frontend, BODY, OnDisconnect.CONTINUE.value, deadline_secs=deadline_secs
     )
     admission = await store.admit(new)

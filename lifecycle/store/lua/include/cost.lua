@@ -2,7 +2,7 @@
 
 local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are served
 
-local function weight_of(record) return math.max(tonumber(record.weight or '1') or 1, 0.001) end
+local function weight_of(record) return record.weight and math.max(tonumber(record.weight) or 1, 0.001) or 1 end
 
 -- Charges the owner of a request that was started what it has cost in fact, in place of the estimate. Returns the owner's
 -- virtual time if that has become later while nothing waits for the model. What is given back when it `yields` lets no flow

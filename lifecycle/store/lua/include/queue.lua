@@ -117,11 +117,11 @@ local PREEMPTIBLE = 10000000000000
 local function ring_workers(now)
   local rung = {}
   for _, entry in ipairs(to_ring) do
-    local waiting, priority = P .. 'waiting:' .. entry[1], tonumber(entry[2])
+    local waiting = P .. 'waiting:' .. entry[1]
     for _ = 1, 4 do
       local worker, place = unpack(redis.call('ZPOPMIN', waiting))
       if not worker then break end
-      if tonumber(place) >= PREEMPTIBLE - priority then  -- it runs nothing of worse priority, and those behind it neither
+      if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- it runs nothing of worse priority, and those behind it neither
         redis.call('ZADD', waiting, place, worker)
         break
       end

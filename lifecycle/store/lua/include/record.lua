@@ -34,6 +34,12 @@ local function length_without_openings(record, number)
   return (record.first_token_at or '') ~= '' and number or 0
 end
 
+-- Fields that only scripts need. The last five are none of the record in Redis.
+local INTERNAL = {'nonce', 'resumable', 'headers', 'cost', 'weight', 'prompt_tokens', 'max_tokens', 'queued_at', 'share',
+  'failures', 'needs', 'orphan_from', 'webhook_event', 'webhook_url', 'stored_bytes', 'stored_limit_bytes',
+  'transient_secs', 'quota_slot', 'steps', 'steps_left_out', 'parent_since', 'level', 'has_children',
+  'killed_for', 'reported_tokens', 'produced_events', 'ended_by_limit', 'limit_via'}
+
 -- Returns the record as JSON, with live progress and without the fields that only scripts need; '' for no record.
 local function public_record(rid, record)
   if not record then return '' end
@@ -43,11 +49,9 @@ local function public_record(rid, record)
     record.output_tokens, record.output_events, record.stream_length = length, length, tostring(number)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end
   end
-  record.nonce, record.resumable, record.headers, record.cost, record.weight, record.prompt_tokens = nil
-  record.max_tokens, record.queued_at, record.share = nil
-  record.failures, record.needs, record.orphan_from, record.webhook_event, record.webhook_url = nil
-  record.stored_bytes, record.stored_limit_bytes, record.transient_secs, record.quota_slot = nil
-  record.steps, record.steps_left_out = nil
-  record.parent_since, record.level, record.has_children = nil
+  for i = 1, #INTERNAL do
+    local field = INTERNAL[i]
+    if record[field] then record[field] = nil end  -- to assign nil would add a field that is not there, and costs more
+  end
   return cjson.encode(record)
 end

@@ -2,9 +2,10 @@
 
 local LIMITS = {'queue', 'first_token', 'deadline'}
 
-local started, unsupported, ended, bytes = {}, {}, 0, 0
+local started, unsupported, ended, bytes, started_at = {}, {}, 0, 0, secs(now)
 local running, moved, frames = {}, {}, {}  -- what is written once for all that are started
 local limits_at  -- the time by which limits are judged, once it was read
+local event = '{"type":"started","worker":"' .. worker .. '","nonce":"' .. nonce .. '","started_at":"' .. started_at .. '",'
 
 -- Returns the limit that a queued request is past, 'lost' when this engine would begin anew behind its `last` token, or nil.
 local function due_of(rid, request, last)
@@ -20,20 +21,20 @@ end
 
 -- Begins an attempt behind the `last` token, which came at `at`.
 local function begin(queue, priority, flow, rid, request, last, at)
-  local frontends, started_at, attempt = redis.call('HKEYS', P .. 'readers:' .. rid), secs(now), request.attempt + 1
-  request.attempt = tostring(attempt)
+  local frontends = redis.call('HKEYS', P .. 'readers:' .. rid)
+  request.attempt = string.format('%d', request.attempt + 1)
   local cost = charge(queue, priority, flow, request)
   if request.share then count_share(queue.model, flow.owner, request.share, '-') end
   redis.call('HSET', P .. 'request:' .. rid, 'status', 'running', 'worker', worker, 'attempt', request.attempt,
-    'started_at', started_at, 'resumable', resumable, 'start_nonce', nonce, 'cost', cost)
+    'started_at', started_at, 'start_nonce', nonce, 'cost', cost)
+  if resumable ~= (request.resumable or '0') then redis.call('HSET', P .. 'request:' .. rid, 'resumable', resumable) end
   if request.due then redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid) end
   local id = request.attempt .. '-' .. last
   redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
   running[#running + 1], running[#running + 2] = rid, noted_readers(frontends, nonce)
   moved[request.frontend] = moved[request.frontend] or {}
   table.insert(moved[request.frontend], rid)
-  local item = item_of(rid, id, cjson.encode({type = 'started', worker = worker, attempt = attempt, base = last,
-    nonce = nonce, started_at = started_at}))
+  local item = item_of(rid, id, event .. '"attempt":' .. request.attempt .. ',"base":' .. last .. '}')
   for _, frontend in ipairs(frontends) do
     frames[frontend] = frames[frontend] or {}
     table.insert(frames[frontend], item)

@@ -71,7 +71,6 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   local labels, key = labels_of(record), P .. 'request:' .. rid
   local frontends = tail and tail[4] or redis.call('HKEYS', P .. 'readers:' .. rid)
   local kill_reason = record.killed_for
-  record.killed_for = nil
   if was == 'queued' then leave_queue(record) end
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
@@ -84,17 +83,16 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   record.error_message = outcome.message
   record.finish_reason = outcome.finish_reason
   record.finished_at = secs(now)
-  record.stream_length = tostring(number)
+  record.stream_length = string.format('%d', number)
   local produced_length = length_without_openings(record, number)
-  record.output_tokens = record.reported_tokens or tostring(produced_length)
-  record.output_events = tostring(math.min(tonumber(record.output_events) or produced_length, produced_length))
+  record.output_tokens = record.reported_tokens or string.format('%d', produced_length)
+  record.output_events = string.format('%d', math.min(tonumber(record.output_events) or produced_length, produced_length))
   if record.orphan_from then
     local produced = math.max(number, tonumber(record.produced_events) or 0)  -- a closed stream refuses some of them
     local orphans = math.max(0, produced - tonumber(record.orphan_from))
     record.orphan_events = tostring((tonumber(record.orphan_events) or 0) + orphans)
     add('orphan_events')
   end
-  record.reported_tokens, record.produced_events, record.orphan_from = nil
   if (record.first_token_at or '') ~= '' and at then record.last_token_at = secs(tonumber(at) / 1000) end
   if record.first_token_at then add('first_token_at') end
   if record.last_token_at then add('last_token_at') end
@@ -109,7 +107,6 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     record.cancelled_by, record.cancelled_via = 'limit:' .. record.ended_by_limit, record.limit_via or ''
     add('cancelled_by')
     add('cancelled_via')
-    record.ended_by_limit, record.limit_via = nil, nil
   end
   redis.call('HSET', key,
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
