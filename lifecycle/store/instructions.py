@@ -8,6 +8,7 @@ from lifecycle.store.runner import ScriptRunner, as_text
 from lifecycle.types import ReplicaAction
 
 Instructed = Literal["ok", "unknown", "frontend", "draining"]
+Fate = Literal["listed", "left", "expired", "unknown"]
 
 
 class Instruction(NamedTuple):
@@ -43,4 +44,16 @@ class Instructions(ScriptRunner):
         """
         return as_text(  # type: ignore[return-value]
             await self.run("instruct", self.keys.control, replica, action.value, by, retry_for_secs=retry_for_secs)
+        )
+
+    async def fate_of(self, replica: str) -> Fate:
+        """Tell what became of a replica: `listed` while it lives.
+
+        `left` means that it left in order: before its end it had nothing left in any shard, and had announced so.
+        `expired` means that it ended without that, so that what it had was moved or has failed. `unknown` is one that
+        never was there, that ended more than a day ago, or that Redis has lost; a living one comes back with its next
+        heartbeat. Raises StoreUnavailable.
+        """
+        return as_text(  # type: ignore[return-value]
+            await self.run("fate", self.keys.control, replica, self.settings.lease_secs)
         )
