@@ -225,6 +225,16 @@ async def test_what_a_replica_announced_last_tells_how_it_ended(
     await store.leave("worker-1", Role.WORKER)
 
 
+async def test_a_replica_that_leaves_twice_is_not_listed_again(store: Store) -> None:
+    lease = Lease(store, Role.FRONTEND, Holder())
+    await lease.join(1)
+    await _leave(store, lease)
+    version = await store.command("HGET", f"{store.keys.control}roster", "version")
+    await _leave(store, lease)
+    assert await store.command("HGET", f"{store.keys.control}roster", "version") == version
+    assert await store.fate_of(lease.id) == "left"
+
+
 async def test_a_worker_with_an_engine_that_does_not_end_does_not_leave_in_order(store: Store) -> None:
     class Stuck(Holder):
         def held(self, shard: int) -> Collection[str]:
