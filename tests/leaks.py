@@ -320,6 +320,7 @@ RULES: dict[str, _Rule] = {
     "roster": _permanent,
     "changes": _permanent,
     "versions": _permanent,
+    "left_replicas": _permanent,
     "expired_replicas": _permanent,
     "pending_cleanup": _permanent,
     "secret": _permanent,

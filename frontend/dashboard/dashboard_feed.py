@@ -112,10 +112,10 @@ class DashboardFeed:
     async def _take_cluster(self, last: Snapshot | None) -> Snapshot:
         snapshot = await cluster.snapshot(self._store)
         now = snapshot.inflight.as_of
-        gone = await browse.recently_expired(self._store, now - _GONE_SECS)
+        gone = await browse.recently_gone(self._store, now - _GONE_SECS)
         settings = self._store.settings
         if last is None or now - last.facts["as_of"] > settings.lease_secs:
-            self._replicas = {}  # too old to tell how a replica ended since then
+            self._replicas = {}  # too old to tell when a replica ended since then
         point = self._rates.add(snapshot)
         self._history.append(point)
         replicas = {r.id: self._live_row(r, now) for r in snapshot.replicas}
@@ -150,25 +150,20 @@ class DashboardFeed:
         row["heartbeat_at"] = before if before is not None and abs(at - before) < _SAME_HEARTBEAT_SECS else round(at, 3)
         return row
 
-    def _gone_rows(self, living: Mapping[str, Any], gone: Mapping[str, float], now: float) -> dict[str, dict[str, Any]]:
+    def _gone_rows(
+        self, living: Mapping[str, Any], gone: Mapping[str, browse.Gone], now: float
+    ) -> dict[str, dict[str, Any]]:
         """Return the rows of the replicas that are gone since less than `_GONE_SECS`.
 
-        Their state is `dead` when the lease ran out, `left` when the replica ended it before, and `gone` when that is
-        unknown because no viewer was there.
+        Their state is `left` when the replica left in order, and `dead` when it ended without that.
         """
         rows = {}
         for name in {*gone, *self._replicas} - living.keys():
             row = self._replicas.get(name) or {"id": name, "role": name.partition("-")[0], "models": []}
-            at = gone.get(name) or row.get("gone_at") or now
-            if now - at < _GONE_SECS:
-                rows[name] = row | {"state": self._final_state(row, gone.get(name)), "gone_at": at, "inflight": 0}
+            end = gone.get(name) or browse.Gone(row.get("gone_at") or now, row.get("state") == "left")
+            if now - end.at < _GONE_SECS:
+                rows[name] = row | {"state": "left" if end.left else "dead", "gone_at": end.at, "inflight": 0}
         return rows
-
-    def _final_state(self, row: Mapping[str, Any], expired_at: float | None) -> str:
-        if "heartbeat_at" not in row:
-            return "gone"
-        lease_ends_at = row["heartbeat_at"] + self._store.settings.lease_secs
-        return "left" if expired_at is not None and expired_at < lease_ends_at - _SAME_HEARTBEAT_SECS else "dead"
 
     async def _take_listing(self, query: ListingQuery, last: Snapshot | None) -> Snapshot:
         order, status, outcome, words, rows = query

@@ -180,7 +180,9 @@ class Client:
         """Tell a replica to finish what it has, and then to leave, and return it. Its process ends with exit code 0.
 
         A tracker refuses further requests, and its application ends it. The replica follows at once, or with its next
-        heartbeat; it is gone from `replicas()` when it has left. `replica_id` is that of a `Replica` or of a record.
+        heartbeat, and is listed with `inflight` 0 before it is gone from `replicas()`. One that is gone may have been
+        lost instead: for a day, the message of NotFound then says whether it `has left`. `replica_id` is that of a
+        `Replica` or of a record.
 
         Raises NotFound, Unavailable, InvalidValue.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lifecycle.store.listings import ROWS_LIMIT, SCAN_LIMIT
 from lifecycle.store.results import Row
@@ -17,7 +17,7 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
 
 _SEARCH_LIMIT = 20_000  # requests that one search examines in each shard at most
-_SHOWN_EXPIRED = 20
+_SHOWN_GONE = 20
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,16 +87,22 @@ async def _browse_shard(store: Store, shard: int, query: Query) -> Listing:
             return Listing(page.now, list(found.values()), more)
 
 
-async def recently_expired(store: Store, since: float) -> dict[str, float]:
-    """Return replicas that expired or left after `since`, at most 20: id → when, in Unix seconds, the latest first."""
-    flat = await store.commands.execute(
-        "ZREVRANGEBYSCORE",
-        store.keys.control + "expired_replicas",
-        "+inf",
-        f"({since:.6f}",
-        "WITHSCORES",
-        "LIMIT",
-        0,
-        _SHOWN_EXPIRED,
+class Gone(NamedTuple):
+    """A replica that is gone since `at`, in Unix seconds. `left`: in order, with nothing left."""
+
+    at: float
+    left: bool
+
+
+async def recently_gone(store: Store, since: float) -> dict[str, Gone]:
+    """Return the replicas that left, and those that expired, after `since`: the last 20 of each, by id."""
+    names = {"left_replicas": True, "expired_replicas": False}
+    bounds = ("+inf", f"({since:.6f}", "WITHSCORES", "LIMIT", 0, _SHOWN_GONE)
+    replies = await store.commands.execute_many(
+        ("ZREVRANGEBYSCORE", store.keys.control + name, *bounds) for name in names
     )
-    return {name.decode(): float(at) for name, at in zip(flat[::2], flat[1::2], strict=True)}
+    return {
+        name.decode(): Gone(float(at), left)
+        for left, flat in zip(names.values(), replies, strict=True)
+        for name, at in zip(flat[::2], flat[1::2], strict=True)
+    }

@@ -28,6 +28,7 @@ from lifecycle.version import VERSION
 log = logging.getLogger(__name__)
 
 _LIST = -1
+_SHOWN_SECS = 0.5  # for which a drained replica is listed with nothing inflight, so that whoever waits can see it
 
 
 class Lease:
@@ -55,6 +56,8 @@ class Lease:
         self._followed: Instruction | None = None  # the last instruction of an operator
         self._left = False
         self._draining = False
+        self._finished = False  # it has left every shard, and nothing of it is left there
+        self._shown = False
         self._sending = asyncio.Lock()
         self._under_way: dict[int, asyncio.Task[None]] = {}  # parts of heartbeats, by shard; _LIST is the announcement
         self._hurried = asyncio.Event()
@@ -103,6 +106,14 @@ class Lease:
 
     async def announce(self, retry_for_secs: float = 0.0) -> None:
         """Show the cluster what this replica is now. Raises StoreUnavailable or ConfigurationConflict."""
+        announced = self._about()
+        self._draining = announced.get("state") == ReplicaState.DRAINING
+        if not self._left:
+            instruction = await self._send(self._store, announced, retry_for_secs)
+            self._announced = announced
+            self._follow(instruction)
+
+    def _about(self) -> dict[str, Any]:
         about = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -110,13 +121,8 @@ class Lease:
             "version": VERSION,
         }
         unreplicated = dict(self._store.unreplicated.counts)
-        announced = about | ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
-        announced |= {"reasserting": sorted(self.reasserting)}
-        self._draining = announced.get("state") == ReplicaState.DRAINING
-        if not self._left:
-            instruction = await self._send(self._store, announced, retry_for_secs)
-            self._announced = announced
-            self._follow(instruction)
+        about |= ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
+        return about | {"reasserting": sorted(self.reasserting)}
 
     async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> Instruction | None:
         """Send the heartbeat, and return the latest instruction to this replica."""
@@ -242,21 +248,62 @@ class Lease:
             self._renewed_at = time.monotonic()
 
     async def leave(self, expire: Callable[[int, str], Any]) -> None:
-        """Leave the cluster: `run` ends, and `expire` is called with each shard and this replica's id there.
+        """Leave the shards as `leave_shards` does, and then the list. What fails is left to the reapers of others."""
+        await self.leave_shards(expire)
+        await self.leave_list()
 
-        What fails is left to the reapers of other replicas.
-        """
+    async def leave_shards(self, expire: Callable[[int, str], Any]) -> None:
+        """Leave the shards: `run` ends, and `expire` is called with each shard and this replica's id there."""
         self._left, self._announced = True, None
         self._hurried.set()
         async with self._sending:
             await self._break_off()  # no heartbeat is under way, which would join again
-            await self.leave_through(self._store, expire)
+            self._finished = await self._leave_shards(expire)
+
+    async def _leave_shards(self, expire: Callable[[int, str], Any]) -> bool:
+        """Return whether nothing is left there. A worker whose engine has not ended does not leave in order."""
+        stuck = self.role is Role.WORKER and any(self._holder.held(shard) for shard in range(len(self.ids)))
+        leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
+        left = [self._has_left(outcome) for outcome in await asyncio.gather(*leaving, return_exceptions=True)]
+        return all(left) and not stuck
+
+    async def leave_list(self) -> None:
+        """Leave the list. Announce first that nothing is left, if that is so, and let it be seen of one that drains.
+
+        Whoever waits for its end knows by that announcement that it was in order: see `Store.fate_of`.
+        """
+        if self._finished and not self._shown:
+            self._shown = True  # a repetition would join again
+            try:
+                await self._show_finished()
+            except (LifecycleError, RedisError) as failure:
+                log.warning("%s could not announce that nothing of it is left: %s", self.id, failure)
+        try:
+            await self._store.leave(self.id, self.role)
+        except (StoreError, RedisError) as failure:
+            self._has_left(failure)
+
+    async def _show_finished(self) -> None:
+        """Announce that nothing is left. Raises StoreUnavailable or ConfigurationConflict."""
+        settings = self._store.settings
+        announced = self._about() | {"state": ReplicaState.DRAINING, "finished": True}
+        await self._send(self._store, announced, settings.redis_timeout_secs)
+        if self._draining:
+            await asyncio.sleep(min(_SHOWN_SECS, settings.heartbeat_secs))
 
     async def leave_through(self, store: Store, expire: Callable[[int, str], Any]) -> None:
-        """Leave the cluster over this store, whatever `run` does. What fails is left to the reapers of others."""
+        """Leave shards and list over this store, whatever `run` does and whatever is left.
+
+        What fails is left to the reapers of others.
+        """
         leaving = [expire(shard, replica) for shard, replica in enumerate(self.ids)]
         for outcome in await asyncio.gather(*leaving, store.leave(self.id, self.role), return_exceptions=True):
-            if isinstance(outcome, RedisError):
-                log.error("Redis refused a command with which %s leaves", self.id, exc_info=outcome)
-            elif isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
-                raise outcome
+            self._has_left(outcome)
+
+    def _has_left(self, outcome: object) -> bool:
+        """Return whether a part of a leave was done. Raises what no server has to do with."""
+        if isinstance(outcome, RedisError):
+            log.error("Redis refused a command with which %s leaves", self.id, exc_info=outcome)
+        elif isinstance(outcome, BaseException) and not isinstance(outcome, StoreError):
+            raise outcome
+        return not isinstance(outcome, BaseException)

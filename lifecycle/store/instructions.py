@@ -8,6 +8,7 @@ from lifecycle.store.runner import ScriptRunner, as_text
 from lifecycle.types import ReplicaAction
 
 Instructed = Literal["ok", "unknown", "frontend", "draining"]
+Fate = Literal["listed", "left", "expired", "unknown"]
 
 
 class Instruction(NamedTuple):
@@ -41,3 +42,13 @@ class Instructions(ScriptRunner):
         """
         reply = await self._call("instruct", self.keys.control, replica, action.value, by)
         return cast(Instructed, as_text(reply))
+
+    async def fate_of(self, replica: str) -> Fate:
+        """Tell what became of a replica: `listed` while it lives.
+
+        `left` means that it left in order: before its end it had nothing left in any shard, and had announced so.
+        `expired` means that it ended without that, so that what it had was moved or has failed. `unknown` is one that
+        never was there, that ended more than a day ago, or that Redis has lost; a living one comes back with its next
+        heartbeat. Raises StoreUnavailable.
+        """
+        return cast(Fate, as_text(await self._call("fate", self.keys.control, replica, self.settings.lease_secs)))

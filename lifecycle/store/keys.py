@@ -145,7 +145,8 @@ CONTROL_KEYS = (
     ),
     Key("models", "zset", "permanent, at most 1000 members", "known model by when it was last served"),
     Key("config", "hash", "permanent", "the settings that must be common, when first written, and its revision"),
-    Key("expired_replicas", "zset", "members removed after a day", "replica that expired or left, by when it did"),
+    Key("left_replicas", "zset", "members removed after a day", "replica that left with nothing left, by when it did"),
+    Key("expired_replicas", "zset", "members removed after a day", "replica that ended before, by when it did"),
     Key("secret", "string", "permanent", "signs log-ins, and makes ids from idempotency keys"),
     Key("clock", "hash", "permanent", "last time seen, and the grace after an outage"),
 )

@@ -109,7 +109,7 @@ class Membership(ScriptRunner):
         return Instruction.parse(as_text(reply[7]))
 
     async def leave(self, replica: str, role: Role) -> None:
-        """Remove a replica that leaves from the cluster's list. May be repeated. Raises StoreUnavailable."""
+        """Remove a replica from the cluster's list, as `fate_of` says. May be repeated. Raises StoreUnavailable."""
         await self.run("leave", self.keys.control, replica, role.value)
 
     def _apply(self, config: dict[str, str]) -> None:

@@ -79,10 +79,11 @@ class Membership:
         try:
             with suppress(StoreError):
                 self._state.has_left = True
-                await self.lease.leave(self._reaper.sweep)
+                await self.lease.leave_shards(self._reaper.sweep)
                 await self._owned.leave_live_requests()
         finally:
             self.end_streams(ErrorType.FRONTEND_LOST, "The frontend was shut down")
+        await self.lease.leave_list()
 
     def end_streams(self, error_type: ErrorType, message: str) -> None:
         """End every stream of this frontend with an error frame now."""

@@ -172,7 +172,81 @@ async def test_what_redis_refuses_in_one_shard_keeps_nothing_else_from_leaving(
 
     await lease.leave(expire)
     assert await _living(store) == {}
+    assert await store.fate_of(lease.id) == "expired", "the shard may count requests of it"
     await reaper.sweep(0, lease.id)
+
+
+@pytest.mark.parametrize(("died", "fate"), [("in a shard", "expired"), ("once it was shown", "left"), ("", "left")])
+async def test_what_a_replica_announced_last_tells_how_it_ended(
+    make_store: MakeStore, make_settings: MakeSettings, died: str, fate: str
+) -> None:
+    """It may die at any moment of its leave, or a failover may lose the leave."""
+    settings = make_settings(heartbeat_secs=0.2, lease_secs=0.5)
+    store, holder = make_store(settings), Holder()
+    lease, reaper = Lease(store, Role.WORKER, holder, ["m"]), Reaper(store)
+    assert await store.fate_of(lease.id) == "unknown"
+    await lease.join(1)
+    holder.state = "draining"
+    await lease.announce()
+    assert await store.fate_of(lease.id) == "listed"
+
+    async def expire(shard: int, replica: str) -> None:
+        await reaper.sweep(shard, replica)
+        if died == "in a shard":
+            await asyncio.Event().wait()
+
+    async def has_finished() -> bool:
+        return b"finished" in await store.command("HGET", f"{store.keys.control}replica:{lease.id}", "about")
+
+    leaving = asyncio.create_task(lease.leave(expire))
+    if died == "in a shard":
+        await asyncio.sleep(0.1)
+    else:
+        await wait_until(has_finished)
+        [shown] = await cluster.replicas(store)
+        assert (shown.state, shown.inflight) == ("draining", 0)
+    if died:
+        assert not await tasks.end((leaving,))
+    else:
+        await leaving
+
+    async def is_over() -> bool:
+        return await store.fate_of(lease.id) != "listed"
+
+    await wait_until(is_over)
+    assert await store.fate_of(lease.id) == fate
+
+    async def is_forgotten() -> bool:
+        await store.heartbeat("worker-1", Role.WORKER, {}, [])
+        return not await store.command("EXISTS", f"{store.keys.control}replica:{lease.id}")
+
+    await wait_until(is_forgotten)
+    assert await store.fate_of(lease.id) == fate
+    await store.leave("worker-1", Role.WORKER)
+
+
+async def test_a_replica_that_leaves_twice_is_not_listed_again(store: Store) -> None:
+    lease = Lease(store, Role.FRONTEND, Holder())
+    await lease.join(1)
+    await _leave(store, lease)
+    version = await store.command("HGET", f"{store.keys.control}roster", "version")
+    await _leave(store, lease)
+    assert await store.command("HGET", f"{store.keys.control}roster", "version") == version
+    assert await store.fate_of(lease.id) == "left"
+
+
+async def test_a_worker_with_an_engine_that_does_not_end_does_not_leave_in_order(store: Store) -> None:
+    class Stuck(Holder):
+        def held(self, shard: int) -> Collection[str]:
+            return ["r"]
+
+        async def on_not_in_redis(self, rids: Sequence[str]) -> None:
+            pass
+
+    lease = Lease(store, Role.WORKER, Stuck(), ["m"])
+    await lease.join(1)
+    await _leave(store, lease)
+    assert await store.fate_of(lease.id) == "expired"
 
 
 async def _leave(store: Store, lease: Lease) -> None:

@@ -109,7 +109,7 @@ CODES = {
     "queue_limit": "the owner has as much queued for this model as its [key](../queue.md#limits) may",
     "redis_unavailable": "Redis does not answer, is loading its data, or is read-only",
     "replica_draining": "the replica drains, which nothing undoes; start another one in its place",
-    "replica_not_found": "no living replica has this id: it has left, or its lease has expired",
+    "replica_not_found": "no living replica has this id; the message says whether it has left, or was lost",
     "request_id_in_use": "the `X-Request-Id` is in use; send a new one, or none",
     "request_not_found": "the request does not exist, or its record has expired",
     "response_not_found": "the response does not exist, has expired, or was deleted",

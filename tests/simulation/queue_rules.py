@@ -58,7 +58,7 @@ def check_take(database: Database, prefix: bytes, runs: Sequence[Sequence[bytes]
     """Check that what a take has just started is better than what it has left: a lower priority comes first."""
     worst: dict[bytes, int] = {}
     for run in runs:
-        model, priority = run[1], int(run[15])
+        model, priority = run[1], int(run[13])
         if priority < worst.get(model, priority):
             note(f"{run[0].decode()} of priority {priority} was started behind one of {worst[model]}")
         worst[model] = max(priority, worst.get(model, priority))

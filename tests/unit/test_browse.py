@@ -8,6 +8,7 @@ import pytest
 
 from lifecycle.queries import browse
 from lifecycle.queries.browse import Query
+from lifecycle.types import Role
 from tests.unit.world import World
 
 
@@ -71,5 +72,8 @@ async def test_a_row_shows_progress_and_readers_of_living_frontends(world: World
 async def test_the_gone_are_known_for_a_while(world: World) -> None:
     now = (await world.store.roster()).now
     await world.expire("w1")
-    assert list(await browse.recently_expired(world.store, now - 1)) == ["w1"]
-    assert await browse.recently_expired(world.store, now + 60) == {}
+    await world.store.heartbeat("w0", Role.WORKER, {"finished": True}, [])
+    await world.store.leave("w0", Role.WORKER)
+    gone = await browse.recently_gone(world.store, now - 1)
+    assert {name: end.left for name, end in gone.items()} == {"w0": True, "w1": False}
+    assert await browse.recently_gone(world.store, now + 60) == {}

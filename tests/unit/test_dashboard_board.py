@@ -149,6 +149,7 @@ async def test_a_viewer_sees_everything_and_then_what_changes(world: World, monk
         assert {row["id"] for row in first["cluster"]["replicas"]["set"]} == {"f0", "f1", "w0", "w1"}
         await world.append(1, rid="a")
         await world.finish(1, rid="a")
+        await world.store.heartbeat("w1", Role.WORKER, {"finished": True}, [])
         await world.expire("w1")
         second = read(await viewer.next())
         assert second["requests"]["inflight"] == {"set": [], "gone": ["a"]}
@@ -180,7 +181,10 @@ async def test_a_worker_whose_lease_ran_out_is_shown_dead_before_and_after_it_is
     await world.heartbeat("w1")
     assert (await states())["w1"] == "dead"
     stranger = DashboardFeed(world.store, lambda: "f1")
-    assert (await stranger.cluster.get()).tables["replicas"]["w1"]["state"] == "gone"
+    assert (await stranger.cluster.get()).tables["replicas"]["w1"]["state"] == "dead"
+    await world.store.heartbeat("w0", Role.WORKER, {"finished": True}, [])
+    await world.store.leave("w0", Role.WORKER)
+    assert (await states())["w0"] == "left"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.leaks import RULES
 
 FOLDER = Path(script_loader.__file__).parent / "lua"
 FILES = sorted(FOLDER.rglob("*.lua"))
-CONTROL_FILES = {"configure", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed", "instruct"}
+CONTROL_FILES = {"configure", "fate", "heartbeat", "leave", "listed_leases", "roster", "secret", "listed", "instruct"}
 SHARED_FILES = {"membership", "served"}  # for either prefix
 
 # Names that a script puts together: `P .. role .. 's'`, `P .. index`.
@@ -138,6 +138,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "append": lambda s: s.append(0, "w", [PIECE, PIECE]),
     "attach": lambda s: s.attach("r", "f", 1),
     "instruct": lambda s: s.instruct("w", ReplicaAction.PAUSE, "operator:cli"),
+    "fate": lambda s: s.fate_of("w"),
     "heartbeat": lambda s: s.heartbeat("w", Role.WORKER, {}, ["m"]),
     "browse": lambda s: s.browse(0, "active", "oldest", 0, 100, 10, "", []),
     "expire": lambda s: s.expire(0),

@@ -142,7 +142,10 @@ export class LifecycleClient {
     return (await this.#transport.json<{ data: ModelQueue[] }>(call, options)).data;
   }
 
-  /** Tell a replica to finish what it has and then to leave, and return it. It follows within a heartbeat. */
+  /**
+   * Tell a replica to finish what it has and then to leave, and return it. It follows within a heartbeat. For a day
+   * after it has gone this throws a LifecycleError of status 404, whose message says if it `has left`, or was lost.
+   */
   drainReplica(replicaId: string, options: CallOptions = {}): Promise<Replica> {
     return this.#instruct(replicaId, "drain", options);
   }

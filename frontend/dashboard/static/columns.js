@@ -58,9 +58,8 @@ const STATES = {
   paused: "An operator has paused the worker. It takes nothing new until it is resumed.",
   draining: "It takes nothing new, finishes what it has, and then leaves.",
   late: "Two heartbeats are missing.",
-  dead: "Its lease expired.",
-  left: "It shut down.",
-  gone: "No dashboard was open when it went.",
+  dead: "It was lost, or left before it had finished.",
+  left: "It finished what it had, and left.",
 };
 
 /** Return the tooltip of a replica's state. */

@@ -65,7 +65,10 @@ end
 
 local entry = P .. 'replica:' .. replica
 local is_new = redis.call('ZADD', P .. role .. 's', secs(now + lease), replica) == 1
-if is_new then redis.call('ZREM', P .. 'expired_replicas', replica) end
+if is_new then
+  redis.call('ZREM', P .. 'left_replicas', replica)
+  redis.call('ZREM', P .. 'expired_replicas', replica)
+end
 if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
 instruction = later_instruction(redis.call('HGET', entry, 'instruction') or '', instruction)
 redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- leave: removes a replica that leaves from the cluster's list.
+-- leave: removes a replica that leaves from the cluster's list. It has left in order if it has announced before that nothing
+--         of it is left.
 -- KEYS[1] control prefix
 -- ARGV    shift, replica, role
 -- Returns 1.

@@ -11,9 +11,9 @@
 --         gives_up (the priority of a running request that the worker moves away for one of better priority, which alone is
 --         taken; with no slots the worker waits for one; '' for none)
 -- Returns {'ok', runs, unsupported, waits} (the same runs again when repeated with the same number), {'stale'} for a call
---         that a later one has overtaken, or {'fenced'}. runs are {rid, model, attempt, base, body, request_type,
---         cancel_mode, cancel_reason, traceparent, created_at, needs, headers, endpoint, owner, length (how many entries the
---         token stream has), priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
+--         that a later one has overtaken, or {'fenced'}. runs are {rid, model, attempt, base, body, cancel_mode,
+--         traceparent, created_at, needs, headers, endpoint, owner, length (how many entries the token stream has),
+--         priority, preemptions}…; unsupported are {rid, model, endpoint, needs}…, which this engine does not serve
 --         and which stay queued; waits is 1 when nothing is left for this worker, which is rung when something comes.
 -- A request that is past a limit ends here. One that has tokens, beside openings, with an engine that would begin anew,
 -- fails as `worker_lost`: the tokens of two answers must not be joined. Behind one that was started, the next call ends it.

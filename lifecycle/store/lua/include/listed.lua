@@ -19,11 +19,16 @@ local function note_change(replica, now)
   redis.call('ZREMRANGEBYRANK', P .. 'versions', 0, -1 - VERSIONS_LIMIT)
 end
 
--- Removes a replica from the list. Its models count as served until its lease has ended, not only until its last heartbeat.
+-- Returns whether a replica has announced that nothing of it is left, which is the last that it announces.
+local function has_finished(about) return cjson.decode(about or '{}').finished == true end
+
+-- Removes a replica from the list. It has left in order if it had finished, also if it died between its last announcement
+-- and its leave, or a failover has lost the leave. Its models count as served until its lease has ended, not only until its last heartbeat.
 local function forget(role, replica, until_secs, now)
   redis.call('ZREM', P .. role .. 's', replica)
-  redis.call('ZADD', P .. 'expired_replicas', secs(now), replica)
-  for _, model in ipairs(cjson.decode(redis.call('HGET', P .. 'replica:' .. replica, 'models') or '[]')) do
+  local entry = redis.call('HMGET', P .. 'replica:' .. replica, 'about', 'models')
+  redis.call('ZADD', P .. (has_finished(entry[1]) and 'left_replicas' or 'expired_replicas'), secs(now), replica)
+  for _, model in ipairs(cjson.decode(entry[2] or '[]')) do
     redis.call('ZADD', P .. 'models', 'XX', 'GT', until_secs, model)
   end
   redis.call('DEL', P .. 'replica:' .. replica)
@@ -42,9 +47,11 @@ local function forget_expired(now, lease_secs)
     end
     for i = 1, #expired, 2 do forget(role, expired[i], expired[i + 1], now) end
   end
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', P .. 'expired_replicas', '-inf', secs(now - DAY_SECS),
-    'LIMIT', 0, FORGOTTEN)) do
-    redis.call('ZREM', P .. 'expired_replicas', replica)
-    redis.call('ZREM', P .. 'changes', replica)
+  for _, gone in ipairs({'left_replicas', 'expired_replicas'}) do
+    local old = redis.call('ZRANGEBYSCORE', P .. gone, '-inf', secs(now - DAY_SECS), 'LIMIT', 0, FORGOTTEN)
+    for _, replica in ipairs(old) do
+      redis.call('ZREM', P .. gone, replica)
+      redis.call('ZREM', P .. 'changes', replica)
+    end
   end
 end

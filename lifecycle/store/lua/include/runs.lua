@@ -5,10 +5,9 @@ local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body
 
 -- Returns what a worker needs to run a request. `base` is the number of the last token of earlier attempts.
 local function run_of(rid, request, base, body, length)
-  return {rid, request.model, request.attempt, tostring(base), body, request.request_type, request.cancel_mode or '',
-    request.cancel_reason or '', request.traceparent or '', request.created_at, request.needs or '',
-    request.headers or '', request.endpoint, request.owner or '', length, request.priority or '0',
-    request.preemptions or '0'}
+  return {rid, request.model, request.attempt, tostring(base), body, request.cancel_mode or '',
+    request.traceparent or '', request.created_at, request.needs or '', request.headers or '', request.endpoint,
+    request.owner or '', length, request.priority or '0', request.preemptions or '0'}
 end
 
 -- Returns the runs of the worker's last take that are still its own. `rids` are separated by spaces.
