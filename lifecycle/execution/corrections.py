@@ -76,6 +76,8 @@ class Corrections:
         if rid in self._running:
             return
         record = await self._store.read(rid)
+        if rid in self._running:  # it was taken while this was read
+            return
         if await self._running.ends.report_again(rid, record) is None:
             await self._store.requeue(rid, self._id_for(rid), record.attempt if record is not None else 0)
 
