@@ -1,4 +1,4 @@
-"""What the access rules of Redis forbid a replica in one shard, after they were changed while it runs.
+"""Find out what the access rules of Redis forbid a replica in one shard, after they were changed while it runs.
 
 A look costs Redis about half a heartbeat, so not every heartbeat looks. A worker meets what is forbidden by itself. Of
 a frontend that need not be so: it waits for what workers write, so it looks as long as it waits for something.

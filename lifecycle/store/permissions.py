@@ -17,9 +17,10 @@ from lifecycle.types import Role
 
 _READING_SCRIPTS = "no-writes"
 _OF_WORKERS = "take"  # the script that no frontend runs
+# Not EVAL and EVALSHA: servers crash when a script asks about these for a user who has a key pattern.
 _OUTSIDE_OF_SCRIPTS = {
-    Role.FRONTEND: ("EVAL", "EVALSHA", "HSCAN", "SSUBSCRIBE", "SUBSCRIBE", "ZREVRANGE"),
-    Role.WORKER: ("EVAL", "EVALSHA", "HSCAN", "PUBLISH", "SUBSCRIBE"),
+    Role.FRONTEND: ("HSCAN", "SSUBSCRIBE", "SUBSCRIBE", "ZREVRANGE"),
+    Role.WORKER: ("HSCAN", "PUBLISH", "SUBSCRIBE"),
 }
 _OF_OPERATORS = ("cancel", "configure", "history", "instruct", "list", "read", "timeline")  # scripts
 
