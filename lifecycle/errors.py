@@ -3,7 +3,8 @@
 LifecycleError              Base class: has an `error_type` and a `message`
 ├── StoreError              Raised when Redis gave no usable answer
 │   ├── StoreUnavailable    Raised when Redis cannot be reached or refuses commands
-│   │   └── StoreFull       Raised when the memory of Redis is full, so that nothing new is admitted
+│   │   ├── StoreFull       Raised when the memory of Redis is full, so that nothing new is admitted
+│   │   └── StoreForbidden  Raised when the access rules of Redis forbid a command
 │   └── StateLost           Raised when Redis answers, but has lost the data
 ├── Fenced                  Raised when this replica's lease has expired
 ├── ConfigurationConflict   Raised when this replica's common settings differ from the cluster's
@@ -52,6 +53,7 @@ ERROR_RESPONSES: dict[ErrorType, ErrorResponse] = {
 }
 
 OUTPUT_TOO_LARGE = "output_too_large"  # the OpenAI `type` of an OutputTooLarge
+REFUSES = "Redis refuses commands for now"  # begins the summary of a StoreUnavailable that an error of Redis has caused
 STREAM_ENDED = "Disconnected: Stream ended before generation completed"
 
 
@@ -91,6 +93,14 @@ class StoreFull(StoreUnavailable):
 
     def __init__(self, cause: str = "") -> None:
         super().__init__("The memory of Redis is full, and only what runs goes on; repeat the call later", cause)
+
+
+class StoreForbidden(StoreUnavailable):
+    """Raised when the access rules of Redis forbid its user a command. `commands` names those that are known."""
+
+    def __init__(self, summary: str, cause: str = "", commands: tuple[str, ...] = ()) -> None:
+        super().__init__(summary, cause)
+        self.commands = commands
 
 
 class StateLost(StoreError):

@@ -60,7 +60,7 @@ async def _unready_reason(tracker: Tracker) -> str:
     if tracker.draining:
         return "draining"
     try:
-        await tracker.store.ping()
+        await tracker.check_ready()
     except StoreError as failure:
         return summary_of(failure)
     return ""

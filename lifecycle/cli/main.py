@@ -20,7 +20,7 @@ from lifecycle.cli import keys, listing, output, queue, replica, replicas, setti
 from lifecycle.cli.cancel.command import cancel
 from lifecycle.cli.doctor.command import doctor
 from lifecycle.cli.up.command import up
-from lifecycle.errors import LifecycleError, StoreUnavailable
+from lifecycle.errors import REFUSES, LifecycleError, StoreForbidden, StoreUnavailable
 from lifecycle.settings import SettingsError, environment_name
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -78,9 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         output.complain(f"lifecycle: {failure}")
         return WRONG_USAGE
     except StoreUnavailable as failure:
-        output.complain(
-            f"lifecycle: {failure.message} (set {environment_name('redis_url')} or --redis-url to the address of Redis)"
-        )
+        output.complain(f"lifecycle: {failure.message}{_advice(failure)}")
         return FAILED
     except LifecycleError as failure:
         output.complain(f"lifecycle: {failure.message}")
@@ -93,6 +91,16 @@ def run(arguments: Sequence[str]) -> int:
         output.complain(f"lifecycle: Redis refused a command: {failure}")
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _advice(failure: StoreUnavailable) -> str:
+    """Return what to do when Redis gave no usable answer: an address does not help where it answers and refuses."""
+    if not isinstance(failure, StoreForbidden):
+        refuses = failure.summary.startswith(REFUSES)
+        return "" if refuses else f" (set {environment_name('redis_url')} or --redis-url to the address of Redis)"
+    from lifecycle.store.permissions import how_to_allow
+
+    return f" ({how_to_allow(failure.commands)})"
 
 
 def _is_redis_error(failure: Exception) -> bool:

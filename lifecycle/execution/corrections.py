@@ -71,11 +71,14 @@ class Corrections:
         await self._store.finish(rid, self._lease.id_for(rid), attempt, CANCELLED, 0)
 
     async def _requeue_or_end(self, rid: str) -> None:
-        if rid not in self._running:
-            record = await self._store.read(rid)
-            if await self._running.ends.report_again(rid, record) is None:
-                attempt = record.attempt if record is not None else 0
-                await self._store.requeue(rid, self._lease.id_for(rid), attempt)
+        if rid in self._running:
+            return
+        record = await self._store.read(rid)
+        if rid in self._running:  # it was taken while this was read
+            return
+        if await self._running.ends.report_again(rid, record) is None:
+            attempt = record.attempt if record is not None else 0
+            await self._store.requeue(rid, self._lease.id_for(rid), attempt)
 
     async def _each(self, correct: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> None:
         async def isolated(rid: str) -> None:

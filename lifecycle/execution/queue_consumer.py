@@ -83,6 +83,9 @@ class QueueConsumer:
             tasks.check_cancelled()
             await self._due.wait()
             await self._lease.joined.wait()
+            if self._lease.forbidden:  # what it took could not be answered
+                await asyncio.sleep(_MAX_PAUSE_SECS)
+                continue
             if not self._has_turn():
                 await self._preemption.wait_changed()
                 continue

@@ -17,7 +17,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from lifecycle.aio import tasks
-from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError
+from lifecycle.errors import ConfigurationConflict, Fenced, LifecycleError, StoreError, StoreForbidden
 from lifecycle.ids import new_replica_id
 from lifecycle.replica.shard_lease import Holder, ShardLease
 from lifecycle.store.instructions import Instruction
@@ -53,6 +53,7 @@ class Lease:
         self._models = tuple(models)
         self._renewed_at = time.monotonic()
         self._announced: dict[str, Any] | None = None  # by the last heartbeat, while the leases are to be kept
+        self._announced_forbidden: tuple[str, ...] = ()
         self._followed: Instruction | None = None  # the last instruction of an operator
         self._left = False
         self._draining = False
@@ -122,7 +123,39 @@ class Lease:
         }
         unreplicated = dict(self._store.unreplicated.counts)
         about |= ({"unreplicated": unreplicated} if unreplicated else {}) | self._holder.about()
-        return about | {"reasserting": sorted(self.reasserting)}
+        return about | {"reasserting": sorted(self.reasserting)} | self._about_forbidden(about.get("state"))
+
+    @property
+    def forbidden(self) -> tuple[str, ...]:
+        """Return the commands that the access rules of Redis forbid this replica, in any shard."""
+        return tuple(sorted({command for shard in self.shards for command in shard.forbidden}))
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Return whether Redis forbids commands in every shard, so that no request can be served."""
+        return all(shard.forbidden for shard in self.shards)
+
+    def look_again(self) -> None:
+        """Look at once whether commands are forbidden, or are allowed again."""
+        for shard in self.shards:
+            shard.look_again()
+        self.hurry()
+
+    def _about_forbidden(self, state: Any) -> dict[str, Any]:
+        """Return what the cluster is to know of forbidden commands. A worker is unhealthy once it has ended its leases.
+
+        Until then the requests that are queued wait for it.
+        """
+        self._announced_forbidden = self.forbidden
+        if not self._announced_forbidden:
+            return {}
+        about: dict[str, Any] = {"forbidden": list(self._announced_forbidden)}
+        waits = self.role is Role.WORKER and any(shard.joined.is_set() for shard in self.shards)
+        if state != ReplicaState.READY or not self.is_forbidden or waits:
+            return about
+        error = f"Redis forbids the {self.role.value} commands that it needs: {', '.join(self._announced_forbidden)}"
+        probe_in_secs = self._store.settings.heartbeat_secs
+        return about | {"state": ReplicaState.UNHEALTHY, "error": error, "probe_in_secs": probe_in_secs}
 
     async def _send(self, store: Store, announced: dict[str, Any], retry_for_secs: float = 0.0) -> Instruction | None:
         """Send the heartbeat, and return the latest instruction to this replica."""
@@ -239,7 +272,11 @@ class Lease:
         self._under_way.clear()
 
     def _note_renewal(self, shard: int, failure: BaseException | None) -> None:
-        if isinstance(failure, StoreError):
+        if self.forbidden != self._announced_forbidden:
+            self.hurry()
+        if isinstance(failure, StoreForbidden):
+            log.warning("Shard %d counts as away until the next heartbeat: %s", shard, failure)
+        elif isinstance(failure, StoreError):
             log.warning("The lease in shard %d was not renewed, which the next heartbeat repeats: %s", shard, failure)
         elif failure is not None:
             self.reasserting.add(shard)

@@ -11,10 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from lifecycle.errors import Fenced, StoreError
 from lifecycle.ids import rejoined_id
+from lifecycle.replica.shard_permissions import ShardPermissions
 from lifecycle.store.instructions import Instruction
 from lifecycle.store.results import PendingCancellation, Reconciliation
 from lifecycle.store.transitions import Store
@@ -98,6 +100,9 @@ class ShardLease:
         self._on_sweep_due = on_sweep_due
         self._times_expired = 0
         self._renewed_at: float | None = None  # when the shard has answered last, by the clock of this process
+        self._usable_at: float | None = None  # so too, when nothing was forbidden
+        self._permissions = ShardPermissions(store, shard, role)
+        self._given_up: list[str] = []  # ids whose lease this replica itself has ended, as commands were forbidden
         self._forget()
 
     def _forget(self) -> None:
@@ -112,6 +117,15 @@ class ShardLease:
     def id(self) -> str:
         """Return the id under which the shard knows this replica."""
         return self._ids[self._shard]
+
+    @property
+    def forbidden(self) -> tuple[str, ...]:
+        """Return the commands that the access rules of Redis forbid this replica here: the shard counts as away."""
+        return self._permissions.forbidden
+
+    def look_again(self) -> None:
+        """Let the next heartbeat look whether commands are forbidden."""
+        self._permissions.look_again()
 
     async def renew_through(self, store: Store) -> None:
         """Renew the lease over another connection, if it is held. Raises StoreUnavailable, Fenced."""
@@ -128,25 +142,51 @@ class ShardLease:
 
     def _note_renewal(self, asked_at: float) -> None:
         self._renewed_at = asked_at if self._renewed_at is None else max(self._renewed_at, asked_at)
+        if not self.forbidden:
+            self._usable_at = self._renewed_at
 
     async def renew(self) -> None:
         """Renew the lease and reconcile. Let the holder know when the lease has expired, and join again.
 
         When the shard has not answered for two leases, the replica assumes that its lease has expired: others may have
-        ended what it holds, and its clients must not wait for ever. Raises StoreError, and a RedisError when Redis
-        refuses a command.
+        ended what it holds, and its clients must not wait for ever. When Redis forbids commands for two leases, the
+        replica ends its lease itself, and joins again once they are allowed. Raises StoreError, and a RedisError when
+        Redis refuses a command.
         """
         try:
-            await self._reconcile()
+            await self._renew()
         except Fenced as fenced:
             self._expired(fenced)
             await self.renew()  # a primary that was demoted since may have ended the next id too
         except StoreError as failure:
-            limit_secs = 2 * self._store.settings.lease_secs
-            if self.joined.is_set() and (self._elapsed_secs(time.monotonic()) or 0.0) > limit_secs:
-                message = f"Redis has not answered for more than two leases ({limit_secs:g} seconds)"
+            limit_secs, now = 2 * self._store.settings.lease_secs, time.monotonic()
+            if self.joined.is_set() and now - (self._usable_at or now) > limit_secs:
+                what = "forbidden commands" if self.forbidden else "not answered"
+                message = f"Redis has {what} for more than two leases ({limit_secs:g} seconds)"
+                if self.forbidden:
+                    self._given_up.append(self.id)
                 self._expired(Fenced(message, error_type=failure.error_type))
+                with suppress(StoreError):  # where that is forbidden too, it follows when it is allowed
+                    await self._end_given_up()
             raise
+
+    async def _renew(self) -> None:
+        """Renew the lease and reconcile, but join only if nothing is forbidden. Raises StoreForbidden if it is."""
+        await self._permissions.look(waits=self._role is Role.FRONTEND and bool(self._holder.held(self._shard)))
+        if self.forbidden and not self.joined.is_set():
+            raise self._permissions.error()
+        await self._end_given_up()
+        await self._reconcile()
+        if self.forbidden:
+            raise self._permissions.error()
+
+    async def _end_given_up(self) -> None:
+        """End the lease of ids that this replica has given up, so that nobody waits longer for what they hold."""
+        while self._given_up:
+            await self._store.expire(self._shard, self._given_up[0])
+            del self._given_up[0]
+            if self._on_sweep_due is not None:
+                self._on_sweep_due(self._shard)
 
     def _expired(self, cause: Fenced) -> None:
         """Take another id in this shard, and let go of what was held under the one before."""

@@ -14,6 +14,7 @@ from redis.exceptions import (
     AuthenticationError,
     MaxConnectionsError,
     MovedError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -23,7 +24,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from lifecycle.errors import StoreFull, StoreUnavailable
+from lifecycle.errors import REFUSES, StoreForbidden, StoreFull, StoreUnavailable
 
 _CODE = re.compile(r"-?([A-Z]{3,}[A-Z0-9]*)\b")
 _ABOUT_THE_DATA = re.compile(
@@ -31,6 +32,8 @@ _ABOUT_THE_DATA = re.compile(
     r"|user_script:\d+: |Error compiling script"  # a script met what it does not expect, or cannot run here at all
     r"|(hash )?value is not |(increment|decrement|increment or decrement) would |The ID specified in XADD "
 )
+_FORBIDDEN = re.compile(r"to run the '([^']+)' command")
+_FORBIDDEN_IN_SCRIPT = "ACL failure in script"  # has the code NOPERM in Redis 7 and ERR in Valkey
 _ARGUMENTS = ", with args beginning with"  # of a command that is not known; they may be a part of a prompt
 
 
@@ -70,5 +73,10 @@ def _refusal(failure: ResponseError) -> StoreUnavailable | None:
         return None
     found = _CODE.match(words)
     code = found[1] if found else getattr(failure, "status_code", None)  # redis-py removes the codes that it knows
+    if isinstance(failure, NoPermissionError) or _FORBIDDEN_IN_SCRIPT in words:
+        code = "NOPERM"
     shown = f" ({code})" if code and code != "ERR" else ""
-    return StoreUnavailable(f"Redis refuses commands for now{shown}", words)
+    summary = REFUSES + shown
+    if code != "NOPERM":
+        return StoreUnavailable(summary, words)
+    return StoreForbidden(summary, words, tuple(name.upper() for name in _FORBIDDEN.findall(words)))

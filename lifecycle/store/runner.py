@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from lifecycle.errors import StoreError, StoreFull, StoreUnavailable
+from lifecycle.errors import StoreError, StoreForbidden, StoreFull, StoreUnavailable
 from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
@@ -24,6 +24,8 @@ from lifecycle.store.script_loader import Script
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
 _COMPILING = "Error compiling script"
+
+T = TypeVar("T")
 
 PendingReply = Coroutine[Any, Any, Any]
 """The reply of a command or a script, to be awaited once."""
@@ -65,6 +67,7 @@ class ScriptRunner:
         self.settings = settings
         self.common = CommonSettings()
         self.roster_cache = RosterCache()
+        self.forbidden_calls = 0  # of scripts, that the access rules of Redis have refused so far
         self.keys = Keys(settings.namespace, settings.shards)
         self.clock_shift_secs = clock_shift_secs
         self._prefixes = self.keys.prefixes
@@ -75,17 +78,25 @@ class ScriptRunner:
         }
 
     async def ping(self) -> None:
-        """Check that a server answers and accepts writes: that of the control keys, or if it is away, any shard's.
+        """Check that a server answers and takes new data: that of the control keys, or if it is away, any shard's.
 
-        Raises StoreUnavailable when none does.
+        Raises StoreUnavailable when none does; StoreFull when that is only for want of memory.
+        """
+        await self.on_any_server(lambda prefix: self.command("SET", prefix + "confirmed", 1, "XX", "EX", 60))
+
+    async def on_any_server(self, ask: Callable[[str], Awaitable[T]]) -> T:
+        """Return what the slot of the control keys answers, or if that fails, any shard: `ask` is given the prefix.
+
+        Raises StoreUnavailable, that of the control keys, when none answers.
         """
         try:
-            await self.command("PERSIST", self.keys.control + "config")  # a write that changes nothing
+            return await ask(self.keys.control)
         except StoreUnavailable:
-            asked = (self.command("PERSIST", prefix + "clock") for prefix in self._prefixes)
-            outcomes = await asyncio.gather(*asked, return_exceptions=True)
-            if all(isinstance(outcome, BaseException) for outcome in outcomes):
-                raise
+            outcomes = await asyncio.gather(*map(ask, self._prefixes), return_exceptions=True)
+            for outcome in outcomes:
+                if not isinstance(outcome, BaseException):
+                    return outcome
+            raise
 
     async def now(self) -> float:
         """Return Redis's time in Unix seconds. All times in a record are by this clock."""
@@ -141,9 +152,13 @@ class ScriptRunner:
         arguments = (prefix, self.clock_shift_secs, *args)
         commands = self._replicated if name in REPLICATED else self.commands
         try:
-            return await commands.execute("EVALSHA", script.sha, 1, *arguments)
-        except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
-            return await self._load(commands, name, script, arguments)
+            try:
+                return await commands.execute("EVALSHA", script.sha, 1, *arguments)
+            except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
+                return await self._load(commands, name, script, arguments)
+        except StoreForbidden:
+            self.forbidden_calls += 1
+            raise
 
     async def _load(self, commands: Commands, name: str, script: Script, arguments: tuple[Any, ...]) -> Any:
         """Run a script that the server does not have. Callers at the same time send its source only once."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from lifecycle.errors import Fenced, StoreFull, StoreUnavailable
+from lifecycle.errors import REFUSES, Fenced, StoreForbidden, StoreFull, StoreUnavailable
 from lifecycle.ids import new_nonce
 from lifecycle.store.new_request import AdmissionRequest, NewRequest, Parent, ShareLimits
 from lifecycle.store.results import Start
@@ -157,6 +157,8 @@ class AdmissionControl:
         """Refuse what this frontend need not ask Redis about: so nothing can have been admitted nevertheless."""
         if self._state.draining:
             raise Rejected("draining")
+        if self._state.is_forbidden(admit.rid):
+            raise StoreForbidden(f"{REFUSES} (NOPERM)")
         if admit.rid not in self._owned:  # else it exists, whatever the memory has
             try:
                 await self._memory_mark.check(admit.rid, len(admit.body))

@@ -27,6 +27,10 @@ class FrontendState:
         if self.on_drain is not None:
             self.on_drain()
 
+    def is_forbidden(self, rid: str) -> bool:
+        """Return whether the access rules of Redis forbid commands in the shard of a request."""
+        return bool(self.leases and self.leases[self.shard_of(rid)].forbidden)
+
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""
         return self.leases[self.shard_of(rid)].id if self.leases else self.id

@@ -12,12 +12,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from lifecycle.aio import tasks
+from lifecycle.errors import StoreForbidden
 from lifecycle.ids import START, TokenId
 from lifecycle.replica.lease import Lease
 from lifecycle.settings import Settings
 from lifecycle.store.connect import Connections
 from lifecycle.store.new_request import AdmissionRequest
-from lifecycle.store.permissions import check_permissions
+from lifecycle.store.permissions import check_permissions, check_usable, forbidden_error
 from lifecycle.store.results import Cancellation, Disconnection, Roster, Start
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.worker_roster import Missing, Outage
@@ -177,6 +178,18 @@ class Tracker:
         self._state.on_drain = drain
         if self._state.draining:
             drain()
+
+    async def check_ready(self) -> None:
+        """Check that requests can be served. Raises StoreUnavailable; StoreForbidden names what Redis forbids."""
+        try:
+            await check_usable(self.store, Role.FRONTEND)
+        except StoreForbidden:
+            if not self.lease.forbidden:  # admission refuses calls as soon as the lease knows
+                self.lease.look_again()
+            raise
+        if self.lease.is_forbidden:  # as of the last heartbeat
+            self.lease.look_again()
+            raise forbidden_error(Role.FRONTEND, self.lease.forbidden)
 
     async def model_state(self, model: str) -> ModelState:
         """Return whether a model is served now, was served before, or is unknown. Raises StoreUnavailable."""

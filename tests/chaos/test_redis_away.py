@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,49 @@ def _loads(server: EmbeddedRedis) -> bool:
     except (redis.exceptions.RedisError, OSError, RuntimeError):
         return False
     return False
+
+
+@pytest.mark.fault(
+    "The access rules of Redis forbid one command for longer than two leases, and allow it again.",
+    "Meanwhile admission and `/ready` answer 503, and `/ready` and `doctor` name the command; within about two leases "
+    "every stream ends with an error frame and the engines stop; afterwards nothing is inflight, and everything works "
+    "again.",
+)
+@pytest.mark.parametrize("command", ["xadd", "hset", "publish"])
+async def test_a_command_is_forbidden(
+    command: str, make_settings: MakeSettings, server: EmbeddedRedis, tmp_path: Path, healing: Healing
+) -> None:
+    settings = make_settings(redis_timeout_secs=0.5, sse_keepalive_secs=300.0)
+    async with straight_bench(settings, tmp_path, workers=1, consequences_secs=None) as bench:
+        first, second = bench.frontends
+        async with (
+            bench.post(first, paced(100_000, 0.02), "r1") as own,
+            bench.post(second, paced(100_000, 0.02), "r2", X_On_Disconnect="continue") as left,
+        ):
+            for stream in (own, left):
+                await stream.read_tokens(3)
+            healing.begins()
+            ask(server, "ACL", "SETUSER", "default", f"-{command}")
+
+            async def is_told(frontend: Process) -> bool:
+                answer = await bench.http.get(frontend.url + "/ready")
+                return answer.status_code == 503 and f"+{command}" in answer.json()["reason"]
+
+            for frontend in bench.frontends:
+                await wait_until(partial(is_told, frontend), what="a frontend that names the command")
+            for stream in (own, left):
+                error = error_of(await stream.read())
+                assert error is not None
+                assert error["error_type"] in ("unavailable", "worker_lost", "frontend_lost")
+            for frontend in bench.frontends:
+                answer = await bench.http.post(frontend.url + "/v1/chat/completions", json=paced(1))
+                assert (answer.status_code, int(answer.headers["retry-after"]) >= 1) == (503, True), answer.text
+                assert await is_told(frontend)
+            healing.is_over()
+            ask(server, "ACL", "SETUSER", "default", f"+{command}")
+        await _is_back(bench)
+        async with bench.post(first, paced(5), "afterwards") as stream:
+            events = await stream.read()
+        assert (text_of(events), error_of(events)) == (numbers(5), None)
+        await bench.http.post(first.url + "/v1/requests/r2/cancel", json={"wait_ms": 15_000})
+        await bench.quiet()

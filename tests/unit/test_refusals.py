@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
+from lifecycle.errors import StoreForbidden
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.redis_errors import unavailable
 from tests.servers import ask
@@ -25,6 +26,8 @@ def _parsed(reply: str) -> Exception:
     [
         "MISCONF Redis is configured to save RDB snapshots, but it is unable to persist to disk.",
         "NOPERM this user has no permissions to run the 'xadd' command",
+        "NOPERM ACL failure in script: User default has no permissions to run the 'xadd' command",
+        "ERR ACL failure in script: User default has no permissions to run the 'xadd' command",
         "NOAUTH Authentication required.",
         "WRONGPASS invalid username-password pair or user is disabled.",
         "READONLY You can't write against a read only replica.",
@@ -89,5 +92,7 @@ def test_a_server_words_its_refusals_so() -> None:
         with pytest.raises(ResponseError) as in_a_script:
             ask(server, "EVAL", "return redis.call('XADD', 'stream', '*', 'a', 'b')", "0")
     assert unavailable(wrong_type.value) is None
-    assert unavailable(forbidden.value) is not None
-    assert unavailable(in_a_script.value) is not None
+    for refused in (forbidden.value, in_a_script.value):
+        found = unavailable(refused)
+        assert isinstance(found, StoreForbidden)
+        assert (found.summary, found.commands) == ("Redis refuses commands for now (NOPERM)", ("XADD",))
