@@ -234,5 +234,6 @@ async def test_a_full_queue_says_when_a_place_may_be_free(settings: Settings) ->
                     await tracker.submit(CALL)
                 assert refused.value.retry_after_secs is not None
                 assert refused.value.retry_after_secs >= 1
+        await wait_until(lambda: has_ended(tracker, first.id))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
