@@ -68,7 +68,7 @@ async def test_the_upstream_gets_the_named_headers(cluster: tuple[Cluster, Keys]
     status, _ = await ask(running, "/v1/chat/completions", chat("x", "m", stream=False), SENT | keys.bearer("acme"))
     assert status == 200
     await worker.terminate()
-    headers = upstream.exchanges[-1].headers
+    headers = next(found.headers for found in upstream.exchanges if found.path.endswith("/chat/completions"))
     assert headers["x-session-id"] == "s1"
     assert headers["x-vllm-lora"] == "gr\u00fcn"
     assert headers["authorization"] == "Bearer secret"
