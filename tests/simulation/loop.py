@@ -109,7 +109,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return timer
 
     def call_exception_handler(self, context: Any) -> None:
-        if not self._over:
+        future = context.get("future")
+        # Nobody reads the outcome of a task whose process died before the task's callbacks ran.
+        of_the_dead = isinstance(future, _Task) and future.process is not None and future.process.state is State.DEAD
+        if not self._over and not of_the_dead:
             super().call_exception_handler(context)
 
     call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
