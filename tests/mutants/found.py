@@ -51,7 +51,7 @@ def table(found: Sequence[Found], seeds: int) -> str:
     counts = [sum(bool(each[index]) for each in found) for index in (1, 2, 3)]
     together = sum(any(each[1:]) for each in found)
     head = (
-        f"Of {len(found)} faults the tests find {counts[0]}, {seeds} seeds of the simulation {counts[1]}, the "
+        f"Of {len(found)} faults the tests find {counts[0]}, {seeds} seeds of the simulation {counts[1]}, the\n"
         f"specification {counts[2]}, and all of them together {together}.\n\n"
         "| fault | tests | simulation | specification |\n|---|---|---|---|\n"
     )
@@ -59,7 +59,9 @@ def table(found: Sequence[Found], seeds: int) -> str:
 
 
 def _code(place: str) -> str:
-    return f"`{place}`" if "::" in place else place
+    """Return the module of the first test that has failed, which is short enough for a table, or what else found it."""
+    module, separator, _ = place.partition("::")
+    return f"`{module}`" if separator else place
 
 
 def _key(mutant: Mutant) -> str:
