@@ -33,7 +33,8 @@ _ABOUT_THE_DATA = re.compile(
     r"|(hash )?value is not |(increment|decrement|increment or decrement) would |The ID specified in XADD "
 )
 _FORBIDDEN = re.compile(r"to run the '([^']+)' command")
-_FORBIDDEN_IN_SCRIPT = "ACL failure in script"  # has the code NOPERM in Redis 7 and ERR in Valkey
+# In Redis 7.0; after it, with the code NOPERM in Redis and ERR in Valkey.
+_FORBIDDEN_IN_SCRIPT = re.compile("The user executing the script |ACL failure in script")
 _ARGUMENTS = ", with args beginning with"  # of a command that is not known; they may be a part of a prompt
 
 
@@ -73,7 +74,7 @@ def _refusal(failure: ResponseError) -> StoreUnavailable | None:
         return None
     found = _CODE.match(words)
     code = found[1] if found else getattr(failure, "status_code", None)  # redis-py removes the codes that it knows
-    if isinstance(failure, NoPermissionError) or _FORBIDDEN_IN_SCRIPT in words:
+    if isinstance(failure, NoPermissionError) or _FORBIDDEN_IN_SCRIPT.search(words):
         code = "NOPERM"
     shown = f" ({code})" if code and code != "ERR" else ""
     summary = REFUSES + shown

@@ -95,4 +95,5 @@ def test_a_server_words_its_refusals_so() -> None:
     for refused in (forbidden.value, in_a_script.value):
         found = unavailable(refused)
         assert isinstance(found, StoreForbidden)
-        assert (found.summary, found.commands) == ("Redis refuses commands for now (NOPERM)", ("XADD",))
+        assert found.summary == "Redis refuses commands for now (NOPERM)"
+        assert found.commands in (("XADD",), ()), "Redis 7.0 does not name the command of a script"

@@ -4,7 +4,7 @@
 
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE
-local NOT_MEASURED = 'permissions Unknown unknown'  -- in the errors of a server that lacks it or forbids it
+local NOT_MEASURED = 'permissions subcommand Unknown unknown'  -- in the errors of a server that lacks it or forbids it
 
 local items_to_find = ''  -- ids of parts of the answer, separated by spaces; they lead to the request while it is kept
 
