@@ -32,6 +32,7 @@ from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
 from lifecycle.store.command_keys import key_of
 from lifecycle.store.link import Link, Reply, connected
+from lifecycle.store.merged_calls import Call, merge, values_of
 from lifecycle.store.password_file import NO_PASSWORD_FILES, PasswordFiles, use_password_file
 from lifecycle.store.redis_errors import unavailable
 from lifecycle.store.sentinel import sentinel_client
@@ -109,7 +110,7 @@ class Commands:
         self._timeout_secs: float = options.get("socket_timeout") or _NO_TIMEOUT_SECS
         options["socket_timeout"] = None  # Link measures it: a late event loop must not count as a silent server
         self._redirected = redirected
-        self._waiting: deque[tuple[bytes, Reply]] = deque()
+        self._waiting: deque[Call] = deque()
         self._link: Link | None = None
         self._opening: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # found once: Python 3.11 makes a system call each time
@@ -130,9 +131,8 @@ class Commands:
             raise StoreUnavailable(f"{QUEUE_LIMIT:,} commands wait for Redis, which is the limit: try again later")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        command = pack(args)
         reply: Reply = self._loop.create_future()
-        self._waiting.append((command, reply))
+        self._waiting.append(Call.of(args, reply))
         self._schedule()
         value = await reply
         if isinstance(value, Exception):
@@ -201,21 +201,25 @@ class Commands:
             return
         if self._link.busy:
             return  # the next pipeline gathers until the replies have come
-        commands: list[bytes] = []
-        replies: list[Reply] = []
+        calls: list[Call] = []
         size = 0
-        while self._waiting and len(commands) < BATCH_LIMIT and size < BATCH_BYTES:
-            command, reply = self._waiting.popleft()
-            if not reply.done():
-                commands.append(command)
-                replies.append(reply)
-                size += len(command)
-        if commands:
-            self._send(self._link, commands, replies)
+        while self._waiting and len(calls) < BATCH_LIMIT and size < BATCH_BYTES:
+            call = self._waiting.popleft()
+            if not call.reply.done():
+                calls.append(call)
+                size += len(call.command)
+        if calls:
+            sent = merge(calls, self._split)
+            self._send(self._link, [call.command for call in sent], [call.reply for call in sent])
 
     def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
         """Send one pipeline."""
         link.send(commands, replies)
+
+    @staticmethod
+    def _split(value: Any, calls: int) -> Sequence[Any]:
+        """Return the value for each of the calls that were sent as one."""
+        return values_of(value, calls)
 
     async def _open(self) -> None:
         """Connect and check that the server answers, because one that hangs still accepts connections."""
@@ -289,7 +293,7 @@ class Commands:
         self._fail_waiting(failure)
 
     def _fail_waiting(self, failure: StoreUnavailable) -> None:
-        _fail((reply for _, reply in self._waiting), failure)
+        _fail((call.reply for call in self._waiting), failure)
         self._waiting.clear()
 
 

@@ -24,6 +24,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
 from lifecycle.store.link import Link, Reply
+from lifecycle.store.merged_calls import values_of
 from lifecycle.store.redis import Commands
 from lifecycle.store.redis_errors import unavailable
 
@@ -110,6 +111,12 @@ class ReplicatedCommands(Commands):
         confirmed.add_done_callback(partial(self._answer, replies, executed, written))
         write = pack(("EVAL", script_loader.load("confirm").source, 1, self._prefix, 0))
         link.send([*commands, write, self._wait], [*executed, written, confirmed])
+
+    @staticmethod
+    def _split(value: Any, calls: int) -> Sequence[Any]:
+        if isinstance(value, _Unconfirmed):
+            return [_Unconfirmed(reply, value.confirmed) for reply in values_of(value.reply, calls)]
+        return values_of(value, calls)
 
     def _answer(self, replies: Sequence[Reply], executed: Sequence[Reply], written: Reply, confirmed: Reply) -> None:
         """Pass on what Redis has answered, once WAIT is answered or the connection is lost."""

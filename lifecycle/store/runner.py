@@ -16,6 +16,7 @@ from lifecycle.settings import Settings
 from lifecycle.store import script_loader
 from lifecycle.store.common_settings import CommonSettings
 from lifecycle.store.keys import Keys
+from lifecycle.store.merged_calls import MERGED, only_reply
 from lifecycle.store.redis import Commands
 from lifecycle.store.replicated_commands import REPLICATED, Unreplicated
 from lifecycle.store.roster_cache import RosterCache
@@ -153,9 +154,10 @@ class ScriptRunner:
         commands = self._replicated if name in REPLICATED else self.commands
         try:
             try:
-                return await commands.execute("EVALSHA", script.sha, 1, *arguments)
+                reply = await commands.execute("EVALSHA", script.sha, 1, *arguments)
             except NoScriptError:  # a new or flushed server does not have the script yet; EVAL also loads it
-                return await self._load(commands, name, script, arguments)
+                reply = await self._load(commands, name, script, arguments)
+            return only_reply(reply) if name in MERGED else reply
         except StoreForbidden:
             self.forbidden_calls += 1
             raise

@@ -81,6 +81,7 @@ class Store(
         when its memory is full.
         """
         asked = request.asked
+        further = (*request.record_fields(), *self._queued_fields(request))
         reply = await self._in_shard(
             "admit",
             asked.rid,
@@ -96,8 +97,8 @@ class Store(
             encode_events(asked.openings) if asked.openings else "",
             len(asked.openings),
             " ".join(map(str, request.share_limits)) if request.share_limits is not None else "",
-            *request.record_fields(),
-            *self._queued_fields(request),
+            len(further),
+            *further,
         )
         outcome: AdmissionOutcome = reply[0].decode()
         if outcome == "admitted":

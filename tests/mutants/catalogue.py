@@ -49,7 +49,7 @@ _ENDS = (
         "finish ends a request without looking whether it runs there",
         _LUA + "finish.lua",
         "if not record or ended or another or record.status ~= 'running' or record.worker ~= worker\n"
-        "  or record.attempt ~= attempt then",
+        "    or record.attempt ~= attempt then",
         "if not record then",
         "finish does not ask whether the request has ended",
     ),
@@ -96,9 +96,34 @@ _ENDS = (
     Mutant(
         "the end is told to readers before it is known whether the worker may report it",
         _LUA + "finish.lua",
-        "local now = clock(shift)\nif input_tokens",
-        "local now = clock(shift)\npush_event(rid, END_ID,\n"
-        "  cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\nif input_tokens",
+        "\n  if input_tokens ~= ''",
+        "\n  push_event(rid, END_ID,\n"
+        "    cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\n"
+        "  if input_tokens ~= ''",
+    ),
+    Mutant(
+        "an end in a merged call is written without the others'",
+        _INCLUDE + "terminal.lua",
+        "  for i, one in ipairs(ends) do\n    local rid, record",
+        "  for i, one in ipairs({ends[1]}) do\n    local rid, record",
+    ),
+    Mutant(
+        "an error of one request stops those beside it",
+        _LUA + "finish.lua",
+        "  local is_done, reply = pcall(finish, i)\n",
+        "  local is_done, reply = true, finish(i)\n",
+    ),
+    Mutant(
+        "the answers to merged calls are mixed up",
+        "lifecycle/store/merged_calls.py",
+        "    for reply, value in zip(replies, values, strict=True):",
+        "    for reply, value in zip(replies, reversed(values), strict=True):",
+    ),
+    Mutant(
+        "calls of two shards are merged",
+        "lifecycle/store/merged_calls.py",
+        "        head = call.head\n",
+        "        head = call.head[:1]\n",
     ),
     Mutant(
         "an end leaves the stream open",
@@ -110,22 +135,22 @@ _ENDS = (
     Mutant(
         "an end is not counted out",
         _INCLUDE + "terminal.lua",
-        "  count_out(record.frontend, rid, labels, was)\n",
+        "  for frontend, ended in pairs(by_frontend) do count_out(frontend, ended) end\n",
         "",
         "an end is not counted out",
     ),
     Mutant(
         "an end is counted out under another status",
         _INCLUDE + "terminal.lua",
-        "  count_out(record.frontend, rid, labels, was)\n",
-        "  count_out(record.frontend, rid, labels, 'running')\n",
+        "  local one = {rid = rid, record = record, was = was,",
+        "  local one = {rid = rid, record = record, was = 'running',",
         "an end is not counted out",
     ),
     Mutant(
         "an end is counted twice",
         _INCLUDE + "terminal.lua",
-        "    string.sub(labels, 1, -2) .. ',\"' .. label .. '\",\"' .. outcome.error_type .. '\"]', '1')",
-        "    string.sub(labels, 1, -2) .. ',\"' .. label .. '\",\"' .. outcome.error_type .. '\"]', '2')",
+        "    totals[label] = (totals[label] or 0) + 1\n",
+        "    totals[label] = (totals[label] or 0) + 2\n",
         "an end is counted twice",
     ),
     Mutant(
@@ -240,8 +265,8 @@ _QUEUE = (
     Mutant(
         "what is given back to an owner passes who is next",
         _INCLUDE + "cost.lua",
-        "prompt_tokens + output_tokens, true)",
-        "prompt_tokens + output_tokens)",
+        "correct_cost(model, owner, by, true)",
+        "correct_cost(model, owner, by)",
     ),
     Mutant(
         "a request that starts stays in its flow",
@@ -258,8 +283,8 @@ _QUEUE = (
     Mutant(
         "what is queued again is put behind the others",
         _INCLUDE + "retrying.lua",
-        "  enqueue(record, true)\n",
-        "  enqueue(record, false)\n",
+        "{record}, true, body_bytes(rid))",
+        "{record}, false, body_bytes(rid))",
     ),
     Mutant(
         "an admission rings no bell",

@@ -31,14 +31,14 @@ REPLICA_FAULTS = (
     Mutant(
         "a reap does not count under the new owner",
         _LUA + "reap.lua",
-        "  count_in(new_owner, rid, labels, record.status)\n",
+        "  count_in(new_owner, {{rid = rid, labels = labels_of(record)}}, record.status)\n",
         "",
         "a frontend's requests are not counted under their new owner",
     ),
     Mutant(
         "a fenced frontend admits",
         _LUA + "admit.lua",
-        "if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end",
+        "  if is_fenced(frontend) then return {'fenced'} end",
         "",
     ),
     Mutant(

@@ -16,6 +16,7 @@ _FAST = {
     "reconcile_shard.lua": "membership transitions races unknown_replicas starting",
     "include/queue.lua": "queue_order queued_bytes queue_shares starting",
     "include/cost.lua": "queue_costs queue_shares queue_order",
+    "merged_calls.py": "merged_calls",
     "roster.lua": "membership",
     "shard_lease.py": "membership",
     "reader_reports.py": "readers",
@@ -37,6 +38,9 @@ _FAST = {
 """Name modules of the fast tier by the end of a file's path."""
 
 _SLOW = {
+    "finish.lua": "tests/integration/test_merged_calls.py",
+    "include/terminal.lua": "tests/integration/test_merged_calls.py",
+    "merged_calls.py": "tests/integration/test_merged_calls.py",
     "running.py": "tests/integration/test_lost_writes.py",
     "owned_requests.py": "tests/integration/test_lost_writes.py",
     "attempt.py": "tests/integration/test_attempt.py",

@@ -12,12 +12,16 @@ from typing import Any
 import orjson
 
 from lifecycle.store import script_loader
+from lifecycle.store.merged_calls import MERGED
 from tests.simulation.server.database import Database
 from tests.spec import scripts
 from tests.spec.observed import counted_of, ends_of, observe
 from tests.spec.record import QUEUED, RUNNING, Record, Start
 
 Allowed = tuple[Record, str | None]  # the record afterwards, and the answer; None for any
+Call = tuple[list[str], str]  # the arguments for one request, and the answer
+
+_MERGED_ARGUMENTS = {"admit": 14, "finish": 22}
 
 
 class Replay:
@@ -49,11 +53,11 @@ class Replay:
             elif kind in (b"counts", b"totals"):
                 counts[rest] = None
         for rid in rids:
-            self._compare(name, prefix, rid, given, _answer(reply))
+            self._compare(name, prefix, rid, _calls_for(name, rid.decode(), given, reply))
         if counts:
             self._compare_counts(prefix, [frontend for frontend in counts if frontend])
 
-    def _compare(self, name: str, prefix: bytes, rid: bytes, given: list[str], answer: str) -> None:
+    def _compare(self, name: str, prefix: bytes, rid: bytes, calls: Sequence[Call]) -> None:
         before = self._known.get((prefix, rid), Record())
         what = f"spec: {rid.decode()}: {name}"
         try:
@@ -63,12 +67,17 @@ class Replay:
             return
         self._known[prefix, rid] = after
         self.steps += 1
-        allowed = list(_allowed(name, before, rid.decode(), given, self._is_fenced(prefix)))
-        if name == "reap" and before.frontend == given[1]:
-            allowed += _moved(before, after)
-        if not any(after == record and (said is None or said == answer) for record, said in allowed):
-            expected = next((record for record, said in allowed if said is None or said == answer), before)
-            self._note(f"{what} answered {answer}: {_difference(expected, after)}")
+        states = [before]
+        for given, answer in calls:
+            allowed = [
+                step for state in states for step in _allowed(name, state, rid.decode(), given, self._is_fenced(prefix))
+            ]
+            if name == "reap" and before.frontend == given[1]:
+                allowed += _moved(before, after)
+            states = [record for record, said in allowed if said is None or said == answer]
+        if after not in states:
+            answers = ", ".join(answer for _, answer in calls)
+            self._note(f"{what} answered {answers}: {_difference(states[0] if states else before, after)}")
 
     def _is_fenced(self, prefix: bytes) -> Callable[[str], bool]:
         return lambda replica: prefix + b"fenced:" + replica.encode() in self._database.values
@@ -83,6 +92,23 @@ class Replay:
         ends = sum(record.ends for record in known)
         if (counted := ends_of(self._database, prefix)) != ends:
             self._note(f"spec: {counted} ends are counted, and {ends} requests have ended")
+
+
+def _calls_for(name: str, rid: str, given: list[str], reply: Any) -> list[Call]:
+    """Return what a script was asked to do with a request: once, or a few times when calls were merged."""
+    if name not in MERGED:
+        return [(given, _answer(reply))]
+    calls: list[Call] = []
+    first, answers = 1, iter(reply)
+    while first < len(given):
+        end = first + _MERGED_ARGUMENTS[name]
+        if name == "admit":
+            end += int(given[end - 1])
+        answer = _answer(next(answers))
+        if given[first] == rid:
+            calls.append(([given[0], *given[first:end]], answer))
+        first = end
+    return calls
 
 
 def _moved(before: Record, after: Record) -> Iterator[Allowed]:

@@ -13,6 +13,7 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.merged_calls import MERGED
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
 from lifecycle.store.results import START_LOST, Append, ExpiredReplica, Outcome, QueuedPage, StartedAttempt
@@ -39,6 +40,7 @@ class Header(NamedTuple):
     keys: str
     argv: list[str]
     repeated: list[str]  # what follows "then for each …:"
+    further: list[str]  # what follows a second one
     returns: str
 
 
@@ -51,8 +53,9 @@ def header_of(source: str) -> Header:
     )
     assert match, "no header with purpose, KEYS, ARGV and Returns"
     argv = re.sub(r"\s*\n--\s+", " ", match["argv"])
-    once, _, repeated = argv.partition(", then for each ")
-    return Header(match["purpose"], match["keys"], _names(once), _names(repeated.partition(":")[2]), match["returns"])
+    once, *more = argv.split(", then for each ")
+    repeated, further = [_names(part.partition(":")[2]) for part in (*more, "", "")[:2]]
+    return Header(match["purpose"], match["keys"], _names(once), repeated, further, match["returns"])
 
 
 def _names(text: str) -> list[str]:
@@ -92,7 +95,13 @@ def test_a_script_says_what_it_does_and_takes(name: str) -> None:
     header = header_of(source)
     assert header.purpose.startswith(f"{name}: ")
     assert header.keys.startswith("control prefix" if name in CONTROL_FILES else "shard prefix")
-    if header.repeated and header.repeated != ["name", "value"]:
+    if name in MERGED:
+        bound = re.search(r"^local ([\w, ]+) = ARGV\[1\]$", source, re.MULTILINE)
+        each = re.search(r"local ([\w,\s]+?) = unpack\(ARGV, first, first \+ ARGUMENTS - 1\)", source)
+        assert each
+        assert re.split(r",\s+", each[1]) == header.repeated
+        assert f"local ARGUMENTS = {len(header.repeated)} " in source
+    elif header.repeated and header.repeated != ["name", "value"]:
         bound = re.search(r"^local ([\w, ]+) = ARGV\[1\], ARGV\[2\]$", source, re.MULTILINE)
         loop = re.search(r"local ([\w, ]+) = ARGV\[i\]", source)
         assert loop
@@ -188,7 +197,8 @@ async def test_the_wrapper_passes_as_many_arguments_as_the_header_names(name: st
     assert (command, sha, keys) == ("EVALSHA", script_loader.load(name).sha, 1)
     assert prefix == (store.keys.control if name in CONTROL_FILES else store.keys.prefixes[0])
     header = header_of(source_of(name))
-    assert len(argv) == len(header.argv) + 2 * len(header.repeated)  # append was given two
+    given = 1 if name in MERGED else 2  # of the items of append, or of the record's further fields
+    assert len(argv) == len(header.argv) + given * len(header.repeated) + 2 * len(header.further)
 
 
 def literals(files: list[Path]) -> set[str]:

@@ -1,62 +1,120 @@
 #!lua
--- admit: accepts a request: writes its record, queues it and counts it.
+-- admit: accepts requests: writes their records, queues them and counts them.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, nonce, model, endpoint, request_type, frontend, body, queue_limit (of the owner's requests that wait
---         for the model in this shard), queue_bytes (how many bytes the bodies of this shard's queued requests may have;
---         one always may wait), admit_by (when the owner's quota slot may be released, '' without a slot), openings (a
---         JSON list of events that are the answer's first, '' for none), openings_count, share_limits (how many requests,
---         tokens and bytes of the owner may wait for the model, and of all owners, 0 each for no limit, separated by
---         spaces; '' when the request is not counted for any), then for each further field of the record: name, value
--- Returns {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'}, {'full', depth},
---         {'full_bytes', bytes}, {'queue_limit'}, {'full_model'}, {'late'} or {'fenced'}.
+-- ARGV    shift, then for each request: rid, nonce, model, endpoint, request_type, frontend, body, queue_limit (of the
+--         owner's requests that wait for the model in this shard), queue_bytes (how many bytes the bodies of this shard's
+--         queued requests may have; one always may wait), admit_by (when the owner's quota slot may be released, '' without
+--         a slot), openings (a JSON list of events that are the answer's first, '' for none), openings_count, share_limits
+--         (how many requests, tokens and bytes of the owner may wait for the model, and of all owners, 0 each for no limit,
+--         separated by spaces; '' when the request is not counted for any), further (how many arguments follow), then for
+--         each further field of the record: name, value
+-- Returns for each request {'admitted', created_at} (the same again when repeated with the same nonce), {'exists'},
+--         {'full', depth}, {'full_bytes', bytes}, {'queue_limit'}, {'full_model'}, {'late'} or {'fenced'}. An error of one
+--         request is returned in its place.
 -- There is no allow-oom: when the memory is full, new requests are what must be refused.
 
 local P = KEYS[1]
-local shift, rid, nonce, model, endpoint, request_type, frontend, body, queue_limit, queue_bytes, admit_by, openings,
-  openings_count, share_limits = unpack(ARGV, 1, 14)
---- @include commands clock limit_time events counts queue shares beginning
+local shift = ARGV[1]
+--- @include commands clock limit_time events lists counts queue shares beginning
+--- @permit SET HSET HSETNX HMGET HINCRBY ZADD ZPOPMIN ZSCORE
 
-local request = with_fields(15, {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type})
-local owner = request.owner or ''
-local key = P .. 'request:' .. rid
-local known = redis.call('HMGET', key, 'nonce', 'created_at')
-if known[2] then
-  if known[1] == nonce then return {'admitted', known[2]} end
-  return {'exists'}
-end
-if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
-local depth = tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
-if depth >= tonumber(queue_limit) then return {'full', depth} end
-if share_limits ~= '' then
-  local tokens = request.max_tokens or redis.call('HGET', P .. 'queue:' .. model, 'mean_tokens') or '256'
-  tokens = math.floor(tonumber(request.prompt_tokens or '0') + tonumber(tokens))
-  local refusal = exceeded_limit(model, owner, depth, share_limits, tokens, #body)
-  if refusal then return {refusal} end
-  request.share = string.format('%.0f %d', tokens, #body)
-end
-local waiting, queued_bytes = redis.call('HGETALL', P .. 'queued_bytes'), 0
-for i = 2, #waiting, 2 do queued_bytes = queued_bytes + waiting[i] end
-if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
+local ARGUMENTS = 14  -- of each request, before the further ones
 local now = clock(shift)
-if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
-local lost_start = read_lost_start(rid)
-if openings ~= '' then require_command('XADD') end
---- @permit SET HSET HSETNX HINCRBY ZPOPMIN ZSCORE
+local flows, flows_in_order, openings_of = {}, {}, {}
 
-request.created_at = secs(now)
--- It reads before it writes, and nothing was written before. Its first write is a ZADD.
-enqueue(request, false, #body)
--- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
--- Redis key of its own, and the fields that are read most come first.
-redis.call('SET', P .. 'body:' .. rid, body)
-redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
-  'created_at', request.created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 15))
-if request.share then redis.call('HSET', key, 'share', request.share) end
-begin_request(request, 'queued', now, lost_start)
-if openings ~= '' then
-  local id = '0-' .. openings_count
-  redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', string.format('%d', now * 1000 + 0.5))
-  push({frontend}, rid, id, openings)
+-- What the requests beside this one need too is read once.
+local fenced, depths, queued_bytes = {}, {}, nil
+
+local function is_fenced(frontend)
+  if fenced[frontend] == nil then fenced[frontend] = redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 end
+  return fenced[frontend]
 end
+
+-- Returns how many requests of the owner wait for a model.
+local function depth_of(model, owner)
+  local of_model = depths[model] or {}
+  depths[model] = of_model
+  of_model[owner] = of_model[owner] or tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
+  return of_model[owner]
+end
+
+local function read_queued_bytes()
+  local waiting, sum = redis.call('HGETALL', P .. 'queued_bytes'), 0
+  for i = 2, #waiting, 2 do sum = sum + waiting[i] end
+  return sum
+end
+
+local function flow_for(request)
+  local key = flow_key(request.model, request.priority or '0', request.owner or '')
+  if not flows[key] then
+    local flow = open_flow(request)
+    flow.requests, flow.bytes = {}, 0
+    flows[key], flows_in_order[#flows_in_order + 1] = flow, flow
+  end
+  return flows[key]
+end
+
+local function admit(first)
+  local rid, nonce, model, endpoint, request_type, frontend, body, queue_limit, queue_bytes, admit_by, openings,
+    openings_count, share_limits, further = unpack(ARGV, first, first + ARGUMENTS - 1)
+  local from, to = first + ARGUMENTS, first + ARGUMENTS + further - 1
+  local request = with_fields({id = rid, frontend = frontend, model = model, endpoint = endpoint,
+    request_type = request_type}, from, to)
+  local owner, key = request.owner or '', P .. 'request:' .. rid
+  local known = redis.call('HMGET', key, 'nonce', 'created_at')
+  if known[2] then
+    if known[1] == nonce then return {'admitted', known[2]} end
+    return {'exists'}
+  end
+  if is_fenced(frontend) then return {'fenced'} end
+  local depth = depth_of(model, owner)
+  if depth >= tonumber(queue_limit) then return {'full', depth} end
+  if share_limits ~= '' then
+    local tokens = request.max_tokens or redis.call('HGET', P .. 'queue:' .. model, 'mean_tokens') or '256'
+    tokens = math.floor(tonumber(request.prompt_tokens or '0') + tonumber(tokens))
+    local refusal = exceeded_limit(model, owner, depth, share_limits, tokens, #body)
+    if refusal then return {refusal} end
+    request.share = string.format('%.0f %d', tokens, #body)
+  end
+  queued_bytes = queued_bytes or read_queued_bytes()
+  if queued_bytes > 0 and queued_bytes + #body > tonumber(queue_bytes) then return {'full_bytes', queued_bytes} end
+  if admit_by ~= '' and now > tonumber(admit_by) then return {'late'} end
+  local lost_start = read_lost_start(rid)
+  if openings ~= '' then require_command('XADD') end
+
+  request.created_at = secs(now)
+  now = now + 0.000001  -- no two requests have the same time
+  local flow = flow_for(request)  -- it reads before it writes, and nothing was written for this request before
+  -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
+  -- Redis key of its own, and the fields that are read most come first.
+  redis.call('SET', P .. 'body:' .. rid, body)
+  redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
+    'created_at', request.created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, from, to))
+  table.insert(flow.requests, request)
+  flow.bytes = flow.bytes + #body
+  depths[model][owner], queued_bytes = depth + 1, queued_bytes + #body
+  if request.share then
+    redis.call('HSET', key, 'share', request.share)
+    count_share(model, owner, request.share, '')
+  end
+  begin_request(request, now, lost_start)
+  if openings ~= '' then
+    local id = '0-' .. openings_count
+    redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', whole(now * 1000 + 0.5))
+    openings_of[#openings_of + 1] = {frontend = frontend, rid = rid, id = id, events = openings}
+  end
+  return {'admitted', request.created_at}
+end
+
+local replies, first = {}, 2
+while first <= #ARGV do
+  local is_done, reply = pcall(admit, first)
+  replies[#replies + 1] = is_done and reply or error_reply(reply)
+  first = first + ARGUMENTS + ARGV[first + ARGUMENTS - 1]
+end
+for _, flow in ipairs(flows_in_order) do enqueue(flow, flow.requests, false, flow.bytes) end
+settle_beginnings('queued')
+-- Redis may refuse to publish, so nothing is written after it.
+for _, opening in ipairs(openings_of) do push({opening.frontend}, opening.rid, opening.id, {opening.events}) end
 ring_workers(now)
-return {'admitted', request.created_at}
+return replies

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events counts queue cost content terminal orphans steps cancelling
+--- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
 --- @include retrying
 --- @permit
 
@@ -49,8 +49,7 @@ local function find_new_owner(rid)
 end
 
 local function reassign(rid, record, new_owner, read)
-  local labels = labels_of(record)
-  count_out(replica, rid, labels, record.status)
+  count_out(replica, {{rid = rid, was = record.status}})
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
   if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
@@ -58,7 +57,7 @@ local function reassign(rid, record, new_owner, read)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
-  count_in(new_owner, rid, labels, record.status)
+  count_in(new_owner, {{rid = rid, labels = labels_of(record)}}, record.status)
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now, tonumber(record.grace_secs or '0'))

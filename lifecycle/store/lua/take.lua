@@ -21,7 +21,7 @@
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
   endpoints, gives_up = unpack(ARGV)
---- @include commands clock limit_time stream record readers events counts queue cost runs
+--- @include commands clock limit_time stream record readers events lists counts queue cost runs
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 models, slots, bytes_limit, gives_up = cjson.decode(models), tonumber(slots), tonumber(bytes_limit), tonumber(gives_up)

@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend = unpack(ARGV, 1, 8)
---- @include commands clock limit_time readers counts beginning
+--- @include commands clock limit_time readers lists counts beginning
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')
@@ -30,7 +30,8 @@ redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend,
   'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
 local request = {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type,
   created_at = created_at}
-begin_request(with_fields(9, request), 'running', now, lost_start)
+begin_request(with_fields(request, 9, #ARGV), now, lost_start)
+settle_beginnings('running')
 note_readers(rid, frontend, start_nonce)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

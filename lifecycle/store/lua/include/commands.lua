@@ -30,3 +30,8 @@ local function require_command(command)
   local refused = refusal(command)
   if refused then error(refused) end
 end
+
+-- Returns a caught error as the reply to the request that has met it, so that others beside it are not stopped.
+local function error_reply(failure)
+  return type(failure) == 'table' and failure or {err = 'ERR ' .. tostring(failure)}
+end

@@ -4,12 +4,15 @@ local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are ser
 
 local function weight_of(record) return record.weight and math.max(tonumber(record.weight) or 1, 0.001) or 1 end
 
--- Charges the owner of a request that was started what it has cost in fact, in place of the estimate. Returns the owner's
--- virtual time if that has become later while nothing waits for the model. What is given back when it `yields` lets no flow
--- pass the one that is next: the owner's virtual time is then before its place, and its next starts use up the difference.
-local function correct_cost(record, tokens, yields)
-  local model, owner = record.model, record.owner or ''
-  local by = (tokens - tonumber(record.cost)) / weight_of(record)
+-- Returns by how much a started request's cost in tokens changes its owner's virtual time, in place of the estimate.
+local function correction_of(record, tokens)
+  return (tokens - tonumber(record.cost)) / weight_of(record)
+end
+
+-- Corrects the virtual time of an owner by what his requests have cost in fact. Returns it if it has become later while
+-- nothing waits for the model. What is given back when it `yields` lets no flow pass the one that is next: the owner's
+-- virtual time is then before its place, and its next starts use up the difference.
+local function correct_cost(model, owner, by, yields)
   if by == 0 then return end
   local times = P .. 'virtual_times:' .. model
   local known = redis.call('ZSCORE', times, owner)
@@ -36,29 +39,43 @@ local function correct_cost(record, tokens, yields)
 end
 
 local function moved_mean(known, value)
-  known = tonumber(known or '')
-  return secs(known and known + (value - known) / 16 or value)
+  return known and known + (value - known) / 16 or value
 end
 
--- Corrects the cost of a request that ends, with `output_tokens` of its answer, and the model's means: for how long its
--- requests run, and if it is `complete`, how many tokens they have. Requests that have no answer, such as embeddings, are
--- left out of the latter. What is used while nothing waits is owed to nobody: the virtual time of the model follows it.
-local function settle_cost(record, output_tokens, is_complete)
+-- What ended requests have cost, by model: the corrections `by_owner`, and the values that move its means.
+local costs = {}
+
+-- Notes what a request that ends has cost, with `output_tokens` of its answer; write_costs() writes it. How many tokens
+-- requests have is known only of those that are `complete`. Requests that have no answer, such as embeddings, are left
+-- out there.
+local function note_cost(record, output_tokens, is_complete)
   if not record.cost then return end
+  local of_model = costs[record.model] or {by_owner = {}, secs = {}, tokens = {}}
+  costs[record.model] = of_model
   local prompt_tokens = tonumber(record.input_tokens or '') or tonumber(record.prompt_tokens or '') or 0
-  local reached = correct_cost(record, prompt_tokens + output_tokens, true)
+  local owner, by = record.owner or '', correction_of(record, prompt_tokens + output_tokens)
+  of_model.by_owner[owner] = (of_model.by_owner[owner] or 0) + by
   record.cost = nil
-  local queue = P .. 'queue:' .. record.model
-  local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
-  local ran = tonumber(record.finished_at) - (tonumber(record.started_at or '') or tonumber(record.finished_at))
-  local fields = {'mean_secs', moved_mean(known[1], ran)}
-  if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then
-    local mean = moved_mean(known[2], output_tokens)
-    if mean ~= known[2] then fields[3], fields[4] = 'mean_tokens', mean end
+  local finished_at = tonumber(record.finished_at)
+  table.insert(of_model.secs, finished_at - (tonumber(record.started_at or '') or finished_at))
+  if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then table.insert(of_model.tokens, output_tokens) end
+end
+
+-- Corrects the virtual times of owners, and the means of models: for how long their requests run, and how many tokens
+-- they have. What is used while nothing waits is owed to nobody: the virtual time of the model follows it.
+local function write_costs()
+  for model, noted in pairs(costs) do
+    local queue, reached = P .. 'queue:' .. model, 0
+    for owner, by in pairs(noted.by_owner) do reached = math.max(reached, correct_cost(model, owner, by, true) or 0) end
+    local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
+    local mean_secs, mean_tokens = tonumber(known[1] or ''), tonumber(known[2] or '')
+    for _, value in ipairs(noted.secs) do mean_secs = moved_mean(mean_secs, value) end
+    for _, value in ipairs(noted.tokens) do mean_tokens = moved_mean(mean_tokens, value) end
+    local fields = {'mean_secs', secs(mean_secs)}
+    if noted.tokens[1] then fields[3], fields[4] = 'mean_tokens', secs(mean_tokens) end
+    if reached > tonumber(known[3] or '0') then fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached) end
+    redis.call('HSET', queue, unpack(fields))
+    if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
   end
-  if reached and reached > tonumber(known[3] or '0') then
-    fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached)
-  end
-  redis.call('HSET', queue, unpack(fields))
-  if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
+  costs = {}
 end

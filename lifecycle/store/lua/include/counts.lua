@@ -17,7 +17,7 @@ local function labels_of(record)
 end
 
 local function add_count(frontend, labels, by)
-  local key, amount = P .. 'counts:' .. frontend, string.format('%d', by)
+  local key, amount = P .. 'counts:' .. frontend, whole(by)
   if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
   redis.call('HINCRBY', P .. 'group_counts', labels, amount)
 end
@@ -31,16 +31,32 @@ local function forget_counts(frontend)
   redis.call('DEL', P .. 'counts:' .. frontend)
 end
 
-local function count_in(frontend, rid, labels, status)
-  if redis.call('HSETNX', P .. 'inflight:' .. frontend, rid, labels) == 1 then
-    add_count(frontend, labels, WEIGHTS[status])
+-- Counts requests of a frontend in, with this status. `begun` has for each its `rid` and `labels`.
+local function count_in(frontend, begun, status)
+  local key, rids, members, amounts = P .. 'inflight:' .. frontend, {}, {}, {}
+  for i, one in ipairs(begun) do rids[i] = one.rid end
+  for i, known in ipairs(redis.call('HMGET', key, unpack(rids))) do
+    if not known then
+      local labels = begun[i].labels
+      members[#members + 1], members[#members + 2] = rids[i], labels
+      amounts[labels] = (amounts[labels] or 0) + WEIGHTS[status]
+    end
   end
+  if #members == 0 then return end
+  redis.call('HSET', key, unpack(members))
+  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
 end
 
-local function count_out(frontend, rid, labels, status)
-  if redis.call('HDEL', P .. 'inflight:' .. frontend, rid) == 1 then
-    add_count(frontend, labels, -WEIGHTS[status])
+-- Counts requests of a frontend out. `ended` has for each its `rid`, and as `was` its status until now.
+local function count_out(frontend, ended)
+  local key, rids, amounts = P .. 'inflight:' .. frontend, {}, {}
+  for i, one in ipairs(ended) do rids[i] = one.rid end
+  for i, labels in ipairs(redis.call('HMGET', key, unpack(rids))) do
+    if labels then amounts[labels] = (amounts[labels] or 0) - WEIGHTS[ended[i].was] end
   end
+  if next(amounts) == nil then return end
+  redis.call('HDEL', key, unpack(rids))
+  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
 end
 
 local function count_moves(frontend, rids, from, to)

@@ -13,27 +13,40 @@ end
 
 local APART_BYTES = 4096  -- above which tokens are sent apart: Lua copies and hashes each string that it puts together
 
--- Sends one frame [[rid, entry id, event]] to each of these frontends that has not expired.
--- `before` are tokens {entry id, JSON, nonce of their start, how many they are}, whose item comes first in the same
--- frame. Long ones are a message of their own behind {bytes, items}, in which their item has their number instead.
-local function push(frontends, rid, id, event, before)
-  local frame, apart
-  if not before then
-    frame = '[["' .. rid .. '","' .. id .. '",' .. event .. ']]'
-  elseif #before[2] <= APART_BYTES then
-    frame = '[["' .. rid .. '","' .. before[1] .. '",' .. before[2] .. ',"' .. before[3]
-      .. '"],["' .. rid .. '","' .. id .. '",' .. event .. ']]'
-  else
-    apart = before[2]
-    frame = string.format('{"bytes":%d,"items":[["', #apart) .. rid .. '","' .. before[1] .. '",' .. before[4] .. ',"'
-      .. before[3] .. '"],["' .. rid .. '","' .. id .. '",' .. event .. ']]}'
+-- Adds to the parts of a frame what tells an event of a request and, if there are any, the tokens `before` it: {entry id,
+-- JSON, nonce of their start, how many they are}. Instead of tokens that are apart, their item has their number.
+-- Lua hashes each string that it puts together, so the parts become one at the end.
+local function add_items(parts, rid, id, event, before, is_apart)
+  local n = #parts
+  if n > 0 then
+    n = n + 1
+    parts[n] = ','
   end
+  if before then
+    parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4], parts[n + 5] = '["', rid, '","', before[1], '",'
+    parts[n + 6], parts[n + 7], parts[n + 8], parts[n + 9] = before[is_apart and 4 or 2], ',"', before[3], '"],'
+    n = n + 9
+  end
+  parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4], parts[n + 5] = '["', rid, '","', id, '",'
+  for i, part in ipairs(event) do parts[n + 5 + i] = part end
+  parts[#parts + 1] = ']'
+end
+
+local function frame_of(parts) return '[' .. table.concat(parts) .. ']' end
+
+-- Sends one frame to each of these frontends that has not expired, with the items of an event, given in parts, and of
+-- the tokens `before` it. Long tokens are a message of their own behind {bytes, items}.
+local function push(frontends, rid, id, event, before)
+  local apart, parts = before and #before[2] > APART_BYTES and before[2], {}
+  add_items(parts, rid, id, event, before, apart)
+  local frame = frame_of(parts)
+  if apart then frame = string.format('{"bytes":%d,"items":', #apart) .. frame .. '}' end
   for _, frontend in ipairs(frontends) do send(frontend, frame, apart) end
 end
 
 -- Sends an event to each frontend that reads `rid`.
 local function push_event(rid, id, event)
-  push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, event)
+  push(redis.call('HKEYS', P .. 'readers:' .. rid), rid, id, {event})
 end
 
 -- Publishes JSON to all. The channel has no hash tag, so subscribers need not know the shards.

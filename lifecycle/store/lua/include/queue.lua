@@ -17,7 +17,7 @@ end
 -- Counts a request in, or out with `by` -1, and `bytes` of its body.
 local function count_queued(model, owner, by, bytes)
   if redis.call('HINCRBY', P .. 'queued:' .. model, owner, by) <= 0 then redis.call('HDEL', P .. 'queued:' .. model, owner) end
-  if redis.call('HINCRBY', P .. 'queued_bytes', model, string.format('%d', bytes)) <= 0 then
+  if redis.call('HINCRBY', P .. 'queued_bytes', model, whole(bytes)) <= 0 then
     redis.call('HDEL', P .. 'queued_bytes', model)
   end
 end
@@ -57,23 +57,33 @@ end
 
 local to_ring = {}  -- models for which this script has queued requests, each with the priority of one of these
 
--- Queues a request, at the front of its flow when it is queued again. `bytes` are those of its body, if the caller knows
--- them. The caller rings the workers once everything is written.
-local function enqueue(record, is_front, bytes)
-  local model, priority, owner = record.model, record.priority or '0', record.owner or ''
-  local flow, place = flow_key(model, priority, owner), tonumber(record.created_at)
-  local last = redis.call('ZREVRANGE', flow, '0', '0', 'WITHSCORES')[2]
-  if is_front then
-    place = place - FRONT_SECS
-  elseif last then
-    place = math.max(place, tonumber(last) + 0.000002)  -- whatever Redis's clock does
-  end
+-- Returns the flow of a request, which waits in its level from now on. Its first write comes after all that it reads.
+local function open_flow(request)
+  local model, priority, owner = request.model, request.priority or '0', request.owner or ''
+  local key = flow_key(model, priority, owner)
+  local last = tonumber(redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')[2] or '')
   if not last then activate(model, priority, owner) end
-  if redis.call('ZADD', flow, secs(place), record.id) == 1 then
-    count_queued(model, owner, '1', bytes or body_bytes(record.id))
-    if record.share then count_share(model, owner, record.share, '') end
+  return {key = key, model = model, priority = priority, owner = owner, last = last}
+end
+
+-- Queues requests in their flow, in front of it when they are queued again. `bytes` are those of their bodies. The caller
+-- rings the workers once everything is written. Returns how many of them were not there yet.
+local function enqueue(flow, requests, is_front, bytes)
+  local members, last = {}, flow.last
+  for i, request in ipairs(requests) do
+    local place = tonumber(request.created_at)
+    if is_front then
+      place = place - FRONT_SECS
+    else
+      place = last and math.max(place, last + 0.000002) or place  -- whatever Redis's clock does
+      last = place
+    end
+    members[2 * i - 1], members[2 * i] = secs(place), request.id
+    to_ring[#to_ring + 1] = {flow.model, flow.priority}
   end
-  to_ring[#to_ring + 1] = {model, priority}
+  local added = redis.call('ZADD', flow.key, unpack(members))
+  if added > 0 then count_queued(flow.model, flow.owner, whole(added), bytes) end
+  return added
 end
 
 -- Forgets a level in which nothing waits any more.
@@ -87,7 +97,7 @@ end
 local function remove_from_flow(model, priority, owner, rids, bytes)
   local removed = unless_error('WRONGTYPE', 'ZREM', flow_key(model, priority, owner), unpack(rids))
   if not removed or removed == 0 then return false end
-  count_queued(model, owner, string.format('%d', -removed), -bytes)
+  count_queued(model, owner, whole(-removed), -bytes)
   return true
 end
 
@@ -115,11 +125,12 @@ local PREEMPTIBLE = 10000000000000
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that
 -- does not hear it keeps nothing from the others: the next request rings another one.
 local function ring_workers(now)
-  local rung = {}
+  local rung, nobody_waits = {}, {}
   for _, entry in ipairs(to_ring) do
     local waiting = P .. 'waiting:' .. entry[1]
-    for _ = 1, 4 do
+    for _ = 1, nobody_waits[waiting] and 0 or 4 do
       local worker, place = unpack(redis.call('ZPOPMIN', waiting))
+      nobody_waits[waiting] = not worker
       if not worker then break end
       if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- it runs nothing of worse priority, and those behind it neither
         redis.call('ZADD', waiting, place, worker)

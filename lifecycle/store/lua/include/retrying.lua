@@ -9,7 +9,9 @@ local function enqueue_retry(rid, record, now, step)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. rid)
   end
   redis.call('HSET', P .. 'request:' .. rid, 'queued_at', secs(now))
-  enqueue(record, true)
+  if enqueue(open_flow(record), {record}, true, body_bytes(rid)) > 0 and record.share then
+    count_share(record.model, record.owner or '', record.share, '')
+  end
 end
 
 local function lost_outcome(number)
@@ -46,7 +48,7 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
     redis.call('HSET', P .. 'request:' .. rid, 'preemptions', record.preemptions)
   end
   if record.cost then  -- the next start costs its owner the whole of it
-    correct_cost(record, 0)
+    correct_cost(record.model, record.owner or '', correction_of(record, 0))
     redis.call('HDEL', P .. 'request:' .. rid, 'cost')
   end
   record.status, record.worker, record.started_at = 'queued', '', ''

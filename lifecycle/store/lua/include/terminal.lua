@@ -1,4 +1,4 @@
--- The end of a request. Every end goes through terminate(); its callers have checked that the record is not terminal.
+-- The end of a request. Every end goes through end_request(); its callers have checked that the record is not terminal.
 
 -- Notes for a worker's next reconciliation that it has to stop or kill a request.
 local function note_cancellation(worker, rid)
@@ -62,15 +62,18 @@ local function note_ended_parent(rid, record)
   redis.call('SET', P .. 'ended_parent:' .. rid, cjson.encode(end_of_it), 'PX', '3600000')
 end
 
--- Ends the request: changes its record, counts, totals, queue, stream and expiry, then notifies readers and subscribers.
+-- The requests that this script has ended, until settle_ends() has written what they have in common.
+local ends = {}
+
+-- Ends a request as far as its own Redis keys go: its record, stream, content and expiry. The caller then calls
+-- settle_ends(), once for all that it has ended.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, with the frontends that
 -- read as its fourth value if it has them too, and `preceding` are tokens that readers get before the end, see push().
--- Returns the updated record, and public_record() of it.
-local function terminate(rid, record, now, retention, outcome, tail, preceding)
+-- Returns public_record() of the updated record.
+local function end_request(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
   local frontends = tail and tail[4] or redis.call('HKEYS', P .. 'readers:' .. rid)
-  local kill_reason = record.killed_for
   if was == 'queued' then leave_queue(record) end
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local number, at, closed = unpack(tail or {stream_end(rid)}, 1, 3)
@@ -83,10 +86,10 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
   record.error_message = outcome.message
   record.finish_reason = outcome.finish_reason
   record.finished_at = secs(now)
-  record.stream_length = string.format('%d', number)
+  record.stream_length = whole(number)
   local produced_length = length_without_openings(record, number)
-  record.output_tokens = record.reported_tokens or string.format('%d', produced_length)
-  record.output_events = string.format('%d', math.min(tonumber(record.output_events) or produced_length, produced_length))
+  record.output_tokens = record.reported_tokens or whole(produced_length)
+  record.output_events = whole(math.min(tonumber(record.output_events) or produced_length, produced_length))
   if record.orphan_from then
     local produced = math.max(number, tonumber(record.produced_events) or 0)  -- a closed stream refuses some of them
     local orphans = math.max(0, produced - tonumber(record.orphan_from))
@@ -112,54 +115,92 @@ local function terminate(rid, record, now, retention, outcome, tail, preceding)
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'output_events', record.output_events,
     'stream_length', record.stream_length, unpack(more))
-  settle_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
+  -- What follows is written even if a Redis key of this request has another type, which stops it here.
+  local one = {rid = rid, record = record, was = was, labels = labels, expires_at = secs(now + retention),
+    kill_reason = record.killed_for, worker = (record.worker or '') ~= '' and record.worker}
+  ends[#ends + 1] = one
+  note_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
   if record.webhook_url then queue_webhook(rid, record) end
   if record.quota_slot then note_ended_slot(rid, record) end
-  count_out(record.frontend, rid, labels, was)
-  if record.worker and record.worker ~= '' then
-    redis.call('HDEL', P .. 'running:' .. record.worker, rid)
-    if kill_reason then
-      note_cancellation(record.worker, rid)
-    elseif record.cancel_mode then
-      redis.call('SREM', P .. 'pending_cancellations:' .. record.worker, rid)
-    end
+  if one.worker and one.kill_reason then
+    note_cancellation(one.worker, rid)
+  elseif one.worker and record.cancel_mode then
+    redis.call('SREM', P .. 'pending_cancellations:' .. one.worker, rid)
   end
-  redis.call('ZREM', P .. 'active', rid)
   if record.parent_since then redis.call('ZREM', P .. 'with_parent', rid) end
   if record.due then
     redis.call('ZREM', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid, 'grace|' .. rid)
   end
-  local owner = record.owner or ''
-  redis.call('ZADD', P .. 'expiries', secs(now + retention), owner == '' and rid or rid .. '|' .. owner)
-  local label = outcome.status == 'completed' and 'success' or 'error'
-  redis.call('HINCRBY', P .. 'totals',
-    string.sub(labels, 1, -2) .. ',"' .. label .. '","' .. outcome.error_type .. '"]', '1')
-  local ttl_ms = string.format('%d', math.ceil(retention * 1000))
+  local ttl_ms = whole(math.ceil(retention * 1000))
   redis.call('PEXPIRE', key, ttl_ms)
   if record.has_children then
     redis.call('PEXPIRE', P .. 'children:' .. rid, ttl_ms)
     if retention < SHORT_RETENTION_SECS then note_ended_parent(rid, record) end
   end
-  local has_storage = (record.storage or '') ~= ''
-  if has_storage then
+  if (record.storage or '') ~= '' then
     settle_content(rid, record, now, retention, ttl_ms)
   else
     redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
+    one.body = P .. 'body:' .. rid
   end
   for _, frontend in ipairs(frontends) do
     if frontend ~= record.frontend then redis.call('SREM', P .. 'reading:' .. frontend, rid) end
   end
-  if has_storage then
-    redis.call('DEL', P .. 'readers:' .. rid)
-  else
-    redis.call('DEL', P .. 'readers:' .. rid, P .. 'body:' .. rid)
+  one.public = public_record(rid, record)
+  one.frontends, one.preceding = frontends, preceding
+  one.event = {'{"type":"terminal","outcome":', ending, ',"record":', one.public, '}'}
+  return one.public
+end
+
+-- Writes what the ends of requests have in common, once for all: their counts, totals, costs and places in the indexes.
+-- Then it notifies their readers and subscribers.
+local function settle_ends()
+  if #ends == 0 then return end
+  local rids, members, keys, totals, by_frontend, by_worker = {}, {}, {}, {}, {}, {}
+  for i, one in ipairs(ends) do
+    local rid, record = one.rid, one.record
+    rids[i], keys[#keys + 1], keys[#keys + 2] = rid, P .. 'readers:' .. rid, one.body
+    local owner = record.owner or ''
+    members[2 * i - 1], members[2 * i] = one.expires_at, owner == '' and rid or rid .. '|' .. owner
+    append_to(by_frontend, record.frontend, one)
+    if one.worker then append_to(by_worker, one.worker, rid) end
+    local label = record.status == 'completed' and 'success' or 'error'
+    label = string.sub(one.labels, 1, -2) .. ',"' .. label .. '","' .. record.error_type .. '"]'
+    totals[label] = (totals[label] or 0) + 1
   end
+  write_costs()
+  for frontend, ended in pairs(by_frontend) do count_out(frontend, ended) end
+  for worker, ended in pairs(by_worker) do redis.call('HDEL', P .. 'running:' .. worker, unpack(ended)) end
+  redis.call('ZREM', P .. 'active', unpack(rids))
+  redis.call('ZADD', P .. 'expiries', unpack(members))
+  for label, number in pairs(totals) do redis.call('HINCRBY', P .. 'totals', label, whole(number)) end
+  redis.call('DEL', unpack(keys))
   -- Redis may refuse to publish, so nothing is written after it.
-  local public = public_record(rid, record)
-  push(frontends, rid, END_ID, '{"type":"terminal","outcome":' .. ending .. ',"record":' .. public .. '}', preceding)
-  publish_text('request:' .. rid,
-    '{"type":"terminal","status":"' .. record.status .. '","error_type":"' .. record.error_type .. '"}')
-  if kill_reason then publish_cancellation(record.worker, rid, 'kill', kill_reason) end
+  local frames = {}
+  for _, one in ipairs(ends) do
+    if not one.event then  -- an error has stopped its end
+    elseif one.preceding and #one.preceding[2] > APART_BYTES then
+      push(one.frontends, one.rid, END_ID, one.event, one.preceding)
+    else
+      for _, frontend in ipairs(one.frontends) do
+        frames[frontend] = frames[frontend] or {}
+        add_items(frames[frontend], one.rid, END_ID, one.event, one.preceding)
+      end
+    end
+  end
+  for frontend, parts in pairs(frames) do send(frontend, frame_of(parts)) end
+  for _, one in ipairs(ends) do
+    publish_text('request:' .. one.rid,
+      '{"type":"terminal","status":"' .. one.record.status .. '","error_type":"' .. one.record.error_type .. '"}')
+    if one.kill_reason then publish_cancellation(one.record.worker, one.rid, 'kill', one.kill_reason) end
+  end
+  ends = {}
+end
+
+-- Ends one request. Takes what end_request() takes, and returns the updated record, and public_record() of it.
+local function terminate(rid, record, ...)
+  local public = end_request(rid, record, ...)
+  settle_ends()
   return record, public
 end
 

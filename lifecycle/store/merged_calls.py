@@ -1,0 +1,113 @@
+"""Merge the calls of one script that are sent in one pipeline into one call, which costs Redis much less.
+
+A script that can be merged takes the arguments of any number of requests, one after the other, and returns a list with
+one reply for each. A caller sends its own arguments and gets a list with its own reply, whatever was sent beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+from lifecycle.store import script_loader
+from lifecycle.store.arguments import pack
+from lifecycle.store.link import Reply
+from lifecycle.store.redis_errors import unavailable
+
+MERGED = frozenset({"admit", "finish"})
+"""The scripts whose calls are merged."""
+
+CALLS_LIMIT = 16  # of one merged call, which keeps Redis busy for about a millisecond at most
+BYTES_LIMIT = 64 * 1024  # from which on no further call is added to it
+
+_COMMON_ARGUMENTS = 5  # EVALSHA, the SHA-1, the number of keys, the prefix and the clock's shift
+
+Split = Callable[[Any, int], Sequence[Any]]
+
+
+class Call(NamedTuple):
+    """A command that waits to be sent. `head` is what it has in common with those that it can be merged with."""
+
+    command: bytes
+    reply: Reply
+    head: bytes = b""  # empty for a command that is not merged
+    arguments: int = 0  # how many follow the head
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...], reply: Reply) -> Call:
+        """Return the call of a command whose reply `reply` gets."""
+        if args[0] == "EVALSHA" and args[1] in _merged_shas():
+            return cls(pack(args), reply, _head(args[:_COMMON_ARGUMENTS]), len(args) - _COMMON_ARGUMENTS)
+        return cls(pack(args), reply)
+
+    @property
+    def block(self) -> bytes:
+        """Return the packed arguments that follow the head."""
+        return self.command[self.command.index(b"\n") + 1 + len(self.head) :]
+
+
+def merge(calls: Sequence[Call], split: Split) -> list[Call]:
+    """Return what is sent for these calls, in the places of the first ones.
+
+    `split` returns the values for so many merged calls from the value of the one that is sent.
+    """
+    groups: list[list[Call]] = []
+    open_groups: dict[bytes, list[Call]] = {}
+    sizes: dict[bytes, int] = {}
+    for call in calls:
+        head = call.head
+        group = open_groups.get(head) if head else None
+        if group is not None and len(group) < CALLS_LIMIT and sizes[head] < BYTES_LIMIT:
+            group.append(call)
+            sizes[head] += len(call.command)
+        else:
+            groups.append([call])
+            if head:
+                open_groups[head], sizes[head] = groups[-1], len(call.command)
+    return [group[0] if len(group) == 1 else _merged(group, split) for group in groups]
+
+
+def values_of(value: Any, calls: int) -> Sequence[Any]:
+    """Return the values for the merged calls: a list of one reply for each, or the error that all of them get."""
+    return [[reply] for reply in value] if isinstance(value, list) else [value] * calls
+
+
+def only_reply(replies: Sequence[Any]) -> Any:
+    """Return the reply to a single call. Raises the error that it may be, as `Commands.execute` does."""
+    reply = replies[0]
+    if isinstance(reply, Exception):
+        raise unavailable(reply, "EVALSHA") or reply
+    return reply
+
+
+def _merged(group: Sequence[Call], split: Split) -> Call:
+    reply: Reply = asyncio.get_running_loop().create_future()
+    reply.add_done_callback(partial(_answer, [call.reply for call in group], split))
+    count = _COMMON_ARGUMENTS + sum(call.arguments for call in group)
+    return Call(b"".join((b"*%d\r\n" % count, group[0].head, *(call.block for call in group))), reply)
+
+
+def _answer(replies: Sequence[Reply], split: Split, merged: Reply) -> None:
+    """Pass on what has become of a merged call to the callers that still wait."""
+    failure = merged.exception()
+    values = [None] * len(replies) if failure else split(merged.result(), len(replies))
+    for reply, value in zip(replies, values, strict=True):
+        if reply.done():
+            continue
+        if failure is not None:
+            reply.set_exception(failure)
+        else:
+            reply.set_result(value)
+
+
+@cache
+def _merged_shas() -> frozenset[str]:
+    return frozenset(script_loader.load(name).sha for name in MERGED)
+
+
+@cache
+def _head(common: tuple[Any, ...]) -> bytes:
+    """Return packed arguments without the line that says how many there are."""
+    return pack(common).partition(b"\n")[2]

@@ -1,0 +1,94 @@
+"""Calls of one script that are sent together become one call, and each caller gets its own answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.exceptions import NoScriptError, ResponseError
+
+from lifecycle.errors import StoreUnavailable
+from lifecycle.store import script_loader
+from lifecycle.store.arguments import pack
+from lifecycle.store.link import Reply
+from lifecycle.store.merged_calls import BYTES_LIMIT, CALLS_LIMIT, Call, merge, only_reply, values_of
+
+FINISH = script_loader.load("finish").sha
+CANCEL = script_loader.load("cancel").sha
+
+
+def call(*args: Any, sha: str = FINISH, prefix: str = "lc:{0}:") -> Call:
+    return Call.of(("EVALSHA", sha, 1, prefix, 0.0, *args), asyncio.get_running_loop().create_future())
+
+
+def merged(*calls: Call) -> list[Call]:
+    return merge(calls, values_of)
+
+
+async def answered(reply: Reply) -> Any:
+    """Return what a caller gets, once the answers have been passed on."""
+    await asyncio.wait((reply,))
+    return reply.exception() or reply.result()
+
+
+async def test_calls_of_one_script_become_one() -> None:
+    sent = merged(call("a", 1), call("b", 2), call("c", 3))
+    assert [s.command for s in sent] == [pack(("EVALSHA", FINISH, 1, "lc:{0}:", 0.0, "a", 1, "b", 2, "c", 3))]
+
+
+async def test_a_call_that_is_alone_is_sent_as_it_is() -> None:
+    alone = call("a", 1)
+    assert merged(alone) == [alone]
+
+
+async def test_other_commands_keep_their_places() -> None:
+    ping = Call.of(("PING",), asyncio.get_running_loop().create_future())
+    first, second, cancel = call("a"), call("b"), call("c", sha=CANCEL)
+    sent = merged(ping, first, cancel, second)
+    assert [s.command for s in sent] == [ping.command, merged(first, second)[0].command, cancel.command]
+
+
+async def test_calls_of_two_shards_are_not_merged() -> None:
+    calls = [call("a"), call("b", prefix="lc:{1}:")]
+    assert merged(*calls) == calls
+
+
+async def test_a_merged_call_is_bounded() -> None:
+    assert len(merged(*(call(str(i)) for i in range(CALLS_LIMIT + 1)))) == 2
+    assert len(merged(*(call("x" * BYTES_LIMIT) for _ in range(3)))) == 3
+
+
+async def test_each_caller_gets_its_own_answer() -> None:
+    calls = [call("a"), call("b")]
+    merged(*calls)[0].reply.set_result([b"first", b"second"])
+    assert [await answered(c.reply) for c in calls] == [[b"first"], [b"second"]]
+
+
+@pytest.mark.parametrize("failure", [NoScriptError("No matching script"), ResponseError("user_script:1: broken")])
+async def test_an_error_of_the_whole_call_is_the_answer_to_each(failure: ResponseError) -> None:
+    calls = [call("a"), call("b")]
+    merged(*calls)[0].reply.set_result(failure)
+    assert [await answered(c.reply) for c in calls] == [failure, failure]
+
+
+async def test_a_lost_connection_fails_each_caller() -> None:
+    lost, calls = StoreUnavailable("Redis cannot be reached"), [call("a"), call("b")]
+    merged(*calls)[0].reply.set_exception(lost)
+    assert [await answered(c.reply) for c in calls] == [lost, lost]
+
+
+async def test_a_caller_that_has_given_up_keeps_nothing_from_the_others() -> None:
+    calls = [call("a"), call("b")]
+    sent = merged(*calls)
+    calls[0].reply.cancel()
+    sent[0].reply.set_result([b"first", b"second"])
+    assert await answered(calls[1].reply) == [b"second"]
+
+
+def test_an_error_of_one_request_is_raised() -> None:
+    wrong_type = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        only_reply([wrong_type])
+    with pytest.raises(StoreUnavailable):
+        only_reply([ResponseError("ERR a refusal of another kind")])
