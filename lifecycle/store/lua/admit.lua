@@ -82,8 +82,7 @@ local function admit(first)
   local lost_start = read_lost_start(rid)
   if openings ~= '' then require_command('XADD') end
 
-  request.created_at = secs(now)
-  now = now + 0.000001  -- no two requests have the same time
+  request.created_at = secs(now + #begun / 1000000)  -- no two requests have the same time
   local flow = flow_for(request)  -- it reads before it writes, and nothing was written for this request before
   -- Redis stores a small hash in one piece and searches it for each field. So empty fields are left out, the body has a
   -- Redis key of its own, and the fields that are read most come first.
