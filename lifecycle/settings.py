@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +28,9 @@ _SECRET_WORDS = ("KEY", "SECRET", "WEBHOOK_URL")  # in the names of settings who
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 OptionalSeconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
+
+
+T = TypeVar("T")
 
 
 class SettingsError(InvalidSetting):
@@ -325,6 +328,21 @@ class Settings(BaseSettings):
         It is twice the worker's, so that the worker's own report comes first.
         """
         return 2.0 * self.backend_stream_timeout_secs
+
+
+class PerSettings(Generic[T]):
+    """Keep what follows from the settings until others apply: looking one up costs several times a usual attribute."""
+
+    def __init__(self, derive: Callable[[Settings], T]) -> None:
+        self._derive = derive
+        self._kept: tuple[Settings, T] | None = None
+
+    def of(self, settings: Settings) -> T:
+        """Return what follows from these settings."""
+        kept = self._kept
+        if kept is None or kept[0] is not settings:
+            kept = self._kept = settings, self._derive(settings)
+        return kept[1]
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Settings:

@@ -10,7 +10,7 @@ arrive, without waking a task.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from abc import abstractmethod
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -25,6 +25,7 @@ from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, Item, TokenReader
 from lifecycle.types import Event, Status
 
+_COMPLETED = Status.COMPLETED  # a global name: looking a member up in its enum is slow
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -59,25 +60,11 @@ class TokenStreamResponse(Response):
     """Stream what one reader delivers, and end the stream with the outcome of its request.
 
     The response begins with the first event that is no opening, with the end, or after `headers_after_secs`, whichever
-    comes first. A request that does not complete before that is answered with the HTTP error of `to_error(end)`.
-
-    `on_begin()` is called before the response begins. `on_slow(message)` is awaited when the client has read nothing
-    for `slow_consumer_secs`; its connection is dropped then. `on_closed(gracefully)` is awaited exactly once, however
-    the response ends.
+    comes first. A request that does not complete before that is answered with the HTTP error of `error_of(end)`.
     """
 
     def __init__(
-        self,
-        reader: TokenReader,
-        encoder: EventEncoder,
-        *,
-        slow_consumer_secs: float,
-        headers_after_secs: float = 0.0,
-        to_error: Callable[[End], ApiError] | None = None,
-        is_opening: Callable[[Event], bool] | None = None,
-        on_begin: Callable[[], None],
-        on_closed: Callable[[bool], Awaitable[None]],
-        on_slow: Callable[[str], Awaitable[None]],
+        self, reader: TokenReader, encoder: EventEncoder, slow_consumer_secs: float, headers_after_secs: float = 0.0
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -86,30 +73,44 @@ class TokenStreamResponse(Response):
         self._encoder = encoder
         self._slow_consumer_secs = slow_consumer_secs
         self._headers_after_secs = headers_after_secs
-        self._to_error = to_error
-        self._is_opening = is_opening
-        self._on_begin = on_begin
-        self._on_closed = on_closed
-        self._on_slow = on_slow
         self._openings: list[Tokens] = []  # read before the response begins
         self._ended = False  # the whole response has been sent
         self._release: asyncio.TimerHandle | None = None  # ends the wait of an event that is held back
 
+    def on_begin(self) -> None:
+        """Prepare, before the response begins."""
+
+    def is_opening(self, event: Event) -> bool:
+        """Return whether the event says only that an answer begins."""
+        return False
+
+    def error_of(self, end: End) -> ApiError | None:
+        """Return the HTTP error for a request that has not completed; None to tell it in the stream."""
+        return None
+
+    @abstractmethod
+    async def on_slow(self, message: str) -> None:
+        """Fail the request whose client has read nothing for `slow_consumer_secs`. Its connection is dropped then."""
+
+    @abstractmethod
+    async def on_closed(self, gracefully: bool) -> None:
+        """Close the reader. Awaited exactly once, however the response ends."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = ClientConnection.of(scope)
         try:
-            self._on_begin()
-            with CancelOnDisconnect(connection):
+            self.on_begin()
+            with CancelOnDisconnect(connection, self._reader.feed.loop):
                 item = await self._hold()
-                if isinstance(item, End) and item.status != Status.COMPLETED and self._to_error is not None:
-                    error = self._to_error(item)
+                error = self.error_of(item) if isinstance(item, End) and item.status != _COMPLETED else None
+                if error is not None:
                     await error_response(scope, error)(scope, receive, send)
                     self._ended = True
                 else:
                     await self._write(connection, send, item)
         except SlowConsumer:
             try:
-                await self._on_slow(
+                await self.on_slow(
                     f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
                 )
             finally:
@@ -117,7 +118,7 @@ class TokenStreamResponse(Response):
         finally:
             if self._release is not None:
                 self._release.cancel()
-            await self._on_closed(self._ended)
+            await self.on_closed(self._ended)
 
     async def _hold(self) -> Item:
         """Return the first item; SILENCE when the response is to begin without one."""
@@ -143,25 +144,11 @@ class TokenStreamResponse(Response):
 
     def _opens(self, item: Item) -> bool:
         """Return whether the item has only events that say that an answer begins."""
-        return self._is_opening is not None and isinstance(item, Tokens) and all(map(self._is_opening, item.events))
+        return isinstance(item, Tokens) and all(map(self.is_opening, item.events))
 
     async def _write(self, connection: Connection, send: Send, item: Item) -> None:
         """Write the whole response, which begins with `item`. Raises SlowConsumer."""
-
-        def end_at_once(end: End) -> None:
-            self._ended = connection.finish(self._encoder.ending(end))
-
-        def write_at_once(tokens: Tokens) -> bool:
-            attempt, first, events, _ = tokens
-            data = encode(attempt, first, events)
-            if encoder.is_holding:
-                self._limit_holding()
-            return not data or write(data)
-
-        begun, before = False, self._encode(self._openings)
-        write, encoder, encode = connection.write_nowait, self._encoder, self._encoder.tokens
-        self._reader.on_events = write_at_once
-        self._reader.on_end = end_at_once
+        begun, before = False, self._encode(self._openings) if self._openings else b""
         if before or item is not SILENCE:
             connection.join_head()
         await self._send(
@@ -172,6 +159,8 @@ class TokenStreamResponse(Response):
             before = b""
         while not self._ended:
             if begun or item is SILENCE:
+                if self._reader.on_events is None:
+                    self._write_at_once(connection)
                 item = await self._reader.next()
                 if self._ended:  # `end_at_once` was called during the wait
                     return
@@ -186,6 +175,23 @@ class TokenStreamResponse(Response):
                 continue
             await self._write_body(connection, send, data, more=end is None)
             self._ended = end is not None
+
+    def _write_at_once(self, connection: Connection) -> None:
+        """Let the reader write what it gets during a wait, without waking the task."""
+        write, encoder, encode = connection.write_nowait, self._encoder, self._encoder.tokens
+
+        def end_at_once(end: End) -> None:
+            self._ended = connection.finish(self._encoder.ending(end))
+
+        def write_at_once(tokens: Tokens) -> bool:
+            attempt, first, events, _ = tokens
+            data = encode(attempt, first, events)
+            if encoder.is_holding:
+                self._limit_holding()
+            return not data or write(data)
+
+        self._reader.on_events = write_at_once
+        self._reader.on_end = end_at_once
 
     def _encode(self, openings: list[Tokens]) -> bytes:
         data = b"".join(self._encoder.tokens(*tokens[:3]) for tokens in openings)

@@ -26,7 +26,7 @@ from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmittedRequest
 from lifecycle.tracking.tracker import Tracker
-from lifecycle.types import ErrorType, RequestType, Status
+from lifecycle.types import ErrorType, Event, RequestType, Status
 
 router = APIRouter()
 
@@ -43,7 +43,7 @@ def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
             call = await with_only_model(call, tracker)
         admitted = await admit(request, endpoint, call, headers, tracker)
         if call.request_type is _STREAM:
-            return _streaming(endpoint, admitted, call, headers, tracker, settings)
+            return _CallResponse(endpoint, admitted, call, headers, tracker)
         if call.is_background:
             return await _in_background(endpoint, admitted, call, tracker)
         return await _unary(endpoint, request, admitted, call, headers)
@@ -73,43 +73,40 @@ async def _read_call(
         raise
 
 
-def _streaming(
-    endpoint: ApiEndpoint,
-    admitted: AdmittedRequest,
-    call: Call,
-    headers: CallHeaders,
-    tracker: Tracker,
-    settings: Settings,
-) -> Response:
-    encoder = endpoint.encoder(Answer(admitted.rid, call.model, admitted.created_at), call)
+class _CallResponse(TokenStreamResponse):
+    """Stream the events of the request that a call has started, or has attached to."""
 
-    def on_begin() -> None:
-        admitted.stream.arm()
-        admitted.connection.disarm()
-        admitted.connection.close()
+    def __init__(
+        self, endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, headers: CallHeaders, tracker: Tracker
+    ) -> None:
+        settings, answer = tracker.settings, Answer(admitted.rid, call.model, admitted.created_at)
+        encoder = endpoint.encoder(answer, call)
+        super().__init__(admitted.reader, encoder, settings.slow_consumer_secs, settings.headers_after_secs)
+        self._admitted = admitted
+        self._call_headers = headers
+        self._tracker = tracker
+        self._begins = None if call.is_background else endpoint.is_opening  # there the first event answers at once
+        if admitted.attached:
+            self.headers.update(_REPLAYED)
 
-    async def on_closed(gracefully: bool) -> None:
+    def on_begin(self) -> None:
+        self._admitted.stream.arm()
+        self._admitted.connection.disarm()
+        self._admitted.connection.close()
+
+    def is_opening(self, event: Event) -> bool:
+        return self._begins is not None and self._begins(event)
+
+    def error_of(self, end: End) -> ApiError:
+        return _failure(end, self._admitted.rid, self._call_headers)
+
+    async def on_slow(self, message: str) -> None:
+        await self._tracker.fail_slow_consumer(self._admitted.reader, message)
+
+    async def on_closed(self, gracefully: bool) -> None:
         if gracefully:
-            admitted.stream.disarm()
-        admitted.stream.close()
-
-    async def on_slow(message: str) -> None:
-        await tracker.fail_slow_consumer(admitted.reader, message)
-
-    response = TokenStreamResponse(
-        admitted.reader,
-        encoder,
-        slow_consumer_secs=settings.slow_consumer_secs,
-        headers_after_secs=settings.headers_after_secs,
-        to_error=lambda end: _failure(end, admitted.rid, headers),
-        is_opening=None if call.is_background else endpoint.is_opening,  # the first event answers at once
-        on_begin=on_begin,
-        on_closed=on_closed,
-        on_slow=on_slow,
-    )
-    if admitted.attached:
-        response.headers.update(_REPLAYED)
-    return response
+            self._admitted.stream.disarm()
+        self._admitted.stream.close()
 
 
 async def _in_background(endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, tracker: Tracker) -> Response:

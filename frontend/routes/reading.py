@@ -9,21 +9,16 @@ from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.tracker import Tracker
 
 
-def stream_reader(tracker: Tracker, reader: TokenReader, encoder: EventEncoder) -> TokenStreamResponse:
-    """Return the response that streams what the reader delivers. It closes the reader."""
+class ReaderResponse(TokenStreamResponse):
+    """Stream what the reader delivers, and close it."""
 
-    async def on_closed(gracefully: bool) -> None:
+    def __init__(self, tracker: Tracker, reader: TokenReader, encoder: EventEncoder) -> None:
+        super().__init__(reader, encoder, tracker.settings.slow_consumer_secs)
+        self._tracker = tracker
+
+    async def on_slow(self, message: str) -> None:
+        await self._tracker.fail_slow_consumer(self._reader, message)
+
+    async def on_closed(self, gracefully: bool) -> None:
         status = ConnectionStatus.CLOSED_GRACEFULLY if gracefully else ConnectionStatus.CLOSED_UNEXPECTEDLY
-        await tracker.close_reader(reader, status)
-
-    async def on_slow(message: str) -> None:
-        await tracker.fail_slow_consumer(reader, message)
-
-    return TokenStreamResponse(
-        reader,
-        encoder,
-        slow_consumer_secs=tracker.settings.slow_consumer_secs,
-        on_begin=lambda: None,
-        on_closed=on_closed,
-        on_slow=on_slow,
-    )
+        await self._tracker.close_reader(self._reader, status)

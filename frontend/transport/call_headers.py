@@ -12,7 +12,7 @@ from frontend.transport.params import invalid_parameter
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.header_selection import HeaderSelection
 from lifecycle.ids import REQUEST_ID_CHARS, is_request_id
-from lifecycle.settings import Settings, environment_name
+from lifecycle.settings import PerSettings, Settings, environment_name
 from lifecycle.telemetry import tracing
 from lifecycle.tracking.idempotency import KEY
 from lifecycle.types import ErrorType, Limits, OnDisconnect
@@ -61,10 +61,12 @@ class CallHeaders(NamedTuple):
 
         Raises ApiError (400) that names the first invalid header in `param`.
         """
+        usual = _USUAL.of(settings)
         if _READ.isdisjoint(headers):  # as for most calls
-            limits = Limits(settings.queue_timeout_secs, settings.first_token_timeout_secs, settings.deadline_secs)
-            grace_secs, for_engine = settings.disconnect_grace_secs, _forwarded(headers, settings, forwarded)
-            return cls(None, None, settings.on_disconnect, grace_secs, limits, tracing.incoming(""), for_engine)
+            for_engine, traceparent = _forwarded(headers, usual.selection, forwarded), tracing.incoming("")
+            if not (for_engine or traceparent):
+                return usual.headers
+            return usual.headers._replace(forwarded=for_engine, traceparent=traceparent)
         key = _idempotency_key(headers)
         return cls(
             request_id=headers.get("x-request-id") if settings.request_id_header else None,
@@ -73,10 +75,26 @@ class CallHeaders(NamedTuple):
             grace_secs=_grace_secs(headers, settings, is_repeatable=key is not None),
             limits=_limits(headers, settings),
             traceparent=tracing.incoming(headers.get("traceparent", "")),
-            forwarded=_forwarded(headers, settings, forwarded),
+            forwarded=_forwarded(headers, usual.selection, forwarded),
             parent=_parent(headers),
             webhook_url=_webhook_url(headers, settings),
         )
+
+
+class _Usual(NamedTuple):
+    """Hold what the settings say about every call, and about one that brings none of these headers."""
+
+    headers: CallHeaders
+    selection: HeaderSelection  # LIFECYCLE_FORWARD_HEADERS
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Usual:
+        limits = Limits(settings.queue_timeout_secs, settings.first_token_timeout_secs, settings.deadline_secs)
+        headers = CallHeaders(None, None, settings.on_disconnect, settings.disconnect_grace_secs, limits, "", b"")
+        return cls(headers, HeaderSelection.parse(settings.forward_headers))
+
+
+_USUAL = PerSettings(_Usual.of)
 
 
 def _idempotency_key(headers: Headers) -> str | None:
@@ -86,9 +104,8 @@ def _idempotency_key(headers: Headers) -> str | None:
     return value
 
 
-def _forwarded(headers: Headers, settings: Settings, names: frozenset[str]) -> bytes:
-    """Return the headers that LIFECYCLE_FORWARD_HEADERS or `names` select, as a JSON object. Raises ApiError (431)."""
-    selection = HeaderSelection.parse(settings.forward_headers)
+def _forwarded(headers: Headers, selection: HeaderSelection, names: frozenset[str]) -> bytes:
+    """Return the headers that the selection or `names` select, as a JSON object. Raises ApiError (431)."""
     if names:
         selection = selection._replace(names=selection.names | names)
     selected = selection.select(headers)

@@ -84,15 +84,18 @@ class RequestIdMiddleware:
                 message["headers"] = headers
             await send(message)
 
-        if client_id is not None and not valid:
-            message = (
-                f"X-Request-Id must be 1 to {REQUEST_ID_CHARS - added} characters of A-Z a-z 0-9 . _ -; "
-                "send another one, or none"
-            )
-            refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
-            await error_response(scope, refusal)(scope, receive, send_with_headers)
-            return
-        await self._app(scope, receive, send_with_headers)
+        try:
+            if client_id is not None and not valid:
+                message = (
+                    f"X-Request-Id must be 1 to {REQUEST_ID_CHARS - added} characters of A-Z a-z 0-9 . _ -; "
+                    "send another one, or none"
+                )
+                refusal = ApiError(ErrorType.VALIDATION, message, param="X-Request-Id")
+                await error_response(scope, refusal)(scope, receive, send_with_headers)
+                return
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            ClientConnection.take_out_of(scope)
 
 
 def _path_in(scope: Scope) -> str:

@@ -16,13 +16,17 @@ class CancelOnDisconnect:
     disconnect ends with the block and `client.disconnected` is then true; a cancellation from outside is passed on.
     """
 
-    def __init__(self, connection: ClientConnection | AsgiConnection) -> None:
+    def __init__(
+        self, connection: ClientConnection | AsgiConnection, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """`loop` is the running one: to find it is a system call in Python 3.11."""
         self._connection = connection
+        self._loop = loop
         self._task: asyncio.Task[Any] | None = None  # set inside the block
         self.disconnected = False
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         assert self._task is not None
         self._cancelling = self._task.cancelling()
         self._connection.add_disconnect_callback(self._on_disconnect)

@@ -51,6 +51,14 @@ class ClientConnection:
         """Store this connection in an ASGI scope."""
         scope["extensions"] = {_EXTENSION: self}
 
+    @staticmethod
+    def take_out_of(scope: Scope) -> None:
+        """Remove the connection from the scope of a call that has ended.
+
+        The connection leads back to the scope, so both would stay until the garbage collector finds them.
+        """
+        scope["extensions"].pop(_EXTENSION, None)
+
     def body(self) -> bytes | None:
         """Take the request body if it has arrived completely, else return None. A second call returns b""."""
         cycle = self._cycle

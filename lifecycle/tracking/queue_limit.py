@@ -11,7 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
-from lifecycle.settings import Settings
+from lifecycle.queue_share import NO_SHARE
+from lifecycle.settings import PerSettings, Settings
 from lifecycle.store.new_request import AdmissionRequest, ShareLimits
 from lifecycle.store.transitions import Store
 
@@ -53,16 +54,28 @@ class _Sums:
 
 def share_limits(settings: Settings, admit: AdmissionRequest) -> ShareLimits | None:
     """Return the further limits of a request, the smaller one of the settings' and its key's; None for none."""
-    share = admit.place.share
-    limits = (
-        share.requests,
-        _smaller(settings.owner_queue_tokens, share.tokens),
-        _smaller(settings.owner_queue_bytes, share.body_bytes),
-        settings.model_queue_limit,
-        settings.model_queue_tokens,
-        settings.model_queue_bytes,
+    share, general = admit.place.share, _LIMITS.of(settings)
+    if share is NO_SHARE:
+        return general if any(general) else None
+    limits = general._replace(
+        owner_requests=share.requests,
+        owner_tokens=_smaller(general.owner_tokens, share.tokens),
+        owner_bytes=_smaller(general.owner_bytes, share.body_bytes),
     )
-    return ShareLimits(*limits) if any(limits) else None
+    return limits if any(limits) else None
+
+
+def _limits_of(settings: Settings) -> ShareLimits:
+    return ShareLimits(
+        owner_tokens=settings.owner_queue_tokens,
+        owner_bytes=settings.owner_queue_bytes,
+        model_requests=settings.model_queue_limit,
+        model_tokens=settings.model_queue_tokens,
+        model_bytes=settings.model_queue_bytes,
+    )
+
+
+_LIMITS = PerSettings(_limits_of)
 
 
 def _smaller(one: int, other: int) -> int:
