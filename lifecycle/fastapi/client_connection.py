@@ -57,7 +57,7 @@ class ClientConnection:
 
         The connection leads back to the scope, so both would stay until the garbage collector finds them.
         """
-        scope["extensions"].pop(_EXTENSION, None)
+        (scope.get("extensions") or {}).pop(_EXTENSION, None)  # other servers may have none
 
     def body(self) -> bytes | None:
         """Take the request body if it has arrived completely, else return None. A second call returns b""."""

@@ -55,3 +55,9 @@ async def test_a_call_is_freed_at_its_end() -> None:
                 await asyncio.sleep(0)
         assert [found() is None for found in connections] == [True, False]
         writer.close()
+
+
+async def test_a_server_without_extensions_is_served() -> None:
+    scope: Scope = {"type": "http"}
+    ClientConnection.take_out_of(scope)
+    assert scope == {"type": "http"}
