@@ -248,7 +248,9 @@ class Worker:
 
     def _on_message(self, message: Message) -> None:
         if message["type"] == "cancel":
-            self._running.cancel(message["rid"], CancelMode(message["mode"]))
+            rid, mode = message["rid"], CancelMode(message["mode"])
+            self._running.cancel(rid, mode)
+            self._consumers[self._store.keys.shard_of(rid)].cancel(rid, mode)
         elif message["type"] == "instruction":
             self._lease.hurry()
         elif message["type"] == "bell":
