@@ -11,11 +11,12 @@ import orjson
 from lifecycle.aio import tasks
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.run import Resumed, Run
-from lifecycle.application.tracked_attempt import Source, close_source
+from lifecycle.application.tracked_attempt import Source
 from lifecycle.clients import arguments
 from lifecycle.clients.backend import all_pages
 from lifecycle.clients.over_redis import ClusterQueries
 from lifecycle.errors import InvalidValue, NotFound, StoreError, Unavailable
+from lifecycle.execution.engine import aclose
 from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.ids import new_request_id
 from lifecycle.records import Inflight, ModelQueue, Replica
@@ -146,7 +147,7 @@ class Tracker:
             with public_errors(asked.rid):
                 admitted, start = await self._core.track(asked)
         except BaseException:
-            await close_source(source)
+            await aclose(source)
             raise
         return Run(self._core, admitted, self._local, self._local.run(asked.rid, model, start, source))
 
