@@ -14,7 +14,7 @@ import orjson
 from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import is_resumable
-from lifecycle.execution.engine import Engine, aclose
+from lifecycle.execution.engine import Engine
 from lifecycle.execution.engine_output import EngineOutput
 from lifecycle.execution.failures import EngineExit, location_of, message_of
 from lifecycle.execution.outcomes import CANCELLED, STREAM_LOST, failure_outcome
@@ -159,7 +159,9 @@ class Attempt:
                     self._fail_too_large()
                     await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
             finally:
-                await aclose(produced)
+                close = getattr(produced, "aclose", None)  # as `aclose` does, without its coroutine
+                if close is not None:
+                    await close()
         except (SystemExit, KeyboardInterrupt) as failure:
             raise EngineExit(f"The engine raised {type(failure).__name__}: {message_of(failure)}") from failure
 

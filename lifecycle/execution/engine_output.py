@@ -47,9 +47,11 @@ class EngineOutput:
         self._clock = asyncio.get_running_loop().time
         self.began_at = self.last_event_at = self._clock()
         self.has_begun = False  # an event has come that is no opening
-        if origin.emitted and all(map(self._format.is_opening, origin.emitted)):
-            sink.openings = start.base
-        self._emitted_bytes = sum(map(event_bytes, origin.emitted))
+        self._emitted_bytes = 0
+        if emitted := origin.emitted:
+            self._emitted_bytes = sum(map(event_bytes, emitted))
+            if all(map(self._format.is_opening, emitted)):
+                sink.openings = start.base
         self._item_ids: dict[str, None] = {}  # of the answer's items, in order
         self._without_content = 0  # events of this attempt that carry no part of the answer
 
