@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from operator import attrgetter
 
 from prometheus_client import generate_latest
@@ -17,9 +18,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from lifecycle.errors import StoreError
+from lifecycle.errors import StoreError, StoreFull
 from lifecycle.queries import cluster
 from lifecycle.records import Replica
+from lifecycle.store.permissions import check_usable
 from lifecycle.store.replicated_commands import REPLICATED
 from lifecycle.store.transitions import Store
 from lifecycle.telemetry.metrics import Metrics
@@ -48,11 +50,16 @@ class Exporter(Collector):
         self._last_unreplicated: dict[tuple[str, int], Mapping[str, int]] = {}  # by host and pid
 
     async def refresh(self) -> None:
-        """Take a new snapshot unless the last one is recent. While Redis is unavailable there is none."""
+        """Take a new snapshot unless the last one is recent. While Redis is unavailable there is none.
+
+        A Redis that refuses what a frontend needs is unavailable; one whose memory is full only takes nothing new.
+        """
         async with self._refreshing:
             if time.monotonic() - self._taken_at < _MAX_AGE_SECS:
                 return
             try:
+                with suppress(StoreFull):
+                    await check_usable(self._store, Role.FRONTEND)
                 snapshot = await cluster.snapshot(self._store, details=False)
             except StoreError:
                 self._snapshot = None

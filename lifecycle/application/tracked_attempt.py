@@ -15,13 +15,6 @@ Source = AsyncIterator[Any] | Callable[[EngineContext], AsyncIterator[Any]]
 """An async generator of JSON values, or a function of the context that returns one."""
 
 
-async def close_source(source: Source) -> None:
-    """Close a source that does not run."""
-    aclose = getattr(source, "aclose", None)
-    if aclose is not None:
-        await aclose()
-
-
 class TrackedAttempt(Attempt):
     """Run a source as an engine. Nobody else can run it, so its request is never moved."""
 
@@ -45,7 +38,7 @@ class TrackedAttempt(Attempt):
     def _watch_inactivity(self) -> None:
         """Watch for inactivity of the source; while it waits for its reader it is not silent."""
         if self.held_back_sink.is_held_back:
-            self._last_event_at = self._loop.time()
+            self._output.last_event_at = self._loop.time()
         super()._watch_inactivity()
 
 

@@ -11,11 +11,12 @@ import orjson
 from lifecycle.aio import tasks
 from lifecycle.application.local_attempts import LocalAttempts
 from lifecycle.application.run import Resumed, Run
-from lifecycle.application.tracked_attempt import Source, close_source
+from lifecycle.application.tracked_attempt import Source
 from lifecycle.clients import arguments
 from lifecycle.clients.backend import all_pages
 from lifecycle.clients.over_redis import ClusterQueries
 from lifecycle.errors import InvalidValue, NotFound, StoreError, Unavailable
+from lifecycle.execution.engine import aclose
 from lifecycle.formats.token_estimate import estimate_tokens
 from lifecycle.ids import new_request_id
 from lifecycle.records import Inflight, ModelQueue, Replica
@@ -146,7 +147,7 @@ class Tracker:
             with public_errors(asked.rid):
                 admitted, start = await self._core.track(asked)
         except BaseException:
-            await close_source(source)
+            await aclose(source)
             raise
         return Run(self._core, admitted, self._local, self._local.run(asked.rid, model, start, source))
 
@@ -166,8 +167,8 @@ class Tracker:
 
         `body` is the JSON object of a call to `endpoint`, and the events are what the engine yields: a str is the text
         of choice 0, a dict is a chunk of that endpoint's format without its envelope. Its `priority` (an integer, 0 by
-        default; a lower one starts first) orders the queue, and does not reach the engine. The other arguments are
-        those of `track`.
+        default; a lower one starts first) orders the queue, and does not reach the engine. With `include_usage` in its
+        `stream_options` those who read it over HTTP get a usage chunk. The other arguments are those of `track`.
 
         Raises NotFound when the model is unknown; Unavailable when no worker can serve it now, Redis is away, or the
         tracker drains; Overloaded when its queue is full; Conflict when the id is in use; InvalidValue when an argument
@@ -194,7 +195,9 @@ class Tracker:
         )
         with public_errors(asked.rid):
             await self._check_model(model, endpoint, needs)
-            admitted = await self._core.admit(asked._replace(body=encoded, needs=needs, place=place))
+            admitted = await self._core.admit(
+                asked._replace(body=encoded, needs=needs, place=place, include_usage=arguments.include_usage(body))
+            )
         return Run(self._core, admitted, self._local)
 
     def _asked(

@@ -130,6 +130,12 @@ def priority(value: object) -> int:
     return min(max(value or 0, -MOST_PRIORITY), MOST_PRIORITY)
 
 
+def include_usage(body: Mapping[str, Any]) -> bool:
+    """Return whether a call asks for a usage chunk in its stream."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
 def own_labels(labels: Mapping[str, str] | None) -> bytes:
     """Return an application's own labels as JSON; empty for none."""
     if not labels:

@@ -1,4 +1,4 @@
-"""Run one attempt at a request: its engine, its events, its cancels and its time limits; report its outcome once."""
+"""Run one attempt at a request: its engine, its cancels and its time limits; report its outcome once."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
 
-from lifecycle.encoding import Encodable
 from lifecycle.errors import OutputTooLarge, StoreUnavailable, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import is_resumable
 from lifecycle.execution.engine import Engine
+from lifecycle.execution.engine_output import EngineOutput
 from lifecycle.execution.failures import EngineExit, location_of, message_of
-from lifecycle.execution.outcomes import CANCELLED, NO_ANSWER, STREAM_LOST, failure_outcome
-from lifecycle.execution.reported_usage import reported_usage
+from lifecycle.execution.outcomes import CANCELLED, STREAM_LOST, failure_outcome
 from lifecycle.execution.translated_engine import engine_for
-from lifecycle.formats.event_format import format_of
 from lifecycle.formats.origin import Origin
 from lifecycle.settings import Settings
 from lifecycle.store.results import Ended, Outcome, Refusal, Start
-from lifecycle.tokens.sizes import event_bytes, text_bytes
 from lifecycle.tokens.writer import TokenSink, TokenWriter
 from lifecycle.types import CancelMode, ErrorDetail, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
-_MAX_ITEM_IDS = 256  # of an answer whose items are to be found by their ids
 _LATE_SECS = 0.05  # of a timer, from which on the event loop itself was late
 _LONG_INTEGER = re.compile(rb"\d{19}")  # may be beyond 64 bits, of which orjson makes a float
 
@@ -68,19 +64,12 @@ class Attempt:
             self._request["priority"] = start.priority
         origin = Origin(rid, start.created_at, self._request, emitted)
         self._translated = engine_for(engine, served, origin)
-        self._is_translated = self._translated is not engine
-        self._format = format_of(served, origin)
-        if emitted and all(map(self._format.is_opening, emitted)):
-            self.sink.openings = start.base
-        self._on_first_event = on_first_event
+        is_translated, limit_bytes = self._translated is not engine, settings.max_output_bytes
+        self._output = EngineOutput(context, self.sink, start, origin, is_translated, limit_bytes, on_first_event)
+        self.began_at = self._output.began_at
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self.began_at = self._last_event_at = self._loop.time()
-        self._emitted_bytes = sum(map(event_bytes, emitted))
-        self._item_ids: dict[str, None] = {}  # of the answer's items, in order
-        self._produced = False  # the engine has yielded an event that is no opening
-        self._without_content = 0  # events of this attempt that carry no part of the answer
         self._outcome: Outcome | None = None  # set when the attempt fails before its engine has ended
         self._can_report: asyncio.Future[None] = self._loop.create_future()  # the engine has ended or `_outcome` is set
         self._abandoned = False
@@ -131,7 +120,6 @@ class Attempt:
         or requeues the request. Return None too, with `unavailable` set and nothing reported, when the engine cannot
         serve at the moment and has yielded nothing.
         """
-        self.began_at = self._loop.time()
         self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
         self._task.add_done_callback(self._allow_report)
         remove_listener = self.context.add_listener(self._on_cancel)
@@ -160,87 +148,36 @@ class Attempt:
                 self._task.exception()  # asyncio logs an exception that is never retrieved
 
     async def _generate(self) -> None:
-        """Put the engine's events into the sink. A kill cancels this task at the engine's next await."""
+        """Run the engine. A kill cancels this task at the engine's next await."""
         try:
-            await self._consume(self._translated(self._request, self.context))
+            produced = self._translated(self._request, self.context)
+            if not hasattr(produced, "__aiter__"):
+                kind = type(produced).__name__
+                raise TypeError(f"the engine returned a value of type {kind}; it must be an async generator function")
+            try:
+                if not await self._output.read(produced):
+                    self._fail_too_large()
+                    await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
+            finally:
+                close = getattr(produced, "aclose", None)  # as `aclose` does, without its coroutine
+                if close is not None:
+                    await close()
         except (SystemExit, KeyboardInterrupt) as failure:
             raise EngineExit(f"The engine raised {type(failure).__name__}: {message_of(failure)}") from failure
 
-    async def _consume(self, produced: AsyncIterator[Event]) -> None:
-        if not hasattr(produced, "__aiter__"):
-            raise TypeError(
-                f"the engine returned a value of type {type(produced).__name__}; it must be an async generator function"
-            )
-        sink, clock, takes_text = self.sink, self._loop.time, self._format.takes_text
-        total, limit = self._emitted_bytes, self._settings.max_output_bytes
-        try:
-            async for event in produced:
-                self._last_event_at = clock()
-                piece: Encodable = event
-                if takes_text and isinstance(event, str):
-                    size = len(event) + 2 if event.isascii() else text_bytes(event)
-                    if not event:
-                        self._without_content += 1
-                    if not self._produced:
-                        self._note_first_event()
-                else:
-                    encoded = self._read(event)
-                    if not encoded:
-                        continue
-                    piece, size = orjson.Fragment(encoded), len(encoded)
-                total += size
-                if total > limit:
-                    self._fail_too_large()
-                    await asyncio.sleep(0)  # the kill, which cancels this task, takes effect here
-                    return
-                if not sink.put(piece, size):
-                    await sink.drained()
-                    self._last_event_at = clock()  # the engine was not silent, but held back
-            sink.end()
-        finally:
-            aclose = getattr(produced, "aclose", None)
-            if aclose is not None:
-                await aclose()
-
     def _fail_too_large(self) -> None:
         """Fail the attempt because its answer is too large. What was written before stays readable."""
-        limit_bytes = self._settings.max_output_bytes
+        limit = self._settings.max_output_bytes
         log.warning(
-            "the answer to request %s grew past LIFECYCLE_MAX_OUTPUT_BYTES=%d; its engine is killed",
-            self.rid,
-            limit_bytes,
+            "the answer to request %s grew past LIFECYCLE_MAX_OUTPUT_BYTES=%d; its engine is killed", self.rid, limit
         )
-        failure = OutputTooLarge(f"The answer grew past {limit_bytes} bytes, the limit; ask for a shorter one")
+        failure = OutputTooLarge(f"The answer grew past {limit} bytes, the limit; ask for a shorter one")
         self.fail(failure.error_type, failure.message, failure.detail)
-
-    def _note_first_event(self) -> None:
-        self._produced = True
-        self._on_first_event(self._loop.time() - self.began_at)
-
-    def _read(self, event: object) -> bytes:
-        """Return the JSON to write for an event that the engine yielded; its usage goes to the context instead.
-
-        It is empty when nothing is left to write. Raise TypeError for a value that is not an event.
-        """
-        produced, context = self._format.read(event), self.context
-        if produced.usage is not None and not self._is_translated:  # a translation notes the engine's own
-            context.usage = produced.usage
-        if produced.finish_reason is not None and not context.finish_reason:
-            context.finish_reason = produced.finish_reason
-        if produced.is_opening:
-            self.sink.openings += bool(produced.encoded)
-        elif not self._produced:
-            self._note_first_event()
-        if produced.encoded and not produced.has_content:
-            self._without_content += 1
-        if produced.item_ids:
-            self._item_ids.update(dict.fromkeys(produced.item_ids))
-        return produced.encoded
 
     def _must_move(self) -> bool:
         """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
         assert self._task is not None
-        if self._produced or self._outcome is not None or self.context.is_stopped or self._task.cancelled():
+        if self._output.has_begun or self._outcome is not None or self.context.is_stopped or self._task.cancelled():
             return False
         failure = self._task.exception()
         if isinstance(failure, Unavailable):
@@ -263,18 +200,16 @@ class Attempt:
             return failure_outcome(self.rid, failure)
         if self._task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
-        if self._format.is_one_event and not self.sink.has_content:
-            return CANCELLED if self.context.is_stopped else NO_ANSWER
-        return Outcome("completed", finish_reason=self.context.finish_reason or "stop")
+        return self._output.outcome()
 
     async def _report(self, outcome: Outcome) -> Ended | None:
         """Report the outcome to Redis. Return None when Redis does not answer for two leases."""
         retry_for_secs = 2 * self._settings.lease_secs
         try:
-            ended = await self.sink.finish(self._with_figures(outcome), retry_for_secs)
+            ended = await self.sink.finish(self._output.with_figures(outcome), retry_for_secs)
             if ended.what == "incomplete":
                 # Redis had confirmed tokens and lost them in a failover; no reader may be given a text with a gap.
-                ended = await self.sink.finish(self._with_figures(STREAM_LOST), retry_for_secs)
+                ended = await self.sink.finish(self._output.with_figures(STREAM_LOST), retry_for_secs)
             return ended
         except StoreUnavailable as failure:
             log.error(
@@ -284,15 +219,6 @@ class Attempt:
                 failure,
             )
             return None
-
-    def _with_figures(self, outcome: Outcome) -> Outcome:
-        """Return the outcome with the engine's usage, the number of its events with content, and its items."""
-        return outcome._replace(
-            usage=reported_usage(self.context),
-            content_events=max(0, self.sink.produced - self._without_content),
-            is_translated=self._is_translated,
-            item_ids=tuple(self._item_ids)[:_MAX_ITEM_IDS],
-        )
 
     def _on_cancel(self) -> None:
         """Enforce a stop after STOP_GRACE_SECS and a kill at once."""
@@ -343,9 +269,9 @@ class Attempt:
         if limit_secs <= 0:
             return
         now = self._loop.time()
-        remaining_secs = self._last_event_at + limit_secs - now
+        remaining_secs = self._output.last_event_at + limit_secs - now
         if remaining_secs < -_LATE_SECS:
-            self._last_event_at, remaining_secs = now - limit_secs, _LATE_SECS
+            self._output.last_event_at, remaining_secs = now - limit_secs, _LATE_SECS
         if remaining_secs > 0:
             self._schedule("inactivity", remaining_secs, self._watch_inactivity)
         elif not self.context.is_killed:

@@ -65,11 +65,8 @@ class EngineLoadError(SettingsError):
     """Raised when an engine cannot be found or used. The message is one line that says what to do."""
 
 
-async def close_engine(engine: Engine) -> None:
-    """Release what the engine holds between requests, by its `aclose()` if it has one.
-
-    Raise whatever the engine's `aclose()` raises.
-    """
-    aclose = getattr(engine, "aclose", None)
-    if aclose is not None:
-        await aclose()
+async def aclose(closable: object) -> None:
+    """Close an engine, or what it has returned, by its `aclose()` if it has one. Raise whatever that raises."""
+    close = getattr(closable, "aclose", None)
+    if close is not None:
+        await close()

@@ -12,7 +12,7 @@ from lifecycle.aio import tasks
 from lifecycle.errors import LifecycleError
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import check_declarations
-from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
+from lifecycle.execution.engine import Engine, EngineLoadError, aclose
 from lifecycle.execution.failures import location_of, message_of
 from lifecycle.execution.threaded import DaemonThread, as_async
 from lifecycle.settings import SettingsError
@@ -104,7 +104,7 @@ class HostedEngine:
         """
         engine = self._engine
         if engine is not None and (self._startup_began or getattr(engine, "startup", None) is None):
-            await close_engine(engine)
+            await aclose(engine)
 
 
 def interrupt_startup(frame: FrameType | None) -> None:

@@ -18,6 +18,7 @@ from lifecycle.replica.shard_lease import ShardLease
 from lifecycle.store.queues import TAKE_LIMIT
 from lifecycle.store.results import Run, Taken
 from lifecycle.store.transitions import Store
+from lifecycle.types import CancelMode
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class QueueConsumer:
         self._number = 0
         self._take: _Take | None = None  # of which no answer has come yet
         self._call: asyncio.Task[Taken] | None = None
+        self._cancels: dict[str, set[CancelMode]] = {}  # by request id, that came since the take was first sent
         lease.on_queued = self.ring
 
     def ring(self) -> None:
@@ -75,6 +77,14 @@ class QueueConsumer:
         self._rung = True
         self._due.set()
         self._preemption.wake()
+
+    def cancel(self, rid: str, mode: CancelMode) -> None:
+        """Note a cancel, which may come before the answer of the take that has started its request.
+
+        Without a take it is of no use: Redis tells every later take of the request that it is cancelled.
+        """
+        if self._take is not None:
+            self._cancels.setdefault(rid, set()).add(mode)
 
     async def run(self) -> None:
         """Take requests until cancelled. Errors of Redis are logged, and the take is repeated after a pause."""
@@ -164,7 +174,7 @@ class QueueConsumer:
                     if moved is None:
                         unplaced.append(run)
                         continue
-                self._running.launch(run, take.worker, moved)
+                self._running.launch(run, take.worker, moved, self._cancels.get(run.rid, set()))
         finally:
             self._slots.unreserve(reserved)
             if asks:
@@ -181,6 +191,7 @@ class QueueConsumer:
 
     def _next_take(self) -> _Take:
         self._number += 1
+        self._cancels.clear()
         self._models.append(self._models.pop(0))  # so that each model comes first in turn
         return _Take(self._lease.id, self._number, new_start_nonce())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ from lifecycle.types import CancelMode, ErrorType, Event
 
 log = logging.getLogger(__name__)
 
-_EARLY_CANCELS = 1000
 _ENDING_SECS = 1.0  # for the tasks of requests to end when they are cancelled
 _MOVED = ("requeued", "ended")  # outcomes of Store.requeue after which the request is not this worker's any more
 
@@ -42,7 +40,7 @@ class RunInProgress:
     """Describe one start of a request while its task handles it; it occupies one concurrency slot.
 
     - `run`: what was taken, by this worker as `worker`, the id under which the shard knew it
-    - `cancels`: the modes of the cancels that came since the request was taken; its attempt gets them
+    - `cancels`: the modes of the cancels that came since the take was sent; its attempt gets them
     - `attempt`: the attempt that was started; None before its engine runs and after it has ended
     - `task`: runs the engine until it has ended and Redis knows the outcome
     """
@@ -90,7 +88,6 @@ class RunningRequests:
         self._runs: dict[str, list[RunInProgress]] = {}
         # The latest attempts, until their engines end, by shard: a heartbeat reads their number in constant time.
         self._current: list[dict[str, Attempt]] = [{} for _ in range(store.settings.shards)]
-        self._early_cancels: OrderedDict[str, set[CancelMode]] = OrderedDict()  # of requests that do not run here yet
 
     def __contains__(self, rid: str) -> bool:
         """Return whether the request is handled here, with or without an attempt."""
@@ -121,13 +118,13 @@ class RunningRequests:
         """Return what the engine offers at the moment to the requests that are taken."""
         return Offer(is_resumable(self._engine), accepted_parameters(self._engine), offered_argument(self._engine))
 
-    def launch(self, run: Run, worker: str, moved: Attempt | None) -> None:
+    def launch(self, run: Run, worker: str, moved: Attempt | None, cancels: set[CancelMode]) -> None:
         """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
 
         The task releases the request's concurrency slot at its end. With `moved` it first moves that attempt's request
-        back to its queue, and gets its slot; else a slot has been occupied for it.
+        back to its queue, and gets its slot; else a slot has been occupied for it. `cancels` are of this start.
         """
-        progress = RunInProgress(run, worker, self._early_cancels.pop(run.rid, set()))
+        progress = RunInProgress(run, worker, cancels)
         self._runs.setdefault(run.rid, []).append(progress)
         if moved is not None:
             self._slots.reserve_next()
@@ -135,16 +132,8 @@ class RunningRequests:
         progress.task = asyncio.get_running_loop().create_task(handling, name=f"request {run.rid}")
 
     def cancel(self, rid: str, mode: CancelMode) -> None:
-        """Cancel each attempt of the request that runs or is about to run.
-
-        The message may come before the answer to the take that has started the request.
-        """
-        if rid not in self._runs:
-            self._early_cancels.setdefault(rid, set()).add(mode)
-            if len(self._early_cancels) > _EARLY_CANCELS:
-                self._early_cancels.popitem(last=False)
-            return
-        for progress in self._runs[rid]:
+        """Cancel each attempt of the request that runs or is about to run."""
+        for progress in self._runs.get(rid, ()):
             if progress.attempt is not None:
                 progress.attempt.cancel(mode)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.execution.context import EngineContext
-from lifecycle.execution.engine import Engine
+from lifecycle.execution.engine import Engine, aclose
 from lifecycle.execution.offered_endpoints import offered_endpoints
 from lifecycle.execution.reported_usage import reported_usage
 from lifecycle.formats.chunk_format import ChunkFormat
@@ -46,9 +46,7 @@ class TranslatedEngine:
                 for piece in self._translated(event, context):
                     yield piece
         finally:
-            aclose = getattr(produced, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await aclose(produced)
         if not context.is_killed:
             for event in translation.end(context.finish_reason or "stop", reported_usage(context)):
                 yield event

@@ -30,7 +30,6 @@ from lifecycle.store.connect import Connections
 from lifecycle.store.instructions import Instruction
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.pubsub import Message
-from lifecycle.store.results import PendingCancellation
 from lifecycle.store.server_info import warn_of_eviction
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import TokenWriter
@@ -91,7 +90,9 @@ class Worker:
         self._running = RunningRequests(
             self._store, self._engine, self._health, self._slots, self._lease, self._writer, self._served
         )
-        self._corrections = Corrections(self._store, self._lease, self._running)
+        corrections = Corrections(self._store, self._lease, self._running)
+        self.on_pending_cancellations, self.on_not_in_redis = corrections.cancel, corrections.abandon
+        self.on_data_lost, self.on_not_held_locally = corrections.report_ends, corrections.requeue
         self._tuner = ConcurrencyTuner(settings, self._slots, self._engine, self._running.current_attempts)
         self._consumers = [
             QueueConsumer(self._store, shard, self.models, lease, self._slots, self._running)
@@ -195,9 +196,7 @@ class Worker:
         finally:
             if await tasks.end((closing,), self.settings.kill_grace_secs):
                 self.unended.append("aclose()")
-        if not closing.done() or closing.cancelled():
-            return
-        failure = closing.exception()
+        failure = closing.exception() if closing.done() and not closing.cancelled() else None
         if failure is not None and self._failure is None:
             raise failure
         if failure is not None:
@@ -248,7 +247,9 @@ class Worker:
 
     def _on_message(self, message: Message) -> None:
         if message["type"] == "cancel":
-            self._running.cancel(message["rid"], CancelMode(message["mode"]))
+            rid, mode = message["rid"], CancelMode(message["mode"])
+            self._running.cancel(rid, mode)
+            self._consumers[self._store.keys.shard_of(rid)].cancel(rid, mode)
         elif message["type"] == "instruction":
             self._lease.hurry()
         elif message["type"] == "bell":
@@ -305,22 +306,6 @@ class Worker:
             "concurrency": self._slots.size,
             "stuck": self._running.stuck,
         } | self._health.about()
-
-    async def on_pending_cancellations(self, cancellations: Sequence[PendingCancellation]) -> None:
-        """Cancel what runs here, and confirm the cancels of requests that do not."""
-        await self._corrections.cancel(cancellations)
-
-    async def on_not_in_redis(self, rids: Sequence[str]) -> None:
-        """Abandon requests that Redis does not count as this worker's."""
-        await self._corrections.abandon(rids)
-
-    async def on_data_lost(self, shard: int) -> None:
-        """Let the writer check the streams before it appends, and report ends again that Redis may have lost."""
-        await self._corrections.report_ends(shard)
-
-    async def on_not_held_locally(self, rids: Sequence[str]) -> None:
-        """Requeue requests that Redis counts as this worker's although they do not run here."""
-        await self._corrections.requeue(rids)
 
     def on_instruction(self, instruction: Instruction) -> None:
         """Drain, pause or resume, as an operator wants it."""

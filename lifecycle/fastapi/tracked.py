@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lifecycle.application.tracked_attempt import Source, close_source
+from lifecycle.application.tracked_attempt import Source
 from lifecycle.application.tracker import Tracker
 from lifecycle.errors import (
     Conflict,
@@ -22,6 +22,7 @@ from lifecycle.errors import (
     ParentNotFound,
     Unavailable,
 )
+from lifecycle.execution.engine import aclose
 from lifecycle.fastapi.connected import Connected, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
@@ -100,7 +101,7 @@ class TrackedCall:
                     return
             raise ParentNotFound(f"The parent {parent!r} is unknown; its record may have expired")
         except BaseException:
-            await close_source(source)
+            await aclose(source)
             raise
 
 

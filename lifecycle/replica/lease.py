@@ -91,7 +91,11 @@ class Lease:
 
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this replica."""
-        return self.ids[self._store.keys.shard_of(rid)]
+        return self.shard_for(rid).id
+
+    def shard_for(self, rid: str) -> ShardLease:
+        """Return the lease in the shard of a request."""
+        return self.shards[self._store.keys.shard_of(rid)]
 
     async def join(self, retry_for_secs: float) -> None:
         """Join the cluster, repeatedly for at most `retry_for_secs`. A shard that is away is joined later.

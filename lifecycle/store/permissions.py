@@ -6,7 +6,7 @@ changed later, each script refuses to begin (`lua/include/commands.lua`), and th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 from lifecycle.encoding import encode_json
@@ -22,7 +22,15 @@ _OUTSIDE_OF_SCRIPTS = {
     Role.FRONTEND: ("HSCAN", "SSUBSCRIBE", "SUBSCRIBE", "ZREVRANGE"),
     Role.WORKER: ("HSCAN", "PUBLISH", "SUBSCRIBE"),
 }
-_OF_OPERATORS = ("cancel", "configure", "history", "instruct", "list", "read", "timeline")  # scripts
+_OF_OPERATORS = {  # scripts, each with a command of operators that runs it
+    "cancel": "cancel",
+    "configure": "settings",
+    "history": "tail",
+    "instruct": "replicas",
+    "list": "ps",
+    "read": "why",
+    "timeline": "why",
+}
 
 
 @cache
@@ -44,6 +52,16 @@ def operators_commands() -> tuple[str, ...]:
     """Return the commands that an operator's commands, such as `lifecycle cancel`, cannot do without."""
     sources = [script_loader.load(name).source for name in _OF_OPERATORS]
     return tuple(sorted({command for source in sources for command in script_loader.commands_of(source)}))
+
+
+def operators_without(commands: Collection[str]) -> list[str]:
+    """Return which of an operator's commands do not work without these of Redis, such as `'lifecycle ps'`."""
+    lacking = {
+        f"'lifecycle {name}'"
+        for script, name in _OF_OPERATORS.items()
+        if not set(script_loader.commands_of(script_loader.load(script).source)).isdisjoint(commands)
+    }
+    return sorted(lacking)
 
 
 async def find_forbidden(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -329,7 +330,7 @@ class RosterEntry(_Entry):
 
     @cached_property
     def replica(self) -> Replica:
-        """Return the replica without its inflight requests; `about` is decoded once."""
+        """Return the replica without its inflight requests; `about` is decoded once, and nobody can change it."""
         about = orjson.loads(self.about)
         return Replica(
             id=self.id,
@@ -344,11 +345,11 @@ class RosterEntry(_Entry):
             concurrency=about.get("concurrency"),
             url=about.get("url"),
             error=about.get("error") or None,
-            endpoints=about.get("endpoints") or {},
+            endpoints=MappingProxyType(about.get("endpoints") or {}),
             stuck=about.get("stuck", 0),
             reasserting=tuple(about.get("reasserting", ())),
-            counted=about.get("counted", {}),
-            unreplicated=about.get("unreplicated", {}),
+            counted=MappingProxyType(about.get("counted", {})),
+            unreplicated=MappingProxyType(about.get("unreplicated", {})),
         )
 
 

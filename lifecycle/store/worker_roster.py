@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
@@ -21,7 +22,7 @@ NATIVE_ONLY = "native:"
 """Begins a need that no translation meets; the name of the parameter follows."""
 
 
-COMPLETIONS = {Endpoint.CHAT_COMPLETIONS.value: NATIVE, Endpoint.COMPLETIONS.value: NATIVE}
+COMPLETIONS = MappingProxyType({Endpoint.CHAT_COMPLETIONS.value: NATIVE, Endpoint.COMPLETIONS.value: NATIVE})
 """The endpoints of a worker that announces none."""
 
 
@@ -55,11 +56,11 @@ class LivingWorker(NamedTuple):
     state: str
     models: frozenset[str]
     accepts: frozenset[str]
-    endpoints: dict[str, str]  # those that it offers: NATIVE or TRANSLATED
+    endpoints: Mapping[str, str]  # those that it offers: NATIVE or TRANSLATED
     error: str
     probe_in_secs: float
     started_at: float
-    max_model_len: dict[str, int]  # by model, where the engine tells it
+    max_model_len: Mapping[str, int]  # by model, where the engine tells it
     concurrency: int = 0  # how many requests it runs at a time
 
     @property
@@ -121,11 +122,11 @@ def _worker_of(entry: RosterEntry, lease_secs: float) -> LivingWorker:
         state=about.get("state", ReplicaState.READY),
         models=frozenset(about.get("models", ())),
         accepts=frozenset(about.get("accepts") or ()),
-        endpoints=about.get("endpoints", COMPLETIONS),
+        endpoints=MappingProxyType(about.get("endpoints", COMPLETIONS)),
         error=about.get("error") or "",
         probe_in_secs=max(0.0, about.get("probe_in_secs", 0.0) - age_secs),
         started_at=about.get("started_at", 0.0),
-        max_model_len=about.get("max_model_len") or {},
+        max_model_len=MappingProxyType(about.get("max_model_len") or {}),
         concurrency=about.get("concurrency") or 0,
     )
 

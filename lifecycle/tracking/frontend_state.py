@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lifecycle.replica.shard_lease import ShardLease
+from lifecycle.replica.lease import Lease
 
 
 @dataclass(slots=True)
 class FrontendState:
-    """Identify one frontend. `Membership` sets the leases; the others only read them."""
+    """Identify one frontend. `Membership` sets the lease; the others only read it."""
 
     url: str = ""
     id: str = ""
-    shard_of: Callable[[str], int] = field(default=lambda _: 0)
-    leases: Sequence[ShardLease] = ()  # by shard
+    lease: Lease | None = None
     draining: bool = False  # no more requests are admitted
     has_left: bool = False  # the shards judge what it held
     renew: Callable[[], None] = field(default=lambda: None)  # the leases at once, as Redis has refused a command
@@ -29,8 +28,8 @@ class FrontendState:
 
     def is_forbidden(self, rid: str) -> bool:
         """Return whether the access rules of Redis forbid commands in the shard of a request."""
-        return bool(self.leases and self.leases[self.shard_of(rid)].forbidden)
+        return self.lease is not None and bool(self.lease.shard_for(rid).forbidden)
 
     def id_for(self, rid: str) -> str:
         """Return the id under which the shard of a request knows this frontend."""
-        return self.leases[self.shard_of(rid)].id if self.leases else self.id
+        return self.id if self.lease is None else self.lease.id_for(rid)

@@ -53,7 +53,7 @@ class Membership:
         self._pushes = PushDispatcher(state, readers, owned)
         self._reaper = Reaper(self._store)
         self.lease = Lease(self._store, Role.FRONTEND, self, on_sweep_due=self._reaper.sweep_soon)
-        state.id, state.leases, state.renew = self.lease.id, self.lease.shards, self.lease.hurry
+        state.id, state.lease, state.renew = self.lease.id, self.lease, self.lease.hurry
         local_runs.begin(connections, self.lease)
         self._inboxes = [
             Inbox(

@@ -21,6 +21,7 @@ from lifecycle.tracking.connection import ConnectionStatus
 from lifecycle.tracking.frontend_state import FrontendState
 
 _REMEMBERED = 10_000
+_OVER = ("terminal", "unknown")  # what becomes of a request whose readers need not be known any more
 _HEARTBEATS = 2  # in which every frontend has found that Redis has lost data
 
 
@@ -46,35 +47,33 @@ class ReaderReports:
         Repeated until Redis answers. Raise StoreUnavailable when it has not answered for a lease and the lease here has
         expired meanwhile, or this frontend drains or has left.
         """
-        rid, own, settings = feed.rid, self._state.id_for(feed.rid), self._store.settings
+        rid, own, closed = feed.rid, self._state.id_for(feed.rid), _Closed(status, admitting)
         while True:
             try:
                 async with feed.attach_lock:
-                    disconnection = await self._store.disconnect(
-                        rid,
-                        own,
-                        feed.http_readers,
-                        status.value,
-                        admitting=admitting,
-                        retry_for_secs=settings.lease_secs,
-                    )
+                    disconnection = await self._tell(rid, own, feed.http_readers, closed)
                 break
             except StoreUnavailable:
                 state = self._state
                 if state.draining or state.has_left or state.id_for(rid) != own:
                     raise
-            await asyncio.sleep(settings.heartbeat_secs)
-        if disconnection.what in ("terminal", "unknown"):
-            self._closed.pop(rid, None)
-        else:
-            self._remember(rid, _Closed(status, admitting))
+            await asyncio.sleep(self._store.settings.heartbeat_secs)
+        if disconnection.what not in _OVER:
+            self._closed[rid] = closed
+            self._closed.move_to_end(rid)
+            if len(self._closed) > _REMEMBERED:
+                self._closed.popitem(last=False)
         return disconnection
 
-    def _remember(self, rid: str, closed: _Closed) -> None:
-        self._closed[rid] = closed
-        self._closed.move_to_end(rid)
-        if len(self._closed) > _REMEMBERED:
-            self._closed.popitem(last=False)
+    async def _tell(self, rid: str, own: str, readers: int, closed: _Closed) -> Disconnection:
+        """Tell Redis how many readers are left, as the frontend `own`, and forget a request that is over."""
+        status, admitting = closed
+        disconnection = await self._store.disconnect(
+            rid, own, readers, status.value, admitting=admitting, retry_for_secs=self._store.settings.lease_secs
+        )
+        if disconnection.what in _OVER:
+            self.forget(rid)
+        return disconnection
 
     def forget(self, rid: str) -> None:
         """Forget a request that has ended."""
@@ -111,15 +110,5 @@ class ReaderReports:
 
     async def _closed_again(self, rid: str) -> None:
         closed, feed = self._closed.get(rid), self._feeds.get(rid)
-        if closed is None or (feed is not None and feed.http_readers):
-            return
-        disconnection = await self._store.disconnect(
-            rid,
-            self._state.id_for(rid),
-            0,
-            closed.status.value,
-            admitting=closed.admitting,
-            retry_for_secs=self._store.settings.lease_secs,
-        )
-        if disconnection.what in ("terminal", "unknown"):
-            self.forget(rid)
+        if closed is not None and (feed is None or not feed.http_readers):
+            await self._tell(rid, self._state.id_for(rid), 0, closed)

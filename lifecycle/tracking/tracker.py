@@ -59,7 +59,7 @@ class Tracker:
         self.store = connections.store
         self.metrics = metrics
         self._connections = connections
-        self._state = FrontendState(url, shard_of=connections.store.keys.shard_of)
+        self._state = FrontendState(url)
         self._background = BackgroundTasks()
         self._models = ModelRegistry(self.store)
         self.readers = Readers(self.store, self._state, self._background.spawn)

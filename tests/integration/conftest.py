@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from tests.upstream import BOUND_SECS, Script, Upstream
-from worker.engines import close_engine
+from worker.engines import aclose
 from worker.engines.openai import OpenAIEngine
 
 
@@ -29,7 +29,7 @@ async def serve() -> AsyncIterator[Callable[[Script], Awaitable[tuple[Upstream, 
 
     yield start
     for server, engine in running:
-        await close_engine(engine)
+        await aclose(engine)
         server.close()
     gc.collect()  # what an abandoned generator would leave shows up now
     async with asyncio.timeout(BOUND_SECS):

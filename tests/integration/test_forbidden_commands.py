@@ -8,19 +8,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
+from lifecycle.cli.doctor.command import examine
+from lifecycle.cli.doctor.finding import Level
 from lifecycle.errors import StoreUnavailable
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings
 from lifecycle.store.connect import open_store
+from lifecycle.store.permissions import needed_commands
 from lifecycle.store.results import ExpiredReplica, Taken
 from lifecycle.store.transitions import Store
 from lifecycle.store.webhooks import ClaimedWebhooks
 from lifecycle.types import CancelMode, Role
 from tests.admitting import admit
+from tests.joining import join
 from tests.servers import ask
 
 
@@ -112,6 +116,34 @@ def test_a_replica_does_not_start_without_a_command_that_it_needs(server: Embedd
         ended.stderr,
     )
     assert ask(server, "DBSIZE") == 0, "nothing was written"
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_doctor_only_warns_of_what_the_user_of_a_replica_lacks(server: EmbeddedRedis, role: Role) -> None:
+    async with open_store(Settings(redis_url=server.url)) as store:
+        await join(store, "w0", Role.WORKER, {}, ["m"])
+        _be_a_user(server, needed_commands(role))
+        found = [each for each in await examine(store) if each.check == "permissions" and each.level is not Level.OK]
+    assert {finding.level for finding in found} == {Level.WARN}
+    said = [finding.message for finding in found]
+    assert [text for text in said if "'hvals'" in text and "cluster" in text]
+    assert [text for text in said if "'scan'" in text and "keys" in text]
+    assert (role is Role.WORKER) == any("ZREVRANGEBYSCORE" in text and "'lifecycle ps'" in text for text in said)
+    assert all("deploy/redis/users.acl" in finding.advice for finding in found)
+
+
+async def test_doctor_fails_where_neither_a_replica_nor_an_operator_has_its_commands(server: EmbeddedRedis) -> None:
+    _be_a_user(server, [command for command in needed_commands(Role.FRONTEND) if command != "XADD"])
+    async with open_store(Settings(redis_url=server.url)) as store:
+        found = [finding for finding in await examine(store) if finding.check == "permissions"]
+    assert {finding.level for finding in found} == {Level.FAIL}
+    assert "XADD" in found[0].message
+
+
+def _be_a_user(server: EmbeddedRedis, commands: Iterable[str]) -> None:
+    """Allow the user of this test's connections these commands, and those that every user needs."""
+    allowed = ["eval", "evalsha", "info", "ping", "time", *commands]
+    ask(server, "ACL", "SETUSER", "default", "-@all", "+acl", *(f"+{command.lower()}" for command in allowed))
 
 
 async def _claim(store: Store) -> ClaimedWebhooks:

@@ -68,6 +68,11 @@ async def is_ready(edge: EdgeServer) -> bool:
     return (await edge.http.get("/ready")).status_code == 200 and not await is_refused(edge)
 
 
+async def has_cluster_series(edge: EdgeServer) -> bool:
+    """Return whether the frontend exports the cluster's series, without which an alert fires."""
+    return "lifecycle_cluster_snapshot_age_seconds" in (await edge.http.get("/metrics")).text
+
+
 async def examined(store: Store) -> str:
     """Return what doctor says about permissions."""
     found = [finding for finding in await examine(store) if finding.check == "permissions"]
@@ -97,6 +102,7 @@ async def test_every_client_has_an_end(command: str) -> None:
             errors = {end["error_type"] if end else "" for end in ends}
             assert errors <= {"unavailable", "worker_lost", "frontend_lost"}
             assert await is_told(edge, command), "still"
+            assert not await has_cluster_series(edge)
             said = await examined(store)
             assert command in said.upper(), said
             await asyncio.sleep(LEASE_SECS)  # it lasts
@@ -146,6 +152,7 @@ async def test_memory_that_is_full_is_told() -> None:
                 ask(server, "CONFIG", "SET", "maxmemory", "1")
                 ready = await edge.http.get("/ready")
                 assert (ready.status_code, "memory" in ready.json()["reason"]) == (503, True)
+                assert await has_cluster_series(edge), "what runs goes on"
                 await wait_until(lambda: is_refused(edge), what="a call that is refused")
                 assert [found.level for found in await examine(store) if found.check == "memory"] == ["fail"]
                 await stream.read_tokens(5)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import lifecycle
@@ -195,6 +197,17 @@ async def test_both_return_the_same(cluster: Cluster) -> None:
         assert (await redis.inflight()).total == (await http.inflight()).total == 0
         shown = [{r.id: (r.role, r.models, r.url) for r in await client.replicas()} for client in (redis, http)]
         assert shown[0] == shown[1]
+
+
+async def test_a_submitted_call_has_a_usage_chunk_over_http_if_it_asks_for_one(cluster: Cluster) -> None:
+    call = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
+    url = f"{cluster.frontends[0].url}/v1/requests"
+    async with connect(cluster.settings) as tracker, httpx.AsyncClient(timeout=30) as client:
+        for options in (None, "nonsense", {}, {"include_usage": False}, {"include_usage": True}):
+            async with await tracker.submit({**call, "stream_options": options}) as run:
+                answer = await client.get(f"{url}/{run.id}/stream")
+            figures = re.findall(r'"completion_tokens":(\d+)', answer.text)
+            assert figures == (["3"] if options == {"include_usage": True} else [])
 
 
 async def test_a_stream_over_http_goes_on_at_another_frontend(settings: Settings, tmp_path: Path) -> None:

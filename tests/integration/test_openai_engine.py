@@ -28,7 +28,7 @@ from tests.upstream import (
     text_chunk,
     within_bound,
 )
-from worker.engines import close_engine
+from worker.engines import aclose
 from worker.engines.openai import OpenAIEngine
 from worker.engines.upstream_errors import KEY_REFUSED
 
@@ -108,7 +108,7 @@ async def test_credentials_in_the_url_are_sent_as_basic_authentication(serve: Se
     await collect(engine)
     assert upstream.exchanges[0].headers["authorization"] == "Basic Ym9iOmh1bnRlcjI="
     assert upstream.exchanges[0].path == "/v1/chat/completions?version=1"
-    await close_engine(engine)
+    await aclose(engine)
 
 
 async def test_a_bare_host_gets_the_usual_path(serve: Serve) -> None:
@@ -117,7 +117,7 @@ async def test_a_bare_host_gets_the_usual_path(serve: Serve) -> None:
     assert await collect(engine) == ["x"]
     assert upstream.exchanges[0].path == "/v1/chat/completions"
     assert "authorization" not in upstream.exchanges[0].headers
-    await close_engine(engine)
+    await aclose(engine)
 
 
 async def test_an_answer_may_be_cut_anywhere(serve: Serve) -> None:
@@ -192,7 +192,7 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
 async def test_an_engine_can_be_used_after_it_was_closed(serve: Serve) -> None:
     upstream, engine = await serve(playing(chunk("x"), DONE))
     await collect(engine)
-    await close_engine(engine)
+    await aclose(engine)
     assert await collect(engine) == ["x"]
     assert upstream.connections == 2
 
@@ -226,7 +226,7 @@ async def test_an_upstream_that_is_away_is_not_healthy() -> None:
     with pytest.raises(NotConnected, match="cannot connect to the upstream"):
         await engine.health()
     assert max_model_lens(engine, ["a"]) == {}
-    await close_engine(engine)
+    await aclose(engine)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.upstream import (
     playing,
     within_bound,
 )
-from worker.engines import close_engine
+from worker.engines import aclose
 from worker.engines.completion_parser import NO_CHOICES
 from worker.engines.openai import OpenAIEngine
 from worker.engines.sse import MAX_EVENT_BYTES
@@ -107,7 +107,7 @@ async def test_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
     assert raised.message == "cannot connect to the upstream"
     assert f"127.0.0.1:{port}" in caplog.text
     assert "hunter2" not in caplog.text
-    await close_engine(engine)
+    await aclose(engine)
 
 
 async def test_an_upstream_that_hangs_up_before_it_answers(serve: Serve) -> None:

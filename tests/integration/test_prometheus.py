@@ -14,9 +14,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.local.redis_process import free_port
 from lifecycle.settings import Settings
 from tests.cluster import ROOT, Cluster, running
+from tests.servers import ask
 from tests.sse import chat, post
 from tests.waiting import wait_until
 
@@ -79,6 +81,24 @@ async def scraping(cluster: Cluster) -> AsyncIterator[Prometheus]:
             process.terminate()
         async with asyncio.timeout(20):
             await process.wait()
+
+
+async def test_an_alert_fires_when_redis_forbids_one_command(settings: Settings, tmp_path: Path) -> None:
+    with EmbeddedRedis(port=0) as server:
+        settings = settings.model_copy(update={"redis_url": server.url})
+        async with running(settings, tmp_path, frontends=2, workers=0) as cluster, scraping(cluster) as prometheus:
+
+            async def alerts() -> list[float]:
+                return await prometheus.values('ALERTS{alertname="LifecycleRedisAway"}')
+
+            async def are_told(number: int) -> bool:
+                return await alerts() == [1.0] * number
+
+            await wait_until(lambda: are_told(0), timeout=20, what="two frontends that have Redis")
+            ask(server, "ACL", "SETUSER", "default", "-xadd")
+            await wait_until(lambda: are_told(2), timeout=20, what="an alert for each frontend")
+            ask(server, "ACL", "SETUSER", "default", "+xadd")
+            await wait_until(lambda: are_told(0), timeout=20, what="no alert any more")
 
 
 async def test_the_rules_are_taken_and_every_panel_has_something_to_show(settings: Settings, tmp_path: Path) -> None:

@@ -195,6 +195,20 @@ async def test_a_cancel_that_overtakes_the_reply_to_the_take_is_heard(
         await _until(world, "cancelled")
 
 
+async def test_a_cancel_that_no_take_can_have_started_is_not_kept(settings: Settings, world: World) -> None:
+    """A later request under the same id must not be cancelled by it."""
+    async with serving(settings, two_words) as worker:
+        await wait_until(lambda: not worker._consumers[0]._due.is_set(), what="a worker that waits for a bell")
+        worker._on_message({"type": "cancel", "rid": "r", "mode": "kill"})
+        await world.admit()
+        await wait_until(lambda: _has_ended(world), what="the end of the request")
+    assert await _status(world) == "completed"
+
+
+async def _has_ended(world: World) -> bool:
+    return (await world.record("r")).status.terminal
+
+
 async def test_one_worker_serves_several_models(settings: Settings, make_store: MakeStore) -> None:
     async def named(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
         yield f"for {request['model']}"

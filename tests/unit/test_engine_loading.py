@@ -11,7 +11,7 @@ import pytest
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.threaded import as_async
 from lifecycle.settings import load
-from worker.engines import EngineLoadError, close_engine, load_engine
+from worker.engines import EngineLoadError, aclose, load_engine
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
 
@@ -172,7 +172,7 @@ async def test_loads_what_can_be_an_engine(spec: str, said: str) -> None:
     engine = load_engine(spec, load())
     assert sys.modules["worker"] is product
     assert [event async for event in as_async(engine)({}, EngineContext("r"))] == [said]
-    await close_engine(engine)
+    await aclose(engine)
 
 
 @pytest.mark.parametrize(

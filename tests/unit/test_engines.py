@@ -15,7 +15,7 @@ from lifecycle.execution.engine import Engine
 from lifecycle.execution.threaded import as_async
 from lifecycle.settings import SettingsError, load
 from lifecycle.types import Event
-from worker.engines import EngineLoadError, close_engine
+from worker.engines import EngineLoadError, aclose
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
 from worker.engines.upstream import Upstream
@@ -199,5 +199,5 @@ async def test_closing_an_engine_that_holds_nothing_is_fine() -> None:
     async def generate(request: dict[str, Any], context: EngineContext) -> AsyncIterator[str]:
         yield "x"
 
-    await close_engine(generate)
-    await close_engine(OpenAIEngine("http://127.0.0.1:1"))
+    await aclose(generate)
+    await aclose(OpenAIEngine("http://127.0.0.1:1"))

@@ -15,6 +15,7 @@ from lifecycle.cli.doctor.cluster import check_cluster
 from lifecycle.cli.output import Cell
 from lifecycle.queries import cluster
 from lifecycle.records import Replica
+from lifecycle.store.worker_roster import COMPLETIONS, workers_of
 from lifecycle.telemetry.metrics import Metrics
 from lifecycle.types import ReplicaState, Role
 from tests.joining import join
@@ -39,6 +40,17 @@ async def test_the_error_of_an_unhealthy_worker_is_in_the_listing_until_it_has_r
     assert (sick.to_json()["state"], sick.to_json()["error"]) == ("unhealthy", REFUSED)
     await _announce(world, "w0", ReplicaState.READY, error="")
     assert "error" not in (await _replica(world, "w0")).to_json()
+
+
+async def test_nobody_can_change_what_the_process_knows_of_a_replica(world: World) -> None:
+    about = {"endpoints": {"rerank": "native"}, "max_model_len": {MODEL: 7}}
+    await _announce(world, "w0", ReplicaState.READY, **about, counted={"lost": 1}, unreplicated={"cancel": 2})
+    replica = await _replica(world, "w0")
+    [worker] = [each for each in workers_of(await world.store.roster(), 1.0) if each.id == "w0"]
+    known = (replica.endpoints, replica.counted, replica.unreplicated, worker.endpoints, worker.max_model_len)
+    for shared in (*known, COMPLETIONS):
+        with pytest.raises(TypeError):
+            shared["rerank"] = 0  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

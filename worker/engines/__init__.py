@@ -7,12 +7,12 @@ from functools import partial
 
 from lifecycle.errors import EngineError
 from lifecycle.execution.declarations import as_engine
-from lifecycle.execution.engine import Engine, EngineLoadError, close_engine
+from lifecycle.execution.engine import Engine, EngineLoadError, aclose
 from lifecycle.settings import Settings
 from worker.engines.echo import EchoEngine
 from worker.engines.user_module import UserModule
 
-__all__ = ["Engine", "EngineError", "EngineLoadError", "close_engine", "find_engine", "load_engine"]
+__all__ = ["Engine", "EngineError", "EngineLoadError", "aclose", "find_engine", "load_engine"]
 
 
 def load_engine(spec: str, settings: Settings) -> Engine:

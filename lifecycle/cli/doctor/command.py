@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lifecycle.cli import output
-from lifecycle.cli.doctor.finding import Finding, Level, fail
+from lifecycle.cli.doctor.finding import Finding, Level
 from lifecycle.cli.flags import OPERATOR, with_settings
 from lifecycle.cli.options import Json
 from lifecycle.errors import StoreForbidden
@@ -49,26 +49,29 @@ def doctor(
 
 
 async def examine(store: Store) -> list[Finding]:
-    """Run all checks and return their findings. A check that needs a forbidden command ends with a finding about it.
+    """Run all checks and return their findings. One that needs a forbidden command ends with a finding about it.
 
     Raises StoreUnavailable when Redis is out of reach.
     """
     from lifecycle.cli.doctor.cluster import check_cluster
     from lifecycle.cli.doctor.keys import check_keys
-    from lifecycle.cli.doctor.permissions import check_permissions
+    from lifecycle.cli.doctor.permissions import check_permissions, incomplete
     from lifecycle.cli.doctor.redis_server import check_server
     from lifecycle.cli.doctor.requests import check_requests
-    from lifecycle.store.permissions import how_to_allow
 
-    checks = (check_server, check_permissions, check_cluster, check_requests, check_keys)
+    checks = {
+        "server": check_server,
+        "permissions": check_permissions,
+        "cluster": check_cluster,
+        "requests": check_requests,
+        "keys": check_keys,
+    }
     findings: list[Finding] = []
-    for check in checks:
+    for name, check in checks.items():
         try:
             findings += await check(store)
         except StoreForbidden as failure:
-            findings.append(
-                fail("permissions", f"a check is not complete: {failure.message}", how_to_allow(failure.commands))
-            )
+            findings.append(await incomplete(store, name, failure))
     return findings
 
 
