@@ -14,7 +14,7 @@ import asyncio
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio import Redis
@@ -25,6 +25,18 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from lifecycle.aio.watchdog import Watchdog
 
 Reply = asyncio.Future[Any]
+
+
+class Receiver(Protocol):
+    """Gets the reply to a command: a future, or several of them."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, value: Any, /) -> None: ...
+
+    def set_exception(self, failure: BaseException, /) -> None: ...
+
+
 _INCOMPLETE = object()  # the parser has no complete reply yet
 
 
@@ -86,11 +98,11 @@ class Link(_Wire):
         connection: Any,
         timeout_secs: float,
         on_idle: Callable[[], None],
-        on_lost: Callable[[Exception, Sequence[Reply]], None],
+        on_lost: Callable[[Exception, Sequence[Receiver]], None],
     ) -> None:
         """`connection` is from `connected()`, and `timeout_secs` is how long each reply may take."""
         super().__init__(connection)
-        self._awaited: deque[Reply] = deque()
+        self._awaited: deque[Receiver] = deque()
         self._on_idle = on_idle
         self._on_lost = on_lost
         self._watchdog = Watchdog(timeout_secs, self._on_silent)
@@ -105,13 +117,13 @@ class Link(_Wire):
         """Return whether a reply is outstanding."""
         return bool(self._awaited)
 
-    def send(self, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+    def send(self, commands: Sequence[bytes], replies: Sequence[Receiver]) -> None:
         """Send packed commands as one pipeline. A future that was cancelled meanwhile gets no result."""
         self._awaited.extend(replies)
         self._watchdog.begin()
         self._write(commands[0] if len(commands) == 1 else b"".join(commands))
 
-    def close(self) -> Sequence[Reply]:
+    def close(self) -> Sequence[Receiver]:
         """Close the connection and return the futures of the replies that will not come."""
         self._watchdog.close()
         unanswered, self._awaited = self._awaited, deque()

@@ -6,23 +6,25 @@ one reply for each. A caller sends its own arguments and gets a list with its ow
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
 
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
-from lifecycle.store.link import Reply
+from lifecycle.store.link import Receiver
 from lifecycle.store.redis_errors import unavailable
 
 MERGED = frozenset({"admit", "finish"})
 """The scripts whose calls are merged."""
 
-CALLS_LIMIT = 16  # of one merged call, which keeps Redis busy for about a millisecond at most
+CALLS_LIMIT = 16  # of one merged call, which keeps Redis busy for about a millisecond
 BYTES_LIMIT = 64 * 1024  # from which on no further call is added to it
 
 _COMMON_ARGUMENTS = 5  # EVALSHA, the SHA-1, the number of keys, the prefix and the clock's shift
+_HEADS = 4096  # that are remembered
 
 Split = Callable[[Any, int], Sequence[Any]]
 
@@ -31,15 +33,15 @@ class Call(NamedTuple):
     """A command that waits to be sent. `head` is what it has in common with those that it can be merged with."""
 
     command: bytes
-    reply: Reply
+    reply: Receiver
     head: bytes = b""  # empty for a command that is not merged
     arguments: int = 0  # how many follow the head
 
     @classmethod
-    def of(cls, args: tuple[Any, ...], reply: Reply) -> Call:
+    def of(cls, args: tuple[Any, ...], reply: Receiver) -> Call:
         """Return the call of a command whose reply `reply` gets."""
         if args[0] == "EVALSHA" and args[1] in _merged_shas():
-            return cls(pack(args), reply, _head(args[:_COMMON_ARGUMENTS]), len(args) - _COMMON_ARGUMENTS)
+            return cls(pack(args), reply, _head(args[1], args[3], str(args[4])), len(args) - _COMMON_ARGUMENTS)
         return cls(pack(args), reply)
 
     @property
@@ -71,7 +73,11 @@ def merge(calls: Sequence[Call], split: Split) -> list[Call]:
 
 def values_of(value: Any, calls: int) -> Sequence[Any]:
     """Return the values for the merged calls: a list of one reply for each, or the error that all of them get."""
-    return [[reply] for reply in value] if isinstance(value, list) else [value] * calls
+    if not isinstance(value, list):
+        return [value] * calls
+    if len(value) != calls:
+        return [ResponseError(f"Redis answered {calls} merged calls with {len(value)} replies")] * calls
+    return [[reply] for reply in value]
 
 
 def only_reply(replies: Sequence[Any]) -> Any:
@@ -83,23 +89,31 @@ def only_reply(replies: Sequence[Any]) -> Any:
 
 
 def _merged(group: Sequence[Call], split: Split) -> Call:
-    reply: Reply = asyncio.get_running_loop().create_future()
-    reply.add_done_callback(partial(_answer, [call.reply for call in group], split))
     count = _COMMON_ARGUMENTS + sum(call.arguments for call in group)
-    return Call(b"".join((b"*%d\r\n" % count, group[0].head, *(call.block for call in group))), reply)
+    command = b"".join((b"*%d\r\n" % count, group[0].head, *(call.block for call in group)))
+    return Call(command, _Replies([call.reply for call in group], split))
 
 
-def _answer(replies: Sequence[Reply], split: Split, merged: Reply) -> None:
-    """Pass on what has become of a merged call to the callers that still wait."""
-    failure = merged.exception()
-    values = [None] * len(replies) if failure else split(merged.result(), len(replies))
-    for reply, value in zip(replies, values, strict=True):
-        if reply.done():
-            continue
-        if failure is not None:
-            reply.set_exception(failure)
-        else:
-            reply.set_result(value)
+class _Replies:
+    """Passes on what has become of a merged call to the callers that still wait."""
+
+    def __init__(self, replies: Sequence[Receiver], split: Split) -> None:
+        self._replies = replies
+        self._split = split
+
+    def done(self) -> bool:
+        return all(reply.done() for reply in self._replies)
+
+    def set_result(self, value: Any, /) -> None:
+        values = self._split(value, len(self._replies))
+        for reply, own in zip(self._replies, values, strict=True):
+            if not reply.done():
+                reply.set_result(own)
+
+    def set_exception(self, failure: BaseException, /) -> None:
+        for reply in self._replies:
+            if not reply.done():
+                reply.set_exception(failure)
 
 
 @cache
@@ -107,7 +121,7 @@ def _merged_shas() -> frozenset[str]:
     return frozenset(script_loader.load(name).sha for name in MERGED)
 
 
-@cache
-def _head(common: tuple[Any, ...]) -> bytes:
-    """Return packed arguments without the line that says how many there are."""
-    return pack(common).partition(b"\n")[2]
+@lru_cache(_HEADS)
+def _head(sha: str, prefix: str, shift: str) -> bytes:
+    """Return the packed arguments that calls have in common, without the line that says how many there are."""
+    return pack(("EVALSHA", sha, 1, prefix, shift)).partition(b"\n")[2]

@@ -31,7 +31,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
 from lifecycle.store.command_keys import key_of
-from lifecycle.store.link import Link, Reply, connected
+from lifecycle.store.link import Link, Receiver, Reply, connected
 from lifecycle.store.merged_calls import Call, merge, values_of
 from lifecycle.store.password_file import NO_PASSWORD_FILES, PasswordFiles, use_password_file
 from lifecycle.store.redis_errors import unavailable
@@ -212,7 +212,7 @@ class Commands:
             sent = merge(calls, self._split)
             self._send(self._link, [call.command for call in sent], [call.reply for call in sent])
 
-    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Receiver]) -> None:
         """Send one pipeline."""
         link.send(commands, replies)
 
@@ -261,7 +261,7 @@ class Commands:
         else:
             self._away, self._link = None, link
 
-    def _on_lost(self, failure: Exception, unanswered: Sequence[Reply]) -> None:
+    def _on_lost(self, failure: Exception, unanswered: Sequence[Receiver]) -> None:
         """Mark the server as away, unless the connection was idle: servers close idle connections at times."""
         self._link = None
         if unanswered:
@@ -316,7 +316,7 @@ class BlockingCommands(Commands):
         self._flush()
 
 
-def _fail(replies: Iterable[Reply], failure: StoreUnavailable) -> None:
+def _fail(replies: Iterable[Receiver], failure: StoreUnavailable) -> None:
     for reply in replies:
         if not reply.done():
             reply.set_exception(failure)

@@ -23,7 +23,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, TryAgainEr
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
-from lifecycle.store.link import Link, Reply
+from lifecycle.store.link import Link, Receiver, Reply
 from lifecycle.store.merged_calls import values_of
 from lifecycle.store.redis import Commands
 from lifecycle.store.redis_errors import unavailable
@@ -103,7 +103,7 @@ class ReplicatedCommands(Commands):
             return value.reply
         return value
 
-    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Reply]) -> None:
+    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Receiver]) -> None:
         loop = asyncio.get_running_loop()
         executed: list[Reply] = [loop.create_future() for _ in replies]
         written: Reply = loop.create_future()
@@ -118,7 +118,7 @@ class ReplicatedCommands(Commands):
             return [_Unconfirmed(reply, value.confirmed) for reply in values_of(value.reply, calls)]
         return values_of(value, calls)
 
-    def _answer(self, replies: Sequence[Reply], executed: Sequence[Reply], written: Reply, confirmed: Reply) -> None:
+    def _answer(self, replies: Sequence[Receiver], executed: Sequence[Reply], written: Reply, confirmed: Reply) -> None:
         """Pass on what Redis has answered, once WAIT is answered or the connection is lost."""
         lost, by = self._outcome(written, confirmed)
         for reply, done in zip(replies, executed, strict=True):

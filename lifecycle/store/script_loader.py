@@ -17,7 +17,7 @@ from importlib.resources import files
 
 _INCLUDE = re.compile(r"^--- @include (.+)$", re.MULTILINE)
 _PERMIT = re.compile(r"^--- @permit( [A-Z ]+)?$", re.MULTILINE)
-_CALL = re.compile(r"\b(?:call\(|read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
+_CALL = re.compile(r"\b(?:call\(|call, |read_typed\(|unless_error\([^,]+, )'([A-Z]+)'")
 _FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]* end|.*?^end)\n", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _WORD = re.compile(r"\w+")

@@ -198,7 +198,10 @@ class Store(
                 nonce,
                 "" if length is None else length,
             )
-            if remainder is None or as_text(reply[0]) != "overlap":
+            what = as_text(reply[0])
+            if what == "again":
+                continue
+            if remainder is None or what != "overlap":
                 return ended_of(reply)
             missing = orjson.loads(remainder.tokens)[int(reply[1]) - last :]
             count = len(missing)

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
+from lifecycle.store import script_loader
+from lifecycle.store.merged_calls import MERGED
 from lifecycle.store.results import Admission, Append, Ended, Outcome, Run
 from lifecycle.store.transitions import Store
 from lifecycle.types import RequestRecord
@@ -22,6 +24,8 @@ RIDS = [f"r{number:02}" for number in range(16)]
 async def world(store: Store) -> AsyncIterator[World]:
     world = World(store)
     await world.open()
+    for script in MERGED:  # the first call of a script that Redis does not know is sent alone
+        await store.command("SCRIPT", "LOAD", script_loader.load(script).source)
     yield world
     await world.close()
 
@@ -115,6 +119,62 @@ async def test_an_error_of_one_request_stops_none_of_those_beside_it(world: Worl
     assert (first.what, last.what) == ("done", "done")
     await world.store.command("DEL", world.prefix + key)
     assert await world.counts("f0") == {"running": 1}
+
+
+async def test_the_parts_of_an_answer_are_found_by_its_own_request(world: World) -> None:
+    for rid in ("r0", "r1", "r2"):
+        await world.run(rid, storage="kept")
+    await world.cancel("kill", "r1")
+    done = [Outcome("completed", finish_reason="stop", item_ids=(f"item{i}",)) for i in range(3)]
+    await asyncio.gather(*(world.store.finish(f"r{i}", "w0", 1, done[i], 0) for i in range(3)))
+    assert await world.store.find_items(["item0", "item1", "item2"]) == {"item0": "r0", "item2": "r2"}
+
+
+async def test_one_call_ends_no_more_than_its_time_allows(world: World) -> None:
+    """Expect that the requests which one call leaves are ended by another."""
+    for rid in RIDS:
+        await world.run(rid, storage="kept", owner="acme")
+    before = await calls_of(world, "evalsha")
+    ended = await asyncio.gather(*(world.finish(rid=rid) for rid in RIDS))
+    assert {e.what for e in ended} == {"done"}
+    assert await calls_of(world, "evalsha") - before == 2
+    assert await world.counts("f0") == {}
+
+
+@pytest.mark.leaves_inflight
+async def test_what_fails_for_one_owner_is_written_for_the_others(world: World) -> None:
+    await world.store.command("SET", world.prefix + "owned:bad", "of another type")
+    calls = [world.admit("r0", owner="bad"), world.admit("r1", owner="good")]
+    failed, admitted = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(failed, ResponseError)
+    assert isinstance(admitted, Admission)
+    assert await world.counts("f0") == {"queued": 2}
+    assert {run.rid for run in (await world.take_all(slots=2)).runs} == {"r0", "r1"}
+    await world.store.command("DEL", world.prefix + "owned:bad")
+
+
+async def test_what_fails_for_one_frontend_is_written_for_the_others(world: World) -> None:
+    await world.run("r0", frontend="f0")
+    await world.run("r1", frontend="f1")
+    await world.store.command("SET", world.prefix + "counts:f1", "of another type")
+    ended, failed = await asyncio.gather(*(world.finish(rid=rid) for rid in ("r0", "r1")), return_exceptions=True)
+    assert isinstance(failed, ResponseError)
+    assert isinstance(ended, Ended)
+    assert await world.counts("f0") == {}
+    assert await world.store.command("ZCARD", world.prefix + "active") == 0
+    assert await world.store.command("HLEN", world.prefix + "running:w0") == 0
+    await world.store.command("DEL", world.prefix + "counts:f1", world.prefix + "group_counts")
+
+
+async def test_a_cancel_that_fails_half_way_leaves_no_count(world: World) -> None:
+    await world.admit("r", storage="kept", owner="acme")
+    await world.store.command("SET", world.prefix + "stored:acme", "of another type")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await world.cancel()
+    assert (await world.record()).status == "cancelled"
+    assert await world.counts("f0") == {}
+    assert await world.totals() == {("error", "cancelled"): 1}
+    await world.store.command("DEL", *(world.prefix + key for key in ("stored:acme", "body:r", "tokens:r")))
 
 
 @pytest.mark.leaves_inflight

@@ -104,20 +104,20 @@ _ENDS = (
     Mutant(
         "an end in a merged call is written without the others'",
         _INCLUDE + "terminal.lua",
-        "  for i, one in ipairs(ends) do\n    local rid, record",
-        "  for i, one in ipairs({ends[1]}) do\n    local rid, record",
+        "  for i, one in ipairs(ended) do\n    local rid, record",
+        "  for i, one in ipairs({ended[1]}) do\n    local rid, record",
     ),
     Mutant(
         "an error of one request stops those beside it",
         _LUA + "finish.lua",
-        "  local is_done, reply = pcall(finish, i)\n",
-        "  local is_done, reply = true, finish(i)\n",
+        "  local is_done, reply, one = pcall(finish, i)\n",
+        "  local is_done, reply, one = true, finish(i)\n",
     ),
     Mutant(
         "the answers to merged calls are mixed up",
         "lifecycle/store/merged_calls.py",
-        "    for reply, value in zip(replies, values, strict=True):",
-        "    for reply, value in zip(replies, reversed(values), strict=True):",
+        "        for reply, own in zip(self._replies, values, strict=True):",
+        "        for reply, own in zip(self._replies, reversed(values), strict=True):",
     ),
     Mutant(
         "calls of two shards are merged",
@@ -135,7 +135,7 @@ _ENDS = (
     Mutant(
         "an end is not counted out",
         _INCLUDE + "terminal.lua",
-        "  for frontend, ended in pairs(by_frontend) do count_out(frontend, ended) end\n",
+        "  for frontend, some in pairs(by_frontend) do run_for(some, count_out, frontend, some) end\n",
         "",
         "an end is not counted out",
     ),

@@ -31,7 +31,7 @@ REPLICA_FAULTS = (
     Mutant(
         "a reap does not count under the new owner",
         _LUA + "reap.lua",
-        "  count_in(new_owner, {{rid = rid, labels = labels_of(record)}}, record.status)\n",
+        "  count_in(new_owner, {one}, record.status)\n",
         "",
         "a frontend's requests are not counted under their new owner",
     ),

@@ -233,6 +233,7 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
             _admit(0, 1, asked=_SIGNED, tokens=_signed("0@1.a"), done=False, how=How.LEFT),
             _resume(2, _signed("0@1.a", "1@1.b")[1:], after=(1, 1), error="cancelled"),
         ],
+        [_admit(), _admit(), _status(2, Seen("failed", "unavailable", 1, 1702.0))],
     ],
     ids=[
         "unknown",
@@ -243,6 +244,7 @@ def test_no_loss_of_data_excuses_a_wrong_answer(name: str) -> None:
         "tokens lost before the cancel",
         "a splice that its reader is told of",
         "a splice that is killed",
+        "an id that was admitted by two servers",
     ],
 )
 def test_what_a_loss_of_data_excuses(calls: Sequence[Call]) -> None:

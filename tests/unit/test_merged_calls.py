@@ -11,7 +11,6 @@ from redis.exceptions import NoScriptError, ResponseError
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
-from lifecycle.store.link import Reply
 from lifecycle.store.merged_calls import BYTES_LIMIT, CALLS_LIMIT, Call, merge, only_reply, values_of
 
 FINISH = script_loader.load("finish").sha
@@ -26,9 +25,14 @@ def merged(*calls: Call) -> list[Call]:
     return merge(calls, values_of)
 
 
-async def answered(reply: Reply) -> Any:
-    """Return what a caller gets, once the answers have been passed on."""
-    await asyncio.wait((reply,))
+def future_of(call: Call) -> asyncio.Future[Any]:
+    assert isinstance(call.reply, asyncio.Future)
+    return call.reply
+
+
+def answer_to(call: Call) -> Any:
+    """Return what a caller gets. Raises InvalidStateError while it has not been passed on."""
+    reply = future_of(call)
     return reply.exception() or reply.result()
 
 
@@ -62,28 +66,45 @@ async def test_a_merged_call_is_bounded() -> None:
 async def test_each_caller_gets_its_own_answer() -> None:
     calls = [call("a"), call("b")]
     merged(*calls)[0].reply.set_result([b"first", b"second"])
-    assert [await answered(c.reply) for c in calls] == [[b"first"], [b"second"]]
+    assert [answer_to(c) for c in calls] == [[b"first"], [b"second"]]
 
 
 @pytest.mark.parametrize("failure", [NoScriptError("No matching script"), ResponseError("user_script:1: broken")])
 async def test_an_error_of_the_whole_call_is_the_answer_to_each(failure: ResponseError) -> None:
     calls = [call("a"), call("b")]
     merged(*calls)[0].reply.set_result(failure)
-    assert [await answered(c.reply) for c in calls] == [failure, failure]
+    assert [answer_to(c) for c in calls] == [failure, failure]
 
 
 async def test_a_lost_connection_fails_each_caller() -> None:
     lost, calls = StoreUnavailable("Redis cannot be reached"), [call("a"), call("b")]
     merged(*calls)[0].reply.set_exception(lost)
-    assert [await answered(c.reply) for c in calls] == [lost, lost]
+    assert [answer_to(c) for c in calls] == [lost, lost]
 
 
 async def test_a_caller_that_has_given_up_keeps_nothing_from_the_others() -> None:
     calls = [call("a"), call("b")]
     sent = merged(*calls)
-    calls[0].reply.cancel()
+    future_of(calls[0]).cancel()
     sent[0].reply.set_result([b"first", b"second"])
-    assert await answered(calls[1].reply) == [b"second"]
+    assert answer_to(calls[1]) == [b"second"]
+
+
+async def test_too_few_answers_are_an_error_of_each_caller() -> None:
+    calls = [call("a"), call("b")]
+    merged(*calls)[0].reply.set_result([b"first"])
+    assert [type(answer_to(c)) for c in calls] == [ResponseError, ResponseError]
+
+
+async def test_a_shift_is_sent_as_it_is() -> None:
+    calls = [
+        Call.of(("EVALSHA", FINISH, 1, "lc:{0}:", shift, "a"), asyncio.get_running_loop().create_future())
+        for shift in (0.0, 0, 0)
+    ]
+    assert [s.command for s in merged(*calls)] == [
+        calls[0].command,
+        pack(("EVALSHA", FINISH, 1, "lc:{0}:", 0, "a", "a")),
+    ]
 
 
 def test_an_error_of_one_request_is_raised() -> None:

@@ -20,7 +20,7 @@ local shift = ARGV[1]
 
 local ARGUMENTS = 14  -- of each request, before the further ones
 local now = clock(shift)
-local flows, flows_in_order, openings_of = {}, {}, {}
+local flows, flows_in_order = {}, {}
 
 -- What the requests beside this one need too is read once.
 local fenced, depths, queued_bytes = {}, {}, nil
@@ -30,12 +30,13 @@ local function is_fenced(frontend)
   return fenced[frontend]
 end
 
+local function depth_name(model, owner) return #owner .. '|' .. owner .. '|' .. model end
+
 -- Returns how many requests of the owner wait for a model.
 local function depth_of(model, owner)
-  local of_model = depths[model] or {}
-  depths[model] = of_model
-  of_model[owner] = of_model[owner] or tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
-  return of_model[owner]
+  local name = depth_name(model, owner)
+  depths[name] = depths[name] or tonumber(redis.call('HGET', P .. 'queued:' .. model, owner) or '0')
+  return depths[name]
 end
 
 local function read_queued_bytes()
@@ -48,7 +49,7 @@ local function flow_for(request)
   local key = flow_key(request.model, request.priority or '0', request.owner or '')
   if not flows[key] then
     local flow = open_flow(request)
-    flow.requests, flow.bytes = {}, 0
+    flow.requests, flow.begun, flow.bytes = {}, {}, 0
     flows[key], flows_in_order[#flows_in_order + 1] = flow, flow
   end
   return flows[key]
@@ -89,31 +90,39 @@ local function admit(first)
   redis.call('SET', P .. 'body:' .. rid, body)
   redis.call('HSET', key, 'status', 'queued', 'attempt', '0', 'frontend', frontend, 'request_type', request_type,
     'created_at', request.created_at, 'nonce', nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, from, to))
-  table.insert(flow.requests, request)
-  flow.bytes = flow.bytes + #body
-  depths[model][owner], queued_bytes = depth + 1, queued_bytes + #body
+  depths[depth_name(model, owner)], queued_bytes = depth + 1, queued_bytes + #body
   if request.share then
     redis.call('HSET', key, 'share', request.share)
     count_share(model, owner, request.share, '')
   end
-  begin_request(request, now, lost_start)
+  local one = begin_request(request, now, lost_start)
+  table.insert(flow.requests, request)
+  table.insert(flow.begun, one)
+  flow.bytes = flow.bytes + #body
   if openings ~= '' then
-    local id = '0-' .. openings_count
-    redis.call('XADD', P .. 'tokens:' .. rid, id, 't', openings, 'at', whole(now * 1000 + 0.5))
-    openings_of[#openings_of + 1] = {frontend = frontend, rid = rid, id = id, events = openings}
+    one.frontend, one.opening_id, one.openings = frontend, '0-' .. openings_count, openings
+    redis.call('XADD', P .. 'tokens:' .. rid, one.opening_id, 't', openings, 'at', whole(now * 1000 + 0.5))
   end
-  return {'admitted', request.created_at}
+  return {'admitted', request.created_at}, one
 end
 
-local replies, first = {}, 2
+local replies, admitted, first = {}, {}, 2
 while first <= #ARGV do
-  local is_done, reply = pcall(admit, first)
+  local is_done, reply, one = pcall(admit, first)
   replies[#replies + 1] = is_done and reply or error_reply(reply)
+  admitted[#replies] = one
   first = first + ARGUMENTS + ARGV[first + ARGUMENTS - 1]
 end
-for _, flow in ipairs(flows_in_order) do enqueue(flow, flow.requests, false, flow.bytes) end
+for _, flow in ipairs(flows_in_order) do
+  if flow.requests[1] then run_for(flow.begun, enqueue, flow, flow.requests, false, flow.bytes) end
+end
 settle_beginnings('queued')
+for i, one in pairs(admitted) do
+  if one.failure then replies[i] = error_reply(one.failure) end
+end
 -- Redis may refuse to publish, so nothing is written after it.
-for _, opening in ipairs(openings_of) do push({opening.frontend}, opening.rid, opening.id, {opening.events}) end
+for _, one in ipairs(begun) do
+  if one.openings then push({one.frontend}, one.rid, one.opening_id, {one.openings}) end
+end
 ring_workers(now)
 return replies

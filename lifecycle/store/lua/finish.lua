@@ -13,7 +13,8 @@
 -- Returns for each request {'done', record} to the first caller, {'already', record} to any later one, {'unknown'},
 --         {'fenced'} when the attempt is not this worker's, {'incomplete', last number} when the stream ends before
 --         the given last token or lacks entries (Redis has lost them; nothing is changed), or {'overlap', last number}
---         when an append whose reply was lost has appended a part of the remainder: call again with the rest of it.
+--         when an append whose reply was lost has appended a part of the remainder: call again with the rest of it;
+--         or {'again'} when the requests before it in this call were enough for one: call again.
 --         An error of one request is returned in its place.
 -- The remainder is never decoded, because cjson changes empty lists and large integers.
 
@@ -23,7 +24,8 @@ local shift = ARGV[1]
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request
-local now = clock(shift)
+local WORK_LIMIT, PLAIN, STORED = 1600, 60, 200  -- what one call does, and what an end costs, in about microseconds
+local now, work = clock(shift), 0
 
 -- Checks what the end of some requests needs.
 local function require_all()
@@ -44,6 +46,8 @@ local function finish(first)
     if ended then return {'already', public_record(rid, record)} end
     return {'fenced'}
   end
+  if work >= WORK_LIMIT then return {'again'} end
+  work = work + (record.storage and STORED or PLAIN)
 
   if record.storage or record.webhook_url or record.quota_slot or record.cancel_mode or record.has_children then
     require_all()
@@ -52,6 +56,7 @@ local function finish(first)
   if frontends[1] ~= record.frontend or frontends[2] then require_command('SREM') end
 
   if input_tokens ~= '' then record.input_tokens = input_tokens end
+  items_to_find = ''
   if output_tokens ~= '' then record.reported_tokens = output_tokens end
   if usage ~= '' then record.usage = usage end
   record.output_events, record.produced_events = content_events, produced_events
@@ -59,7 +64,8 @@ local function finish(first)
   local preceding
   local function ends_with(outcome)
     local tail = {number, at, closed, frontends}
-    return {'done', end_request(rid, record, now, tonumber(retention_secs), outcome, tail, preceding)}
+    local one = end_request(rid, record, now, tonumber(retention_secs), outcome, tail, preceding)
+    return {'done', one.public}, one
   end
   -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
   local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
@@ -91,14 +97,18 @@ local function finish(first)
   if status == 'failed' and error_type == 'response_timeout' and error_detail == '' then
     record.ended_by_limit = error_type
   end
-  items_to_find = status == 'completed' and item_ids or ''
+  if status == 'completed' then items_to_find = item_ids end
   return ends_with(outcome_of(status, error_type, message, finish_reason, number))
 end
 
-local replies = {}
+local replies, ended = {}, {}
 for i = 2, #ARGV, ARGUMENTS do
-  local is_done, reply = pcall(finish, i)
+  local is_done, reply, one = pcall(finish, i)
   replies[#replies + 1] = is_done and reply or error_reply(reply)
+  ended[#replies] = one
 end
 settle_ends()
+for i, one in pairs(ended) do
+  if one.failure then replies[i] = error_reply(one.failure) end
+end
 return replies

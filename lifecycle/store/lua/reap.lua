@@ -49,7 +49,8 @@ local function find_new_owner(rid)
 end
 
 local function reassign(rid, record, new_owner, read)
-  count_out(replica, {{rid = rid, was = record.status}})
+  local one = {rid = rid, labels = labels_of(record), was = record.status}
+  count_out(replica, {one})
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
   if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
@@ -57,7 +58,7 @@ local function reassign(rid, record, new_owner, read)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
   note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
-  count_in(new_owner, {{rid = rid, labels = labels_of(record)}}, record.status)
+  count_in(new_owner, {one}, record.status)
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, now, tonumber(record.grace_secs or '0'))

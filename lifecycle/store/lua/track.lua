@@ -30,8 +30,9 @@ redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend,
   'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
 local request = {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type,
   created_at = created_at}
-begin_request(with_fields(request, 9, #ARGV), now, lost_start)
+local one = begin_request(with_fields(request, 9, #ARGV), now, lost_start)
 settle_beginnings('running')
+if one.failure then error(one.failure, 0) end
 note_readers(rid, frontend, start_nonce)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

@@ -69,13 +69,15 @@ def faults_of(history: History, calls: Sequence[Call]) -> Iterator[str]:
 
 def _two_ends(history: History, calls: Sequence[Call]) -> Iterator[str]:
     first: End | None = None
+    # Two servers, of which one is demoted later, may each admit a request of the same id.
+    admissions = sum(call.operation is Operation.ADMIT and call.code == 200 for call in calls)
     for end in filter(None, map(told_by, calls)):
         if first is None:
             first = end
         elif not first.agrees_with(end):
             time_between = first.call.invoked_at, end.call.completed_at
             lost = history.may_have_lost(*time_between)
-            again = end.error_type == "state_lost" or end.repeats(first) or history.short
+            again = end.error_type == "state_lost" or end.repeats(first) or history.short or admissions > 1
             if first.error_type in _LOST_REPLICAS or end.error_type in _LOST_REPLICAS:
                 again = again or history.may_have_lost_ends(*time_between)
             if not (lost and again):

@@ -9,13 +9,15 @@ end
 -- Returns the attempt of the id's last request of which Redis has lost the start; nil for none.
 local function read_lost_start(rid) return redis.call('GET', P .. 'lost_start:' .. rid) end
 
-local begun = {}  -- requests, until settle_beginnings() has written what they have in common
+-- The requests that this script has begun, for settle_beginnings(): {rid, request, labels}.
+local begun = {}
 
 -- Writes what a request has by itself beside its record: its limits and its first reader. The caller then calls
--- settle_beginnings(), once for all. `lost_start` is from read_lost_start().
+-- settle_beginnings(), once for all. `lost_start` is from read_lost_start(). Returns its entry of `begun`.
 local function begin_request(request, now, lost_start)
   local rid, created_at = request.id, request.created_at
-  begun[#begun + 1] = request
+  local one = {rid = rid, request = request, labels = labels_of(request)}
+  begun[#begun + 1] = one
   local limits_at = request.due and limit_time(now)
   for _, kind in ipairs(limits_at and {'queue', 'first_token', 'deadline'} or {}) do
     local after_secs = request[kind .. '_limit_secs']
@@ -27,23 +29,32 @@ local function begin_request(request, now, lost_start)
   if request.parent_since then redis.call('ZADD', P .. 'with_parent', created_at, rid) end
   redis.call('HSET', P .. 'readers:' .. rid, request.frontend, '1')
   if lost_start then redis.call('HSET', P .. 'request:' .. rid, 'lost_start', lost_start) end
+  return one
 end
 
--- Writes what the beginnings of requests have in common, once for all: their counts and their places in the indexes.
+local function count_begun(frontend, some, status)
+  redis.call('HSETNX', P .. 'ticks', frontend, '0')
+  count_in(frontend, some, status)
+end
+
+-- Writes what the beginnings of requests have in common, once for all: their counts and their places in the indexes. An
+-- error is noted as the `failure` of those that it concerns.
 local function settle_beginnings(status)
   if #begun == 0 then return end
-  local by_time, by_owner, by_frontend = {}, {}, {}
-  for _, request in ipairs(begun) do
-    local rid, created_at = request.id, request.created_at
-    append_to(by_time, 'all', created_at, rid)
-    if request.owner then append_to(by_owner, request.owner, created_at, rid) end
-    append_to(by_frontend, request.frontend, {rid = rid, labels = labels_of(request)})
+  local members, by_owner, of_owner, by_frontend = {}, {}, {}, {}
+  for i, one in ipairs(begun) do
+    local owner, created_at = one.request.owner, one.request.created_at
+    members[2 * i - 1], members[2 * i] = created_at, one.rid
+    append_to(by_frontend, one.request.frontend, one)
+    if owner then
+      append_to(by_owner, owner, created_at, one.rid)
+      append_to(of_owner, owner, one)
+    end
   end
-  for frontend, counted in pairs(by_frontend) do
-    redis.call('HSETNX', P .. 'ticks', frontend, '0')
-    count_in(frontend, counted, status)
+  for frontend, some in pairs(by_frontend) do run_for(some, count_begun, frontend, some, status) end
+  run_for(begun, redis.call, 'ZADD', P .. 'created', unpack(members))
+  run_for(begun, redis.call, 'ZADD', P .. 'active', unpack(members))
+  for owner, some in pairs(of_owner) do
+    run_for(some, redis.call, 'ZADD', P .. 'owned:' .. owner, unpack(by_owner[owner]))
   end
-  redis.call('ZADD', P .. 'created', unpack(by_time.all))
-  redis.call('ZADD', P .. 'active', unpack(by_time.all))
-  for owner, members in pairs(by_owner) do redis.call('ZADD', P .. 'owned:' .. owner, unpack(members)) end
 end

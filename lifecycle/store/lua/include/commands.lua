@@ -35,3 +35,10 @@ end
 local function error_reply(failure)
   return type(failure) == 'table' and failure or {err = 'ERR ' .. tostring(failure)}
 end
+
+-- Runs what some requests have in common. An error is noted as the `failure` of each of them, and stops nothing else.
+local function run_for(requests, part, ...)
+  local is_done, failure = pcall(part, ...)
+  if is_done then return end
+  for _, one in ipairs(requests) do one.failure = one.failure or failure end
+end

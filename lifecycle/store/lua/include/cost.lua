@@ -42,40 +42,44 @@ local function moved_mean(known, value)
   return known and known + (value - known) / 16 or value
 end
 
--- What ended requests have cost, by model: the corrections `by_owner`, and the values that move its means.
+-- What requests that end have cost, by model: the requests, the corrections by owner, and what moves the means.
 local costs = {}
 
 -- Notes what a request that ends has cost, with `output_tokens` of its answer; write_costs() writes it. How many tokens
 -- requests have is known only of those that are `complete`. Requests that have no answer, such as embeddings, are left
 -- out there.
-local function note_cost(record, output_tokens, is_complete)
+local function note_cost(one, output_tokens, is_complete)
+  local record = one.record
   if not record.cost then return end
-  local of_model = costs[record.model] or {by_owner = {}, secs = {}, tokens = {}}
-  costs[record.model] = of_model
   local prompt_tokens = tonumber(record.input_tokens or '') or tonumber(record.prompt_tokens or '') or 0
   local owner, by = record.owner or '', correction_of(record, prompt_tokens + output_tokens)
-  of_model.by_owner[owner] = (of_model.by_owner[owner] or 0) + by
-  record.cost = nil
   local finished_at = tonumber(record.finished_at)
-  table.insert(of_model.secs, finished_at - (tonumber(record.started_at or '') or finished_at))
-  if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then table.insert(of_model.tokens, output_tokens) end
+  local noted = costs[record.model] or {ends = {}, by_owner = {}, ran_secs = {}, tokens = {}}
+  costs[record.model], record.cost = noted, nil
+  noted.by_owner[owner] = (noted.by_owner[owner] or 0) + by
+  table.insert(noted.ends, one)
+  table.insert(noted.ran_secs, finished_at - (tonumber(record.started_at or '') or finished_at))
+  if is_complete and output_tokens > 0 and record.max_tokens ~= '0' then table.insert(noted.tokens, output_tokens) end
 end
 
--- Corrects the virtual times of owners, and the means of models: for how long their requests run, and how many tokens
--- they have. What is used while nothing waits is owed to nobody: the virtual time of the model follows it.
+-- Corrects the virtual times of a model's owners, each by the sum of what was noted for it, and the model's means: for how
+-- long its requests run, and how many tokens they have. What is used while nothing waits is owed to nobody: the virtual
+-- time of the model follows it.
+local function write_cost(model, noted)
+  local queue, reached = P .. 'queue:' .. model, 0
+  for owner, by in pairs(noted.by_owner) do reached = math.max(reached, correct_cost(model, owner, by, true) or 0) end
+  local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
+  local mean_secs, mean_tokens = tonumber(known[1] or ''), tonumber(known[2] or '')
+  for _, value in ipairs(noted.ran_secs) do mean_secs = moved_mean(mean_secs, value) end
+  for _, value in ipairs(noted.tokens) do mean_tokens = moved_mean(mean_tokens, value) end
+  local fields = {'mean_secs', secs(mean_secs)}
+  if noted.tokens[1] then fields[3], fields[4] = 'mean_tokens', secs(mean_tokens) end
+  if reached > tonumber(known[3] or '0') then fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached) end
+  redis.call('HSET', queue, unpack(fields))
+  if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
+end
+
 local function write_costs()
-  for model, noted in pairs(costs) do
-    local queue, reached = P .. 'queue:' .. model, 0
-    for owner, by in pairs(noted.by_owner) do reached = math.max(reached, correct_cost(model, owner, by, true) or 0) end
-    local known = redis.call('HMGET', queue, 'mean_secs', 'mean_tokens', 'virtual_time')
-    local mean_secs, mean_tokens = tonumber(known[1] or ''), tonumber(known[2] or '')
-    for _, value in ipairs(noted.secs) do mean_secs = moved_mean(mean_secs, value) end
-    for _, value in ipairs(noted.tokens) do mean_tokens = moved_mean(mean_tokens, value) end
-    local fields = {'mean_secs', secs(mean_secs)}
-    if noted.tokens[1] then fields[3], fields[4] = 'mean_tokens', secs(mean_tokens) end
-    if reached > tonumber(known[3] or '0') then fields[#fields + 1], fields[#fields + 2] = 'virtual_time', secs(reached) end
-    redis.call('HSET', queue, unpack(fields))
-    if not known[1] then redis.call('PEXPIRE', queue, DAY_MS) end
-  end
+  for model, noted in pairs(costs) do run_for(noted.ends, write_cost, model, noted) end
   costs = {}
 end

@@ -33,12 +33,15 @@ end
 
 -- Counts requests of a frontend in, with this status. `begun` has for each its `rid` and `labels`.
 local function count_in(frontend, begun, status)
-  local key, rids, members, amounts = P .. 'inflight:' .. frontend, {}, {}, {}
-  for i, one in ipairs(begun) do rids[i] = one.rid end
-  for i, known in ipairs(redis.call('HMGET', key, unpack(rids))) do
+  local key, first, members, amounts = P .. 'inflight:' .. frontend, begun[1], {}, {}
+  if not begun[2] then
+    if redis.call('HSETNX', key, first.rid, first.labels) == 1 then add_count(frontend, first.labels, WEIGHTS[status]) end
+    return
+  end
+  for i, known in ipairs(redis.call('HMGET', key, unpack(rids_of(begun)))) do
     if not known then
       local labels = begun[i].labels
-      members[#members + 1], members[#members + 2] = rids[i], labels
+      members[#members + 1], members[#members + 2] = begun[i].rid, labels
       amounts[labels] = (amounts[labels] or 0) + WEIGHTS[status]
     end
   end
@@ -47,10 +50,14 @@ local function count_in(frontend, begun, status)
   for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
 end
 
--- Counts requests of a frontend out. `ended` has for each its `rid`, and as `was` its status until now.
+-- Counts requests of a frontend out. `ended` has for each its `rid` and `labels`, and as `was` its status until now.
 local function count_out(frontend, ended)
-  local key, rids, amounts = P .. 'inflight:' .. frontend, {}, {}
-  for i, one in ipairs(ended) do rids[i] = one.rid end
+  local key, first, amounts = P .. 'inflight:' .. frontend, ended[1], {}
+  if not ended[2] then
+    if redis.call('HDEL', key, first.rid) == 1 then add_count(frontend, first.labels, -WEIGHTS[first.was]) end
+    return
+  end
+  local rids = rids_of(ended)
   for i, labels in ipairs(redis.call('HMGET', key, unpack(rids))) do
     if labels then amounts[labels] = (amounts[labels] or 0) - WEIGHTS[ended[i].was] end
   end

@@ -3,7 +3,7 @@
 -- its cost in tokens divided by the owner's weight, so owners that wait get tokens in proportion to their weights.
 -- A flow has its requests in the order in which they came; those that were queued again come first.
 -- `queued:` and `queued_bytes` change together with the membership in a flow, which is added or removed only once, so a
--- repetition does not count twice. Sweeps correct them.
+-- repetition does not count twice. Sweeps correct them where Redis has lost a part.
 
 local DAY_MS = '86400000'
 local FRONT_SECS = 4000000000  -- puts what is queued again before everything new, in the order of its admission
@@ -128,12 +128,14 @@ local function ring_workers(now)
   local rung, nobody_waits = {}, {}
   for _, entry in ipairs(to_ring) do
     local waiting = P .. 'waiting:' .. entry[1]
-    for _ = 1, nobody_waits[waiting] and 0 or 4 do
+    local name = entry[2] .. '|' .. waiting
+    for _ = 1, nobody_waits[name] and 0 or 4 do
       local worker, place = unpack(redis.call('ZPOPMIN', waiting))
-      nobody_waits[waiting] = not worker
+      nobody_waits[name] = not worker
       if not worker then break end
       if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- it runs nothing of worse priority, and those behind it neither
         redis.call('ZADD', waiting, place, worker)
+        nobody_waits[name] = true
         break
       end
       local lease_ends_at = redis.call('ZSCORE', P .. 'workers', worker)

@@ -62,14 +62,14 @@ local function note_ended_parent(rid, record)
   redis.call('SET', P .. 'ended_parent:' .. rid, cjson.encode(end_of_it), 'PX', '3600000')
 end
 
--- The requests that this script has ended, until settle_ends() has written what they have in common.
+-- The requests that this script has ended, for settle_ends(): {rid, record, was (its status before), …}.
 local ends = {}
 
 -- Ends a request as far as its own Redis keys go: its record, stream, content and expiry. The caller then calls
 -- settle_ends(), once for all that it has ended.
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, with the frontends that
 -- read as its fourth value if it has them too, and `preceding` are tokens that readers get before the end, see push().
--- Returns public_record() of the updated record.
+-- Returns its entry of `ends`, with public_record() of the updated record as `public`.
 local function end_request(rid, record, now, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
@@ -115,11 +115,11 @@ local function end_request(rid, record, now, retention, outcome, tail, preceding
     'status', record.status, 'finish_reason', record.finish_reason, 'finished_at', record.finished_at,
     'output_tokens', record.output_tokens, 'output_events', record.output_events,
     'stream_length', record.stream_length, unpack(more))
-  -- What follows is written even if a Redis key of this request has another type, which stops it here.
+  -- settle_ends() looks after it from here on, even if an error stops what follows.
   local one = {rid = rid, record = record, was = was, labels = labels, expires_at = secs(now + retention),
     kill_reason = record.killed_for, worker = (record.worker or '') ~= '' and record.worker}
   ends[#ends + 1] = one
-  note_cost(record, tonumber(record.output_tokens), outcome.status == 'completed')
+  note_cost(one, tonumber(record.output_tokens), outcome.status == 'completed')
   if record.webhook_url then queue_webhook(rid, record) end
   if record.quota_slot then note_ended_slot(rid, record) end
   if one.worker and one.kill_reason then
@@ -149,39 +149,23 @@ local function end_request(rid, record, now, retention, outcome, tail, preceding
   one.public = public_record(rid, record)
   one.frontends, one.preceding = frontends, preceding
   one.event = {'{"type":"terminal","outcome":', ending, ',"record":', one.public, '}'}
-  return one.public
+  return one
 end
 
--- Writes what the ends of requests have in common, once for all: their counts, totals, costs and places in the indexes.
--- Then it notifies their readers and subscribers.
-local function settle_ends()
-  if #ends == 0 then return end
-  local rids, members, keys, totals, by_frontend, by_worker = {}, {}, {}, {}, {}, {}
-  for i, one in ipairs(ends) do
-    local rid, record = one.rid, one.record
-    rids[i], keys[#keys + 1], keys[#keys + 2] = rid, P .. 'readers:' .. rid, one.body
-    local owner = record.owner or ''
-    members[2 * i - 1], members[2 * i] = one.expires_at, owner == '' and rid or rid .. '|' .. owner
-    append_to(by_frontend, record.frontend, one)
-    if one.worker then append_to(by_worker, one.worker, rid) end
-    local label = record.status == 'completed' and 'success' or 'error'
-    label = string.sub(one.labels, 1, -2) .. ',"' .. label .. '","' .. record.error_type .. '"]'
-    totals[label] = (totals[label] or 0) + 1
-  end
-  write_costs()
-  for frontend, ended in pairs(by_frontend) do count_out(frontend, ended) end
-  for worker, ended in pairs(by_worker) do redis.call('HDEL', P .. 'running:' .. worker, unpack(ended)) end
+local function write_indexes(rids, expiries, totals, keys)
   redis.call('ZREM', P .. 'active', unpack(rids))
-  redis.call('ZADD', P .. 'expiries', unpack(members))
+  redis.call('ZADD', P .. 'expiries', unpack(expiries))
   for label, number in pairs(totals) do redis.call('HINCRBY', P .. 'totals', label, whole(number)) end
   redis.call('DEL', unpack(keys))
-  -- Redis may refuse to publish, so nothing is written after it.
+end
+
+-- Notifies the readers and the subscribers of requests that have ended. An error may have stopped some ends half-way.
+local function tell_ends(ended)
   local frames = {}
-  for _, one in ipairs(ends) do
-    if not one.event then  -- an error has stopped its end
-    elseif one.preceding and #one.preceding[2] > APART_BYTES then
+  for _, one in ipairs(ended) do
+    if one.event and one.preceding and #one.preceding[2] > APART_BYTES then
       push(one.frontends, one.rid, END_ID, one.event, one.preceding)
-    else
+    elseif one.event then
       for _, frontend in ipairs(one.frontends) do
         frames[frontend] = frames[frontend] or {}
         add_items(frames[frontend], one.rid, END_ID, one.event, one.preceding)
@@ -189,19 +173,46 @@ local function settle_ends()
     end
   end
   for frontend, parts in pairs(frames) do send(frontend, frame_of(parts)) end
-  for _, one in ipairs(ends) do
+  for _, one in ipairs(ended) do
     publish_text('request:' .. one.rid,
       '{"type":"terminal","status":"' .. one.record.status .. '","error_type":"' .. one.record.error_type .. '"}')
     if one.kill_reason then publish_cancellation(one.record.worker, one.rid, 'kill', one.kill_reason) end
   end
+end
+
+-- Writes what the ends of requests have in common, once for all: their counts, totals, costs and places in the indexes.
+-- Then it tells them. An error is noted as the `failure` of those that it concerns.
+local function settle_ends()
+  if #ends == 0 then return end
+  local ended, expiries, keys, totals, by_frontend, by_worker = ends, {}, {}, {}, {}, {}
   ends = {}
+  for i, one in ipairs(ended) do
+    local rid, record = one.rid, one.record
+    local owner = record.owner or ''
+    expiries[2 * i - 1], expiries[2 * i] = one.expires_at, owner == '' and rid or rid .. '|' .. owner
+    keys[#keys + 1], keys[#keys + 2] = P .. 'readers:' .. rid, one.body
+    append_to(by_frontend, record.frontend, one)
+    if one.worker then append_to(by_worker, one.worker, one) end
+    local label = record.status == 'completed' and 'success' or 'error'
+    label = string.sub(one.labels, 1, -2) .. ',"' .. label .. '","' .. record.error_type .. '"]'
+    totals[label] = (totals[label] or 0) + 1
+  end
+  write_costs()
+  for frontend, some in pairs(by_frontend) do run_for(some, count_out, frontend, some) end
+  for worker, some in pairs(by_worker) do
+    run_for(some, redis.call, 'HDEL', P .. 'running:' .. worker, unpack(rids_of(some)))
+  end
+  run_for(ended, write_indexes, rids_of(ended), expiries, totals, keys)
+  run_for(ended, tell_ends, ended)  -- Redis may refuse to publish, so nothing is written after it
 end
 
 -- Ends one request. Takes what end_request() takes, and returns the updated record, and public_record() of it.
 local function terminate(rid, record, ...)
-  local public = end_request(rid, record, ...)
+  local is_done, one = pcall(end_request, rid, record, ...)
   settle_ends()
-  return record, public
+  local failure = not is_done and one or one.failure
+  if failure then error(failure, 0) end
+  return record, one.public
 end
 
 -- Ends a request for a reason that its worker does not know of, which is notified to kill it if it runs there.
