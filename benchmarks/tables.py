@@ -75,7 +75,7 @@ TABLES = (
         ),
     ),
     Table(
-        "Forwards: embeddings of 1,024 numbers, as base64 and as numbers, beside whole answers of one token",
+        "Forwards: embeddings of 1,024 numbers, as base64 and as numbers, beside answers of one token",
         ("one-token-*", "forward-*"),
         (
             Column("requests/s", ("requests_per_sec",)),
