@@ -14,6 +14,7 @@ from itertools import accumulate, groupby, pairwise
 from lifecycle.store.shard_queues import SECS_PER_BUCKET, Flow, ShardQueue
 
 _MINUTE_SECS = 60
+_EQUAL = 0.01  # tokens; see include/queue.lua
 _SURE_SECS = 20.0  # a queue that has been waited in for so long shows by its starts how fast it is served
 
 
@@ -26,8 +27,8 @@ def position_of(queue: ShardQueue, priority: int, owner: str, rank: int, weight:
     level = [flow for flow in _as_served(queue.flows) if flow.priority == priority]
     own = next((flow for flow in level if flow.owner == owner), None)
     others = [flow for flow in level if flow is not own]
-    # A newcomer gets no advantage from not having waited.
-    newcomer_at = min((flow.virtual_time for flow in others), default=0.0)
+    # A newcomer gets no advantage from not having waited, and comes behind all who wait at the same virtual time.
+    newcomer_at = min((flow.virtual_time for flow in others), default=0.0) + _EQUAL
     at = newcomer_at if own is None else _time_of(own, rank)
     ahead = sum(_served_before(flow, at, is_first_of_equals=flow.owner < owner) for flow in others)
     if queue.left_out and level and priority == max(flow.priority for flow in queue.flows):
