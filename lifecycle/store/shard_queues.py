@@ -46,6 +46,7 @@ class ShardQueue(NamedTuple):
     before: int = 0  # how many requests of better priority than that wait in flows that were not read
     read_until: float | None = None  # the virtual time behind which flows were not read; None where all were
     unread_before: int = 0  # how many of these have a place before that of the request's flow
+    rings_below: float | None = None  # a request of a better priority than that starts at once; None when all wait
 
     @property
     def size(self) -> int:
@@ -79,6 +80,7 @@ async def read_shard_queue(
         int(reply[7]),
         float(reply[8]) if reply[8] else None,
         int(reply[9]),
+        float(reply[10]) if reply[10] else None,
     )
 
 
