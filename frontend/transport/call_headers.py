@@ -20,7 +20,8 @@ from lifecycle.webhooks.target import HostList, Target
 
 _MAX_SECS = 30 * 86_400.0
 _MAX_FORWARDED_BYTES = 8 * 1024
-_CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds, of the SDKs that Stainless generates
+_CLIENT_TIMEOUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
+"""In seconds, of the SDKs that Stainless generates: those for Python, and for Node.js."""
 _GRACE = "x-disconnect-grace-secs"
 _QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT = "x-queue-timeout-secs", "x-first-token-timeout-secs"
 _DEADLINE = "x-deadline-secs"
@@ -33,7 +34,7 @@ _READ = frozenset(
         _QUEUE_TIMEOUT,
         _FIRST_TOKEN_TIMEOUT,
         _DEADLINE,
-        _CLIENT_TIMEOUT,
+        *_CLIENT_TIMEOUTS,
         "traceparent",
         "x-parent-request-id",
         "x-webhook-url",
@@ -186,14 +187,14 @@ def _limits(headers: Headers, settings: Settings) -> Limits:
 
 def _with_client_timeout(headers: Headers, deadline_secs: float, settings: Settings) -> float:
     """Return the deadline, or the timeout that an SDK declares, if that is wanted and shorter. Malformed is none."""
-    text = headers.get(_CLIENT_TIMEOUT) if settings.adopt_client_timeout else None
-    try:
-        timeout_secs = float(text) if text is not None else 0.0
-    except ValueError:
-        return deadline_secs
-    if not 0 < timeout_secs <= _MAX_SECS:
-        return deadline_secs
-    return min(timeout_secs, deadline_secs) if deadline_secs > 0 else timeout_secs
+    for name in _CLIENT_TIMEOUTS if settings.adopt_client_timeout else ():
+        try:
+            timeout_secs = float(headers.get(name) or 0.0)
+        except ValueError:
+            continue
+        if 0 < timeout_secs <= _MAX_SECS:
+            return min(timeout_secs, deadline_secs) if deadline_secs > 0 else timeout_secs
+    return deadline_secs
 
 
 def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
