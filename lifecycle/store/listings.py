@@ -28,7 +28,7 @@ class Listings(ScriptRunner):
 
         Raises StoreUnavailable.
         """
-        reply = await self._in_shard("timeline", rid, retry_for_secs, rid)
+        reply = await self._in_shard("timeline", rid, retry_for_secs)
         record = record_of(reply[0]) if reply else None
         if record is None:
             return None

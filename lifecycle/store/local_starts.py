@@ -28,7 +28,6 @@ class LocalStarts(ScriptRunner):
             "track",
             asked.rid,
             retry_for_secs,
-            asked.rid,
             request.nonce,
             new_start_nonce(),
             *asked.labels,

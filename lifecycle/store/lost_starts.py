@@ -24,7 +24,6 @@ class LostStarts(ScriptRunner):
             "lost_start",
             rid,
             retry_for_secs,
-            rid,
             start.attempt,
             start.nonce,
             end.status,

@@ -129,9 +129,9 @@ class ScriptRunner:
         return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
 
     def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> PendingReply:
-        """Run a script in the shard of this request."""
+        """Run a script in the shard of this request, whose id is the script's first argument."""
         prefix = self._prefixes[self.keys.shard_of(rid)]
-        return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
+        return self._repeat(retry_for_secs, self._call, (name, prefix, rid, *args))
 
     @staticmethod
     async def _repeat(retry_for_secs: float, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:

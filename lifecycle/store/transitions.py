@@ -86,7 +86,6 @@ class Store(
             "admit",
             asked.rid,
             retry_for_secs,
-            asked.rid,
             request.nonce,
             *asked.labels,
             request.frontend,
@@ -175,7 +174,6 @@ class Store(
                 "finish",
                 rid,
                 retry_for_secs,
-                rid,
                 worker,
                 attempt,
                 outcome.status,
@@ -231,7 +229,6 @@ class Store(
             "fail",
             rid,
             retry_for_secs,
-            rid,
             error_type,
             message[:MESSAGE_CHARS],
             "" if seen is None else seen,
@@ -265,7 +262,6 @@ class Store(
             "cancel",
             rid,
             retry_for_secs,
-            rid,
             mode.value,
             reason[:MESSAGE_CHARS],
             by,
@@ -285,7 +281,7 @@ class Store(
         disconnect grace that is running. Returns None when the request is unknown. A request that has ended is only
         read. Raises Fenced when the frontend has expired.
         """
-        reply = await self._in_shard("attach", rid, retry_for_secs, rid, frontend, readers)
+        reply = await self._in_shard("attach", rid, retry_for_secs, frontend, readers)
         if reply == [b"fenced"]:
             raise fenced(frontend)
         return record_of(reply)
@@ -311,7 +307,6 @@ class Store(
             "disconnect",
             rid,
             retry_for_secs,
-            rid,
             frontend,
             readers,
             connection,
@@ -343,7 +338,6 @@ class Store(
             "requeue",
             rid,
             retry_for_secs,
-            rid,
             worker,
             attempt,
             int(failure is not None and failure.uses_attempt),
@@ -361,4 +355,4 @@ class Store(
 
     async def read(self, rid: str, *, retry_for_secs: float = 0.0) -> RequestRecord | None:
         """Return a request's record with the progress of its stream, or None when it is unknown or has expired."""
-        return record_of(await self._in_shard("read", rid, retry_for_secs, rid))
+        return record_of(await self._in_shard("read", rid, retry_for_secs))
