@@ -149,6 +149,7 @@ class ScriptRunner:
             pause = min(pause * 2, _LONGEST_PAUSE_SECS)
 
     async def _call(self, name: str, prefix: str, *args: Any) -> Any:
+        """Run a script once, as `run` without `retry_for_secs` does."""
         script = self._scripts[name]
         arguments = (prefix, self.clock_shift_secs, *args)
         commands = self._replicated if name in REPLICATED else self.commands
