@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import ENDPOINTS
@@ -21,6 +20,7 @@ from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.settings import Settings
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
@@ -116,7 +116,7 @@ async def _in_background(endpoint: ApiEndpoint, admitted: AdmittedRequest, call:
         answer = Answer(admitted.rid, call.model, admitted.created_at)
         body = await endpoint.in_background(answer, call, tracker.store, is_repeated=admitted.attached)
     replayed = _REPLAYED if admitted.attached else None
-    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
+    return JsonResponse(body, headers=replayed)
 
 
 async def _unary(
@@ -134,7 +134,7 @@ async def _unary(
         raise _failure(end, admitted.rid, headers)
     body = answer.body(admitted.rid, call.model, int(admitted.created_at), end)
     replayed = _REPLAYED if admitted.attached else None
-    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
+    return JsonResponse(body, headers=replayed)
 
 
 def _failure(end: End, rid: str, headers: CallHeaders) -> ApiError:

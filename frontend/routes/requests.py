@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
@@ -18,6 +15,7 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.integers import integer_field, parse_integer
 from lifecycle.fastapi.json_events import JsonEventEncoder
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.queries import cluster, queues, timeline, tree
 from lifecycle.store.transitions import Store
@@ -32,10 +30,6 @@ FORMATS = ("events",)
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def _unknown(rid: str) -> ApiError:
@@ -60,7 +54,7 @@ async def list_requests(request: Request) -> Response:
     after = await params.read_page_start(store, query.get("after", ""), caller)
     nothing: tuple[list[RequestRecord], bool] = ([], False)
     records, has_more = nothing if owner is None else await cluster.list_requests(store, filter, limit, after)
-    return _json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
+    return JsonResponse({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
 
 
 @router.get("/{rid}")
@@ -69,7 +63,7 @@ async def read_request(request: Request, rid: str) -> Response:
     record = await _read_visible(request, rid)
     if record is None:
         raise _unknown(rid)
-    return _json((await queues.with_wait(get_tracker(request).store, record)).to_json())
+    return JsonResponse((await queues.with_wait(get_tracker(request).store, record)).to_json())
 
 
 @router.get("/{rid}/timeline")
@@ -79,7 +73,7 @@ async def read_timeline(request: Request, rid: str) -> Response:
     found = await timeline.read(store, rid, caller.may_see) if is_request_id(rid) else None
     if found is None or not caller.may_see(found.record.owner):
         raise _unknown(rid)
-    return _json(found.to_json())
+    return JsonResponse(found.to_json())
 
 
 @router.get("/{rid}/tree")
@@ -92,7 +86,7 @@ async def read_tree(request: Request, rid: str) -> Response:
     found = await tree.read(store, rid, caller.may_see) if is_request_id(rid) else None
     if found is None:
         raise _unknown(rid)
-    return _json(found.to_json())
+    return JsonResponse(found.to_json())
 
 
 @router.get("/{rid}/stream")
@@ -165,7 +159,7 @@ async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     cancellation = await tracker.cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
     if cancellation is None:
         raise _unknown(rid)
-    return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
+    return JsonResponse(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
 
 
 async def _read_visible(request: Request, rid: str) -> RequestRecord | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -20,6 +18,7 @@ from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.integers import parse_integer
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.types import CancelMode, Endpoint, ErrorType, RequestRecord, Storage
 
@@ -72,7 +71,7 @@ async def delete_response(request: Request, rid: str) -> Response:
     if not record.status.terminal:
         await tracker.cancel(rid, CancelMode.KILL, "The response was deleted", by=get_caller(request).canceller)
     await tracker.store.delete_content(rid, retry_for_secs=1.0)
-    return _json({"id": rid, "object": "response", "deleted": True})
+    return JsonResponse({"id": rid, "object": "response", "deleted": True})
 
 
 @router.post("/{rid}/cancel")
@@ -111,7 +110,7 @@ async def list_input_items(request: Request, rid: str) -> Response:
         if start > len(items):
             raise params.invalid_parameter(f"after: the response has no input item {after[:128]!r}", "after")
     page = items[start : start + limit]
-    return _json(
+    return JsonResponse(
         {
             "object": "list",
             "data": page,
@@ -126,7 +125,7 @@ async def _current(request: Request, rid: str) -> Response:
     read = await read_response(get_tracker(request).store, rid)
     if read is None:
         raise unknown_response(rid)
-    return _json(read[1])
+    return JsonResponse(read[1])
 
 
 async def _read_visible(request: Request, rid: str) -> RequestRecord:
@@ -140,7 +139,3 @@ async def _read_visible(request: Request, rid: str) -> RequestRecord:
     ):
         raise unknown_response(rid)
     return record
-
-
-def _json(content: Any) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
