@@ -20,7 +20,7 @@ from frontend.edge.refusals import Refusals
 from frontend.edge.site_middleware import SiteMiddleware
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
-from frontend.transport.error_responses import failure_response
+from frontend.transport.error_responses import error_response
 from frontend.transport.fast_path import FastPath
 from frontend.transport.head_as_get import HeadAsGet
 from frontend.transport.request_id import RequestIdMiddleware
@@ -92,4 +92,4 @@ def create_app(
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:
-    return failure_response(request, failure)
+    return error_response(request.scope, failure)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from fastapi import FastAPI, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from frontend.transport.error_responses import failure_response
+from frontend.transport.error_responses import error_response
 from lifecycle.fastapi.exception_handlers import EXPECTED_EXCEPTIONS
 
 log = logging.getLogger(__name__)
@@ -39,5 +39,5 @@ class FastPath:
         except Exception as failure:
             if not isinstance(failure, EXPECTED_EXCEPTIONS):
                 log.exception("the call %s %s failed", scope["method"], scope["path"])
-            response = failure_response(request, failure)
+            response = error_response(scope, failure)
         await response(scope, receive, send)
