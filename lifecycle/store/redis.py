@@ -87,11 +87,6 @@ def make_client(url: str, *, socket_timeout_secs: float, passwords: PasswordFile
     return Redis.from_pool(ConnectionPool(connection_class, **(options | given)))
 
 
-def blocking_client(url: str, timeout_secs: float, passwords: PasswordFiles = NO_PASSWORD_FILES) -> Redis:
-    """Return a client for blocking reads, whose timeout is added to the BLOCK time. Raises ValueError as above."""
-    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, passwords=passwords)
-
-
 class Commands:
     """Commands over one automatically pipelined connection: `await execute("HGET", …)`.
 
