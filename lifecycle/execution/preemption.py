@@ -44,16 +44,16 @@ class Preemption:
         """Return whether all slots are occupied, and more may be moved than is being asked for."""
         return self._slots.are_full and len(self._movable()) > self._asking
 
-    def ask(self) -> int:
-        """Begin to ask for a request, and return which priority it must be better than. `can_ask` is true.
+    def begin_asking(self) -> int:
+        """Begin to ask a shard for a request, and return which priority it must be better than. `can_ask` is true.
 
-        Each call is followed by one of `asked`.
+        Each call is followed by one of `end_asking`.
         """
         self._asking += 1
         return self._movable()[-self._asking].priority
 
-    def asked(self) -> None:
-        """End to ask for a request."""
+    def end_asking(self) -> None:
+        """Note that a shard has answered, or will not."""
         self._asking -= 1
         self.wake()
 
