@@ -21,9 +21,11 @@ from lifecycle.store.redis import Commands
 from lifecycle.store.replicated_commands import REPLICATED, Unreplicated
 from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.script_loader import Script
+from lifecycle.types import Role
 
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
+LEASES_PAGE = 500  # replicas of which something is read at once
 _COMPILING = "Error compiling script"
 
 T = TypeVar("T")
@@ -116,6 +118,18 @@ class ScriptRunner:
                 yield [key.decode(errors="replace") for key in keys]
                 if int(cursor) == 0:
                     break
+
+    async def _lease_pages(self, script: str, prefix: str, role: Role, *args: str) -> AsyncIterator[list[Any]]:
+        """Yield what a script returns of each page of the leases of one role. Raises StoreUnavailable."""
+        begin = ""
+        while True:
+            following, *flat = await self._call(
+                script, prefix, role.value, self.settings.lease_secs, begin, LEASES_PAGE, *args
+            )
+            yield flat
+            begin = as_text(following)
+            if not begin:
+                return
 
     # The following three return a coroutine and are none themselves: each layer of coroutines costs a request more
     # than the call of a function, and every script passes all of them.

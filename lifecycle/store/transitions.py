@@ -9,6 +9,7 @@ import orjson
 from lifecycle.encoding import encode_events, encode_json
 from lifecycle.store.arguments import MESSAGE_CHARS, encode_detail
 from lifecycle.store.contents import Contents
+from lifecycle.store.control_slot import ControlSlot
 from lifecycle.store.instructions import Instructions
 from lifecycle.store.listings import Listings
 from lifecycle.store.local_starts import LocalStarts
@@ -42,6 +43,7 @@ from lifecycle.types import (
 
 
 class Store(
+    ControlSlot,
     Membership,
     Instructions,
     Queues,
