@@ -26,11 +26,11 @@ from lifecycle.tokens.reader import SILENCE, Item, TokenReader
 from lifecycle.types import Event, Status
 
 _COMPLETED = Status.COMPLETED  # a global name: looking a member up in its enum is slow
-_HEADERS = [
+EVENT_STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
-]
+)
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
@@ -38,14 +38,14 @@ _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does
 def empty_stream() -> Response:
     """Return a stream without any event, for a client that has them all."""
     response = Response(b"")
-    response.raw_headers = [*_HEADERS, (b"content-length", b"0")]
+    response.raw_headers = [*EVENT_STREAM_HEADERS, (b"content-length", b"0")]
     return response
 
 
 def stream_head() -> Response:
     """Return the head of an event stream, for a HEAD: it opens no reader."""
     response = Response()
-    response.raw_headers = list(_HEADERS)
+    response.raw_headers = list(EVENT_STREAM_HEADERS)
     return response
 
 
@@ -68,7 +68,7 @@ class TokenStreamResponse(Response):
     ) -> None:
         self.status_code = 200
         self.background = None
-        self.raw_headers = list(_HEADERS)
+        self.raw_headers = list(EVENT_STREAM_HEADERS)
         self._reader = reader
         self._encoder = encoder
         self._slow_consumer_secs = slow_consumer_secs

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from frontend.endpoints.endpoint import Answer, Call
+from frontend.endpoints.endpoint import Answer, Call, MaySee
 from frontend.endpoints.responses.history import read_fold
 from frontend.endpoints.responses.input_items import items_of
 from lifecycle.fastapi.errors import ApiError
@@ -22,7 +21,7 @@ PARAM = "previous_response_id"
 _RETRY_SECS = 0.3
 
 
-async def with_context(call: Call, store: Store, may_see: Callable[[str | None], bool], limit_bytes: int) -> Call:
+async def with_context(call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
     """Return the call with the items of the response that it continues put before its own input.
 
     These are that response's input, which already has what it continued itself, and its output, but not its
