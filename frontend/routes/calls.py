@@ -36,6 +36,7 @@ _REPLAYED = {"idempotent-replayed": "true"}
 
 def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
     async def serve(request: Request) -> Response:
+        """Serve one call of the endpoint. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
         tracker = get_tracker(request)
         settings = tracker.settings
         call, headers = await _read_call(request, endpoint, tracker, settings)
@@ -48,7 +49,6 @@ def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
             return await _in_background(endpoint, admitted, call, tracker)
         return await _unary(endpoint, request, admitted, call, headers)
 
-    serve.__doc__ = f"{endpoint.__doc__} Raises ApiError, StoreError, Fenced or ClientDisconnect."
     return serve
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from frontend.endpoints.completions import validation
 from frontend.endpoints.completions.choices import read_progress
 from frontend.endpoints.completions.fold import CompletionFold
@@ -35,14 +33,14 @@ class _Completions(ApiEndpoint):
 class ChatCompletions(_Completions):
     """Complete a conversation."""
 
-    name: ClassVar = Endpoint.CHAT_COMPLETIONS
-    paths: ClassVar = ("/v1/chat/completions",)
-    id_prefix: ClassVar = "chatcmpl-"
+    name = Endpoint.CHAT_COMPLETIONS
+    paths = ("/v1/chat/completions",)
+    id_prefix = "chatcmpl-"
 
 
 class TextCompletions(_Completions):
     """Complete a text."""
 
-    name: ClassVar = Endpoint.COMPLETIONS
-    paths: ClassVar = ("/v1/completions",)
-    id_prefix: ClassVar = "cmpl-"
+    name = Endpoint.COMPLETIONS
+    paths = ("/v1/completions",)
+    id_prefix = "cmpl-"
