@@ -189,7 +189,7 @@ class QueueConsumer:
         for run in unplaced:
             await self._give_back(run, take.worker)
         if taken.unsupported:
-            await self._running.hand_over.unsupported(taken.unsupported, take.worker)
+            await self._running.hand_over.ring_or_fail(taken.unsupported, take.worker)
 
     def _next_take(self) -> _Take:
         self._number += 1

@@ -250,7 +250,7 @@ class RunningRequests:
             if ended is not None and ended.what in ("already", "fenced", "unknown"):
                 await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
-                await self.hand_over.unavailable(run, progress.worker, attempt.unavailable)
+                await self.hand_over.requeue_or_fail(run, progress.worker, attempt.unavailable)
             elif attempt.broke_off:
                 self._health.suspect()
         finally:
