@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from frontend.endpoints.endpoint import Answer, Call, MaySee
+from frontend.endpoints.responses.error import check_size
 from frontend.endpoints.responses.history import read_fold
 from frontend.endpoints.responses.input_items import items_of
 from lifecycle.fastapi.errors import ApiError
@@ -39,16 +40,9 @@ async def with_context(call: Call, store: Store, may_see: MaySee, limit_bytes: i
         raise _not_found(previous_id, "does not exist; it may have expired")
     context = await _read_items(store, content)
     body = call.body | {"input": context + items_of(call.body.get("input"))}
-    size = len(orjson.dumps(body))
-    if size > limit_bytes:
-        raise ApiError(
-            ErrorType.VALIDATION,
-            f"The body has {size} bytes together with the response {previous_id!r} that it continues, and the limit "
-            f"is {limit_bytes}; begin a new conversation, or send the part of it that is needed as input",
-            status=413,
-            code="body_too_large",
-            param=PARAM,
-        )
+    continued = f"the response {previous_id!r} that it continues"
+    advice = "begin a new conversation, or send the part of it that is needed as input"
+    check_size(body, limit_bytes, continued, advice, PARAM)
     gated = (*call.gated, NATIVE_ONLY + PARAM) if untranslatable({"input": context}) else call.gated
     return call._replace(body=body, gated=gated)
 
