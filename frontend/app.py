@@ -81,9 +81,9 @@ def create_app(
         app.add_exception_handler(kind, _handle_exception)
 
     # FastAPI makes the span of each call, so with tracing no call may bypass it.
-    endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
+    served = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
-    authorized = AuthorizationMiddleware(ClientSharesMiddleware(endpoints, shares), policy) if policy else endpoints
+    authorized = AuthorizationMiddleware(ClientSharesMiddleware(served, shares), policy) if policy else served
     own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
     guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -15,6 +14,7 @@ from frontend.routes.call_admission import admit, refuse_known_id, with_only_mod
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import get_tracker
+from frontend.transport.fast_path import Route
 from frontend.transport.headers import headers_of
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
@@ -34,7 +34,7 @@ _STREAM = RequestType.STREAM  # a global name: looking a member up in its enum i
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
-def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
+def _route(endpoint: ApiEndpoint) -> Route:
     async def serve(request: Request) -> Response:
         """Serve one call of the endpoint. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
         tracker = get_tracker(request)

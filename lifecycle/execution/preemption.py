@@ -75,13 +75,13 @@ class Preemption:
             self.wake()
 
     def wake(self) -> None:
-        """Let everybody look again who waits for a change."""
+        """With preemption, let everybody look again who waits for a change."""
         if self._is_on:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
     async def wait_changed(self) -> None:
-        """Return once a slot may be free, something else may be moved, or `wake` was called while it is on."""
+        """Return once a slot may be free; with preemption also when something else may be moved, or after `wake`."""
         await (self._changed.wait() if self._is_on else self._slots.wait_available())
 
     def _movable(self) -> list[Attempt]:
