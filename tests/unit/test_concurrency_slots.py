@@ -30,14 +30,14 @@ async def test_none_is_free_while_the_worker_is_paused() -> None:
 
 async def test_a_pause_and_the_limit_of_the_health_do_not_undo_each_other() -> None:
     slots = ConcurrencySlots(4)
-    slots.limit(0)
+    slots.restrict(0)
     slots.pause(True)
-    slots.limit(None)
+    slots.restrict(None)
     assert slots.free == 0
-    slots.limit(1)
+    slots.restrict(1)
     slots.pause(False)
     assert slots.free == 1
-    slots.limit(None)
+    slots.restrict(None)
     assert slots.free == 4
 
 
