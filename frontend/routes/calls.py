@@ -79,12 +79,10 @@ class _CallResponse(TokenStreamResponse):
     def __init__(
         self, endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, headers: CallHeaders, tracker: Tracker
     ) -> None:
-        settings, answer = tracker.settings, Answer(admitted.rid, call.model, admitted.created_at)
-        encoder = endpoint.encoder(answer, call)
-        super().__init__(admitted.reader, encoder, settings.slow_consumer_secs, settings.headers_after_secs)
+        encoder = endpoint.encoder(Answer(admitted.rid, call.model, admitted.created_at), call)
+        super().__init__(tracker, admitted.reader, encoder, tracker.settings.headers_after_secs)
         self._admitted = admitted
         self._call_headers = headers
-        self._tracker = tracker
         self._begins = None if call.is_background else endpoint.is_opening  # there the first event answers at once
         if admitted.attached:
             self.headers.update(_REPLAYED)
@@ -99,9 +97,6 @@ class _CallResponse(TokenStreamResponse):
 
     def error_of(self, end: End) -> ApiError:
         return _failure(end, self._admitted.rid, self._call_headers)
-
-    async def on_slow(self, message: str) -> None:
-        await self._tracker.fail_slow_consumer(self._admitted.reader, message)
 
     async def on_closed(self, gracefully: bool) -> None:
         if gracefully:

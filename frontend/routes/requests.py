@@ -6,8 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer, EventEncoder
-from frontend.endpoints.stream import stream_head
-from frontend.routes.reading import ReaderResponse
+from frontend.endpoints.stream import TokenStreamResponse, stream_head
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
@@ -118,7 +117,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
     if opened is None:
         raise _unknown(rid)
-    return ReaderResponse(tracker, opened[1], encoder)
+    return TokenStreamResponse(tracker, opened[1], encoder)
 
 
 async def _encoder(record: RequestRecord, after: TokenId, store: Store) -> EventEncoder:

@@ -10,8 +10,7 @@ from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.input_items import input_items
 from frontend.endpoints.responses.sse import ResponseEncoder
-from frontend.endpoints.stream import empty_stream, stream_head
-from frontend.routes.reading import ReaderResponse
+from frontend.endpoints.stream import TokenStreamResponse, empty_stream, stream_head
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
@@ -61,7 +60,7 @@ async def _stream(request: Request, record: RequestRecord, number: int, attempt:
     opened = await tracker.open_reader(rid, TokenId(read.last.attempt if attempt is None else attempt, number))
     if opened is None:
         raise unknown_response(rid)
-    return ReaderResponse(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))
+    return TokenStreamResponse(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))
 
 
 @router.delete("/{rid}")
