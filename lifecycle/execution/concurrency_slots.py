@@ -57,9 +57,10 @@ class ConcurrencySlots:
         self._update()
         return reserved
 
-    def reserve_next(self) -> None:
-        """Keep the slot that becomes free next. It is given up with `occupy_reserved` or `unreserve`."""
-        self._reserved += 1
+    def occupy_next(self) -> None:
+        """Occupy the slot that becomes free next; until then one more is occupied than there are."""
+        self.used += 1
+        self.peak = max(self.peak, self.used)
         self._update()
 
     def occupy_reserved(self) -> None:

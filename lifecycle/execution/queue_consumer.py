@@ -173,7 +173,9 @@ class QueueConsumer:
                 if reserved:
                     self._slots.occupy_reserved()
                     reserved -= 1
-                elif (moved := self._preemption.choose(run.start.priority)) is None:
+                elif (moved := self._preemption.choose(run.start.priority)) is not None:
+                    self._slots.occupy_next()
+                else:
                     unplaced.append(run)
                     continue
                 self._running.launch(run, take.worker, moved, self._cancels.get(run.rid, set()))
