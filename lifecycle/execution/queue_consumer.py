@@ -123,7 +123,7 @@ class QueueConsumer:
         if take is not None:
             taken = await (self._call or self._ask(take, 0))
             for run in taken.runs:
-                await self._give_back(run, take.worker)
+                await self._running.give_back(run, take.worker)
         await self._ask(self._next_take(), 0)
 
     async def aclose(self) -> None:
@@ -189,7 +189,7 @@ class QueueConsumer:
         if left_nothing and gives_up is None and not self._rung:  # with `gives_up`, what is not better is left
             self._due.clear()
         for run in unplaced:
-            await self._give_back(run, take.worker)
+            await self._running.give_back(run, take.worker)
         if taken.unsupported:
             await self._running.hand_over.ring_or_fail(taken.unsupported, take.worker)
 
@@ -204,8 +204,3 @@ class QueueConsumer:
         offer = self._running.offer()
         taken = await self._store.take(self._shard, *take, self._models, slots, offer, gives_up=gives_up)
         return taken or Taken([], [], waits=False)
-
-    async def _give_back(self, run: Run, worker: str) -> None:
-        """Queue a request again for which there is no slot. It has produced nothing, and uses up no attempt."""
-        retry_for_secs = self._store.settings.lease_secs
-        await self._store.requeue(run.rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)

@@ -179,8 +179,7 @@ class RunningRequests:
         except StoreUnavailable as failure:
             log.warning("request %s could not be run and is queued again: %s", rid, failure)
             with suppress(StoreError):  # otherwise a later heartbeat or the reaper does it
-                retry_for_secs = self._settings.lease_secs
-                await self._store.requeue(rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
+                await self.give_back(run, worker)
         except Exception:
             log.exception("request %s failed in worker %s because of an internal error", rid, worker)
         finally:
@@ -189,6 +188,11 @@ class RunningRequests:
             if not runs:
                 del self._runs[rid]
             self._slots.release()
+
+    async def give_back(self, run: Run, worker: str) -> None:
+        """Queue a request again that was taken and does not run; no attempt is used up. Raises StoreUnavailable."""
+        retry_for_secs = self._settings.lease_secs
+        await self._store.requeue(run.rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
 
     async def _preempt(self, attempt: Attempt, run: Run) -> None:
         """Move an attempt's request back to its queue for a better one, and wait until its slot is free.
