@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -61,26 +62,16 @@ async def replicas(request: Request) -> Response:
     return JsonResponse({"object": "list", "data": [replica.to_json() for replica in living]})
 
 
-@router.post("/v1/replicas/{id}/drain")
-async def drain(request: Request, id: str) -> Response:
-    """Tell a replica to finish what it has, and then to leave. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.DRAIN)
+def _instructing(action: ReplicaAction) -> Callable[[Request, str], Awaitable[Response]]:
+    async def serve(request: Request, id: str) -> Response:
+        """Tell a replica what to do. Raises ApiError or StoreError."""
+        return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
+
+    return serve
 
 
-@router.post("/v1/replicas/{id}/pause")
-async def pause(request: Request, id: str) -> Response:
-    """Tell a worker to take nothing new. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.PAUSE)
-
-
-@router.post("/v1/replicas/{id}/resume")
-async def resume(request: Request, id: str) -> Response:
-    """Tell a paused worker to take requests again. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.RESUME)
-
-
-async def _instruct(request: Request, id: str, action: ReplicaAction) -> Response:
-    return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
+for action in ReplicaAction:
+    router.post(f"/v1/replicas/{{id}}/{action}")(_instructing(action))
 
 
 @router.get("/v1/queue")
