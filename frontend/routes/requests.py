@@ -18,7 +18,6 @@ from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.queries import cluster, queues, timeline, tree
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
@@ -134,28 +133,19 @@ def _is_last_event(record: RequestRecord, after: TokenId) -> bool:
     return record.status.terminal and record.stream_length == after.number and after.attempt <= record.attempt
 
 
+@router.delete("/{rid}")
 @router.post("/{rid}/cancel")
 async def cancel_request(request: Request, rid: str) -> Response:
     """Cancel one request, with options in the query or the body.
 
     Raises ApiError (400, 404, 408, 413) or StoreError.
     """
-    return await _cancel(request, rid, get_tracker(request))
-
-
-@router.delete("/{rid}")
-async def delete_request(request: Request, rid: str) -> Response:
-    """Cancel one request, as `POST /v1/requests/{rid}/cancel` does."""
-    return await _cancel(request, rid, get_tracker(request))
-
-
-async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     fields = {**request.query_params, **await params.read_json_object(request)}
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     wait_secs = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
     by = get_caller(request).canceller
     accessible = await _is_accessible(request, rid)
-    cancellation = await tracker.cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
+    cancellation = await get_tracker(request).cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
     if cancellation is None:
         raise _unknown(rid)
     return JsonResponse(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
