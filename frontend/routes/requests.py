@@ -59,8 +59,6 @@ async def list_requests(request: Request) -> Response:
 async def read_request(request: Request, rid: str) -> Response:
     """Return one record. Raises ApiError (404) or StoreError."""
     record = await _read_visible(request, rid)
-    if record is None:
-        raise _unknown(rid)
     return JsonResponse((await queues.with_wait(get_tracker(request).store, record)).to_json())
 
 
@@ -102,8 +100,6 @@ async def stream_request(request: Request, rid: str) -> Response:
     raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
     check_reader_limit(request, get_caller(request), tracker)
     record = await _read_visible(request, rid)
-    if record is None:
-        raise _unknown(rid)
     if after.number > 0 and _is_last_event(record, after):
         return Response(status_code=204)
     if record.status.terminal and record.storage == Storage.DELETED:
@@ -144,21 +140,24 @@ async def cancel_request(request: Request, rid: str) -> Response:
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     wait_secs = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
     by = get_caller(request).canceller
-    accessible = await _is_accessible(request, rid)
-    cancellation = await get_tracker(request).cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
+    await _check_access(request, rid)
+    cancellation = await get_tracker(request).cancel(rid, mode, reason, wait_secs, by=by)
     if cancellation is None:
         raise _unknown(rid)
     return JsonResponse(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
 
 
-async def _read_visible(request: Request, rid: str) -> RequestRecord | None:
-    """Return the record if it exists and the caller may see it."""
+async def _read_visible(request: Request, rid: str) -> RequestRecord:
+    """Return the record of a request that the caller may see. Raises ApiError (404), StoreError."""
     record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
-    return record if record is not None and get_caller(request).may_see(record.owner) else None
+    if record is None or not get_caller(request).may_see(record.owner):
+        raise _unknown(rid)
+    return record
 
 
-async def _is_accessible(request: Request, rid: str) -> bool:
-    """Return whether the caller may stream and cancel this request. Reads the record only for a client."""
-    if not get_caller(request).owner:
-        return is_request_id(rid)
-    return await _read_visible(request, rid) is not None
+async def _check_access(request: Request, rid: str) -> None:
+    """Raise ApiError (404) if the caller may not cancel this request. The record is read only for a client."""
+    if get_caller(request).owner:
+        await _read_visible(request, rid)
+    elif not is_request_id(rid):
+        raise _unknown(rid)
