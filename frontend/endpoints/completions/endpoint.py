@@ -12,8 +12,13 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint
 
 
-class _Completions(ApiEndpoint):
-    """Describe what chat and text completions have in common: chunks with choices."""
+class Completions(ApiEndpoint):
+    """Complete a conversation or a text: both answer with chunks that have choices."""
+
+    def __init__(self, name: Endpoint, id_prefix: str, path: str) -> None:
+        self.name = name
+        self.id_prefix = id_prefix
+        self.paths = (path,)
 
     def parse(self, body: bytes) -> Call:
         return validation.parse(self.name, body)
@@ -30,17 +35,7 @@ class _Completions(ApiEndpoint):
         return CompletionFold(self.name)
 
 
-class ChatCompletions(_Completions):
-    """Complete a conversation."""
-
-    name = Endpoint.CHAT_COMPLETIONS
-    paths = ("/v1/chat/completions",)
-    id_prefix = "chatcmpl-"
-
-
-class TextCompletions(_Completions):
-    """Complete a text."""
-
-    name = Endpoint.COMPLETIONS
-    paths = ("/v1/completions",)
-    id_prefix = "cmpl-"
+COMPLETIONS = (
+    Completions(Endpoint.CHAT_COMPLETIONS, "chatcmpl-", "/v1/chat/completions"),
+    Completions(Endpoint.COMPLETIONS, "cmpl-", "/v1/completions"),
+)
