@@ -21,7 +21,6 @@ from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
 from lifecycle.fastapi.json_response import JsonResponse
-from lifecycle.settings import Settings
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmittedRequest
@@ -38,8 +37,7 @@ def _route(endpoint: ApiEndpoint) -> Route:
     async def serve(request: Request) -> Response:
         """Serve one call of the endpoint. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
         tracker = get_tracker(request)
-        settings = tracker.settings
-        call, headers = await _read_call(request, endpoint, tracker, settings)
+        call, headers = await _read_call(request, endpoint, tracker)
         if not call.model:
             call = await with_only_model(call, tracker)
         admitted = await admit(request, endpoint, call, headers, tracker)
@@ -57,9 +55,8 @@ for path, route in ROUTES.items():
     router.post(path)(route)
 
 
-async def _read_call(
-    request: Request, endpoint: ApiEndpoint, tracker: Tracker, settings: Settings
-) -> tuple[Call, CallHeaders]:
+async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
+    settings = tracker.settings
     try:
         try:
             body = await params.read_body(request, settings.max_body_bytes)
