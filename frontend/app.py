@@ -20,7 +20,7 @@ from frontend.edge.refusals import Refusals
 from frontend.edge.site_middleware import SiteMiddleware
 from frontend.exporter import Exporter
 from frontend.routes import bulk_cancel, calls, cluster, health, openapi, overview, page, requests, responses, session
-from frontend.transport.error_responses import failure_response
+from frontend.transport.error_responses import error_response
 from frontend.transport.fast_path import FastPath
 from frontend.transport.head_as_get import HeadAsGet
 from frontend.transport.request_id import RequestIdMiddleware
@@ -81,9 +81,9 @@ def create_app(
         app.add_exception_handler(kind, _handle_exception)
 
     # FastAPI makes the span of each call, so with tracing no call may bypass it.
-    endpoints = app if tracing.is_on() else FastPath(app, calls.ROUTES)
+    served = app if tracing.is_on() else FastPath(app, calls.ROUTES)
     policy = app.state.access_policy
-    authorized = AuthorizationMiddleware(ClientSharesMiddleware(endpoints, shares), policy) if policy else endpoints
+    authorized = AuthorizationMiddleware(ClientSharesMiddleware(served, shares), policy) if policy else served
     own_site = OwnSite(tracker.settings, cors) if not (keyring or tracker.settings.allow_anonymous) else None
     guarded = SiteMiddleware(authorized, cors, own_site) if own_site or cors.is_on else authorized
     # Outermost, so that internal errors and refused calls carry the request id too.
@@ -92,4 +92,4 @@ def create_app(
 
 
 async def _handle_exception(request: Request, failure: Exception) -> Response:
-    return failure_response(request, failure)
+    return error_response(request.scope, failure)

@@ -17,7 +17,7 @@ from types import FrameType
 import uvicorn
 
 from frontend.app import create_app
-from frontend.edge.connections import Connections
+from frontend.edge.connections import EdgeConnections
 from frontend.edge.cors import Cors
 from frontend.edge.descriptors import most_connections, raise_limit, warn_if_low
 from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
@@ -103,7 +103,7 @@ def _url(host: str, port: int) -> str:
 
 def make_server(tracker: Tracker, keyring: Keyring | None, connections: int = 0) -> Server:
     """Return the server of a frontend, which `serve(sockets=…)` runs. It takes so many connections; 0: any number."""
-    shared, refusals = Connections(tracker.settings, connections), Refusals(tracker.metrics)
+    shared, refusals = EdgeConnections(tracker.settings, connections), Refusals(tracker.metrics)
     cors = Cors(tracker.settings)
     app = create_app(tracker, keyring, refusals, cors)
     return Server(EdgeConfig(app, shared, refusals, cors), tracker)

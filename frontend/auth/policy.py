@@ -12,14 +12,13 @@ from enum import IntEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from fastapi import Request
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from frontend.auth.sessions import COOKIE, Sessions
 from frontend.endpoints import BY_PATH
-from frontend.transport.error_responses import failure_response
+from frontend.transport.error_responses import error_response
 from frontend.transport.headers import Headers, headers_of
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.api_keys import Keyring
@@ -153,7 +152,7 @@ class AuthorizationMiddleware:
                 if level is not Level.ANYBODY:
                     scope["state"]["caller"] = await self._policy.authorize(scope, level)
             except (ApiError, StoreError, HTTPException) as failure:
-                await failure_response(Request(scope), failure)(scope, receive, send)
+                await error_response(scope, failure)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import time
 
 from lifecycle.fastapi.api_key import ApiKey
@@ -17,7 +18,7 @@ from lifecycle.store.transitions import Store
 
 COOKIE = "lifecycle_session"
 _MAX_CHARS = 256
-_REFETCH_SECS = 1.0  # the shortest time between two reads of the secret; Redis may have lost it and got another
+_REFETCH_SECS = 1.0  # the age from which on a secret that does not fit is read again: Redis may have got another
 
 
 class Sessions:
@@ -26,15 +27,13 @@ class Sessions:
     def __init__(self, keyring: Keyring, store: Store) -> None:
         self._keyring = keyring
         self._store = store
-        self._secret = b""
-        self._fetched_at = float("-inf")
 
     async def begin(self, key: ApiKey) -> str:
         """Return the cookie's value for a new session. Raises StoreUnavailable."""
-        await self._fetch_secret()
+        secret = await self._store.read_secret()
         # The wall clock is precise enough: sessions last for hours and no other state depends on it.
         expires = int(time.time() + self._store.settings.session_secs)
-        return f"{key.caller.name}:{expires}:{self._sign(key, expires)}"
+        return f"{key.caller.name}:{expires}:{_sign(secret, key, expires)}"
 
     async def caller(self, cookie: str) -> Caller | None:
         """Return the caller; None when the cookie is forged or expired, or its key removed. Raises StoreUnavailable."""
@@ -43,20 +42,14 @@ class Sessions:
         if not (expires.isascii() and expires.isdigit()) or int(expires) < time.time() or not signature.isascii():
             return None
         keys = self._keyring.named(name)
-        for _ in range(2):
+        for max_age_secs in (math.inf, _REFETCH_SECS) if keys else ():
+            secret = await self._store.read_secret(max_age_secs)
             for key in keys:
-                if self._secret and hmac.compare_digest(self._sign(key, int(expires)), signature):
+                if hmac.compare_digest(_sign(secret, key, int(expires)), signature):
                     return key.caller
-            if not keys or time.monotonic() - self._fetched_at < _REFETCH_SECS:
-                return None
-            await self._fetch_secret()
         return None
 
-    async def _fetch_secret(self) -> None:
-        """Read the secret that all frontends share. The first proposed one is kept."""
-        self._secret = await self._store.read_secret()
-        self._fetched_at = time.monotonic()
 
-    def _sign(self, key: ApiKey, expires: int) -> str:
-        content = f"{key.caller.name}:{expires}".encode()
-        return hmac.new(self._secret + key.digest, content, hashlib.sha256).hexdigest()
+def _sign(secret: bytes, key: ApiKey, expires: int) -> str:
+    content = f"{key.caller.name}:{expires}".encode()
+    return hmac.new(secret + key.digest, content, hashlib.sha256).hexdigest()

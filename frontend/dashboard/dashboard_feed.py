@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from frontend.dashboard.cached_snapshot import CachedSnapshot
-from frontend.dashboard.rates import Point, Rates
+from frontend.dashboard.rates import SAME_HEARTBEAT_SECS, Point, Rates
 from frontend.dashboard.snapshot import Snapshot
 from lifecycle.aio import tasks
 from lifecycle.errors import StoreError
@@ -28,7 +28,6 @@ MAX_VIEWERS = 64
 FINISHED_ROWS = 25
 QUEUE_ROWS = 200
 _HISTORY_POINTS = 300
-_SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
 _GONE_SECS = 300.0  # how long a replica is shown after it is gone
 
 _ROW_FIELDS = (
@@ -147,7 +146,7 @@ class DashboardFeed:
         row = replica.to_json() | {"gone_at": None, "error": replica.error and replica.error[:_MESSAGE_CHARS]}
         del row["lease_expires_in_ms"]
         at, before = self._rates.heartbeat_at(replica, now), self._replicas.get(replica.id, {}).get("heartbeat_at")
-        row["heartbeat_at"] = before if before is not None and abs(at - before) < _SAME_HEARTBEAT_SECS else round(at, 3)
+        row["heartbeat_at"] = before if before is not None and abs(at - before) < SAME_HEARTBEAT_SECS else round(at, 3)
         return row
 
     def _gone_rows(

@@ -9,7 +9,7 @@ from lifecycle.queries.cluster import ClusterSnapshot
 from lifecycle.records import Replica
 from lifecycle.types import Role
 
-_SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
+SAME_HEARTBEAT_SECS = 0.05  # a heartbeat's time is computed from a lease in milliseconds
 _LONGEST_GAP_SECS = 30.0  # two snapshots further apart give no current rate
 
 
@@ -75,7 +75,7 @@ class Rates:
             before = self._reports.get(replica.id)
             if before is None:
                 reports[replica.id] = _Report(at, tokens, lost, 0.0)
-            elif at - before.at < _SAME_HEARTBEAT_SECS:
+            elif at - before.at < SAME_HEARTBEAT_SECS:
                 reports[replica.id] = before
             else:
                 rate = max(0, tokens - before.tokens) / (at - before.at)

@@ -37,7 +37,7 @@ class EdgeConnection(Protocol):
         """Return whether the connection waits for a call, or for the rest of one that has been answered."""
 
 
-class Connections:
+class EdgeConnections:
     """Watch the unfinished connections of one frontend, and make room when descriptors run out.
 
     `most` is how many connections there may be; 0 is without a limit.

@@ -20,7 +20,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from frontend.edge.connections import Connections
+from frontend.edge.connections import EdgeConnections
 from frontend.edge.cors import Cors
 from frontend.edge.head import MAX_HEAD_BYTES, check_head, too_large_head, without_upgrade
 from frontend.edge.refusals import Refusals
@@ -42,7 +42,7 @@ _OLD_VERSIONS = frozenset({"0.9", "1.0"})  # of HTTP, whose clients do not know 
 class EdgeConfig(Config):
     """Configure uvicorn for a frontend."""
 
-    def __init__(self, app: ASGIApp, shared: Connections, refusals: Refusals, cors: Cors) -> None:
+    def __init__(self, app: ASGIApp, shared: EdgeConnections, refusals: Refusals, cors: Cors) -> None:
         super().__init__(
             app,
             http=HttpProtocol,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from frontend.endpoints.completions.endpoint import ChatCompletions, TextCompletions
+from frontend.endpoints.completions.endpoint import COMPLETIONS
 from frontend.endpoints.endpoint import ApiEndpoint
 from frontend.endpoints.forwards.endpoint import FORWARDS
 from frontend.endpoints.messages.endpoint import CountTokens, Messages
 from frontend.endpoints.responses.endpoint import Responses
 
 ENDPOINTS: tuple[ApiEndpoint, ...] = (
-    ChatCompletions(),
-    TextCompletions(),
+    *COMPLETIONS,
     Responses(),
     CountTokens(),
     Messages(),

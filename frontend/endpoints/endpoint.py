@@ -99,9 +99,9 @@ class ApiEndpoint(ABC):
     `parameters` has the endpoint's own names of gated parameters, where they differ from those of chat completions.
     """
 
-    name: ClassVar[Endpoint]
-    paths: ClassVar[tuple[str, ...]]
-    id_prefix: ClassVar[str]
+    name: Endpoint
+    paths: tuple[str, ...]
+    id_prefix: str
     prefixes_client_ids: ClassVar[bool] = False
     id_headers: ClassVar[tuple[bytes, ...]] = ()
     forwarded_headers: ClassVar[frozenset[str]] = frozenset()

@@ -10,7 +10,6 @@ arrive, without waking a task.
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -23,14 +22,16 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.json_events import KEEPALIVE
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import SILENCE, Item, TokenReader
+from lifecycle.tracking.connection import ConnectionStatus
+from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import Event, Status
 
 _COMPLETED = Status.COMPLETED  # a global name: looking a member up in its enum is slow
-_HEADERS = [
+EVENT_STREAM_HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
-]
+)
 _HOLDING_SECS = 1.0  # for the fields beside the usage, which come soon behind the last finish reason or not at all
 _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does not need large buffers
 
@@ -38,14 +39,14 @@ _WRITE_BYTES = 64 * 1024  # after which a write ends, so that a slow socket does
 def empty_stream() -> Response:
     """Return a stream without any event, for a client that has them all."""
     response = Response(b"")
-    response.raw_headers = [*_HEADERS, (b"content-length", b"0")]
+    response.raw_headers = [*EVENT_STREAM_HEADERS, (b"content-length", b"0")]
     return response
 
 
 def stream_head() -> Response:
     """Return the head of an event stream, for a HEAD: it opens no reader."""
     response = Response()
-    response.raw_headers = list(_HEADERS)
+    response.raw_headers = list(EVENT_STREAM_HEADERS)
     return response
 
 
@@ -60,18 +61,20 @@ class TokenStreamResponse(Response):
     """Stream what one reader delivers, and end the stream with the outcome of its request.
 
     The response begins with the first event that is no opening, with the end, or after `headers_after_secs`, whichever
-    comes first. A request that does not complete before that is answered with the HTTP error of `error_of(end)`.
+    comes first. A request that does not complete before that is answered with the HTTP error of `error_of(end)`. As it
+    is, the stream is for any reader; a subclass serves the call that has started the request.
     """
 
     def __init__(
-        self, reader: TokenReader, encoder: EventEncoder, slow_consumer_secs: float, headers_after_secs: float = 0.0
+        self, tracker: Tracker, reader: TokenReader, encoder: EventEncoder, headers_after_secs: float = 0.0
     ) -> None:
         self.status_code = 200
         self.background = None
-        self.raw_headers = list(_HEADERS)
+        self.raw_headers = list(EVENT_STREAM_HEADERS)
+        self._tracker = tracker
         self._reader = reader
         self._encoder = encoder
-        self._slow_consumer_secs = slow_consumer_secs
+        self._slow_consumer_secs = tracker.settings.slow_consumer_secs
         self._headers_after_secs = headers_after_secs
         self._openings: list[Tokens] = []  # read before the response begins
         self._ended = False  # the whole response has been sent
@@ -88,13 +91,10 @@ class TokenStreamResponse(Response):
         """Return the HTTP error for a request that has not completed; None to tell it in the stream."""
         return None
 
-    @abstractmethod
-    async def on_slow(self, message: str) -> None:
-        """Fail the request whose client has read nothing for `slow_consumer_secs`. Its connection is dropped then."""
-
-    @abstractmethod
     async def on_closed(self, gracefully: bool) -> None:
         """Close the reader. Awaited exactly once, however the response ends."""
+        status = ConnectionStatus.CLOSED_GRACEFULLY if gracefully else ConnectionStatus.CLOSED_UNEXPECTEDLY
+        await self._tracker.close_reader(self._reader, status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = ClientConnection.of(scope)
@@ -109,10 +109,9 @@ class TokenStreamResponse(Response):
                 else:
                     await self._write(connection, send, item)
         except SlowConsumer:
+            message = f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
             try:
-                await self.on_slow(
-                    f"The client read nothing for {self._slow_consumer_secs:g} seconds, the limit for slow clients"
-                )
+                await self._tracker.fail_slow_consumer(self._reader, message)
             finally:
                 connection.abort()
         finally:

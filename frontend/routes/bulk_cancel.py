@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.fastapi.integers import integer_field
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.queries import bulk_cancel, cluster
 from lifecycle.queries.bulk_cancel import Cancelled, Selector
 
@@ -45,7 +45,7 @@ async def cancel_matching(request: Request) -> Response:
     after = await params.read_page_start(store, params.text_field(fields, "after"), caller)
     owner = caller.visible_owner(selected.filter.owner)
     if owner is None:
-        return Response(orjson.dumps(Cancelled(bool(dry_run)).to_json()), media_type="application/json")
+        return JsonResponse(Cancelled(bool(dry_run)).to_json())
     selected = replace(selected, filter=selected.filter._replace(owner=owner))
     cancelled = await bulk_cancel.cancel_selected(
         store,
@@ -58,7 +58,7 @@ async def cancel_matching(request: Request) -> Response:
         after=after,
         dry_run=bool(dry_run),
     )
-    return Response(orjson.dumps(cancelled.to_json()), media_type="application/json")
+    return JsonResponse(cancelled.to_json())
 
 
 def _filter(fields: dict[str, Any]) -> cluster.Filter:

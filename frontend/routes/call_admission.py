@@ -56,16 +56,10 @@ async def admit(
         try:
             call = await _servable(endpoint, call, caller, tracker)
         except ApiError as refusal:
-            # What the call needs may have gone since the first such call, whose request has it.
             await refuse_known_id(request, tracker, refusal)
-            known = await idempotency.find(tracker.store) if idempotency is not None else None
-            if known is None:
-                raise
-            check_reader_limit(request, caller, tracker)
-            attached = await tracker.attach(known)
+            attached = await _attach(request, idempotency, caller, tracker) if idempotency is not None else None
             if attached is None:
                 raise
-            request.state.request_id = attached.rid
             return attached
         admission = _admission_request(request, caller, endpoint, call, headers)
         try:
@@ -91,6 +85,23 @@ async def admit(
         model = "" if error.code == _NOT_FOUND else call.model  # as labels of metrics, names of models are bounded
         tracker.metrics.rejections.labels(model, call.endpoint, str(error.code or error.error_type)).inc()
         raise
+
+
+async def _attach(
+    request: Request, idempotency: Idempotency, caller: Caller, tracker: Tracker
+) -> AdmittedRequest | None:
+    """Attach a call that cannot be served now to the request of an earlier one; None when there is none.
+
+    What the call needs may have gone since then, but that request has it. Raises ApiError.
+    """
+    known = await idempotency.find(tracker.store)
+    if known is None:
+        return None
+    check_reader_limit(request, caller, tracker)
+    attached = await tracker.attach(known)
+    if attached is not None:
+        request.state.request_id = attached.rid
+    return attached
 
 
 async def refuse_known_id(request: Request, tracker: Tracker, refusal: ApiError) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import ENDPOINTS
@@ -16,12 +14,13 @@ from frontend.routes.call_admission import admit, refuse_known_id, with_only_mod
 from frontend.transport import params
 from frontend.transport.call_headers import CallHeaders
 from frontend.transport.deps import get_tracker
+from frontend.transport.fast_path import Route
 from frontend.transport.headers import headers_of
 from lifecycle.errors import ERROR_RESPONSES
 from lifecycle.fastapi.cancel_on_disconnect import CancelOnDisconnect
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError, failed_request
-from lifecycle.settings import Settings
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.tokens.items import End, Tokens
 from lifecycle.tokens.reader import TokenReader
 from lifecycle.tracking.admission import AdmittedRequest
@@ -34,11 +33,11 @@ _STREAM = RequestType.STREAM  # a global name: looking a member up in its enum i
 _REPLAYED = {"idempotent-replayed": "true"}
 
 
-def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
+def _route(endpoint: ApiEndpoint) -> Route:
     async def serve(request: Request) -> Response:
+        """Serve one call of the endpoint. Raises ApiError, StoreError, Fenced or ClientDisconnect."""
         tracker = get_tracker(request)
-        settings = tracker.settings
-        call, headers = await _read_call(request, endpoint, tracker, settings)
+        call, headers = await _read_call(request, endpoint, tracker)
         if not call.model:
             call = await with_only_model(call, tracker)
         admitted = await admit(request, endpoint, call, headers, tracker)
@@ -48,7 +47,6 @@ def _route(endpoint: ApiEndpoint) -> Callable[[Request], Awaitable[Response]]:
             return await _in_background(endpoint, admitted, call, tracker)
         return await _unary(endpoint, request, admitted, call, headers)
 
-    serve.__doc__ = f"{endpoint.__doc__} Raises ApiError, StoreError, Fenced or ClientDisconnect."
     return serve
 
 
@@ -57,9 +55,8 @@ for path, route in ROUTES.items():
     router.post(path)(route)
 
 
-async def _read_call(
-    request: Request, endpoint: ApiEndpoint, tracker: Tracker, settings: Settings
-) -> tuple[Call, CallHeaders]:
+async def _read_call(request: Request, endpoint: ApiEndpoint, tracker: Tracker) -> tuple[Call, CallHeaders]:
+    settings = tracker.settings
     try:
         try:
             body = await params.read_body(request, settings.max_body_bytes)
@@ -79,12 +76,10 @@ class _CallResponse(TokenStreamResponse):
     def __init__(
         self, endpoint: ApiEndpoint, admitted: AdmittedRequest, call: Call, headers: CallHeaders, tracker: Tracker
     ) -> None:
-        settings, answer = tracker.settings, Answer(admitted.rid, call.model, admitted.created_at)
-        encoder = endpoint.encoder(answer, call)
-        super().__init__(admitted.reader, encoder, settings.slow_consumer_secs, settings.headers_after_secs)
+        encoder = endpoint.encoder(Answer(admitted.rid, call.model, admitted.created_at), call)
+        super().__init__(tracker, admitted.reader, encoder, tracker.settings.headers_after_secs)
         self._admitted = admitted
         self._call_headers = headers
-        self._tracker = tracker
         self._begins = None if call.is_background else endpoint.is_opening  # there the first event answers at once
         if admitted.attached:
             self.headers.update(_REPLAYED)
@@ -100,9 +95,6 @@ class _CallResponse(TokenStreamResponse):
     def error_of(self, end: End) -> ApiError:
         return _failure(end, self._admitted.rid, self._call_headers)
 
-    async def on_slow(self, message: str) -> None:
-        await self._tracker.fail_slow_consumer(self._admitted.reader, message)
-
     async def on_closed(self, gracefully: bool) -> None:
         if gracefully:
             self._admitted.stream.disarm()
@@ -116,7 +108,7 @@ async def _in_background(endpoint: ApiEndpoint, admitted: AdmittedRequest, call:
         answer = Answer(admitted.rid, call.model, admitted.created_at)
         body = await endpoint.in_background(answer, call, tracker.store, is_repeated=admitted.attached)
     replayed = _REPLAYED if admitted.attached else None
-    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
+    return JsonResponse(body, headers=replayed)
 
 
 async def _unary(
@@ -134,7 +126,7 @@ async def _unary(
         raise _failure(end, admitted.rid, headers)
     body = answer.body(admitted.rid, call.model, int(admitted.created_at), end)
     replayed = _REPLAYED if admitted.attached else None
-    return Response(orjson.dumps(body), headers=replayed, media_type="application/json")
+    return JsonResponse(body, headers=replayed)
 
 
 def _failure(end: End, rid: str, headers: CallHeaders) -> ApiError:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from frontend.transport.deps import get_caller, get_tracker
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.instructions import instruct
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.queries import cluster, queues
 from lifecycle.store.worker_roster import max_model_lens_of, models_of, workers_of
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, ReplicaAction
 
 router = APIRouter()
-
-
-def _json(content: Any) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
 
 
 async def _models(tracker: Tracker) -> dict[str, dict[str, Any]]:
@@ -39,7 +36,7 @@ async def _models(tracker: Tracker) -> dict[str, dict[str, Any]]:
 async def list_models(request: Request) -> Response:
     """List the models that live workers serve. Raises StoreError."""
     live = await _models(get_tracker(request))
-    return _json({"object": "list", "data": list(live.values())})
+    return JsonResponse({"object": "list", "data": list(live.values())})
 
 
 @router.get("/v1/models/{name:path}")
@@ -48,50 +45,40 @@ async def read_model(request: Request, name: str) -> Response:
     live = await _models(get_tracker(request))
     if name not in live:
         raise ApiError(ErrorType.NOT_FOUND, f"The model {name!r} does not exist", code="model_not_found", param="model")
-    return _json(live[name])
+    return JsonResponse(live[name])
 
 
 @router.get("/v1/inflight")
 async def inflight(request: Request) -> Response:
     """Count the inflight requests of the cluster, of one model if the query names it. Raises StoreError."""
     counts = await cluster.inflight(get_tracker(request).store, request.query_params.get("model", ""))
-    return _json(counts.to_json())
+    return JsonResponse(counts.to_json())
 
 
 @router.get("/v1/replicas")
 async def replicas(request: Request) -> Response:
     """List the replicas that hold a lease. Raises StoreError."""
     living = await cluster.replicas(get_tracker(request).store)
-    return _json({"object": "list", "data": [replica.to_json() for replica in living]})
+    return JsonResponse({"object": "list", "data": [replica.to_json() for replica in living]})
 
 
-@router.post("/v1/replicas/{id}/drain")
-async def drain(request: Request, id: str) -> Response:
-    """Tell a replica to finish what it has, and then to leave. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.DRAIN)
+def _instructing(action: ReplicaAction) -> Callable[[Request, str], Awaitable[Response]]:
+    async def serve(request: Request, id: str) -> Response:
+        """Tell a replica what to do. Raises ApiError or StoreError."""
+        return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
+
+    return serve
 
 
-@router.post("/v1/replicas/{id}/pause")
-async def pause(request: Request, id: str) -> Response:
-    """Tell a worker to take nothing new. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.PAUSE)
-
-
-@router.post("/v1/replicas/{id}/resume")
-async def resume(request: Request, id: str) -> Response:
-    """Tell a paused worker to take requests again. Raises ApiError or StoreError."""
-    return await _instruct(request, id, ReplicaAction.RESUME)
-
-
-async def _instruct(request: Request, id: str, action: ReplicaAction) -> Response:
-    return await instruct(get_tracker(request).store, id, action, get_caller(request).canceller)
+for action in ReplicaAction:
+    router.post(f"/v1/replicas/{{id}}/{action}")(_instructing(action))
 
 
 @router.get("/v1/queue")
 async def queue(request: Request) -> Response:
     """List what waits, by model and owner; of one model if the query names it. Raises StoreError."""
     found = await queues.read_queues(get_tracker(request).store, request.query_params.get("model", ""))
-    return _json({"object": "list", "data": [model.to_json() for model in found]})
+    return JsonResponse({"object": "list", "data": [model.to_json() for model in found]})
 
 
 @router.get("/metrics")

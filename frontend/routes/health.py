@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.transport.deps import get_tracker
 from lifecycle.errors import StoreError
 from lifecycle.fastapi.errors import retry_soon, summary_of
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.tracking.tracker import Tracker
 
 router = APIRouter()
@@ -68,4 +68,4 @@ async def _unready_reason(tracker: Tracker) -> str:
 
 def _response(good: bool, content: dict[str, Any]) -> Response:
     headers = {} if good else {"retry-after": retry_soon()}
-    return Response(orjson.dumps(content), 200 if good else 503, headers, media_type="application/json")
+    return JsonResponse(content, 200 if good else 503, headers)

@@ -155,7 +155,7 @@ def _forwards() -> dict[str, Schema]:
     """Describe the calls that are forwarded to an engine as they are, by path."""
     answers = answered("the engine's answer, as it is", {JSON: {"schema": {"type": "object"}}})
     return {
-        path: {"post": starting_call("ForwardedCall", answers, (endpoint.__doc__ or "").rstrip("."))}
+        path: {"post": starting_call("ForwardedCall", answers, endpoint.summary)}
         for endpoint in FORWARDS
         for path in endpoint.paths
     }

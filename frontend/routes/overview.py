@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from frontend.dashboard.dashboard_feed import MAX_VIEWERS, DashboardFeed, ListingQuery, Viewer
+from frontend.endpoints.stream import EVENT_STREAM_HEADERS, stream_head
 from frontend.transport import params
 from frontend.transport.deps import get_tracker
 from lifecycle.aio import tasks
@@ -67,22 +68,16 @@ class OverviewResponse(Response):
     """
 
     def __init__(self, tracker: Tracker, dashboard_feed: DashboardFeed, query: ListingQuery) -> None:
-        super().__init__(
-            headers={
-                "content-type": "text/event-stream; charset=utf-8",
-                "cache-control": "no-cache, no-transform",
-                "x-accel-buffering": "no",
-            }
-        )
-        del self.headers["content-length"]
+        self.status_code = 200
+        self.background = None
+        self.raw_headers = list(EVENT_STREAM_HEADERS)
         self._tracker = tracker
         self._dashboard_feed = dashboard_feed
         self._query = query
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if ClientConnection.of(scope).is_head:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": b""})
+            await stream_head()(scope, receive, send)
             return
         writer = asyncio.create_task(self._write(send), name="overview")
         listener = asyncio.create_task(_until_disconnect(receive), name="disconnect listener")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
 from fastapi import APIRouter, Request, Response
 
 from frontend.endpoints import BY_NAME
 from frontend.endpoints.endpoint import Answer, EventEncoder
-from frontend.endpoints.stream import stream_head
-from frontend.routes.reading import ReaderResponse
+from frontend.endpoints.stream import TokenStreamResponse, stream_head
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
@@ -18,10 +14,10 @@ from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.integers import integer_field, parse_integer
 from lifecycle.fastapi.json_events import JsonEventEncoder
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.queries import cluster, queues, timeline, tree
 from lifecycle.store.transitions import Store
-from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import FORWARDS, ErrorType, RequestRecord, Status, Storage
 
 router = APIRouter(prefix="/v1/requests")
@@ -32,10 +28,6 @@ FORMATS = ("events",)
 
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _WAIT_MAX_MS = 30_000
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
 
 
 def _unknown(rid: str) -> ApiError:
@@ -60,16 +52,14 @@ async def list_requests(request: Request) -> Response:
     after = await params.read_page_start(store, query.get("after", ""), caller)
     nothing: tuple[list[RequestRecord], bool] = ([], False)
     records, has_more = nothing if owner is None else await cluster.list_requests(store, filter, limit, after)
-    return _json({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
+    return JsonResponse({"object": "list", "data": [r.to_json() for r in records], "has_more": has_more})
 
 
 @router.get("/{rid}")
 async def read_request(request: Request, rid: str) -> Response:
     """Return one record. Raises ApiError (404) or StoreError."""
     record = await _read_visible(request, rid)
-    if record is None:
-        raise _unknown(rid)
-    return _json((await queues.with_wait(get_tracker(request).store, record)).to_json())
+    return JsonResponse((await queues.with_wait(get_tracker(request).store, record)).to_json())
 
 
 @router.get("/{rid}/timeline")
@@ -79,7 +69,7 @@ async def read_timeline(request: Request, rid: str) -> Response:
     found = await timeline.read(store, rid, caller.may_see) if is_request_id(rid) else None
     if found is None or not caller.may_see(found.record.owner):
         raise _unknown(rid)
-    return _json(found.to_json())
+    return JsonResponse(found.to_json())
 
 
 @router.get("/{rid}/tree")
@@ -92,7 +82,7 @@ async def read_tree(request: Request, rid: str) -> Response:
     found = await tree.read(store, rid, caller.may_see) if is_request_id(rid) else None
     if found is None:
         raise _unknown(rid)
-    return _json(found.to_json())
+    return JsonResponse(found.to_json())
 
 
 @router.get("/{rid}/stream")
@@ -110,8 +100,6 @@ async def stream_request(request: Request, rid: str) -> Response:
     raw = params.one_of(request.query_params.get("format", ""), "format", FORMATS) == "events"
     check_reader_limit(request, get_caller(request), tracker)
     record = await _read_visible(request, rid)
-    if record is None:
-        raise _unknown(rid)
     if after.number > 0 and _is_last_event(record, after):
         return Response(status_code=204)
     if record.status.terminal and record.storage == Storage.DELETED:
@@ -124,7 +112,7 @@ async def stream_request(request: Request, rid: str) -> Response:
     opened = await tracker.open_reader(rid, after)  # last, because only the response closes it
     if opened is None:
         raise _unknown(rid)
-    return ReaderResponse(tracker, opened[1], encoder)
+    return TokenStreamResponse(tracker, opened[1], encoder)
 
 
 async def _encoder(record: RequestRecord, after: TokenId, store: Store) -> EventEncoder:
@@ -141,41 +129,35 @@ def _is_last_event(record: RequestRecord, after: TokenId) -> bool:
     return record.status.terminal and record.stream_length == after.number and after.attempt <= record.attempt
 
 
+@router.delete("/{rid}")
 @router.post("/{rid}/cancel")
 async def cancel_request(request: Request, rid: str) -> Response:
     """Cancel one request, with options in the query or the body.
 
     Raises ApiError (400, 404, 408, 413) or StoreError.
     """
-    return await _cancel(request, rid, get_tracker(request))
-
-
-@router.delete("/{rid}")
-async def delete_request(request: Request, rid: str) -> Response:
-    """Cancel one request, as `POST /v1/requests/{rid}/cancel` does."""
-    return await _cancel(request, rid, get_tracker(request))
-
-
-async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     fields = {**request.query_params, **await params.read_json_object(request)}
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     wait_secs = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
     by = get_caller(request).canceller
-    accessible = await _is_accessible(request, rid)
-    cancellation = await tracker.cancel(rid, mode, reason, wait_secs, by=by) if accessible else None
+    await _check_access(request, rid)
+    cancellation = await get_tracker(request).cancel(rid, mode, reason, wait_secs, by=by)
     if cancellation is None:
         raise _unknown(rid)
-    return _json(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
+    return JsonResponse(cancellation.record.to_json(), 200 if cancellation.what == "terminal" else 202)
 
 
-async def _read_visible(request: Request, rid: str) -> RequestRecord | None:
-    """Return the record if it exists and the caller may see it."""
+async def _read_visible(request: Request, rid: str) -> RequestRecord:
+    """Return the record of a request that the caller may see. Raises ApiError (404), StoreError."""
     record = await get_tracker(request).store.read(rid) if is_request_id(rid) else None
-    return record if record is not None and get_caller(request).may_see(record.owner) else None
+    if record is None or not get_caller(request).may_see(record.owner):
+        raise _unknown(rid)
+    return record
 
 
-async def _is_accessible(request: Request, rid: str) -> bool:
-    """Return whether the caller may stream and cancel this request. Reads the record only for a client."""
-    if not get_caller(request).owner:
-        return is_request_id(rid)
-    return await _read_visible(request, rid) is not None
+async def _check_access(request: Request, rid: str) -> None:
+    """Raise ApiError (404) if the caller may not cancel this request. The record is read only for a client."""
+    if get_caller(request).owner:
+        await _read_visible(request, rid)
+    elif not is_request_id(rid):
+        raise _unknown(rid)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -12,14 +10,14 @@ from frontend.endpoints.responses.error import unknown_response
 from frontend.endpoints.responses.history import read_fold, read_response
 from frontend.endpoints.responses.input_items import input_items
 from frontend.endpoints.responses.sse import ResponseEncoder
-from frontend.endpoints.stream import empty_stream, stream_head
-from frontend.routes.reading import ReaderResponse
+from frontend.endpoints.stream import TokenStreamResponse, empty_stream, stream_head
 from frontend.transport import params
 from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.integers import parse_integer
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.types import CancelMode, Endpoint, ErrorType, RequestRecord, Storage
 
@@ -62,7 +60,7 @@ async def _stream(request: Request, record: RequestRecord, number: int, attempt:
     opened = await tracker.open_reader(rid, TokenId(read.last.attempt if attempt is None else attempt, number))
     if opened is None:
         raise unknown_response(rid)
-    return ReaderResponse(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))
+    return TokenStreamResponse(tracker, opened[1], ResponseEncoder(record.created_at, read.fold, number))
 
 
 @router.delete("/{rid}")
@@ -72,7 +70,7 @@ async def delete_response(request: Request, rid: str) -> Response:
     if not record.status.terminal:
         await tracker.cancel(rid, CancelMode.KILL, "The response was deleted", by=get_caller(request).canceller)
     await tracker.store.delete_content(rid, retry_for_secs=1.0)
-    return _json({"id": rid, "object": "response", "deleted": True})
+    return JsonResponse({"id": rid, "object": "response", "deleted": True})
 
 
 @router.post("/{rid}/cancel")
@@ -111,7 +109,7 @@ async def list_input_items(request: Request, rid: str) -> Response:
         if start > len(items):
             raise params.invalid_parameter(f"after: the response has no input item {after[:128]!r}", "after")
     page = items[start : start + limit]
-    return _json(
+    return JsonResponse(
         {
             "object": "list",
             "data": page,
@@ -126,7 +124,7 @@ async def _current(request: Request, rid: str) -> Response:
     read = await read_response(get_tracker(request).store, rid)
     if read is None:
         raise unknown_response(rid)
-    return _json(read[1])
+    return JsonResponse(read[1])
 
 
 async def _read_visible(request: Request, rid: str) -> RequestRecord:
@@ -140,7 +138,3 @@ async def _read_visible(request: Request, rid: str) -> RequestRecord:
     ):
         raise unknown_response(rid)
     return record
-
-
-def _json(content: Any) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from fastapi import APIRouter, Request, Response
 
@@ -13,6 +11,7 @@ from frontend.transport import params
 from frontend.transport.deps import get_access_policy, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.types import ErrorType
 
 router = APIRouter()
@@ -52,15 +51,11 @@ async def session(request: Request) -> Response:
     """Say whether this frontend requires API keys and as whom the caller is authenticated. Raises StoreError."""
     policy = get_access_policy(request)
     if policy is None:
-        return _json({"authentication": "off"})
+        return JsonResponse({"authentication": "off"})
     caller = await policy.caller(request.scope)
     if caller is None:
-        return _json({"authentication": "on", "authenticated": False})
-    return _json({"authentication": "on", "authenticated": True, "name": caller.name, "role": caller.role})
-
-
-def _json(content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
+        return JsonResponse({"authentication": "on", "authenticated": False})
+    return JsonResponse({"authentication": "on", "authenticated": True, "name": caller.name, "role": caller.role})
 
 
 def _key_in(body: bytes) -> str:

@@ -10,14 +10,11 @@ from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.exception_handlers import to_response
 
 
-def error_response(scope: Scope, error: ApiError) -> Response:
-    """Return the response to the call of this scope."""
-    return failure_response(Request(scope), error)
-
-
-def failure_response(request: Request, failure: Exception) -> Response:
-    """Return the response for the exception of a failed call: see `to_response`."""
-    return to_response(request, failure, lambda error: _body(request.scope, error))
+def error_response(scope: Scope, failure: Exception) -> Response:
+    """Return the response to the call of this scope, which failed with this exception: see `to_response`."""
+    return to_response(
+        Request(scope), failure, lambda error: error_body(scope["path"], error, scope["state"]["request_id"])
+    )
 
 
 def error_body(path: str, error: ApiError, request_id: str) -> bytes:
@@ -35,7 +32,3 @@ def id_headers(path: str) -> tuple[bytes, ...]:
 def without_slash_at_end(path: str) -> str:
     """Return the path without the slash that some clients add, because a redirect would lose the call."""
     return path[:-1] if path[-1:] == "/" and path[-2:] not in ("/", "//") else path
-
-
-def _body(scope: Scope, error: ApiError) -> bytes:
-    return error_body(scope["path"], error, scope["state"]["request_id"])

@@ -71,11 +71,11 @@ async def read_json_object(request: Request) -> dict[str, Any]:
     return value
 
 
-def text_field(fields: Mapping[str, Any], name: str) -> str:
+def text_field(fields: Mapping[str, Any], name: str, most_chars: int = LABEL_CHARS) -> str:
     """Return the string in this field, '' when it is missing or null. Raises ApiError (400)."""
     value = fields.get(name)
-    if not isinstance(value, str | None) or len(value or "") > LABEL_CHARS:
-        raise invalid_parameter(f"{name} must be a string of at most {LABEL_CHARS} characters", name)
+    if not isinstance(value, str | None) or len(value or "") > most_chars:
+        raise invalid_parameter(f"{name} must be a string of at most {most_chars} characters", name)
     return value or ""
 
 
@@ -101,10 +101,7 @@ def cancel_mode(fields: Mapping[str, Any]) -> CancelMode:
 
 def reason(fields: Mapping[str, Any]) -> str:
     """Return the field `reason`, or a default text. Raises ApiError (400)."""
-    value = fields.get("reason")
-    if not isinstance(value, str | None) or len(value or "") > REASON_CHARS:
-        raise invalid_parameter(f"reason must be a string of at most {REASON_CHARS} characters", "reason")
-    return value or "Cancelled by request"
+    return text_field(fields, "reason", REASON_CHARS) or "Cancelled by request"
 
 
 async def read_page_start(store: Store, rid: str, caller: Caller) -> RequestRecord | None:

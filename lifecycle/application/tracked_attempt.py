@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
+from lifecycle.errors import Unavailable
 from lifecycle.execution.attempt import Attempt
 from lifecycle.execution.context import EngineContext
 from lifecycle.settings import Settings
@@ -31,9 +33,9 @@ class TrackedAttempt(Attempt):
         """Return the sink, which the reader of this process tells what it has read."""
         return cast(HeldBackSink, self.sink)
 
-    def _must_move(self) -> bool:
-        """Return False: a source that is unavailable fails its request."""
-        return False
+    def _why_unserved(self, task: asyncio.Task[None]) -> Unavailable | None:
+        """Return None: a source that is unavailable fails its request."""
+        return None
 
     def _watch_inactivity(self) -> None:
         """Watch for inactivity of the source; while it waits for its reader it is not silent."""

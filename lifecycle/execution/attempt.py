@@ -120,8 +120,8 @@ class Attempt:
         or requeues the request. Return None too, with `unavailable` set and nothing reported, when the engine cannot
         serve at the moment and has yielded nothing.
         """
-        self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
-        self._task.add_done_callback(self._allow_report)
+        task = self._task = self._loop.create_task(self._generate(), name=f"engine {self.rid}")
+        task.add_done_callback(self._allow_report)
         remove_listener = self.context.add_listener(self._on_cancel)
         self._watch_inactivity()
         if self.context.is_stopped:
@@ -131,21 +131,23 @@ class Attempt:
             await self._can_report
             if self._outcome is not None and not self._abandoned:
                 ended = await self._report(self._outcome)
-            if not self._task.done():
-                await asyncio.wait((self._task,))
-            if ended is None and not self._abandoned and not self._must_move():
-                ended = await self._report(self._outcome or self._engine_outcome())
+            if not task.done():
+                await asyncio.wait((task,))
+            if ended is None and not self._abandoned:
+                self.unavailable = self._why_unserved(task)
+                if self.unavailable is None:
+                    ended = await self._report(self._outcome or self._engine_outcome(task))
             return ended
         finally:
             remove_listener()
             for timer in self._timers.values():
                 timer.cancel()
             self.sink.discard()
-            if not self._task.done():
-                self._task.cancel()
-                await asyncio.wait((self._task,))
-            if not self._task.cancelled():
-                self._task.exception()  # asyncio logs an exception that is never retrieved
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()  # asyncio logs an exception that is never retrieved
 
     async def _generate(self) -> None:
         """Run the engine. A kill cancels this task at the engine's next await."""
@@ -174,31 +176,32 @@ class Attempt:
         failure = OutputTooLarge(f"The answer grew past {limit} bytes, the limit; ask for a shorter one")
         self.fail(failure.error_type, failure.message, failure.detail)
 
-    def _must_move(self) -> bool:
-        """Note that another worker has to serve the request if the engine could not, and has yielded nothing."""
-        assert self._task is not None
-        if self._output.has_begun or self._outcome is not None or self.context.is_stopped or self._task.cancelled():
-            return False
-        failure = self._task.exception()
-        if isinstance(failure, Unavailable):
-            log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
-            self.unavailable = failure
-        return self.unavailable is not None
+    def _why_unserved(self, task: asyncio.Task[None]) -> Unavailable | None:
+        """Return why another worker has to serve the request: the engine could not, and has yielded nothing.
+
+        Return None when the attempt itself has an outcome to report.
+        """
+        if self._output.has_begun or self._outcome is not None or self.context.is_stopped or task.cancelled():
+            return None
+        failure = task.exception()
+        if not isinstance(failure, Unavailable):
+            return None
+        log.warning("the engine cannot serve request %s now: %s", self.rid, location_of(failure))
+        return failure
 
     def _allow_report(self, _: object = None) -> None:
         if not self._can_report.done():
             self._can_report.set_result(None)
 
-    def _engine_outcome(self) -> Outcome:
+    def _engine_outcome(self, task: asyncio.Task[None]) -> Outcome:
         """Return the outcome of an engine that has ended, by itself or after a cancel."""
-        assert self._task is not None
         if self.context.is_killed:
             return CANCELLED
-        failure = None if self._task.cancelled() else self._task.exception()
+        failure = None if task.cancelled() else task.exception()
         if failure is not None:
             self.broke_off = isinstance(failure, Unavailable)
             return failure_outcome(self.rid, failure)
-        if self._task.cancelled() and not self.context.is_stopped:
+        if task.cancelled() and not self.context.is_stopped:
             return Outcome("failed", ErrorType.INTERNAL, "The engine raised CancelledError, but nobody cancelled it")
         return self._output.outcome()
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 class ConcurrencySlots:
     """Count the free concurrency slots of a worker; its queue consumers share them.
 
-    `size` is the number of slots. While the worker is `paused` none is free, and while its engine is unhealthy no more
-    than `limit` allows.
+    `size` is the number of slots. While the worker is `paused` none is free, and while its engine is unhealthy, or has
+    not shown yet that it has recovered, no more than `restrict` allows.
     """
 
     def __init__(self, size: int) -> None:
@@ -21,7 +21,7 @@ class ConcurrencySlots:
         self._reserved = 0  # for requests that a take may bring
         self.peak = 0  # the most that were occupied at a time since `reset_peak()`
         self.on_available: Callable[[], None] | None = None  # called when a slot may have become free
-        self._limit: int | None = None  # of the engine's health, None while it is healthy
+        self._usable: int | None = None  # as far as the engine is known to be healthy; None: all
         self._available = asyncio.Event()
         self._available.set()
 
@@ -30,7 +30,7 @@ class ConcurrencySlots:
         """Return how many more requests the worker may take now."""
         if self.paused:
             return 0
-        most = self.size if self._limit is None else min(self.size, self._limit)
+        most = self.size if self._usable is None else min(self.size, self._usable)
         return max(0, most - self.used - self._reserved)
 
     @property
@@ -41,7 +41,7 @@ class ConcurrencySlots:
     @property
     def are_open(self) -> bool:
         """Return whether neither a pause nor the engine's health keeps slots from being used."""
-        return not self.paused and self._limit is None
+        return not self.paused and self._usable is None
 
     async def wait_available(self) -> None:
         """Return once at least one slot is free. Another task may reserve it first."""
@@ -57,9 +57,10 @@ class ConcurrencySlots:
         self._update()
         return reserved
 
-    def reserve_next(self) -> None:
-        """Keep the slot that becomes free next. It is given up with `occupy_reserved` or `unreserve`."""
-        self._reserved += 1
+    def occupy_next(self) -> None:
+        """Occupy the slot that becomes free next; until then one more is occupied than there are."""
+        self.used += 1
+        self.peak = max(self.peak, self.used)
         self._update()
 
     def occupy_reserved(self) -> None:
@@ -87,9 +88,9 @@ class ConcurrencySlots:
         self.size = size
         self._update()
 
-    def limit(self, number: int | None) -> None:
+    def restrict(self, number: int | None) -> None:
         """Occupy at most `number` slots from now on, None: all of them. Those that are occupied stay so."""
-        self._limit = number
+        self._usable = number
         self._update()
 
     def pause(self, paused: bool) -> None:

@@ -19,9 +19,10 @@ from lifecycle.settings import Settings
 log = logging.getLogger(__name__)
 
 _WINDOW_SECS = 1.0  # at least
-_FIRST_EVENTS = 4  # that a decision by latency needs, of attempts that began after the last change; fewer where it has
-# added fewer slots, if the time between events is known
-_EVENTS = 20  # that the time between events needs
+# How many first events a decision by latency needs, of attempts that began after the last change. It needs fewer, one
+# for each slot that this change has added, if the time between events is known.
+_FIRST_EVENTS = 4
+_EVENTS = 20  # that the time between events is measured by
 _WAITING_TIMEOUT_SECS = 2.0
 
 

@@ -74,7 +74,7 @@ class EngineHealth:
         if self.healthy:
             log.warning("the engine cannot serve; the worker takes no new requests until a probe succeeds: %s", message)
             self.healthy = False
-            self._slots.limit(0)
+            self._slots.restrict(0)
             self._back_off()
             await self._announce()
 
@@ -88,7 +88,7 @@ class EngineHealth:
         """Note that the engine has produced the first event of an attempt."""
         if self._failures and self.healthy:
             self._failures = 0
-            self._slots.limit(None)
+            self._slots.restrict(None)
 
     async def run(self) -> None:
         """Probe the engine whenever it is due, until cancelled. The engine must have started.
@@ -139,7 +139,7 @@ class EngineHealth:
         if self.healthy:
             return
         self.healthy, self.error = True, ""
-        self._slots.limit(None if self._probe else self._slots.used + 1)
+        self._slots.restrict(None if self._probe else self._slots.used + 1)
         log.info("the engine can serve again; the worker takes requests")
         await self._announce()
 

@@ -35,7 +35,7 @@ class HandOver:
         self._unserved = UnservedRequests(store)
         self._looked_at: OrderedDict[str, float] = OrderedDict()  # rid → when it was found to be unsupported
 
-    async def unavailable(self, run: Run, worker: str, cause: Unavailable) -> None:
+    async def requeue_or_fail(self, run: Run, worker: str, cause: Unavailable) -> None:
         """Requeue a running request whose engine cannot serve and has produced nothing, or fail it.
 
         The worker becomes unhealthy first, so it does not get the request again. The request fails when no other
@@ -58,7 +58,7 @@ class HandOver:
         moved = await self._store.requeue(rid, worker, start.attempt, failure=failure, retry_for_secs=retry_for_secs)
         log.info("request %s is handed over to another worker of model %s: %s", rid, model, moved)
 
-    async def unsupported(self, found: Sequence[QueuedRequest], worker: str) -> None:
+    async def ring_or_fail(self, found: Sequence[QueuedRequest], worker: str) -> None:
         """Fail a shard's queued requests that no living worker's engine takes, and ring workers that take the others.
 
         Each of them is looked at once in a heartbeat at most. A worker is rung once, whatever it takes of them, and no

@@ -11,7 +11,7 @@ from lifecycle.store.arguments import endpoints_argument
 from lifecycle.types import COUNT_TOKENS, NATIVE, TRANSLATABLE, TRANSLATED, Endpoint
 
 _NAMES = (*(name.value for name in Endpoint), COUNT_TOKENS)
-DEFAULT = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
+DEFAULT_ENDPOINTS = (Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS)
 
 
 def offered_endpoints(engine: Engine) -> Mapping[str, str]:
@@ -28,7 +28,7 @@ def offered_argument(engine: Engine) -> str:
 
 
 def _declared(engine: Engine) -> tuple[object, ...]:
-    declared: object = getattr(engine, "endpoints", DEFAULT)
+    declared: object = getattr(engine, "endpoints", DEFAULT_ENDPOINTS)
     if type(declared) is tuple and declared:  # the usual case, asked at each take
         return declared
     if isinstance(declared, (str, Mapping)) or not isinstance(declared, Collection) or not declared:

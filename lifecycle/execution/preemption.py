@@ -44,16 +44,16 @@ class Preemption:
         """Return whether all slots are occupied, and more may be moved than is being asked for."""
         return self._slots.are_full and len(self._movable()) > self._asking
 
-    def ask(self) -> int:
-        """Begin to ask for a request, and return which priority it must be better than. `can_ask` is true.
+    def begin_asking(self) -> int:
+        """Begin to ask a shard for a request, and return which priority it must be better than. `can_ask` is true.
 
-        Each call is followed by one of `asked`.
+        Each call is followed by one of `end_asking`.
         """
         self._asking += 1
         return self._movable()[-self._asking].priority
 
-    def asked(self) -> None:
-        """End to ask for a request."""
+    def end_asking(self) -> None:
+        """Note that a shard has answered, or will not."""
         self._asking -= 1
         self.wake()
 
@@ -75,13 +75,13 @@ class Preemption:
             self.wake()
 
     def wake(self) -> None:
-        """Let everybody look again who waits for a change."""
+        """With preemption, let everybody look again who waits for a change."""
         if self._is_on:
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
     async def wait_changed(self) -> None:
-        """Return once a slot may be free, something else may be moved, or `wake` was called while it is on."""
+        """Return once a slot may be free; with preemption also when something else may be moved, or after `wake`."""
         await (self._changed.wait() if self._is_on else self._slots.wait_available())
 
     def _movable(self) -> list[Attempt]:

@@ -101,14 +101,15 @@ class QueueConsumer:
                 continue
             try:
                 await self._take_next()
-                pause = 0.0
-                continue
             except Fenced as failure:
                 log.warning("no request was taken: %s", failure)
                 self._take = None
                 self._lease.waits, self._gives_up = False, None
             except (RedisError, StoreError) as failure:
                 log.debug("taking requests of model %s failed and is repeated: %s", ", ".join(self._models), failure)
+            else:
+                pause = 0.0
+                continue
             tasks.check_cancelled()
             pause = min(pause * 2 + 0.02, _MAX_PAUSE_SECS)
             await asyncio.sleep(pause)
@@ -122,7 +123,7 @@ class QueueConsumer:
         if take is not None:
             taken = await (self._call or self._ask(take, 0))
             for run in taken.runs:
-                await self._give_back(run, take.worker)
+                await self._running.give_back(run, take.worker)
         await self._ask(self._next_take(), 0)
 
     async def aclose(self) -> None:
@@ -141,17 +142,20 @@ class QueueConsumer:
 
     async def _take_next(self) -> None:
         """Take once, and launch what was taken. With no free slot, let another waiting worker be rung instead."""
-        is_repeated = self._take is not None and self._take.worker == self._lease.id
-        if self._take is None or not is_repeated:
-            self._take = self._next_take()
-        take, was_rung, self._rung = self._take, self._rung, False
+        if self._take is not None and self._take.worker != self._lease.id:
+            self._take = None  # the lease under which it was sent has expired
+        is_repeated = self._take is not None
+        take = self._take = self._take or self._next_take()
+        was_rung, self._rung = self._rung, False
         share = max(1, self._slots.free // self._store.settings.shards)  # several shards may have some
         reserved = self._slots.reserve(min(TAKE_LIMIT, share))
+        slots = reserved
+        # Without a free slot it begins to wait under the worst priority that it runs. It asks for a better request when
+        # it is rung while it waits so.
         gives_up = self._preemption.worst if not reserved else None
         asks = was_rung and gives_up is not None and gives_up == self._gives_up and self._preemption.can_ask
-        slots = reserved
         if asks:
-            slots, gives_up = 1, self._preemption.ask()
+            slots, gives_up = 1, self._preemption.begin_asking()
         try:
             self._call = asyncio.create_task(self._ask(take, slots, gives_up), name="take")
             await asyncio.wait((self._call,), timeout=_RESERVED_SECS)
@@ -169,25 +173,25 @@ class QueueConsumer:
                 if reserved:
                     self._slots.occupy_reserved()
                     reserved -= 1
+                elif (moved := self._preemption.choose(run.start.priority)) is not None:
+                    self._slots.occupy_next()
                 else:
-                    moved = self._preemption.choose(run.start.priority)
-                    if moved is None:
-                        unplaced.append(run)
-                        continue
+                    unplaced.append(run)
+                    continue
                 self._running.launch(run, take.worker, moved, self._cancels.get(run.rid, set()))
         finally:
             self._slots.unreserve(reserved)
             if asks:
-                self._preemption.asked()
-        self._lease.waits = is_repeated or taken.waits
-        self._gives_up = gives_up if taken.waits and not is_repeated else None
-        # A repetition does not tell what was left, and a worker without a free slot leaves what is not better.
-        if taken.waits and gives_up is None and not self._rung and not is_repeated:
+                self._preemption.end_asking()
+        left_nothing = taken.waits and not is_repeated  # a repetition does not tell what was left
+        self._lease.waits = taken.waits or is_repeated
+        self._gives_up = gives_up if left_nothing else None
+        if left_nothing and gives_up is None and not self._rung:  # with `gives_up`, what is not better is left
             self._due.clear()
         for run in unplaced:
-            await self._give_back(run, take.worker)
+            await self._running.give_back(run, take.worker)
         if taken.unsupported:
-            await self._running.hand_over.unsupported(taken.unsupported, take.worker)
+            await self._running.hand_over.ring_or_fail(taken.unsupported, take.worker)
 
     def _next_take(self) -> _Take:
         self._number += 1
@@ -200,8 +204,3 @@ class QueueConsumer:
         offer = self._running.offer()
         taken = await self._store.take(self._shard, *take, self._models, slots, offer, gives_up=gives_up)
         return taken or Taken([], [], waits=False)
-
-    async def _give_back(self, run: Run, worker: str) -> None:
-        """Queue a request again for which there is no slot. It has produced nothing, and uses up no attempt."""
-        retry_for_secs = self._store.settings.lease_secs
-        await self._store.requeue(run.rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)

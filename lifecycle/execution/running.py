@@ -121,13 +121,11 @@ class RunningRequests:
     def launch(self, run: Run, worker: str, moved: Attempt | None, cancels: set[CancelMode]) -> None:
         """Run a request in a task of its own, as `worker`: the id under which the shard knows this worker.
 
-        The task releases the request's concurrency slot at its end. With `moved` it first moves that attempt's request
-        back to its queue, and gets its slot; else a slot has been occupied for it. `cancels` are of this start.
+        A concurrency slot has been occupied for it, which the task releases at its end. With `moved` it is that
+        attempt's slot: the task first moves the attempt's request back to its queue. `cancels` are of this start.
         """
         progress = RunInProgress(run, worker, cancels)
         self._runs.setdefault(run.rid, []).append(progress)
-        if moved is not None:
-            self._slots.reserve_next()
         handling = self._handle(progress, moved)
         progress.task = asyncio.get_running_loop().create_task(handling, name=f"request {run.rid}")
 
@@ -170,21 +168,18 @@ class RunningRequests:
 
     async def _handle(self, progress: RunInProgress, moved: Attempt | None) -> None:
         """Handle one start of a request to its end, then take it out of the table and release its slot."""
-        run, worker, has_slot = progress.run, progress.worker, moved is None
+        run, worker = progress.run, progress.worker
         rid = run.rid
         try:
             if moved is not None:
                 await self._preempt(moved, run)
-                self._slots.occupy_reserved()
-                has_slot = True
             attempt = await self._prepare(progress)
             if attempt is not None:
                 await self._run(progress, attempt)
         except StoreUnavailable as failure:
             log.warning("request %s could not be run and is queued again: %s", rid, failure)
             with suppress(StoreError):  # otherwise a later heartbeat or the reaper does it
-                retry_for_secs = self._settings.lease_secs
-                await self._store.requeue(rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
+                await self.give_back(run, worker)
         except Exception:
             log.exception("request %s failed in worker %s because of an internal error", rid, worker)
         finally:
@@ -192,10 +187,12 @@ class RunningRequests:
             runs.remove(progress)
             if not runs:
                 del self._runs[rid]
-            if has_slot:
-                self._slots.release()
-            else:
-                self._slots.unreserve(1)
+            self._slots.release()
+
+    async def give_back(self, run: Run, worker: str) -> None:
+        """Queue a request again that was taken and does not run; no attempt is used up. Raises StoreUnavailable."""
+        retry_for_secs = self._settings.lease_secs
+        await self._store.requeue(run.rid, worker, run.start.attempt, retry_for_secs=retry_for_secs)
 
     async def _preempt(self, attempt: Attempt, run: Run) -> None:
         """Move an attempt's request back to its queue for a better one, and wait until its slot is free.
@@ -250,7 +247,7 @@ class RunningRequests:
             if ended is not None and ended.what in ("already", "fenced", "unknown"):
                 await self.report_lost_start(attempt, ended)
             if attempt.unavailable is not None:
-                await self.hand_over.unavailable(run, progress.worker, attempt.unavailable)
+                await self.hand_over.requeue_or_fail(run, progress.worker, attempt.unavailable)
             elif attempt.broke_off:
                 self._health.suspect()
         finally:

@@ -44,7 +44,8 @@ class Worker:
     """Serve one or more models with one engine, from `run()` to the end of a drain.
 
     A worker whose lease in a shard has expired abandons its requests of that shard, and comes back there under a new
-    id. It is the holder of its leases: `held`, `about` and the `on_…` methods are called by the heartbeat.
+    id. It is the holder of its leases: `held`, `about` and the `on_…` methods are called by the heartbeat, see
+    `shard_lease.Holder`. Corrections has those that handle what the worker and Redis know differently.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Worker:
             self._store, self._engine, self._health, self._slots, self._lease, self._writer, self._served
         )
         corrections = Corrections(self._store, self._lease, self._running)
-        self.on_pending_cancellations, self.on_not_in_redis = corrections.cancel, corrections.abandon
-        self.on_data_lost, self.on_not_held_locally = corrections.report_ends, corrections.requeue
+        self.on_pending_cancellations = corrections.cancel
+        self.on_not_in_redis = corrections.abandon
+        self.on_not_held_locally = corrections.requeue
+        self.on_data_lost = corrections.report_ends
         self._tuner = ConcurrencyTuner(settings, self._slots, self._engine, self._running.current_attempts)
         self._consumers = [
             QueueConsumer(self._store, shard, self.models, lease, self._slots, self._running)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.responses import Response
 
 from lifecycle.errors import Conflict, InvalidValue, NotFound
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.queries import instructions
 from lifecycle.store.transitions import Store
 from lifecycle.types import ErrorType, ReplicaAction
@@ -22,4 +22,4 @@ async def instruct(store: Store, id: str, action: ReplicaAction, by: str) -> Res
         raise ApiError(ErrorType.VALIDATION, failure.message, code="not_a_worker", param="id") from None
     except Conflict as failure:
         raise ApiError(ErrorType.VALIDATION, failure.message, status=409, code="replica_draining", param="id") from None
-    return Response(orjson.dumps(replica.to_json()), 202, media_type="application/json")
+    return JsonResponse(replica.to_json(), 202)

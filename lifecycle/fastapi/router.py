@@ -19,6 +19,7 @@ from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.instructions import instruct
 from lifecycle.fastapi.integers import integer_field, parse_integer
+from lifecycle.fastapi.json_response import JsonResponse
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.fastapi.tracked import refusal
 from lifecycle.records import Cancelled
@@ -95,10 +96,6 @@ def _is_local(request: Request) -> bool:
         return False
 
 
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
 def _must_be_operator(caller: Caller) -> None:
     if caller.owner:
         raise ApiError(ErrorType.VALIDATION, "This call is for operators", status=403, code="insufficient_permissions")
@@ -106,12 +103,12 @@ def _must_be_operator(caller: Caller) -> None:
 
 async def _inflight(request: Request, tracker: Tracker, caller: Caller) -> Response:
     _must_be_operator(caller)
-    return _json((await tracker.inflight(request.query_params.get("model", ""))).to_json())
+    return JsonResponse((await tracker.inflight(request.query_params.get("model", ""))).to_json())
 
 
 async def _replicas(request: Request, tracker: Tracker, caller: Caller) -> Response:
     _must_be_operator(caller)
-    return _json({"object": "list", "data": [replica.to_json() for replica in await tracker.replicas()]})
+    return JsonResponse({"object": "list", "data": [replica.to_json() for replica in await tracker.replicas()]})
 
 
 async def _instruct(request: Request, tracker: Tracker, caller: Caller) -> Response:
@@ -130,12 +127,12 @@ async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
     after = query.get("after", "")
     await _check_page_start(tracker, caller, after)
     records, more = ([], False) if visible is None else await tracker._queries.page(chosen, limit, after)
-    return _json({"object": "list", "data": [record.to_json() for record in records], "has_more": more})
+    return JsonResponse({"object": "list", "data": [record.to_json() for record in records], "has_more": more})
 
 
 async def _read(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
-    return _json((await tracker.get(record.id) if record.status is Status.QUEUED else record).to_json())
+    return JsonResponse((await tracker.get(record.id) if record.status is Status.QUEUED else record).to_json())
 
 
 async def _stream(request: Request, tracker: Tracker, caller: Caller) -> Response:
@@ -159,7 +156,7 @@ async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Respons
     wait_ms = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
     mode = arguments.cancel_mode(fields.get("mode"))
     record = await tracker.cancel(record.id, mode, reason, wait_ms / 1000, by=caller.canceller)
-    return _json(record.to_json(), 200 if record.status.terminal else 202)
+    return JsonResponse(record.to_json(), 200 if record.status.terminal else 202)
 
 
 async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Response:
@@ -171,22 +168,22 @@ async def _cancel_many(request: Request, tracker: Tracker, caller: Caller) -> Re
     await _check_page_start(tracker, caller, after)
     owner = caller.visible_owner(str(selector.get("owner", "")))
     if owner is None:
-        return _json(Cancelled(0, 0, dry_run, False, ()).to_json())
+        return JsonResponse(Cancelled(0, 0, dry_run, False, ()).to_json())
     selector |= {"owner": owner} if owner else {}
     found = await tracker._queries.cancel_many(
         selector, mode, reason, dry_run, after, by=caller.canceller, via=tracker.id
     )
-    return _json(found.to_json())
+    return JsonResponse(found.to_json())
 
 
 async def _timeline(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
-    return _json(await tracker._queries.timeline(record.id, caller.may_see))
+    return JsonResponse(await tracker._queries.timeline(record.id, caller.may_see))
 
 
 async def _tree(request: Request, tracker: Tracker, caller: Caller) -> Response:
     record = await _visible(tracker, caller, request.path_params["rid"])
-    return _json(await tracker._queries.tree(record.id, caller.may_see))
+    return JsonResponse(await tracker._queries.tree(record.id, caller.may_see))
 
 
 async def _visible(tracker: Tracker, caller: Caller, rid: str) -> RequestRecord:

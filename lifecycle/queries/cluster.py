@@ -18,6 +18,7 @@ import orjson
 from lifecycle.errors import StoreUnavailable
 from lifecycle.ids import replica_of
 from lifecycle.records import Replica
+from lifecycle.store.listings import Filter as Filter
 from lifecycle.store.results import Roster, RosterEntry
 from lifecycle.store.transitions import Store
 from lifecycle.types import Labels, RequestRecord, Role
@@ -87,17 +88,6 @@ class ClusterSnapshot:
     epochs: tuple[str, ...]  # of each shard; an epoch changes when Redis has lost the shard's data
     webhooks_waiting: int  # events in the outbox
     queued_bytes: dict[str, int]  # of the bodies that wait, by model
-
-
-class Filter(NamedTuple):
-    """Select requests that match every field; an empty field matches any. `status` may be `inflight`."""
-
-    status: str = ""
-    model: str = ""
-    endpoint: str = ""
-    frontend: str = ""
-    worker: str = ""
-    owner: str = ""
 
 
 async def inflight(store: Store, model: str = "") -> Inflight:
@@ -210,6 +200,7 @@ async def list_requests(
 ) -> tuple[list[RequestRecord], bool]:
     """Return a page of at most `limit` records, newest first, older than `after`; and whether there are more.
 
+    The filter's `status` may be `inflight` too.
     `older_than_secs` leaves out requests admitted within that time, by Redis's clock.
     """
     bound = (f"{after.created_at:.6f}", after.id) if after else ("+inf", "")
@@ -227,20 +218,11 @@ async def _shard_page(
     store: Store, shard: int, filter: Filter, limit: int, bound: tuple[str, str]
 ) -> Sequence[RequestRecord]:
     found: list[RequestRecord] = []
-    status = "" if filter.status == INFLIGHT else filter.status
+    active = filter.status in _ACTIVE
+    matching = filter._replace(status="") if filter.status == INFLIGHT else filter
     while len(found) < limit:
         page = await store.list_page(
-            shard,
-            active=filter.status in _ACTIVE,
-            upper=bound[0],
-            before=bound[1],
-            status=status,
-            model=filter.model,
-            endpoint=filter.endpoint,
-            frontend=filter.frontend,
-            worker=filter.worker,
-            owner=filter.owner,
-            limit=limit - len(found),
+            shard, matching, active=active, upper=bound[0], before=bound[1], limit=limit - len(found)
         )
         found += page.records
         bound = (page.created_at, page.rid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ from lifecycle.settings import Settings
 from lifecycle.store.listener import ConnectionFactory
 from lifecycle.store.password_file import PasswordFiles
 from lifecycle.store.pubsub import Subscriptions
-from lifecycle.store.redis import BlockingCommands, Commands, blocking_client, make_client
+from lifecycle.store.redis import BLOCK_MS, BlockingCommands, Commands, make_client
 from lifecycle.store.redis_cluster import ClusterCommands
 from lifecycle.store.redis_cluster_topology import Node, PerNode, Topology, slot_of
 from lifecycle.store.replicated_commands import ReplicatedCommands, Unreplicated
 from lifecycle.store.shared_link import SharedLinks
 from lifecycle.store.transitions import Store
 
-ReplicatedKind = Callable[..., ReplicatedCommands]
-"""Makes the connection to one server of those who wait for its replicas."""
+MakeClient = Callable[[str], Redis]
+"""Makes the client of a server from its URL."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,7 +41,7 @@ class Connections:
         `subscriptions.run()`. Raises ValueError when `redis_url` is malformed.
         """
         async with _Deployment.open(settings) as deployment:
-            store = deployment.store(settings)
+            store = deployment.store()
             push_factories = [deployment.shard_factory(prefix) for prefix in store.keys.prefixes]
             yield cls(store, push_factories, Subscriptions(deployment.factory))
 
@@ -52,7 +53,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     Raises ValueError when `redis_url` is malformed.
     """
     async with _Deployment.open(settings) as deployment:
-        yield deployment.store(settings)
+        yield deployment.store()
 
 
 @asynccontextmanager
@@ -67,113 +68,111 @@ def password_files(settings: Settings) -> PasswordFiles:
     return PasswordFiles(settings.redis_password_file, settings.redis_sentinel_password_file)
 
 
-class _Deployment:
-    """Ways to connect to one deployment of Redis. All connections are closed together."""
+class _Deployment(ABC):
+    """Ways to connect to one deployment of Redis. All connections are closed together.
 
-    def __init__(
-        self,
-        commands: Commands,
-        replicated: Callable[[ReplicatedKind], Commands],
-        blocking: Callable[[], Commands],
-        factory: ConnectionFactory,
-        shard_factory: Callable[[str], ConnectionFactory],
-    ) -> None:
-        """`replicated` opens the connections of those who wait for replicas.
+    `commands` is the connection for all commands that wait for nothing. `factory` connects to a server that gets the
+    messages published to all.
+    """
 
-        `factory` connects to a server that gets the messages published to all, and `shard_factory`, given the prefix of
-        a shard, to the server of the shard's slot.
-        """
-        self.commands = commands
-        self.replicated = replicated
-        self.blocking = blocking
-        self.factory = factory
-        self.shard_factory = shard_factory
+    commands: Commands
+    factory: ConnectionFactory
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        """The connections are closed with `stack`."""
+        self._settings = settings
+        self._stack = stack
+        self._timeout_secs = settings.redis_timeout_secs
+        self._passwords = password_files(settings)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[_Deployment]:
         async with AsyncExitStack() as stack:
             cluster = parse(settings.redis_url).kind is Kind.CLUSTER
-            yield _cluster(settings, stack) if cluster else _server(settings, stack)
+            yield _Cluster(settings, stack) if cluster else _Server(settings, stack)
 
-    def store(self, settings: Settings) -> Store:
-        replicas, timeout_ms = settings.wait_replicas, settings.wait_timeout_ms
+    @abstractmethod
+    def shard_factory(self, prefix: str) -> ConnectionFactory:
+        """Return what connects to the server of the slot of this shard's prefix."""
+
+    @abstractmethod
+    def _connect(self, make: MakeClient, kind: Callable[..., Commands]) -> Commands:
+        """Return commands to the whole deployment: `kind` sends them to one server, whose client `make` makes."""
+
+    def store(self) -> Store:
+        replicas, timeout_ms = self._settings.wait_replicas, self._settings.wait_timeout_ms
         if not replicas:
-            return Store(self.commands, settings)
+            return Store(self.commands, self._settings)
         unreplicated = Unreplicated(replicas, timeout_ms)
         kind = partial(ReplicatedCommands, replicas=replicas, timeout_ms=timeout_ms, unreplicated=unreplicated)
-        return Store(self.commands, settings, replicated=self.replicated(kind), unreplicated=unreplicated)
+        replicated = self._open(self._make, kind)
+        return Store(self.commands, self._settings, replicated=replicated, unreplicated=unreplicated)
 
+    def blocking(self) -> Commands:
+        return self._open(partial(self._make, block_secs=BLOCK_MS / 1000), BlockingCommands)
 
-def _server(settings: Settings, stack: AsyncExitStack) -> _Deployment:
-    """Connect to one server, or to the primary behind Sentinels."""
-    url, timeout_secs, passwords = settings.redis_url, settings.redis_timeout_secs, password_files(settings)
-    commands = Commands(make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords))
-    stack.push_async_callback(commands.aclose)
-    subscriber = make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords)
-    stack.push_async_callback(subscriber.aclose)
+    def _make(self, url: str, block_secs: float = 0.0) -> Redis:
+        """Return a client for replies that Redis itself may delay by `block_secs`."""
+        return make_client(url, socket_timeout_secs=block_secs + self._timeout_secs, passwords=self._passwords)
 
-    def replicated(kind: ReplicatedKind) -> Commands:
-        opened = kind(make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords))
-        stack.push_async_callback(opened.aclose)
+    def _open(self, make: MakeClient, kind: Callable[..., Commands]) -> Commands:
+        opened = self._connect(make, kind)
+        self._stack.push_async_callback(opened.aclose)
         return opened
 
-    def blocking() -> Commands:
-        opened = BlockingCommands(blocking_client(url, timeout_secs, passwords))
-        stack.push_async_callback(opened.aclose)
-        return opened
 
-    async def client() -> Redis:
-        return subscriber
+class _Server(_Deployment):
+    """One server, or the primary behind Sentinels."""
 
-    factory = ConnectionFactory(client, timeout_secs, commands.on_demotion)
-    of_shards = factory._replace(shared=SharedLinks())
-    return _Deployment(commands, replicated, blocking, factory, lambda _: of_shards)
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        super().__init__(settings, stack)
+        self.commands = self._open(self._make, Commands)
+        subscriber = self._make(settings.redis_url)
+        stack.push_async_callback(subscriber.aclose)
+
+        async def client() -> Redis:
+            return subscriber
+
+        self.factory = ConnectionFactory(client, self._timeout_secs, self.commands.on_demotion)
+        self._of_shards = self.factory._replace(shared=SharedLinks())
+
+    def shard_factory(self, prefix: str) -> ConnectionFactory:
+        return self._of_shards
+
+    def _connect(self, make: MakeClient, kind: Callable[..., Commands]) -> Commands:
+        return kind(make(self._settings.redis_url))
 
 
-def _cluster(settings: Settings, stack: AsyncExitStack) -> _Deployment:
-    """Connect to the nodes of a Redis Cluster."""
-    timeout_secs, passwords = settings.redis_timeout_secs, password_files(settings)
+class _Cluster(_Deployment):
+    """The nodes of a Redis Cluster."""
 
-    def make(url: str) -> Redis:
-        return make_client(url, socket_timeout_secs=timeout_secs, passwords=passwords)
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        super().__init__(settings, stack)
+        self._topology = Topology(parse(settings.redis_url), self._make)
+        stack.push_async_callback(self._topology.aclose)
+        self.commands = self._open(self._make, Commands)
+        self._listeners = PerNode(self._topology, self._make, Redis.aclose)
+        stack.push_async_callback(self._listeners.aclose)
+        self._shared = SharedLinks()
 
-    def make_blocking(url: str) -> Redis:
-        return blocking_client(url, timeout_secs, passwords)
+        async def client() -> Redis:
+            """Return a client of any node: a Cluster broadcasts what is published without a slot."""
+            return await self._listeners.get(await self._topology.some_node())
 
-    topology = Topology(parse(settings.redis_url), make)
-    stack.push_async_callback(topology.aclose)
-    commands = ClusterCommands(topology, make)
-    stack.push_async_callback(commands.aclose)
-    listeners = PerNode(topology, make, Redis.aclose)
-    stack.push_async_callback(listeners.aclose)
+        self.factory = ConnectionFactory(client, self._timeout_secs, set())
 
-    def replicated(kind: ReplicatedKind) -> Commands:
-        opened = ClusterCommands(topology, make, kind)
-        stack.push_async_callback(opened.aclose)
-        return opened
-
-    def blocking() -> Commands:
-        opened = ClusterCommands(topology, make_blocking, BlockingCommands)
-        stack.push_async_callback(opened.aclose)
-        return opened
-
-    async def client() -> Redis:
-        """Return a client of any node: a Cluster broadcasts what is published without a slot."""
-        return await listeners.get(await topology.some_node())
-
-    shared = SharedLinks()
-
-    def shard_factory(prefix: str) -> ConnectionFactory:
+    def shard_factory(self, prefix: str) -> ConnectionFactory:
         served_by: Node | None = None
 
         async def client() -> Redis:
             nonlocal served_by
             if served_by is not None:  # its connection was lost, or it no longer serves the slot
-                topology.mark_stale(served_by)
-            served_by = await topology.node_of(slot_of(prefix))
-            return await listeners.get(served_by)
+                self._topology.mark_stale(served_by)
+            served_by = await self._topology.node_of(slot_of(prefix))
+            return await self._listeners.get(served_by)
 
-        return ConnectionFactory(client, timeout_secs, set(), shared)
+        return ConnectionFactory(client, self._timeout_secs, set(), self._shared)
 
-    return _Deployment(commands, replicated, blocking, ConnectionFactory(client, timeout_secs, set()), shard_factory)
+    def _connect(self, make: MakeClient, kind: Callable[..., Commands]) -> Commands:
+        return ClusterCommands(self._topology, make, kind)

@@ -24,7 +24,7 @@ class Contents(ScriptRunner):
         end; the events are then gone too, or will be soon. Record and body are read one after the other, so that a
         large body does not pass through a script. A body never changes.
         """
-        record = record_of(await self._in_shard("read", rid, retry_for_secs, rid))
+        record = record_of(await self._in_shard("read", rid, retry_for_secs))
         if record is None:
             return None
         body = None
@@ -39,7 +39,7 @@ class Contents(ScriptRunner):
         too; its content is deleted in the script that ends it (`pending`). Readers that have not reached the end then
         end as `not_found`. A repetition changes nothing and returns the state that the request has then.
         """
-        reply = await self._in_shard("delete_content", rid, retry_for_secs, rid)
+        reply = await self._in_shard("delete_content", rid, retry_for_secs)
         record = record_of(reply[1]) if len(reply) > 1 else None
         return Deletion(cast(Any, as_text(reply[0])), record) if record else None
 

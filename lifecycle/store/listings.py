@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -13,6 +14,17 @@ from lifecycle.store.runner import ScriptRunner, as_text
 # reading it whole 20.
 SCAN_LIMIT = 150
 ROWS_LIMIT = 40
+
+
+class Filter(NamedTuple):
+    """Select requests that match every field; an empty field matches any."""
+
+    status: str = ""
+    model: str = ""
+    endpoint: str = ""
+    frontend: str = ""
+    worker: str = ""
+    owner: str = ""
 
 
 class Listings(ScriptRunner):
@@ -28,28 +40,16 @@ class Listings(ScriptRunner):
 
         Raises StoreUnavailable.
         """
-        reply = await self._in_shard("timeline", rid, retry_for_secs, rid)
+        reply = await self._in_shard("timeline", rid, retry_for_secs)
         record = record_of(reply[0]) if reply else None
         if record is None:
             return None
         return Steps(record, [orjson.loads(line) for line in as_text(reply[1]).splitlines()], int(reply[2]))
 
     async def list_page(
-        self,
-        shard: int,
-        *,
-        active: bool,
-        upper: str,
-        before: str,
-        status: str,
-        model: str,
-        endpoint: str,
-        frontend: str,
-        worker: str,
-        owner: str,
-        limit: int,
+        self, shard: int, matching: Filter, *, active: bool, upper: str, before: str, limit: int
     ) -> Page:
-        """Return up to `limit` requests of one shard, newest first, that match every filter that is not empty.
+        """Return up to `limit` requests of one shard that match, newest first.
 
         `active` restricts the page to requests that have not ended. `upper` is the `created_at` to begin at, `+inf` for
         the newest, and `before` the request id to continue behind at exactly that time, empty for none. The page says
@@ -61,12 +61,7 @@ class Listings(ScriptRunner):
             "active" if active else "created",
             upper,
             before,
-            status,
-            model,
-            endpoint,
-            frontend,
-            worker,
-            owner,
+            *matching,
             min(limit, ROWS_LIMIT),
             SCAN_LIMIT,
         )

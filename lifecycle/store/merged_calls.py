@@ -6,7 +6,7 @@ one reply for each. A caller sends its own arguments and gets a list with its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
@@ -26,7 +26,12 @@ BYTES_LIMIT = 64 * 1024  # from which on no further call is added to it
 _COMMON_ARGUMENTS = 5  # EVALSHA, the SHA-1, the number of keys, the prefix and the clock's shift
 _HEADS = 4096  # that are remembered
 
-Split = Callable[[Any, int], Sequence[Any]]
+
+class Unconfirmed(NamedTuple):
+    """The reply of a command that too few replicas of Redis have confirmed: see ReplicatedCommands."""
+
+    reply: Any
+    confirmed: str
 
 
 class Call(NamedTuple):
@@ -50,11 +55,8 @@ class Call(NamedTuple):
         return self.command[self.command.index(b"\n") + 1 + len(self.head) :]
 
 
-def merge(calls: Sequence[Call], split: Split) -> list[Call]:
-    """Return what is sent for these calls, in the places of the first ones.
-
-    `split` returns the values for so many merged calls from the value of the one that is sent.
-    """
+def merge(calls: Sequence[Call]) -> list[Call]:
+    """Return what is sent for these calls, in the places of the first ones."""
     groups: list[list[Call]] = []
     open_groups: dict[bytes, list[Call]] = {}
     sizes: dict[bytes, int] = {}
@@ -68,11 +70,13 @@ def merge(calls: Sequence[Call], split: Split) -> list[Call]:
             groups.append([call])
             if head:
                 open_groups[head], sizes[head] = groups[-1], len(call.command)
-    return [group[0] if len(group) == 1 else _merged(group, split) for group in groups]
+    return [group[0] if len(group) == 1 else _merged(group) for group in groups]
 
 
 def values_of(value: Any, calls: int) -> Sequence[Any]:
     """Return the values for the merged calls: a list of one reply for each, or the error that all of them get."""
+    if isinstance(value, Unconfirmed):
+        return [Unconfirmed(own, value.confirmed) for own in values_of(value.reply, calls)]
     if not isinstance(value, list):
         return [value] * calls
     if len(value) != calls:
@@ -88,24 +92,23 @@ def only_reply(replies: Sequence[Any]) -> Any:
     return reply
 
 
-def _merged(group: Sequence[Call], split: Split) -> Call:
+def _merged(group: Sequence[Call]) -> Call:
     count = _COMMON_ARGUMENTS + sum(call.arguments for call in group)
     command = b"".join((b"*%d\r\n" % count, group[0].head, *(call.block for call in group)))
-    return Call(command, _Replies([call.reply for call in group], split))
+    return Call(command, _Replies([call.reply for call in group]))
 
 
 class _Replies:
     """Passes on what has become of a merged call to the callers that still wait."""
 
-    def __init__(self, replies: Sequence[Receiver], split: Split) -> None:
+    def __init__(self, replies: Sequence[Receiver]) -> None:
         self._replies = replies
-        self._split = split
 
     def done(self) -> bool:
         return all(reply.done() for reply in self._replies)
 
     def set_result(self, value: Any, /) -> None:
-        values = self._split(value, len(self._replies))
+        values = values_of(value, len(self._replies))
         for reply, own in zip(self._replies, values, strict=True):
             if not reply.done():
                 reply.set_result(own)

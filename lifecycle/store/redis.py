@@ -32,7 +32,7 @@ from lifecycle.redis_url import Kind, parse
 from lifecycle.store.arguments import pack
 from lifecycle.store.command_keys import key_of
 from lifecycle.store.link import Link, Receiver, Reply, connected
-from lifecycle.store.merged_calls import Call, merge, values_of
+from lifecycle.store.merged_calls import Call, merge
 from lifecycle.store.password_file import NO_PASSWORD_FILES, PasswordFiles, use_password_file
 from lifecycle.store.redis_errors import unavailable
 from lifecycle.store.sentinel import sentinel_client
@@ -85,11 +85,6 @@ def make_client(url: str, *, socket_timeout_secs: float, passwords: PasswordFile
     if connection_class is not UnixConnection:
         options["socket_keepalive"] = True
     return Redis.from_pool(ConnectionPool(connection_class, **(options | given)))
-
-
-def blocking_client(url: str, timeout_secs: float, passwords: PasswordFiles = NO_PASSWORD_FILES) -> Redis:
-    """Return a client for blocking reads, whose timeout is added to the BLOCK time. Raises ValueError as above."""
-    return make_client(url, socket_timeout_secs=BLOCK_MS / 1000 + timeout_secs, passwords=passwords)
 
 
 class Commands:
@@ -209,17 +204,11 @@ class Commands:
                 calls.append(call)
                 size += len(call.command)
         if calls:
-            sent = merge(calls, self._split)
-            self._send(self._link, [call.command for call in sent], [call.reply for call in sent])
+            self._send(self._link, merge(calls))
 
-    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Receiver]) -> None:
+    def _send(self, link: Link, calls: Sequence[Call]) -> None:
         """Send one pipeline."""
-        link.send(commands, replies)
-
-    @staticmethod
-    def _split(value: Any, calls: int) -> Sequence[Any]:
-        """Return the value for each of the calls that were sent as one."""
-        return values_of(value, calls)
+        link.send([call.command for call in calls], [call.reply for call in calls])
 
     async def _open(self) -> None:
         """Connect and check that the server answers, because one that hangs still accepts connections."""

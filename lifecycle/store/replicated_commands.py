@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError, NoPermissionError, TryAgainError
@@ -24,7 +24,7 @@ from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
 from lifecycle.store.link import Link, Receiver, Reply
-from lifecycle.store.merged_calls import values_of
+from lifecycle.store.merged_calls import Call, Unconfirmed
 from lifecycle.store.redis import Commands
 from lifecycle.store.redis_errors import unavailable
 
@@ -69,13 +69,6 @@ class Unreplicated:
         self._warned_of = total
 
 
-class _Unconfirmed(NamedTuple):
-    """The reply of a command that too few replicas have confirmed."""
-
-    reply: Any
-    confirmed: str
-
-
 class ReplicatedCommands(Commands):
     """Commands that are answered once `replicas` replicas have them too, or after `timeout_ms`.
 
@@ -98,25 +91,20 @@ class ReplicatedCommands(Commands):
         """Execute one call of a script and return its reply. Raises as `Commands.execute` does."""
         self._prefix = args[3]
         value = await super().execute(*args)
-        if isinstance(value, _Unconfirmed):
+        if isinstance(value, Unconfirmed):
             self._unreplicated.note(script_loader.name_of(args[1]), value.confirmed)
             return value.reply
         return value
 
-    def _send(self, link: Link, commands: Sequence[bytes], replies: Sequence[Receiver]) -> None:
+    def _send(self, link: Link, calls: Sequence[Call]) -> None:
         loop = asyncio.get_running_loop()
-        executed: list[Reply] = [loop.create_future() for _ in replies]
+        executed: list[Reply] = [loop.create_future() for _ in calls]
         written: Reply = loop.create_future()
         confirmed: Reply = loop.create_future()
-        confirmed.add_done_callback(partial(self._answer, replies, executed, written))
+        confirmed.add_done_callback(partial(self._answer, [call.reply for call in calls], executed, written))
         write = pack(("EVAL", script_loader.load("confirm").source, 1, self._prefix, 0))
+        commands = [call.command for call in calls]
         link.send([*commands, write, self._wait], [*executed, written, confirmed])
-
-    @staticmethod
-    def _split(value: Any, calls: int) -> Sequence[Any]:
-        if isinstance(value, _Unconfirmed):
-            return [_Unconfirmed(reply, value.confirmed) for reply in values_of(value.reply, calls)]
-        return values_of(value, calls)
 
     def _answer(self, replies: Sequence[Receiver], executed: Sequence[Reply], written: Reply, confirmed: Reply) -> None:
         """Pass on what Redis has answered, once WAIT is answered or the connection is lost."""
@@ -131,7 +119,7 @@ class ReplicatedCommands(Commands):
             elif failure is not None:
                 reply.set_exception(failure)
             else:
-                reply.set_result(value if by is None else _Unconfirmed(value, by))
+                reply.set_result(value if by is None else Unconfirmed(value, by))
 
     def _outcome(self, written: Reply, confirmed: Reply) -> tuple[BaseException | None, str | None]:
         """Return why it is not known what became of the writes, and how far they are confirmed if not far enough."""

@@ -58,7 +58,7 @@ class RequestTrees(ScriptRunner):
         """
         kept_ms = int(self.settings.retention_secs * 1000)
         reply = await self._in_shard(
-            "note_child", parent, retry_for_secs, parent, child, owner, CHILDREN_LIMIT, DEPTH_LIMIT, kept_ms
+            "note_child", parent, retry_for_secs, child, owner, CHILDREN_LIMIT, DEPTH_LIMIT, kept_ms
         )
         what = as_text(reply[0])
         if what != "noted":

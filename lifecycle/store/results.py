@@ -32,7 +32,7 @@ def record_of(text: bytes) -> RequestRecord | None:
 
 
 class Admission(NamedTuple):
-    """`admitted` (created_at set), `exists`, `full` (depth set), `full_bytes`, `late` or `fenced`."""
+    """The answer to an admission, see Store.admit: `created_at` is set if it was admitted, `depth` if it is `full`."""
 
     outcome: AdmissionOutcome
     created_at: float = 0.0

@@ -21,9 +21,11 @@ from lifecycle.store.redis import Commands
 from lifecycle.store.replicated_commands import REPLICATED, Unreplicated
 from lifecycle.store.roster_cache import RosterCache
 from lifecycle.store.script_loader import Script
+from lifecycle.types import Role
 
 _FIRST_PAUSE_SECS = 0.02
 _LONGEST_PAUSE_SECS = 0.5
+LEASES_PAGE = 500  # replicas of which something is read at once
 _COMPILING = "Error compiling script"
 
 T = TypeVar("T")
@@ -117,6 +119,18 @@ class ScriptRunner:
                 if int(cursor) == 0:
                     break
 
+    async def _lease_pages(self, script: str, prefix: str, role: Role, *args: str) -> AsyncIterator[list[Any]]:
+        """Yield what a script returns of each page of the leases of one role. Raises StoreUnavailable."""
+        begin = ""
+        while True:
+            following, *flat = await self._call(
+                script, prefix, role.value, self.settings.lease_secs, begin, LEASES_PAGE, *args
+            )
+            yield flat
+            begin = as_text(following)
+            if not begin:
+                return
+
     # The following three return a coroutine and are none themselves: each layer of coroutines costs a request more
     # than the call of a function, and every script passes all of them.
 
@@ -129,9 +143,9 @@ class ScriptRunner:
         return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
 
     def _in_shard(self, name: str, rid: str, retry_for_secs: float, *args: Any) -> PendingReply:
-        """Run a script in the shard of this request."""
+        """Run a script in the shard of this request, whose id is the script's first argument."""
         prefix = self._prefixes[self.keys.shard_of(rid)]
-        return self._repeat(retry_for_secs, self._call, (name, prefix, *args))
+        return self._repeat(retry_for_secs, self._call, (name, prefix, rid, *args))
 
     @staticmethod
     async def _repeat(retry_for_secs: float, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> Any:
@@ -149,6 +163,7 @@ class ScriptRunner:
             pause = min(pause * 2, _LONGEST_PAUSE_SECS)
 
     async def _call(self, name: str, prefix: str, *args: Any) -> Any:
+        """Run a script once, as `run` without `retry_for_secs` does."""
         script = self._scripts[name]
         arguments = (prefix, self.clock_shift_secs, *args)
         commands = self._replicated if name in REPLICATED else self.commands

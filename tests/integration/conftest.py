@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from lifecycle.execution.engine import aclose
 from tests.upstream import BOUND_SECS, Script, Upstream
-from worker.engines import aclose
 from worker.engines.openai import OpenAIEngine
 
 

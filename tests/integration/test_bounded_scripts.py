@@ -95,19 +95,8 @@ async def test_one_sweep_ends_few_requests(bench: Bench) -> None:
 async def test_one_listing_call_reads_a_bounded_number_of_records(bench: Bench) -> None:
     world = bench.world
     await _admit(world, 2 * SCAN_LIMIT)
-    page = await world.store.list_page(
-        0,
-        active=True,
-        upper="+inf",
-        before="",
-        status="",
-        model="another",
-        endpoint="",
-        frontend="",
-        worker="",
-        owner="",
-        limit=1000,
-    )
+    another = cluster.Filter(model="another")
+    page = await world.store.list_page(0, another, active=True, upper="+inf", before="", limit=1000)
     assert (page.records, page.exhausted) == ([], False)
     calls = await bench.calls(lambda: cluster.list_requests(world.store, cluster.Filter(model="another"), 100))
     assert calls["evalsha"] == 3, "two full pages and an empty one"

@@ -287,8 +287,8 @@ def server() -> Any:
 @pytest.fixture
 async def store(server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     """Provide a store that makes the same calls each time."""
-    monkeypatch.setattr("lifecycle.store.local_starts.new_start_nonce", lambda: "nonce-01")
-    monkeypatch.setattr("lifecycle.store.membership.secrets.token_hex", lambda _: "secret")
+    monkeypatch.setattr("lifecycle.store.admissions.new_start_nonce", lambda: "nonce-01")
+    monkeypatch.setattr("lifecycle.store.control_slot.secrets.token_hex", lambda _: "secret")
     async with open_store(Settings(redis_url=server.url, namespace="lc")) as store:
         yield store
 

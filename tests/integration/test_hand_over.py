@@ -100,7 +100,7 @@ async def test_a_worker_under_its_next_id_in_a_shard_is_not_another_worker(world
     await world.admit()
     run = await world.take("worker-a~1")
     hand_over = HandOver(world.store, cast(EngineHealth, Health()))
-    await hand_over.unavailable(run, "worker-a~1", Unavailable("the GPU is lost"))
+    await hand_over.requeue_or_fail(run, "worker-a~1", Unavailable("the GPU is lost"))
     record = await world.record()
     assert (record.status, record.error_message) == ("failed", "the GPU is lost")
 
@@ -333,7 +333,7 @@ async def test_many_requests_are_handed_on_with_one_look_at_the_list(
     monkeypatch.setattr(Store, "command", counted_command)
     monkeypatch.setattr(Store, "listed", counted_listed)
     found = [QueuedRequest(f"r{number}", MODEL, "chat_completions", ("tools",)) for number in range(50)]
-    await HandOver(world.store, cast(Any, None)).unsupported(found, "w3")
+    await HandOver(world.store, cast(Any, None)).ring_or_fail(found, "w3")
     assert (read, published) == (1, 1)
 
 
@@ -345,11 +345,11 @@ async def test_nothing_is_refused_while_a_list_that_was_lost_is_not_restored(set
     await world.admit(needs=("tools",))
     found = [QueuedRequest("r", MODEL, "chat_completions", ("tools",))]
     hand_over = HandOver(store, cast(Any, None))
-    await hand_over.unsupported(found, "w3")
+    await hand_over.ring_or_fail(found, "w3")
     assert (await world.record()).status == "queued"
 
     async def is_refused() -> bool:
-        await hand_over.unsupported(found, "w3")
+        await hand_over.ring_or_fail(found, "w3")
         return (await world.record()).error_type == "validation"
 
     await wait_until(is_refused, what="a refusal")

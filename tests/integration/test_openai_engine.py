@@ -13,6 +13,7 @@ import pytest
 from lifecycle.errors import EngineError, LifecycleError, NotConnected, Unavailable
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import max_model_lens
+from lifecycle.execution.engine import aclose
 from tests.upstream import (
     DONE,
     REQUEST,
@@ -28,7 +29,6 @@ from tests.upstream import (
     text_chunk,
     within_bound,
 )
-from worker.engines import aclose
 from worker.engines.openai import OpenAIEngine
 from worker.engines.upstream_errors import KEY_REFUSED
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from lifecycle.errors import STREAM_ENDED, Unavailable
+from lifecycle.execution.engine import aclose
 from tests.upstream import (
     DONE,
     Exchange,
@@ -17,7 +18,6 @@ from tests.upstream import (
     playing,
     within_bound,
 )
-from worker.engines import aclose
 from worker.engines.completion_parser import NO_CHOICES
 from worker.engines.openai import OpenAIEngine
 from worker.engines.sse import MAX_EVENT_BYTES

@@ -13,7 +13,7 @@ import pytest
 
 from lifecycle.errors import ConfigurationConflict
 from lifecycle.store import common_settings
-from lifecycle.store.membership import SCHEMA_VERSION
+from lifecycle.store.control_slot import SCHEMA_VERSION
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.joining import join, leave

@@ -224,8 +224,9 @@ async def test_who_knows_the_file_of_keys_cannot_sign(store: Store) -> None:
     sessions = Sessions(Keyring(kept.line), store)
     lost = await sessions.begin(kept)
     await store.command("DEL", store.keys.control + "secret")
-    fresh = await Sessions(Keyring(kept.line), store).begin(kept)
-    sessions._fetched_at -= 2
+    other = Store(store.commands, store.settings, plain_lua=True)
+    fresh = await Sessions(Keyring(kept.line), other).begin(kept)
+    store._secret_read_at -= 2
     assert await sessions.caller(fresh) == kept.caller
     assert await sessions.caller(lost) is None
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from frontend.edge.connections import Connections
+from frontend.edge.connections import EdgeConnections
 from frontend.edge.cors import Cors
 from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
 from frontend.edge.refusals import Refusals
@@ -43,7 +43,7 @@ async def test_a_call_is_freed_at_its_end() -> None:
 
     refusals = Refusals(Metrics())
     outermost = RequestIdMiddleware(app, lambda _: (), refusals.count, takes_ids=True)
-    config, state = EdgeConfig(outermost, Connections(load()), refusals, Cors(load())), ServerState()
+    config, state = EdgeConfig(outermost, EdgeConnections(load()), refusals, Cors(load())), ServerState()
     config.load()
     server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
     async with server, asyncio.timeout(10):

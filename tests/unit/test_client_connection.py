@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from frontend.edge.connections import Connections
+from frontend.edge.connections import EdgeConnections
 from frontend.edge.cors import Cors
 from frontend.edge.http_protocol import EdgeConfig, HttpProtocol
 from frontend.edge.refusals import Refusals
@@ -33,7 +33,7 @@ async def _served(call: Call) -> AsyncIterator[tuple[asyncio.StreamReader, async
         assert isinstance(connection, ClientConnection)
         await call(connection, receive, send)
 
-    config = EdgeConfig(app, Connections(load()), Refusals(Metrics()), Cors(load()))
+    config = EdgeConfig(app, EdgeConnections(load()), Refusals(Metrics()), Cors(load()))
     state = ServerState()
     config.load()
     server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)

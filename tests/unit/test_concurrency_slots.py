@@ -1,4 +1,4 @@
-"""The concurrency slots of a worker: how many are free while it is paused, unhealthy, or resized."""
+"""The concurrency slots of a worker: how many are free while it is paused, unhealthy, resized, or moves a request."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ async def test_none_is_free_while_the_worker_is_paused() -> None:
     assert slots.free == 2
 
 
-async def test_a_pause_and_the_limit_of_the_health_do_not_undo_each_other() -> None:
+async def test_a_pause_and_the_restriction_by_the_health_do_not_undo_each_other() -> None:
     slots = ConcurrencySlots(4)
-    slots.limit(0)
+    slots.restrict(0)
     slots.pause(True)
-    slots.limit(None)
+    slots.restrict(None)
     assert slots.free == 0
-    slots.limit(1)
+    slots.restrict(1)
     slots.pause(False)
     assert slots.free == 1
-    slots.limit(None)
+    slots.restrict(None)
     assert slots.free == 4
 
 
@@ -55,3 +55,14 @@ async def test_fewer_slots_than_are_occupied_end_nothing() -> None:
     await waiting
     assert slots.free == 1
     await tasks.end((waiting,))
+
+
+async def test_the_slot_of_a_request_that_is_moved_is_free_for_no_other() -> None:
+    slots = ConcurrencySlots(1)
+    occupy(slots, 1)
+    slots.occupy_next()
+    assert (slots.used, slots.free) == (2, 0)
+    slots.release()  # by the request that was moved
+    assert (slots.used, slots.free, slots.reserve(1)) == (1, 0, 0)
+    slots.release()
+    assert slots.free == 1

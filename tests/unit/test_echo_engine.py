@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lifecycle.errors import EngineError
 from lifecycle.execution.context import EngineContext
 from tests.generation import tokens
-from worker.engines import EngineError
 from worker.engines.echo import EchoEngine
 
 BOUND_SECS = 5.0

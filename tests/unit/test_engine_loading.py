@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from lifecycle.execution.context import EngineContext
+from lifecycle.execution.engine import EngineLoadError, aclose
 from lifecycle.execution.threaded import as_async
 from lifecycle.settings import load
-from worker.engines import EngineLoadError, aclose, load_engine
+from worker.engines import find_engine
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
 
@@ -169,7 +170,7 @@ def user_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.mark.usefixtures("user_directory")
 async def test_loads_what_can_be_an_engine(spec: str, said: str) -> None:
     product = sys.modules["worker"]
-    engine = load_engine(spec, load())
+    engine = find_engine(spec, load())()
     assert sys.modules["worker"] is product
     assert [event async for event in as_async(engine)({}, EngineContext("r"))] == [said]
     await aclose(engine)
@@ -218,18 +219,18 @@ async def test_loads_what_can_be_an_engine(spec: str, said: str) -> None:
 @pytest.mark.usefixtures("user_directory")
 def test_says_in_one_line_why_it_cannot_load(spec: str, hint: str) -> None:
     with pytest.raises(EngineLoadError) as raised:
-        load_engine(spec, load({"openai_base_url": ""}))
+        find_engine(spec, load({"openai_base_url": ""}))()
     assert hint in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 async def test_a_file_of_any_directory_can_be_named(user_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    engine = load_engine(f"{user_directory}/models/json.py:generate", load())
+    engine = find_engine(f"{user_directory}/models/json.py:generate", load())()
     assert [event async for event in engine({}, EngineContext("r"))] == ["beside"]
 
 
 def test_loads_the_built_in_ones() -> None:
     settings = load({"openai_base_url": "http://127.0.0.1:1/v1"})
-    assert isinstance(load_engine("echo", settings), EchoEngine)
-    assert isinstance(load_engine("openai", settings), OpenAIEngine)
+    assert isinstance(find_engine("echo", settings)(), EchoEngine)
+    assert isinstance(find_engine("openai", settings)(), OpenAIEngine)

@@ -11,11 +11,10 @@ import pytest
 
 from lifecycle.execution.context import EngineContext
 from lifecycle.execution.declarations import accepted_parameters
-from lifecycle.execution.engine import Engine
+from lifecycle.execution.engine import Engine, EngineLoadError, aclose
 from lifecycle.execution.threaded import as_async
 from lifecycle.settings import SettingsError, load
 from lifecycle.types import Event
-from worker.engines import EngineLoadError, aclose
 from worker.engines.echo import EchoEngine
 from worker.engines.openai import OpenAIEngine
 from worker.engines.upstream import Upstream

@@ -258,7 +258,7 @@ async def test_a_replica_that_renews_its_lease_while_pages_are_read_is_in_one_of
 ) -> None:
     """Leases are read in the order in which they end, so a renewal moves a replica behind those still to be read."""
     store, page = world.store, 2
-    monkeypatch.setattr("lifecycle.store.membership.MEMBERS_PAGE", page)
+    monkeypatch.setattr("lifecycle.store.runner.LEASES_PAGE", page)
     names = {f"w{number}" for number in range(5)}
     for name in sorted(names):
         world.shift_clock(0.001)

@@ -11,7 +11,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from lifecycle.errors import StoreUnavailable
 from lifecycle.store import script_loader
 from lifecycle.store.arguments import pack
-from lifecycle.store.merged_calls import BYTES_LIMIT, CALLS_LIMIT, Call, merge, only_reply, values_of
+from lifecycle.store.merged_calls import BYTES_LIMIT, CALLS_LIMIT, Call, merge, only_reply
 
 FINISH = script_loader.load("finish").sha
 CANCEL = script_loader.load("cancel").sha
@@ -22,7 +22,7 @@ def call(*args: Any, sha: str = FINISH, prefix: str = "lc:{0}:") -> Call:
 
 
 def merged(*calls: Call) -> list[Call]:
-    return merge(calls, values_of)
+    return merge(calls)
 
 
 def future_of(call: Call) -> asyncio.Future[Any]:

@@ -13,6 +13,7 @@ import pytest
 from lifecycle.settings import load
 from lifecycle.store import script_loader
 from lifecycle.store.keys import CHANNELS, CONTROL_KEYS, SHARD_KEYS, SLOTS, crc16, shard_tags
+from lifecycle.store.listings import Filter
 from lifecycle.store.merged_calls import MERGED
 from lifecycle.store.permissions import check_permissions
 from lifecycle.store.quota_slots import QuotaSlot, QuotaSlots
@@ -138,9 +139,6 @@ LABELS = Labels("m", "completions", "stream")
 EXPIRED = ExpiredReplica("w", "worker")
 PIECE = Append("r", 1, 1, b'["t"]', True)
 EVENT = WebhookEvent("e", "u", "r", "completions", "m", Status.COMPLETED, "", "", 1.0, 2.0, 0)
-LISTING: dict[str, Any] = dict.fromkeys(
-    ("upper", "before", "status", "model", "endpoint", "frontend", "worker", "owner"), ""
-)
 CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "admit": lambda s: s.admit(new_request("r", "n", LABELS, "f", b"{}", "continue", grace_secs=1.0), retry_for_secs=0),
     "note_child": lambda s: s.note_child("p", "r", "", retry_for_secs=0),
@@ -163,7 +161,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "fail": lambda s: s.fail("r", "internal", "why"),
     "finish": lambda s: s.finish("r", "w", 1, Outcome("completed"), 1, remainder=PIECE),
     "history": lambda s: read_history(s, "r", "0-0"),
-    "list": lambda s: s.list_page(0, active=True, limit=1, **LISTING),
+    "list": lambda s: s.list_page(0, Filter(), active=True, upper="+inf", before="", limit=1),
     "find_released": lambda s: QuotaSlots(s).find_released(0, [QuotaSlot("r", "n", 1.0)]),
     "lost_start": lambda s: s.report_lost_start("r", StartedAttempt(1, "n"), START_LOST),
     "read": lambda s: s.read("r"),

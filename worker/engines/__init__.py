@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
-from lifecycle.errors import EngineError
 from lifecycle.execution.declarations import as_engine
-from lifecycle.execution.engine import Engine, EngineLoadError, aclose
+from lifecycle.execution.engine import Engine
 from lifecycle.settings import Settings
 from worker.engines.echo import EchoEngine
 from worker.engines.user_module import UserModule
-
-__all__ = ["Engine", "EngineError", "EngineLoadError", "aclose", "find_engine", "load_engine"]
-
-
-def load_engine(spec: str, settings: Settings) -> Engine:
-    """Return the engine that `spec` names. Raise EngineLoadError as `find_engine` and its result do."""
-    return find_engine(spec, settings)()
 
 
 def find_engine(spec: str, settings: Settings) -> Callable[[], Engine]:
@@ -28,15 +19,12 @@ def find_engine(spec: str, settings: Settings) -> Callable[[], Engine]:
     function when it cannot be imported or used.
     """
     if spec == "echo":
-        return partial(_same, EchoEngine(settings.echo_tokens_per_sec))
+        echo = EchoEngine(settings.echo_tokens_per_sec)
+        return lambda: echo
     if spec == "openai":
         from worker.engines.openai import OpenAIEngine  # importing its HTTP client takes a tenth of a second
 
-        engine = OpenAIEngine(settings.openai_base_url, settings.openai_api_key, settings.max_output_bytes)
-        return partial(_same, engine)
+        openai = OpenAIEngine(settings.openai_base_url, settings.openai_api_key, settings.max_output_bytes)
+        return lambda: openai
     module = UserModule(spec)
     return lambda: as_engine(f"engine {spec!r}", module.load())
-
-
-def _same(engine: Engine) -> Engine:
-    return engine

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import httpx2
 
 from lifecycle.aio import tasks
-from lifecycle.execution.offered_endpoints import DEFAULT
+from lifecycle.execution.offered_endpoints import DEFAULT_ENDPOINTS
 from lifecycle.types import COUNT_TOKENS, TRANSLATABLE
 from worker.engines.endpoint_probe import Verdict, probe
 from worker.engines.upstream import Upstream
@@ -31,7 +31,7 @@ class ServedEndpoints:
     """
 
     def __init__(self, upstream: Upstream) -> None:
-        self.names: Collection[str] = DEFAULT
+        self.names: Collection[str] = DEFAULT_ENDPOINTS
         self._upstream = upstream
         self._tries = _TRIES
         self._learning: asyncio.Task[None] | None = None

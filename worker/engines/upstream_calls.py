@@ -14,6 +14,9 @@ from worker.engines.messages_parser import MessagesParser
 from worker.engines.responses_parser import ResponsesParser
 from worker.engines.upstream_errors import Scrub
 
+MakeParser = Callable[[dict[str, Any], EngineContext, Scrub, int], AnswerParser]
+"""Makes the parser of the response to a request, for its context. The last two arguments are those of AnswerParser."""
+
 
 class UpstreamCall(NamedTuple):
     """Describe the call of one endpoint.
@@ -22,12 +25,12 @@ class UpstreamCall(NamedTuple):
     - `body`: returns the body to send for a request, which it must not change
     - `at_root`: the path is at the server's root, beside `/v1`
     - `accept`: the `Accept` header
-    - `parser`: returns the parser of the response to a request. Its last two arguments are those of `AnswerParser`
+    - `parser`: makes the parser of the response
     """
 
     path: str
     body: Callable[[dict[str, Any]], dict[str, Any]]
-    parser: Callable[[dict[str, Any], EngineContext, Scrub, int], AnswerParser]
+    parser: MakeParser
     at_root: bool = False
     accept: str = "text/event-stream"
 
@@ -68,42 +71,25 @@ def _responses_body(request: dict[str, Any]) -> dict[str, Any]:
     return {**body, "stream": True, "store": False, "background": False}
 
 
-def _responses_parser(
-    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
-) -> ResponsesParser:
-    return ResponsesParser(scrub, max_output_bytes)
-
-
 def _stream_body(request: dict[str, Any]) -> dict[str, Any]:
     """Return the client's own body, as a stream."""
     return {**request, "stream": True}
 
 
-def _messages_parser(
-    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
-) -> MessagesParser:
-    return MessagesParser(scrub, max_output_bytes)
-
-
-def _same(request: dict[str, Any]) -> dict[str, Any]:
-    return request
-
-
-def _forward_parser(
-    request: dict[str, Any], context: EngineContext, scrub: Scrub, max_output_bytes: int
-) -> ForwardParser:
-    return ForwardParser(scrub, max_output_bytes)
+def _for_any(kind: Callable[[Scrub, int], AnswerParser]) -> MakeParser:
+    """Return what makes parsers of this kind, to which neither the request nor its context matters."""
+    return lambda request, context, scrub, max_output_bytes: kind(scrub, max_output_bytes)
 
 
 def _forward(path: str, *, at_root: bool = False) -> UpstreamCall:
-    return UpstreamCall(path, _same, _forward_parser, at_root, "application/json")
+    return UpstreamCall(path, lambda request: request, _for_any(ForwardParser), at_root, "application/json")
 
 
 CALLS: dict[str, UpstreamCall] = {
     Endpoint.CHAT_COMPLETIONS: UpstreamCall("/chat/completions", _completion_body, _completion_parser),
     Endpoint.COMPLETIONS: UpstreamCall("/completions", _completion_body, _completion_parser),
-    Endpoint.RESPONSES: UpstreamCall("/responses", _responses_body, _responses_parser),
-    Endpoint.MESSAGES: UpstreamCall("/messages", _stream_body, _messages_parser),
+    Endpoint.RESPONSES: UpstreamCall("/responses", _responses_body, _for_any(ResponsesParser)),
+    Endpoint.MESSAGES: UpstreamCall("/messages", _stream_body, _for_any(MessagesParser)),
     COUNT_TOKENS: _forward("/messages/count_tokens"),
     Endpoint.EMBEDDINGS: _forward("/embeddings"),
     Endpoint.RERANK: _forward("/rerank"),

@@ -26,12 +26,7 @@ def error_message(body: bytes | dict[str, Any]) -> str:
 
     All shapes in use are understood. A body that is not JSON is itself the message, unless it is a page of HTML.
     """
-    found: Any = body
-    if isinstance(body, bytes):
-        try:
-            found = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            found = "" if body.lstrip().startswith(b"<") else body.decode(errors="replace")
+    found = _decode(body)
     # {"error": {"message"}}, {"error": "…"}, {"message"}, {"detail": "…"} or {"detail": […]}
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
@@ -89,15 +84,20 @@ def _error(
 
 def _error_object(body: bytes | dict[str, Any]) -> dict[str, Any]:
     """Return the object that holds `type`, `code` and `param`; an empty one if there is none."""
-    found: Any = body
-    if isinstance(body, bytes):
-        try:
-            found = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return {}
+    found = _decode(body)
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         found = found["error"]
     return found if isinstance(found, dict) else {}
+
+
+def _decode(body: bytes | dict[str, Any]) -> Any:
+    """Return what a body holds: the JSON value, or its text if it is not JSON, '' for a page of HTML."""
+    if not isinstance(body, bytes):
+        return body
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "" if body.lstrip().startswith(b"<") else body.decode(errors="replace")
 
 
 def _error_status(value: object) -> int:

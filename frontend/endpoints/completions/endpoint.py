@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from frontend.endpoints.completions import validation
 from frontend.endpoints.completions.choices import read_progress
 from frontend.endpoints.completions.fold import CompletionFold
@@ -14,8 +12,13 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint
 
 
-class _Completions(ApiEndpoint):
-    """Describe what chat and text completions have in common: chunks with choices."""
+class Completions(ApiEndpoint):
+    """Complete a conversation or a text: both answer with chunks that have choices."""
+
+    def __init__(self, name: Endpoint, id_prefix: str, path: str) -> None:
+        self.name = name
+        self.id_prefix = id_prefix
+        self.paths = (path,)
 
     def parse(self, body: bytes) -> Call:
         return validation.parse(self.name, body)
@@ -32,17 +35,7 @@ class _Completions(ApiEndpoint):
         return CompletionFold(self.name)
 
 
-class ChatCompletions(_Completions):
-    """Complete a conversation."""
-
-    name: ClassVar = Endpoint.CHAT_COMPLETIONS
-    paths: ClassVar = ("/v1/chat/completions",)
-    id_prefix: ClassVar = "chatcmpl-"
-
-
-class TextCompletions(_Completions):
-    """Complete a text."""
-
-    name: ClassVar = Endpoint.COMPLETIONS
-    paths: ClassVar = ("/v1/completions",)
-    id_prefix: ClassVar = "cmpl-"
+COMPLETIONS = (
+    Completions(Endpoint.CHAT_COMPLETIONS, "chatcmpl-", "/v1/chat/completions"),
+    Completions(Endpoint.COMPLETIONS, "cmpl-", "/v1/completions"),
+)

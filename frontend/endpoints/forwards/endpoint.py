@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from frontend.endpoints.body_rules import MODEL, load_object
 from frontend.endpoints.endpoint import Answer, ApiEndpoint, Call
 from frontend.endpoints.forwards.answer import AnswerEncoder, AnswerFold
@@ -12,13 +10,20 @@ from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, RequestType
 
 
-class _Forward(ApiEndpoint):
-    """Describe what all forwards have in common.
+class Forward(ApiEndpoint):
+    """Forward the calls of one endpoint.
 
     Servers disagree about their fields: a text to embed is `input` or `messages`, a text to tokenize is `prompt` or
     `content`. So only the model is checked here; everything else is the engine's to judge. A `stream` in the body has
     no effect.
     """
+
+    def __init__(self, name: Endpoint, id_prefix: str, summary: str, *paths: str) -> None:
+        """`summary` says in the description of the API what the engine does."""
+        self.name = name
+        self.id_prefix = id_prefix
+        self.summary = summary
+        self.paths = paths
 
     def parse(self, body: bytes) -> Call:
         fields = load_object(body)
@@ -37,44 +42,10 @@ class _Forward(ApiEndpoint):
         return AnswerFold()
 
 
-class Embeddings(_Forward):
-    """Embed texts."""
-
-    name: ClassVar = Endpoint.EMBEDDINGS
-    paths: ClassVar = ("/v1/embeddings",)
-    id_prefix: ClassVar = "embd-"
-
-
-class Rerank(_Forward):
-    """Order documents by how well they answer a query."""
-
-    name: ClassVar = Endpoint.RERANK
-    paths: ClassVar = ("/v1/rerank", "/rerank")
-    id_prefix: ClassVar = "rerank-"
-
-
-class Score(_Forward):
-    """Score pairs of texts."""
-
-    name: ClassVar = Endpoint.SCORE
-    paths: ClassVar = ("/v1/score", "/score")
-    id_prefix: ClassVar = "score-"
-
-
-class Tokenize(_Forward):
-    """Split a text into tokens."""
-
-    name: ClassVar = Endpoint.TOKENIZE
-    paths: ClassVar = ("/tokenize",)
-    id_prefix: ClassVar = "tok-"
-
-
-class Detokenize(_Forward):
-    """Put tokens together to a text."""
-
-    name: ClassVar = Endpoint.DETOKENIZE
-    paths: ClassVar = ("/detokenize",)
-    id_prefix: ClassVar = "detok-"
-
-
-FORWARDS: tuple[ApiEndpoint, ...] = (Embeddings(), Rerank(), Score(), Tokenize(), Detokenize())
+FORWARDS = (
+    Forward(Endpoint.EMBEDDINGS, "embd-", "Embed texts", "/v1/embeddings"),
+    Forward(Endpoint.RERANK, "rerank-", "Order documents by how well they answer a query", "/v1/rerank", "/rerank"),
+    Forward(Endpoint.SCORE, "score-", "Score pairs of texts", "/v1/score", "/score"),
+    Forward(Endpoint.TOKENIZE, "tok-", "Split a text into tokens", "/tokenize"),
+    Forward(Endpoint.DETOKENIZE, "detok-", "Put tokens together to a text", "/detokenize"),
+)

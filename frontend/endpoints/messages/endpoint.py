@@ -32,8 +32,8 @@ from lifecycle.types import COUNT_TOKENS, SERVES, Endpoint, Event, RequestType
 class _Anthropic(ApiEndpoint):
     """Describe what both have in common: errors, headers and events in Anthropic's form."""
 
-    name: ClassVar = Endpoint.MESSAGES
-    id_prefix: ClassVar = "msg_"
+    name = Endpoint.MESSAGES
+    id_prefix = "msg_"
     id_headers: ClassVar = (b"request-id",)
     forwarded_headers: ClassVar = frozenset({"anthropic-version", "anthropic-beta"})
     parameters: ClassVar[Mapping[str, str]] = {"response_format": "output_config.format"}
@@ -51,7 +51,7 @@ class _Anthropic(ApiEndpoint):
 class Messages(_Anthropic):
     """Create a message."""
 
-    paths: ClassVar = ("/v1/messages",)
+    paths = ("/v1/messages",)
 
     def parse(self, body: bytes) -> Call:
         fields = load_object(body)
@@ -72,7 +72,7 @@ class CountTokens(_Anthropic):
     The request belongs to the endpoint `messages`. What it needs says that it goes to an engine that counts.
     """
 
-    paths: ClassVar = ("/v1/messages/count_tokens",)
+    paths = ("/v1/messages/count_tokens",)
 
     def parse(self, body: bytes) -> Call:
         fields = load_object(body)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from frontend.endpoints.endpoint import Answer, Call
+from frontend.endpoints.endpoint import Answer, Call, MaySee
+from frontend.endpoints.responses.error import check_size
 from frontend.endpoints.responses.history import read_fold
 from frontend.endpoints.responses.input_items import items_of
 from lifecycle.fastapi.errors import ApiError
@@ -22,7 +22,7 @@ PARAM = "previous_response_id"
 _RETRY_SECS = 0.3
 
 
-async def with_context(call: Call, store: Store, may_see: Callable[[str | None], bool], limit_bytes: int) -> Call:
+async def with_context(call: Call, store: Store, may_see: MaySee, limit_bytes: int) -> Call:
     """Return the call with the items of the response that it continues put before its own input.
 
     These are that response's input, which already has what it continued itself, and its output, but not its
@@ -40,16 +40,9 @@ async def with_context(call: Call, store: Store, may_see: Callable[[str | None],
         raise _not_found(previous_id, "does not exist; it may have expired")
     context = await _read_items(store, content)
     body = call.body | {"input": context + items_of(call.body.get("input"))}
-    size = len(orjson.dumps(body))
-    if size > limit_bytes:
-        raise ApiError(
-            ErrorType.VALIDATION,
-            f"The body has {size} bytes together with the response {previous_id!r} that it continues, and the limit "
-            f"is {limit_bytes}; begin a new conversation, or send the part of it that is needed as input",
-            status=413,
-            code="body_too_large",
-            param=PARAM,
-        )
+    continued = f"the response {previous_id!r} that it continues"
+    advice = "begin a new conversation, or send the part of it that is needed as input"
+    check_size(body, limit_bytes, continued, advice, PARAM)
     gated = (*call.gated, NATIVE_ONLY + PARAM) if untranslatable({"input": context}) else call.gated
     return call._replace(body=body, gated=gated)
 

@@ -23,9 +23,9 @@ from lifecycle.types import Endpoint, Event
 class Responses(ApiEndpoint):
     """Create a response."""
 
-    name: ClassVar = Endpoint.RESPONSES
-    paths: ClassVar = ("/v1/responses",)
-    id_prefix: ClassVar = "resp_"
+    name = Endpoint.RESPONSES
+    paths = ("/v1/responses",)
+    id_prefix = "resp_"
     prefixes_client_ids: ClassVar = True
     parameters: ClassVar[Mapping[str, str]] = {"response_format": "text.format"}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from frontend.endpoints.endpoint import Call, MaySee
+from frontend.endpoints.responses.error import check_size
 from frontend.endpoints.responses.history import read_response
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.ids import is_request_id
@@ -40,16 +39,7 @@ async def with_referenced_items(call: Call, store: Store, may_see: MaySee, limit
     items = await _read_items(ids, store, may_see)
     resolved = [items.get(item["id"], item) if item_type(item) == "item_reference" else item for item in given]
     body = call.body | {"input": resolved}
-    size = len(orjson.dumps(body))
-    if size > limit_bytes:
-        raise ApiError(
-            ErrorType.VALIDATION,
-            f"The body has {size} bytes together with the items that it refers to, and the limit is {limit_bytes}; "
-            "send only the items that are needed",
-            status=413,
-            code="body_too_large",
-            param="input",
-        )
+    check_size(body, limit_bytes, "the items that it refers to", "send only the items that are needed", "input")
     others = tuple(name for name in call.gated if not name.startswith(f"{NATIVE_ONLY}input["))
     return call._replace(
         body=body, gated=(*others, *(NATIVE_ONLY + path for path in untranslatable({"input": resolved})))

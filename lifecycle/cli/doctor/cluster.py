@@ -12,7 +12,7 @@ from lifecycle.cli.output import duration
 from lifecycle.ids import replica_of
 from lifecycle.queries import cluster
 from lifecycle.records import Replica
-from lifecycle.store.membership import SCHEMA_VERSION
+from lifecycle.store.control_slot import SCHEMA_VERSION
 from lifecycle.store.results import Roster
 from lifecycle.store.transitions import Store
 from lifecycle.store.worker_roster import LivingWorker, by_model, models_of, outage_of, workers_of
