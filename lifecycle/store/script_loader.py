@@ -1,7 +1,8 @@
 """Loads the Lua scripts, in which two comments are replaced.
 
-`--- @include NAME…` becomes the files of that name in `lua/include/`, without their functions that the script does not
-use: each call of a script would create them. `--- @permit COMMAND…` becomes a check that the user may run these
+`--- @include NAME…` becomes the files of that name in `lua/include/`, which name what they use in the same way. Each
+comes once, where it is named first, without the functions that the script does not use: each call of a script would
+create them. `--- @permit COMMAND…` becomes a check that the user may run these
 commands, and `--- @permit` alone one for all commands of the script.
 """
 
@@ -46,7 +47,7 @@ def _script(name: str, source: str) -> Script:
 @cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
-    source = _without_unused(_INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8")))
+    source = _without_unused(_with_includes(f"{name}.lua", set()))
     return _script(
         name,
         _with_local_call(
@@ -66,8 +67,18 @@ def commands_of(source: str) -> list[str]:
     return sorted(found - {_OPTIONAL})
 
 
-def _included(match: re.Match[str]) -> str:
-    return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
+def _with_includes(path: str, included: set[str]) -> str:
+    """Return a file with those that it includes, and that are not `included` yet."""
+
+    def insert(match: re.Match[str]) -> str:
+        texts = []
+        for part in match[1].split():
+            if part not in included:
+                included.add(part)
+                texts.append(_with_includes(f"include/{part}.lua", included))
+        return "\n".join(texts)
+
+    return _INCLUDE.sub(insert, (_FOLDER / path).read_text("utf-8"))
 
 
 def _without_unused(source: str) -> str:

@@ -15,7 +15,7 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock limit_time events lists counts queue shares beginning
+--- @include commands clock events queue shares beginning
 --- @permit SET HSET HSETNX HMGET HINCRBY ZADD ZPOPMIN ZSCORE
 
 local ARGUMENTS = 14  -- of each request, before the further ones

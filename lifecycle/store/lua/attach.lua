@@ -6,7 +6,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include commands clock stream record readers orphans steps
+--- @include commands clock record readers orphans steps
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end

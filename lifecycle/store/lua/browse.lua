@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARGV)
---- @include commands clock stream record readers
+--- @include clock record readers
 
 local texts = cjson.decode(words)
 

@@ -8,7 +8,7 @@
 
 local P = KEYS[1]
 local shift, rid, mode, reason, by, via, retention_secs = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
+--- @include commands clock record cancelling
 --- @permit
 
 local record = load_record(rid)

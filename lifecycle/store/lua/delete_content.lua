@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)
---- @include commands clock stream record content
+--- @include commands record content
 --- @permit
 
 local record = load_record(rid)

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
+--- @include commands clock record readers events steps cancelling
 --- @permit
 
 local record = load_record(rid)

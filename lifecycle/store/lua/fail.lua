@@ -12,7 +12,7 @@
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, error_detail, only_queued, retention_secs = unpack(ARGV)
---- @include commands clock stream record readers events lists counts queue cost content terminal
+--- @include commands clock stream record readers terminal
 --- @permit
 
 local record = load_record(rid)

@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, slots = unpack(ARGV)
---- @include commands clock stream record
+--- @include clock record
 
 local now, released = clock(shift), {}
 for i, slot in ipairs(cjson.decode(slots)) do

@@ -20,7 +20,7 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock stream record events lists counts queue cost content terminal
+--- @include commands clock stream record content terminal
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request

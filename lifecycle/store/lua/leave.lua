@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, replica, role = unpack(ARGV)
---- @include commands clock membership listed
+--- @include commands clock listed
 --- @permit
 
 local now = clock(shift)

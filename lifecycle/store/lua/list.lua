@@ -10,7 +10,7 @@
 local P = KEYS[1]
 local shift, index, upper, before, status, model, endpoint, frontend, worker, owner,
   limit, scan_limit = unpack(ARGV)
---- @include commands clock stream record
+--- @include clock record
 
 local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
   {'worker', worker}, {'owner', owner}}

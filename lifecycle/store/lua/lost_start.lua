@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
---- @include commands clock stream record events lists counts queue cost content terminal
+--- @include commands clock stream record terminal
 --- @permit
 
 local record = load_record(rid)

@@ -8,7 +8,7 @@
 
 local P = KEYS[1]
 local shift, role, lease_secs, from, limit, model = unpack(ARGV)
---- @include clock membership lists counts
+--- @include clock membership counts
 
 local AT_ONCE = 32  -- replicas whose keys are looked for by one command: most hold nothing in a shard
 

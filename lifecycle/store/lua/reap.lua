@@ -9,8 +9,7 @@
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
---- @include retrying
+--- @include commands clock stream record readers events counts queue terminal steps orphans cancelling retrying
 --- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)

@@ -16,7 +16,7 @@
 local P = KEYS[1]
 local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit,
   elapsed_secs, waits = unpack(ARGV)
---- @include commands clock limit_time membership served stream record
+--- @include commands clock limit_time membership served record
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end

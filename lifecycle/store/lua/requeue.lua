@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, uses_attempt, message, error_detail, max_attempts,
   retention_secs, preempted_by = unpack(ARGV)
---- @include commands clock limit_time stream record events lists counts queue cost content terminal steps retrying
+--- @include commands clock record queue terminal retrying
 --- @permit
 
 local record = load_record(rid)

@@ -13,8 +13,7 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands clock limit_time membership stream record grace readers events lists counts queue cost content terminal limits
---- @include orphans steps cancelling
+--- @include commands clock limit_time membership stream record readers queue content terminal limits cancelling
 --- @permit
 
 local now, retention = clock(shift), tonumber(retention_secs)

@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)
---- @include commands clock stream record
+--- @include record
 
 local record = load_record(rid)
 if not record then return {} end

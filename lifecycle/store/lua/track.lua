@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend = unpack(ARGV, 1, 8)
---- @include commands clock limit_time readers lists counts beginning
+--- @include commands clock readers beginning
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')

@@ -14,7 +14,7 @@
 
 local P = KEYS[1]
 local shift, model, rid, flows_limit, requests_limit, skipped = unpack(ARGV)
---- @include commands clock stream record events lists counts queue
+--- @include commands clock record queue
 
 local COUNTED = 300  -- flows that are counted and not read; of each further one it is taken that one request waits
 

@@ -1,4 +1,5 @@
 -- The beginning of a request, admitted or tracked.
+--- @include commands clock limit_time lists counts
 
 -- Adds the further fields of a request's record: these arguments are name, value….
 local function with_fields(request, first, last)

@@ -1,3 +1,5 @@
+--- @include clock limit_time stream record readers events terminal steps orphans
+
 -- Cancels a request, for a caller, a lost client or a sweep. `by` says who cancels it, and `via` through which frontend
 -- ('' for none).
 -- Returns 'terminal' or 'pending', and the updated record.
@@ -28,6 +30,13 @@ local function cancel_request(rid, record, now, retention, mode, reason, by, via
   end
   publish_cancellation(record.worker, rid, mode, reason)
   return 'pending', record
+end
+
+-- Begins the disconnect grace of some seconds, unless it has begun. The field `due` says that the request is in
+-- `deadlines`.
+local function begin_grace(rid, now, grace_secs)
+  redis.call('HSET', P .. 'request:' .. rid, 'due', '1')
+  redis.call('ZADD', P .. 'deadlines', 'NX', secs(limit_time(now) + grace_secs), 'grace|' .. rid)
 end
 
 -- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected from

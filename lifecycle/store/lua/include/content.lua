@@ -1,6 +1,7 @@
 -- The content of a request: its body and its events. The record's `storage` says what becomes of it at the end.
 -- `stored:<owner>` has the requests whose content is kept, as `<bytes>|<rid>` by the time at which they expire, and
 -- `stored_bytes:<owner>` has the sum of those bytes. Above the owner's limit the oldest lose their content first.
+--- @include commands clock
 
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE

@@ -1,5 +1,6 @@
 -- The clock of time limits: Redis's own, without the steps that it has taken. `clock` has for it when a replica was last
 -- here (`limits_seen`), how far Redis's clock has stepped ahead (`lag`), and half a lease (`half_lease`), all in seconds.
+--- @include clock
 
 -- Returns the time by which limits are set and judged. A script cannot tell a step from time in which nobody came, so
 -- this clock waits at half a lease behind the last reconciliation until the next one has decided.

@@ -1,3 +1,5 @@
+--- @include terminal
+
 -- Returns the outcome of a request that is past a time limit, and says in the record that the limit ended it.
 local function limit_outcome(kind, record, last)
   local error_type, message = unpack(({

@@ -1,4 +1,5 @@
 -- The list of replicas in the control slot. It is for display and for finding workers; no request depends on it.
+--- @include clock membership
 
 local FORGOTTEN = 10  -- of each role, in one call
 local DAY_SECS = 86400

@@ -1,5 +1,6 @@
 -- Leases, of a shard or of the control slot. A lease that has ended means that its replica is lost. When no replica sent a
 -- heartbeat, Redis was away, and then no lease expires for one lease (the grace).
+--- @include clock
 
 local ROLES = {'frontend', 'worker'}
 

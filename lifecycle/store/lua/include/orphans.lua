@@ -1,6 +1,7 @@
 -- Orphans: the events that come while the client is gone and nobody reads, or after a cancel was requested. The record's
 -- field `orphan_from` is the number of the last event before them, and `orphan_events` counts those of earlier absences.
 -- The end of the request adds the last ones.
+--- @include stream
 
 -- Counts the events that follow as orphans, unless they are counted already.
 local function begin_orphans(rid, record)

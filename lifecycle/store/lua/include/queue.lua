@@ -4,6 +4,7 @@
 -- A flow has its requests in the order in which they came; those that were queued again come first.
 -- `queued:` and `queued_bytes` change together with the membership in a flow, which is added or removed only once, so a
 -- repetition does not count twice. Sweeps correct them where Redis has lost a part.
+--- @include commands clock events
 
 local DAY_MS = '86400000'
 local FRONT_SECS = 4000000000  -- puts what is queued again before everything new, in the order of its admission

@@ -1,4 +1,5 @@
 -- Requests whose worker has expired or returns them.
+--- @include clock limit_time stream events counts queue cost terminal steps
 
 -- Queues a record again, at the front of its owner's flow. A limit of its time in the queue begins anew. `step` is what the
 -- timeline says of it.

@@ -1,4 +1,5 @@
 -- Runs: what a worker is told of the requests that its take has started.
+--- @include commands stream record
 
 -- Returns a request's body, empty for a Redis key of another type, which must not stop the takes of others.
 local function read_body(rid) return unless_error('WRONGTYPE', 'GET', P .. 'body:' .. rid) or '' end

@@ -1,4 +1,5 @@
 -- The known models of a shard or of the control slot, by when they were last served.
+--- @include clock
 
 local MODELS_LIMIT = 1000
 

@@ -1,4 +1,5 @@
 -- The start of a queued request: an attempt on it begins, unless it has ended, or ends here instead.
+--- @include clock limit_time stream record readers events counts queue runs offer front scheduler
 
 local LIMITS = {'queue', 'first_token', 'deadline'}
 
@@ -17,6 +18,14 @@ local function due_of(rid, request, last)
     end
   end
   if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then return 'lost' end
+end
+
+-- Ends a queued request that is `due`. Few starts do that, so the functions for it are created only then.
+local function end_instead(rid, request, due, last)
+--- @include terminal limits retrying
+--- @permit
+  local outcome = due == 'lost' and lost_outcome(last) or limit_outcome(due, request, last)
+  terminate(rid, request, now, tonumber(retention_secs), outcome)
 end
 
 -- Begins an attempt behind the `last` token, which came at `at`.

@@ -1,5 +1,6 @@
 -- The steps of a request that its record's other fields do not tell, for its timeline. The record's field `steps` has them as
 -- lines of JSON. An ordinary request has none, so it costs nothing.
+--- @include clock
 
 local STEPS_KEPT = 64  -- the first half and the last half of those that were noted
 

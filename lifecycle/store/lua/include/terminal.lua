@@ -1,4 +1,5 @@
 -- The end of a request. Every end goes through end_request(); its callers have checked that the record is not terminal.
+--- @include commands clock stream record events lists counts queue cost content
 
 -- Notes for a worker's next reconciliation that it has to stop or kill a request.
 local function note_cancellation(worker, rid)
