@@ -27,3 +27,5 @@ local function whole(number)
   end
   return text
 end
+
+--- @inner

@@ -59,3 +59,5 @@ local function publish_to(channel, message) publish_text(channel, cjson.encode(m
 local function publish(rid, message)
   publish_to('request:' .. rid, message)
 end
+
+--- @inner
