@@ -109,9 +109,9 @@ _ENDS = (
     ),
     Mutant(
         "an error of one request stops those beside it",
-        _LUA + "finish.lua",
-        "  local is_done, reply, one = pcall(finish, i)\n",
-        "  local is_done, reply, one = true, finish(i)\n",
+        _INCLUDE + "replies.lua",
+        "  local is_done, reply, one = pcall(handle, first)\n",
+        "  local is_done, reply, one = true, handle(first)\n",
     ),
     Mutant(
         "the answers to merged calls are mixed up",
@@ -135,8 +135,8 @@ _ENDS = (
     Mutant(
         "an end is not counted out",
         _INCLUDE + "terminal.lua",
-        "  for frontend, some in pairs(by_frontend) do run_for(some, count_out, frontend, some) end\n",
-        "",
+        "do run_for(some, count_out, frontend, some) end\n",
+        "do end\n",
         "an end is not counted out",
     ),
     Mutant(
@@ -283,8 +283,8 @@ _QUEUE = (
     Mutant(
         "what is queued again is put behind the others",
         _INCLUDE + "retrying.lua",
-        "{record}, true, body_bytes(rid))",
-        "{record}, false, body_bytes(rid))",
+        "record = record}}, true, body_bytes(rid))",
+        "record = record}}, false, body_bytes(rid))",
     ),
     Mutant(
         "an admission rings no bell",

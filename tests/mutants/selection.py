@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant
 _FAST = {
     "append.lua": "appending lost_starts whole_answers resuming starting races transitions orphans token_counts",
     "finish.lua": "transitions races lost_starts whole_answers starting counts counting resuming",
+    "include/replies.lua": "transitions races",
     "fail.lua": "transitions races starting priority",
     "include/terminal.lua": "transitions races counts starting queue_order resuming timeline",
     "include/cancelling.lua": "transitions races timeline starting",
@@ -40,6 +41,7 @@ _FAST = {
 _SLOW = {
     "finish.lua": "tests/integration/test_merged_calls.py",
     "include/terminal.lua": "tests/integration/test_merged_calls.py",
+    "include/replies.lua": "tests/integration/test_merged_calls.py",
     "merged_calls.py": "tests/integration/test_merged_calls.py",
     "running.py": "tests/integration/test_lost_writes.py",
     "owned_requests.py": "tests/integration/test_lost_writes.py",

@@ -20,7 +20,7 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock stream record content terminal
+--- @include commands clock stream record content terminal replies
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request
@@ -101,14 +101,6 @@ local function finish(first)
   return ends_with(outcome_of(status, error_type, message, finish_reason, number))
 end
 
-local replies, ended = {}, {}
-for i = 2, #ARGV, ARGUMENTS do
-  local is_done, reply, one = pcall(finish, i)
-  replies[#replies + 1] = is_done and reply or error_reply(reply)
-  ended[#replies] = one
-end
+for i = 2, #ARGV, ARGUMENTS do reply_with(finish, i) end
 settle_ends()
-for i, one in pairs(ended) do
-  if one.failure then replies[i] = error_reply(one.failure) end
-end
-return replies
+return all_replies()

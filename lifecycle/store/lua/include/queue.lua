@@ -71,15 +71,15 @@ end
 -- rings the workers once everything is written. Returns how many of them were not there yet.
 local function enqueue(flow, requests, is_front, bytes)
   local members, last = {}, flow.last
-  for i, request in ipairs(requests) do
-    local place = tonumber(request.created_at)
+  for i, one in ipairs(requests) do
+    local place = tonumber(one.record.created_at)
     if is_front then
       place = place - FRONT_SECS
     else
       place = last and math.max(place, last + 0.000002) or place  -- whatever Redis's clock does
       last = place
     end
-    members[2 * i - 1], members[2 * i] = secs(place), request.id
+    members[2 * i - 1], members[2 * i] = secs(place), one.rid
     to_ring[#to_ring + 1] = {flow.model, flow.priority}
   end
   local added = redis.call('ZADD', flow.key, unpack(members))

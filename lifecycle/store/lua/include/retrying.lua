@@ -10,7 +10,7 @@ local function enqueue_retry(rid, record, now, step)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. rid)
   end
   redis.call('HSET', P .. 'request:' .. rid, 'queued_at', secs(now))
-  if enqueue(open_flow(record), {record}, true, body_bytes(rid)) > 0 and record.share then
+  if enqueue(open_flow(record), {{rid = rid, record = record}}, true, body_bytes(rid)) > 0 and record.share then
     count_share(record.model, record.owner or '', record.share, '')
   end
 end

@@ -1,5 +1,5 @@
 -- The start of a queued request: an attempt on it begins, unless it has ended, or ends here instead.
---- @include clock limit_time stream record readers events counts queue runs offer front scheduler
+--- @include clock limit_time stream record readers events requests counts queue runs offer front scheduler
 
 local LIMITS = {'queue', 'first_token', 'deadline'}
 
@@ -41,13 +41,9 @@ local function begin(queue, priority, flow, rid, request, last, at)
   local id = request.attempt .. '-' .. last
   redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
   running[#running + 1], running[#running + 2] = rid, noted_readers(frontends, nonce)
-  moved[request.frontend] = moved[request.frontend] or {}
-  table.insert(moved[request.frontend], rid)
+  append_to(moved, request.frontend, rid)
   local item = item_of(rid, id, event .. '"attempt":' .. request.attempt .. ',"base":' .. last .. '}')
-  for _, frontend in ipairs(frontends) do
-    frames[frontend] = frames[frontend] or {}
-    table.insert(frames[frontend], item)
-  end
+  for _, frontend in ipairs(frontends) do append_to(frames, frontend, item) end
 end
 
 -- Starts a queued request of a flow, or ends it. Returns 'started', 'removed', 'skipped' for one that stays queued, or

@@ -1,5 +1,5 @@
 -- The end of a request. Every end goes through end_request(); its callers have checked that the record is not terminal.
---- @include commands clock stream record events lists counts queue cost content
+--- @include clock stream record events requests counts queue cost content
 
 -- Notes for a worker's next reconciliation that it has to stop or kill a request.
 local function note_cancellation(worker, rid)
@@ -153,8 +153,18 @@ local function end_request(rid, record, now, retention, outcome, tail, preceding
   return one
 end
 
-local function write_indexes(rids, expiries, totals, keys)
-  redis.call('ZREM', P .. 'active', unpack(rids))
+local function write_indexes(ended)
+  local expiries, totals, keys = {}, {}, {}
+  for i, one in ipairs(ended) do
+    local rid, record = one.rid, one.record
+    local owner = record.owner or ''
+    expiries[2 * i - 1], expiries[2 * i] = one.expires_at, owner == '' and rid or rid .. '|' .. owner
+    keys[#keys + 1], keys[#keys + 2] = P .. 'readers:' .. rid, one.body
+    local label = record.status == 'completed' and 'success' or 'error'
+    label = string.sub(one.labels, 1, -2) .. ',"' .. label .. '","' .. record.error_type .. '"]'
+    totals[label] = (totals[label] or 0) + 1
+  end
+  redis.call('ZREM', P .. 'active', unpack(rids_of(ended)))
   redis.call('ZADD', P .. 'expiries', unpack(expiries))
   for label, number in pairs(totals) do redis.call('HINCRBY', P .. 'totals', label, whole(number)) end
   redis.call('DEL', unpack(keys))
@@ -182,28 +192,21 @@ local function tell_ends(ended)
 end
 
 -- Writes what the ends of requests have in common, once for all: their counts, totals, costs and places in the indexes.
--- Then it tells them. An error is noted as the `failure` of those that it concerns.
+-- Then it tells them.
 local function settle_ends()
   if #ends == 0 then return end
-  local ended, expiries, keys, totals, by_frontend, by_worker = ends, {}, {}, {}, {}, {}
+  local ended, by_frontend, by_worker = ends, {}, {}
   ends = {}
-  for i, one in ipairs(ended) do
-    local rid, record = one.rid, one.record
-    local owner = record.owner or ''
-    expiries[2 * i - 1], expiries[2 * i] = one.expires_at, owner == '' and rid or rid .. '|' .. owner
-    keys[#keys + 1], keys[#keys + 2] = P .. 'readers:' .. rid, one.body
-    append_to(by_frontend, record.frontend, one)
+  for _, one in ipairs(ended) do
+    append_to(by_frontend, one.record.frontend, one)
     if one.worker then append_to(by_worker, one.worker, one) end
-    local label = record.status == 'completed' and 'success' or 'error'
-    label = string.sub(one.labels, 1, -2) .. ',"' .. label .. '","' .. record.error_type .. '"]'
-    totals[label] = (totals[label] or 0) + 1
   end
   write_costs()
   for frontend, some in pairs(by_frontend) do run_for(some, count_out, frontend, some) end
   for worker, some in pairs(by_worker) do
     run_for(some, redis.call, 'HDEL', P .. 'running:' .. worker, unpack(rids_of(some)))
   end
-  run_for(ended, write_indexes, rids_of(ended), expiries, totals, keys)
+  run_for(ended, write_indexes, ended)
   run_for(ended, tell_ends, ended)  -- Redis may refuse to publish, so nothing is written after it
 end
 
