@@ -289,7 +289,7 @@ _QUEUE = (
     Mutant(
         "an admission rings no bell",
         _LUA + "admit.lua",
-        "\nring_workers(now)\n",
+        "\nring_workers()\n",
         "\n",
     ),
     Mutant(

@@ -15,11 +15,10 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock events requests queue shares beginning replies
+--- @include commands now numbers events requests queue shares beginning replies
 --- @permit SET HSET HSETNX HMGET HINCRBY ZADD ZPOPMIN ZSCORE
 
 local ARGUMENTS = 14  -- of each request, before the further ones
-local now = clock(shift)
 local flows, flows_in_order = {}, {}
 
 -- What the requests beside this one need too is read once.
@@ -95,7 +94,7 @@ local function admit(first)
     redis.call('HSET', key, 'share', request.share)
     count_share(model, owner, request.share, '')
   end
-  local one = begin_request(request, now, lost_start)
+  local one = begin_request(request, lost_start)
   table.insert(flow.begun, one)
   flow.bytes = flow.bytes + #body
   if openings ~= '' then
@@ -118,5 +117,5 @@ settle_beginnings('queued')
 for _, one in ipairs(begun) do
   if one.openings then push({one.frontend}, one.rid, one.opening_id, {one.openings}) end
 end
-ring_workers(now)
+ring_workers()
 return all_replies()

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARGV)
---- @include clock record readers
+--- @include now numbers record readers
 
 local texts = cjson.decode(words)
 
@@ -28,7 +28,7 @@ local function matching(rid)
   return record and record.model and record
 end
 
-local found, scanned, now = {}, 0, clock(shift)
+local found, scanned = {}, 0
 local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
 for _, member in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
   scanned = scanned + 1

@@ -8,12 +8,12 @@
 
 local P = KEYS[1]
 local shift, rid, mode, reason, by, via, retention_secs = unpack(ARGV)
---- @include commands clock record cancelling
+--- @include commands record cancelling
 --- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown'} end
 local state
-state, record = cancel_request(rid, record, clock(shift), tonumber(retention_secs), mode, reason, by,
+state, record = cancel_request(rid, record, tonumber(retention_secs), mode, reason, by,
   via)
 return {state, public_record(rid, record)}

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- delete_content: deletes the body and the events of a request: at once if it has ended, else at its end.
 -- KEYS[1] shard prefix
--- ARGV    shift (unused), rid
+-- ARGV    shift, rid
 -- Returns {'deleted', record}, {'pending', record} when the request has not ended (nothing cancels it here), or
 --         {'unknown'}. The record stays. A repetition returns the state that the request has then.
 
 local P = KEYS[1]
-local _, rid = unpack(ARGV)
+local shift, rid = unpack(ARGV)
 --- @include commands record content
 --- @permit
 

@@ -9,12 +9,11 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include commands clock record readers events steps cancelling
+--- @include commands record readers events steps cancelling
 --- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
-local now = clock(shift)
 local first, new_status = 0, false
 
 -- Redis may refuse to publish, so this comes behind what is written here.
@@ -44,11 +43,11 @@ if record.status == 'running' then note_readers(rid, record.worker, record.start
 if new_status or tonumber(readers) < before then
   local step = admitting == '1' and 'client_disconnected' or 'reader_left'
   if step == 'client_disconnected' and connection == 'closed_gracefully' then step = 'client_closed' end
-  note_step(rid, record, now, {what = step, frontend = frontend})
+  note_step(rid, record, {what = step, frontend = frontend})
 end
 local what = 'continues'
 if connection == 'closed_unexpectedly' then
-  what, record = reader_disconnected(rid, record, now, tonumber(retention_secs), frontend)
+  what, record = reader_disconnected(rid, record, tonumber(retention_secs), frontend)
 end
 publish_connection()
 return {what, first, record.grace_secs or '0'}

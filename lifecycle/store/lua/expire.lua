@@ -9,12 +9,12 @@
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)
---- @include commands clock membership
+--- @include commands now numbers membership
 --- @permit
 
-local now, lease = clock(shift), tonumber(lease_secs)
-note_time(now, lease)
-local _, grace = lease_bound(now, lease)
+local lease = tonumber(lease_secs)
+note_time(lease)
+local _, grace = lease_bound(lease)
 local DAY_SECS = 86400
 local EXAMINED = '100'  -- replicas that are known here, of which each call checks some at random
 
@@ -34,7 +34,7 @@ end
 for _, role in ipairs(ROLES) do
   local key = P .. role .. 's'
   if leaving ~= '' and redis.call('ZSCORE', key, leaving) then expire(role, leaving, secs(now)) end
-  shorten_leases(key, now, lease, limit)
+  shorten_leases(key, lease, limit)
   if not grace then
     local expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
     for i = 1, #expired, 2 do expire(role, expired[i], expired[i + 1]) end

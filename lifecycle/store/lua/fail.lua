@@ -12,7 +12,7 @@
 
 local P = KEYS[1]
 local shift, rid, error_type, message, seen, error_detail, only_queued, retention_secs = unpack(ARGV)
---- @include commands clock stream record readers terminal
+--- @include commands stream record readers terminal
 --- @permit
 
 local record = load_record(rid)
@@ -28,6 +28,6 @@ if error_detail ~= '' then record.error_detail = error_detail end
 if error_type == 'response_timeout' or error_type == 'slow_consumer' then
   record.ended_by_limit, record.limit_via = error_type, record.frontend
 end
-local _, public = terminate_and_kill(rid, record, clock(shift), tonumber(retention_secs),
+local _, public = terminate_and_kill(rid, record, tonumber(retention_secs),
   outcome_of('failed', error_type, message, '', number))
 return {'done', public}

@@ -20,12 +20,12 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock stream record content terminal replies
+--- @include commands now numbers stream record content terminal replies
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request
 local WORK_LIMIT, PLAIN, STORED = 1600, 60, 200  -- what one call does, and what an end costs, in about microseconds
-local now, work = clock(shift), 0
+local work = 0
 
 -- Checks what the end of some requests needs.
 local function require_all()
@@ -64,7 +64,7 @@ local function finish(first)
   local preceding
   local function ends_with(outcome)
     local tail = {number, at, closed, frontends}
-    local one = end_request(rid, record, now, tonumber(retention_secs), outcome, tail, preceding)
+    local one = end_request(rid, record, tonumber(retention_secs), outcome, tail, preceding)
     return {'done', one.public}, one
   end
   -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.

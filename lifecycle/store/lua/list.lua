@@ -10,7 +10,7 @@
 local P = KEYS[1]
 local shift, index, upper, before, status, model, endpoint, frontend, worker, owner,
   limit, scan_limit = unpack(ARGV)
---- @include clock record
+--- @include numbers record
 
 local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
   {'worker', worker}, {'owner', owner}}

@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
---- @include commands clock stream record terminal
+--- @include commands stream record terminal
 --- @permit
 
 local record = load_record(rid)
@@ -34,6 +34,6 @@ if tonumber(record.lost_start or '0') < tonumber(attempt) then
 end
 if is_terminal(record) then return {'already', public_record(rid, record)} end
 if record.status == 'running' and record.cancel_mode == 'kill' then return {'killing', public_record(rid, record)} end
-local _, public = terminate_and_kill(rid, record, clock(shift), tonumber(retention_secs),
+local _, public = terminate_and_kill(rid, record, tonumber(retention_secs),
   outcome_of(status, error_type, message, '', (stream_end(rid))))
 return {'done', public}

@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, child, owner, children_limit, levels_limit, retention_ms = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
 local EXAMINED = 100
@@ -27,7 +27,7 @@ if not redis.call('ZSCORE', children, child) and redis.call('ZCARD', children) >
 end
 
 local is_over = status == 'completed'
-redis.call('ZADD', children, 'NX', secs(clock(shift)), child)
+redis.call('ZADD', children, 'NX', secs(now), child)
 if is_over then
   redis.call('PEXPIRE', children, retention_ms)
 else

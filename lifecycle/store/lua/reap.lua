@@ -9,10 +9,10 @@
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock stream record readers events counts queue terminal steps orphans cancelling retrying
+--- @include commands now stream record readers events counts queue terminal steps orphans cancelling retrying
 --- @permit
 
-local now, retention = clock(shift), tonumber(retention_secs)
+local retention = tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
 
@@ -25,7 +25,7 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, most_attempts,
+      local what = requeue_or_end(rid, record, retention, most_attempts,
         role ~= 'worker' or uses_attempt == '1', lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
@@ -56,11 +56,11 @@ local function reassign(rid, record, new_owner, read)
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
-  note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
+  note_step(rid, record, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, {one}, record.status)
   if not read then begin_orphans(rid, record) end
   if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
-    begin_grace(rid, now, tonumber(record.grace_secs or '0'))
+    begin_grace(rid, tonumber(record.grace_secs or '0'))
   end
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
@@ -78,7 +78,7 @@ local function reap_inflight()
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs or '0') > 0
         or (record.status == 'running' and record.cancel_mode == 'kill')
       if not outlives then
-        terminate_and_kill(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
+        terminate_and_kill(rid, record, retention, outcome_of('failed', 'frontend_lost',
           'The frontend that held the connection was lost', '', (stream_end(rid))))
         ended = ended + 1
       elseif new_owner then
@@ -99,8 +99,8 @@ local function reap_reading()
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
       if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
-      note_step(rid, record, now, {what = 'reader_left', frontend = replica})
-      if reader_disconnected(rid, record, now, retention, replica) == 'terminal' then ended = ended + 1 end
+      note_step(rid, record, {what = 'reader_left', frontend = replica})
+      if reader_disconnected(rid, record, retention, replica) == 'terminal' then ended = ended + 1 end
     end
     redis.call('SREM', key, rid)
   end
@@ -123,5 +123,5 @@ if left == 0 then
   redis.call('HDEL', P .. 'pending_cleanup', replica)
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
-ring_workers(now)
+ring_workers()
 return {left == 0 and 1 or 0, ended, moved, waiting}

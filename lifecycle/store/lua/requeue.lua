@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local shift, rid, worker, attempt, uses_attempt, message, error_detail, max_attempts,
   retention_secs, preempted_by = unpack(ARGV)
---- @include commands clock record queue terminal retrying
+--- @include commands record queue terminal retrying
 --- @permit
 
 local record = load_record(rid)
@@ -24,11 +24,11 @@ local function failed_at(number)
   if error_detail ~= '' then record.error_detail = error_detail end
   return outcome_of('failed', 'unavailable', message, '', number)
 end
-local what, now = nil, clock(shift)
-what, record = requeue_or_end(rid, record, now, tonumber(retention_secs), tonumber(max_attempts),
+local what
+what, record = requeue_or_end(rid, record, tonumber(retention_secs), tonumber(max_attempts),
   uses_attempt == '1', failed_at, tonumber(preempted_by))
 if what == 'requeued' then
-  ring_workers(now)
+  ring_workers()
   return {'requeued'}
 end
 return {'ended', public_record(rid, record)}

@@ -13,10 +13,10 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands clock limit_time membership stream record readers queue content terminal limits cancelling
+--- @include commands now numbers limit_time membership stream record readers queue content terminal limits cancelling
 --- @permit
 
-local now, retention = clock(shift), tonumber(retention_secs)
+local retention = tonumber(retention_secs)
 local ended, more = 0, 0
 local left = tonumber(limit)  -- what this call may still end
 
@@ -38,7 +38,7 @@ end
 
 local overfull = redis.call('EXISTS', P .. 'overfull') == 1 and redis.call('HRANDFIELD', P .. 'overfull', limit) or {}
 for _, owner in ipairs(overfull) do
-  if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner)), now) then
+  if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner))) then
     more = 1
     break
   end
@@ -90,7 +90,7 @@ if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
 end
 
 local function ends(rid, record, outcome)
-  terminate_and_kill(rid, record, now, retention, outcome)
+  terminate_and_kill(rid, record, retention, outcome)
   ended = ended + 1
 end
 
@@ -100,7 +100,7 @@ local function due(kind, rid)
   if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
   if kind == 'grace' then
     if record.on_disconnect ~= 'continue' and live_readers(rid) == 0 then
-      local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect',
+      local state = cancel_request(rid, record, retention, 'kill', 'The client disconnected', 'disconnect',
         record.frontend)
       if state == 'terminal' then ended = ended + 1 end
     end
@@ -112,7 +112,7 @@ local function due(kind, rid)
   ends(rid, record, limit_outcome(kind, record, number))
 end
 
-local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time(now)), 'LIMIT', 0, left)
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time()), 'LIMIT', 0, left)
 for _, member in ipairs(overdue) do
   redis.call('ZREM', P .. 'deadlines', member)
   due(string.match(member, '^([^|]+)|(.+)$'))
@@ -122,7 +122,7 @@ left = left - #overdue
 
 local first, count, lease = tonumber(first_model), tonumber(models_limit), tonumber(lease_secs)
 local flat = redis.call('ZRANGE', P .. 'models', first, first + count - 1, 'WITHSCORES')
-local _, grace = lease_bound(now, lease)
+local _, grace = lease_bound(lease)
 local models, unserved = {}, cjson.decode(outages)
 for i = 1, #flat, 2 do
   models[#models + 1] = flat[i]

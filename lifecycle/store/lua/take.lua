@@ -21,7 +21,7 @@
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
   endpoints, gives_up = unpack(ARGV)
---- @include commands clock record events queue runs
+--- @include commands now numbers record events queue runs
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 models, slots, bytes_limit, gives_up = cjson.decode(models), tonumber(slots), tonumber(bytes_limit), tonumber(gives_up)
@@ -33,7 +33,6 @@ if taken and tonumber(number) == tonumber(last_number) then return {'ok', repeat
 
 -- What every call with a start reads before its first write is not checked: EXISTS GET HGET HKEYS HMGET ZMSCORE ZRANGE.
 --- @permit HSET HSETNX HDEL HINCRBY ZADD ZREM XADD PEXPIRE XLEN XREVRANGE ZRANDMEMBER
-local now = clock(shift)
 --- @include front scheduler start
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
@@ -135,5 +134,5 @@ for _, run in ipairs(started) do mine[#mine + 1] = run[1] end
 redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 if not taken then redis.call('HSETNX', P .. 'ticks', worker, '0') end
 for frontend, items in pairs(frames) do send(frontend, '[' .. table.concat(items, ',') .. ']') end
-ring_workers(now)
+ring_workers()
 return {'ok', started, unsupported, waits and 1 or 0}

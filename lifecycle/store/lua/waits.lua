@@ -14,7 +14,7 @@
 
 local P = KEYS[1]
 local shift, model, rid, flows_limit, requests_limit, skipped = unpack(ARGV)
---- @include commands clock record queue
+--- @include commands now numbers record queue
 
 local COUNTED = 300  -- flows that are counted and not read; of each further one it is taken that one request waits
 
@@ -115,4 +115,4 @@ for _, pair in ipairs(levels) do
     end
   end
 end
-return {secs(clock(shift)), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before}
+return {secs(now), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before}

@@ -1,5 +1,5 @@
 -- The beginning of a request, admitted or tracked.
---- @include clock limit_time requests counts
+--- @include numbers limit_time requests counts
 
 -- Adds the further fields of a request's record: these arguments are name, value….
 local function with_fields(request, first, last)
@@ -15,11 +15,11 @@ local begun = {}
 
 -- Writes what a request has by itself beside its record: its limits and its first reader. The caller then calls
 -- settle_beginnings(), once for all. `lost_start` is from read_lost_start(). Returns its entry of `begun`.
-local function begin_request(request, now, lost_start)
+local function begin_request(request, lost_start)
   local rid, created_at = request.id, request.created_at
   local one = {rid = rid, record = request, labels = labels_of(request)}
   begun[#begun + 1] = one
-  local limits_at = request.due and limit_time(now)
+  local limits_at = request.due and limit_time()
   for _, kind in ipairs(limits_at and {'queue', 'first_token', 'deadline'} or {}) do
     local after_secs = request[kind .. '_limit_secs']
     if after_secs then

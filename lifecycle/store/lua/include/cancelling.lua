@@ -1,9 +1,9 @@
---- @include clock limit_time stream record readers events terminal steps orphans
+--- @include now numbers limit_time stream record readers events terminal steps orphans
 
 -- Cancels a request, for a caller, a lost client or a sweep. `by` says who cancels it, and `via` through which frontend
 -- ('' for none).
 -- Returns 'terminal' or 'pending', and the updated record.
-local function cancel_request(rid, record, now, retention, mode, reason, by, via)
+local function cancel_request(rid, record, retention, mode, reason, by, via)
   if is_terminal(record) then return 'terminal', record end
   if record.cancel_mode == 'kill' or (record.cancel_mode == 'stop' and mode == 'stop') then
     return 'pending', record
@@ -18,9 +18,9 @@ local function cancel_request(rid, record, now, retention, mode, reason, by, via
   redis.call('HSET', P .. 'request:' .. rid, 'cancel_requested_at', record.cancel_requested_at,
     'cancel_mode', mode, 'cancel_reason', reason, 'cancelled_by', by, 'cancelled_via', via,
     'orphan_from', record.orphan_from)
-  note_step(rid, record, now, {what = 'cancel_requested', mode = mode, by = by, via = via})
+  note_step(rid, record, {what = 'cancel_requested', mode = mode, by = by, via = via})
   if record.status == 'queued' then
-    return 'terminal', terminate(rid, record, now, retention, cancelled_outcome(record, number), {number, at, closed})
+    return 'terminal', terminate(rid, record, retention, cancelled_outcome(record, number), {number, at, closed})
   end
   note_cancellation(record.worker, rid)
   if mode == 'kill' then
@@ -34,21 +34,21 @@ end
 
 -- Begins the disconnect grace of some seconds, unless it has begun. The field `due` says that the request is in
 -- `deadlines`.
-local function begin_grace(rid, now, grace_secs)
+local function begin_grace(rid, grace_secs)
   redis.call('HSET', P .. 'request:' .. rid, 'due', '1')
-  redis.call('ZADD', P .. 'deadlines', 'NX', secs(limit_time(now) + grace_secs), 'grace|' .. rid)
+  redis.call('ZADD', P .. 'deadlines', 'NX', secs(limit_time() + grace_secs), 'grace|' .. rid)
 end
 
 -- Cancels, begins the grace or continues, as the request says, when its last reader has disconnected from
 -- `frontend`.
-local function reader_disconnected(rid, record, now, retention, frontend)
+local function reader_disconnected(rid, record, retention, frontend)
   if live_readers(rid) > 0 then return 'continues', record end
   local continues, grace = record.on_disconnect == 'continue', tonumber(record.grace_secs or '0')
   if not continues and grace <= 0 then
-    return cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect', frontend)
+    return cancel_request(rid, record, retention, 'kill', 'The client disconnected', 'disconnect', frontend)
   end
   begin_orphans(rid, record)
   if continues then return 'continues', record end
-  begin_grace(rid, now, grace)
+  begin_grace(rid, grace)
   return 'grace', record
 end

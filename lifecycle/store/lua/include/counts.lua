@@ -3,7 +3,7 @@
 -- which changes with it.
 -- Each has one number for its labels, queued + 2^26 * running. So a request that moves from one status to the other costs one
 -- command in each, and sums and differences of these numbers are those of the counts.
---- @include clock requests
+--- @include numbers requests
 
 local WEIGHTS = {queued = 1, running = 67108864}
 

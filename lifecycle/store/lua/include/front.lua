@@ -1,5 +1,5 @@
 -- The front of a level: its first flows, which a take reads once, serves in memory, and writes back at its end.
---- @include clock queue
+--- @include numbers queue
 
 -- How many levels a call looks at, flows of a level at once, and requests of a flow, of which this worker cannot serve some.
 local LAST_LEVEL, FLOWS, LAST_FLOW, REQUESTS, LAST_REQUEST = '23', 8, '7', 16, '31'

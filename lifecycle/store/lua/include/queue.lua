@@ -4,7 +4,7 @@
 -- A flow has its requests in the order in which they came; those that were queued again come first.
 -- `queued:` and `queued_bytes` change together with the membership in a flow, which is added or removed only once, so a
 -- repetition does not count twice. Sweeps correct them where Redis has lost a part.
---- @include commands clock events
+--- @include commands now numbers events
 
 local DAY_MS = '86400000'
 local FRONT_SECS = 4000000000  -- puts what is queued again before everything new, in the order of its admission
@@ -125,7 +125,7 @@ local PREEMPTIBLE = 10000000000000
 
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that
 -- does not hear it keeps nothing from the others: the next request rings another one.
-local function ring_workers(now)
+local function ring_workers()
   local rung, nobody_waits = {}, {}
   for _, entry in ipairs(to_ring) do
     local waiting = P .. 'waiting:' .. entry[1]

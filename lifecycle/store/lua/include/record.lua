@@ -1,5 +1,5 @@
 -- Records. `P` is the shard's prefix, which the script takes from KEYS[1].
---- @include commands clock stream
+--- @include commands numbers stream
 
 -- Runs a command that reads a table, and returns an empty one for a Redis key of another type, so that it does not fail
 -- a reap or a sweep of other requests.

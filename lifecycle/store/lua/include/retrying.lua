@@ -1,12 +1,12 @@
 -- Requests whose worker has expired or returns them.
---- @include clock limit_time stream events counts queue cost terminal steps
+--- @include now numbers limit_time stream events counts queue cost terminal steps
 
 -- Queues a record again, at the front of its owner's flow. A limit of its time in the queue begins anew. `step` is what the
 -- timeline says of it.
-local function enqueue_retry(rid, record, now, step)
-  note_step(rid, record, now, step)
+local function enqueue_retry(rid, record, step)
+  note_step(rid, record, step)
   if record.queue_limit_secs then
-    local due_at = limit_time(now) + tonumber(record.queue_limit_secs)
+    local due_at = limit_time() + tonumber(record.queue_limit_secs)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. rid)
   end
   redis.call('HSET', P .. 'request:' .. rid, 'queued_at', secs(now))
@@ -23,9 +23,9 @@ end
 -- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome of `failed_at(number)`.
 -- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count. `preempted_by` is
 -- the priority of the request for which it is moved, if there is one.
-local function requeue_or_end(rid, record, now, retention, max_attempts, uses_attempt, failed_at, preempted_by)
+local function requeue_or_end(rid, record, retention, max_attempts, uses_attempt, failed_at, preempted_by)
   local number, at = stream_end(rid)
-  local function ends(outcome) return 'ended', terminate(rid, record, now, retention, outcome) end
+  local function ends(outcome) return 'ended', terminate(rid, record, retention, outcome) end
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
     return ends(cancelled_outcome(record, number))
   end
@@ -57,7 +57,7 @@ local function requeue_or_end(rid, record, now, retention, max_attempts, uses_at
   count_moves(record.frontend, {rid}, 'running', 'queued')
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. rid, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
-  enqueue_retry(rid, record, now, step)
+  enqueue_retry(rid, record, step)
   push_event(rid, record.attempt .. '-0', cjson.encode({type = 'requeued'}))
   return 'requeued', record
 end

@@ -1,5 +1,5 @@
 -- The start of a queued request: an attempt on it begins, unless it has ended, or ends here instead.
---- @include clock limit_time stream record readers events requests counts queue runs offer front scheduler
+--- @include now numbers limit_time stream record readers events requests counts queue runs offer front scheduler
 
 local LIMITS = {'queue', 'first_token', 'deadline'}
 
@@ -11,7 +11,7 @@ local event = '{"type":"started","worker":"' .. worker .. '","nonce":"' .. nonce
 -- Returns the limit that a queued request is past, 'lost' when this engine would begin anew behind its `last` token, or nil.
 local function due_of(rid, request, last)
   if request.due then
-    limits_at = limits_at or limit_time(now)
+    limits_at = limits_at or limit_time()
     local due = redis.call('ZMSCORE', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid)
     for i, kind in ipairs(LIMITS) do
       if due[i] and tonumber(due[i]) <= limits_at then return kind end
@@ -25,7 +25,7 @@ local function end_instead(rid, request, due, last)
 --- @include terminal limits retrying
 --- @permit
   local outcome = due == 'lost' and lost_outcome(last) or limit_outcome(due, request, last)
-  terminate(rid, request, now, tonumber(retention_secs), outcome)
+  terminate(rid, request, tonumber(retention_secs), outcome)
 end
 
 -- Begins an attempt behind the `last` token, which came at `at`.

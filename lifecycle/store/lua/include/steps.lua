@@ -1,11 +1,11 @@
 -- The steps of a request that its record's other fields do not tell, for its timeline. The record's field `steps` has them as
 -- lines of JSON. An ordinary request has none, so it costs nothing.
---- @include clock
+--- @include now numbers
 
 local STEPS_KEPT = 64  -- the first half and the last half of those that were noted
 
 -- Notes a step of a request; `step` is a table with `what`. The caller has checked that the step is taken only once.
-local function note_step(rid, record, now, step)
+local function note_step(rid, record, step)
   step.at = secs(now)  -- as text: cjson would round it
   local lines = {}
   for line in string.gmatch(record.steps or '', '[^\n]+') do lines[#lines + 1] = line end

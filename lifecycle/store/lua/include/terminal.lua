@@ -1,5 +1,5 @@
 -- The end of a request. Every end goes through end_request(); its callers have checked that the record is not terminal.
---- @include clock stream record events requests counts queue cost content
+--- @include now numbers stream record events requests counts queue cost content
 
 -- Notes for a worker's next reconciliation that it has to stop or kill a request.
 local function note_cancellation(worker, rid)
@@ -71,7 +71,7 @@ local ends = {}
 -- `outcome` is from outcome_of(), `tail` is the result of stream_end() if the caller has it, with the frontends that
 -- read as its fourth value if it has them too, and `preceding` are tokens that readers get before the end, see push().
 -- Returns its entry of `ends`, with public_record() of the updated record as `public`.
-local function end_request(rid, record, now, retention, outcome, tail, preceding)
+local function end_request(rid, record, retention, outcome, tail, preceding)
   local was = record.status
   local labels, key = labels_of(record), P .. 'request:' .. rid
   local frontends = tail and tail[4] or redis.call('HKEYS', P .. 'readers:' .. rid)
@@ -139,7 +139,7 @@ local function end_request(rid, record, now, retention, outcome, tail, preceding
     if retention < SHORT_RETENTION_SECS then note_ended_parent(rid, record) end
   end
   if (record.storage or '') ~= '' then
-    settle_content(rid, record, now, retention, ttl_ms)
+    settle_content(rid, record, retention, ttl_ms)
   else
     redis.call('PEXPIRE', P .. 'tokens:' .. rid, ttl_ms)
     one.body = P .. 'body:' .. rid
@@ -221,9 +221,9 @@ end
 
 -- Ends a request for a reason that its worker does not know of, which is notified to kill it if it runs there.
 -- Returns what terminate() returns.
-local function terminate_and_kill(rid, record, now, retention, outcome)
+local function terminate_and_kill(rid, record, retention, outcome)
   if record.status == 'running' and (record.worker or '') ~= '' then record.killed_for = outcome.error_type end
-  return terminate(rid, record, now, retention, outcome)
+  return terminate(rid, record, retention, outcome)
 end
 
 -- Returns the outcome of a request whose cancel was confirmed.
