@@ -35,7 +35,7 @@ for _, member in ipairs(redis.call(range, P .. index, offset, offset + scan_limi
   local rid = string.match(member, '^[^|]+')
   local record = matching(rid)
   if record then
-    found[#found + 1] = {public_record(rid, record), live_readers(rid)}
+    found[#found + 1] = {public_record(record), live_readers(rid)}
     if #found == tonumber(limit) then break end
   end
 end

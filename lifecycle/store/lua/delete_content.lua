@@ -12,11 +12,8 @@ local shift, rid = unpack(ARGV)
 
 local record = load_record(rid)
 if not record then return {'unknown'} end
-if record.storage ~= 'deleted' then
-  record.storage = 'deleted'
-  redis.call('HSET', P .. 'request:' .. rid, 'storage', 'deleted')
-end
-if not is_terminal(record) then return {'pending', public_record(rid, record)} end
+if record.storage ~= 'deleted' then set_field(record, 'storage', 'deleted') end
+if not is_terminal(record) then return {'pending', public_record(record)} end
 remove_content(rid)
 if record.stored_bytes then uncount(record.owner or '', record.stored_bytes .. '|' .. rid) end
-return {'deleted', public_record(rid, record)}
+return {'deleted', public_record(record)}

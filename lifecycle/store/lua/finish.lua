@@ -20,7 +20,8 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands now numbers stream record content terminal replies
+local retention  -- of the request that ends: its argument retention_secs
+--- @include commands now numbers stream record content outcomes terminal replies
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request
@@ -43,7 +44,7 @@ local function finish(first)
     or record.attempt ~= attempt then
     redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- the worker has nothing to confirm any more
     if not record then return {'unknown'} end
-    if ended then return {'already', public_record(rid, record)} end
+    if ended then return {'already', public_record(record)} end
     return {'fenced'}
   end
   if work >= WORK_LIMIT then return {'again'} end
@@ -61,10 +62,10 @@ local function finish(first)
   if usage ~= '' then record.usage = usage end
   record.output_events, record.produced_events = content_events, produced_events
   local number, at, closed = stream_end(rid)
-  local preceding
+  local before
   local function ends_with(outcome)
-    local tail = {number, at, closed, frontends}
-    local one = end_request(rid, record, tonumber(retention_secs), outcome, tail, preceding)
+    retention = tonumber(retention_secs)
+    local one = end_request(record, outcome, {number, at, closed, frontends = frontends, before = before})
     return {'done', one.public}, one
   end
   -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
@@ -84,7 +85,7 @@ local function finish(first)
       at = whole(now * 1000 + 0.5)
       redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
       if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-        preceding = {remainder_id, remainder, record.start_nonce or '', whole(last - remainder_base)}
+        before = {remainder_id, remainder, record.start_nonce or '', whole(last - remainder_base)}
       end
       if has_first == '1' then record.first_token_at = secs(now) end
       number = last

@@ -8,4 +8,4 @@ local P = KEYS[1]
 local _, rid = unpack(ARGV)
 --- @include record
 
-return public_record(rid, load_record(rid))
+return public_record(load_record(rid))

@@ -9,10 +9,10 @@
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands now stream record readers events counts queue terminal steps orphans cancelling retrying
+local retention = tonumber(retention_secs)
+--- @include commands now stream record readers events counts queue outcomes terminal steps orphans cancelling retrying
 --- @permit
 
-local retention = tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
 
@@ -25,7 +25,7 @@ local function reap_running()
   for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, retention, most_attempts,
+      local what = requeue_or_end(record, most_attempts,
         role ~= 'worker' or uses_attempt == '1', lost_outcome)
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
@@ -52,13 +52,13 @@ local function reassign(rid, record, new_owner, read)
   count_out(replica, {one})
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
-  if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
+  note_readers(record)
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
-  note_step(rid, record, {what = 'frontend_changed', previous = replica, frontend = new_owner})
+  note_step(record, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, {one}, record.status)
-  if not read then begin_orphans(rid, record) end
+  if not read then begin_orphans(record) end
   if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
     begin_grace(rid, tonumber(record.grace_secs or '0'))
   end
@@ -76,9 +76,9 @@ local function reap_inflight()
     else
       local new_owner, read = find_new_owner(rid)
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs or '0') > 0
-        or (record.status == 'running' and record.cancel_mode == 'kill')
+        or is_being_killed(record)
       if not outlives then
-        terminate_and_kill(rid, record, retention, outcome_of('failed', 'frontend_lost',
+        terminate_and_kill(record, outcome_of('failed', 'frontend_lost',
           'The frontend that held the connection was lost', '', (stream_end(rid))))
         ended = ended + 1
       elseif new_owner then
@@ -98,9 +98,9 @@ local function reap_reading()
     local record = load_record(rid)
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
-      if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
-      note_step(rid, record, {what = 'reader_left', frontend = replica})
-      if reader_disconnected(rid, record, retention, replica) == 'terminal' then ended = ended + 1 end
+      note_readers(record)
+      note_step(record, {what = 'reader_left', frontend = replica})
+      if reader_disconnected(record, replica) == 'terminal' then ended = ended + 1 end
     end
     redis.call('SREM', key, rid)
   end

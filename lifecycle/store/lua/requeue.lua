@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
 -- requeue: a worker returns a running request to the front of its owner's queue, for another worker.
 -- KEYS[1] shard prefix
--- ARGV    shift, rid, worker, attempt, uses_attempt ('1' when the
---         attempt failed), message (of the error when the request has to end, '' for that of a lost worker),
---         error_detail (JSON, '' for none), max_attempts, retention_secs, preempted_by (the priority of the request that
---         gets its slot, '' for none)
+-- ARGV    shift, rid, worker, attempt, uses_attempt ('1' when the attempt failed), message (of the error when the request
+--         has to end, '' for that of a lost worker), error_detail (JSON, '' for none), max_attempts, retention_secs,
+--         preempted_by (the priority of the request that gets its slot, '' for none)
 -- Returns {'requeued'}, {'ended', record} when it had to end instead, {'not'} when it is not this worker's (it was
 --         requeued before, or has ended), or {'unknown'}. What does not run there no longer counts as running there.
 
 local P = KEYS[1]
 local shift, rid, worker, attempt, uses_attempt, message, error_detail, max_attempts,
   retention_secs, preempted_by = unpack(ARGV)
---- @include commands record queue terminal retrying
+local retention = tonumber(retention_secs)
+--- @include commands record queue outcomes terminal retrying
 --- @permit
 
 local record = load_record(rid)
@@ -24,11 +24,8 @@ local function failed_at(number)
   if error_detail ~= '' then record.error_detail = error_detail end
   return outcome_of('failed', 'unavailable', message, '', number)
 end
-local what
-what, record = requeue_or_end(rid, record, tonumber(retention_secs), tonumber(max_attempts),
-  uses_attempt == '1', failed_at, tonumber(preempted_by))
-if what == 'requeued' then
+if requeue_or_end(record, tonumber(max_attempts), uses_attempt == '1', failed_at, tonumber(preempted_by)) == 'requeued' then
   ring_workers()
   return {'requeued'}
 end
-return {'ended', public_record(rid, record)}
+return {'ended', public_record(record)}

@@ -13,10 +13,10 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands now numbers limit_time membership stream record readers queue content terminal limits cancelling
+local retention = tonumber(retention_secs)
+--- @include commands now numbers limit_time membership stream record readers queue content outcomes terminal cancelling
 --- @permit
 
-local retention = tonumber(retention_secs)
 local ended, more = 0, 0
 local left = tonumber(limit)  -- what this call may still end
 
@@ -89,18 +89,18 @@ if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
   for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS)) do recount(model) end
 end
 
-local function ends(rid, record, outcome)
-  terminate_and_kill(rid, record, retention, outcome)
+local function ends(record, outcome)
+  terminate_and_kill(record, outcome)
   ended = ended + 1
 end
 
 local function due(kind, rid)
   local record = load_record(rid)
   if not record or is_terminal(record) then return end
-  if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
+  if is_being_killed(record) then return end  -- the worker confirms it
   if kind == 'grace' then
     if record.on_disconnect ~= 'continue' and live_readers(rid) == 0 then
-      local state = cancel_request(rid, record, retention, 'kill', 'The client disconnected', 'disconnect',
+      local state = cancel_request(record, 'kill', 'The client disconnected', 'disconnect',
         record.frontend)
       if state == 'terminal' then ended = ended + 1 end
     end
@@ -108,8 +108,8 @@ local function due(kind, rid)
   end
   local number = stream_end(rid)
   if kind == 'queue' and record.status ~= 'queued' then return end
-  if kind == 'first_token' and (record.first_token_at or '') ~= '' then return end
-  ends(rid, record, limit_outcome(kind, record, number))
+  if kind == 'first_token' and record.first_token_at then return end
+  ends(record, limit_outcome(kind, record, number))
 end
 
 local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time()), 'LIMIT', 0, left)
@@ -143,7 +143,7 @@ for _, unserved_model in ipairs(unserved) do
     local record = load_record(rid)
     if record and record.status == 'queued' then
       if error_detail ~= '' then record.error_detail = error_detail end
-      ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
+      ends(record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
     else
       dequeue(model, priority, owner, {rid}, body_bytes(rid))
     end

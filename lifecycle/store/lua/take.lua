@@ -21,6 +21,7 @@
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
   endpoints, gives_up = unpack(ARGV)
+local retention = tonumber(retention_secs)
 --- @include commands now numbers record events queue runs
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end

@@ -27,11 +27,11 @@ local created_at = secs(now)
 redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'started_at', created_at, 'nonce', nonce,
   'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
-local request = {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type,
-  created_at = created_at}
-local one = begin_request(with_fields(request, 9, #ARGV), lost_start)
+local request = with_fields({id = rid, status = 'running', worker = frontend, frontend = frontend, model = model,
+  endpoint = endpoint, request_type = request_type, created_at = created_at, start_nonce = start_nonce}, 9, #ARGV)
+local one = begin_request(request, lost_start)
 settle_beginnings('running')
 if one.failure then error(one.failure, 0) end
-note_readers(rid, frontend, start_nonce)
+note_readers(request)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

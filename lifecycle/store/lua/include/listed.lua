@@ -24,7 +24,8 @@ end
 local function has_finished(about) return cjson.decode(about or '{}').finished == true end
 
 -- Removes a replica from the list. It has left in order if it had finished, also if it died between its last announcement
--- and its leave, or a failover has lost the leave. Its models count as served until its lease has ended, not only until its last heartbeat.
+-- and its leave, or a failover has lost the leave. Its models count as served until its lease has ended, not only until its
+-- last heartbeat.
 local function forget(role, replica, until_secs)
   redis.call('ZREM', P .. role .. 's', replica)
   local entry = redis.call('HMGET', P .. 'replica:' .. replica, 'about', 'models')

@@ -134,7 +134,7 @@ local function ring_workers()
       local worker, place = unpack(redis.call('ZPOPMIN', waiting))
       nobody_waits[name] = not worker
       if not worker then break end
-      if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- it runs nothing of worse priority, and those behind it neither
+      if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- neither it nor those behind it run anything worse
         redis.call('ZADD', waiting, place, worker)
         nobody_waits[name] = true
         break
@@ -147,6 +147,6 @@ local function ring_workers()
     end
   end
   for _, worker in ipairs(rung) do  -- last, as Redis may refuse to publish
-    publish_to('worker:' .. string.match(worker, '^[^~]*'), {type = 'bell', prefix = P})
+    publish_to_worker(worker, {type = 'bell', prefix = P})
   end
 end

@@ -17,15 +17,15 @@ local function due_of(rid, request, last)
       if due[i] and tonumber(due[i]) <= limits_at then return kind end
     end
   end
-  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then return 'lost' end
+  if last > 0 and request.first_token_at and resumable ~= '1' then return 'lost' end
 end
 
 -- Ends a queued request that is `due`. Few starts do that, so the functions for it are created only then.
 local function end_instead(rid, request, due, last)
---- @include terminal limits retrying
+--- @include outcomes terminal
 --- @permit
   local outcome = due == 'lost' and lost_outcome(last) or limit_outcome(due, request, last)
-  terminate(rid, request, tonumber(retention_secs), outcome)
+  terminate(request, outcome)
 end
 
 -- Begins an attempt behind the `last` token, which came at `at`.
@@ -74,7 +74,7 @@ local function start(queue, priority, flow, rid)
   bytes = bytes + #body
   remove(flow, rid, #body)
   begin(queue, priority, flow, rid, request, last, at)
-  started[#started + 1] = run_of(rid, request, last, body, has_stream and redis.call('XLEN', P .. 'tokens:' .. rid) or 1)
+  started[#started + 1] = run_of(request, last, body, has_stream and redis.call('XLEN', P .. 'tokens:' .. rid) or 1)
   return 'started'
 end
 
