@@ -22,7 +22,7 @@ local function budget() return math.max(0, limit - ended - moved - waiting) end
 -- A frontend runs what was tracked in its process, which no worker can start again: that has one attempt only.
 local function reap_running()
   local key, most_attempts = P .. 'running:' .. replica, role == 'worker' and tonumber(max_attempts) or 1
-  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit) or {}) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
       local what = requeue_or_end(record, most_attempts,
@@ -69,7 +69,7 @@ end
 -- The client's connection ended with the frontend. A request that may continue without it gets a new owner.
 local function reap_inflight()
   local key = P .. 'inflight:' .. replica
-  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit) or {}) do
     local record = load_record(rid)
     if not record or is_terminal(record) or record.frontend ~= replica then
       redis.call('HDEL', key, rid)
@@ -107,10 +107,10 @@ local function reap_reading()
   left = left + redis.call('SCARD', key)
 end
 
-if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
+reap_running()
 if role == 'frontend' and left == 0 then  -- what it runs ends before anything of it is given to a new owner
-  if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
-  if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
+  reap_inflight()
+  reap_reading()
   if left == 0 then
     forget_counts(replica)
     redis.call('DEL', P .. 'inflight:' .. replica)

@@ -37,18 +37,9 @@ local function forget(role, replica, until_secs)
   note_change(replica)
 end
 
--- Removes replicas whose lease has ended; none during a grace.
+-- Removes replicas whose lease has ended, and forgets those that have been gone for a day.
 local function forget_expired(lease_secs)
-  local _, grace = lease_bound(lease_secs)
-  for _, role in ipairs(ROLES) do
-    local key = P .. role .. 's'
-    shorten_leases(key, lease_secs, FORGOTTEN)
-    local expired = {}
-    if not grace then
-      expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, FORGOTTEN)
-    end
-    for i = 1, #expired, 2 do forget(role, expired[i], expired[i + 1]) end
-  end
+  each_expired(lease_secs, FORGOTTEN, forget)
   for _, gone in ipairs({'left_replicas', 'expired_replicas'}) do
     local old = redis.call('ZRANGEBYSCORE', P .. gone, '-inf', secs(now - DAY_SECS), 'LIMIT', 0, FORGOTTEN)
     for _, replica in ipairs(old) do

@@ -33,11 +33,18 @@ local function takes_sweep(sweep_secs)
   return true
 end
 
--- Shortens leases that end later than a heartbeat can set it: they were set before the clock was put back.
-local function shorten_leases(key, lease_secs, limit)
-  local ends_at = secs(now + lease_secs)
-  for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. ends_at, '+inf', 'LIMIT', 0, limit)) do
-    redis.call('ZADD', key, ends_at, replica)
+-- Calls `expire` with the role of each replica whose lease has ended, its id and when that was: up to `limit` of each role,
+-- and none during a grace. And leases that end later than a heartbeat can set it, before the clock was put back, are shortened.
+local function each_expired(lease_secs, limit, expire)
+  local _, grace = lease_bound(lease_secs)
+  local latest = secs(now + lease_secs)
+  for _, role in ipairs(ROLES) do
+    local key = P .. role .. 's'
+    for _, replica in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. latest, '+inf', 'LIMIT', 0, limit)) do
+      redis.call('ZADD', key, latest, replica)
+    end
+    local expired = grace and {} or redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
+    for i = 1, #expired, 2 do expire(role, expired[i], expired[i + 1]) end
   end
 end
 
