@@ -36,8 +36,7 @@ if #expired == tonumber(forget_limit) then
   left = math.ceil(left / 2)
 end
 
-local overfull = redis.call('EXISTS', P .. 'overfull') == 1 and redis.call('HRANDFIELD', P .. 'overfull', limit) or {}
-for _, owner in ipairs(overfull) do
+for _, owner in ipairs(redis.call('HRANDFIELD', P .. 'overfull', limit) or {}) do
   if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner))) then
     more = 1
     break
@@ -62,7 +61,7 @@ local function queued_of(model, most)
         found[#found + 1] = {rid, priority, owner}
       end
     end
-    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
+    forget_empty_level(model, priority)
   end
   return found
 end
@@ -85,9 +84,7 @@ local function recount(model)
   end
 end
 
-if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
-  for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS)) do recount(model) end
-end
+for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS) or {}) do recount(model) end
 
 local function ends(record, outcome)
   terminate_and_kill(record, outcome)
@@ -145,7 +142,7 @@ for _, unserved_model in ipairs(unserved) do
       if error_detail ~= '' then record.error_detail = error_detail end
       ends(record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
     else
-      dequeue(model, priority, owner, {rid}, body_bytes(rid))
+      dequeue(model, priority, owner, rid)
     end
   end
   if #queued == left then more = 1 end

@@ -70,8 +70,7 @@ local function write_front(queue, priority, front)
     redis.call('ZADD', key, 'XX', unpack(places))
     has_moved = true
   end
-  if not is_left and redis.call('EXISTS', key) == 0 then
-    forget_level(model, priority)
+  if not is_left and forget_empty_level(model, priority) then
     queue.served[priority], queue.is_emptied = nil, true
   end
 end

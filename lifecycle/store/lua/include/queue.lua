@@ -87,10 +87,12 @@ local function enqueue(flow, requests, is_front, bytes)
   return added
 end
 
--- Forgets a level in which nothing waits any more.
-local function forget_level(model, priority)
+-- Forgets a level if nothing waits in it any more. Returns whether it has.
+local function forget_empty_level(model, priority)
+  if redis.call('EXISTS', level_key(model, priority)) == 1 then return false end
   redis.call('ZREM', P .. 'levels:' .. model, priority)
   redis.call('HDEL', P .. 'queue:' .. model, 'served:' .. priority)
+  return true
 end
 
 -- Removes requests from their flow, which may be empty then, and returns whether they were there. `bytes` are those of their
@@ -102,12 +104,12 @@ local function remove_from_flow(model, priority, owner, rids, bytes)
   return true
 end
 
--- Removes requests from their flow, and what is empty without them. Returns whether they were there.
-local function dequeue(model, priority, owner, rids, bytes)
-  if not remove_from_flow(model, priority, owner, rids, bytes) then return false end
+-- Removes a request from its flow, and what is empty without it. Returns whether it was there.
+local function dequeue(model, priority, owner, rid)
+  if not remove_from_flow(model, priority, owner, {rid}, body_bytes(rid)) then return false end
   if redis.call('EXISTS', flow_key(model, priority, owner)) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
-    if redis.call('EXISTS', level_key(model, priority)) == 0 then forget_level(model, priority) end
+    forget_empty_level(model, priority)
   end
   return true
 end
@@ -115,7 +117,7 @@ end
 -- Removes a queued request from its queue.
 local function leave_queue(record)
   local model, owner = record.model, record.owner or ''
-  local was_there = dequeue(model, record.priority or '0', owner, {record.id}, body_bytes(record.id))
+  local was_there = dequeue(model, record.priority or '0', owner, record.id)
   if was_there and record.share then count_share(model, owner, record.share, '-') end
 end
 
