@@ -34,36 +34,23 @@ end
 
 -- Counts requests of a frontend in, with this status. `begun` has for each its `rid` and `labels`.
 local function count_in(frontend, begun, status)
-  local key, first, members, amounts = P .. 'inflight:' .. frontend, begun[1], {}, {}
-  if not begun[2] then
-    if redis.call('HSETNX', key, first.rid, first.labels) == 1 then add_count(frontend, first.labels, WEIGHTS[status]) end
-    return
-  end
-  for i, known in ipairs(redis.call('HMGET', key, unpack(rids_of(begun)))) do
-    if not known then
-      local labels = begun[i].labels
-      members[#members + 1], members[#members + 2] = begun[i].rid, labels
-      amounts[labels] = (amounts[labels] or 0) + WEIGHTS[status]
+  local amounts = {}
+  for _, one in ipairs(begun) do
+    if redis.call('HSETNX', P .. 'inflight:' .. frontend, one.rid, one.labels) == 1 then
+      amounts[one.labels] = (amounts[one.labels] or 0) + WEIGHTS[status]
     end
   end
-  if #members == 0 then return end
-  redis.call('HSET', key, unpack(members))
   for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
 end
 
 -- Counts requests of a frontend out. `ended` has for each its `rid` and `labels`, and as `was` its status until now.
 local function count_out(frontend, ended)
-  local key, first, amounts = P .. 'inflight:' .. frontend, ended[1], {}
-  if not ended[2] then
-    if redis.call('HDEL', key, first.rid) == 1 then add_count(frontend, first.labels, -WEIGHTS[first.was]) end
-    return
+  local amounts = {}
+  for _, one in ipairs(ended) do
+    if redis.call('HDEL', P .. 'inflight:' .. frontend, one.rid) == 1 then
+      amounts[one.labels] = (amounts[one.labels] or 0) - WEIGHTS[one.was]
+    end
   end
-  local rids = rids_of(ended)
-  for i, labels in ipairs(redis.call('HMGET', key, unpack(rids))) do
-    if labels then amounts[labels] = (amounts[labels] or 0) - WEIGHTS[ended[i].was] end
-  end
-  if next(amounts) == nil then return end
-  redis.call('HDEL', key, unpack(rids))
   for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
 end
 
