@@ -98,7 +98,7 @@ _ENDS = (
         _LUA + "finish.lua",
         "\n  if input_tokens ~= ''",
         "\n  push_event(rid, END_ID,\n"
-        "    cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\n"
+        "    cjson.encode(outcome_of(status, error_type, message, finish_reason)))\n"
         "  if input_tokens ~= ''",
     ),
     Mutant(

@@ -15,18 +15,15 @@ local retention = tonumber(retention_secs)
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
-local first, new_status = 0, false
+local new_status = admitting == '1' and not record.connection
+local first = new_status and connection == 'closed_unexpectedly' and 1 or 0
 
 -- Redis may refuse to publish, so this comes behind what is written here.
 local function publish_connection()
   if new_status then publish(rid, {type = 'connection', status = connection}) end
 end
 
-if admitting == '1' and not record.connection then
-  set_field(record, 'connection', connection)
-  new_status = true
-  if connection == 'closed_unexpectedly' then first = 1 end
-end
+if new_status then set_field(record, 'connection', connection) end
 if is_terminal(record) then
   publish_connection()
   return {'terminal', first, '0'}

@@ -20,12 +20,11 @@ if not record then return {'unknown'} end
 if is_terminal(record) then return {'already', public_record(record)} end
 if is_being_killed(record) then return {'killing'} end
 if only_queued == '1' and record.status ~= 'queued' then return {'moved'} end
-local number = stream_end(rid)
-if seen ~= '' and number > tonumber(seen) then return {'moved'} end
+if seen ~= '' and stream_end(rid) > tonumber(seen) then return {'moved'} end
 if error_type == 'slow_consumer' and live_readers(rid) > 1 then return {'moved'} end
 
 if error_detail ~= '' then record.error_detail = error_detail end
 if error_type == 'response_timeout' or error_type == 'slow_consumer' then
   record.ended_by_limit, record.limit_via = error_type, record.frontend
 end
-return {'done', terminate_and_kill(record, outcome_of('failed', error_type, message, '', number))}
+return {'done', terminate_and_kill(record, outcome_of('failed', error_type, message))}

@@ -70,7 +70,7 @@ local function finish(first)
   end
   -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
   local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
-  if record.cancel_mode == 'kill' or stopped then return ends_with(cancelled_outcome(record, number)) end
+  if record.cancel_mode == 'kill' or stopped then return ends_with(cancelled_outcome(record)) end
 
   last, remainder_base = tonumber(last), tonumber(remainder_base)
   local have = remainder_id ~= '' and number - remainder_base or 0
@@ -99,7 +99,7 @@ local function finish(first)
     record.ended_by_limit = error_type
   end
   if status == 'completed' then items_to_find = item_ids end
-  return ends_with(outcome_of(status, error_type, message, finish_reason, number))
+  return ends_with(outcome_of(status, error_type, message, finish_reason))
 end
 
 for i = 2, #ARGV, ARGUMENTS do reply_with(finish, i) end

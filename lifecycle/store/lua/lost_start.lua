@@ -35,4 +35,4 @@ if tonumber(record.lost_start or '0') < tonumber(attempt) then
 end
 if is_terminal(record) then return {'already', public_record(record)} end
 if is_being_killed(record) then return {'killing', public_record(record)} end
-return {'done', terminate_and_kill(record, outcome_of(status, error_type, message, '', (stream_end(rid))))}
+return {'done', terminate_and_kill(record, outcome_of(status, error_type, message))}

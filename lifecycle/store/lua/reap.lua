@@ -10,14 +10,11 @@
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
 local retention = tonumber(retention_secs)
---- @include commands now stream record readers events counts queue outcomes terminal steps orphans cancelling retrying
+--- @include commands now record readers events counts queue outcomes terminal steps orphans cancelling retrying
 --- @permit
 
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
-
--- Returns how many further requests this call may handle.
-local function budget() return math.max(0, limit - ended - moved - waiting) end
 
 -- A frontend runs what was tracked in its process, which no worker can start again: that has one attempt only.
 local function reap_running()
@@ -26,7 +23,7 @@ local function reap_running()
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
       local what = requeue_or_end(record, most_attempts,
-        role ~= 'worker' or uses_attempt == '1', lost_outcome)
+        role ~= 'worker' or uses_attempt == '1', lost_outcome())
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -78,8 +75,7 @@ local function reap_inflight()
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs or '0') > 0
         or is_being_killed(record)
       if not outlives then
-        terminate_and_kill(record, outcome_of('failed', 'frontend_lost',
-          'The frontend that held the connection was lost', '', (stream_end(rid))))
+        terminate_and_kill(record, outcome_of('failed', 'frontend_lost', 'The frontend that held the connection was lost'))
         ended = ended + 1
       elseif new_owner then
         reassign(rid, record, new_owner, read)
@@ -94,7 +90,7 @@ end
 -- The connections of other readers ended with the frontend too. The request is judged as after any disconnect.
 local function reap_reading()
   local key = P .. 'reading:' .. replica
-  for _, rid in ipairs(redis.call('SRANDMEMBER', key, budget())) do
+  for _, rid in ipairs(redis.call('SRANDMEMBER', key, math.max(0, limit - ended - moved - waiting))) do
     local record = load_record(rid)
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)

@@ -19,12 +19,9 @@ local runs_here = record and record.status == 'running' and record.worker == wor
 if not runs_here then redis.call('HDEL', P .. 'running:' .. worker, rid) end
 if not record then return {'unknown'} end
 if not runs_here or record.attempt ~= attempt then return {'not'} end
-local function failed_at(number)
-  if message == '' then return lost_outcome(number) end
-  if error_detail ~= '' then record.error_detail = error_detail end
-  return outcome_of('failed', 'unavailable', message, '', number)
-end
-if requeue_or_end(record, tonumber(max_attempts), uses_attempt == '1', failed_at, tonumber(preempted_by)) == 'requeued' then
+local failure = message == '' and lost_outcome() or outcome_of('failed', 'unavailable', message)
+if error_detail ~= '' and message ~= '' then failure.detail = error_detail end
+if requeue_or_end(record, tonumber(max_attempts), uses_attempt == '1', failure, tonumber(preempted_by)) == 'requeued' then
   ring_workers()
   return {'requeued'}
 end

@@ -14,7 +14,7 @@ local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
 local retention = tonumber(retention_secs)
---- @include commands now numbers limit_time membership stream record readers queue content outcomes terminal cancelling
+--- @include commands now numbers limit_time membership record readers queue content outcomes terminal cancelling
 --- @permit
 
 local ended, more = 0, 0
@@ -103,10 +103,9 @@ local function due(kind, rid)
     end
     return
   end
-  local number = stream_end(rid)
   if kind == 'queue' and record.status ~= 'queued' then return end
   if kind == 'first_token' and record.first_token_at then return end
-  ends(record, limit_outcome(kind, record, number))
+  ends(record, limit_outcome(kind, record))
 end
 
 local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time()), 'LIMIT', 0, left)
@@ -140,7 +139,7 @@ for _, unserved_model in ipairs(unserved) do
     local record = load_record(rid)
     if record and record.status == 'queued' then
       if error_detail ~= '' then record.error_detail = error_detail end
-      ends(record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
+      ends(record, outcome_of('failed', 'unavailable', message))
     else
       dequeue(model, priority, owner, rid)
     end

@@ -16,12 +16,14 @@ local function cancel_request(record, mode, reason, by, via)
     'orphan_from', record.orphan_from)
   note_step(record, {what = 'cancel_requested', mode = mode, by = by, via = via})
   if record.status == 'queued' then
-    terminate(record, cancelled_outcome(record, number))
+    terminate(record, cancelled_outcome(record))
     return 'terminal'
   end
   note_cancellation(record.worker, record.id)
   if mode == 'kill' then
-    local ending = cjson.encode(cancelled_outcome(record, number))
+    local outcome = cancelled_outcome(record)
+    outcome.last = number
+    local ending = cjson.encode(outcome)
     if not closed then close_stream(record.id, ending) end
     push_event(record.id, END_ID, ending)
   end

@@ -16,16 +16,15 @@ local function enqueue_retry(record, step)
 end
 
 -- Ends a running request whose cancel is pending as cancelled. Requeues one that has only openings yet, or whose engine can
--- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome of `failed_at(number)`.
+-- continue behind its tokens, unless its attempts are used up. Fails any other with the outcome `failure`.
 -- `uses_attempt` says that the attempt failed; an attempt that was moved in an orderly way does not count. `preempted_by` is
 -- the priority of the request for which it is moved, if there is one.
-local function requeue_or_end(record, max_attempts, uses_attempt, failed_at, preempted_by)
-  local number, at = stream_end(record.id)
+local function requeue_or_end(record, max_attempts, uses_attempt, failure, preempted_by)
   local failures, outcome = tonumber(record.failures or '0') + (uses_attempt and 1 or 0), nil
   if record.cancel_mode == 'kill' or record.cancel_mode == 'stop' then
-    outcome = cancelled_outcome(record, number)
+    outcome = cancelled_outcome(record)
   elseif (record.first_token_at and record.resumable ~= '1') or (uses_attempt and failures >= max_attempts) then
-    outcome = failed_at(number)
+    outcome, record.error_detail = failure, failure.detail
   end
   if outcome then
     terminate(record, outcome)
@@ -34,7 +33,6 @@ local function requeue_or_end(record, max_attempts, uses_attempt, failed_at, pre
   if uses_attempt then set_field(record, 'failures', failures) end
   redis.call('HDEL', P .. 'running:' .. record.worker, record.id)
   local step = {what = 'requeued', attempt = tonumber(record.attempt), worker = record.worker, started_at = record.started_at}
-  local failure = failed_at(number)
   if uses_attempt or failure.error_type ~= 'worker_lost' then
     step.error_type, step.error_message = failure.error_type, failure.message
   end
@@ -49,6 +47,7 @@ local function requeue_or_end(record, max_attempts, uses_attempt, failed_at, pre
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. record.id, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, {record.id}, 'running', 'queued')
+  local number, at = stream_end(record.id)
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. record.id, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
   enqueue_retry(record, step)

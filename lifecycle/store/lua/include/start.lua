@@ -21,11 +21,10 @@ local function due_of(rid, request, last)
 end
 
 -- Ends a queued request that is `due`. Few starts do that, so the functions for it are created only then.
-local function end_instead(rid, request, due, last)
+local function end_instead(request, due)
 --- @include outcomes terminal
 --- @permit
-  local outcome = due == 'lost' and lost_outcome(last) or limit_outcome(due, request, last)
-  terminate(request, outcome)
+  terminate(request, due == 'lost' and lost_outcome() or limit_outcome(due, request))
 end
 
 -- Begins an attempt behind the `last` token, which came at `at`.
@@ -60,7 +59,7 @@ local function start(queue, priority, flow, rid)
   local due = due_of(rid, request, last)
   if due then
     if #started > 0 then return 'full' end  -- an end needs more commands, which are checked before anything is written
-    end_instead(rid, request, due, last)
+    end_instead(request, due)
     flow.gone, ended = flow.gone + 1, ended + 1
     return 'removed'
   end

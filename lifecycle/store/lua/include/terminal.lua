@@ -53,6 +53,7 @@ local function end_request(record, outcome, tail)
   if was == 'queued' then leave_queue(record) end
   tail = tail or {frontends = redis.call('HKEYS', P .. 'readers:' .. rid), stream_end(rid)}
   local number, at, closed = unpack(tail, 1, 3)
+  outcome.last = number  -- by it readers detect a gap before the end
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
   local ending = cjson.encode(outcome)
   if not closed then close_stream(rid, ending) end
