@@ -17,10 +17,14 @@ local function labels_of(record)
   return cjson.encode({record.model, record.endpoint, record.request_type})
 end
 
-local function add_count(frontend, labels, by)
-  local key, amount = P .. 'counts:' .. frontend, whole(by)
-  if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
-  redis.call('HINCRBY', P .. 'group_counts', labels, amount)
+-- Adds to the counts of a frontend what there is for each labels.
+local function add_counts(frontend, amounts)
+  local key = P .. 'counts:' .. frontend
+  for labels, by in pairs(amounts) do
+    local amount = whole(by)
+    if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
+    redis.call('HINCRBY', P .. 'group_counts', labels, amount)
+  end
 end
 
 -- Takes what is left of a frontend's counts out of the sum.
@@ -40,7 +44,7 @@ local function count_in(frontend, begun, status)
       amounts[one.labels] = (amounts[one.labels] or 0) + WEIGHTS[status]
     end
   end
-  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
+  add_counts(frontend, amounts)
 end
 
 -- Counts requests of a frontend out. `ended` has for each its `rid` and `labels`, and as `was` its status until now.
@@ -51,13 +55,13 @@ local function count_out(frontend, ended)
       amounts[one.labels] = (amounts[one.labels] or 0) - WEIGHTS[one.was]
     end
   end
-  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
+  add_counts(frontend, amounts)
 end
 
 local function count_moves(frontend, rids, from, to)
-  local moved = {}
+  local amounts, by = {}, WEIGHTS[to] - WEIGHTS[from]
   for _, labels in ipairs(redis.call('HMGET', P .. 'inflight:' .. frontend, unpack(rids))) do
-    if labels then moved[labels] = (moved[labels] or 0) + 1 end
+    if labels then amounts[labels] = (amounts[labels] or 0) + by end
   end
-  for labels, number in pairs(moved) do add_count(frontend, labels, number * (WEIGHTS[to] - WEIGHTS[from])) end
+  add_counts(frontend, amounts)
 end
