@@ -98,7 +98,7 @@ local function admit(first)
   table.insert(flow.begun, one)
   flow.bytes = flow.bytes + #body
   if openings ~= '' then
-    one.frontend, one.opening_id, one.openings = frontend, '0-' .. openings_count, openings
+    one.opening_id, one.openings = '0-' .. openings_count, openings
     redis.call('XADD', P .. 'tokens:' .. rid, one.opening_id, 't', openings, 'at', whole(now * 1000 + 0.5))
   end
   return {'admitted', request.created_at}, one
@@ -115,7 +115,7 @@ end
 settle_beginnings('queued')
 -- Redis may refuse to publish, so nothing is written after it.
 for _, one in ipairs(begun) do
-  if one.openings then push({one.frontend}, one.rid, one.opening_id, {one.openings}) end
+  if one.openings then push({one.record.frontend}, one.rid, one.opening_id, {one.openings}) end
 end
 ring_workers()
 return all_replies()
