@@ -3,6 +3,10 @@ everything there is as JSON under `benchmarks/results/`.
 
     python -m benchmarks --only 'paced-*' --only unpaced-256 --quick
     python -m benchmarks --only paced-200 --system lifecycle --repeats 1 --profile /tmp/profiles
+
+The third system, `bare`, is one FastAPI process that runs the engine itself: what streams cost without any tracking.
+
+    python -m benchmarks --only short-32 --system lifecycle --system naive --system bare
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import uvloop
 
 from benchmarks.measurement import FULL, QUICK, Effort, Measurement
 from benchmarks.report import Report
-from benchmarks.system import SYSTEMS, System, running
+from benchmarks.system import COMPARED, SYSTEMS, System, running
 from benchmarks.workloads import WORKLOADS, Workload, chosen
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -37,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no workload is called so; there are {', '.join(workload.name for workload in WORKLOADS)}")
     effort = replace(QUICK if args.quick else FULL, profiles=args.profile)
     raise_file_limit()
-    report = uvloop.run(
-        measure(args.system or list(SYSTEMS), workloads, effort, args.repeats or (1 if args.quick else 3))
-    )
+    report = uvloop.run(measure(args.system or COMPARED, workloads, effort, args.repeats or (1 if args.quick else 3)))
     print(report.markdown())
     report.write(args.json)
     return 1 if report.faults else 0
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     names = ", ".join(workload.name for workload in WORKLOADS)
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"one of {names}; or a pattern")
-    parser.add_argument("--system", action="append", choices=sorted(SYSTEMS), help="only this one")
+    parser.add_argument("--system", action="append", choices=sorted(SYSTEMS), help="this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="less of everything, one repeat: a look, not a figure")
     parser.add_argument("--repeats", type=int, metavar="N", help="of each workload; the median counts (3)")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="instead of %(default)s")

@@ -87,7 +87,7 @@ class System(ABC):
         """Start all processes, and return once each of them is ready."""
         self._log = Path(self._stack.enter_context(TemporaryDirectory(prefix="benchmark-"))) / "log"
         self._stack.enter_context(self._redis)
-        for _ in range(layout.workers):
+        for _ in range(layout.workers if self._worker() else 0):
             self._launch("worker", self._worker())
         for _ in range(layout.frontends):
             port = free_port()
@@ -112,7 +112,8 @@ class System(ABC):
         """Return the arguments to Python that start a frontend."""
 
     @abstractmethod
-    def _worker(self) -> list[str]: ...
+    def _worker(self) -> list[str]:
+        """Return the arguments to Python that start a worker; none when the frontend runs the engine itself."""
 
     def _environment(self) -> dict[str, str]:
         return dict(os.environ)
@@ -200,6 +201,21 @@ class Naive(System):
         return all(answer.status == 200 for answer in answers)
 
 
+class Bare(System):
+    """See `benchmarks/bare.py`. It has neither workers nor anything to ask Redis."""
+
+    name = "bare"
+
+    def _frontend(self, port: int) -> list[str]:
+        return ["-m", "benchmarks.bare", str(port)]
+
+    def _worker(self) -> list[str]:
+        return []
+
+    async def _is_ready(self, caller: Caller, layout: Layout) -> bool:
+        return (await caller.call(completion("unpaced 1"))).status == 200
+
+
 def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_STOP_SECS)
@@ -208,7 +224,8 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in (Lifecycle, Naive)}
+SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in (Lifecycle, Naive, Bare)}
+COMPARED = (Lifecycle.name, Naive.name)  # those that are measured unless others are named
 
 
 @asynccontextmanager

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
+from typing import Any
 
 from benchmarks import latency, standing, traffic
 from benchmarks.measurement import Effort, Measurement
-from benchmarks.system import Layout, Lifecycle, System
+from benchmarks.system import Bare, Layout, Lifecycle, System
 
 Run = Callable[[System, Effort], Awaitable[Measurement]]
 SizedRun = Callable[[System, Effort, int], Awaitable[Measurement]]
@@ -22,36 +23,37 @@ class Workload:
     frontends: int = 1
     workers: int = 1
     only: str = ""  # the one system that can do it
+    is_plain_stream: bool = False  # the bare server can do it too
 
     @property
     def layout(self) -> Layout:
         return Layout(self.frontends, self.workers)
 
     def suits(self, system: str) -> bool:
-        return self.only in ("", system)
+        return self.is_plain_stream if system == Bare.name else self.only in ("", system)
 
 
-def _sized(name: str, run: SizedRun, *sizes: int, frontends: int = 1, only: str = "") -> list[Workload]:
-    """One for each size: `paced-200`."""
+def _sized(name: str, run: SizedRun, *sizes: int, **more: Any) -> list[Workload]:
+    """Return one for each size: `paced-200`. `more` are further fields of Workload."""
 
     async def capped(system: System, effort: Effort, size: int) -> Measurement:
         return await run(system, effort, min(size, effort.largest))
 
-    return [Workload(f"{name}-{size}", partial(capped, size=size), frontends, only=only) for size in sizes]
+    return [Workload(f"{name}-{size}", partial(capped, size=size), **more) for size in sizes]
 
 
 WORKLOADS = (
-    *_sized("unpaced", traffic.unpaced, 1, 32, 256, 1_000),
+    *_sized("unpaced", traffic.unpaced, 1, 32, 256, 1_000, is_plain_stream=True),
     Workload("long-text", partial(traffic.long, text_field="content", prompt="unpaced"), only=Lifecycle.name),
     Workload("long-tools", partial(traffic.long, text_field="arguments", prompt="tools"), only=Lifecycle.name),
-    *_sized("paced", traffic.paced, 10, 50, 200, 800, 2_000),
-    *_sized("steps", traffic.steps, 32, 200),
+    *_sized("paced", traffic.paced, 10, 50, 200, 800, 2_000, is_plain_stream=True),
+    *_sized("steps", traffic.steps, 32, 200, is_plain_stream=True),
     *_sized("unary", traffic.unary, 32),
-    *_sized("short", traffic.short, 32),
+    *_sized("short", traffic.short, 32, is_plain_stream=True),
     *_sized("one-token", traffic.one_token, 32, only=Lifecycle.name),
     *_sized("forward-base64", partial(traffic.forward, encoding="base64"), 32, only=Lifecycle.name),
     *_sized("forward-float", partial(traffic.forward, encoding="float"), 32, only=Lifecycle.name),
-    Workload("first-token", traffic.first_token),
+    Workload("first-token", traffic.first_token, is_plain_stream=True),
     Workload("cancel", latency.cancel, frontends=2),
     Workload("cancel-busy", latency.cancel_busy, frontends=2),
     *_sized("cancels-at-once", latency.cancels_at_once, 1_000, frontends=2),

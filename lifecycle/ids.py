@@ -9,6 +9,9 @@ from typing import NamedTuple
 REQUEST_ID_CHARS = 128
 REQUEST_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{REQUEST_ID_CHARS}}}")
 ENDPOINT = re.compile(r"[a-z0-9_]{1,64}")
+MODEL_CHARS = 256
+MODEL_RULE = f"a name of at most {MODEL_CHARS} characters without control characters"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TOKEN_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
 
@@ -39,6 +42,11 @@ def is_request_id(text: str) -> bool:
 def is_endpoint(text: str) -> bool:
     """Return whether a request's endpoint may have this name: one of the API, or one that an application has chosen."""
     return ENDPOINT.fullmatch(text) is not None
+
+
+def is_model_name(text: str) -> bool:
+    """Return whether a model may have this name, as clients request it and as workers serve it."""
+    return 0 < len(text.strip()) <= len(text) <= MODEL_CHARS and not _CONTROL.search(text)
 
 
 def new_request_id(prefix: str) -> str:

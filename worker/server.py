@@ -17,6 +17,7 @@ from types import FrameType
 from lifecycle.errors import LifecycleError
 from lifecycle.execution.hosted_engine import HostedEngine, interrupt_startup
 from lifecycle.execution.worker import Worker
+from lifecycle.ids import MODEL_RULE, is_model_name
 from lifecycle.settings import Settings, SettingsError
 from lifecycle.store.connect import Connections
 from worker.departure import Departure
@@ -71,8 +72,9 @@ async def _models(given: Sequence[str], engine: HostedEngine) -> Sequence[str]:
 
     Without given models the engine is loaded before the worker joins the cluster, as it would have nothing to announce.
     """
-    if any(not model.strip() for model in given):
-        raise SettingsError("--model is empty: pass the name of the model, as clients request it")
+    for model in given:
+        if not is_model_name(model):
+            raise SettingsError(f"--model {model!r:.80}: pass the model as clients request it, {MODEL_RULE}")
     if given:
         return given
     await engine.load()

@@ -19,6 +19,7 @@ from benchmarks.core import (
     queue_scale,
     replication,
     scrape,
+    script_share,
     scripts,
     worst,
 )
@@ -28,6 +29,7 @@ Measure = Callable[[bool], Awaitable[list[Table]]]
 
 MEASUREMENTS: Mapping[str, Measure] = {
     "scripts": scripts.measure,
+    "script_share": script_share.measure,
     "worst": worst.measure,
     "membership": membership.measure,
     "memory": memory.measure,

@@ -15,7 +15,7 @@ from lifecycle.ids import new_nonce, new_start_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
 from lifecycle.store.queues import TAKE_LIMIT
-from lifecycle.store.results import Append, Outcome
+from lifecycle.store.results import Append, Outcome, Run
 from lifecycle.store.transitions import Store
 from lifecycle.types import Endpoint, Labels, OnDisconnect, RequestType
 from tests.admitting import new_request
@@ -115,15 +115,16 @@ async def admit_all(store: Store, rids: Sequence[str], *, frontend: str = FRONTE
         await asyncio.gather(*(admit(store, rid, frontend=frontend, deadline_secs=deadline_secs) for rid in some))
 
 
-async def start_queued(store: Store, count: int, shard: int = 0) -> None:
-    """Let WORKER take `count` requests from the queue of one shard."""
-    done = 0
-    while done < count:
-        slots = min(TAKE_LIMIT, count - done)
+async def start_queued(store: Store, count: int, shard: int = 0) -> list[Run]:
+    """Let WORKER take `count` requests from the queue of one shard, and return their runs."""
+    runs: list[Run] = []
+    while len(runs) < count:
+        slots = min(TAKE_LIMIT, count - len(runs))
         taken = await store.take(shard, WORKER, next(_numbers), new_start_nonce(), [MODEL], slots)
         if taken is None or not taken.runs:
-            raise RuntimeError(f"the queue holds {done} requests, {count} were to be started")
-        done += len(taken.runs)
+            raise RuntimeError(f"the queue holds {len(runs)} requests, {count} were to be started")
+        runs += taken.runs
+    return runs
 
 
 def tokens(rid: str, last: int, texts: Sequence[str], *, attempt: int = 1) -> Append:

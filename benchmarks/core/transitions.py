@@ -9,6 +9,7 @@ from functools import partial
 from benchmarks.core import bench
 from lifecycle.ids import new_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
+from lifecycle.store.merged_calls import CALLS_LIMIT
 from lifecycle.store.results import START_LOST, StartedAttempt
 from lifecycle.store.transitions import Store
 from lifecycle.tokens.writer import FLUSH_REQUESTS
@@ -16,6 +17,7 @@ from lifecycle.types import CancelMode, ErrorType, OnDisconnect, Role
 from tests.admitting import new_request
 
 _TOKENS = 10
+_ALONE_SHARE = 4  # one of so many calls is sent alone where the others are merged
 _URL = "https://receiver.test/"
 
 Work = Callable[[], Awaitable[object]]
@@ -30,11 +32,19 @@ def transitions(
     when a work has made its preparations.
     """
     count = len(running) // 7
+    alone = count // _ALONE_SHARE
     parts = [running[begin : begin + count] for begin in range(0, 7 * count, count)]
     written, attached, left, failed, requeued, lost, shown = parts
 
     def each(call: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> Work:
         return lambda: asyncio.gather(*(call(rid) for rid in rids))
+
+    def one_by_one(call: Callable[[str], Awaitable[object]], rids: Sequence[str]) -> Work:
+        async def work() -> None:
+            for rid in rids:
+                await call(rid)
+
+        return work
 
     async def append() -> None:
         entries = [bench.tokens(rid, _TOKENS, [" token"] * _TOKENS) for rid in written]
@@ -54,10 +64,15 @@ def transitions(
             await store.heartbeat(f"worker-joined-{number}", Role.WORKER, {}, [bench.MODEL])
 
     return [
-        ("admit: a request", each(partial(bench.admit, store), [f"new-{number}" for number in range(count)])),
+        ("admit: a request", one_by_one(partial(bench.admit, store), [f"lone-{number}" for number in range(alone)])),
+        (
+            f"admit: {CALLS_LIMIT} requests",
+            each(partial(bench.admit, store), [f"new-{number}" for number in range(count)]),
+        ),
         ("take: as many requests as one call starts", lambda: bench.start_queued(store, count)),
         (f"append: the first {_TOKENS} tokens of {count} requests", append),
-        ("finish: a request", each(lambda rid: bench.complete(store, rid, _TOKENS), written)),
+        ("finish: a request", one_by_one(lambda rid: bench.complete(store, rid, _TOKENS), written[:alone])),
+        (f"finish: {CALLS_LIMIT} requests", each(lambda rid: bench.complete(store, rid, _TOKENS), written[alone:])),
         ("attach: a reader", each(lambda rid: store.attach(rid, "frontend-2", 1), attached)),
         (
             "disconnect: the last reader",

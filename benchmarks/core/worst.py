@@ -5,6 +5,7 @@ While a script runs, every other call waits, so each has to be bounded however m
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Awaitable, Callable
 
@@ -74,7 +75,7 @@ def _times(redis: EmbeddedRedis) -> tuple[int, float, float, float]:
     calls = sum(int(values["calls"]) - int(values["failed_calls"]) for values in found)
     logged = sorted(bench.script_times(redis).durations_ms)
     durations = [_LOGGED_US / 1000] * (calls - len(logged)) + logged
-    return calls, durations[len(durations) // 2], durations[int(0.99 * (len(durations) - 1))], durations[-1]
+    return calls, durations[len(durations) // 2], durations[math.ceil(0.99 * len(durations)) - 1], durations[-1]
 
 
 async def _fill(store: Store, count: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import orjson
 
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.ids import MODEL_CHARS, is_model_name
 from lifecycle.types import ErrorType
 
 MAX_DEPTH = 100  # far above any real body, and far below the limits of the encoders on the way to the engine
-MAX_MODEL_CHARS = 256
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def load_object(raw: bytes) -> dict[str, Any]:
@@ -88,6 +86,6 @@ OBJECT = Rule("an object", is_a(dict))
 ARRAY = Rule("an array", is_a(list))
 STRINGS = Rule("an array of strings", lambda v: all_are(str, v))
 MODEL = Rule(
-    f"a non-empty string of at most {MAX_MODEL_CHARS} characters without control characters",
-    lambda v: type(v) is str and 0 < len(v.strip()) <= len(v) <= MAX_MODEL_CHARS and not _CONTROL.search(v),
+    f"a non-empty string of at most {MODEL_CHARS} characters without control characters",
+    lambda v: type(v) is str and is_model_name(v),
 )

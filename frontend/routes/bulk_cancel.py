@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from frontend.transport import params
 from frontend.transport.deps import get_caller, get_tracker
+from lifecycle.fastapi.integers import integer_field
 from lifecycle.queries import bulk_cancel, cluster
 from lifecycle.queries.bulk_cancel import Cancelled, Selector
 
@@ -39,7 +40,7 @@ async def cancel_matching(request: Request) -> Response:
     dry_run = fields.get("dry_run")
     if not isinstance(dry_run, bool | None):
         raise params.invalid_parameter("dry_run must be true or false", "dry_run")
-    limit = params.integer_field(fields.get("limit"), "limit", bulk_cancel.PAGE_MAX, 1, bulk_cancel.PAGE_MAX)
+    limit = integer_field(fields.get("limit"), "limit", bulk_cancel.PAGE_MAX, 1, bulk_cancel.PAGE_MAX)
     mode, reason = params.cancel_mode(fields), params.reason(fields)
     after = await params.read_page_start(store, params.text_field(fields, "after"), caller)
     owner = caller.visible_owner(selected.filter.owner)

@@ -89,8 +89,8 @@ async def _instruct(request: Request, id: str, action: ReplicaAction) -> Respons
 
 @router.get("/v1/queue")
 async def queue(request: Request) -> Response:
-    """List what waits, by model and owner, and for how long it will. Raises StoreError."""
-    found = await queues.read_queues(get_tracker(request).store)
+    """List what waits, by model and owner; of one model if the query names it. Raises StoreError."""
+    found = await queues.read_queues(get_tracker(request).store, request.query_params.get("model", ""))
     return _json({"object": "list", "data": [model.to_json() for model in found]})
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from frontend.endpoints.body_rules import MAX_MODEL_CHARS
 from frontend.transport.params import LABEL_CHARS
-from lifecycle.ids import ENDPOINT, REQUEST_ID
+from lifecycle.ids import ENDPOINT, MODEL_CHARS, REQUEST_ID
 
 Schema = dict[str, Any]
 
@@ -22,7 +21,7 @@ ENDPOINT_NAME: Schema = {"type": "string", "pattern": f"^{ENDPOINT.pattern}$"}
 MODEL: Schema = {
     "type": "string",
     "minLength": 1,
-    "maxLength": MAX_MODEL_CHARS,
+    "maxLength": MODEL_CHARS,
     "pattern": r"^[^\s\x00-\x1f\x7f-\x9f]+$",
 }
 ONLY_MODEL = "may be left out if there is only one"

@@ -126,7 +126,12 @@ def _document_without_keys() -> dict[str, Any]:
             },
             **_instructions(),
             "/v1/queue": {
-                "get": describe("List what waits, by model and owner", success(listing(ref("ModelQueue"))), 503)
+                "get": describe(
+                    "List what waits, by model and owner",
+                    success(listing(ref("ModelQueue"))),
+                    503,
+                    query={"model": LABEL},
+                )
             },
             "/v1/overview": {"get": _overview()},
             "/metrics": {"get": describe("Read the metrics in Prometheus's format", success(STRING, TEXT))},

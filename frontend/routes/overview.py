@@ -14,6 +14,7 @@ from frontend.transport.deps import get_tracker
 from lifecycle.aio import tasks
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.integers import parse_integer
 from lifecycle.tracking.tracker import Tracker
 from lifecycle.types import ErrorType, Status
 
@@ -55,7 +56,7 @@ def parse_listing_query(query: Mapping[str, str]) -> ListingQuery:
         params.one_of(query.get("status", ""), "status", ACTIVE),
         params.one_of(query.get("outcome", ""), "outcome", OUTCOMES),
         tuple(text.lower().split()[:_MAX_WORDS]),
-        params.parse_integer(query.get("rows"), "rows", _DEFAULT_ROWS, 1, MAX_ROWS),
+        parse_integer(query.get("rows"), "rows", _DEFAULT_ROWS, 1, MAX_ROWS),
     )
 
 

@@ -16,6 +16,7 @@ from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.integers import integer_field, parse_integer
 from lifecycle.fastapi.json_events import JsonEventEncoder
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.queries import cluster, queues, timeline, tree
@@ -46,7 +47,7 @@ def _unknown(rid: str) -> ApiError:
 async def list_requests(request: Request) -> Response:
     """List the records that match the query, newest first. Raises ApiError (400) or StoreError."""
     store, query, caller = get_tracker(request).store, request.query_params, get_caller(request)
-    limit = params.parse_integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
+    limit = parse_integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     owner = caller.visible_owner(query.get("owner", "")[: params.LABEL_CHARS])
     filter = cluster.Filter(
         status=params.one_of(query.get("status", ""), "status", STATUSES),
@@ -158,7 +159,7 @@ async def delete_request(request: Request, rid: str) -> Response:
 async def _cancel(request: Request, rid: str, tracker: Tracker) -> Response:
     fields = {**request.query_params, **await params.read_json_object(request)}
     mode, reason = params.cancel_mode(fields), params.reason(fields)
-    wait_secs = params.integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
+    wait_secs = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS) / 1000
     by = get_caller(request).canceller
     accessible = await _is_accessible(request, rid)
     cancellation = await tracker.cancel(rid, mode, reason, wait_secs, by=by) if accessible else None

@@ -19,6 +19,7 @@ from frontend.transport.deps import check_reader_limit, get_caller, get_tracker
 from frontend.transport.headers import headers_of
 from lifecycle.fastapi.client_connection import ClientConnection
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.integers import parse_integer
 from lifecycle.ids import TokenId, is_request_id
 from lifecycle.types import CancelMode, Endpoint, ErrorType, RequestRecord, Storage
 
@@ -35,7 +36,7 @@ async def retrieve_response(request: Request, rid: str) -> Response:
     """Return the response as it is now, or stream its events. Raises ApiError (400, 404, 503) or StoreError."""
     query = request.query_params
     streams = params.one_of(query.get("stream", ""), "stream", _BOOLEANS) == "true"
-    after = params.parse_integer(query.get("starting_after"), "starting_after", -1, 0, SEQUENCE_MAX)
+    after = parse_integer(query.get("starting_after"), "starting_after", -1, 0, SEQUENCE_MAX)
     last_id = headers_of(request.scope).get("last-event-id", "") if streams else ""
     resumed = params.token_id(last_id)
     record = await _read_visible(request, rid)
@@ -94,7 +95,7 @@ async def cancel_response(request: Request, rid: str) -> Response:
 async def list_input_items(request: Request, rid: str) -> Response:
     """List the items of the input of a response. Raises ApiError (400, 404) or StoreError."""
     query = request.query_params
-    limit = params.parse_integer(query.get("limit"), "limit", ITEMS_DEFAULT, 1, ITEMS_MAX)
+    limit = parse_integer(query.get("limit"), "limit", ITEMS_DEFAULT, 1, ITEMS_MAX)
     order = params.one_of(query.get("order", ""), "order", ORDERS) or "desc"
     await _read_visible(request, rid)
     content = await get_tracker(request).store.read_content(rid, retry_for_secs=1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 import orjson
@@ -19,8 +20,11 @@ from lifecycle.types import ErrorType, Limits, OnDisconnect
 from lifecycle.webhooks.target import HostList, Target
 
 _MAX_SECS = 30 * 86_400.0
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_SHOWN_CHARACTERS = 50
 _MAX_FORWARDED_BYTES = 8 * 1024
-_CLIENT_TIMEOUT = "x-stainless-read-timeout"  # seconds, of the SDKs that Stainless generates
+_CLIENT_TIMEOUTS = ("x-stainless-read-timeout", "x-stainless-timeout")
+"""In seconds, of the SDKs that Stainless generates: those for Python, and for Node.js."""
 _GRACE = "x-disconnect-grace-secs"
 _QUEUE_TIMEOUT, _FIRST_TOKEN_TIMEOUT = "x-queue-timeout-secs", "x-first-token-timeout-secs"
 _DEADLINE = "x-deadline-secs"
@@ -33,7 +37,7 @@ _READ = frozenset(
         _QUEUE_TIMEOUT,
         _FIRST_TOKEN_TIMEOUT,
         _DEADLINE,
-        _CLIENT_TIMEOUT,
+        *_CLIENT_TIMEOUTS,
         "traceparent",
         "x-parent-request-id",
         "x-webhook-url",
@@ -186,25 +190,26 @@ def _limits(headers: Headers, settings: Settings) -> Limits:
 
 def _with_client_timeout(headers: Headers, deadline_secs: float, settings: Settings) -> float:
     """Return the deadline, or the timeout that an SDK declares, if that is wanted and shorter. Malformed is none."""
-    text = headers.get(_CLIENT_TIMEOUT) if settings.adopt_client_timeout else None
-    try:
-        timeout_secs = float(text) if text is not None else 0.0
-    except ValueError:
-        return deadline_secs
-    if not 0 < timeout_secs <= _MAX_SECS:
-        return deadline_secs
-    return min(timeout_secs, deadline_secs) if deadline_secs > 0 else timeout_secs
+    for name in _CLIENT_TIMEOUTS if settings.adopt_client_timeout else ():
+        timeout_secs = _number(headers.get(name, ""))
+        if 0 < timeout_secs <= _MAX_SECS:
+            return min(timeout_secs, deadline_secs) if deadline_secs > 0 else timeout_secs
+    return deadline_secs
 
 
 def _seconds(headers: Headers, name: str, *, zero: bool) -> float | None:
     text = headers.get(name)
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (0 <= value <= _MAX_SECS) or (value == 0 and not zero):
         name, lowest = name.title(), "from 0" if zero else "above 0"
-        raise invalid_parameter(f"{name} must be a number of seconds {lowest} to {_MAX_SECS:,.0f}", name)
+        raise invalid_parameter(
+            f"{name} must be a number of seconds {lowest} to {_MAX_SECS:,.0f}, not {text!r:.{_SHOWN_CHARACTERS}}", name
+        )
     return value
+
+
+def _number(text: str) -> float:
+    """Return a decimal number; NaN for any other text, also for what only Python reads as one, such as `1_000`."""
+    return float(text) if _NUMBER.fullmatch(text) else math.nan

@@ -20,7 +20,6 @@ from lifecycle.types import CancelMode, ErrorType, RequestRecord
 LABEL_CHARS = 512
 _OBJECT_BYTES = 64 * 1024
 REASON_CHARS = 1024
-_INTEGER_DIGITS = 20
 
 
 def invalid_parameter(message: str, param: str) -> ApiError:
@@ -35,7 +34,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     when the client disconnects before that, or when the connection has answered 408 because the body was late.
     """
     declared = headers_of(request.scope).get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit_bytes:
+    if declared.isascii() and declared.isdigit() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
     complete = ClientConnection.of(request.scope).body()
     if complete is not None:
@@ -129,21 +128,3 @@ def token_id(text: str) -> TokenId:
         message = "Last-Event-ID (or ?after=) must be the id of a token: <attempt>-<number>"
         raise invalid_parameter(message, "Last-Event-ID")
     return position
-
-
-def integer_field(value: Any, name: str, default: int, low: int, high: int) -> int:
-    """Return a JSON integer, or a string of its digits, from `low` to `high`. Raises ApiError (400)."""
-    if isinstance(value, bool) or not isinstance(value, int | str | None):
-        raise invalid_parameter(f"{name} must be an integer from {low} to {high}", name)
-    return parse_integer(None if value is None else str(value), name, default, low, high)
-
-
-def parse_integer(text: str | None, name: str, default: int, low: int, high: int) -> int:
-    """Return a query parameter as an integer from `low` to `high`. Raises ApiError (400)."""
-    if text is None:
-        return default
-    is_number = text.isascii() and text.isdigit() and len(text) <= _INTEGER_DIGITS
-    value = int(text) if is_number else low - 1
-    if not low <= value <= high:
-        raise invalid_parameter(f"{name} must be an integer from {low} to {high}", name)
-    return value

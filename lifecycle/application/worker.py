@@ -15,6 +15,7 @@ from lifecycle.clients.arguments import load_settings
 from lifecycle.errors import InvalidSetting
 from lifecycle.execution import worker as execution
 from lifecycle.execution.declarations import as_engine
+from lifecycle.ids import MODEL_RULE, is_model_name
 from lifecycle.store.connect import Connections
 from lifecycle.tracking.public_errors import public_errors
 
@@ -29,13 +30,13 @@ class Worker:
 
         `settings` are those of `LIFECYCLE_*` in lower case, such as `concurrency`, and take precedence over the
         environment. Raises InvalidSetting when one of them is wrong, when `engine` cannot be an engine, or when the
-        name of a model is empty.
+        name of a model is malformed.
         """
         self._settings = load_settings(settings)
         self._engine = as_engine(f"the engine {getattr(engine, '__name__', engine)!r}", engine)
         self._models = (model,) if isinstance(model, str) else tuple(model)
-        if not self._models or not all(isinstance(name, str) and name.strip() for name in self._models):
-            raise InvalidSetting(f"model is {model!r:.200}: pass the name of the model, as clients request it")
+        if not self._models or not all(isinstance(name, str) and is_model_name(name) for name in self._models):
+            raise InvalidSetting(f"model is {model!r:.200}: pass the model as clients request it, {MODEL_RULE}")
         self._draining = False
         self._worker: execution.Worker | None = None
 

@@ -8,7 +8,9 @@ they run, so that `lifecycle ps` starts without loading a web framework.
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -24,6 +26,7 @@ from lifecycle.errors import REFUSES, LifecycleError, StoreForbidden, StoreUnava
 from lifecycle.settings import SettingsError, environment_name
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_UNWRITABLE = frozenset((errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))
 
 app = typer.Typer(
     name="lifecycle",
@@ -70,6 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; a failure is printed as one line on standard error."""
     try:
         code: Any = app(args=list(arguments), prog_name="lifecycle", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as failure:
         where = getattr(getattr(failure, "ctx", None), "command_path", "lifecycle")
         output.complain(f"{where}: {failure.format_message()} (see {where} --help)")
@@ -85,6 +89,13 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as failure:
+        if failure.errno not in _UNWRITABLE or failure.filename is not None:
+            raise
+        if failure.errno != errno.EPIPE:  # its reader needs no more
+            output.complain(f"lifecycle: the output cannot be written: {failure.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        return FAILED
     except Exception as failure:
         if not _is_redis_error(failure):
             raise
@@ -112,8 +123,11 @@ def _is_redis_error(failure: Exception) -> bool:
 def main() -> None:
     """Run the command line of this process and exit with its code.
 
-    What the terminal's encoding cannot show is replaced: a locale without UTF-8 must not end a command.
+    What the terminal's encoding cannot show is replaced: a locale without UTF-8 must not end a command. A standard
+    output that is closed is opened such that writing fails.
     """
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

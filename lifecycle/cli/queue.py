@@ -30,7 +30,7 @@ def queue(
     from lifecycle.queries import queues
 
     async def work(store: Store) -> int:
-        found = [entry for entry in await queues.read_queues(store) if model in ("", entry.model)]
+        found = await queues.read_queues(store, model)
         if json:
             output.write_json({"object": "list", "data": [entry.to_json() for entry in found]})
             return 0

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lifecycle.errors import InvalidSetting, InvalidValue
-from lifecycle.ids import REQUEST_ID_CHARS, START, TokenId, is_endpoint, is_request_id
+from lifecycle.ids import MODEL_RULE, REQUEST_ID_CHARS, START, TokenId, is_endpoint, is_model_name, is_request_id
 from lifecycle.settings import Settings, load
 from lifecycle.types import MOST_PRIORITY, CancelMode, OnDisconnect
 
@@ -101,8 +101,8 @@ def source(value: object) -> None:
 
 def model(value: object) -> str:
     """Return the name of a model."""
-    if not isinstance(value, str) or not 1 <= len(value) <= 256 or not value.isprintable() or " " in value:
-        raise InvalidValue(f"the model {value!r:.200} is malformed; use 1 to 256 printable characters without spaces")
+    if not isinstance(value, str) or not is_model_name(value):
+        raise InvalidValue(f"the model {value!r:.200} is malformed; use {MODEL_RULE}")
     return value
 
 

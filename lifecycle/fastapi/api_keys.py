@@ -45,6 +45,11 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
                 f"{_SETTING}: the keys of {key.caller.name!r} differ in role, limits, weight or priority; "
                 f"give them the same"
             )
+    names: dict[bytes, str] = {}
+    for key in keys:
+        name = names.setdefault(key.digest, key.caller.name)
+        if name != key.caller.name:  # whose requests those of this key are would depend on the order of the lines
+            raise SettingsError(f"{_SETTING}: {name!r} and {key.caller.name!r} have the same key; give each its own")
     return tuple(keys)
 
 

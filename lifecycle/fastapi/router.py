@@ -18,6 +18,7 @@ from lifecycle.fastapi.caller import ANYBODY, Caller, KeyRole
 from lifecycle.fastapi.connected import Connected, Owner, owner_of
 from lifecycle.fastapi.errors import ApiError
 from lifecycle.fastapi.instructions import instruct
+from lifecycle.fastapi.integers import integer_field, parse_integer
 from lifecycle.fastapi.run_response import RunResponse, prefers_lines
 from lifecycle.fastapi.tracked import refusal
 from lifecycle.records import Cancelled
@@ -121,7 +122,7 @@ async def _instruct(request: Request, tracker: Tracker, caller: Caller) -> Respo
 
 async def _list(request: Request, tracker: Tracker, caller: Caller) -> Response:
     query = request.query_params
-    limit = _integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
+    limit = parse_integer(query.get("limit"), "limit", _LIMIT_DEFAULT, 1, _LIMIT_MAX)
     visible = caller.visible_owner(query.get("owner", ""))
     model, frontend, worker = (query.get(name, "") for name in ("model", "frontend", "worker"))
     status, named = query.get("status", ""), query.get("endpoint", "")
@@ -155,7 +156,7 @@ async def _cancel(request: Request, tracker: Tracker, caller: Caller) -> Respons
     record = await _visible(tracker, caller, request.path_params["rid"])
     fields: Mapping[str, Any] = {**request.query_params, **await _body(request)}
     reason = arguments.reason(fields.get("reason"))
-    wait_ms = _integer(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
+    wait_ms = integer_field(fields.get("wait_ms"), "wait_ms", 0, 0, _WAIT_MAX_MS)
     mode = arguments.cancel_mode(fields.get("mode"))
     record = await tracker.cancel(record.id, mode, reason, wait_ms / 1000, by=caller.canceller)
     return _json(record.to_json(), 200 if record.status.terminal else 202)
@@ -225,15 +226,6 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ApiError(ErrorType.VALIDATION, "The body must be a JSON object", param="body")
     return found
-
-
-def _integer(value: object, name: str, default: int, low: int, high: int) -> int:
-    text = "" if value is None else str(value)
-    if not text:
-        return default
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise ApiError(ErrorType.VALIDATION, f"{name} must be an integer from {low} to {high}", param=name)
-    return int(text)
 
 
 _ROUTES = (

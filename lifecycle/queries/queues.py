@@ -26,12 +26,12 @@ class _OwnerSums:
         self.waits: list[float | None] = []
 
 
-async def read_queues(store: Store) -> list[ModelQueue]:
-    """Return the queues of the models that living workers serve, or that somebody waits for."""
+async def read_queues(store: Store, model: str = "") -> list[ModelQueue]:
+    """Return the queues of the models that living workers serve, or that somebody waits for; of one if it is named."""
     slots = slots_of(workers_of(await store.listed(), store.settings.lease_secs))
     waiting = await store.queued_bytes()
-    models = sorted({*slots, *waiting})
-    return [await _model_queue(store, model, slots.get(model, 0)) for model in models]
+    names = sorted(name for name in {*slots, *waiting} if model in ("", name))
+    return [await _model_queue(store, name, slots.get(name, 0)) for name in names]
 
 
 async def _model_queue(store: Store, model: str, slots: int) -> ModelQueue:

@@ -14,6 +14,7 @@ from itertools import accumulate, groupby, pairwise
 from lifecycle.store.shard_queues import SECS_PER_BUCKET, Flow, ShardQueue
 
 _MINUTE_SECS = 60
+_EQUAL = 0.01  # tokens; see include/queue.lua
 _SURE_SECS = 20.0  # a queue that has been waited in for so long shows by its starts how fast it is served
 
 
@@ -26,13 +27,24 @@ def position_of(queue: ShardQueue, priority: int, owner: str, rank: int, weight:
     level = [flow for flow in _as_served(queue.flows) if flow.priority == priority]
     own = next((flow for flow in level if flow.owner == owner), None)
     others = [flow for flow in level if flow is not own]
-    # A newcomer gets no advantage from not having waited.
-    newcomer_at = min((flow.virtual_time for flow in others), default=0.0)
+    # A newcomer gets no advantage from not having waited, and comes behind all who wait at the same virtual time.
+    newcomer_at = min((flow.virtual_time for flow in others), default=0.0) + _EQUAL
     at = newcomer_at if own is None else _time_of(own, rank)
     ahead = sum(_served_before(flow, at, is_first_of_equals=flow.owner < owner) for flow in others)
     if queue.left_out and level and priority == max(flow.priority for flow in queue.flows):
-        ahead += round(ahead / max(1, len(others)) * queue.left_out)  # flows that were not read are like the others
+        ahead += round(ahead / max(1, len(others)) * _unread_before(queue, priority, owner, at, rank))
     return before + ahead + rank + 1
+
+
+def _unread_before(queue: ShardQueue, priority: int, owner: str, at: float, rank: int) -> int:
+    """Return before how many of the flows that were not read the virtual time `at` may not come.
+
+    Those that are before it are taken to be like the flows that were read.
+    """
+    if queue.read_until is not None and at <= queue.read_until:
+        return 0
+    is_asked_for = queue.place is not None and queue.place[:2] == (priority, owner)
+    return queue.unread_before if is_asked_for and rank == 0 else queue.left_out
 
 
 def last_positions(queue: ShardQueue) -> dict[tuple[int, str], int]:
@@ -52,7 +64,8 @@ def last_positions(queue: ShardQueue) -> dict[tuple[int, str], int]:
             of_own = flow.size if flow.size > known else flow.size - 1
             ahead = bisect_left(starts, (at, flow.owner)) + unread.until(at) - of_own
             if queue.left_out and is_last:
-                ahead += round(ahead / max(1, len(of_level) - 1) * queue.left_out)
+                left = _unread_before(queue, priority, flow.owner, at, flow.size - 1)
+                ahead += round(ahead / max(1, len(of_level) - 1) * left)
             found[priority, flow.owner] = before + ahead + flow.size
         before += sum(flow.size for flow in of_level)
     return found

@@ -44,6 +44,9 @@ class ShardQueue(NamedTuple):
     left_out: int  # how many flows were not read; of the level of the request that was asked for, if there is one
     place: Place | None  # of the request that was asked for
     before: int = 0  # how many requests of better priority than that wait in flows that were not read
+    read_until: float | None = None  # the virtual time behind which flows were not read; None where all were
+    unread_before: int = 0  # how many of these have a place before that of the request's flow
+    rings_below: float | None = None  # a request of a better priority than that starts at once; None when all wait
 
     @property
     def size(self) -> int:
@@ -75,6 +78,9 @@ async def read_shard_queue(
         int(reply[5]),
         Place(int(place[0]), as_text(place[1]), int(place[2])) if place else None,
         int(reply[7]),
+        float(reply[8]) if reply[8] else None,
+        int(reply[9]),
+        float(reply[10]) if reply[10] else None,
     )
 
 

@@ -42,13 +42,16 @@ class Forecast:
         self._known: dict[str, _Known] = {}
 
     async def secs_until_start(self, admit: AdmissionRequest) -> float | None:
-        """Return how long a request would wait if it were admitted now; 0 when nothing waits."""
+        """Return how long a request would wait if it were admitted now.
+
+        It is 0 when nothing waits, and when a worker takes the request at once, which may preempt another one.
+        """
         model, place = admit.labels.model, admit.place
         shards = await self._read(model)
         if not shards:
             return None
         queue = shards[self._store.keys.shard_of(admit.rid)]
-        if not queue.flows:
+        if not queue.flows or (queue.rings_below is not None and place.priority < queue.rings_below):
             return 0.0
         rank = sum(f.size for f in queue.flows if f.owner == admit.owner and f.priority == place.priority)
         rate = starts_per_sec(queue, share_of(self._slots_of(model), shards))

@@ -115,6 +115,9 @@ async def test_the_queue_is_told_the_same_everywhere_and_to_operators_only(scene
         (told,) = (await scene.cluster.get("/v1/queue"))["data"]
         assert (told["model"], told["queued"]) == (MODEL, 3)
         assert told["drain_per_sec"] == pytest.approx(1 / 60, abs=0.01)
+        for model, expected in ((MODEL, [MODEL]), ("another", []), ("", [MODEL])):
+            shown = (await scene.cluster.get(f"/v1/queue?model={model}"))["data"]
+            assert [queue["model"] for queue in shown] == expected
         owners = {owner["owner"]: (owner["weight"], owner["queued"]) for owner in told["owners"]}
         assert owners == {"acme": (4.0, 2), "globex": (1.0, 1)}
         for name, status in (("acme", 403), ("ops", 200)):

@@ -52,6 +52,14 @@ def test_a_selector_that_is_malformed_is_refused(settings: Settings, fields: dic
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize("limit", ["0", "1001", "1_0", "+1", "\u0663", "9" * 5000])
+def test_a_limit_that_is_no_integer_in_its_range_is_refused(settings: Settings, limit: str) -> None:
+    with TestClient(add_routes(application(settings))) as client:
+        answer = client.get("/v1/requests", params={"limit": limit})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+        assert answer.json()["error"]["message"].endswith(f"not {limit!r:.50}")
+
+
 def test_a_page_starts_behind_a_request_that_the_caller_may_see(settings: Settings) -> None:
     def owner(request: Request) -> str | None:
         return request.headers.get("x-user")

@@ -13,6 +13,7 @@ from tests.machine.members import Members
 from tests.machine.words import Tracked
 
 FIRST_MEAN_TOKENS = 256.0
+EQUAL = 0.01  # tokens: claims whose virtual times are less than that apart are the same
 
 
 @dataclass
@@ -52,9 +53,15 @@ class FairQueues:
             if level:
                 head = min(level.values())
                 reached = min(reached, max(head, queue.served.get(request.priority, head)))
-            if known is not None and known < reached:
-                queue.times[request.owner] = reached
-            level[request.owner] = max(known or 0.0, reached)
+            place, equal = max(known or 0.0, reached), []
+            if not again:  # those who have just been served come last, and those with the same claim came first
+                was_served = known is not None and known > reached - EQUAL
+                place = max(known or 0.0, reached + EQUAL) if was_served else reached
+                equal = [time for time in level.values() if round(place, 6) <= time < round(place + EQUAL, 6)]
+                place = round(max(equal) + 0.000001 if equal else place, 6)
+            if known is not None and (equal or known < reached):
+                queue.times[request.owner] = place
+            level[request.owner] = place
         self.ring(queue)
 
     def ring(self, queue: ModelQueue) -> None:

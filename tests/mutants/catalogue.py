@@ -283,8 +283,8 @@ _QUEUE = (
     Mutant(
         "what is queued again is put behind the others",
         _INCLUDE + "retrying.lua",
-        "record = record}}, true, body_bytes(record.id))",
-        "record = record}}, false, body_bytes(record.id))",
+        "again, true, body_bytes(record.id))",
+        "again, false, body_bytes(record.id))",
     ),
     Mutant(
         "an admission rings no bell",

@@ -104,6 +104,7 @@ def _sorted_set_command(dice: random.Random) -> tuple[str, ...]:
             ("ZRANGEBYSCORE", key, low, high, "WITHSCORES", "LIMIT", "0", "2"),
             ("ZREVRANGEBYSCORE", key, high, low),
             ("ZRANGE", key, rank, last, "WITHSCORES"),
+            ("ZRANGE", key, high, low, "BYSCORE", "REV", "LIMIT", "0", "1", "WITHSCORES"),
             ("ZREMRANGEBYRANK", key, rank, last),
             ("ZREMRANGEBYSCORE", key, low, high),
         )

@@ -77,6 +77,7 @@ def test_neither_the_key_nor_its_hash_shows_up_where_things_are_printed() -> Non
         (f"acme:client::{DIGEST}:weight=2\nacme:client::{DIGEST}", "'acme' differ"),
         (f"acme:client::{DIGEST}\nacme:operator::{DIGEST}", "'acme' differ"),
         (f"a:client::{DIGEST}\n" * 1001, "1001 keys"),
+        (f"a:client::{DIGEST}\nb:operator::{DIGEST}", "'a' and 'b' have the same key"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_is_wrong(text: str, said: str) -> None:

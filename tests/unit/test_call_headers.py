@@ -57,8 +57,8 @@ def test_each_header_is_read(header: str, value: str) -> None:
     assert CallHeaders.parse({header: value}, SETTINGS) != CallHeaders.parse({}, SETTINGS)
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "", "soon", "2592001"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "", "soon", "2592001", "1_0", "\xb2", "0x1"])
 def test_a_limit_that_is_none_is_refused_with_its_range(value: str) -> None:
     with pytest.raises(ApiError) as refused:
         CallHeaders.parse({"x-deadline-secs": value}, SETTINGS)
-    assert refused.value.message == "X-Deadline-Secs must be a number of seconds above 0 to 2,592,000"
+    assert refused.value.message == (f"X-Deadline-Secs must be a number of seconds above 0 to 2,592,000, not {value!r}")

@@ -41,6 +41,18 @@ def forecast_of() -> Callable[[World, int], Forecast]:
 
 
 @pytest.mark.leaves_inflight
+async def test_who_gets_the_slot_of_another_does_not_wait(
+    roomy: World, forecast_of: Callable[[World, int], Forecast]
+) -> None:
+    """A worker of LIFECYCLE_PREEMPT that runs something of priority 5 waits for something better."""
+    await roomy.admit("waits", priority=7)
+    assert (await roomy.take_all(slots=0, gives_up=5)).waits
+    forecast = forecast_of(roomy, 1)
+    assert await forecast.secs_until_start(request(priority=4)) == 0
+    assert await forecast.secs_until_start(request(priority=5)) == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.leaves_inflight
 async def test_waits_follow_from_the_place_and_the_slots(
     roomy: World, forecast_of: Callable[[World, int], Forecast]
 ) -> None:

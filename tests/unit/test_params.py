@@ -8,6 +8,7 @@ import pytest
 
 from frontend.transport import params
 from lifecycle.fastapi.errors import ApiError
+from lifecycle.fastapi.integers import parse_integer
 from lifecycle.types import CancelMode
 
 
@@ -25,11 +26,11 @@ def test_a_mode_of_another_type_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("text", ["7", "007"])
 def test_an_integer_is_written_in_digits(text: str) -> None:
-    assert params.parse_integer(text, "limit", 1, 0, 10) == 7
+    assert parse_integer(text, "limit", 1, 0, 10) == 7
 
 
 @pytest.mark.parametrize("text", ["", " 7", "+7", "1_0", "7.0", "-1", "11", "٧", "9" * 5000])
 def test_any_other_text_is_no_integer(text: str) -> None:
     with pytest.raises(ApiError) as raised:
-        params.parse_integer(text, "limit", 1, 0, 10)
+        parse_integer(text, "limit", 1, 0, 10)
     assert (raised.value.status, raised.value.param) == (400, "limit")

@@ -171,6 +171,40 @@ async def test_idleness_earns_no_advantage(roomy: World) -> None:
 
 
 @pytest.mark.leaves_inflight
+async def test_owners_with_equal_claims_are_served_first_come_first_served(roomy: World) -> None:
+    """Their names decide nothing: neither those of newcomers, nor of owners who have had the same."""
+    for owner in ("d", "a", "c", "b"):
+        for number in range(2):
+            await roomy.admit(f"{owner}{number}", owner=owner, max_tokens=10)
+    assert await started(roomy, 4) == ["d0", "a0", "c0", "b0"]
+    await roomy.admit("00", owner="0", max_tokens=10)
+    assert await started(roomy, 5) == ["00", "d1", "a1", "c1", "b1"]
+    for owner in ("b", "d", "a", "c"):
+        await roomy.admit(f"{owner}2", owner=owner, max_tokens=10)
+    assert await started(roomy, 4) == ["b2", "d2", "a2", "c2"]
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize(("flood", "single"), [("a", "b"), ("b", "a")])
+async def test_a_newcomer_comes_before_owners_who_have_just_been_served(roomy: World, flood: str, single: str) -> None:
+    await roomy.run("running", owner=flood)  # with the last slot, while nothing else waits
+    for number in range(10):
+        await roomy.admit(f"flood{number}", owner=flood)
+    await roomy.admit("single", owner=single)
+    assert await started(roomy, 2) == ["single", "flood0"]
+
+
+@pytest.mark.leaves_inflight
+async def test_newcomers_with_any_name_pass_nobody_who_waits(roomy: World) -> None:
+    await roomy.admit("z", owner="z")
+    order = []
+    for number in range(20):
+        await roomy.admit(f"n{number}", owner=f"{20 - number:02}")
+        order += await started(roomy, 1)
+    assert order == ["z", *(f"n{number}" for number in range(19))]
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")

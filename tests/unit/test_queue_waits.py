@@ -161,6 +161,14 @@ async def test_the_last_of_many_owners_is_not_told_to_be_the_first(roomy: World)
 
 
 @pytest.mark.leaves_inflight
+async def test_owners_who_come_later_do_not_change_a_position(roomy: World) -> None:
+    """Each of many owners waits with one request, as where every user is an owner."""
+    for number in range(250):
+        await roomy.admit(f"r{number}", owner=f"o{number * 7 % 250}", max_tokens=10)
+    assert [await position(roomy, f"r{number}") for number in (0, 60, 99, 100, 180, 249)] == [1, 61, 100, 101, 181, 250]
+
+
+@pytest.mark.leaves_inflight
 async def test_a_record_that_has_just_started_is_told_so(roomy: World) -> None:
     await roomy.admit("r0")
     before = await roomy.record("r0")

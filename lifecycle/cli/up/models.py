@@ -6,18 +6,20 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
+from lifecycle.ids import MODEL_RULE, is_model_name
 from lifecycle.settings import Settings, SettingsError
 
 
 def choose_models(given: Sequence[str], engine: str, settings: Settings) -> tuple[str, ...]:
     """Return the models that are `given`; without any those that the openai engine's upstream lists, or `echo`.
 
-    Raises SettingsError for an empty name, an engine that is not there, or a wrong URL of the upstream, and
+    Raises SettingsError for a malformed name, an engine that is not there, or a wrong URL of the upstream, and
     LifecycleError when it lists no models.
     """
     _check_engine(engine, settings)
-    if any(not model.strip() for model in given):
-        raise SettingsError("--model is empty: pass the name of the model, as clients request it")
+    for model in given:
+        if not is_model_name(model):
+            raise SettingsError(f"--model {model!r:.80}: pass the model as clients request it, {MODEL_RULE}")
     if given:
         return tuple(dict.fromkeys(given))
     return asyncio.run(_listed(settings)) if engine == "openai" else ("echo",)

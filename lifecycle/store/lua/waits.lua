@@ -3,14 +3,16 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, model, rid (a request whose place is asked for, '' for none), flows_limit (how many flows are read),
 --         requests_limit (of how many requests the cost is read), skipped (how many flows are left out at the beginning)
--- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place,
---         before}. starts are the values of the counters of started requests. flows are {priority, owner, virtual_time, size,
---         since when the longest waits, weight, credit (how far its owner's virtual time is before that), prompt_tokens,
---         max_tokens…}…, in the order in which they are served in each
---         level; the last two are those of its first requests. left_out is how many flows behind them were not read, counting
---         one for each level that was not looked at. place is {priority, owner, rank} of the request when it is queued. Levels
---         behind its own are not read then, left_out is of its own, and before is how many requests wait in flows of better
---         priority that were not read.
+-- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place, before, read_until,
+--         unread_before, rings_below}. starts are the values of the counters of started requests. flows are {priority, owner,
+--         virtual_time, size, since when the longest waits, weight, credit (how far its owner's virtual time is before that),
+--         prompt_tokens, max_tokens…}…, in the order in which they are served in each level; the last two are those of its
+--         first requests. left_out is how many flows behind them were not read, counting one for each level that was not
+--         looked at. place is {priority, owner, rank} of the request when it is queued. Levels behind its own are not read
+--         then, left_out is of its own, and before is how many requests wait in flows of better priority that were not read.
+--         read_until is the virtual time behind which flows were left out, '' where none was, and unread_before is how many of
+--         these have a place before that of the request's own flow. A request of a priority below rings_below starts at once,
+--         as a worker waits for it; '' when none waits.
 
 local P = KEYS[1]
 local shift, model, rid, flows_limit, requests_limit, skipped = unpack(ARGV)
@@ -36,7 +38,7 @@ for i = 3, 9 do
 end
 
 -- The levels with as many of their flows as are read: first that of the request that is asked for, then those before it.
-local levels, number, left_out, before, counted = {}, 0, 0, 0, 0
+local levels, number, left_out, before, counted, read_until, unread_before = {}, 0, 0, 0, 0, '', 0
 
 -- Reads what there is room for of a level. Returns how many flows are behind that, and the rank of the first of them.
 local function read_level(priority)
@@ -46,7 +48,9 @@ local function read_level(priority)
   if first >= size then return 0, size end
   local level = room > 0 and read_typed('ZRANGE', key, first, first + room - 1, 'WITHSCORES') or {}
   levels[#levels + 1], number = {priority, level}, number + #level / 2
-  return size - first - #level / 2, first + #level / 2
+  local left = size - first - #level / 2
+  if left > 0 and (asked[1] or priority) == priority then read_until = level[#level] or read_until end
+  return left, first + #level / 2
 end
 
 -- Returns how many requests wait in so many flows of a level, the first of which has this rank.
@@ -66,6 +70,8 @@ if asked[1] then
   for i = 1, #level, 2 do is_read = is_read or level[i] == asked[2] end
   local reached = not is_read and unless_error('WRONGTYPE', 'ZSCORE', level_key(model, asked[1]), asked[2])
   if reached then
+    local rank = unless_error('WRONGTYPE', 'ZRANK', level_key(model, asked[1]), asked[2]) or 0
+    unread_before = math.max(0, rank - #level / 2)
     level[#level + 1], level[#level + 2] = asked[2], reached
     number, left_out = number + 1, left_out - 1
   end
@@ -115,4 +121,7 @@ for _, pair in ipairs(levels) do
     end
   end
 end
-return {secs(now), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before}
+local place = tonumber(read_typed('ZRANGE', P .. 'waiting:' .. model, '0', '0', 'WITHSCORES')[2] or '')
+local rings_below = place and string.format('%.0f', PREEMPTIBLE - place) or ''
+return {secs(now), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before, read_until, unread_before,
+  rings_below}

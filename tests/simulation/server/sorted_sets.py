@@ -113,7 +113,10 @@ def _ranks(length: int, first: bytes, last: bytes) -> slice:
 
 @command("ZRANGE")
 def _zrange(db: Database, args: Sequence[bytes]) -> Any:
-    if any(option.upper() in (b"BYSCORE", b"BYLEX", b"REV") for option in args[3:]):
+    options = {option.upper() for option in args[3:]}
+    if {b"BYSCORE", b"REV"} <= options:
+        return _zrevrangebyscore(db, args)
+    if options & {b"BYSCORE", b"BYLEX", b"REV"}:
         raise CommandError(f"ERR the simulated ZRANGE does not know {args[3:]}")
     members = db.typed(args[0], SortedSet)
     return _shown(members.ordered[_ranks(len(members), args[1], args[2])], args[3:]) if members else []

@@ -40,10 +40,24 @@ local function body_bytes(rid)
   return type(bytes) == 'number' and bytes or 0
 end
 
+-- Claims whose virtual times are less than EQUAL apart are the same. Of owners with equal claims those who have just been
+-- served come last, and each begins to wait BEHIND those that came before it, whatever their names are.
+local EQUAL, BEHIND = 0.01, 0.000001
+
+-- Returns the place of a flow that begins to wait in a level, and whether others with the same claim came before it.
+local function place_in(level, known, reached)
+  local place = reached
+  if known and known > reached - EQUAL then place = math.max(known, reached + EQUAL) end
+  local last = redis.call('ZRANGE', level, '(' .. secs(place + EQUAL), secs(place), 'BYSCORE', 'REV', 'LIMIT', '0', '1',
+    'WITHSCORES')[2]
+  if last then return tonumber(last) + BEHIND, true end
+  return place, false
+end
+
 -- Lets an owner's flow wait in its level. It gets no advantage from the time in which it did not wait: its virtual time is
 -- at least that of the model, or that of its level if others wait there: of the first of them, or of the last one that was
--- served, as the first may be one that no free worker takes.
-local function activate(model, priority, owner)
+-- served, as the first may be one that no free worker takes. What is queued again comes before those with the same claim.
+local function activate(model, priority, owner, is_again)
   local level, times = level_key(model, priority), P .. 'virtual_times:' .. model
   local known = tonumber(redis.call('ZSCORE', times, owner) or '')
   local head = tonumber(redis.call('ZRANGE', level, '0', '0', 'WITHSCORES')[2] or '')
@@ -51,19 +65,22 @@ local function activate(model, priority, owner)
   local of_model, of_level = tonumber(reached[1] or ''), tonumber(reached[2] or '')  -- none when nothing has started for a day
   reached = of_model or head or 0
   if head then reached = math.min(reached, math.max(head, of_level or head)) end
-  if known and known < reached then redis.call('ZADD', times, secs(reached), owner) end
-  redis.call('ZADD', level, secs(math.max(known or 0, reached)), owner)
+  local place, is_behind = math.max(known or 0, reached), false
+  if not is_again then place, is_behind = place_in(level, known, reached) end
+  if known and (is_behind or known < reached) then redis.call('ZADD', times, secs(place), owner) end
+  redis.call('ZADD', level, secs(place), owner)
   redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
 end
 
 local to_ring = {}  -- models for which this script has queued requests, each with the priority of one of these
 
--- Returns the flow of a request, which waits in its level from now on. Its first write comes after all that it reads.
-local function open_flow(request)
+-- Returns the flow of a request, which waits in its level from now on; `is_again` says that it was queued before. Its first
+-- write comes after all that it reads.
+local function open_flow(request, is_again)
   local model, priority, owner = request.model, request.priority or '0', request.owner or ''
   local key = flow_key(model, priority, owner)
   local last = tonumber(redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')[2] or '')
-  if not last then activate(model, priority, owner) end
+  if not last then activate(model, priority, owner, is_again) end
   return {key = key, model = model, priority = priority, owner = owner, last = last}
 end
 

@@ -10,7 +10,8 @@ local function enqueue_retry(record, step)
     redis.call('ZADD', P .. 'deadlines', 'NX', secs(due_at), 'queue|' .. record.id)
   end
   set_field(record, 'queued_at', secs(now))
-  if enqueue(open_flow(record), {{rid = record.id, record = record}}, true, body_bytes(record.id)) > 0 and record.share then
+  local again = {{rid = record.id, record = record}}
+  if enqueue(open_flow(record, true), again, true, body_bytes(record.id)) > 0 and record.share then
     count_share(record.model, record.owner or '', record.share, '')
   end
 end
