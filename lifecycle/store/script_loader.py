@@ -1,8 +1,9 @@
-"""Loads the Lua scripts, in which two comments are replaced.
+"""Loads the Lua scripts, in which three comments are replaced.
 
-`--- @include NAME…` becomes the files of that name in `lua/include/`, without their functions that the script does not
-use: each call of a script would create them. `--- @permit COMMAND…` becomes a check that the user may run these
-commands, and `--- @permit` alone one for all commands of the script.
+`--- @include NAME…` becomes the files of that name in `lua/include/`, which name what they use in the same way. Each
+comes once, where it is named first, without the functions that the script does not use: each call of a script would
+create them. `--- @permit COMMAND…` becomes a check that the user may run these commands, and `--- @permit` alone one
+for all commands of the script. `--- @inner` begins a function with all that follows, whose functions then cost less.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _CALL = re.compile(r"\b(?:call\(|call, |read_typed\(|unless_error\([^,]+, )'([A-
 _FUNCTION = re.compile(r"^local function (\w+)\((?:[^\n]* end|.*?^end)\n", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"--.*")
 _WORD = re.compile(r"\w+")
+_INNER = "\n--- @inner\n"
 _OPTIONAL = "MEMORY"  # scripts also work without it
 _SHEBANG = re.compile(r"\A#!lua[^\n]*\n")
 _FOLDER = files("lifecycle.store") / "lua"
@@ -46,7 +48,7 @@ def _script(name: str, source: str) -> Script:
 @cache
 def load(name: str) -> Script:
     """Return the script `lua/<name>.lua`. Raises OSError when there is none."""
-    source = _without_unused(_INCLUDE.sub(_included, (_FOLDER / f"{name}.lua").read_text("utf-8")))
+    source = _without_unused(_with_includes(f"{name}.lua", set()))
     return _script(
         name,
         _with_local_call(
@@ -66,8 +68,18 @@ def commands_of(source: str) -> list[str]:
     return sorted(found - {_OPTIONAL})
 
 
-def _included(match: re.Match[str]) -> str:
-    return "\n".join((_FOLDER / "include" / f"{part}.lua").read_text("utf-8") for part in match[1].split())
+def _with_includes(path: str, included: set[str]) -> str:
+    """Return a file with those that it includes, and that are not `included` yet."""
+
+    def insert(match: re.Match[str]) -> str:
+        texts = []
+        for part in match[1].split():
+            if part not in included:
+                included.add(part)
+                texts.append(_with_includes(f"include/{part}.lua", included))
+        return "\n".join(texts)
+
+    return _INCLUDE.sub(insert, (_FOLDER / path).read_text("utf-8"))
 
 
 def _without_unused(source: str) -> str:
@@ -86,11 +98,12 @@ def _without_unused(source: str) -> str:
 def _with_local_call(source: str) -> str:
     """Return a script that looks `redis.call` up once: each time costs a twentieth of a small command.
 
-    All behind it is in one function more, which has `call` and `P` at hand for each function that it creates: otherwise
-    Lua searches them behind all other locals that functions use.
+    All behind it is in one function more, and so is what follows each `--- @inner`. A function that is created there
+    has the locals before it at hand; otherwise Lua searches them behind all other locals that functions use.
     """
-    begun = source.replace("\nlocal P = KEYS[1]", "\nlocal call, P = redis.call, KEYS[1] return (function()", 1)
-    return begun.replace("redis.call(", "call(") + "\nend)()\n"
+    begun = source.replace("\nlocal P = KEYS[1]\n", f"\nlocal call, P = redis.call, KEYS[1]{_INNER}", 1)
+    ends = "\nend)()" * begun.count(_INNER)
+    return begun.replace("redis.call(", "call(").replace(_INNER, "\nreturn (function()\n") + ends
 
 
 def _check(commands: Sequence[str]) -> str:

@@ -98,20 +98,20 @@ _ENDS = (
         _LUA + "finish.lua",
         "\n  if input_tokens ~= ''",
         "\n  push_event(rid, END_ID,\n"
-        "    cjson.encode(outcome_of(status, error_type, message, finish_reason, tonumber(last))))\n"
+        "    cjson.encode(outcome_of(status, error_type, message, finish_reason)))\n"
         "  if input_tokens ~= ''",
     ),
     Mutant(
         "an end in a merged call is written without the others'",
-        _INCLUDE + "terminal.lua",
+        _INCLUDE + "settlement.lua",
         "  for i, one in ipairs(ended) do\n    local rid, record",
         "  for i, one in ipairs({ended[1]}) do\n    local rid, record",
     ),
     Mutant(
         "an error of one request stops those beside it",
-        _LUA + "finish.lua",
-        "  local is_done, reply, one = pcall(finish, i)\n",
-        "  local is_done, reply, one = true, finish(i)\n",
+        _INCLUDE + "replies.lua",
+        "  local is_done, reply, one = pcall(handle, first)\n",
+        "  local is_done, reply, one = true, handle(first)\n",
     ),
     Mutant(
         "the answers to merged calls are mixed up",
@@ -134,9 +134,9 @@ _ENDS = (
     ),
     Mutant(
         "an end is not counted out",
-        _INCLUDE + "terminal.lua",
-        "  for frontend, some in pairs(by_frontend) do run_for(some, count_out, frontend, some) end\n",
-        "",
+        _INCLUDE + "settlement.lua",
+        "do run_for(some, count_out, frontend, some) end\n",
+        "do end\n",
         "an end is not counted out",
     ),
     Mutant(
@@ -148,7 +148,7 @@ _ENDS = (
     ),
     Mutant(
         "an end is counted twice",
-        _INCLUDE + "terminal.lua",
+        _INCLUDE + "settlement.lua",
         "    totals[label] = (totals[label] or 0) + 1\n",
         "    totals[label] = (totals[label] or 0) + 2\n",
         "an end is counted twice",
@@ -163,7 +163,7 @@ _ENDS = (
     Mutant(
         "a fail ends what has ended",
         _LUA + "fail.lua",
-        "if is_terminal(record) then return {'already', public_record(rid, record)} end\n",
+        "if is_terminal(record) then return {'already', public_record(record)} end\n",
         "",
     ),
     Mutant(
@@ -190,20 +190,20 @@ _CANCELS = (
     Mutant(
         "a cancel is answered as confirmed before its worker has ended it",
         _INCLUDE + "cancelling.lua",
-        "  publish_cancellation(record.worker, rid, mode, reason)\n  return 'pending', record",
-        "  publish_cancellation(record.worker, rid, mode, reason)\n  return 'terminal', record",
+        "  publish_cancellation(record.worker, record.id, mode, reason)\n  return 'pending'",
+        "  publish_cancellation(record.worker, record.id, mode, reason)\n  return 'terminal'",
         "a cancel is confirmed before its worker has ended it",
     ),
     Mutant(
         "a kill does not close the stream",
         _INCLUDE + "cancelling.lua",
-        "if not closed then close_stream(rid, ending) end",
+        "if not closed then close_stream(record.id, ending) end",
         "",
         "a kill does not close the stream",
     ),
     Mutant(
         "a pending cancel is not noted for the heartbeat",
-        _INCLUDE + "terminal.lua",
+        _INCLUDE + "cancellation.lua",
         "    redis.call('SADD', P .. 'pending_cancellations:' .. worker, rid)\n",
         "",
     ),
@@ -277,33 +277,33 @@ _QUEUE = (
     Mutant(
         "take begins anew behind the tokens of another attempt",
         _INCLUDE + "start.lua",
-        "  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then",
+        "  if last > 0 and request.first_token_at and resumable ~= '1' then",
         "  if false then",
     ),
     Mutant(
         "what is queued again is put behind the others",
         _INCLUDE + "retrying.lua",
-        "{record}, true, body_bytes(rid))",
-        "{record}, false, body_bytes(rid))",
+        "again, true, body_bytes(record.id))",
+        "again, false, body_bytes(record.id))",
     ),
     Mutant(
         "an admission rings no bell",
         _LUA + "admit.lua",
-        "\nring_workers(now)\n",
+        "\nring_workers()\n",
         "\n",
     ),
     Mutant(
         "a requeue moves no count",
         _INCLUDE + "retrying.lua",
-        "  count_moves(record.frontend, {rid}, 'running', 'queued')\n",
+        "  count_moves(record.frontend, {record.id}, 'running', 'queued')\n",
         "",
         "a requeue moves no count",
     ),
     Mutant(
         "a requeue joins the tokens of two answers",
         _INCLUDE + "retrying.lua",
-        "  if ((record.first_token_at or '') ~= '' and record.resumable ~= '1') or (",
-        "  if (",
+        "  elseif (record.first_token_at and record.resumable ~= '1') or (",
+        "  elseif (",
         "a requeue joins the tokens of two answers",
     ),
     Mutant(

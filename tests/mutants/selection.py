@@ -7,8 +7,11 @@ from tests.mutants.mutant import Mutant
 _FAST = {
     "append.lua": "appending lost_starts whole_answers resuming starting races transitions orphans token_counts",
     "finish.lua": "transitions races lost_starts whole_answers starting counts counting resuming",
+    "include/replies.lua": "transitions races",
     "fail.lua": "transitions races starting priority",
     "include/terminal.lua": "transitions races counts starting queue_order resuming timeline",
+    "include/settlement.lua": "transitions races counts starting",
+    "include/cancellation.lua": "transitions races",
     "include/cancelling.lua": "transitions races timeline starting",
     "include/retrying.lua": "starting transitions races drains lost_replicas queue_order",
     "expire.lua": "membership lost_replicas starting races unknown_replicas",
@@ -40,6 +43,8 @@ _FAST = {
 _SLOW = {
     "finish.lua": "tests/integration/test_merged_calls.py",
     "include/terminal.lua": "tests/integration/test_merged_calls.py",
+    "include/replies.lua": "tests/integration/test_merged_calls.py",
+    "include/settlement.lua": "tests/integration/test_merged_calls.py",
     "merged_calls.py": "tests/integration/test_merged_calls.py",
     "running.py": "tests/integration/test_lost_writes.py",
     "owned_requests.py": "tests/integration/test_lost_writes.py",

@@ -6,7 +6,9 @@ of it, with the same answer; and the counts must be those of the requests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -20,8 +22,6 @@ from tests.spec.record import QUEUED, RUNNING, Record, Start
 
 Allowed = tuple[Record, str | None]  # the record afterwards, and the answer; None for any
 Call = tuple[list[str], str]  # the arguments for one request, and the answer
-
-_MERGED_ARGUMENTS = {"admit": 14, "finish": 22}
 
 
 class Replay:
@@ -101,7 +101,7 @@ def _calls_for(name: str, rid: str, given: list[str], reply: Any) -> list[Call]:
     calls: list[Call] = []
     first, answers = 1, iter(reply)
     while first < len(given):
-        end = first + _MERGED_ARGUMENTS[name]
+        end = first + _arguments_of(name)
         if name == "admit":
             end += int(given[end - 1])
         answer = _answer(next(answers))
@@ -109,6 +109,14 @@ def _calls_for(name: str, rid: str, given: list[str], reply: Any) -> list[Call]:
             calls.append(([given[0], *given[first:end]], answer))
         first = end
     return calls
+
+
+@cache
+def _arguments_of(name: str) -> int:
+    """Return how many arguments a request has in a call of a merged script, without further ones."""
+    found = re.search(r"^local ARGUMENTS = (\d+)", script_loader.load(name).source, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def _moved(before: Record, after: Record) -> Iterator[Allowed]:

@@ -15,11 +15,10 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock limit_time events lists counts queue shares beginning
+--- @include commands now numbers events requests queue shares beginning replies
 --- @permit SET HSET HSETNX HMGET HINCRBY ZADD ZPOPMIN ZSCORE
 
 local ARGUMENTS = 14  -- of each request, before the further ones
-local now = clock(shift)
 local flows, flows_in_order = {}, {}
 
 -- What the requests beside this one need too is read once.
@@ -49,7 +48,7 @@ local function flow_for(request)
   local key = flow_key(request.model, request.priority or '0', request.owner or '')
   if not flows[key] then
     local flow = open_flow(request)
-    flow.requests, flow.begun, flow.bytes = {}, {}, 0
+    flow.begun, flow.bytes = {}, 0
     flows[key], flows_in_order[#flows_in_order + 1] = flow, flow
   end
   return flows[key]
@@ -95,34 +94,28 @@ local function admit(first)
     redis.call('HSET', key, 'share', request.share)
     count_share(model, owner, request.share, '')
   end
-  local one = begin_request(request, now, lost_start)
-  table.insert(flow.requests, request)
+  local one = begin_request(request, lost_start)
   table.insert(flow.begun, one)
   flow.bytes = flow.bytes + #body
   if openings ~= '' then
-    one.frontend, one.opening_id, one.openings = frontend, '0-' .. openings_count, openings
+    one.opening_id, one.openings = '0-' .. openings_count, openings
     redis.call('XADD', P .. 'tokens:' .. rid, one.opening_id, 't', openings, 'at', whole(now * 1000 + 0.5))
   end
   return {'admitted', request.created_at}, one
 end
 
-local replies, admitted, first = {}, {}, 2
+local first = 2
 while first <= #ARGV do
-  local is_done, reply, one = pcall(admit, first)
-  replies[#replies + 1] = is_done and reply or error_reply(reply)
-  admitted[#replies] = one
+  reply_with(admit, first)
   first = first + ARGUMENTS + ARGV[first + ARGUMENTS - 1]
 end
 for _, flow in ipairs(flows_in_order) do
-  if flow.requests[1] then run_for(flow.begun, enqueue, flow, flow.requests, false, flow.bytes) end
+  if flow.begun[1] then run_for(flow.begun, enqueue, flow, flow.begun, false, flow.bytes) end
 end
 settle_beginnings('queued')
-for i, one in pairs(admitted) do
-  if one.failure then replies[i] = error_reply(one.failure) end
-end
 -- Redis may refuse to publish, so nothing is written after it.
 for _, one in ipairs(begun) do
-  if one.openings then push({one.frontend}, one.rid, one.opening_id, {one.openings}) end
+  if one.openings then push({one.record.frontend}, one.rid, one.opening_id, {one.openings}) end
 end
-ring_workers(now)
-return replies
+ring_workers()
+return all_replies()

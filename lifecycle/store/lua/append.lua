@@ -17,10 +17,9 @@ local PUSH_BYTES = 1048576  -- above which an item is not pushed, but read: Redi
 
 local P = KEYS[1]
 local shift, worker = ARGV[1], ARGV[2]
---- @include commands clock stream
+--- @include commands now numbers stream
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
-local now = clock(shift)
 local at = string.format('%d', now * 1000 + 0.5)
 local refused, frames, known = {}, {}, {}
 

@@ -6,7 +6,7 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers = unpack(ARGV)
---- @include commands clock stream record readers orphans steps
+--- @include commands record readers orphans steps
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} end
@@ -17,7 +17,7 @@ if not is_terminal(record) then
   redis.call('HSET', P .. 'readers:' .. rid, frontend, readers)
   if tonumber(readers) ~= before then
     local step = tonumber(readers) > before and 'reader_attached' or 'reader_left'
-    note_step(rid, record, clock(shift), {what = step, frontend = frontend})
+    note_step(record, {what = step, frontend = frontend})
   end
   if record.frontend ~= frontend then
     if tonumber(readers) > 0 then
@@ -27,10 +27,10 @@ if not is_terminal(record) then
       redis.call('SREM', P .. 'reading:' .. frontend, rid)
     end
   end
-  if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
+  note_readers(record)
   if tonumber(readers) > 0 then
     redis.call('ZREM', P .. 'deadlines', 'grace|' .. rid)
-    if not record.cancel_mode then end_orphans(rid, record) end
+    if not record.cancel_mode then end_orphans(record) end
   end
 end
-return public_record(rid, record)
+return public_record(record)

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, index, order, offset, scan_limit, limit, status, words = unpack(ARGV)
---- @include commands clock stream record readers
+--- @include now numbers record readers
 
 local texts = cjson.decode(words)
 
@@ -28,14 +28,14 @@ local function matching(rid)
   return record and record.model and record
 end
 
-local found, scanned, now = {}, 0, clock(shift)
+local found, scanned = {}, 0
 local range = order == 'newest' and 'ZREVRANGE' or 'ZRANGE'
 for _, member in ipairs(redis.call(range, P .. index, offset, offset + scan_limit - 1)) do
   scanned = scanned + 1
   local rid = string.match(member, '^[^|]+')
   local record = matching(rid)
   if record then
-    found[#found + 1] = {public_record(rid, record), live_readers(rid)}
+    found[#found + 1] = {public_record(record), live_readers(rid)}
     if #found == tonumber(limit) then break end
   end
 end

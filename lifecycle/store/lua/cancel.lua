@@ -8,12 +8,11 @@
 
 local P = KEYS[1]
 local shift, rid, mode, reason, by, via, retention_secs = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
+local retention = tonumber(retention_secs)
+--- @include commands record cancelling
 --- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown'} end
-local state
-state, record = cancel_request(rid, record, clock(shift), tonumber(retention_secs), mode, reason, by,
-  via)
-return {state, public_record(rid, record)}
+local state = cancel_request(record, mode, reason, by, via)
+return {state, public_record(record)}

@@ -6,10 +6,10 @@
 
 local P = KEYS[1]
 local shift, check_secs, limit = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
-local now, due = clock(shift), P .. 'with_parent'
+local due = P .. 'with_parent'
 local rids = redis.call('ZRANGEBYSCORE', due, '-inf', secs(now), 'LIMIT', '0', limit)
 local found = {#rids == tonumber(limit) and 1 or 0}
 for _, rid in ipairs(rids) do

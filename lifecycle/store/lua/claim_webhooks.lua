@@ -11,11 +11,11 @@
 
 local P = KEYS[1]
 local shift, token, limit, claim_secs, under_way, origin_limit, defer_secs = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
 local EXAMINED = 100
-local now, due = clock(shift), P .. 'webhooks'
+local due = P .. 'webhooks'
 under_way, limit, origin_limit = cjson.decode(under_way), tonumber(limit), tonumber(origin_limit)
 local events, passed_over, lost = {}, {}, 0
 

@@ -8,9 +8,9 @@
 
 local P = KEYS[1]
 local shift, lease_secs, first, limit = unpack(ARGV)
---- @include clock membership
+--- @include numbers membership
 
-local bound = lease_bound(clock(shift), tonumber(lease_secs))
+local bound = lease_bound(tonumber(lease_secs))
 local lost = redis.call('ZRANGEBYSCORE', P .. 'frontends', '-inf', secs(bound))
 for _, replica in ipairs(redis.call('HKEYS', P .. 'pending_cleanup')) do lost[#lost + 1] = replica end
 

@@ -9,24 +9,21 @@
 
 local P = KEYS[1]
 local shift, rid, frontend, readers, connection, admitting, retention_secs = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
+local retention = tonumber(retention_secs)
+--- @include commands record readers events steps cancelling
 --- @permit
 
 local record = load_record(rid)
 if not record then return {'unknown', 0, '0'} end
-local now = clock(shift)
-local first, new_status = 0, false
+local new_status = admitting == '1' and not record.connection
+local first = new_status and connection == 'closed_unexpectedly' and 1 or 0
 
 -- Redis may refuse to publish, so this comes behind what is written here.
 local function publish_connection()
   if new_status then publish(rid, {type = 'connection', status = connection}) end
 end
 
-if admitting == '1' and (record.connection or '') == '' then
-  redis.call('HSET', P .. 'request:' .. rid, 'connection', connection)
-  new_status = true
-  if connection == 'closed_unexpectedly' then first = 1 end
-end
+if new_status then set_field(record, 'connection', connection) end
 if is_terminal(record) then
   publish_connection()
   return {'terminal', first, '0'}
@@ -40,15 +37,15 @@ else
   redis.call('HDEL', P .. 'readers:' .. rid, frontend)
   redis.call('SREM', P .. 'reading:' .. frontend, rid)
 end
-if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
+note_readers(record)
 if new_status or tonumber(readers) < before then
   local step = admitting == '1' and 'client_disconnected' or 'reader_left'
   if step == 'client_disconnected' and connection == 'closed_gracefully' then step = 'client_closed' end
-  note_step(rid, record, now, {what = step, frontend = frontend})
+  note_step(record, {what = step, frontend = frontend})
 end
 local what = 'continues'
 if connection == 'closed_unexpectedly' then
-  what, record = reader_disconnected(rid, record, now, tonumber(retention_secs), frontend)
+  what = reader_disconnected(record, frontend)
 end
 publish_connection()
 return {what, first, record.grace_secs or '0'}

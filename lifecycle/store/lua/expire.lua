@@ -9,12 +9,11 @@
 
 local P = KEYS[1]
 local shift, lease_secs, leaving, limit = unpack(ARGV)
---- @include commands clock membership
+--- @include commands now numbers membership
 --- @permit
 
-local now, lease = clock(shift), tonumber(lease_secs)
-note_time(now, lease)
-local _, grace = lease_bound(now, lease)
+local lease = tonumber(lease_secs)
+note_time(lease)
 local DAY_SECS = 86400
 local EXAMINED = '100'  -- replicas that are known here, of which each call checks some at random
 
@@ -32,18 +31,12 @@ local function expire(role, replica, until_secs)
 end
 
 for _, role in ipairs(ROLES) do
-  local key = P .. role .. 's'
-  if leaving ~= '' and redis.call('ZSCORE', key, leaving) then expire(role, leaving, secs(now)) end
-  shorten_leases(key, now, lease, limit)
-  if not grace then
-    local expired = redis.call('ZRANGEBYSCORE', key, '-inf', secs(now), 'WITHSCORES', 'LIMIT', 0, limit)
-    for i = 1, #expired, 2 do expire(role, expired[i], expired[i + 1]) end
-  end
+  if leaving ~= '' and redis.call('ZSCORE', P .. role .. 's', leaving) then expire(role, leaving, secs(now)) end
 end
+each_expired(lease, limit, expire)
 
 -- Whoever has written here without a lease, or whose lease was lost, gets one: it expires unless that replica lives.
-local known = redis.call('EXISTS', P .. 'ticks') == 1 and redis.call('HRANDFIELD', P .. 'ticks', EXAMINED) or {}
-for _, replica in ipairs(known) do
+for _, replica in ipairs(redis.call('HRANDFIELD', P .. 'ticks', EXAMINED) or {}) do
   local role = string.match(replica, '^(%l+)%-')
   if (role == 'frontend' or role == 'worker') and not redis.call('ZSCORE', P .. role .. 's', replica)
     and not redis.call('HGET', P .. 'pending_cleanup', replica) then
@@ -52,11 +45,9 @@ for _, replica in ipairs(known) do
 end
 
 local pending_cleanup = {}
-if redis.call('EXISTS', P .. 'pending_cleanup') == 1 then
-  local flat = redis.call('HRANDFIELD', P .. 'pending_cleanup', limit, 'WITHVALUES')
-  for i = 1, #flat, 2 do
-    local cleanup = cjson.decode(flat[i + 1])
-    pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2]}
-  end
+local flat = redis.call('HRANDFIELD', P .. 'pending_cleanup', limit, 'WITHVALUES') or {}
+for i = 1, #flat, 2 do
+  local cleanup = cjson.decode(flat[i + 1])
+  pending_cleanup[#pending_cleanup + 1] = {flat[i], cleanup[1], cleanup[2]}
 end
 return pending_cleanup

@@ -8,12 +8,12 @@
 
 local P = KEYS[1]
 local shift, replica, lease_secs = unpack(ARGV)
---- @include clock membership listed
+--- @include membership listed
 
 local entry = redis.call('HMGET', P .. 'replica:' .. replica, 'role', 'about')
 local ends_at = entry[1] and redis.call('ZSCORE', P .. entry[1] .. 's', replica)
 if ends_at then
-  if tonumber(ends_at) > lease_bound(clock(shift), tonumber(lease_secs)) then return 'listed' end
+  if tonumber(ends_at) > lease_bound(tonumber(lease_secs)) then return 'listed' end
   return has_finished(entry[2]) and 'left' or 'expired'
 end
 if redis.call('ZSCORE', P .. 'left_replicas', replica) then return 'left' end

@@ -7,9 +7,9 @@
 
 local P = KEYS[1]
 local shift, slots = unpack(ARGV)
---- @include commands clock stream record
+--- @include now record
 
-local now, released = clock(shift), {}
+local released = {}
 for i, slot in ipairs(cjson.decode(slots)) do
   local rid, nonce, admit_by = unpack(slot)
   local known = read_typed('HMGET', P .. 'request:' .. rid, 'status', 'nonce')

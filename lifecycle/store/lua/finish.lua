@@ -20,12 +20,13 @@
 
 local P = KEYS[1]
 local shift = ARGV[1]
---- @include commands clock stream record events lists counts queue cost content terminal
+local retention  -- of the request that ends: its argument retention_secs
+--- @include commands now numbers stream record content outcomes terminal replies
 --- @permit HMGET ZSCORE ZRANGE HSET HDEL HINCRBY ZADD ZREM PEXPIRE DEL
 
 local ARGUMENTS = 22  -- of each request
 local WORK_LIMIT, PLAIN, STORED = 1600, 60, 200  -- what one call does, and what an end costs, in about microseconds
-local now, work = clock(shift), 0
+local work = 0
 
 -- Checks what the end of some requests needs.
 local function require_all()
@@ -43,7 +44,7 @@ local function finish(first)
     or record.attempt ~= attempt then
     redis.call('SREM', P .. 'pending_cancellations:' .. worker, rid)  -- the worker has nothing to confirm any more
     if not record then return {'unknown'} end
-    if ended then return {'already', public_record(rid, record)} end
+    if ended then return {'already', public_record(record)} end
     return {'fenced'}
   end
   if work >= WORK_LIMIT then return {'again'} end
@@ -61,15 +62,15 @@ local function finish(first)
   if usage ~= '' then record.usage = usage end
   record.output_events, record.produced_events = content_events, produced_events
   local number, at, closed = stream_end(rid)
-  local preceding
+  local before
   local function ends_with(outcome)
-    local tail = {number, at, closed, frontends}
-    local one = end_request(rid, record, now, tonumber(retention_secs), outcome, tail, preceding)
+    retention = tonumber(retention_secs)
+    local one = end_request(record, outcome, {number, at, closed, frontends = frontends, before = before})
     return {'done', one.public}, one
   end
   -- A worker reports a stop as cancelled when a part of the answer is of no use: see Attempt.
   local stopped = status == 'cancelled' and record.cancel_mode == 'stop'
-  if record.cancel_mode == 'kill' or stopped then return ends_with(cancelled_outcome(record, number)) end
+  if record.cancel_mode == 'kill' or stopped then return ends_with(cancelled_outcome(record)) end
 
   last, remainder_base = tonumber(last), tonumber(remainder_base)
   local have = remainder_id ~= '' and number - remainder_base or 0
@@ -84,7 +85,7 @@ local function finish(first)
       at = whole(now * 1000 + 0.5)
       redis.call('XADD', P .. 'tokens:' .. rid, remainder_id, 't', remainder, 'at', at)
       if #remainder <= 1048576 then  -- otherwise readers see by the end that they have to read it: see append
-        preceding = {remainder_id, remainder, record.start_nonce or '', whole(last - remainder_base)}
+        before = {remainder_id, remainder, record.start_nonce or '', whole(last - remainder_base)}
       end
       if has_first == '1' then record.first_token_at = secs(now) end
       number = last
@@ -98,17 +99,9 @@ local function finish(first)
     record.ended_by_limit = error_type
   end
   if status == 'completed' then items_to_find = item_ids end
-  return ends_with(outcome_of(status, error_type, message, finish_reason, number))
+  return ends_with(outcome_of(status, error_type, message, finish_reason))
 end
 
-local replies, ended = {}, {}
-for i = 2, #ARGV, ARGUMENTS do
-  local is_done, reply, one = pcall(finish, i)
-  replies[#replies + 1] = is_done and reply or error_reply(reply)
-  ended[#replies] = one
-end
+for i = 2, #ARGV, ARGUMENTS do reply_with(finish, i) end
 settle_ends()
-for i, one in pairs(ended) do
-  if one.failure then replies[i] = error_reply(one.failure) end
-end
-return replies
+return all_replies()

@@ -15,12 +15,12 @@
 
 local P = KEYS[1]
 local shift, replica, role, lease_secs, about, figures, models, config, since, revision, instruction = unpack(ARGV)
---- @include commands clock membership served listed instructions
+--- @include commands now numbers membership served listed instructions
 --- @permit
 
-local now, lease = clock(shift), tonumber(lease_secs)
-note_time(now, lease)
-forget_expired(now, lease)
+local lease = tonumber(lease_secs)
+note_time(lease)
+forget_expired(lease)
 
 local ours, theirs = cjson.decode(config), {}
 local flat = redis.call('HGETALL', P .. 'config')
@@ -36,7 +36,7 @@ end
 local function others()
   local count = 0
   for _, name in ipairs(ROLES) do
-    count = count + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(now, lease)), '+inf')
+    count = count + redis.call('ZCOUNT', P .. name .. 's', secs(lease_bound(lease)), '+inf')
   end
   return count
 end
@@ -69,10 +69,10 @@ if is_new then
   redis.call('ZREM', P .. 'left_replicas', replica)
   redis.call('ZREM', P .. 'expired_replicas', replica)
 end
-if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica, now) end
+if is_new or redis.call('HGET', entry, 'about') ~= about then note_change(replica) end
 instruction = later_instruction(redis.call('HGET', entry, 'instruction') or '', instruction)
 redis.call('HSET', entry, 'role', role, 'about', about, 'figures', figures, 'models', models, 'instruction', instruction)
 redis.call('PEXPIRE', entry, math.ceil(lease * 1000) + 86400000)
-note_models(cjson.decode(models), now)
+note_models(cjson.decode(models))
 local roster = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
 return {'ok', secs(now), theirs.since, theirs.revision, changed, roster[1], roster[2], instruction}

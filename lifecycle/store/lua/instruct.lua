@@ -7,7 +7,7 @@
 
 local P = KEYS[1]
 local shift, replica, action, by = unpack(ARGV)
---- @include commands clock instructions events
+--- @include commands now instructions events
 --- @permit
 
 local entry = redis.call('HMGET', P .. 'replica:' .. replica, 'role', 'about', 'instruction')
@@ -17,7 +17,7 @@ if action ~= 'drain' then
   if role ~= 'worker' then return 'frontend' end
   if cjson.decode(about).state == 'draining' or string.match(before, '^%d+ drain ') then return 'draining' end
 end
-local revision = math.max(revision_of(before) + 1, math.floor(clock(shift) * 1000))
+local revision = math.max(revision_of(before) + 1, math.floor(now * 1000))
 local instruction = string.format('%.0f', revision) .. ' ' .. action .. ' ' .. by
 redis.call('HSET', P .. 'replica:' .. replica, 'instruction', instruction)
 publish_to(role .. ':' .. replica, {type = 'instruction'})

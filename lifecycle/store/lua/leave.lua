@@ -7,9 +7,8 @@
 
 local P = KEYS[1]
 local shift, replica, role = unpack(ARGV)
---- @include commands clock membership listed
+--- @include commands now numbers listed
 --- @permit
 
-local now = clock(shift)
-if redis.call('ZSCORE', P .. role .. 's', replica) then forget(role, replica, secs(now), now) end
+if redis.call('ZSCORE', P .. role .. 's', replica) then forget(role, replica, secs(now)) end
 return 1

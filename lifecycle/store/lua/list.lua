@@ -10,7 +10,7 @@
 local P = KEYS[1]
 local shift, index, upper, before, status, model, endpoint, frontend, worker, owner,
   limit, scan_limit = unpack(ARGV)
---- @include commands clock stream record
+--- @include numbers record
 
 local wanted = {{'status', status}, {'model', model}, {'endpoint', endpoint}, {'frontend', frontend},
   {'worker', worker}, {'owner', owner}}
@@ -49,7 +49,7 @@ for i = 1, #page, 2 do
     last_score, last_rid = score, rid
     local record = matching(rid)
     if record and (index == 'created' or not is_terminal(record)) then
-      found[#found + 1] = public_record(rid, record)
+      found[#found + 1] = public_record(record)
       if #found == tonumber(limit) then return {0, last_score, last_rid, unpack(found)} end
     end
   end

@@ -7,10 +7,10 @@
 
 local P = KEYS[1]
 local shift, role, lease_secs, from, limit, figures = unpack(ARGV)
---- @include clock membership
+--- @include now membership
 
-local now, lease = clock(shift), tonumber(lease_secs)
-local bound = lease_bound(now, lease)
+local lease = tonumber(lease_secs)
+local bound = lease_bound(lease)
 local flat, next_from = lease_page(P .. role .. 's', bound, from, limit)
 local found = {next_from}
 for i = 1, #flat, 2 do

@@ -10,7 +10,8 @@
 
 local P = KEYS[1]
 local shift, rid, attempt, nonce, status, error_type, message, retention_secs = unpack(ARGV)
---- @include commands clock stream record events lists counts queue cost content terminal
+local retention = tonumber(retention_secs)
+--- @include commands stream record outcomes terminal
 --- @permit
 
 local record = load_record(rid)
@@ -32,8 +33,6 @@ if tonumber(record.lost_start or '0') < tonumber(attempt) then
   record.lost_start = attempt
   redis.call('HSET', P .. 'request:' .. rid, 'lost_start', attempt)
 end
-if is_terminal(record) then return {'already', public_record(rid, record)} end
-if record.status == 'running' and record.cancel_mode == 'kill' then return {'killing', public_record(rid, record)} end
-local _, public = terminate_and_kill(rid, record, clock(shift), tonumber(retention_secs),
-  outcome_of(status, error_type, message, '', (stream_end(rid))))
-return {'done', public}
+if is_terminal(record) then return {'already', public_record(record)} end
+if is_being_killed(record) then return {'killing', public_record(record)} end
+return {'done', terminate_and_kill(record, outcome_of(status, error_type, message))}

@@ -8,7 +8,7 @@
 
 local P = KEYS[1]
 local shift, role, lease_secs, from, limit, model = unpack(ARGV)
---- @include clock membership lists counts
+--- @include membership counts
 
 local AT_ONCE = 32  -- replicas whose keys are looked for by one command: most hold nothing in a shard
 
@@ -24,7 +24,7 @@ local function number_in(key)
   return number
 end
 
-local bound = lease_bound(clock(shift), tonumber(lease_secs))
+local bound = lease_bound(tonumber(lease_secs))
 local flat, next_from = lease_page(P .. role .. 's', bound, from, limit)
 local found = {next_from}
 for first = 1, #flat, 2 * AT_ONCE do

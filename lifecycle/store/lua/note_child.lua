@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, child, owner, children_limit, levels_limit, retention_ms = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
 local EXAMINED = 100
@@ -19,7 +19,7 @@ local record = unless_error('WRONGTYPE', 'HMGET', key, 'status', 'created_at', '
 if not record or not record[1] then return {'unknown'} end
 local status, created_at, owned_by, cancel_mode, level = unpack(record, 1, 5)
 if owner ~= '' and (owned_by or '') ~= owner then return {'unknown'} end
-if status == 'failed' or status == 'cancelled' or (cancel_mode or '') ~= '' then return {'ended'} end
+if status == 'failed' or status == 'cancelled' or cancel_mode then return {'ended'} end
 level = tonumber(level or '1') + 1
 if level > tonumber(levels_limit) then return {'deep'} end
 if not redis.call('ZSCORE', children, child) and redis.call('ZCARD', children) >= tonumber(children_limit) then
@@ -27,7 +27,7 @@ if not redis.call('ZSCORE', children, child) and redis.call('ZCARD', children) >
 end
 
 local is_over = status == 'completed'
-redis.call('ZADD', children, 'NX', secs(clock(shift)), child)
+redis.call('ZADD', children, 'NX', secs(now), child)
 if is_over then
   redis.call('PEXPIRE', children, retention_ms)
 else

@@ -9,7 +9,7 @@
 
 local P = KEYS[1]
 local shift, since, behind, limit = unpack(ARGV)
---- @include commands clock stream record
+--- @include numbers record
 
 local page = redis.call('ZRANGEBYSCORE', P .. 'active', since, '+inf', 'WITHSCORES', 'LIMIT', 0, limit)
 local found, last_at, last_rid = {}, since, behind

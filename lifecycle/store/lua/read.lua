@@ -6,6 +6,6 @@
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)
---- @include commands clock stream record
+--- @include record
 
-return public_record(rid, load_record(rid))
+return public_record(load_record(rid))

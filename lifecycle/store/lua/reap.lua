@@ -9,25 +9,21 @@
 
 local P = KEYS[1]
 local shift, replica, role, uses_attempt, retention_secs, max_attempts, limit = unpack(ARGV)
---- @include commands clock limit_time stream record grace readers events lists counts queue cost content terminal orphans steps cancelling
---- @include retrying
+local retention = tonumber(retention_secs)
+--- @include commands now record readers events counts queue outcomes terminal steps orphans cancelling retrying
 --- @permit
 
-local now, retention = clock(shift), tonumber(retention_secs)
 local ended, moved, waiting, left = 0, 0, 0, 0
 limit = tonumber(limit)
-
--- Returns how many further requests this call may handle.
-local function budget() return math.max(0, limit - ended - moved - waiting) end
 
 -- A frontend runs what was tracked in its process, which no worker can start again: that has one attempt only.
 local function reap_running()
   local key, most_attempts = P .. 'running:' .. replica, role == 'worker' and tonumber(max_attempts) or 1
-  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit) or {}) do
     local record = load_record(rid)
     if record and record.status == 'running' and record.worker == replica then
-      local what = requeue_or_end(rid, record, now, retention, most_attempts,
-        role ~= 'worker' or uses_attempt == '1', lost_outcome)
+      local what = requeue_or_end(record, most_attempts,
+        role ~= 'worker' or uses_attempt == '1', lost_outcome())
       if what == 'requeued' then moved = moved + 1 else ended = ended + 1 end
     end
     redis.call('HDEL', key, rid)
@@ -53,15 +49,15 @@ local function reassign(rid, record, new_owner, read)
   count_out(replica, {one})
   redis.call('HDEL', P .. 'readers:' .. rid, replica)
   redis.call('HSETNX', P .. 'readers:' .. rid, new_owner, 0)
-  if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
+  note_readers(record)
   redis.call('HSET', P .. 'request:' .. rid, 'frontend', new_owner)
   redis.call('SREM', P .. 'reading:' .. new_owner, rid)
   record.frontend = new_owner
-  note_step(rid, record, now, {what = 'frontend_changed', previous = replica, frontend = new_owner})
+  note_step(record, {what = 'frontend_changed', previous = replica, frontend = new_owner})
   count_in(new_owner, {one}, record.status)
-  if not read then begin_orphans(rid, record) end
+  if not read then begin_orphans(record) end
   if record.on_disconnect ~= 'continue' and not read and record.cancel_mode ~= 'kill' then
-    begin_grace(rid, now, tonumber(record.grace_secs or '0'))
+    begin_grace(rid, tonumber(record.grace_secs or '0'))
   end
   push_event(rid, '0-0', cjson.encode({type = 'reassigned', frontend = new_owner}))
   moved = moved + 1
@@ -70,17 +66,16 @@ end
 -- The client's connection ended with the frontend. A request that may continue without it gets a new owner.
 local function reap_inflight()
   local key = P .. 'inflight:' .. replica
-  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit)) do
+  for _, rid in ipairs(redis.call('HRANDFIELD', key, limit) or {}) do
     local record = load_record(rid)
     if not record or is_terminal(record) or record.frontend ~= replica then
       redis.call('HDEL', key, rid)
     else
       local new_owner, read = find_new_owner(rid)
       local outlives = read or record.on_disconnect == 'continue' or tonumber(record.grace_secs or '0') > 0
-        or (record.status == 'running' and record.cancel_mode == 'kill')
+        or is_being_killed(record)
       if not outlives then
-        terminate_and_kill(rid, record, now, retention, outcome_of('failed', 'frontend_lost',
-          'The frontend that held the connection was lost', '', (stream_end(rid))))
+        terminate_and_kill(record, outcome_of('failed', 'frontend_lost', 'The frontend that held the connection was lost'))
         ended = ended + 1
       elseif new_owner then
         reassign(rid, record, new_owner, read)
@@ -95,23 +90,23 @@ end
 -- The connections of other readers ended with the frontend too. The request is judged as after any disconnect.
 local function reap_reading()
   local key = P .. 'reading:' .. replica
-  for _, rid in ipairs(redis.call('SRANDMEMBER', key, budget())) do
+  for _, rid in ipairs(redis.call('SRANDMEMBER', key, math.max(0, limit - ended - moved - waiting))) do
     local record = load_record(rid)
     if record and not is_terminal(record) and record.frontend ~= replica then
       redis.call('HDEL', P .. 'readers:' .. rid, replica)
-      if record.status == 'running' then note_readers(rid, record.worker, record.start_nonce) end
-      note_step(rid, record, now, {what = 'reader_left', frontend = replica})
-      if reader_disconnected(rid, record, now, retention, replica) == 'terminal' then ended = ended + 1 end
+      note_readers(record)
+      note_step(record, {what = 'reader_left', frontend = replica})
+      if reader_disconnected(record, replica) == 'terminal' then ended = ended + 1 end
     end
     redis.call('SREM', key, rid)
   end
   left = left + redis.call('SCARD', key)
 end
 
-if redis.call('EXISTS', P .. 'running:' .. replica) == 1 then reap_running() end
+reap_running()
 if role == 'frontend' and left == 0 then  -- what it runs ends before anything of it is given to a new owner
-  if redis.call('EXISTS', P .. 'inflight:' .. replica) == 1 then reap_inflight() end
-  if redis.call('EXISTS', P .. 'reading:' .. replica) == 1 then reap_reading() end
+  reap_inflight()
+  reap_reading()
   if left == 0 then
     forget_counts(replica)
     redis.call('DEL', P .. 'inflight:' .. replica)
@@ -124,5 +119,5 @@ if left == 0 then
   redis.call('HDEL', P .. 'pending_cleanup', replica)
 end
 if ended + moved > 0 then redis.call('HINCRBY', P .. 'totals', cjson.encode({'reaped', role}), ended + moved) end
-ring_workers(now)
+ring_workers()
 return {left == 0 and 1 or 0, ended, moved, waiting}

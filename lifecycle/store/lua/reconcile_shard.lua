@@ -16,13 +16,13 @@
 local P = KEYS[1]
 local shift, replica, role, lease_secs, sweep_secs, models, draining, cancellations_limit,
   elapsed_secs, waits = unpack(ARGV)
---- @include commands clock limit_time membership served stream record
+--- @include commands now numbers limit_time membership served record
 --- @permit
 
 if redis.call('EXISTS', P .. 'fenced:' .. replica) == 1 then return {'fenced'} end
-local now, lease = clock(shift), tonumber(lease_secs)
-note_time(now, lease)
-note_limit_time(now, elapsed_secs, lease)
+local lease = tonumber(lease_secs)
+note_time(lease)
+note_limit_time(elapsed_secs, lease)
 local epoch = redis.call('GET', P .. 'epoch')
 if not epoch then
   epoch = secs(now) .. '-' .. replica
@@ -41,7 +41,7 @@ if role == 'worker' then
     redis.call('HSETNX', P .. 'served', replica, serves)
   end
   local served = cjson.decode(models)
-  note_models(served, now)
+  note_models(served)
   for _, model in ipairs(served) do
     takes = takes or redis.call('EXISTS', P .. 'levels:' .. model) == 1
       or waits == '1' and not redis.call('ZSCORE', P .. 'waiting:' .. model, replica)
@@ -57,5 +57,5 @@ for _, rid in ipairs(redis.call('SRANDMEMBER', P .. 'pending_cancellations:' .. 
   if cancel[3] ~= 'running' or cancel[4] ~= replica or mode == '' then mode = 'kill' end
   pending_cancellations[#pending_cancellations + 1] = {rid, mode, cancel[2] or ''}
 end
-local sweep = sweep_secs ~= '' and takes_sweep(now, tonumber(sweep_secs))
+local sweep = sweep_secs ~= '' and takes_sweep(tonumber(sweep_secs))
 return {'ok', epoch, held, pending_cancellations, tick, sweep and 1 or 0, takes and 1 or 0}

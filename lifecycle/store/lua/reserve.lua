@@ -7,12 +7,11 @@
 
 local P = KEYS[1]
 local shift, owner, slot, limit, window_secs = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
 local MONTH_MS = 30 * 86400 * 1000
 local key = P .. 'quota_slots:' .. owner
-local now = clock(shift)
 local known = redis.call('ZSCORE', key, slot)
 if known then return {'reserved', secs(tonumber(known))} end
 if redis.call('ZCARD', key) >= tonumber(limit) then return {'full', secs(now)} end

@@ -9,10 +9,9 @@
 
 local P = KEYS[1]
 local shift, lease_secs, epoch, version, limit = unpack(ARGV)
---- @include clock membership
+--- @include now numbers membership
 
-local now = clock(shift)
-local _, grace = lease_bound(now, tonumber(lease_secs))
+local _, grace = lease_bound(tonumber(lease_secs))
 local theirs = redis.call('HMGET', P .. 'roster', 'epoch', 'version')
 local their_epoch, their_version = theirs[1] or '', theirs[2] or '0'
 local changed_ms, changed_replica = string.match(version, '^(%d+)%-(.+)$')

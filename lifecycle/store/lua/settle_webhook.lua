@@ -9,13 +9,13 @@
 
 local P = KEYS[1]
 local shift, event, token, outcome, retry_after_secs, keep_until = unpack(ARGV)
---- @include commands clock
+--- @include commands now numbers
 --- @permit
 
 local due, key = P .. 'webhooks', P .. 'webhook:' .. event
 local is_own = redis.call('HGET', key, 'claim') == token
 if not is_own and outcome ~= 'delivered' then return 'lapsed' end
-local retry_at = clock(shift) + tonumber(retry_after_secs)
+local retry_at = now + tonumber(retry_after_secs)
 if outcome == 'failed' and retry_at <= tonumber(keep_until) then
   redis.call('HINCRBY', key, 'failures', '1')
   redis.call('HDEL', key, 'claim')

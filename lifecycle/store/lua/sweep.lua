@@ -13,11 +13,10 @@
 local P = KEYS[1]
 local shift, outages, first_model, models_limit, keeps_unserved, lease_secs, retention_secs, limit,
   forget_limit = unpack(ARGV)
---- @include commands clock limit_time membership stream record grace readers events lists counts queue cost content terminal limits
---- @include orphans steps cancelling
+local retention = tonumber(retention_secs)
+--- @include commands now numbers limit_time membership record readers queue content outcomes terminal cancelling
 --- @permit
 
-local now, retention = clock(shift), tonumber(retention_secs)
 local ended, more = 0, 0
 local left = tonumber(limit)  -- what this call may still end
 
@@ -37,9 +36,8 @@ if #expired == tonumber(forget_limit) then
   left = math.ceil(left / 2)
 end
 
-local overfull = redis.call('EXISTS', P .. 'overfull') == 1 and redis.call('HRANDFIELD', P .. 'overfull', limit) or {}
-for _, owner in ipairs(overfull) do
-  if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner)), now) then
+for _, owner in ipairs(redis.call('HRANDFIELD', P .. 'overfull', limit) or {}) do
+  if not make_room(owner, tonumber(redis.call('HGET', P .. 'overfull', owner))) then
     more = 1
     break
   end
@@ -63,7 +61,7 @@ local function queued_of(model, most)
         found[#found + 1] = {rid, priority, owner}
       end
     end
-    if redis.call('EXISTS', level) == 0 then forget_level(model, priority) end
+    forget_empty_level(model, priority)
   end
   return found
 end
@@ -86,34 +84,31 @@ local function recount(model)
   end
 end
 
-if redis.call('EXISTS', P .. 'queued_bytes') == 1 then
-  for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS)) do recount(model) end
-end
+for _, model in ipairs(redis.call('HRANDFIELD', P .. 'queued_bytes', RECOUNTED_MODELS) or {}) do recount(model) end
 
-local function ends(rid, record, outcome)
-  terminate_and_kill(rid, record, now, retention, outcome)
+local function ends(record, outcome)
+  terminate_and_kill(record, outcome)
   ended = ended + 1
 end
 
 local function due(kind, rid)
   local record = load_record(rid)
   if not record or is_terminal(record) then return end
-  if record.status == 'running' and record.cancel_mode == 'kill' then return end  -- the worker confirms it
+  if is_being_killed(record) then return end  -- the worker confirms it
   if kind == 'grace' then
     if record.on_disconnect ~= 'continue' and live_readers(rid) == 0 then
-      local state = cancel_request(rid, record, now, retention, 'kill', 'The client disconnected', 'disconnect',
+      local state = cancel_request(record, 'kill', 'The client disconnected', 'disconnect',
         record.frontend)
       if state == 'terminal' then ended = ended + 1 end
     end
     return
   end
-  local number = stream_end(rid)
   if kind == 'queue' and record.status ~= 'queued' then return end
-  if kind == 'first_token' and (record.first_token_at or '') ~= '' then return end
-  ends(rid, record, limit_outcome(kind, record, number))
+  if kind == 'first_token' and record.first_token_at then return end
+  ends(record, limit_outcome(kind, record))
 end
 
-local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time(now)), 'LIMIT', 0, left)
+local overdue = redis.call('ZRANGEBYSCORE', P .. 'deadlines', '-inf', secs(limit_time()), 'LIMIT', 0, left)
 for _, member in ipairs(overdue) do
   redis.call('ZREM', P .. 'deadlines', member)
   due(string.match(member, '^([^|]+)|(.+)$'))
@@ -123,7 +118,7 @@ left = left - #overdue
 
 local first, count, lease = tonumber(first_model), tonumber(models_limit), tonumber(lease_secs)
 local flat = redis.call('ZRANGE', P .. 'models', first, first + count - 1, 'WITHSCORES')
-local _, grace = lease_bound(now, lease)
+local _, grace = lease_bound(lease)
 local models, unserved = {}, cjson.decode(outages)
 for i = 1, #flat, 2 do
   models[#models + 1] = flat[i]
@@ -144,9 +139,9 @@ for _, unserved_model in ipairs(unserved) do
     local record = load_record(rid)
     if record and record.status == 'queued' then
       if error_detail ~= '' then record.error_detail = error_detail end
-      ends(rid, record, outcome_of('failed', 'unavailable', message, '', (stream_end(rid))))
+      ends(record, outcome_of('failed', 'unavailable', message))
     else
-      dequeue(model, priority, owner, {rid}, body_bytes(rid))
+      dequeue(model, priority, owner, rid)
     end
   end
   if #queued == left then more = 1 end

@@ -21,7 +21,8 @@
 local P = KEYS[1]
 local shift, worker, number, nonce, models, slots, bytes_limit, resumable, retention_secs, accepts,
   endpoints, gives_up = unpack(ARGV)
---- @include commands clock limit_time stream record readers events lists counts queue cost runs
+local retention = tonumber(retention_secs)
+--- @include commands now numbers record events queue runs
 
 if redis.call('EXISTS', P .. 'fenced:' .. worker) == 1 then return {'fenced'} end
 models, slots, bytes_limit, gives_up = cjson.decode(models), tonumber(slots), tonumber(bytes_limit), tonumber(gives_up)
@@ -33,17 +34,7 @@ if taken and tonumber(number) == tonumber(last_number) then return {'ok', repeat
 
 -- What every call with a start reads before its first write is not checked: EXISTS GET HGET HKEYS HMGET ZMSCORE ZRANGE.
 --- @permit HSET HSETNX HDEL HINCRBY ZADD ZREM XADD PEXPIRE XLEN XREVRANGE ZRANDMEMBER
-local now = clock(shift)
-
--- Ends a queued request that is `due`. Few starts do that, so the functions for it are created only then.
-local function end_instead(rid, request, due, last)
---- @include content terminal limits steps retrying
---- @permit
-  local outcome = due == 'lost' and lost_outcome(last) or limit_outcome(due, request, last)
-  terminate(rid, request, now, tonumber(retention_secs), outcome)
-end
-
---- @include offer front scheduler start
+--- @include front scheduler start
 
 -- How much one call does, in about microseconds of Redis's time, what a request costs that is started or ended and one
 -- that is only looked at, and what it costs to read the front of a level again.
@@ -144,5 +135,5 @@ for _, run in ipairs(started) do mine[#mine + 1] = run[1] end
 redis.call('HSET', P .. 'taken', worker, table.concat(mine, ' '))
 if not taken then redis.call('HSETNX', P .. 'ticks', worker, '0') end
 for frontend, items in pairs(frames) do send(frontend, '[' .. table.concat(items, ',') .. ']') end
-ring_workers(now)
+ring_workers()
 return {'ok', started, unsupported, waits and 1 or 0}

@@ -7,9 +7,9 @@
 
 local P = KEYS[1]
 local _, rid = unpack(ARGV)
---- @include commands clock stream record
+--- @include record
 
 local record = load_record(rid)
 if not record then return {} end
 local steps, left_out = record.steps or '', record.steps_left_out or '0'
-return {public_record(rid, record), steps, left_out}
+return {public_record(record), steps, left_out}

@@ -10,7 +10,7 @@
 
 local P = KEYS[1]
 local shift, rid, nonce, start_nonce, model, endpoint, request_type, frontend = unpack(ARGV, 1, 8)
---- @include commands clock limit_time readers lists counts beginning
+--- @include commands now numbers readers beginning
 
 local key = P .. 'request:' .. rid
 local known = redis.call('HMGET', key, 'nonce', 'created_at', 'start_nonce')
@@ -23,16 +23,15 @@ if redis.call('EXISTS', P .. 'fenced:' .. frontend) == 1 then return {'fenced'} 
 local lost_start = read_lost_start(rid)
 --- @permit HSET HKEYS HSETNX HINCRBY ZADD XADD
 
-local now = clock(shift)
 local created_at = secs(now)
 redis.call('HSET', key, 'status', 'running', 'attempt', '1', 'worker', frontend, 'frontend', frontend,
   'request_type', request_type, 'created_at', created_at, 'started_at', created_at, 'nonce', nonce,
   'start_nonce', start_nonce, 'model', model, 'endpoint', endpoint, unpack(ARGV, 9))
-local request = {id = rid, frontend = frontend, model = model, endpoint = endpoint, request_type = request_type,
-  created_at = created_at}
-local one = begin_request(with_fields(request, 9, #ARGV), now, lost_start)
+local request = with_fields({id = rid, status = 'running', worker = frontend, frontend = frontend, model = model,
+  endpoint = endpoint, request_type = request_type, created_at = created_at, start_nonce = start_nonce}, 9, #ARGV)
+local one = begin_request(request, lost_start)
 settle_beginnings('running')
 if one.failure then error(one.failure, 0) end
-note_readers(rid, frontend, start_nonce)
+note_readers(request)
 redis.call('XADD', P .. 'tokens:' .. rid, '1-0', 's', frontend, 'at', '', 'n', start_nonce)
 return {'run', created_at, start_nonce}

@@ -3,20 +3,20 @@
 -- KEYS[1] shard prefix
 -- ARGV    shift, model, rid (a request whose place is asked for, '' for none), flows_limit (how many flows are read),
 --         requests_limit (of how many requests the cost is read), skipped (how many flows are left out at the beginning)
--- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place,
---         before, read_until, unread_before, rings_below}. starts are the values of the counters of started requests. flows are {priority, owner, virtual_time, size,
---         since when the longest waits, weight, credit (how far its owner's virtual time is before that), prompt_tokens,
---         max_tokens…}…, in the order in which they are served in each
---         level; the last two are those of its first requests. left_out is how many flows behind them were not read, counting
---         one for each level that was not looked at. place is {priority, owner, rank} of the request when it is queued. Levels
---         behind its own are not read then, left_out is of its own, and before is how many requests wait in flows of better
---         priority that were not read. read_until is the virtual time behind which flows were left out, '' where none was, and
---         unread_before is how many of these have a place before that of the request's own flow. A request of a priority below
---         rings_below starts at once, as a worker waits for it; '' when none waits.
+-- Returns {now, mean_tokens, mean_secs ('' each while nothing has ended), starts, flows, left_out, place, before, read_until,
+--         unread_before, rings_below}. starts are the values of the counters of started requests. flows are {priority, owner,
+--         virtual_time, size, since when the longest waits, weight, credit (how far its owner's virtual time is before that),
+--         prompt_tokens, max_tokens…}…, in the order in which they are served in each level; the last two are those of its
+--         first requests. left_out is how many flows behind them were not read, counting one for each level that was not
+--         looked at. place is {priority, owner, rank} of the request when it is queued. Levels behind its own are not read
+--         then, left_out is of its own, and before is how many requests wait in flows of better priority that were not read.
+--         read_until is the virtual time behind which flows were left out, '' where none was, and unread_before is how many of
+--         these have a place before that of the request's own flow. A request of a priority below rings_below starts at once,
+--         as a worker waits for it; '' when none waits.
 
 local P = KEYS[1]
 local shift, model, rid, flows_limit, requests_limit, skipped = unpack(ARGV)
---- @include commands clock stream record events lists counts queue
+--- @include commands now numbers record queue
 
 local COUNTED = 300  -- flows that are counted and not read; of each further one it is taken that one request waits
 
@@ -123,5 +123,5 @@ for _, pair in ipairs(levels) do
 end
 local place = tonumber(read_typed('ZRANGE', P .. 'waiting:' .. model, '0', '0', 'WITHSCORES')[2] or '')
 local rings_below = place and string.format('%.0f', PREEMPTIBLE - place) or ''
-return {secs(clock(shift)), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before, read_until,
-  unread_before, rings_below}
+return {secs(now), queue[1] or '', queue[2] or '', starts, flows, left_out, asked, before, read_until, unread_before,
+  rings_below}

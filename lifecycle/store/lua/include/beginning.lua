@@ -1,4 +1,5 @@
 -- The beginning of a request, admitted or tracked.
+--- @include numbers limit_time requests counts
 
 -- Adds the further fields of a request's record: these arguments are name, value….
 local function with_fields(request, first, last)
@@ -9,16 +10,16 @@ end
 -- Returns the attempt of the id's last request of which Redis has lost the start; nil for none.
 local function read_lost_start(rid) return redis.call('GET', P .. 'lost_start:' .. rid) end
 
--- The requests that this script has begun, for settle_beginnings(): {rid, request, labels}.
+-- The requests that this script has begun, for settle_beginnings(): {rid, record, labels}.
 local begun = {}
 
 -- Writes what a request has by itself beside its record: its limits and its first reader. The caller then calls
 -- settle_beginnings(), once for all. `lost_start` is from read_lost_start(). Returns its entry of `begun`.
-local function begin_request(request, now, lost_start)
+local function begin_request(request, lost_start)
   local rid, created_at = request.id, request.created_at
-  local one = {rid = rid, request = request, labels = labels_of(request)}
+  local one = {rid = rid, record = request, labels = labels_of(request)}
   begun[#begun + 1] = one
-  local limits_at = request.due and limit_time(now)
+  local limits_at = request.due and limit_time()
   for _, kind in ipairs(limits_at and {'queue', 'first_token', 'deadline'} or {}) do
     local after_secs = request[kind .. '_limit_secs']
     if after_secs then
@@ -32,29 +33,31 @@ local function begin_request(request, now, lost_start)
   return one
 end
 
+-- Returns what ZADD adds to an index of requests by when they were created.
+local function by_age(requests)
+  local members = {}
+  for i, one in ipairs(requests) do members[2 * i - 1], members[2 * i] = one.record.created_at, one.rid end
+  return members
+end
+
 local function count_begun(frontend, some, status)
   redis.call('HSETNX', P .. 'ticks', frontend, '0')
   count_in(frontend, some, status)
 end
 
--- Writes what the beginnings of requests have in common, once for all: their counts and their places in the indexes. An
--- error is noted as the `failure` of those that it concerns.
+-- Writes what the beginnings of requests have in common, once for all: their counts and their places in the indexes.
 local function settle_beginnings(status)
   if #begun == 0 then return end
-  local members, by_owner, of_owner, by_frontend = {}, {}, {}, {}
-  for i, one in ipairs(begun) do
-    local owner, created_at = one.request.owner, one.request.created_at
-    members[2 * i - 1], members[2 * i] = created_at, one.rid
-    append_to(by_frontend, one.request.frontend, one)
-    if owner then
-      append_to(by_owner, owner, created_at, one.rid)
-      append_to(of_owner, owner, one)
-    end
+  local by_frontend, by_owner = {}, {}
+  for _, one in ipairs(begun) do
+    append_to(by_frontend, one.record.frontend, one)
+    if one.record.owner then append_to(by_owner, one.record.owner, one) end
   end
   for frontend, some in pairs(by_frontend) do run_for(some, count_begun, frontend, some, status) end
+  local members = by_age(begun)
   run_for(begun, redis.call, 'ZADD', P .. 'created', unpack(members))
   run_for(begun, redis.call, 'ZADD', P .. 'active', unpack(members))
-  for owner, some in pairs(of_owner) do
-    run_for(some, redis.call, 'ZADD', P .. 'owned:' .. owner, unpack(by_owner[owner]))
+  for owner, some in pairs(by_owner) do
+    run_for(some, redis.call, 'ZADD', P .. 'owned:' .. owner, unpack(by_age(some)))
   end
 end

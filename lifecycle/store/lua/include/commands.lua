@@ -30,15 +30,3 @@ local function require_command(command)
   local refused = refusal(command)
   if refused then error(refused) end
 end
-
--- Returns a caught error as the reply to the request that has met it, so that others beside it are not stopped.
-local function error_reply(failure)
-  return type(failure) == 'table' and failure or {err = 'ERR ' .. tostring(failure)}
-end
-
--- Runs what some requests have in common. An error is noted as the `failure` of each of them, and stops nothing else.
-local function run_for(requests, part, ...)
-  local is_done, failure = pcall(part, ...)
-  if is_done then return end
-  for _, one in ipairs(requests) do one.failure = one.failure or failure end
-end

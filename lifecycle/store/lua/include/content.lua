@@ -1,6 +1,7 @@
 -- The content of a request: its body and its events. The record's `storage` says what becomes of it at the end.
 -- `stored:<owner>` has the requests whose content is kept, as `<bytes>|<rid>` by the time at which they expire, and
 -- `stored_bytes:<owner>` has the sum of those bytes. Above the owner's limit the oldest lose their content first.
+--- @include commands now numbers record
 
 local MEASURED_NODES = '64'  -- of a stream, whose average counts for the others: measuring each would cost too much
 local ENTRY_BYTES = 256  -- an entry's estimated size, for a server without MEMORY USAGE
@@ -30,7 +31,7 @@ end
 -- Forgets an owner's expired content, and removes the oldest while there are more bytes than `limit` (0 for no limit).
 -- The newest one stays, whatever its size: its readers may still be reading it.
 -- Returns whether all is done.
-local function make_room(owner, limit, now)
+local function make_room(owner, limit)
   local index = P .. 'stored:' .. owner
   local total = tonumber(redis.call('GET', P .. 'stored_bytes:' .. owner) or '0')
   while true do
@@ -52,10 +53,10 @@ local function make_room(owner, limit, now)
   end
 end
 
-local function keep_content(rid, record, now, retention, ttl_ms)
-  local owner, bytes = record.owner or '', string.format('%.0f', content_bytes(rid))
-  record.stored_bytes = bytes
-  redis.call('HSET', P .. 'request:' .. rid, 'stored_bytes', bytes)
+local function keep_content(record, ttl_ms)
+  local rid, owner = record.id, record.owner or ''
+  local bytes = string.format('%.0f', content_bytes(rid))
+  set_field(record, 'stored_bytes', bytes)
   redis.call('ZADD', P .. 'stored:' .. owner, secs(now + retention), bytes .. '|' .. rid)
   redis.call('INCRBY', P .. 'stored_bytes:' .. owner, bytes)
   for _, key in ipairs({'body:' .. rid, 'tokens:' .. rid, 'stored:' .. owner, 'stored_bytes:' .. owner}) do
@@ -65,19 +66,19 @@ local function keep_content(rid, record, now, retention, ttl_ms)
     redis.call('SET', P .. 'item:' .. id, rid, 'PX', ttl_ms)
   end
   local limit = record.stored_limit_bytes or '0'
-  if not make_room(owner, tonumber(limit), now) then redis.call('HSET', P .. 'overfull', owner, limit) end
+  if not make_room(owner, tonumber(limit)) then redis.call('HSET', P .. 'overfull', owner, limit) end
 end
 
 -- Keeps or removes the content of a request that ends, as its `storage` says; that of most endpoints ('') is not
 -- handled here. The events of a transient one stay for its readers of this moment.
-local function settle_content(rid, record, now, retention, ttl_ms)
+local function settle_content(record, ttl_ms)
   if record.storage == 'kept' or record.storage == 'background' then
-    keep_content(rid, record, now, retention, ttl_ms)
+    keep_content(record, ttl_ms)
   elseif record.storage == 'transient' then
-    redis.call('DEL', P .. 'body:' .. rid)
+    redis.call('DEL', P .. 'body:' .. record.id)
     local secs_left = math.min(retention, tonumber(record.transient_secs or '0'))
-    redis.call('PEXPIRE', P .. 'tokens:' .. rid, string.format('%d', math.ceil(secs_left * 1000)))
+    redis.call('PEXPIRE', P .. 'tokens:' .. record.id, string.format('%d', math.ceil(secs_left * 1000)))
   else
-    remove_content(rid)
+    remove_content(record.id)
   end
 end

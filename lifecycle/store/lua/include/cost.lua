@@ -1,4 +1,5 @@
 -- What a started request costs its owner: at its start an estimate, in tokens, which the end corrects.
+--- @include numbers queue requests
 
 local LEVELS_CORRECTED = '15'  -- further levels are corrected when they are served
 

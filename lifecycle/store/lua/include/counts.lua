@@ -3,6 +3,7 @@
 -- which changes with it.
 -- Each has one number for its labels, queued + 2^26 * running. So a request that moves from one status to the other costs one
 -- command in each, and sums and differences of these numbers are those of the counts.
+--- @include numbers requests
 
 local WEIGHTS = {queued = 1, running = 67108864}
 
@@ -16,10 +17,14 @@ local function labels_of(record)
   return cjson.encode({record.model, record.endpoint, record.request_type})
 end
 
-local function add_count(frontend, labels, by)
-  local key, amount = P .. 'counts:' .. frontend, whole(by)
-  if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
-  redis.call('HINCRBY', P .. 'group_counts', labels, amount)
+-- Adds to the counts of a frontend what there is for each labels.
+local function add_counts(frontend, amounts)
+  local key = P .. 'counts:' .. frontend
+  for labels, by in pairs(amounts) do
+    local amount = whole(by)
+    if redis.call('HINCRBY', key, labels, amount) == 0 then redis.call('HDEL', key, labels) end
+    redis.call('HINCRBY', P .. 'group_counts', labels, amount)
+  end
 end
 
 -- Takes what is left of a frontend's counts out of the sum.
@@ -33,43 +38,30 @@ end
 
 -- Counts requests of a frontend in, with this status. `begun` has for each its `rid` and `labels`.
 local function count_in(frontend, begun, status)
-  local key, first, members, amounts = P .. 'inflight:' .. frontend, begun[1], {}, {}
-  if not begun[2] then
-    if redis.call('HSETNX', key, first.rid, first.labels) == 1 then add_count(frontend, first.labels, WEIGHTS[status]) end
-    return
-  end
-  for i, known in ipairs(redis.call('HMGET', key, unpack(rids_of(begun)))) do
-    if not known then
-      local labels = begun[i].labels
-      members[#members + 1], members[#members + 2] = begun[i].rid, labels
-      amounts[labels] = (amounts[labels] or 0) + WEIGHTS[status]
+  local amounts = {}
+  for _, one in ipairs(begun) do
+    if redis.call('HSETNX', P .. 'inflight:' .. frontend, one.rid, one.labels) == 1 then
+      amounts[one.labels] = (amounts[one.labels] or 0) + WEIGHTS[status]
     end
   end
-  if #members == 0 then return end
-  redis.call('HSET', key, unpack(members))
-  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
+  add_counts(frontend, amounts)
 end
 
 -- Counts requests of a frontend out. `ended` has for each its `rid` and `labels`, and as `was` its status until now.
 local function count_out(frontend, ended)
-  local key, first, amounts = P .. 'inflight:' .. frontend, ended[1], {}
-  if not ended[2] then
-    if redis.call('HDEL', key, first.rid) == 1 then add_count(frontend, first.labels, -WEIGHTS[first.was]) end
-    return
+  local amounts = {}
+  for _, one in ipairs(ended) do
+    if redis.call('HDEL', P .. 'inflight:' .. frontend, one.rid) == 1 then
+      amounts[one.labels] = (amounts[one.labels] or 0) - WEIGHTS[one.was]
+    end
   end
-  local rids = rids_of(ended)
-  for i, labels in ipairs(redis.call('HMGET', key, unpack(rids))) do
-    if labels then amounts[labels] = (amounts[labels] or 0) - WEIGHTS[ended[i].was] end
-  end
-  if next(amounts) == nil then return end
-  redis.call('HDEL', key, unpack(rids))
-  for labels, by in pairs(amounts) do add_count(frontend, labels, by) end
+  add_counts(frontend, amounts)
 end
 
 local function count_moves(frontend, rids, from, to)
-  local moved = {}
+  local amounts, by = {}, WEIGHTS[to] - WEIGHTS[from]
   for _, labels in ipairs(redis.call('HMGET', P .. 'inflight:' .. frontend, unpack(rids))) do
-    if labels then moved[labels] = (moved[labels] or 0) + 1 end
+    if labels then amounts[labels] = (amounts[labels] or 0) + by end
   end
-  for labels, number in pairs(moved) do add_count(frontend, labels, number * (WEIGHTS[to] - WEIGHTS[from])) end
+  add_counts(frontend, amounts)
 end

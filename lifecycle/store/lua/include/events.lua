@@ -56,6 +56,10 @@ end
 
 local function publish_to(channel, message) publish_text(channel, cjson.encode(message)) end
 
-local function publish(rid, message)
-  publish_to('request:' .. rid, message)
-end
+local function publish(rid, message) publish_to('request:' .. rid, message) end
+
+-- Publishes a message to a worker. It has one channel under all its ids: those that it takes in single shards begin with its
+-- own, followed by `~`.
+local function publish_to_worker(worker, message) publish_to('worker:' .. string.match(worker, '^[^~]*'), message) end
+
+--- @inner

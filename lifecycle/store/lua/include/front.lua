@@ -1,4 +1,5 @@
 -- The front of a level: its first flows, which a take reads once, serves in memory, and writes back at its end.
+--- @include numbers queue
 
 -- How many levels a call looks at, flows of a level at once, and requests of a flow, of which this worker cannot serve some.
 local LAST_LEVEL, FLOWS, LAST_FLOW, REQUESTS, LAST_REQUEST = '23', 8, '7', 16, '31'
@@ -69,8 +70,7 @@ local function write_front(queue, priority, front)
     redis.call('ZADD', key, 'XX', unpack(places))
     has_moved = true
   end
-  if not is_left and redis.call('EXISTS', key) == 0 then
-    forget_level(model, priority)
+  if not is_left and forget_empty_level(model, priority) then
     queue.served[priority], queue.is_emptied = nil, true
   end
 end

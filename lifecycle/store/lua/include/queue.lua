@@ -4,6 +4,7 @@
 -- A flow has its requests in the order in which they came; those that were queued again come first.
 -- `queued:` and `queued_bytes` change together with the membership in a flow, which is added or removed only once, so a
 -- repetition does not count twice. Sweeps correct them where Redis has lost a part.
+--- @include commands now numbers events
 
 local DAY_MS = '86400000'
 local FRONT_SECS = 4000000000  -- puts what is queued again before everything new, in the order of its admission
@@ -87,15 +88,15 @@ end
 -- rings the workers once everything is written. Returns how many of them were not there yet.
 local function enqueue(flow, requests, is_front, bytes)
   local members, last = {}, flow.last
-  for i, request in ipairs(requests) do
-    local place = tonumber(request.created_at)
+  for i, one in ipairs(requests) do
+    local place = tonumber(one.record.created_at)
     if is_front then
       place = place - FRONT_SECS
     else
       place = last and math.max(place, last + 0.000002) or place  -- whatever Redis's clock does
       last = place
     end
-    members[2 * i - 1], members[2 * i] = secs(place), request.id
+    members[2 * i - 1], members[2 * i] = secs(place), one.rid
     to_ring[#to_ring + 1] = {flow.model, flow.priority}
   end
   local added = redis.call('ZADD', flow.key, unpack(members))
@@ -103,10 +104,12 @@ local function enqueue(flow, requests, is_front, bytes)
   return added
 end
 
--- Forgets a level in which nothing waits any more.
-local function forget_level(model, priority)
+-- Forgets a level if nothing waits in it any more. Returns whether it has.
+local function forget_empty_level(model, priority)
+  if redis.call('EXISTS', level_key(model, priority)) == 1 then return false end
   redis.call('ZREM', P .. 'levels:' .. model, priority)
   redis.call('HDEL', P .. 'queue:' .. model, 'served:' .. priority)
+  return true
 end
 
 -- Removes requests from their flow, which may be empty then, and returns whether they were there. `bytes` are those of their
@@ -118,12 +121,12 @@ local function remove_from_flow(model, priority, owner, rids, bytes)
   return true
 end
 
--- Removes requests from their flow, and what is empty without them. Returns whether they were there.
-local function dequeue(model, priority, owner, rids, bytes)
-  if not remove_from_flow(model, priority, owner, rids, bytes) then return false end
+-- Removes a request from its flow, and what is empty without it. Returns whether it was there.
+local function dequeue(model, priority, owner, rid)
+  if not remove_from_flow(model, priority, owner, {rid}, body_bytes(rid)) then return false end
   if redis.call('EXISTS', flow_key(model, priority, owner)) == 0 then
     redis.call('ZREM', level_key(model, priority), owner)
-    if redis.call('EXISTS', level_key(model, priority)) == 0 then forget_level(model, priority) end
+    forget_empty_level(model, priority)
   end
   return true
 end
@@ -131,7 +134,7 @@ end
 -- Removes a queued request from its queue.
 local function leave_queue(record)
   local model, owner = record.model, record.owner or ''
-  local was_there = dequeue(model, record.priority or '0', owner, {record.id}, body_bytes(record.id))
+  local was_there = dequeue(model, record.priority or '0', owner, record.id)
   if was_there and record.share then count_share(model, owner, record.share, '-') end
 end
 
@@ -141,7 +144,7 @@ local PREEMPTIBLE = 10000000000000
 
 -- Rings one waiting worker for each request that this script has queued. A worker waits no more once it was rung, so one that
 -- does not hear it keeps nothing from the others: the next request rings another one.
-local function ring_workers(now)
+local function ring_workers()
   local rung, nobody_waits = {}, {}
   for _, entry in ipairs(to_ring) do
     local waiting = P .. 'waiting:' .. entry[1]
@@ -150,7 +153,7 @@ local function ring_workers(now)
       local worker, place = unpack(redis.call('ZPOPMIN', waiting))
       nobody_waits[name] = not worker
       if not worker then break end
-      if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- it runs nothing of worse priority, and those behind it neither
+      if tonumber(place) >= PREEMPTIBLE - tonumber(entry[2]) then  -- neither it nor those behind it run anything worse
         redis.call('ZADD', waiting, place, worker)
         nobody_waits[name] = true
         break
@@ -163,6 +166,6 @@ local function ring_workers(now)
     end
   end
   for _, worker in ipairs(rung) do  -- last, as Redis may refuse to publish
-    publish_to('worker:' .. string.match(worker, '^[^~]*'), {type = 'bell', prefix = P})
+    publish_to_worker(worker, {type = 'bell', prefix = P})
   end
 end

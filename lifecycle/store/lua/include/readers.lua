@@ -8,9 +8,11 @@ local function noted_readers(frontends, nonce)
   return string.format('%-8s %-56s', nonce or '', table.concat(frontends, ' '))
 end
 
--- Copies the frontends to the worker's `running:`. Called after each change while the request runs.
-local function note_readers(rid, worker, nonce)
-  redis.call('HSET', P .. 'running:' .. worker, rid, noted_readers(redis.call('HKEYS', P .. 'readers:' .. rid), nonce))
+-- Copies the frontends of a request, while it runs, to its worker's `running:`. Called after each change.
+local function note_readers(record)
+  if record.status ~= 'running' then return end
+  local noted = noted_readers(redis.call('HKEYS', P .. 'readers:' .. record.id), record.start_nonce)
+  redis.call('HSET', P .. 'running:' .. record.worker, record.id, noted)
 end
 
 -- Returns the number of HTTP readers at frontends that have not expired.

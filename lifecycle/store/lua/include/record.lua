@@ -1,4 +1,5 @@
 -- Records. `P` is the shard's prefix, which the script takes from KEYS[1].
+--- @include commands numbers stream
 
 -- Runs a command that reads a table, and returns an empty one for a Redis key of another type, so that it does not fail
 -- a reap or a sweep of other requests.
@@ -24,14 +25,23 @@ local function load_record(rid)
   return record
 end
 
+-- Sets a field of a record, also in Redis.
+local function set_field(record, field, value)
+  record[field] = value
+  redis.call('HSET', P .. 'request:' .. record.id, field, value)
+end
+
 local function is_terminal(record)
   return record.status == 'completed' or record.status == 'failed' or record.status == 'cancelled'
 end
 
+-- Returns whether a request is to be killed, which its worker has yet to confirm.
+local function is_being_killed(record) return record.status == 'running' and record.cancel_mode == 'kill' end
+
 -- Returns how many of the `number` events of a request's stream are its output. Before the first event that counts as
 -- one, there are only openings, which say that the answer begins.
 local function length_without_openings(record, number)
-  return (record.first_token_at or '') ~= '' and number or 0
+  return record.first_token_at and number or 0
 end
 
 -- Fields that only scripts need. The last five are none of the record in Redis.
@@ -41,10 +51,10 @@ local INTERNAL = {'nonce', 'resumable', 'headers', 'cost', 'weight', 'prompt_tok
   'killed_for', 'reported_tokens', 'produced_events', 'ended_by_limit', 'limit_via'}
 
 -- Returns the record as JSON, with live progress and without the fields that only scripts need; '' for no record.
-local function public_record(rid, record)
+local function public_record(record)
   if not record then return '' end
   if record.status == 'running' or (record.status == 'queued' and (record.attempt ~= '0' or record.storage)) then
-    local number, at = stream_end(rid)
+    local number, at = stream_end(record.id)
     local length = tostring(length_without_openings(record, number))
     record.output_tokens, record.output_events, record.stream_length = length, length, tostring(number)
     if number > 0 and at then record.last_token_at = secs(tonumber(at) / 1000) end

@@ -1,5 +1,6 @@
 -- The scheduler of a model, as one take changes it in memory and writes it once at its end: how far its virtual time and
 -- those of its levels and owners have come, and how many requests have started of late.
+--- @include now numbers queue cost
 
 local FORGET_EVERY = 16  -- starts
 local REMEMBERED = '64'  -- virtual times of owners, above which idle ones are forgotten

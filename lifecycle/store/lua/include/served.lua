@@ -1,9 +1,10 @@
 -- The known models of a shard or of the control slot, by when they were last served.
+--- @include now numbers
 
 local MODELS_LIMIT = 1000
 
 -- Notes that these models are served now.
-local function note_models(models, now)
+local function note_models(models)
   for _, model in ipairs(models) do
     if redis.call('ZADD', P .. 'models', secs(now), model) == 1 then
       local surplus = redis.call('ZCARD', P .. 'models') - MODELS_LIMIT

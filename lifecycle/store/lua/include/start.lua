@@ -1,4 +1,5 @@
 -- The start of a queued request: an attempt on it begins, unless it has ended, or ends here instead.
+--- @include now numbers limit_time stream record readers events requests counts queue runs offer front scheduler
 
 local LIMITS = {'queue', 'first_token', 'deadline'}
 
@@ -10,13 +11,20 @@ local event = '{"type":"started","worker":"' .. worker .. '","nonce":"' .. nonce
 -- Returns the limit that a queued request is past, 'lost' when this engine would begin anew behind its `last` token, or nil.
 local function due_of(rid, request, last)
   if request.due then
-    limits_at = limits_at or limit_time(now)
+    limits_at = limits_at or limit_time()
     local due = redis.call('ZMSCORE', P .. 'deadlines', 'queue|' .. rid, 'first_token|' .. rid, 'deadline|' .. rid)
     for i, kind in ipairs(LIMITS) do
       if due[i] and tonumber(due[i]) <= limits_at then return kind end
     end
   end
-  if last > 0 and (request.first_token_at or '') ~= '' and resumable ~= '1' then return 'lost' end
+  if last > 0 and request.first_token_at and resumable ~= '1' then return 'lost' end
+end
+
+-- Ends a queued request that is `due`. Few starts do that, so the functions for it are created only then.
+local function end_instead(request, due)
+--- @include outcomes terminal
+--- @permit
+  terminate(request, due == 'lost' and lost_outcome() or limit_outcome(due, request))
 end
 
 -- Begins an attempt behind the `last` token, which came at `at`.
@@ -32,13 +40,9 @@ local function begin(queue, priority, flow, rid, request, last, at)
   local id = request.attempt .. '-' .. last
   redis.call('XADD', P .. 'tokens:' .. rid, id, 's', worker, 'at', at or '', 'n', nonce)
   running[#running + 1], running[#running + 2] = rid, noted_readers(frontends, nonce)
-  moved[request.frontend] = moved[request.frontend] or {}
-  table.insert(moved[request.frontend], rid)
+  append_to(moved, request.frontend, rid)
   local item = item_of(rid, id, event .. '"attempt":' .. request.attempt .. ',"base":' .. last .. '}')
-  for _, frontend in ipairs(frontends) do
-    frames[frontend] = frames[frontend] or {}
-    table.insert(frames[frontend], item)
-  end
+  for _, frontend in ipairs(frontends) do append_to(frames, frontend, item) end
 end
 
 -- Starts a queued request of a flow, or ends it. Returns 'started', 'removed', 'skipped' for one that stays queued, or
@@ -55,7 +59,7 @@ local function start(queue, priority, flow, rid)
   local due = due_of(rid, request, last)
   if due then
     if #started > 0 then return 'full' end  -- an end needs more commands, which are checked before anything is written
-    end_instead(rid, request, due, last)
+    end_instead(request, due)
     flow.gone, ended = flow.gone + 1, ended + 1
     return 'removed'
   end
@@ -69,7 +73,7 @@ local function start(queue, priority, flow, rid)
   bytes = bytes + #body
   remove(flow, rid, #body)
   begin(queue, priority, flow, rid, request, last, at)
-  started[#started + 1] = run_of(rid, request, last, body, has_stream and redis.call('XLEN', P .. 'tokens:' .. rid) or 1)
+  started[#started + 1] = run_of(request, last, body, has_stream and redis.call('XLEN', P .. 'tokens:' .. rid) or 1)
   return 'started'
 end
 

@@ -20,3 +20,8 @@ local function stream_end(rid)
   if number == CLOSED then number = value end  -- the field `g`
   return tonumber(number) or 0, at ~= '' and at or nil, closed, attempt
 end
+
+-- Closes an open token stream, so that no entry can follow. `ending` is an outcome as JSON.
+local function close_stream(rid, ending)
+  redis.call('XADD', P .. 'tokens:' .. rid, END_ID, 'e', ending)
+end

@@ -1,10 +1,6 @@
--- Returns Redis's time in seconds, precise to microseconds. `shift` is 0 except in tests.
-local function clock(shift)
-  local t = redis.call('TIME')
-  return tonumber(t[1]) + tonumber(t[2]) / 1000000 + tonumber(shift)
-end
+-- Numbers as text.
 
-local shown, shown_whole = {}, {}  -- texts of numbers: to format one costs as much as a small command
+local shown, shown_whole = {}, {}  -- to format one costs as much as a small command
 
 -- Returns seconds as text with six decimal places. Two integers are formatted in half the time of a float.
 local function secs(number)
@@ -27,3 +23,5 @@ local function whole(number)
   end
   return text
 end
+
+--- @inner
