@@ -40,7 +40,7 @@ format: $(READY) ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format $(PACKAGES)
 
-test: $(READY) ## Run the whole test suite, in three processes.
+test: $(READY) ## Run the whole test suite, in four processes.
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(READY) ## Run the fast tier: no servers, less than a minute.
