@@ -138,7 +138,7 @@ class FairQueues:
         if by > 0 and not any(queue.levels.values()):
             queue.virtual_time = max(queue.virtual_time, after)
         for level in queue.levels.values():
-            if by < 0 and owner in level and after < level[owner] <= before:
+            if by < 0 and owner in level and after < level[owner] < before + EQUAL + 0.000001:
                 others = sorted(place for other, place in level.items() if other != owner)
                 moved = round(max(after, others[0] + 0.000001), 6) if others and yields else after
                 level[owner] = min(level[owner], moved)

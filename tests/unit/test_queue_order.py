@@ -205,6 +205,17 @@ async def test_newcomers_with_any_name_pass_nobody_who_waits(roomy: World) -> No
 
 
 @pytest.mark.leaves_inflight
+async def test_who_gets_tokens_back_while_he_waits_is_not_passed_by_a_newcomer(roomy: World) -> None:
+    """Nothing is left and a slot is free when the first starts, so the second has an equal claim until it ends."""
+    await roomy.admit("first", owner="z", max_tokens=1000)
+    await roomy.take_all(slots=2)
+    await roomy.admit("second", owner="z", max_tokens=10)
+    await roomy.finish(rid="first", outcome=Outcome("completed", usage={"prompt_tokens": 0, "completion_tokens": 10}))
+    await roomy.admit("newcomer", owner="a", max_tokens=10)
+    assert await started(roomy, 2) == ["second", "newcomer"]
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")
