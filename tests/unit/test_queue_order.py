@@ -216,6 +216,14 @@ async def test_who_gets_tokens_back_while_he_waits_is_not_passed_by_a_newcomer(r
 
 
 @pytest.mark.leaves_inflight
+async def test_the_order_of_equal_claims_does_not_depend_on_how_much_was_served_before(roomy: World) -> None:
+    await roomy.store.command("HSET", f"{roomy.prefix}queue:{MODEL}", "virtual_time", "100000000000")
+    for owner in ("d", "a", "c", "b"):
+        await roomy.admit(owner, owner=owner, max_tokens=10)
+    assert await started(roomy, 4) == ["d", "a", "c", "b"]
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")

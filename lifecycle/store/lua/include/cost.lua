@@ -34,7 +34,7 @@ local function correct_cost(model, owner, by, yields)
     if place and place < before + EQUAL + BEHIND and place > tonumber(after) then
       local first = yields and redis.call('ZRANGE', level, '0', '1', 'WITHSCORES') or {}
       local other = first[1] == owner and first[4] or first[1] ~= owner and first[2]
-      local moved = other and math.max(tonumber(after), tonumber(other) + 0.000001) or tonumber(after)
+      local moved = other and math.max(tonumber(after), behind(tonumber(other))) or tonumber(after)
       if moved < place then redis.call('ZADD', level, secs(moved), owner) end
     end
   end

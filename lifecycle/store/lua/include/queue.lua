@@ -44,13 +44,16 @@ end
 -- served come last, and each begins to wait BEHIND those that came before it, whatever their names are.
 local EQUAL, BEHIND = 0.01, 0.000001
 
+-- Returns the next virtual time behind this one. Among very large numbers the next one is further away.
+local function behind(time) return time + math.max(BEHIND, time * 2.3e-16) end
+
 -- Returns the place of a flow that begins to wait in a level, and whether others with the same claim came before it.
 local function place_in(level, known, reached)
   local place = reached
   if known and known > reached - EQUAL then place = math.max(known, reached + EQUAL) end
   local last = redis.call('ZRANGE', level, '(' .. secs(place + EQUAL), secs(place), 'BYSCORE', 'REV', 'LIMIT', '0', '1',
     'WITHSCORES')[2]
-  if last then return tonumber(last) + BEHIND, true end
+  if last then return behind(tonumber(last)), true end
   return place, false
 end
 
