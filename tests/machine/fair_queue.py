@@ -53,13 +53,15 @@ class FairQueues:
             if level:
                 head = min(level.values())
                 reached = min(reached, max(head, queue.served.get(request.priority, head)))
-            place, equal = max(known or 0.0, reached), []
+            place, equal, is_before = max(known or 0.0, reached), [], False
             if not again:  # those who have just been served come last, and those with the same claim came first
                 was_served = known is not None and known > reached - EQUAL
                 place = max(known or 0.0, reached + EQUAL) if was_served else reached
                 equal = [time for time in level.values() if round(place, 6) <= time < round(place + EQUAL, 6)]
                 place = round(max(equal) + 0.000001 if equal else place, 6)
-            if known is not None and (equal or known < reached):
+            elif level and place == reached == min(level.values()):
+                place, is_before = round(place - 0.000001, 6), True
+            if known is not None and (equal or is_before or known < reached):
                 queue.times[request.owner] = place
             level[request.owner] = place
         self.ring(queue)

@@ -224,6 +224,18 @@ async def test_the_order_of_equal_claims_does_not_depend_on_how_much_was_served_
 
 
 @pytest.mark.leaves_inflight
+@pytest.mark.parametrize(("first", "other"), [("a", "b"), ("b", "a")])
+async def test_what_is_queued_again_comes_before_those_with_an_equal_claim(
+    roomy: World, first: str, other: str
+) -> None:
+    await roomy.admit("first", owner=first, max_tokens=10)
+    await roomy.take_all(slots=2)
+    await roomy.admit("other", owner=other, max_tokens=10)
+    await roomy.store.requeue("first", "w0", 1, failure=Failure("no"))
+    assert await started(roomy, 2, "w1") == ["first", "other"]
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")

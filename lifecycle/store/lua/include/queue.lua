@@ -68,9 +68,13 @@ local function activate(model, priority, owner, is_again)
   local of_model, of_level = tonumber(reached[1] or ''), tonumber(reached[2] or '')  -- none when nothing has started for a day
   reached = of_model or head or 0
   if head then reached = math.min(reached, math.max(head, of_level or head)) end
-  local place, is_behind = math.max(known or 0, reached), false
-  if not is_again then place, is_behind = place_in(level, known, reached) end
-  if known and (is_behind or known < reached) then redis.call('ZADD', times, secs(place), owner) end
+  local place, is_behind, is_before = math.max(known or 0, reached), false, false
+  if not is_again then
+    place, is_behind = place_in(level, known, reached)
+  elseif place == head and place == reached then
+    place, is_before = 2 * place - behind(place), true
+  end
+  if known and (is_behind or is_before or known < reached) then redis.call('ZADD', times, secs(place), owner) end
   redis.call('ZADD', level, secs(place), owner)
   redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
 end
