@@ -13,7 +13,7 @@ from tests.machine.members import Members
 from tests.machine.words import Tracked
 
 FIRST_MEAN_TOKENS = 256.0
-EQUAL = 0.01  # tokens: claims whose virtual times are less than that apart are the same
+EQUAL = 0.001  # tokens: claims whose virtual times are less than that apart are the same
 
 
 @dataclass

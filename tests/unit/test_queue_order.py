@@ -236,6 +236,24 @@ async def test_what_is_queued_again_comes_before_those_with_an_equal_claim(
 
 
 @pytest.mark.leaves_inflight
+async def test_small_requests_cost_an_owner_of_a_large_weight_no_more_than_their_tokens(roomy: World) -> None:
+    """One owner always has many requests, and the other one at a time: it begins to wait again after each."""
+    used: Counter[str] = Counter()
+    for number in range(10):
+        await roomy.admit(f"a{number}", owner="a", weight=1000, max_tokens=100)
+    await roomy.admit("b0", owner="b", weight=1000, max_tokens=2)
+    for number in range(1, 205):
+        run = await roomy.take()
+        tokens = 2 if run.rid[0] == "b" else 100
+        used[run.rid[0]] += tokens
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+        await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+        if run.rid[0] == "b":
+            await roomy.admit(f"b{number}", owner="b", weight=1000, max_tokens=2)
+    assert used["a"] == pytest.approx(used["b"], abs=100)
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")

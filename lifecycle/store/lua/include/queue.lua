@@ -41,8 +41,9 @@ local function body_bytes(rid)
 end
 
 -- Claims whose virtual times are less than EQUAL apart are the same. Of owners with equal claims those who have just been
--- served come last, and each begins to wait BEHIND those that came before it, whatever their names are.
-local EQUAL, BEHIND = 0.01, 0.000001
+-- served come last, and each begins to wait BEHIND those that came before it, whatever their names are. EQUAL is the least that a
+-- request costs: one token of an owner of the largest weight.
+local EQUAL, BEHIND = 0.001, 0.000001
 
 -- Returns the next virtual time behind this one. Among very large numbers the next one is further away.
 local function behind(time) return time + math.max(BEHIND, time * 2.3e-16) end
