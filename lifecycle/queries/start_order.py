@@ -14,7 +14,7 @@ from itertools import accumulate, groupby, pairwise
 from lifecycle.store.shard_queues import SECS_PER_BUCKET, Flow, ShardQueue
 
 _MINUTE_SECS = 60
-_EQUAL = 0.01  # tokens; see include/queue.lua
+_EQUAL = 0.001  # tokens; see include/queue.lua
 _SURE_SECS = 20.0  # a queue that has been waited in for so long shows by its starts how fast it is served
 
 

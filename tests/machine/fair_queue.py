@@ -13,7 +13,7 @@ from tests.machine.members import Members
 from tests.machine.words import Tracked
 
 FIRST_MEAN_TOKENS = 256.0
-EQUAL = 0.01  # tokens: claims whose virtual times are less than that apart are the same
+EQUAL = 0.001  # tokens: claims whose virtual times are less than that apart are the same
 
 
 @dataclass
@@ -53,13 +53,15 @@ class FairQueues:
             if level:
                 head = min(level.values())
                 reached = min(reached, max(head, queue.served.get(request.priority, head)))
-            place, equal = max(known or 0.0, reached), []
+            place, equal, is_before = max(known or 0.0, reached), [], False
             if not again:  # those who have just been served come last, and those with the same claim came first
                 was_served = known is not None and known > reached - EQUAL
                 place = max(known or 0.0, reached + EQUAL) if was_served else reached
                 equal = [time for time in level.values() if round(place, 6) <= time < round(place + EQUAL, 6)]
                 place = round(max(equal) + 0.000001 if equal else place, 6)
-            if known is not None and (equal or known < reached):
+            elif level and place == reached == min(level.values()):
+                place, is_before = round(place - 0.000001, 6), True
+            if known is not None and (equal or is_before or known < reached):
                 queue.times[request.owner] = place
             level[request.owner] = place
         self.ring(queue)
@@ -138,7 +140,7 @@ class FairQueues:
         if by > 0 and not any(queue.levels.values()):
             queue.virtual_time = max(queue.virtual_time, after)
         for level in queue.levels.values():
-            if by < 0 and owner in level and after < level[owner] <= before:
+            if by < 0 and owner in level and after < level[owner] < before + EQUAL + 0.000001:
                 others = sorted(place for other, place in level.items() if other != owner)
                 moved = round(max(after, others[0] + 0.000001), 6) if others and yields else after
                 level[owner] = min(level[owner], moved)

@@ -205,6 +205,55 @@ async def test_newcomers_with_any_name_pass_nobody_who_waits(roomy: World) -> No
 
 
 @pytest.mark.leaves_inflight
+async def test_who_gets_tokens_back_while_he_waits_is_not_passed_by_a_newcomer(roomy: World) -> None:
+    """Nothing is left and a slot is free when the first starts, so the second has an equal claim until it ends."""
+    await roomy.admit("first", owner="z", max_tokens=1000)
+    await roomy.take_all(slots=2)
+    await roomy.admit("second", owner="z", max_tokens=10)
+    await roomy.finish(rid="first", outcome=Outcome("completed", usage={"prompt_tokens": 0, "completion_tokens": 10}))
+    await roomy.admit("newcomer", owner="a", max_tokens=10)
+    assert await started(roomy, 2) == ["second", "newcomer"]
+
+
+@pytest.mark.leaves_inflight
+async def test_the_order_of_equal_claims_does_not_depend_on_how_much_was_served_before(roomy: World) -> None:
+    await roomy.store.command("HSET", f"{roomy.prefix}queue:{MODEL}", "virtual_time", "100000000000")
+    for owner in ("d", "a", "c", "b"):
+        await roomy.admit(owner, owner=owner, max_tokens=10)
+    assert await started(roomy, 4) == ["d", "a", "c", "b"]
+
+
+@pytest.mark.leaves_inflight
+@pytest.mark.parametrize(("first", "other"), [("a", "b"), ("b", "a")])
+async def test_what_is_queued_again_comes_before_those_with_an_equal_claim(
+    roomy: World, first: str, other: str
+) -> None:
+    await roomy.admit("first", owner=first, max_tokens=10)
+    await roomy.take_all(slots=2)
+    await roomy.admit("other", owner=other, max_tokens=10)
+    await roomy.store.requeue("first", "w0", 1, failure=Failure("no"))
+    assert await started(roomy, 2, "w1") == ["first", "other"]
+
+
+@pytest.mark.leaves_inflight
+async def test_small_requests_cost_an_owner_of_a_large_weight_no_more_than_their_tokens(roomy: World) -> None:
+    """One owner always has many requests, and the other one at a time: it begins to wait again after each."""
+    used: Counter[str] = Counter()
+    for number in range(10):
+        await roomy.admit(f"a{number}", owner="a", weight=1000, max_tokens=100)
+    await roomy.admit("b0", owner="b", weight=1000, max_tokens=2)
+    for number in range(1, 205):
+        run = await roomy.take()
+        tokens = 2 if run.rid[0] == "b" else 100
+        used[run.rid[0]] += tokens
+        usage = {"prompt_tokens": 0, "completion_tokens": tokens}
+        await roomy.finish(rid=run.rid, outcome=Outcome("completed", usage=usage))
+        if run.rid[0] == "b":
+            await roomy.admit(f"b{number}", owner="b", weight=1000, max_tokens=2)
+    assert used["a"] == pytest.approx(used["b"], abs=100)
+
+
+@pytest.mark.leaves_inflight
 async def test_what_is_queued_again_comes_first_in_its_flow(roomy: World) -> None:
     for number in range(5):
         await roomy.admit(f"r{number}")

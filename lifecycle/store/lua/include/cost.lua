@@ -30,10 +30,11 @@ local function correct_cost(model, owner, by, yields)
   for _, priority in ipairs(levels) do
     local level = level_key(model, priority)
     local place = tonumber(redis.call('ZSCORE', level, owner) or '')
-    if place and place <= before and place > tonumber(after) then  -- it may be behind an earlier correction
+    -- A flow that has begun to wait with an equal claim is a little behind; further behind is one that yielded before.
+    if place and place < before + EQUAL + BEHIND and place > tonumber(after) then
       local first = yields and redis.call('ZRANGE', level, '0', '1', 'WITHSCORES') or {}
       local other = first[1] == owner and first[4] or first[1] ~= owner and first[2]
-      local moved = other and math.max(tonumber(after), tonumber(other) + 0.000001) or tonumber(after)
+      local moved = other and math.max(tonumber(after), behind(tonumber(other))) or tonumber(after)
       if moved < place then redis.call('ZADD', level, secs(moved), owner) end
     end
   end

@@ -41,8 +41,12 @@ local function body_bytes(rid)
 end
 
 -- Claims whose virtual times are less than EQUAL apart are the same. Of owners with equal claims those who have just been
--- served come last, and each begins to wait BEHIND those that came before it, whatever their names are.
-local EQUAL, BEHIND = 0.01, 0.000001
+-- served come last, and each begins to wait BEHIND those that came before it, whatever their names are. EQUAL is the least that a
+-- request costs: one token of an owner of the largest weight.
+local EQUAL, BEHIND = 0.001, 0.000001
+
+-- Returns the next virtual time behind this one. Among very large numbers the next one is further away.
+local function behind(time) return time + math.max(BEHIND, time * 2.3e-16) end
 
 -- Returns the place of a flow that begins to wait in a level, and whether others with the same claim came before it.
 local function place_in(level, known, reached)
@@ -50,7 +54,7 @@ local function place_in(level, known, reached)
   if known and known > reached - EQUAL then place = math.max(known, reached + EQUAL) end
   local last = redis.call('ZRANGE', level, '(' .. secs(place + EQUAL), secs(place), 'BYSCORE', 'REV', 'LIMIT', '0', '1',
     'WITHSCORES')[2]
-  if last then return tonumber(last) + BEHIND, true end
+  if last then return behind(tonumber(last)), true end
   return place, false
 end
 
@@ -65,9 +69,13 @@ local function activate(model, priority, owner, is_again)
   local of_model, of_level = tonumber(reached[1] or ''), tonumber(reached[2] or '')  -- none when nothing has started for a day
   reached = of_model or head or 0
   if head then reached = math.min(reached, math.max(head, of_level or head)) end
-  local place, is_behind = math.max(known or 0, reached), false
-  if not is_again then place, is_behind = place_in(level, known, reached) end
-  if known and (is_behind or known < reached) then redis.call('ZADD', times, secs(place), owner) end
+  local place, is_behind, is_before = math.max(known or 0, reached), false, false
+  if not is_again then
+    place, is_behind = place_in(level, known, reached)
+  elseif place == head and place == reached then
+    place, is_before = 2 * place - behind(place), true
+  end
+  if known and (is_behind or is_before or known < reached) then redis.call('ZADD', times, secs(place), owner) end
   redis.call('ZADD', level, secs(place), owner)
   redis.call('ZADD', P .. 'levels:' .. model, priority, priority)
 end

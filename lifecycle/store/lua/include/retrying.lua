@@ -31,6 +31,7 @@ local function requeue_or_end(record, max_attempts, uses_attempt, failure, preem
     terminate(record, outcome)
     return 'ended'
   end
+  local number, at = stream_end(record.id)  -- before the first write, as it may fail
   if uses_attempt then set_field(record, 'failures', failures) end
   redis.call('HDEL', P .. 'running:' .. record.worker, record.id)
   local step = {what = 'requeued', attempt = tonumber(record.attempt), worker = record.worker, started_at = record.started_at}
@@ -48,7 +49,6 @@ local function requeue_or_end(record, max_attempts, uses_attempt, failure, preem
   record.status, record.worker, record.started_at = 'queued', '', ''
   redis.call('HSET', P .. 'request:' .. record.id, 'status', 'queued', 'worker', '', 'started_at', '')
   count_moves(record.frontend, {record.id}, 'running', 'queued')
-  local number, at = stream_end(record.id)
   -- A flush of this attempt may still be under way. The next attempt's entry refuses it too, but only once it starts.
   redis.call('XADD', P .. 'tokens:' .. record.id, record.attempt .. '-' .. CLOSED, 'g', number, 'at', at or '')
   enqueue_retry(record, step)

@@ -50,8 +50,8 @@ local FURTHER = {'first_token_at', 'last_token_at', 'input_tokens', 'usage', 'er
 local function end_request(record, outcome, tail)
   local rid, was, labels = record.id, record.status, labels_of(record)
   local key = P .. 'request:' .. rid
-  if was == 'queued' then leave_queue(record) end
   tail = tail or {frontends = redis.call('HKEYS', P .. 'readers:' .. rid), stream_end(rid)}
+  if was == 'queued' then leave_queue(record) end
   local number, at, closed = unpack(tail, 1, 3)
   outcome.last = number  -- by it readers detect a gap before the end
   outcome.input_tokens, outcome.usage, outcome.detail = record.input_tokens, record.usage, record.error_detail
