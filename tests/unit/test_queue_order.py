@@ -206,7 +206,7 @@ async def test_newcomers_with_any_name_pass_nobody_who_waits(roomy: World) -> No
 
 @pytest.mark.leaves_inflight
 async def test_who_gets_tokens_back_while_he_waits_is_not_passed_by_a_newcomer(roomy: World) -> None:
-    """Nothing is left and a slot is free when the first starts, so the second has an equal claim until it ends."""
+    """Let the second begin to wait while the first runs and nobody else waits: their claims are equal until then."""
     await roomy.admit("first", owner="z", max_tokens=1000)
     await roomy.take_all(slots=2)
     await roomy.admit("second", owner="z", max_tokens=10)
