@@ -133,13 +133,16 @@ class Bench(Cluster):
             reading.over = True
 
     async def status(self, rid: str, *wanted: str, timeout: float = 15.0) -> dict[str, str]:
-        """The record's fields, straight from Redis, once its status is one of these."""
+        """The record's fields, straight from Redis, once its status is one of these. Redis may still be away."""
         names = ("status", "error_type", "worker", "frontend", "attempt", "output_tokens", "cancel_mode")
         key = self.key("request:" + rid, rid)
         seen: dict[str, str] = {}
 
         async def reached() -> bool:
-            values = await self.execute("HMGET", key, *names)
+            try:
+                values = await self.execute("HMGET", key, *names)
+            except StoreUnavailable:
+                return False
             seen.update({name: (value or b"").decode() for name, value in zip(names, values, strict=True)})
             return seen["status"] in wanted
 
