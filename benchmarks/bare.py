@@ -11,12 +11,11 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import orjson
-import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import StreamingResponse
 
 from benchmarks.engines import stamped
+from benchmarks.plain_http import DONE, event, serve
 from lifecycle.execution.context import EngineContext
 
 
@@ -32,8 +31,8 @@ def create_app() -> FastAPI:
             "model": body["model"],
         }
         async for text in stamped(body, EngineContext("chatcmpl-0", 1)):
-            yield _event(envelope, {"content": text}, None)
-        yield _event(envelope, {}, "stop") + b"data: [DONE]\n\n"
+            yield event(envelope, {"content": text}, None)
+        yield event(envelope, {}, "stop") + DONE
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(body: dict[str, Any]) -> Response:
@@ -42,20 +41,5 @@ def create_app() -> FastAPI:
     return app
 
 
-def _event(envelope: dict[str, Any], delta: dict[str, Any], finish_reason: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return b"data: " + orjson.dumps({**envelope, "choices": [choice]}) + b"\n\n"
-
-
 if __name__ == "__main__":
-    uvicorn.run(
-        create_app(),
-        port=int(sys.argv[1]),
-        loop="uvloop",
-        http="httptools",
-        log_level="warning",
-        access_log=False,
-        backlog=4096,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=1,
-    )
+    serve(create_app(), int(sys.argv[1]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from benchmarks.account import cpu_ns
 from lifecycle.ids import new_nonce, new_start_nonce
 from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.settings import Settings, load
@@ -151,3 +152,11 @@ async def complete(store: Store, rid: str, last: int) -> None:
     ended = await store.finish(rid, WORKER, 1, Outcome("completed", finish_reason="stop"), last)
     if ended.what != "done":
         raise RuntimeError(f"request {rid} could not be completed: {ended.what}")
+
+
+async def cpu_us(redis: EmbeddedRedis, work: Callable[[], Awaitable[object]]) -> float:
+    """Do some work, and return the CPU time that the server's process took meanwhile, in microseconds."""
+    pid = int(info(redis, "server")["process_id"])
+    before = cpu_ns(pid)
+    await work()
+    return (cpu_ns(pid) - before) / 1000

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.ids import new_nonce
-from lifecycle.local.embedded_redis import EmbeddedRedis
 from lifecycle.store.connect import open_store
 from lifecycle.store.transitions import Store
 from lifecycle.types import OnDisconnect, Role
 from tests.admitting import new_request
 from tests.joining import join
-from tests.servers import info
 
 _TOGETHER = 16
 
@@ -37,9 +35,8 @@ async def measure(quick: bool) -> list[Table]:
                     queued = await _admit(store, queued, depth - queued, owners)
                     admit_us, take_us = 0.0, 0.0
                     for _ in range(measured // _TOGETHER):
-                        first = queued
-                        admit_us += await _cpu_us(redis, lambda: _admit(store, first, _TOGETHER, owners))  # noqa: B023
-                        take_us += await _cpu_us(redis, lambda: _take(store, _TOGETHER))
+                        admit_us += await bench.cpu_us(redis, partial(_admit, store, queued, _TOGETHER, owners))
+                        take_us += await bench.cpu_us(redis, partial(_take, store, _TOGETHER))
                         queued += _TOGETHER
                     calls = measured // _TOGETHER * _TOGETHER
                     table.add(f"{depth:,}, {owners:,}", admit_us / calls, take_us / calls)
@@ -73,14 +70,3 @@ async def _take(store: Store, count: int) -> None:
     """Take requests one by one."""
     for _ in range(count):
         await bench.start_queued(store, 1)
-
-
-async def _cpu_us(redis: EmbeddedRedis, call: Callable[[], Awaitable[object]]) -> float:
-    before = _used_us(redis)
-    await call()
-    return _used_us(redis) - before
-
-
-def _used_us(redis: EmbeddedRedis) -> float:
-    cpu = info(redis, "cpu")
-    return (float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])) * 1e6

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from urllib.parse import urlsplit
 
 import hiredis
 
-from benchmarks.account import cpu_ns
 from benchmarks.core import bench
 from benchmarks.core.table import Table
 from lifecycle.ids import new_request_id
@@ -26,7 +26,7 @@ from lifecycle.store.results import Append, Outcome, Run
 from lifecycle.store.transitions import Store
 from lifecycle.types import Role
 from tests.joining import join
-from tests.servers import ask, info
+from tests.servers import ask
 from tests.waiting import wait_until
 
 _TOGETHER = 12  # requests: about as many as a merged call of `short-32` has
@@ -55,14 +55,14 @@ async def measure(quick: bool) -> list[Table]:
                 await join(store, bench.FRONTEND, Role.FRONTEND, {}, [])
                 await join(store, bench.WORKER, Role.WORKER, {}, [bench.MODEL])
                 await _serve(store, together, rounds)
-                in_scripts = await _cpu_us(redis, lambda: _serve(store, together, rounds))  # noqa: B023
+                in_scripts = await bench.cpu_us(redis, partial(_serve, store, together, rounds))
                 shown = asyncio.create_task(asyncio.to_thread(_watch, redis))
                 await _wait_for_monitor(redis)
                 await _serve(store, together, rounds)
                 ask(redis, "ECHO", _LAST)
                 pipelines = await shown
             ask(redis, "FLUSHALL")
-            alone = await _cpu_us(redis, lambda: asyncio.to_thread(_send, redis, pipelines))  # noqa: B023
+            alone = await bench.cpu_us(redis, partial(asyncio.to_thread, _send, redis, pipelines))
         requests = together * rounds
         table.add(str(together), sum(map(len, pipelines)) / requests, in_scripts / requests, alone / requests)
     return [table]
@@ -123,10 +123,3 @@ def _connected(redis: EmbeddedRedis) -> socket.socket:
     connection.settimeout(_TIMEOUT_SECS)
     connection.connect(urlsplit(redis.unix_url).path)
     return connection
-
-
-async def _cpu_us(redis: EmbeddedRedis, work: Callable[[], Awaitable[object]]) -> float:
-    pid = int(info(redis, "server")["process_id"])
-    before = cpu_ns(pid)
-    await work()
-    return (cpu_ns(pid) - before) / 1000

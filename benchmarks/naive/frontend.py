@@ -10,15 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
-import uvicorn
 from fastapi import FastAPI, Header, Response
 from fastapi.responses import StreamingResponse
 from redis.asyncio import Redis
 
 from benchmarks.naive.wire import CANCEL, INFLIGHT, JOBS, RETENTION_SECS, connect, tokens_of
+from benchmarks.plain_http import DONE, event, serve
 
 _BLOCK_MS = 5_000
-_DONE = b"data: [DONE]\n\n"
 
 
 def create_app(redis: Redis) -> FastAPI:
@@ -65,12 +64,12 @@ def create_app(redis: Redis) -> FastAPI:
         finished = False
         try:
             async for texts, ending in batches(rid):
-                pieces = [_event(envelope, {"content": text}, None) for text in texts]
+                pieces = [event(envelope, {"content": text}, None) for text in texts]
                 finished = bool(ending)
                 if ending == "completed":
-                    pieces += _event(envelope, {}, "stop"), _DONE
+                    pieces += event(envelope, {}, "stop"), DONE
                 elif ending:
-                    pieces += b'data: {"error":{"message":"%s"}}\n\n' % ending.encode(), _DONE
+                    pieces += b'data: {"error":{"message":"%s"}}\n\n' % ending.encode(), DONE
                 yield b"".join(pieces)
         finally:
             left(rid, finished)
@@ -107,21 +106,6 @@ def create_app(redis: Redis) -> FastAPI:
     return app
 
 
-def _event(envelope: dict[str, Any], delta: dict[str, str], finish_reason: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return b"data: " + orjson.dumps({**envelope, "choices": [choice]}) + b"\n\n"
-
-
 if __name__ == "__main__":
     url, port = sys.argv[1:]
-    uvicorn.run(
-        create_app(connect(url)),
-        port=int(port),
-        loop="uvloop",
-        http="httptools",
-        log_level="warning",
-        access_log=False,
-        backlog=4096,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=1,
-    )
+    serve(create_app(connect(url)), int(port))
