@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lifecycle.errors import InvalidSetting
 from lifecycle.header_selection import NOTHING, HeaderSelection
-from lifecycle.ids import ENDPOINT
+from lifecycle.ids import ENDPOINT, MODEL_RULE, is_model_name
 from lifecycle.redis_url import Kind, kind_of
 from lifecycle.site_names import parse_hosts, parse_origins
 from lifecycle.types import MOST_QUEUED, OnDisconnect
@@ -35,6 +35,13 @@ T = TypeVar("T")
 
 class SettingsError(InvalidSetting):
     """Raised when a setting is out of range or contradicts another. The message is one line and names it."""
+
+
+def check_model_names(given: Iterable[str]) -> None:
+    """Raise SettingsError for the first value of `--model` that no call could name."""
+    for model in given:
+        if not is_model_name(model):
+            raise SettingsError(f"--model {model!r:.80}: pass the model as clients request it, {MODEL_RULE}")
 
 
 def parse_backend_timeout(text: str | int | float | None) -> int:

@@ -17,8 +17,7 @@ from types import FrameType
 from lifecycle.errors import LifecycleError
 from lifecycle.execution.hosted_engine import HostedEngine, interrupt_startup
 from lifecycle.execution.worker import Worker
-from lifecycle.ids import MODEL_RULE, is_model_name
-from lifecycle.settings import Settings, SettingsError
+from lifecycle.settings import Settings, SettingsError, check_model_names
 from lifecycle.store.connect import Connections
 from worker.departure import Departure
 from worker.engines import find_engine
@@ -72,9 +71,7 @@ async def _models(given: Sequence[str], engine: HostedEngine) -> Sequence[str]:
 
     Without given models the engine is loaded before the worker joins the cluster, as it would have nothing to announce.
     """
-    for model in given:
-        if not is_model_name(model):
-            raise SettingsError(f"--model {model!r:.80}: pass the model as clients request it, {MODEL_RULE}")
+    check_model_names(given)
     if given:
         return given
     await engine.load()

@@ -6,8 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from lifecycle.ids import MODEL_RULE, is_model_name
-from lifecycle.settings import Settings, SettingsError
+from lifecycle.settings import Settings, check_model_names
 
 
 def choose_models(given: Sequence[str], engine: str, settings: Settings) -> tuple[str, ...]:
@@ -17,9 +16,7 @@ def choose_models(given: Sequence[str], engine: str, settings: Settings) -> tupl
     LifecycleError when it lists no models.
     """
     _check_engine(engine, settings)
-    for model in given:
-        if not is_model_name(model):
-            raise SettingsError(f"--model {model!r:.80}: pass the model as clients request it, {MODEL_RULE}")
+    check_model_names(given)
     if given:
         return tuple(dict.fromkeys(given))
     return asyncio.run(_listed(settings)) if engine == "openai" else ("echo",)
